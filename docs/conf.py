@@ -1,0 +1,105 @@
+"""Build the pages: `make docs`. Nothing here needs the network."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.application import Sphinx
+from sphinx.domains.python import PythonDomain
+from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
+
+import noisynet
+
+logger = logging.getLogger(__name__)
+
+project = "noisynet"
+author = "the noisynet authors"
+version = release = noisynet.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["dollarmath", "deflist"]
+myst_heading_anchors = 3
+
+# A single backtick in a docstring is code.
+default_role = "code"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_typehints = "signature"
+autoclass_content = "class"
+
+# -n reports every name that leads nowhere. These lead to other projects' pages, which would have to
+# be fetched, or are type aliases and internal types that only a signature shows.
+nitpick_ignore_regex = [
+    (r"py:.*", r"(torch|nn|collections|contextlib|typing|types|pathlib)(\..*)?"),
+    (r"py:.*", r"(Tensor|Optimizer|RemovableHandle|Iterator|Mapping|Sequence|Callable|Where)"),
+    (r"py:.*", r"noisynet\.(layers|diagnostics)\..*"),
+]
+
+html_theme = "furo"
+html_title = f"noisynet {release}"
+html_math_renderer = "mathml"
+html_copy_source = False
+html_show_sphinx = False
+
+
+def public_names() -> dict[str, Any]:
+    """List what noisynet promises: its public names, and the public methods of its classes."""
+    names: dict[str, Any] = {}
+    for name in noisynet.__all__:
+        value = getattr(noisynet, name)
+        names[f"noisynet.{name}"] = value
+        if inspect.isclass(value):
+            for attribute, member in vars(value).items():
+                is_method = callable(getattr(value, attribute)) or isinstance(member, property)
+                if is_method and not attribute.startswith("_"):
+                    names[f"noisynet.{name}.{attribute}"] = member
+    return names
+
+
+def check_public_names(app: Sphinx, env: BuildEnvironment) -> None:
+    """Warn, which -W turns into an error, of public names without docstring or place on a page."""
+    domain = env.get_domain("py")
+    assert isinstance(domain, PythonDomain)
+    for name, value in public_names().items():
+        docstring = value.__func__.__doc__ if hasattr(value, "__func__") else value.__doc__
+        if not (docstring or "").strip():
+            logger.warning("public name without a docstring: %s", name)
+        if name not in domain.objects:
+            logger.warning("public name that no page documents: %s", name)
+
+
+def escape_prose(
+    app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]
+) -> None:
+    """Keep a docstring's prose as it stands: |σ|, *args and a trailing_ mean nothing to it."""
+    for number, line in enumerate(lines):
+        if line.startswith((" ", ">>>")):
+            continue
+        pieces = re.split(r"(`+[^`]*`+)", line)
+        pieces[::2] = [re.sub(r"([|*]|(?<=\w)_(?!\w))", r"\\\1", piece) for piece in pieces[::2]]
+        lines[number] = "".join(pieces)
+
+
+def visit_inline_math(translator: Any, node: nodes.math) -> None:
+    """Write an inline formula as MathML, which browsers show by themselves."""
+    translator.body.append(tex2mathml(node.astext(), as_block=False))
+    raise nodes.SkipNode
+
+
+def visit_block_math(translator: Any, node: nodes.math_block) -> None:
+    """Write a displayed formula as MathML."""
+    translator.body.append(f"<div class='math'>{tex2mathml(node.astext(), as_block=True)}</div>")
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> None:
+    """Register the formulas, the plain docstrings and the check of the public names."""
+    app.add_html_math_renderer("mathml", (visit_inline_math, None), (visit_block_math, None))
+    app.connect("autodoc-process-docstring", escape_prose)
+    app.connect("env-check-consistency", check_public_names)

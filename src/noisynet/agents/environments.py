@@ -1,0 +1,31 @@
+"""The environments that a run's config describes."""
+
+from __future__ import annotations
+
+from ..envs import AtariPreprocessing, Environments, make
+from ..runs.config import Config
+
+
+def make_environments(
+    config: Config, *, count: int | None = None, seed: int | None = None
+) -> Environments:
+    """Build them, seeded; `count` and `seed` are the config's unless given.
+
+    Raises UnusableEnvironment as `noisynet.envs.make` does.
+    """
+    section = config.environment
+    return make(
+        section.environment,
+        section.environments if count is None else count,
+        seed=config.training.seed if seed is None else seed,
+        threads=max(config.training.threads, 1),
+        atari=AtariPreprocessing(
+            frame_skip=section.frame_skip,
+            sticky_actions=section.sticky_actions,
+            max_noops=section.max_noops,
+            fire_on_reset=section.fire_on_reset,
+            life_loss=section.life_loss,
+            full_action_space=section.full_action_space,
+            max_frames=section.max_frames,
+        ),
+    )

@@ -1,0 +1,284 @@
+"""The value-based agent: Q-learning whose parts are chosen by config."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..diagnostics import mean_sigma, snr
+from ..layers import Draw, draw, held, hold, mean_weights, using
+from ..networks import DuelingHead, QHead, QNetwork, make_torso
+from ..runs.config import Config
+from . import losses
+from .exploration import LearnedNoise, LinearEpsilon, epsilon_greedy, head_linear
+from .tensors import generator_from_array, generator_to_array, optimizer_arrays, restore_optimizer
+
+
+class Transitions(Protocol):
+    """A batch of n-step transitions, as numpy arrays: what an update learns from."""
+
+    @property
+    def observation_tm1(self) -> np.ndarray:
+        """Give observations (B, …)."""
+        ...
+
+    @property
+    def action_tm1(self) -> np.ndarray:
+        """Give actions (B,), int64."""
+        ...
+
+    @property
+    def return_t(self) -> np.ndarray:
+        """Give discounted n-step rewards (B,), float32."""
+        ...
+
+    @property
+    def discount_t(self) -> np.ndarray:
+        """Give γ to the number of steps (B,), float32; 0 after termination."""
+        ...
+
+    @property
+    def observation_t(self) -> np.ndarray:
+        """Give the observations n steps on (B, …)."""
+        ...
+
+
+class LossNotFinite(ArithmeticError):
+    """Say that a loss became NaN or infinite."""
+
+
+def build_network(config: Config, observation_shape: tuple[int, ...], actions: int) -> QNetwork:
+    """Build the Q-network that the config describes, with initial values from its seed."""
+    section = config.network
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        torso = make_torso(section.torso, observation_shape, section.torso_hidden)
+        head = (DuelingHead if section.dueling else QHead)(
+            torso.features, section.head_hidden, actions, head_linear(config.exploration)
+        )
+        return QNetwork(torso, head)
+
+
+class QLearning:
+    """Act, and learn Q by temporal differences.
+
+    Online and target network, and the choice of the next action, each have their own draw of
+    noise: ε, ε′ and ε″ of the paper. Every source of randomness is a generator of its own, seeded
+    from the config: `acting` for the held draws, `learning` for those of updates, `actions` for
+    uniformly random actions.
+    """
+
+    def __init__(self, config: Config, observation_shape: tuple[int, ...], actions: int) -> None:
+        """Build networks, optimizer and generators; device and precision must be chosen."""
+        training = config.training
+        if training.device == "auto" or training.precision == "auto":
+            raise ValueError("device and precision: got 'auto', expected what was chosen for it")
+        self.config = config
+        self.actions = actions
+        self.device = torch.device(training.device)
+        self.online = build_network(config, observation_shape, actions).to(self.device)
+        self.target = copy.deepcopy(self.online).requires_grad_(False)
+        learning = config.learning
+        self.optimizer = torch.optim.Adam(
+            self.online.parameters(),
+            lr=learning.learning_rate,
+            eps=learning.adam_epsilon,
+            fused=True,
+        )
+        streams = np.random.SeedSequence(training.seed).generate_state(3, np.uint64)
+        self._acting = torch.Generator(self.device).manual_seed(int(streams[0] >> np.uint64(1)))
+        self._learning = torch.Generator(self.device).manual_seed(int(streams[1] >> np.uint64(1)))
+        self._action_generator = np.random.Generator(np.random.PCG64(int(streams[2])))
+        self._epsilon = None
+        if config.exploration.has_epsilon:
+            self._epsilon = LinearEpsilon(
+                config.exploration.epsilon_start,
+                config.exploration.epsilon_end,
+                config.exploration.epsilon_steps,
+                begin=learning.warmup_steps,
+            )
+        self.noise = None
+        if config.exploration.has_noise:
+            self.noise = LearnedNoise(
+                self.online, config.environment.environments, self._acting
+            )
+        self.updates = 0
+
+    # Acting
+
+    def act(self, observation: np.ndarray, step: int) -> np.ndarray:
+        """Choose an action for each environment, (N, …) to (N,), exploring as configured."""
+        count = len(observation)
+        if step < self.config.learning.warmup_steps:
+            return self._action_generator.integers(self.actions, size=count)
+        greedy = self.greedy(observation)
+        if self._epsilon is None:
+            return greedy
+        return epsilon_greedy(greedy, self.actions, self._epsilon(step), self._action_generator)
+
+    def greedy(self, observation: np.ndarray) -> np.ndarray:
+        """Choose argmax Q under the noise in force, (N, …) to (N,)."""
+        with torch.inference_mode(), self._precision():
+            q = self.online(torch.from_numpy(observation).to(self.device))
+            return q.argmax(-1).cpu().numpy()
+
+    def epsilon(self, step: int) -> float | None:
+        """Give ε at an agent step; None without ε-greedy."""
+        return None if self._epsilon is None else self._epsilon(step)
+
+    # Learning
+
+    def update(self, batch: Transitions) -> float:
+        """Take one optimisation step and redraw the acting noise; gives the loss.
+
+        Raises LossNotFinite, with the parameters as they were, where the loss is NaN or infinite.
+        """
+        loss = self.loss(batch)
+        value = float(loss.detach())
+        if not np.isfinite(value):
+            raise LossNotFinite(f"the loss became {value} at update {self.updates + 1}")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(
+            self.online.parameters(), self.config.learning.max_gradient_norm, foreach=True
+        )
+        self.optimizer.step()
+        self.updates += 1
+        if self.noise is not None:
+            self.noise.redraw()
+        return value
+
+    def draws(self) -> tuple[Draw | None, Draw | None, Draw | None]:
+        """Draw ε for the online net, ε′ for the target net, ε″ for the action choice."""
+        if self.noise is None:
+            return None, None, None
+        online, target, choice = draw(
+            self.online, self.target, self.online, generator=self._learning
+        )
+        return online, target, choice
+
+    def loss(
+        self,
+        batch: Transitions,
+        draws: tuple[Draw | None, Draw | None, Draw | None] | None = None,
+    ) -> Tensor:
+        """Give the batch's mean loss; ε, ε′, ε″ are drawn anew unless given."""
+        learning = self.config.learning
+        online_noise, target_noise, choice_noise = self.draws() if draws is None else draws
+        observation_tm1 = self._tensor(batch.observation_tm1)
+        return_t, discount_t = self._tensor(batch.return_t), self._tensor(batch.discount_t)
+        with self._precision():
+            with torch.no_grad():
+                observation_t = self.online.torso.prepare(self._tensor(batch.observation_t))
+                with _noise(self.target, target_noise):
+                    q_target_t = self.target(observation_t).float()
+                if learning.double:
+                    with _noise(self.online, choice_noise):
+                        q_choice_t = self.online(observation_t)
+                    target_tm1 = losses.double_q_target(
+                        return_t, discount_t, q_target_t, q_choice_t
+                    )
+                else:
+                    target_tm1 = losses.q_target(return_t, discount_t, q_target_t)
+            with _noise(self.online, online_noise):
+                q_tm1 = self.online(observation_tm1).float()
+        error = losses.td_error(q_tm1, self._tensor(batch.action_tm1), target_tm1)
+        return getattr(losses, learning.loss)(error).mean()
+
+    def copy_to_target(self) -> None:
+        """Copy the online net's parameters, μ and σ, into the target net; never its noise."""
+        self.target.load_state_dict(self.online.state_dict())
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+    def _precision(self) -> Any:
+        if self.config.training.precision == "bfloat16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    # What is seen of it
+
+    def figures(self) -> dict[str, float]:
+        """Give SNR and mean |σ| per noisy layer, by the names that metrics have."""
+        return {
+            **{f"snr/{_layer(name)}": value for name, value in snr(self.online).items()},
+            **{f"sigma/{_layer(name)}": value for name, value in mean_sigma(self.online).items()},
+        }
+
+    # Saving
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Give everything that goes on changing, as arrays and as plain JSON values."""
+        arrays = {
+            f"{which}.{name}": _array(tensor)
+            for which, network in (("online", self.online), ("target", self.target))
+            for name, tensor in network.state_dict().items()
+        }
+        arrays.update(optimizer_arrays(self.optimizer, "optimizer"))
+        arrays["generator.acting"] = generator_to_array(self._acting)
+        arrays["generator.learning"] = generator_to_array(self._learning)
+        if self.noise is not None:
+            acting = held(self.online)
+            assert acting is not None, "an agent with learned noise holds its acting draw"
+            for number, flat in enumerate(acting.flats):
+                arrays[f"noise.{number}"] = _array(flat)
+        plain = {
+            "updates": self.updates,
+            "action_generator": self._action_generator.bit_generator.state,
+        }
+        return arrays, plain
+
+    def restore(self, arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> None:
+        """Take over what `state` gave; raises KeyError or RuntimeError where it does not fit."""
+        self.load_networks(arrays)
+        restore_optimizer(self.optimizer, arrays, "optimizer")
+        generator_from_array(self._acting, arrays["generator.acting"])
+        generator_from_array(self._learning, arrays["generator.learning"])
+        if self.noise is not None:
+            acting = held(self.online)
+            assert acting is not None, "an agent with learned noise holds its acting draw"
+            flats = tuple(
+                torch.from_numpy(arrays[f"noise.{number}"]).to(flat)
+                for number, flat in enumerate(acting.flats)
+            )
+            hold(self.online, drawn=Draw(flats, acting.slots))
+        self.updates = int(plain["updates"])
+        self._action_generator.bit_generator.state = dict(plain["action_generator"])
+
+    def load_networks(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take over the networks alone, as evaluation does."""
+        for which, network in (("online", self.online), ("target", self.target)):
+            prefix = f"{which}."
+            network.load_state_dict(
+                {
+                    name.removeprefix(prefix): torch.from_numpy(array)
+                    for name, array in arrays.items()
+                    if name.startswith(prefix)
+                }
+            )
+
+
+@contextmanager
+def _noise(network: nn.Module, drawn: Draw | None) -> Iterator[None]:
+    """Use a draw inside; without one, and without noisy layers, change nothing."""
+    if drawn is None:
+        with mean_weights(network):
+            yield
+    else:
+        with using(network, drawn):
+            yield
+
+
+def _layer(name: str) -> str:
+    return name.removeprefix("head.")
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(tensor.detach().cpu().numpy())

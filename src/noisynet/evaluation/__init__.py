@@ -1,0 +1,23 @@
+"""Playing whole games without learning, and what their scores say."""
+
+from noisynet.evaluation.play import EpisodeResult, UnusableEvaluation, play
+from noisynet.evaluation.scores import (
+    ReferenceScores,
+    atari57_games,
+    human_normalised,
+    interquartile_mean,
+    mean_interval,
+    reference_scores,
+)
+
+__all__ = [
+    "EpisodeResult",
+    "ReferenceScores",
+    "UnusableEvaluation",
+    "atari57_games",
+    "human_normalised",
+    "interquartile_mean",
+    "mean_interval",
+    "play",
+    "reference_scores",
+]

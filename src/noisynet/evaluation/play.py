@@ -1,0 +1,88 @@
+"""Playing a fixed number of whole games with a policy that does not learn."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from noisynet.envs import Environments, EpisodeCounter
+
+
+class UnusableEvaluation(ValueError):
+    """An evaluation cannot be run as asked, or an environment returned no usable numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeResult:
+    """One game of an evaluation."""
+
+    episode: int
+    """Its number, from 0."""
+    environment: int
+    """The environment that played it: `episode` modulo their number."""
+    reward_sum: float
+    """The true return: the plain sum of its unclipped rewards."""
+    steps: int
+    """Agent steps taken in it."""
+
+
+def play(
+    environments: Environments,
+    act: Callable[[npt.NDArray[Any]], npt.ArrayLike],
+    episodes: int,
+    *,
+    on_first: Callable[[npt.NDArray[np.bool_]], object] | None = None,
+) -> list[EpisodeResult]:
+    """Play exactly `episodes` new games to their real ends; return them in order of their number.
+
+    Game i is played by environment i modulo N, so each environment has a quota fixed beforehand:
+    the first games to finish would be the short ones. Environments beyond their quota are stepped
+    along and not counted. `act` maps observations (N, *shape) to actions (N,). `on_first` is
+    called with a mask (N,) before the first action of the games that it marks, which is where
+    noise is redrawn once per game. The environments are reset first and left open.
+
+    Raises UnusableEvaluation for `episodes` below 1 and for observations or rewards that are not
+    finite. Ends when the games do: an environment without a time limit may never.
+    """
+    if isinstance(episodes, bool) or not isinstance(episodes, int) or episodes < 1:
+        raise UnusableEvaluation(
+            f"episodes: got {episodes!r}, expected a whole number of at least 1"
+        )
+    count = environments.count
+    counter = EpisodeCounter(count)
+    played = [0] * count
+    results: list[EpisodeResult] = []
+
+    observation = environments.reset()
+    _check_finite(environments.id, "observation", observation)
+    first = np.ones(count, dtype=np.bool_)
+    while len(results) < episodes:
+        if on_first is not None and first.any():
+            on_first(first)
+        step = environments.step(np.asarray(act(observation)))
+        _check_finite(environments.id, "observation", step.observation)
+        _check_finite(environments.id, "reward", step.reward)
+        for game in counter.update(step):
+            episode = game.environment + count * played[game.environment]
+            played[game.environment] += 1
+            if episode < episodes:
+                results.append(
+                    EpisodeResult(episode, game.environment, game.reward_sum, game.steps)
+                )
+        observation, first = step.observation, step.first
+    return sorted(results, key=lambda result: result.episode)
+
+
+def _check_finite(environment: str, what: str, values: npt.NDArray[Any]) -> None:
+    """Raise UnusableEvaluation if any environment's values are NaN or infinite."""
+    if values.dtype.kind != "f":
+        return
+    finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    if not finite.all():
+        index = int(np.flatnonzero(~finite)[0])
+        raise UnusableEvaluation(
+            f"{environment}: {what}: environment {index} returned {values[index].tolist()}, "
+            "expected finite numbers"
+        )

@@ -1,0 +1,269 @@
+"""When noise is drawn, held, used, switched off: functions over whole modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import overload
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from .draw import Draw, Slot, check_rows, standard_normals
+from .state import OFF, NoisyLayer, Off
+
+
+def noisy_layers(module: nn.Module) -> dict[str, NoisyLayer]:
+    """List the noisy layers of a module, {name: layer}; a noisy root has the name ""."""
+    return {name: part for name, part in module.named_modules() if isinstance(part, NoisyLayer)}
+
+
+def sigma_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """List all σ of a module, each once: for an optimizer that exists already, or weight decay.
+
+    Weight decay pulls σ towards 0 and so switches exploration off by itself: put these parameters
+    into a group with `weight_decay=0`.
+    """
+    found: dict[int, nn.Parameter] = {}
+    for layer in noisy_layers(module).values():
+        for name, parameter in layer.named_parameters(recurse=False):
+            if name.endswith("_sigma"):
+                found[id(parameter)] = parameter
+    return list(found.values())
+
+
+def _require_layers(module: nn.Module) -> dict[str, NoisyLayer]:
+    layers = noisy_layers(module)
+    if not layers:
+        raise ValueError(
+            f"{type(module).__name__} has no noisy layer; noisynet.noisify makes some"
+        )
+    return layers
+
+
+def _draw(
+    layers: dict[str, NoisyLayer], rows: int | None, generator: torch.Generator | None
+) -> Draw:
+    """Draw for all layers with one random call per device, dtype and kind of noise."""
+    groups: dict[tuple[torch.device, torch.dtype, str], list[Slot]] = {}
+    for name, layer in layers.items():
+        spec = layer.noise_spec()
+        group = groups.setdefault((layer.weight.device, layer.weight.dtype, spec.kind), [])
+        start = group[-1].start + group[-1].spec.size if group else 0
+        number = group[-1].group if group else len(groups) - 1
+        group.append(Slot(name, spec, number, start))
+    flats = []
+    leading = () if rows is None else (rows,)
+    for (device, dtype, _), slots in groups.items():
+        size = slots[-1].start + slots[-1].spec.size
+        values = standard_normals((*leading, size), device, dtype, generator)
+        flats.append(slots[0].spec.shape(values))
+    return Draw(tuple(flats), tuple(slot for group in groups.values() for slot in group))
+
+
+@overload
+def draw(
+    module: nn.Module, /, *, rows: int | None = None, generator: torch.Generator | None = None
+) -> Draw: ...
+@overload
+def draw(
+    module: nn.Module,
+    second: nn.Module,
+    /,
+    *more: nn.Module,
+    rows: int | None = None,
+    generator: torch.Generator | None = None,
+) -> tuple[Draw, ...]: ...
+def draw(
+    *modules: nn.Module, rows: int | None = None, generator: torch.Generator | None = None
+) -> Draw | tuple[Draw, ...]:
+    """Draw noise for all layers as a value; the module is not touched.
+
+    With `rows`, one independent draw for each row of a batch. Several modules give a tuple, each a
+    draw of its own. Raises ValueError for a module without noisy layers, rows below 1, or a
+    generator of another device.
+    """
+    check_rows(rows)
+    if not modules:
+        raise TypeError("draw: got no module, expected at least one")
+    draws = tuple(_draw(_require_layers(module), rows, generator) for module in modules)
+    return draws[0] if len(draws) == 1 else draws
+
+
+def hold(
+    *modules: nn.Module,
+    rows: int | None = None,
+    generator: torch.Generator | None = None,
+    static: bool = False,
+    drawn: Draw | None = None,
+) -> None:
+    """Draw once, now; every forward uses that draw until the next `resample` or `release`.
+
+    With `rows`, one independent draw per row: row i of an input (…, rows, p) uses draw i, always.
+    `drawn` is held instead of a new draw. `static` keeps the draw at a fixed address, which later
+    redraws write into, for CUDA graphs. Raises ValueError as `draw` and `using` do.
+    """
+    check_rows(rows)
+    if drawn is not None and (rows is not None or generator is not None):
+        raise ValueError("hold: got a draw and rows or a generator, expected one or the other")
+    for module in modules:
+        layers = _require_layers(module)
+        flats = _fitting(drawn or _draw(layers, rows, generator), layers)
+        for name, layer in layers.items():
+            layer.noise_state.hold(flats[name], static=static)
+
+
+def resample(
+    *modules: nn.Module,
+    where: Tensor | Sequence[bool] | None = None,
+    generator: torch.Generator | None = None,
+) -> None:
+    """Redraw what is held, its rows kept; a fresh module becomes held.
+
+    `where`, one boolean per row, redraws only the rows where it is true. What a forward already
+    used stays what its backward uses. Raises ValueError for a mask without rows to choose from, or
+    of another length or dtype.
+    """
+    for module in modules:
+        layers = _require_layers(module)
+        for rows, group in _by_rows(layers).items():
+            mask = None if where is None else _check_mask(where, rows)
+            drawn = _draw(group, rows, generator)
+            for slot in drawn.slots:
+                state = group[slot.name].noise_state
+                flat = drawn.flat(slot)
+                if mask is not None and state.held is not None:
+                    flat = torch.where(mask.to(flat.device).unsqueeze(-1), flat, state.held)
+                state.hold(flat, static=state.static)
+
+
+def _by_rows(layers: dict[str, NoisyLayer]) -> dict[int | None, dict[str, NoisyLayer]]:
+    groups: dict[int | None, dict[str, NoisyLayer]] = {}
+    for name, layer in layers.items():
+        held = layer.noise_state.held
+        rows = held.shape[0] if held is not None and held.ndim == 2 else None
+        groups.setdefault(rows, {})[name] = layer
+    return groups
+
+
+def _check_mask(where: Tensor | Sequence[bool], rows: int | None) -> Tensor:
+    mask = torch.as_tensor(where)
+    if rows is None:
+        raise ValueError("where: got a mask, expected none: no draw per row is held (hold(rows=…))")
+    if mask.dtype != torch.bool or mask.shape != (rows,):
+        raise ValueError(
+            f"where: got {mask.dtype} of shape {tuple(mask.shape)}, "
+            f"expected torch.bool of shape ({rows},), one per row held"
+        )
+    return mask
+
+
+def release(*modules: nn.Module, per_row: bool = False) -> None:
+    """Go back to a fresh draw at every forward; with `per_row`, one for each row of the input.
+
+    Raises ValueError for a module without noisy layers.
+    """
+    for module in modules:
+        for layer in _require_layers(module).values():
+            layer.noise_state.release(per_row=per_row)
+
+
+def held(module: nn.Module) -> Draw | None:
+    """Give the draw that a module holds, as a value of its own; None where its noise is fresh.
+
+    Raises ValueError where only some layers hold one, or layers hold different numbers of rows:
+    such noise is no draw of the module.
+    """
+    layers = _require_layers(module)
+    flats: list[Tensor] = []
+    slots: list[Slot] = []
+    for name, layer in layers.items():
+        flat = layer.noise_state.held
+        if flat is not None:
+            slots.append(Slot(name, layer.noise_spec(), len(flats), 0))
+            flats.append(flat.clone())
+    if not flats:
+        return None
+    if len(flats) < len(layers) or len({flat.shape[:-1] for flat in flats}) > 1:
+        raise ValueError("held: the layers hold different draws; hold the whole module to have one")
+    return Draw(tuple(flats), tuple(slots))
+
+
+@contextmanager
+def using(module: nn.Module, drawn: Draw) -> Iterator[None]:
+    """Use a given draw inside; the former state comes back after, also after an error.
+
+    Raises ValueError for a draw that was made for other layers, or lies on another device.
+    """
+    layers = _require_layers(module)
+    with _override(layers, _fitting(drawn, layers)):
+        yield
+
+
+def _fitting(drawn: Draw, layers: Mapping[str, NoisyLayer]) -> dict[str, Tensor]:
+    """Give the flat noise of each layer; raises ValueError where the draw is not for these."""
+    flats: dict[str, Tensor] = {}
+    for slot in drawn.slots:
+        layer = layers.get(slot.name)
+        if layer is None or layer.noise_spec() != slot.spec:
+            what = "no such noisy layer" if layer is None else f"{layer.noise_spec()}"
+            raise ValueError(f"draw: got noise for {slot.name!r}, {slot.spec}; here is {what}")
+        flat = drawn.flat(slot)
+        if flat.device != layer.weight.device or flat.dtype != layer.weight.dtype:
+            raise ValueError(
+                f"draw: got {flat.dtype} on {flat.device}, expected {layer.weight.dtype} on "
+                f"{layer.weight.device} for {slot.name!r}; move it with draw.to(…)"
+            )
+        flats[slot.name] = flat
+    missing = [name for name in layers if name not in flats]
+    if missing:
+        raise ValueError(f"draw: got no noise for {', '.join(map(repr, missing))}")
+    return flats
+
+
+@contextmanager
+def mean_weights(*modules: nn.Module) -> Iterator[None]:
+    """Switch the noise off inside: the means alone, exactly `nn.Linear`.
+
+    The former state comes back after, also after an error. A module without noisy layers is its
+    own mean: nothing happens to it.
+    """
+    layers = {
+        f"{number}.{name}": layer
+        for number, module in enumerate(modules)
+        for name, layer in noisy_layers(module).items()
+    }
+    with _override(layers, dict.fromkeys(layers, OFF)):
+        yield
+
+
+@contextmanager
+def _override(
+    layers: Mapping[str, NoisyLayer], overrides: Mapping[str, Tensor] | Mapping[str, Off]
+) -> Iterator[None]:
+    former = {name: layer.noise_state.override for name, layer in layers.items()}
+    for name, layer in layers.items():
+        layer.noise_state.override = overrides[name]
+    try:
+        yield
+    finally:
+        for name, layer in layers.items():
+            layer.noise_state.override = former[name]
+
+
+def attach(
+    optimizer: Optimizer, *modules: nn.Module, generator: torch.Generator | None = None
+) -> RemovableHandle:
+    """Resample each module now, and again after every `optimizer.step()`.
+
+    Each module gets a draw of its own; pass online and target network. The handle's `remove()`
+    ends it. Raises ValueError for a module without noisy layers.
+    """
+    resample(*modules, generator=generator)
+
+    def redraw(*_: object) -> None:
+        resample(*modules, generator=generator)
+
+    return optimizer.register_step_post_hook(redraw)

@@ -1,0 +1,156 @@
+"""The three states of a layer's noise: fresh, held, off. The thin holder above the pure functions.
+
+`NoisyLayer` is what every noisy layer is: it says what it draws, and which noise is in force. The
+functions of control.py move layers between states. Neither `train()` nor `eval()` plays any part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from .draw import LayerNoise, NoiseSpec, tensor_from_bytes, tensor_to_bytes
+
+
+class Off:
+    """Mark the means alone as what is in force."""
+
+
+OFF = Off()
+
+
+class NoiseState:
+    """Hold what is in force in one layer.
+
+    `held` is the flat draw that is held, or None for a fresh one at every forward; `override` is
+    what a context manager puts above it for a while. Copies keep what is held, in memory of their
+    own, and forget the override: its end would never reach them.
+    """
+
+    __slots__ = ("held", "override", "per_row", "static")
+
+    def __init__(self) -> None:
+        self.held: Tensor | None = None
+        self.per_row = False
+        self.static = False
+        self.override: Tensor | Off | None = None
+
+    def hold(self, flat: Tensor, *, static: bool = False) -> None:
+        """Hold a flat draw of shape (size,) or (rows, size); `static` keeps its address."""
+        if (
+            static
+            and self.static
+            and self.held is not None
+            and (self.held.shape == flat.shape and self.held.device == flat.device)
+        ):
+            self.held.copy_(flat)
+        else:
+            self.held = flat.clone() if static else flat
+        self.static = static
+        self.per_row = False
+
+    def release(self, *, per_row: bool) -> None:
+        """Go back to a fresh draw at every forward, shared by the batch or one per row."""
+        self.held = None
+        self.static = False
+        self.per_row = per_row
+
+    def follow(self, reference: Tensor, spec: NoiseSpec) -> None:
+        """Move what is held to the device and dtype of the layer's weight."""
+        if self.held is None:
+            return
+        if self.held.is_meta and not reference.is_meta:
+            self.held = spec.draw(
+                self.held.shape[:-1], device=reference.device, dtype=reference.dtype
+            )
+        else:
+            self.held = self.held.to(device=reference.device, dtype=reference.dtype)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copy = type(self)()
+        copy.held = None if self.held is None else self.held.detach().clone()
+        copy.per_row, copy.static = self.per_row, self.static
+        return copy
+
+    def __getstate__(self) -> tuple[bytes | None, bool, bool]:
+        held = None if self.held is None else tensor_to_bytes(self.held)
+        return held, self.per_row, self.static
+
+    def __setstate__(self, state: tuple[bytes | None, bool, bool]) -> None:
+        held, self.per_row, self.static = state
+        self.held = None if held is None else tensor_from_bytes(held)
+        self.override = None
+
+
+class NoisyLayer(nn.Module):
+    """Be a layer with learned noise: the base of all of them.
+
+    A subclass gives `weight`, `weight_sigma` and the rest as parameters, says with `noise_spec`
+    what it draws, and asks `noise_in_force` at each forward.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    weight_sigma: Tensor
+    bias_sigma: Tensor | None
+
+    def noise_spec(self) -> NoiseSpec:
+        """Say what one draw of this layer consists of."""
+        raise NotImplementedError
+
+    @property
+    def noise_state(self) -> NoiseState:
+        """Give the holder of what is in force; control.py is the way to change it."""
+        return self.__dict__["_noise_state"]
+
+    def noise_in_force(self, leading: Sequence[int] = ()) -> LayerNoise | None:
+        """Give the noise that a forward is to use now, or None for the means alone.
+
+        `leading` is the input's shape before its features: a fresh draw per row draws for each.
+        """
+        state: NoiseState = self.__dict__["_noise_state"]
+        spec = self.noise_spec()
+        flat = state.override
+        if flat is None:
+            flat = state.held
+            if flat is None:
+                flat = spec.draw(
+                    leading if state.per_row else (),
+                    device=self.weight.device,
+                    dtype=self.weight.dtype,
+                )
+            elif state.static:
+                # Later draws go into the same memory; a backward still needs this one.
+                flat = flat.clone()
+        if isinstance(flat, Off):
+            return None
+        return spec.unflatten(flat)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self.noise_state.follow(self.weight, self.noise_spec())
+        return self
+
+    def describe_noise(self) -> str:
+        """Say in a few words which state the noise is in, for `repr`."""
+        state = self.noise_state
+        if isinstance(state.override, Off):
+            return "off"
+        if state.override is not None:
+            return "using a draw"
+        if state.held is None:
+            return "fresh per row" if state.per_row else "fresh"
+        return "held" if state.held.ndim == 1 else f"held for {state.held.shape[0]} rows"
+
+
+def new_state(layer: nn.Module) -> None:
+    """Give a layer that is being built its holder, outside of PyTorch's own registers."""
+    layer.__dict__["_noise_state"] = NoiseState()
+
+
+def is_finite(tensor: Tensor | None) -> bool:
+    """Tell whether all values are finite; None counts as finite."""
+    return tensor is None or bool(torch.isfinite(tensor).all())

@@ -1,0 +1,100 @@
+"""What turns an observation into features: no noise here, and none that needs any."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class NatureTorso(nn.Module):
+    """Turn stacked frames into features with the CNN of Mnih et al. 2015.
+
+    Input (…, stack, 84, 84), uint8 or what `prepare` made of it; output (…, 3136) for 84 by 84
+    pixels. Other sizes work from 36 pixels up.
+    """
+
+    def __init__(self, observation_shape: Sequence[int]) -> None:
+        """Build the three convolutions for observations of (stack, height, width)."""
+        super().__init__()
+        if len(observation_shape) != 3 or min(observation_shape[1:]) < 36:
+            raise ValueError(
+                f"nature torso: got observations of shape {tuple(observation_shape)}, expected "
+                "(stack, height, width) with at least 36 pixels each way"
+            )
+        self.observation_shape = tuple(observation_shape)
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(observation_shape[0], 32, 8, stride=4),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 4, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 3, stride=1),
+            nn.ReLU(),
+            nn.Flatten(),
+        ).to(memory_format=torch.channels_last)
+        with torch.no_grad():
+            probe = self.convolutions(torch.zeros(1, *observation_shape))
+        self.features = int(probe.shape[-1])
+
+    def prepare(self, observation: Tensor) -> Tensor:
+        """Turn uint8 frames (…, stack, height, width) into floats in 0…1, channels last.
+
+        `forward` does it by itself; who shows the same frames to two networks does it once.
+        """
+        device = observation.device.type
+        autocast = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if autocast else torch.float32
+        # Bytes are moved before they grow to floats: a strided conversion takes five times longer.
+        channels_last = torch.stack(observation.unbind(-3), -1)
+        return channels_last.to(dtype).div_(255).movedim(-1, -3)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Give features (…, features)."""
+        if observation.dtype == torch.uint8:
+            observation = self.prepare(observation)
+        leading = observation.shape[:-3]
+        frames = observation.reshape(-1, *self.observation_shape)
+        return self.convolutions(frames).reshape(*leading, self.features)
+
+
+class MLPTorso(nn.Module):
+    """Turn a vector into features with plain hidden layers, each with a ReLU after it.
+
+    Input (…, size); output (…, features), the size of the last hidden layer, or of the input where
+    there is none.
+    """
+
+    def __init__(self, observation_shape: Sequence[int], hidden: Sequence[int]) -> None:
+        """Build hidden layers of the given sizes for observations of (size,)."""
+        super().__init__()
+        if len(observation_shape) != 1:
+            raise ValueError(
+                f"mlp torso: got observations of shape {tuple(observation_shape)}, expected (size,)"
+            )
+        sizes = [observation_shape[0], *hidden]
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        self.layers = nn.Sequential(*layers)
+        self.features = sizes[-1]
+
+    def prepare(self, observation: Tensor) -> Tensor:
+        """Leave the vector as it is."""
+        return observation
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Give features (…, features)."""
+        return self.layers(observation)
+
+
+Torso = NatureTorso | MLPTorso
+
+
+def make_torso(kind: str, observation_shape: Sequence[int], hidden: Sequence[int]) -> Torso:
+    """Build the torso named "nature" or "mlp"; "auto" goes by the observation's shape."""
+    if kind == "auto":
+        kind = "nature" if len(observation_shape) == 3 else "mlp"
+    if kind == "nature":
+        return NatureTorso(observation_shape)
+    return MLPTorso(observation_shape, hidden)

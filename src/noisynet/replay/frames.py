@@ -1,0 +1,321 @@
+"""A replay that stores each frame once, and stacks frames and sums rewards when it samples."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from noisynet.replay.files import ReplayDamaged, create_ring, open_ring
+from noisynet.replay.records import check_array, encode_records
+from noisynet.replay.ring import Ring, RingShape, whole
+from noisynet.replay.transitions import (
+    Batch,
+    draw_samplable,
+    gather_batch,
+    mark_samplable,
+    scan_samplable,
+)
+
+FORMAT = 1
+"""Version of the files and of the state that `FrameReplay.commit` returns."""
+
+
+class FrameReplay:
+    """The newest records of N environments that step together in NEXT_STEP autoreset.
+
+    Record t of an environment holds the newest frame of observation o_t, the action a_t, the
+    reward r_{t+1}, whether t+1 is `terminated` or `truncated`, and two flags of t itself:
+
+    - `first`: o_t begins an episode. Its stack has zeros for the earlier frames, and no later stack
+      reaches behind it.
+    - `ignored`: the episode had ended, a_t was ignored, the environment was reset. Never sampled,
+      but its frame is the last observation of the episode, which a truncation bootstraps from.
+
+    `terminated` ends bootstrapping and the window of steps, not the stack: after a lost life the
+    next record is not `first`, and is sampled like any other. A record can be sampled when its
+    whole stack, and all it needs of the next n steps, lie among the newest `capacity` records. An
+    episode that is cut off (a `first` record follows without an end, as after a restart) gives no
+    transition across the cut.
+
+    With a `folder` the ring lives in files there, and `commit` makes a point to come back to: the
+    `slack` keeps what the commit needs from being overwritten until the next one. In memory there
+    is nothing to commit, and no slack is allocated. Samples are the same either way. Not safe to
+    use from several threads at once.
+
+    Args:
+        capacity: transitions that can be sampled at most, over all environments; rounded up to a
+            multiple of `environments`.
+        environments: N.
+        frame_shape: shape of one frame of one environment.
+        frame_dtype: type of a frame's numbers.
+        stack: frames in an observation; 1 for vectors (the observation is the frame itself).
+        slack: vector steps that can be added after a commit; at least 1 with a folder.
+        folder: where the files go, made if missing; None for memory.
+        seed: of the generator (PCG64) that samples.
+
+    Raises:
+        ValueError: a size that cannot work.
+        FileExistsError: the folder holds a ring already.
+        OSError: the disk has too little room; all of it is reserved here.
+    """
+
+    def __init__(
+        self,
+        *,
+        capacity: int,
+        environments: int,
+        frame_shape: tuple[int, ...],
+        frame_dtype: npt.DTypeLike,
+        stack: int,
+        slack: int,
+        folder: Path | None = None,
+        seed: int,
+    ) -> None:
+        slack = whole("slack", slack, 0 if folder is None else 1)
+        shape = RingShape(
+            capacity=capacity,
+            environments=environments,
+            frame_shape=tuple(frame_shape),
+            frame_dtype=np.dtype(frame_dtype),
+            stack=stack,
+            slack=0 if folder is None else slack,
+        )
+        generator = np.random.Generator(np.random.PCG64(whole("seed", seed, 0)))
+        ring = Ring.in_memory(shape) if folder is None else create_ring(shape, Path(folder))
+        self._start(ring, generator, in_files=folder is not None)
+
+    def _start(self, ring: Ring, generator: np.random.Generator, *, in_files: bool) -> None:
+        self._ring = ring
+        self._generator = generator
+        self._in_files = in_files
+        self._committed = ring.head  # vector steps at the last commit
+
+    @staticmethod
+    def bytes_needed(
+        *,
+        capacity: int,
+        environments: int,
+        frame_shape: tuple[int, ...],
+        frame_dtype: npt.DTypeLike,
+        slack: int,
+    ) -> int:
+        """Return the bytes that such a replay takes, without making it (in memory: slack=0)."""
+        return RingShape(
+            capacity=capacity,
+            environments=environments,
+            frame_shape=tuple(frame_shape),
+            frame_dtype=np.dtype(frame_dtype),
+            stack=1,
+            slack=slack,
+        ).nbytes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole ring, in memory or on disk."""
+        return self._ring.shape.nbytes
+
+    @property
+    def capacity(self) -> int:
+        """Records that can be sampled at most: as asked for, rounded up."""
+        return self._ring.shape.capacity
+
+    @property
+    def head(self) -> int:
+        """Vector steps added since the replay was made."""
+        return self._ring.head
+
+    def __len__(self) -> int:
+        """Return the number of records in the window, at most `capacity`, ignored ones included."""
+        return (self._ring.head - self._ring.low) * self._ring.shape.environments
+
+    def add(
+        self,
+        frame: npt.NDArray[np.generic],
+        action: npt.NDArray[np.integer],
+        reward: npt.NDArray[np.number],
+        terminated: npt.NDArray[np.bool_],
+        truncated: npt.NDArray[np.bool_],
+        first: npt.NDArray[np.bool_],
+        ignored: npt.NDArray[np.bool_],
+    ) -> None:
+        """Add one record per environment: frame (N, *frame_shape), all others (N,).
+
+        Raises:
+            ValueError: a wrong shape or type, an action beyond int32, a reward beyond float32.
+            RuntimeError: the slack is used up; commit first.
+        After an error the replay is as before.
+        """
+        records = encode_records(
+            self._ring.shape,
+            frame=frame,
+            action=action,
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated,
+            first=first,
+            ignored=ignored,
+        )
+        if self.room == 0:
+            raise RuntimeError(
+                f"replay: {self.uncommitted} vector steps were added since the last commit, "
+                "one more would overwrite what it needs: commit first"
+            )
+        self._ring.append(records)
+
+    def can_sample(self, n_step: int) -> bool:
+        """Return whether any record can be sampled with windows of `n_step` steps."""
+        self._ring.shape.check_n_step(n_step)
+        return any(len(step_B) > 0 for step_B, _ in scan_samplable(self._ring, n_step))
+
+    def samplable(self, n_step: int) -> npt.NDArray[np.bool_]:
+        """Return for each record whether it can be sampled, (slots, environments)."""
+        shape = self._ring.shape
+        shape.check_n_step(n_step)
+        mask = np.zeros((shape.slots, shape.environments), np.bool_)
+        for step_B, environment_B in scan_samplable(self._ring, n_step):
+            mask[step_B % shape.slots, environment_B] = True
+        return mask
+
+    def sample(
+        self, batch_size: int, n_step: int, discount: float, *, out: Batch | None = None
+    ) -> Batch:
+        """Draw transitions, each uniformly and independently from all that can be sampled.
+
+        Args:
+            batch_size: rows of the batch.
+            n_step: the n of n-step returns, in steps.
+            discount: γ, per step.
+            out: an earlier batch of the same size that is no longer needed. Its observations are
+                overwritten and come back in the new batch, which spares fresh memory each time;
+                without it the new batch shares nothing.
+
+        Raises:
+            ValueError: a bad argument.
+            RuntimeError: nothing can be sampled yet (see `can_sample`).
+        """
+        _ = whole("batch_size", batch_size, 1)
+        self._ring.shape.check_n_step(n_step)
+        _check_discount(discount)
+        step_B, environment_B = draw_samplable(self._ring, self._generator, batch_size, n_step)
+        return gather_batch(self._ring, step_B, environment_B, n_step, discount, out)
+
+    def gather(
+        self,
+        slot: npt.NDArray[np.integer],
+        environment: npt.NDArray[np.integer],
+        n_step: int,
+        discount: float,
+    ) -> Batch:
+        """Return the transitions that begin at the given records, both (B,).
+
+        Raises:
+            ValueError: a bad argument, or a record that cannot be sampled (see `samplable`).
+        """
+        shape = self._ring.shape
+        shape.check_n_step(n_step)
+        _check_discount(discount)
+        check_array("slot", slot, np.shape(slot)[:1], "iu")
+        check_array("environment", environment, slot.shape, "iu")
+        known_B = (slot >= 0) & (slot < shape.slots)
+        known_B &= (environment >= 0) & (environment < shape.environments)
+        newest = self._ring.head - 1
+        step_B = newest - (newest - slot.astype(np.int64)) % shape.slots
+        environment_B = np.where(known_B, environment, 0).astype(np.int64)
+        valid_B = known_B & mark_samplable(self._ring, step_B, environment_B, n_step)
+        if not valid_B.all():
+            row = int(np.argmin(valid_B))
+            raise ValueError(
+                f"index: got slot {slot[row]} of environment {environment[row]}, "
+                f"expected a record that can be sampled with n_step {n_step}"
+            )
+        return gather_batch(self._ring, step_B, environment_B, n_step, discount)
+
+    @property
+    def uncommitted(self) -> int:
+        """Vector steps added since the last commit, or since the replay was made."""
+        return self._ring.head - self._committed
+
+    @property
+    def room(self) -> int | None:
+        """Vector steps that can be added before the next commit; None stands for any number.
+
+        Any number in memory, and before the first commit, when nothing needs protection. While
+        the ring is not full, more than `slack`.
+        """
+        if not self._in_files or self._committed == 0:
+            return None
+        oldest_needed = max(0, self._committed - self._ring.shape.window)
+        return oldest_needed + self._ring.shape.slots - self._ring.head
+
+    @property
+    def must_commit(self) -> bool:
+        """Whether at most an eighth of the slack is left."""
+        return self.room is not None and self.room <= self._ring.shape.slack // 8
+
+    def commit(self) -> dict[str, object]:
+        """Write the ring to disk and return the state that `reopen` needs.
+
+        The state is small and fits JSON. Store it safely before the next `add`: from here on the
+        slack protects this commit, and no longer the one before.
+
+        Raises:
+            RuntimeError: the replay is in memory.
+            OSError: the disk failed.
+        """
+        if not self._in_files:
+            raise RuntimeError("replay: it is in memory; only one with a folder can be committed")
+        self._ring.flush()
+        self._committed = self._ring.head
+        shape = self._ring.shape
+        return {
+            "format": FORMAT,
+            "capacity": shape.capacity,
+            "environments": shape.environments,
+            "frame_shape": list(shape.frame_shape),
+            "frame_dtype": shape.frame_dtype.str,
+            "stack": shape.stack,
+            "slack": shape.slack,
+            "head": self._ring.head,
+            "generator": self._generator.bit_generator.state,
+            "fingerprint": self._ring.fingerprint(),
+        }
+
+    @classmethod
+    def reopen(cls, folder: Path, state: Mapping[str, object]) -> "FrameReplay":
+        """Return the replay as it was at the commit that gave `state`.
+
+        Whatever was added after that commit is ignored and will be overwritten.
+
+        Raises:
+            ReplayDamaged: the state makes no sense, a file is missing or of another size, or the
+                files no longer hold the steps of the commit.
+        """
+        if state.get("format") != FORMAT:
+            got = state.get("format")
+            raise ReplayDamaged(f"replay state: got format {got!r}, expected {FORMAT}")
+        try:
+            shape = RingShape(
+                capacity=cast(int, state["capacity"]),
+                environments=cast(int, state["environments"]),
+                frame_shape=tuple(cast(list[int], state["frame_shape"])),
+                frame_dtype=np.dtype(cast(str, state["frame_dtype"])),
+                stack=cast(int, state["stack"]),
+                slack=whole("slack", state["slack"], 1),
+            )
+            head = whole("head", state["head"], 0)
+            bits = np.random.PCG64()
+            bits.state = cast(Any, state["generator"])
+            fingerprint = state["fingerprint"]
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
+            raise ReplayDamaged(f"replay state: {type(error).__name__}: {error}") from error
+        ring = open_ring(shape, Path(folder), head, fingerprint)
+        replay = cls.__new__(cls)
+        replay._start(ring, np.random.Generator(bits), in_files=True)
+        return replay
+
+
+def _check_discount(discount: float) -> None:
+    if not 0.0 <= discount <= 1.0:
+        raise ValueError(f"discount: got {discount!r}, expected a number from 0 to 1")

@@ -1,0 +1,311 @@
+"""A checkpoint is a folder that appears whole or not at all.
+
+    checkpoints/step_000012000/arrays.safetensors    name → array
+                               state.json            format, step, checksums and everything else
+
+It is written under a temporary name, brought to the disk, and renamed; only then does the one
+before it go. So at every moment, whatever kills the process, the newest folder is a good one.
+What a kill leaves behind is ignored, and cleaned away by the next write. Reading executes no code.
+"""
+
+import json
+import math
+import re
+import shutil
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from noisynet.runs.errors import NewerFormat, RunError
+from noisynet.runs.folder import sync_folder, write_file
+
+FORMAT = 1
+"""The format that this version writes, and the newest that it reads."""
+
+_ARRAYS = "arrays.safetensors"
+_STATE = "state.json"
+_TEMPORARY = "tmp_"
+_STEP_NAME = re.compile(r"step_(\d{9,})(\.old)?")
+_INSPECTION_NAME = re.compile(r"(?!step_|tmp_)[a-z]+_\d+")
+
+# What safetensors and numpy share.
+_SIGNED = ("int8", "int16", "int32", "int64")
+_UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
+_KINDS = ("bool", *_SIGNED, *_UNSIGNED, "float16", "float32", "float64", "complex64")
+
+# JSON has no infinity, and Python reads no decimal integer above a limit that an environment
+# variable can lower to 640 digits. Both are written as an object with one of these keys.
+_INTEGER_TAG = "__int__"
+_FLOAT_TAG = "__float__"
+_PLAIN_INTEGER_BITS = 2000
+
+
+class DamagedCheckpoint(RunError):  # noqa: N818 - the name is the sentence
+    """Say that a checkpoint is not what was written: torn, shortened, altered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a checkpoint holds: step (agent steps so far), arrays by name, and plain state."""
+
+    step: int
+    arrays: dict[str, NDArray[Any]]
+    state: dict[str, Any]
+
+
+def write(
+    folder: Path, step: int, arrays: Mapping[str, NDArray[Any]], state: Mapping[str, object]
+) -> Path:
+    """Write a checkpoint into `folder` (a run's checkpoints/), then remove the one before it.
+
+    `arrays` holds numpy arrays of the kinds that safetensors and numpy share (no bfloat16, no
+    complex128, no text, no objects). `state` is nested dicts with text keys and lists of int (of
+    any size), float, str, bool and None; it comes back equal, NaN and infinities included. Anything
+    else is a TypeError or ValueError that names the place. Raises RunError if the disk is full or
+    cannot be written: the checkpoint before it is then untouched.
+    """
+    _check_step(step)
+    path = _write_whole(folder, f"step_{step:09d}", step, arrays, state)
+    for _, _, older in _steps(folder):
+        if older != path:
+            _remove(older)
+    return path
+
+
+def write_inspection(
+    folder: Path,
+    name: str,
+    step: int,
+    arrays: Mapping[str, NDArray[Any]],
+    state: Mapping[str, object],
+) -> Path:
+    """Write a state to look at, such as `nan_000012345`, beside the last good checkpoint.
+
+    The format is a checkpoint's and `read` reads it; `newest` never takes it, so no run resumes
+    from it, and `write` never removes it. `name` is lower-case letters, `_` and digits.
+    """
+    _check_step(step)
+    if _INSPECTION_NAME.fullmatch(name) is None:
+        raise ValueError(f"name takes letters, _ and digits, such as nan_000012345; got {name!r}")
+    return _write_whole(folder, name, step, arrays, state)
+
+
+def newest(folder: Path) -> Path | None:
+    """Return the newest checkpoint in `folder`, or None if there is none yet."""
+    steps = _steps(folder)
+    return steps[-1][2] if steps else None
+
+
+def read(path: Path) -> Checkpoint:
+    """Read a checkpoint, comparing every byte with the checksums it was written with.
+
+    Raises DamagedCheckpoint if anything differs or is missing, NewerFormat if a newer noisynet
+    wrote it, and RunError if there is no checkpoint at `path`.
+    """
+    if not path.is_dir():
+        raise RunError(f"{path}: no such checkpoint")
+    document = _read_document(path)
+    content = _read_bytes(path / _ARRAYS)
+    wanted = document["arrays"]
+    got = {"size": len(content), "crc32": zlib.crc32(content)}
+    if got["size"] != wanted["size"]:
+        raise DamagedCheckpoint(
+            f"{path / _ARRAYS}: damaged: got {got['size']} bytes, expected {wanted['size']}"
+        )
+    if got != wanted:
+        raise DamagedCheckpoint(
+            f"{path / _ARRAYS}: damaged: got checksum {got['crc32']}, expected {wanted['crc32']}"
+        )
+    try:
+        arrays = safetensors.numpy.load(content)
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise DamagedCheckpoint(f"{path / _ARRAYS}: damaged: {error}") from error
+    return Checkpoint(step=document["step"], arrays=arrays, state=_decode(document["state"]))
+
+
+def read_newest(folder: Path) -> Checkpoint | None:
+    """Read the newest checkpoint while another process may be replacing it; None if there is none.
+
+    For looking at a run that trains: between finding the newest and reading it, the writer may
+    have put another in its place. One that cannot be read twice running is damaged.
+    """
+    failed: Path | None = None
+    while (path := newest(folder)) is not None:
+        try:
+            return read(path)
+        except RunError:
+            if path == failed:
+                raise
+            failed = path
+    return None
+
+
+def _check_step(step: int) -> None:
+    if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+        raise ValueError(f"step takes a whole number from 0 up, got {step!r}")
+
+
+def _steps(folder: Path) -> list[tuple[int, bool, Path]]:
+    """List (step, is in its final place, path) of the checkpoints, the newest last."""
+    found: list[tuple[int, bool, Path]] = []
+    if folder.is_dir():
+        for path in folder.iterdir():
+            match = _STEP_NAME.fullmatch(path.name)
+            if match is not None and path.is_dir():
+                found.append((int(match[1]), match[2] is None, path))
+    return sorted(found)
+
+
+def _write_whole(
+    folder: Path,
+    name: str,
+    step: int,
+    arrays: Mapping[str, NDArray[Any]],
+    state: Mapping[str, object],
+) -> Path:
+    content = _array_bytes(arrays)
+    document = {
+        "format": FORMAT,
+        "step": step,
+        "arrays": {"size": len(content), "crc32": zlib.crc32(content)},
+        "state": _encode(dict(state), "state"),
+    }
+    document["crc32"] = _document_checksum(document)
+
+    path = folder / name
+    temporary = folder / f"{_TEMPORARY}{name}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(f"{_TEMPORARY}*"):
+            shutil.rmtree(leftover)
+        temporary.mkdir()
+        write_file(temporary / _ARRAYS, content)
+        write_file(temporary / _STATE, (_to_json(document) + "\n").encode())
+        sync_folder(temporary)
+        if path.exists():
+            # The same step again. A folder cannot be renamed over a full one, so the old one steps
+            # aside under a name that `newest` still takes while there is none in its place.
+            aside = folder / f"{name}.old"
+            if aside.exists():
+                _remove(aside)
+            path.rename(aside)
+            temporary.rename(path)
+            sync_folder(folder)
+            _remove(aside)
+        else:
+            temporary.rename(path)
+            sync_folder(folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        last = newest(folder)
+        kept = "there is none before it" if last is None else f"{last.name} is kept"
+        raise RunError(f"{path}: cannot be written: {error.strerror}; {kept}") from error
+    return path
+
+
+def _remove(path: Path) -> None:
+    # Renamed first: a kill in the middle of removing must not leave half a checkpoint under a name
+    # that counts. What cannot be removed now is tried again by the next write.
+    doomed = path.with_name(f"{_TEMPORARY}removed_{path.name}")
+    try:
+        path.rename(doomed)
+    except OSError:
+        return
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _array_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    whole: dict[str, NDArray[Any]] = {}
+    for name, array in arrays.items():
+        if not isinstance(name, str) or name == "__metadata__":
+            raise ValueError(f"arrays: {name!r} is not a name for an array")
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"arrays[{name!r}]: takes a numpy array, got {type(array).__name__}")
+        if array.dtype.name not in _KINDS:
+            raise TypeError(f"arrays[{name!r}]: takes {', '.join(_KINDS)}; got {array.dtype}")
+        # safetensors writes memory as it lies: a transposed view would come back scrambled. (And
+        # np.ascontiguousarray would turn a scalar array into a vector.)
+        whole[name] = np.asarray(array, order="C")
+    return safetensors.numpy.save(whole)
+
+
+def _read_bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError as error:
+        raise DamagedCheckpoint(f"{file}: missing: the checkpoint is not whole") from error
+    except OSError as error:
+        raise DamagedCheckpoint(f"{file}: cannot be read: {error.strerror}") from error
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    file = path / _STATE
+    try:
+        document = json.loads(_read_bytes(file))
+    except (ValueError, RecursionError) as error:
+        raise DamagedCheckpoint(f"{file}: damaged: not JSON: {error}") from error
+    found = document.get("format") if isinstance(document, dict) else None
+    if type(found) is not int or found < 1:
+        raise DamagedCheckpoint(f"{file}: damaged: got format {found!r}, expected {FORMAT}")
+    if found > FORMAT:
+        raise NewerFormat(
+            f"{file}: format {found} comes from a newer noisynet; this one reads up to {FORMAT}"
+        )
+    wanted = document.pop("crc32", None)
+    got = _document_checksum(document)
+    if got != wanted:
+        raise DamagedCheckpoint(f"{file}: damaged: got checksum {got}, expected {wanted}")
+    return document
+
+
+def _document_checksum(document: dict[str, Any]) -> int:
+    return zlib.crc32(_to_json(document).encode())
+
+
+def _to_json(value: object) -> str:
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+
+
+def _encode(value: object, place: str) -> object:
+    """Return `value` as what JSON can hold, or raise with the place that it cannot."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        return value if value.bit_length() <= _PLAIN_INTEGER_BITS else {_INTEGER_TAG: hex(value)}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {_FLOAT_TAG: repr(float(value))}
+    if isinstance(value, list):
+        return [_encode(item, f"{place}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, dict):
+        return {_check_key(key, place): _encode(v, f"{place}[{key!r}]") for key, v in value.items()}
+    raise TypeError(
+        f"{place}: takes dict, list, int, float, str, bool or None, got {type(value).__name__}"
+    )
+
+
+def _check_key(key: object, place: str) -> str:
+    # json would turn a key such as 3 into "3" without a word.
+    if not isinstance(key, str):
+        raise TypeError(f"{place}: a key is text, got {key!r}")
+    if key in (_INTEGER_TAG, _FLOAT_TAG):
+        raise ValueError(f"{place}: the key {key!r} is reserved")
+    return key
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decode(item) for item in value]
+    if isinstance(value, dict):
+        if _INTEGER_TAG in value:
+            return int(value[_INTEGER_TAG], 16)
+        if _FLOAT_TAG in value:
+            return float(value[_FLOAT_TAG])
+        return {key: _decode(item) for key, item in value.items()}
+    return value

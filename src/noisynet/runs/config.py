@@ -1,0 +1,317 @@
+"""The configuration of a run: frozen, each field documented and validated where it is built.
+
+A run's `config.yaml` holds all of it. Field names are unique over the sections, so that the command
+line can take each by its bare name (`--learning-rate`).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from .errors import RunError
+
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+PositiveInt = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive32BitInt = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EnvironmentSection(_Section):
+    """What the agent plays, and every choice of preprocessing."""
+
+    environment: str = Field(description="environment id, such as ALE/Pong-v5 or CartPole-v1")
+    environments: PositiveInt = Field(8, description="how many are stepped side by side")
+    frame_skip: PositiveInt = Field(4, description="Atari: frames that an action is repeated for")
+    sticky_actions: Fraction = Field(
+        0.0, description="Atari: probability that the emulator repeats the former action"
+    )
+    max_noops: Count = Field(30, description="Atari: no-op actions at a game's start, at most")
+    fire_on_reset: bool = Field(
+        False, description="Atari: press FIRE at a game's start where the game has it"
+    )
+    life_loss: bool = Field(
+        False, description="Atari: a lost life ends bootstrapping (the game goes on)"
+    )
+    full_action_space: bool = Field(False, description="Atari: all 18 actions in every game")
+    max_frames: PositiveInt = Field(
+        108_000, description="Atari: frames after which a game is truncated (30 minutes of play)"
+    )
+
+
+class NetworkSection(_Section):
+    """The Q-network."""
+
+    torso: Literal["auto", "nature", "mlp"] = Field(
+        "auto", description="nature: the CNN for stacked frames; mlp: for vectors; auto: by shape"
+    )
+    torso_hidden: tuple[PositiveInt, ...] = Field(
+        (), description="mlp torso: sizes of its (plain) hidden layers"
+    )
+    head_hidden: PositiveInt = Field(512, description="size of the head's hidden layer")
+    dueling: bool = Field(False, description="a value and an advantage stream (arXiv 1511.06581)")
+
+
+class ExplorationSection(_Section):
+    """How the agent explores: by learned noise, by ε-greedy, by both, or not at all."""
+
+    exploration: Literal["noise", "epsilon", "both", "none"] = Field(
+        "noise", description="noise, epsilon, both, none"
+    )
+    noise: Literal["factorised", "independent"] = Field(
+        "factorised", description="kind of noise in the head's layers"
+    )
+    sigma0: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="initial σ; empty: the paper's for the kind"
+    )
+    epsilon_start: Fraction = Field(1.0, description="ε at the end of the warm-up")
+    epsilon_end: Fraction = Field(0.01, description="ε from epsilon_steps on")
+    epsilon_steps: PositiveInt = Field(
+        100_000, description="steps over which ε falls linearly, counted from the warm-up's end"
+    )
+
+    @property
+    def has_noise(self) -> bool:
+        """Tell whether the head's layers are noisy."""
+        return self.exploration in ("noise", "both")
+
+    @property
+    def has_epsilon(self) -> bool:
+        """Tell whether some actions are drawn uniformly."""
+        return self.exploration in ("epsilon", "both")
+
+
+class LearningSection(_Section):
+    """The update: target, loss, optimizer, and how often."""
+
+    double: bool = Field(True, description="the online net chooses, the target net values")
+    n_step: PositiveInt = Field(1, description="rewards summed before bootstrapping")
+    discount: Fraction = Field(0.99, description="γ, per step")
+    reward_clip: PositiveFloat | None = Field(
+        None, description="rewards are cut to ±this for learning; empty: as they are"
+    )
+    batch_size: PositiveInt = Field(32, description="transitions in an update")
+    learning_rate: PositiveFloat = Field(1e-4, description="Adam's step size")
+    adam_epsilon: PositiveFloat = Field(1e-8, description="Adam's ε")
+    loss: Literal["huber", "squared"] = Field("huber", description="of the TD error")
+    max_gradient_norm: PositiveFloat = Field(10.0, description="larger gradients are scaled down")
+    warmup_steps: Count = Field(
+        10_000, description="uniformly random steps before learning starts"
+    )
+    update_every: PositiveInt = Field(4, description="steps between updates")
+    target_every: PositiveInt = Field(
+        2_000, description="steps between copies of the online net into the target net"
+    )
+    replay_capacity: PositiveInt = Field(100_000, description="transitions the replay holds")
+
+
+class TrainingSection(_Section):
+    """How long, with which seed, on what, and what is kept."""
+
+    steps: PositiveInt = Field(1_000_000, description="agent steps after which training ends")
+    seed: Positive32BitInt = Field(0, description="seed of everything that is random")
+    solved_return: float | None = Field(
+        None,
+        allow_inf_nan=False,
+        description="training ends when the last solved_games games reach this mean",
+    )
+    solved_games: PositiveInt = Field(100, description="games that solved_return is a mean of")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the products; auto: the faster one, measured at the start"
+    )
+    threads: Count = Field(0, description="CPU threads of torch and environments; 0: all cores")
+    log_every: PositiveInt = Field(100, description="updates between lines of figures")
+    checkpoint_every: PositiveInt = Field(10_000, description="steps between checkpoints")
+
+
+class Config(_Section):
+    """Everything needed to repeat a run."""
+
+    preset: str = Field("", description="the name that the run was started with")
+    environment: EnvironmentSection
+    network: NetworkSection = NetworkSection()
+    exploration: ExplorationSection = ExplorationSection()
+    learning: LearningSection = LearningSection()
+    training: TrainingSection = TrainingSection()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        learning = self.learning
+        if learning.warmup_steps < learning.batch_size:
+            raise ValueError(
+                f"warmup_steps: got {learning.warmup_steps}, expected at least batch_size "
+                f"({learning.batch_size}): the first update needs a batch"
+            )
+        if learning.replay_capacity < learning.batch_size:
+            raise ValueError(
+                f"replay_capacity: got {learning.replay_capacity}, expected at least batch_size "
+                f"({learning.batch_size})"
+            )
+        return self
+
+    def replaced(self, **fields: Any) -> Config:
+        """Copy the config with some fields, by their bare names, set to other values."""
+        return parse(_overridden(self.model_dump(), fields), "config")
+
+    def to_yaml(self) -> str:
+        """Write the config as YAML, in the order of its fields."""
+        return yaml.safe_dump(
+            self.model_dump(mode="json"), sort_keys=False, allow_unicode=True
+        )
+
+
+SECTIONS = ("environment", "network", "exploration", "learning", "training")
+
+
+def fields() -> Iterator[tuple[str, str, pydantic.fields.FieldInfo]]:
+    """List (section, field, info) of every field that the command line takes."""
+    for section in SECTIONS:
+        model = Config.model_fields[section].annotation
+        assert model is not None
+        assert issubclass(model, BaseModel)
+        for name, info in model.model_fields.items():
+            yield section, name, info
+
+
+SECTION_OF = {name: section for section, name, _ in fields()}
+
+
+def parse(values: Mapping[str, Any], origin: str) -> Config:
+    """Validate nested values; raises RunError, one line naming the field, what it got and takes."""
+    try:
+        return Config.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise RunError(f"{origin}: {_first_problem(error)}") from None
+
+
+def _first_problem(error: pydantic.ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    place = [str(part) for part in problem["loc"]]
+    name = ".".join(part for part in place if not part.startswith("function-"))
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    if problem["type"] == "extra_forbidden":
+        known = list(SECTION_OF) if len(place) > 1 else [*SECTIONS, "preset", "extends"]
+        near = difflib.get_close_matches(place[-1], known, n=1)
+        return f"unknown key {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+    field = place[-1] if place and place[-1] in SECTION_OF else None
+    if field is None and len(place) > 1 and place[1] in SECTION_OF:
+        field = place[1]
+    message = problem["msg"].replace("Input should be ", "expected ")
+    got = "" if problem["type"] == "missing" else f"got {problem['input']!r}, "
+    takes = ""
+    if field is not None:
+        info = next(info for _, known, info in fields() if known == field)
+        takes = f" ({info.description})"
+    return f"{option_name(field) if field else name or 'config'}: {got}{message}{takes}"
+
+
+def option_name(field: str) -> str:
+    """Give the command line's name of a field: `--learning-rate`."""
+    return "--" + field.replace("_", "-")
+
+
+def _overridden(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    nested = {key: dict(part) if isinstance(part, Mapping) else part for key, part in values.items()}
+    for name, value in overrides.items():
+        if name == "preset":
+            nested[name] = value
+        else:
+            nested.setdefault(SECTION_OF[name], {})[name] = value
+    return nested
+
+
+def preset_names() -> list[str]:
+    """List the presets that the package brings."""
+    folder = resources.files("noisynet.runs") / "presets"
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".yaml")
+    )
+
+
+def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Build the config of a preset, a YAML file or an environment id, with fields overridden.
+
+    `overrides` maps bare field names to values. An id with "/" or "-v" gets the preset made for
+    its kind: `atari` for ALE games, `control` for the rest. Raises RunError with one line for an
+    unknown preset, a file that cannot be read, an unknown key or a value that does not fit.
+    """
+    if name.endswith((".yaml", ".yml")):
+        values = _inherited(_read_file(Path(name)), name)
+    elif name in preset_names():
+        values = _inherited(_read_preset(name), name)
+    elif "/" in name or "-v" in name:
+        base = "atari" if name.startswith("ALE/") else "control"
+        values = _overridden(_read_preset(base), {"environment": name})
+    else:
+        near = difflib.get_close_matches(name, preset_names(), n=3, cutoff=0.4)
+        raise RunError(
+            f"PRESET: got {name!r}, expected a preset ({', '.join(preset_names())}), an "
+            f"environment id such as ALE/Breakout-v5, or a YAML file"
+            + (f"; nearest: {', '.join(near)}" if near else "")
+        )
+    values = _overridden(values, {"preset": name, **(overrides or {})})
+    return parse(values, name)
+
+
+def _read_preset(name: str) -> dict[str, Any]:
+    text = (resources.files("noisynet.runs") / "presets" / f"{name}.yaml").read_text("utf-8")
+    return _mapping(text, name)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise RunError(f"{path}: cannot be read: {reason}") from None
+    return _mapping(text, str(path))
+
+
+def _mapping(text: str, origin: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        first_line = str(error).splitlines()[0]
+        raise RunError(f"{origin}: not valid YAML: {first_line}") from None
+    if not isinstance(values, dict):
+        raise RunError(f"{origin}: got {type(values).__name__}, expected sections of settings")
+    return values
+
+
+def _inherited(values: dict[str, Any], origin: str, depth: int = 0) -> dict[str, Any]:
+    """Lay a config over the preset that it names with `extends`."""
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values
+    if parent not in preset_names() or depth > 5:
+        raise RunError(
+            f"{origin}: extends: got {parent!r}, expected one of {', '.join(preset_names())}"
+        )
+    merged = _inherited(_read_preset(parent), parent, depth + 1)
+    for key, part in values.items():
+        if isinstance(part, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = {**merged[key], **part}
+        else:
+            merged[key] = part
+    return merged
+
+
+def from_yaml(text: str, origin: str) -> Config:
+    """Read a run's `config.yaml` back; raises RunError with one line where it does not fit."""
+    return parse(_mapping(text, origin), origin)

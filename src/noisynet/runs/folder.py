@@ -1,0 +1,275 @@
+"""A run is a folder, and one process at a time writes into it.
+
+    config.yaml      everything needed to repeat the run; its first line is the run's format
+    metrics.jsonl    one JSON object a line (metrics.py), and events.out.tfevents.* beside it
+    checkpoints/     the newest good checkpoint (checkpoint.py)
+    replay/          the ring of stored frames, where the agent keeps one
+    run.lock         held by the process that writes, and free as soon as that process is gone
+
+`RunFolder.create` makes one and holds its lock; `RunFolder.open` reads one, and `lock()` turns the
+reader into the writer. An error is one line (`RunError`).
+"""
+
+import fcntl
+import os
+import re
+import socket
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import yaml
+
+from noisynet.runs.errors import NewerFormat, RunError
+
+FORMAT = 1
+"""The layout that this version writes, and the newest that it reads."""
+
+_FORMAT_LINE = re.compile(r"^format:[^\n]*\n?", re.MULTILINE)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` (created, renamed, removed) survive a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(file: Path, content: bytes) -> None:
+    """Write a new file and wait until its bytes are on the disk."""
+    with file.open("xb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def default_path(preset: str, root: str | Path = "runs", *, now: datetime | None = None) -> Path:
+    """Make and return a new, empty folder for a run, such as `runs/pong-20261121-142233`.
+
+    `preset` is a preset's name, an environment id or a YAML file. A name that is taken gets `-2`,
+    `-3`, …; making the folder is what takes the name, so two processes never get the same one.
+    """
+    name = Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset
+    name = re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or "run"
+    stem = f"{name}-{(now or datetime.now()).strftime('%Y%m%d-%H%M%S')}"
+    path = Path(root) / stem
+    count = 1
+    try:
+        Path(root).mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                path.mkdir()
+            except FileExistsError:
+                count += 1
+                path = Path(root) / f"{stem}-{count}"
+            else:
+                return path
+    except OSError as error:
+        raise RunError(f"{path}: cannot make a folder for the run: {error.strerror}") from error
+
+
+class RunFolder:
+    """A run on disk. Made by `create` or `open`; `close`, or leaving a `with`, frees its lock."""
+
+    path: Path
+    config_text: str
+    """What config.yaml says, without the line that holds the run's format."""
+
+    def __init__(self, path: Path, config_text: str) -> None:
+        self.path = path
+        self.config_text = config_text
+        self._lock: int | None = None
+
+    @classmethod
+    def create(cls, path: str | Path, config_text: str) -> Self:
+        """Make a run in a new or empty folder, and hold its lock.
+
+        `config_text` is a YAML mapping. Raises RunError if the folder holds anything, cannot be
+        written, or another process makes a run in it at the same time.
+        """
+        path = Path(path)
+        stored_text = _with_format(path, config_text)
+        run = cls(path, _without_format(stored_text))
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            found = next(path.iterdir(), None)
+            if found is not None:
+                raise RunError(
+                    f"{path}: not empty (it holds {found.name}); a new run takes a new or empty "
+                    "folder, and `noisynet resume` goes on with a run"
+                )
+            run._take_lock(os.O_CREAT | os.O_EXCL)
+            run.checkpoints.mkdir()
+            # A folder is a run once it has a config.yaml: the last thing to come, whole or not.
+            unfinished = path / "config.yaml.tmp"
+            write_file(unfinished, stored_text.encode())
+            unfinished.rename(run.config_file)
+            sync_folder(path)
+        except OSError as error:
+            if run.locked:
+                # Leave the folder empty again, so that the same command can be given again.
+                for file in (run.path / "config.yaml.tmp", run.config_file, run.lock_file):
+                    file.unlink(missing_ok=True)
+                if run.checkpoints.exists():
+                    run.checkpoints.rmdir()
+                run.close()
+            raise RunError(f"{path}: cannot make a run here: {error.strerror}") from error
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Read a run without locking it, so that a run can be looked at while it trains.
+
+        Raises RunError if the folder is missing, is no run or holds a damaged config.yaml, and
+        NewerFormat if a newer noisynet wrote it.
+        """
+        path = Path(path)
+        try:
+            if not path.exists():
+                raise RunError(f"{path}: no such folder")
+            if not path.is_dir():
+                raise RunError(f"{path}: not a run: a run is a folder, and this is a file")
+            stored = (path / "config.yaml").read_bytes()
+        except FileNotFoundError as error:
+            raise RunError(f"{path}: not a run: it holds no config.yaml") from error
+        except OSError as error:
+            raise RunError(f"{path}: cannot be read: {error.strerror}") from error
+        return cls(path, _read_config(path / "config.yaml", stored))
+
+    @property
+    def config_file(self) -> Path:
+        """Everything needed to repeat the run."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One JSON object a line, each with `step`."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder that checkpoint.py writes into."""
+        return self.path / "checkpoints"
+
+    @property
+    def replay(self) -> Path:
+        """The folder of the replay ring; whoever keeps one makes it."""
+        return self.path / "replay"
+
+    @property
+    def lock_file(self) -> Path:
+        """The file whose lock makes a process the run's only writer; it names the last holder."""
+        return self.path / "run.lock"
+
+    @property
+    def locked(self) -> bool:
+        """Whether this object holds the run's lock."""
+        return self._lock is not None
+
+    def lock(self) -> Self:
+        """Become the run's only writer, until `close` or the end of the process.
+
+        Raises RunError, naming the holder, if another process (or another RunFolder in this one)
+        writes this run. Does nothing if this object holds the lock already.
+        """
+        if self._lock is None:
+            try:
+                self._take_lock(os.O_CREAT)
+            except OSError as error:
+                raise RunError(f"{self.path}: cannot be locked: {error.strerror}") from error
+        return self
+
+    def close(self) -> None:
+        """Free the lock, if held. The folder's names stay usable for reading."""
+        if self._lock is not None:
+            _lock_holders.discard(self)
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _take_lock(self, flags: int) -> None:
+        descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CLOEXEC | flags, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        except BlockingIOError as error:
+            holder = os.read(descriptor, 200).decode(errors="replace").strip()
+            os.close(descriptor)
+            raise RunError(
+                f"{self.path}: in use by {holder or 'another process'}; one process at a time "
+                "writes a run"
+            ) from error
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._lock = descriptor
+        _lock_holders.add(self)
+
+
+_lock_holders: set[RunFolder] = set()
+
+
+def _forget_locks_in_child() -> None:
+    # A flock belongs to the open file, which a forked child shares: a worker that outlives its
+    # parent would keep the run locked. Closing the child's copy leaves the parent's lock alone.
+    for run in list(_lock_holders):
+        run.close()
+
+
+os.register_at_fork(after_in_child=_forget_locks_in_child)
+
+
+def _with_format(path: Path, config_text: str) -> str:
+    """Return `config_text` with the format as its first line, or raise if it is no mapping."""
+    try:
+        given = yaml.safe_load(config_text)
+        if isinstance(given, dict) and "format" in given:
+            stored_text = config_text
+        else:
+            stored_text = f"format: {FORMAT}\n{config_text}"
+        _read_config(path / "config.yaml", stored_text.encode())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise RunError(f"{path}: cannot make a run with a damaged config: {error}") from error
+    return stored_text
+
+
+def _without_format(stored_text: str) -> str:
+    return _FORMAT_LINE.sub("", stored_text, count=1)
+
+
+def _read_config(file: Path, stored: bytes) -> str:
+    try:
+        stored_text = stored.decode()
+        config = yaml.safe_load(stored_text)
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
+        raise RunError(f"{file}: damaged: {line}{error.problem}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise RunError(f"{file}: damaged: not YAML text") from error
+    if not isinstance(config, dict):
+        raise RunError(f"{file}: damaged: a config is a mapping, got {type(config).__name__}")
+    found = config.get("format")
+    if type(found) is not int or found < 1:
+        raise RunError(
+            f"{file}: not a run's config: its first line names the run's format "
+            f"(`format: {FORMAT}`), got {found!r}"
+        )
+    if found > FORMAT:
+        raise NewerFormat(
+            f"{file}: format {found} comes from a newer noisynet; this one reads up to {FORMAT}"
+        )
+    return _without_format(stored_text)

@@ -1,0 +1,271 @@
+"""A run's figures, twice: metrics.jsonl for programs, TensorBoard's event files for the eye.
+
+metrics.jsonl holds one JSON object a line, each with `step` (agent steps so far). A checkpoint
+stores the length that `commit` returns; a resumed run cuts the file there, so that it reads as if
+the run had never stopped. Event files cannot be cut alike: the new one says where it starts, and
+TensorBoard drops what the dead run wrote from there on.
+"""
+
+import json
+import math
+import numbers
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+from noisynet.runs.errors import RunError
+from noisynet.runs.folder import sync_folder
+
+FILE_NAME = "metrics.jsonl"
+
+_LONGEST_LINE = 1 << 20
+
+
+class MetricsWriter:
+    """Append figures to a run's metrics.jsonl and TensorBoard events.
+
+    A new run gives the folder alone. A resumed run gives `resume_at`, the checkpoint's step, and
+    `committed_bytes`, what `commit` returned for that checkpoint (0 and 0 where no checkpoint was
+    reached): every line after it is cut. Raises RunError if a new run finds lines already there,
+    or a resumed one finds fewer bytes than were committed.
+    """
+
+    def __init__(
+        self, folder: Path, *, resume_at: int | None = None, committed_bytes: int | None = None
+    ) -> None:
+        if (resume_at is None) != (committed_bytes is None):
+            raise ValueError("resume_at and committed_bytes come together or not at all")
+        self._file = folder / FILE_NAME
+        try:
+            self._lines = os.open(
+                self._file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
+            )
+            try:
+                self._length = self._cut(committed_bytes)
+                self._events = _EventFile(folder)
+                sync_folder(folder)
+                if resume_at is not None:
+                    self._events.start_again_at(resume_at)
+                    # TensorBoard drops this very step too, of which some figures were committed.
+                    for record in read_metrics(folder):
+                        if record["step"] >= resume_at:
+                            self._events.write(record["step"], _numbers_in(record))
+            except BaseException:
+                os.close(self._lines)
+                raise
+        except OSError as error:
+            raise RunError(f"{self._file}: cannot be written: {error.strerror}") from error
+
+    def write(self, step: int, scalars: Mapping[str, float | int | str | None]) -> None:
+        """Append one line: `step`, agent steps so far, and each figure by its tag.
+
+        JSON has neither NaN nor infinity: they become null there, and stay what they are in
+        TensorBoard, which shows numbers alone. The line is in the file when this returns, so
+        another process can read it; it is on the disk after `commit`. Raises RunError if the disk
+        is full, leaving no half line behind.
+        """
+        if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+            raise ValueError(f"step takes a whole number from 0 up, got {step!r}")
+        if "step" in scalars:
+            raise ValueError("scalars: the tag 'step' is the line's own")
+        plain = {tag: _plain(tag, value) for tag, value in scalars.items()}
+        record = {"step": step} | {tag: _finite(value) for tag, value in plain.items()}
+        line = (json.dumps(record, allow_nan=False) + "\n").encode()
+        try:
+            self._append(line)
+            self._events.write(step, _numbers_in(plain))
+        except OSError as error:
+            raise RunError(f"{self._file}: cannot be written: {error.strerror}") from error
+
+    def commit(self) -> int:
+        """Bring everything to the disk and return metrics.jsonl's length in bytes."""
+        try:
+            os.fsync(self._lines)
+            self._events.sync()
+        except OSError as error:
+            raise RunError(f"{self._file}: cannot be written: {error.strerror}") from error
+        return self._length
+
+    def close(self) -> None:
+        """Close both files. A second call does nothing."""
+        if self._lines >= 0:
+            os.close(self._lines)
+            self._lines = -1
+            try:
+                self._events.close()
+            except OSError as error:
+                raise RunError(f"{self._file}: cannot be written: {error.strerror}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _cut(self, committed_bytes: int | None) -> int:
+        """Cut what came after the checkpoint, and return the length that remains."""
+        found = os.fstat(self._lines).st_size
+        if committed_bytes is None:
+            if found:
+                raise RunError(f"{self._file}: holds {found} bytes; a new run starts an empty one")
+            return 0
+        if found < committed_bytes:
+            raise RunError(
+                f"{self._file}: damaged: got {found} bytes, the checkpoint expects at least "
+                f"{committed_bytes}"
+            )
+        if committed_bytes and os.pread(self._lines, 1, committed_bytes - 1) != b"\n":
+            raise RunError(
+                f"{self._file}: damaged: no line ends at byte {committed_bytes}, where the "
+                "checkpoint expects one"
+            )
+        os.ftruncate(self._lines, committed_bytes)
+        os.fsync(self._lines)
+        return committed_bytes
+
+    def _append(self, line: bytes) -> None:
+        try:
+            written = 0
+            while written < len(line):
+                written += os.write(self._lines, line[written:])
+        except OSError:
+            os.ftruncate(self._lines, self._length)
+            raise
+        self._length += len(line)
+
+
+class MetricsReader:
+    """Iterate over a metrics.jsonl, one line in memory at a time; may be iterated again.
+
+    A line that is not whole (a kill, a full disk, a bad block) is left out and counted: `damaged`
+    is the number of such lines that the latest iteration met.
+    """
+
+    damaged: int
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.damaged = 0
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        self.damaged = 0
+        try:
+            with self._file.open("rb") as stream:
+                while line := stream.readline(_LONGEST_LINE):
+                    # A block of zeros after a power failure is a "line" of any length.
+                    rest = line
+                    while len(rest) == _LONGEST_LINE and not rest.endswith(b"\n"):
+                        rest = stream.readline(_LONGEST_LINE)
+                    record = _parse(line)
+                    if record is None:
+                        self.damaged += 1
+                    else:
+                        yield record
+        except OSError as error:
+            raise RunError(f"{self._file}: cannot be read: {error.strerror}") from error
+
+
+def read_metrics(folder: Path) -> MetricsReader:
+    """Read the metrics.jsonl of the run in `folder`, line by line."""
+    return MetricsReader(folder / FILE_NAME)
+
+
+class _EventFile:
+    """One TensorBoard event file, written record by record.
+
+    TensorBoard's own EventFileWriter works in a thread, which reports a full disk to nobody, and
+    names its file by the second, so that a resumed run's file may sort before the dead run's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        # Slow to import, and only a writer needs it.
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        # protobuf makes its classes while it is imported, where no type checker sees them.
+        event_module, summary_module = cast("Any", event_pb2), cast("Any", summary_pb2)
+        self._event = event_module.Event
+        self._summary = summary_module.Summary
+        self._start = event_module.SessionLog(status=event_module.SessionLog.START)
+        self._file = (folder / _next_event_name(folder)).open("xb")
+        self._records = RecordWriter(self._file)
+        self._append(self._event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    def start_again_at(self, step: int) -> None:
+        """Make TensorBoard drop what earlier files hold from `step` on."""
+        self._append(self._event(wall_time=time.time(), step=step, session_log=self._start))
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        if scalars:
+            values = [self._summary.Value(tag=t, simple_value=v) for t, v in scalars.items()]
+            summary = self._summary(value=values)
+            self._append(self._event(wall_time=time.time(), step=step, summary=summary))
+
+    def sync(self) -> None:
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _append(self, event: Any) -> None:
+        self._records.write(event.SerializeToString())
+        self._file.flush()
+
+
+def _next_event_name(folder: Path) -> str:
+    """Return a name that sorts after every event file in `folder`: they are read in that order."""
+    second = int(time.time())
+    for file in folder.glob("events.out.tfevents.*"):
+        started = file.name.split(".")[3]
+        if started.isdecimal():
+            second = max(second, int(started) + 1)
+    return f"events.out.tfevents.{second:010d}.{socket.gethostname()}.{os.getpid()}"
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or type(record.get("step")) is not int:
+        return None
+    return record
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _plain(tag: str, value: object) -> float | int | str | None:
+    """Return numpy's and Python's own numbers as Python's; anything else is a TypeError."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    raise TypeError(
+        f"scalars[{tag!r}]: takes a number, text or None, got {type(value).__name__} "
+        "(a tensor: give its item())"
+    )
+
+
+def _finite(value: float | int | str | None) -> float | int | str | None:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _numbers_in(record: Mapping[str, object]) -> dict[str, float]:
+    return {
+        tag: float(value)
+        for tag, value in record.items()
+        if tag != "step" and isinstance(value, int | float)
+    }

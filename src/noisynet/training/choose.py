@@ -1,0 +1,66 @@
+"""Choose by measuring at the start what a config leaves to the machine, once for a run."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..agents import QLearning
+from ..runs.config import Config
+
+
+@dataclass(frozen=True)
+class _Batch:
+    observation_tm1: np.ndarray
+    action_tm1: np.ndarray
+    return_t: np.ndarray
+    discount_t: np.ndarray
+    observation_t: np.ndarray
+
+
+def resolve(
+    config: Config, observation_shape: tuple[int, ...], dtype: np.dtype, actions: int
+) -> Config:
+    """Replace every "auto" by what is chosen here, so that the run's config repeats the run.
+
+    device: a GPU where there is one. threads: all cores. precision: float32 or bfloat16, by the
+    time of a few updates on made-up batches.
+    """
+    training = config.training
+    device = training.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    threads = training.threads or len(os.sched_getaffinity(0))
+    chosen = config.replaced(device=device, threads=threads)
+    if training.precision == "auto":
+        torch.set_num_threads(threads)
+        precision = _faster_precision(chosen, observation_shape, dtype, actions)
+        chosen = chosen.replaced(precision=precision)
+    return chosen
+
+
+def _faster_precision(
+    config: Config, observation_shape: tuple[int, ...], dtype: np.dtype, actions: int
+) -> str:
+    size = config.learning.batch_size
+    observation = np.zeros((size, *observation_shape), dtype)
+    batch = _Batch(
+        observation, np.zeros(size, np.int64), np.zeros(size, np.float32),
+        np.zeros(size, np.float32), observation,
+    )
+    agents = {
+        precision: QLearning(config.replaced(precision=precision), observation_shape, actions)
+        for precision in ("float32", "bfloat16")
+    }
+    times: dict[str, list[float]] = {precision: [] for precision in agents}
+    for _ in range(6):
+        for precision, agent in agents.items():
+            start = time.perf_counter()
+            agent.update(batch)
+            times[precision].append(time.perf_counter() - start)
+    # The first rounds warm up caches and allocators.
+    return min(times, key=lambda precision: float(np.median(times[precision][2:])))

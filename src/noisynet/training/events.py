@@ -1,0 +1,48 @@
+"""What the training loop tells its listeners."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class GameFinished:
+    """A training game came to its end: its true return and its steps."""
+
+    step: int
+    """Agent steps so far, over all environments."""
+    game: int
+    """Number of the game, from 1."""
+    game_return: float
+    game_steps: int
+    environment: int
+    mean_return: float
+    """Mean return of the last `games` games."""
+    games: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FiguresTaken:
+    """A number of updates was done: figures by their tags, such as `snr/advantage.0`."""
+
+    step: int
+    figures: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointDue:
+    """The run's state is to be saved now."""
+
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingEnded:
+    """No further step is taken; the run's state is to be saved if it has not been."""
+
+    step: int
+    reason: Literal["solved", "steps", "interrupted"]
+
+
+Event = GameFinished | FiguresTaken | CheckpointDue | TrainingEnded

@@ -1,0 +1,272 @@
+"""Put a run together from its config and folder, train it, and keep it on disk."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from .. import __version__
+from ..agents import LossNotFinite, QLearning, make_environments
+from ..envs import Environments, UnusableEnvironment
+from ..replay import FrameReplay, ReplayDamaged
+from ..runs import checkpoint, config as run_config
+from ..runs.config import Config
+from ..runs.errors import RunError
+from ..runs.folder import RunFolder
+from ..runs.metrics import MetricsWriter
+from .choose import resolve
+from .events import CheckpointDue, Event, FiguresTaken, GameFinished, TrainingEnded
+from .loop import TrainingLoop, replay_slack
+
+
+class Listener(Protocol):
+    """Hear what happens in a run: a display, for one."""
+
+    def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:
+        """Hear that training starts or goes on at a step, with remarks for the user."""
+        ...
+
+    def heard(self, event: Event, elapsed: float) -> None:
+        """Hear an event and the seconds of training so far, former sessions included."""
+        ...
+
+    def closed(self) -> None:
+        """Hear that nothing more comes."""
+        ...
+
+
+class Diverged(RunError):
+    """Say that the loss became NaN or infinite, and where the state was saved."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a session of training ended."""
+
+    folder: Path
+    reason: str
+    step: int
+    mean_return: float | None
+
+
+def start(config: Config, path: Path, listeners: Iterable[Listener] = ()) -> Outcome:
+    """Train a new run in a new or empty folder; raises RunError with one line where it cannot."""
+    with _environments(config) as probe:
+        shape, dtype = probe.observation_shape, np.dtype(probe.observation_dtype)
+        config = resolve(config, shape, dtype, probe.action_count)
+    with RunFolder.create(path, config.to_yaml()) as folder, _environments(config) as environments:
+        agent = QLearning(config, environments.observation_shape, environments.action_count)
+        replay = _new_replay(config, environments, folder)
+        loop = TrainingLoop(config, environments, agent, replay)
+        with MetricsWriter(folder.path) as metrics:
+            return _Session(folder, loop, metrics, list(listeners), elapsed=0.0).run([])
+
+
+def resume(
+    path: Path, listeners: Iterable[Listener] = (), steps: int | None = None
+) -> Outcome:
+    """Go on with a run from its newest checkpoint, as if nothing had happened.
+
+    `steps` extends the budget. Raises RunError with one line for a folder that is missing,
+    damaged, of a newer format or in use.
+    """
+    folder = RunFolder.open(path)
+    with folder.lock():
+        config = run_config.from_yaml(folder.config_text, str(folder.config_file))
+        if steps is not None:
+            config = config.replaced(steps=steps)
+        found = checkpoint.read_newest(folder.checkpoints)
+        # Games that cannot be restored start anew, and not as the run's first games did.
+        seed = (config.training.seed + (found.step if found else 0)) % 2**31
+        with _environments(config, seed=seed) as environments:
+            agent = QLearning(config, environments.observation_shape, environments.action_count)
+            notes: list[str] = []
+            if found is None:
+                shutil.rmtree(folder.replay, ignore_errors=True)
+                notes.append("no checkpoint yet: training starts again from the first step")
+                replay = _new_replay(config, environments, folder)
+                loop = TrainingLoop(config, environments, agent, replay)
+                elapsed, committed = 0.0, 0
+            else:
+                try:
+                    agent.restore(found.arrays, found.state["agent"])
+                    replay = FrameReplay.reopen(folder.replay, found.state["replay"])
+                    loop = TrainingLoop(config, environments, agent, replay)
+                    loop.restore(found.state["loop"])
+                    elapsed = float(found.state["elapsed"])
+                    committed = int(found.state["metrics_bytes"])
+                except (KeyError, ValueError, RuntimeError, TypeError) as error:
+                    what = str(error).splitlines()[0]
+                    raise RunError(f"{path}: its checkpoint does not fit its config: {what}") from error
+                if not environments.can_save_state:
+                    notes.append(
+                        f"the state of {config.environment.environment} cannot be saved: "
+                        "the games in flight start anew"
+                    )
+            step = 0 if found is None else found.step
+            with MetricsWriter(
+                folder.path, resume_at=step, committed_bytes=committed
+            ) as metrics:
+                return _Session(folder, loop, metrics, list(listeners), elapsed=elapsed).run(notes)
+
+
+def _new_replay(config: Config, environments: Environments, folder: RunFolder) -> FrameReplay:
+    shape = environments.observation_shape
+    try:
+        return FrameReplay(
+            capacity=config.learning.replay_capacity,
+            environments=environments.count,
+            frame_shape=shape[1:] if environments.stack > 1 else shape,
+            frame_dtype=environments.observation_dtype,
+            stack=environments.stack,
+            slack=replay_slack(config),
+            folder=folder.replay,
+            seed=config.training.seed,
+        )
+    except OSError as error:
+        raise RunError(f"{folder.replay}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _environments(config: Config, seed: int | None = None) -> Iterator[Environments]:
+    torch.set_num_threads(config.training.threads or torch.get_num_threads())
+    try:
+        environments = make_environments(config, seed=seed)
+    except UnusableEnvironment as error:
+        raise RunError(str(error)) from error
+    try:
+        yield environments
+    finally:
+        environments.close()
+
+
+class _Session:
+    """One process's part of a run: writes what the loop tells, and saves it."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        loop: TrainingLoop,
+        metrics: MetricsWriter,
+        listeners: list[Listener],
+        elapsed: float,
+    ) -> None:
+        self._folder = folder
+        self._loop = loop
+        self._metrics = metrics
+        self._listeners = listeners
+        self._started = time.perf_counter() - elapsed
+        self._speed = (time.perf_counter(), loop.step)
+
+    @property
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self._started
+
+    def run(self, notes: list[str]) -> Outcome:
+        for listener in self._listeners:
+            listener.started(self._folder.path, self._loop.config, self._loop.step, notes)
+        ended: TrainingEnded | None = None
+        try:
+            with _stop_on_signals(self._loop):
+                for event in self._loop.run():
+                    self._write(event)
+                    if isinstance(event, CheckpointDue | TrainingEnded):
+                        self._save()
+                    if isinstance(event, TrainingEnded):
+                        ended = event
+                    for listener in self._listeners:
+                        listener.heard(event, self._elapsed)
+        except LossNotFinite as error:
+            raise Diverged(self._keep_for_inspection(error)) from error
+        except UnusableEnvironment as error:
+            self._save()
+            raise RunError(f"{error}; the run was saved at step {self._loop.step}") from error
+        finally:
+            for listener in self._listeners:
+                listener.closed()
+        assert ended is not None, "the loop ends with TrainingEnded"
+        return Outcome(self._folder.path, ended.reason, ended.step, self._loop.mean_return)
+
+    def _write(self, event: Event) -> None:
+        if isinstance(event, GameFinished):
+            self._metrics.write(
+                event.step,
+                {
+                    "game/number": event.game,
+                    "game/return": event.game_return,
+                    "game/steps": event.game_steps,
+                    "game/environment": event.environment,
+                    "game/mean_return": event.mean_return,
+                    "time/elapsed": round(self._elapsed, 3),
+                },
+            )
+        elif isinstance(event, FiguresTaken):
+            now = time.perf_counter()
+            then, step = self._speed
+            self._speed = (now, event.step)
+            self._metrics.write(
+                event.step,
+                {
+                    **event.figures,
+                    "time/elapsed": round(self._elapsed, 3),
+                    "time/steps_per_second": round((event.step - step) / (now - then), 1),
+                },
+            )
+
+    def _state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        arrays, agent = self._loop.agent.state()
+        state = {
+            "noisynet": __version__,
+            "agent": agent,
+            "loop": self._loop.state(),
+            "elapsed": self._elapsed,
+        }
+        return arrays, state
+
+    def _save(self) -> None:
+        arrays, state = self._state()
+        try:
+            state["replay"] = self._loop.replay.commit()
+        except OSError as error:
+            raise RunError(f"{self._folder.replay}: {error.strerror or error}") from error
+        state["metrics_bytes"] = self._metrics.commit()
+        checkpoint.write(self._folder.checkpoints, self._loop.step, arrays, state)
+
+    def _keep_for_inspection(self, error: LossNotFinite) -> str:
+        arrays, state = self._state()
+        step = self._loop.step
+        kept = checkpoint.write_inspection(
+            self._folder.checkpoints, f"nan_{step:09d}", step, arrays, state
+        )
+        return f"{error}, at step {step}; training stopped, the state is kept in {kept}"
+
+
+@contextmanager
+def _stop_on_signals(loop: TrainingLoop) -> Iterator[None]:
+    """Turn Ctrl-C and a polite kill into an orderly end; a second Ctrl-C interrupts at once."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        loop.stop()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    try:
+        former = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:
+        # Not the main thread: signals are somebody else's.
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
