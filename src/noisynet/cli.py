@@ -71,11 +71,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
 
     train = commands.add_parser(
-        "train", help="train an agent", allow_abbrev=False,
+        "train",
+        help="train an agent",
+        allow_abbrev=False,
         description="Train an agent and keep the run in a folder.",
     )
     train.add_argument(
-        "preset", nargs="?", default="pong", metavar="PRESET",
+        "preset",
+        nargs="?",
+        default="pong",
+        metavar="PRESET",
         help="a preset's name, an environment id, or a YAML file (default: pong)",
     )
     train.add_argument("--out", type=Path, metavar="FOLDER", help="the run's folder, new or empty")
@@ -83,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     for section, name, info in config.fields():
         group = groups.setdefault(section, train.add_argument_group(section))
         group.add_argument(
-            config.option_name(name), dest=f"field_{name}", metavar="VALUE",
+            config.option_name(name),
+            dest=f"field_{name}",
+            metavar="VALUE",
             help=(info.description or "").replace("%", "%%"),
         )
     train.set_defaults(run=_train)
@@ -92,11 +99,17 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
     resume.set_defaults(run=_resume)
 
-    evaluate = commands.add_parser("evaluate", help="play games with a run's agent", allow_abbrev=False)
+    evaluate = commands.add_parser(
+        "evaluate", help="play games with a run's agent", allow_abbrev=False
+    )
     evaluate.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
-    evaluate.add_argument("--episodes", type=_positive, default=10, metavar="N", help="games to play")
     evaluate.add_argument(
-        "--noise", choices=("on", "off"), default="off",
+        "--episodes", type=_positive, default=10, metavar="N", help="games to play"
+    )
+    evaluate.add_argument(
+        "--noise",
+        choices=("on", "off"),
+        default="off",
         help="off: the mean weights; on: new noise at every step",
     )
     evaluate.add_argument("--seed", type=_seed, default=None, metavar="N", help="seed of the games")
@@ -167,7 +180,11 @@ def _resume(parsed: argparse.Namespace) -> int:
 
 
 def _report(outcome: Any) -> int:
-    mean = "no game finished" if outcome.mean_return is None else f"mean return {outcome.mean_return:.2f}"
+    mean = (
+        "no game finished"
+        if outcome.mean_return is None
+        else f"mean return {outcome.mean_return:.2f}"
+    )
     ends = {
         "solved": f"Solved at step {outcome.step:,}: {mean}.",
         "steps": f"Done: {outcome.step:,} steps, {mean}.",
@@ -211,7 +228,8 @@ def _presets(parsed: argparse.Namespace) -> int:
         print(json.dumps({name: one.model_dump(mode="json") for name, one in listed.items()}))
         return 0
     for name, one in listed.items():
-        print(f"{name:<18} {one.environment.environment:<16} exploration: {one.exploration.exploration}")
+        game, exploration = one.environment.environment, one.exploration.exploration
+        print(f"{name:<18} {game:<16} exploration: {exploration}")
     return 0
 
 

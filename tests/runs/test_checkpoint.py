@@ -231,7 +231,7 @@ class Killed(BaseException):
 def test_a_kill_before_any_change_to_the_disk_leaves_a_good_newest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, next_step: int
 ) -> None:
-    """Die before the 1st, 2nd, … change that a write makes, for a step before, the same and the next."""
+    """Die before the 1st, 2nd, … change that a write makes: an earlier step, the same, the next."""
     real = {name: getattr(os, name) for name in ("mkdir", "fsync", "rename", "unlink", "rmdir")}
     calls = 0
     die_at = 0

@@ -158,10 +158,10 @@ worker = os.fork()
 if worker == 0:
     assert not run.locked
     run.close()
-    os.write(1, b"ready\n")
+    os.write(1, b"ready\\n")
     time.sleep(60)
     os._exit(0)
-os.write(1, b"%d\n" % worker)
+os.write(1, b"%d\\n" % worker)
 time.sleep(60)
 """
     with subprocess.Popen(

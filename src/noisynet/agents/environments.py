@@ -14,12 +14,10 @@ def make_environments(
     Raises UnusableEnvironment as `noisynet.envs.make` does.
     """
     section = config.environment
-    return make(
-        section.environment,
-        section.environments if count is None else count,
-        seed=config.training.seed if seed is None else seed,
-        threads=max(config.training.threads, 1),
-        atari=AtariPreprocessing(
+    if not section.environment.startswith("ALE/"):
+        atari = None
+    else:
+        atari = AtariPreprocessing(
             frame_skip=section.frame_skip,
             sticky_actions=section.sticky_actions,
             max_noops=section.max_noops,
@@ -27,5 +25,11 @@ def make_environments(
             life_loss=section.life_loss,
             full_action_space=section.full_action_space,
             max_frames=section.max_frames,
-        ),
+        )
+    return make(
+        section.environment,
+        section.environments if count is None else count,
+        seed=config.training.seed if seed is None else seed,
+        threads=max(config.training.threads, 1),
+        atari=atari,
     )

@@ -42,3 +42,6 @@ def huber(error: Tensor) -> Tensor:
 def squared(error: Tensor) -> Tensor:
     """Give ½e²."""
     return 0.5 * error.square()
+
+
+LOSSES = {"huber": huber, "squared": squared}

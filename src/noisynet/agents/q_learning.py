@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..diagnostics import mean_sigma, snr
-from ..layers import Draw, draw, held, hold, mean_weights, using
+from ..layers import Draw, held, hold, mean_weights, using
+from ..layers.control import draw
 from ..networks import DuelingHead, QHead, QNetwork, make_torso
 from ..runs.config import Config
 from . import losses
@@ -83,7 +84,7 @@ class QLearning:
         self.actions = actions
         self.device = torch.device(training.device)
         self.online = build_network(config, observation_shape, actions).to(self.device)
-        self.target = copy.deepcopy(self.online).requires_grad_(False)
+        self.target: QNetwork = copy.deepcopy(self.online).requires_grad_(False)
         learning = config.learning
         self.optimizer = torch.optim.Adam(
             self.online.parameters(),
@@ -105,9 +106,7 @@ class QLearning:
             )
         self.noise = None
         if config.exploration.has_noise:
-            self.noise = LearnedNoise(
-                self.online, config.environment.environments, self._acting
-            )
+            self.noise = LearnedNoise(self.online, config.environment.environments, self._acting)
         self.updates = 0
 
     # Acting
@@ -189,7 +188,7 @@ class QLearning:
             with _noise(self.online, online_noise):
                 q_tm1 = self.online(observation_tm1).float()
         error = losses.td_error(q_tm1, self._tensor(batch.action_tm1), target_tm1)
-        return getattr(losses, learning.loss)(error).mean()
+        return losses.LOSSES[learning.loss](error).mean()
 
     def copy_to_target(self) -> None:
         """Copy the online net's parameters, μ and σ, into the target net; never its noise."""
@@ -198,7 +197,7 @@ class QLearning:
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
 
-    def _precision(self) -> Any:
+    def _precision(self) -> AbstractContextManager[object]:
         if self.config.training.precision == "bfloat16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()

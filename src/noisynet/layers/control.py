@@ -37,12 +37,12 @@ def sigma_parameters(module: nn.Module) -> list[nn.Parameter]:
 def _require_layers(module: nn.Module) -> dict[str, NoisyLayer]:
     layers = noisy_layers(module)
     if not layers:
-        raise ValueError(
-            f"{type(module).__name__} has no noisy layer; noisynet.noisify makes some"
-        )
+        raise ValueError(f"{type(module).__name__} has no noisy layer; noisynet.noisify makes some")
     return layers
 
 
+# Noise drawn under inference_mode is used in training later, so it is never an inference tensor.
+@torch.inference_mode(False)
 def _draw(
     layers: dict[str, NoisyLayer], rows: int | None, generator: torch.Generator | None
 ) -> Draw:
@@ -92,6 +92,7 @@ def draw(
     return draws[0] if len(draws) == 1 else draws
 
 
+@torch.inference_mode(False)
 def hold(
     *modules: nn.Module,
     rows: int | None = None,
@@ -115,6 +116,7 @@ def hold(
             layer.noise_state.hold(flats[name], static=static)
 
 
+@torch.inference_mode(False)
 def resample(
     *modules: nn.Module,
     where: Tensor | Sequence[bool] | None = None,
@@ -170,6 +172,7 @@ def release(*modules: nn.Module, per_row: bool = False) -> None:
             layer.noise_state.release(per_row=per_row)
 
 
+@torch.inference_mode(False)
 def held(module: nn.Module) -> Draw | None:
     """Give the draw that a module holds, as a value of its own; None where its noise is fresh.
 

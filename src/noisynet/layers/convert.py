@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import cast
 
-import torch
 from torch import nn
 
 from .control import noisy_layers
@@ -52,9 +52,7 @@ def noisify(
     for name in chosen:
         layer = candidates[name]
         noisy = NoisyLinear.from_linear(layer, noise=noise, sigma0=sigma0, init=init)
-        for hooks, value in layer.__dict__.items():
-            if hooks.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called")):
-                noisy.__dict__[hooks] = value
+        _share_hooks(layer, noisy)
         replacements[id(layer)] = noisy
     return _replaced(module, replacements)
 
@@ -71,8 +69,10 @@ def denoise(module: nn.Module) -> nn.Module:
         plain = nn.Linear.__new__(nn.Linear)
         nn.Module.__init__(plain)
         plain.in_features, plain.out_features = layer.in_features, layer.out_features
-        plain.weight, plain.bias = layer.weight, layer.bias
+        plain.weight = layer.weight
+        plain.register_parameter("bias", cast("nn.Parameter | None", layer.bias))
         plain.train(layer.training)
+        _share_hooks(layer, plain)
         replacements[id(layer)] = plain
     return _replaced(module, replacements)
 
@@ -95,19 +95,27 @@ def _convertible(module: nn.Module) -> tuple[dict[str, nn.Linear], dict[str, str
             refused[name] = f"a {type(part).__name__}, not a plain Linear"
         elif not part.weight.dtype.is_floating_point:
             refused[name] = f"its weights are {part.weight.dtype}"
-        elif torch.nn.utils.parametrize.is_parametrized(part):
-            refused[name] = "it is parametrised"
+        elif part.state_dict().keys() - {"weight", "bias"}:
+            # weight_norm, spectral_norm and pruning keep other parameters and make the weight.
+            refused[name] = "it keeps more than a weight and a bias"
         else:
             candidates[name] = part
     return candidates, refused
 
 
+def _share_hooks(former: nn.Module, layer: nn.Module) -> None:
+    """Give a layer the hooks of the one that it replaces."""
+    for name, value in former.__dict__.items():
+        if name.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called", "_hook")):
+            layer.__dict__[name] = value
+
+
 def _replaced(module: nn.Module, replacements: dict[int, nn.Module]) -> nn.Module:
     if id(module) in replacements:
         return replacements[id(module)]
-    for parent in list(module.modules()):
-        # named_children would list a layer that stands under two names only once.
-        for name, child in parent._modules.items():
-            if child is not None and id(child) in replacements:
-                parent._modules[name] = replacements[id(child)]
+    # A layer that stands under two names is replaced under both.
+    for name, part in list(module.named_modules(remove_duplicate=False)):
+        if id(part) in replacements:
+            parent, _, own_name = name.rpartition(".")
+            setattr(module.get_submodule(parent), own_name, replacements[id(part)])
     return module

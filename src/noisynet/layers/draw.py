@@ -136,7 +136,7 @@ def standard_normals(
     """Draw standard normals; raises ValueError for a generator of another device."""
     if generator is not None and generator.device.type != device.type:
         raise ValueError(
-            f"generator: got one on {generator.device}, expected one on {device}, where the layer is"
+            f"generator: got one on {generator.device}, expected one on {device}, as the layer is"
         )
     return torch.randn(tuple(shape), device=device, dtype=dtype, generator=generator)
 
@@ -191,7 +191,7 @@ class Draw:
         """Pick rows; raises IndexError for a draw without rows or an index that is out of it."""
         if self.rows is None:
             raise IndexError("this draw has no rows to pick from: make it with draw(net, rows=…)")
-        if not isinstance(index, Tensor | slice | int):
+        if not isinstance(index, Tensor | slice | int) or isinstance(index, bool):
             index = torch.as_tensor(index)
         if isinstance(index, Tensor):
             if index.dtype == torch.bool and index.shape != (self.rows,):
@@ -228,9 +228,9 @@ def tensor_to_bytes(tensor: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def tensor_from_bytes(data: bytes) -> Tensor:
-    """Read what `tensor_to_bytes` wrote."""
-    return torch.load(io.BytesIO(data), weights_only=True)
+def tensor_from_bytes(data: bytes, device: str | None = None) -> Tensor:
+    """Read what `tensor_to_bytes` wrote, onto the device it came from or another one."""
+    return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
 
 
 def _draw_from_bytes(flats: tuple[bytes, ...], slots: tuple[Slot, ...]) -> Draw:

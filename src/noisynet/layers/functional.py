@@ -95,14 +95,18 @@ def _factorised_shared(
     noise: FactorisedNoise,
 ) -> Tensor:
     device = input.device.type
-    autocast = torch.is_autocast_enabled(device)
-    compute_dtype = torch.get_autocast_dtype(device) if autocast else input.dtype
+    compute_dtype = weight.dtype
+    # As nn.Linear does it: autocast leaves float64 alone, and without it dtypes must agree.
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if autocast and input.dtype != torch.float64:
+        compute_dtype = torch.get_autocast_dtype(device)
+        input = input.to(compute_dtype)
     noisy_bias = None
     if bias is not None and bias_sigma is not None:
         noisy_bias = torch.addcmul(bias, bias_sigma, noise.output)
     output, _ = _FactorisedShared.apply(
-        input.to(compute_dtype), weight, weight_sigma, noise.input, noise.output, compute_dtype
-    )  # pyright: ignore[reportGeneralTypeIssues]
+        input, weight, weight_sigma, noise.input, noise.output, compute_dtype
+    )
     return output if noisy_bias is None else output + noisy_bias.to(output.dtype)
 
 
@@ -134,9 +138,7 @@ class _FactorisedShared(torch.autograd.Function):
         _, noisy_weight = output
         ctx.mark_non_differentiable(noisy_weight)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(
-            input, weight, weight_sigma, noise_input, noise_output, noisy_weight
-        )
+        ctx.save_for_backward(input, weight, weight_sigma, noise_input, noise_output, noisy_weight)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:

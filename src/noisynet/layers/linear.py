@@ -124,9 +124,7 @@ class NoisyLinear(NoisyLayer, nn.Linear):
         noise = self.noise_in_force()
         if noise is None:
             return self.weight, self.bias
-        return noisy_parameters(
-            self.weight, self.bias, self.weight_sigma, self.bias_sigma, noise
-        )
+        return noisy_parameters(self.weight, self.bias, self.weight_sigma, self.bias_sigma, noise)
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer to (…, p), or (…, rows, p) with one draw per row; gives (…, q)."""

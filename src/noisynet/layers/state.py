@@ -81,7 +81,8 @@ class NoiseState:
 
     def __setstate__(self, state: tuple[bytes | None, bool, bool]) -> None:
         held, self.per_row, self.static = state
-        self.held = None if held is None else tensor_from_bytes(held)
+        # The device it came from may not exist here; the layer moves it to its weight's.
+        self.held = None if held is None else tensor_from_bytes(held, "cpu")
         self.override = None
 
 
@@ -94,8 +95,8 @@ class NoisyLayer(nn.Module):
 
     weight: Tensor
     bias: Tensor | None
-    weight_sigma: Tensor
-    bias_sigma: Tensor | None
+    weight_sigma: nn.Parameter
+    bias_sigma: nn.Parameter | None
 
     def noise_spec(self) -> NoiseSpec:
         """Say what one draw of this layer consists of."""
@@ -133,6 +134,10 @@ class NoisyLayer(nn.Module):
         super()._apply(fn, recurse)
         self.noise_state.follow(self.weight, self.noise_spec())
         return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.noise_state.follow(self.weight, self.noise_spec())
 
     def describe_noise(self) -> str:
         """Say in a few words which state the noise is in, for `repr`."""

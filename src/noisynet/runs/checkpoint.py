@@ -47,7 +47,7 @@ _FLOAT_TAG = "__float__"
 _PLAIN_INTEGER_BITS = 2000
 
 
-class DamagedCheckpoint(RunError):  # noqa: N818 - the name is the sentence
+class DamagedCheckpoint(RunError):
     """Say that a checkpoint is not what was written: torn, shortened, altered."""
 
 

@@ -33,21 +33,28 @@ class EnvironmentSection(_Section):
     """What the agent plays, and every choice of preprocessing."""
 
     environment: str = Field(description="environment id, such as ALE/Pong-v5 or CartPole-v1")
-    environments: PositiveInt = Field(8, description="how many are stepped side by side")
-    frame_skip: PositiveInt = Field(4, description="Atari: frames that an action is repeated for")
-    sticky_actions: Fraction = Field(
-        0.0, description="Atari: probability that the emulator repeats the former action"
+    environments: PositiveInt = Field(default=8, description="how many are stepped side by side")
+    frame_skip: PositiveInt = Field(
+        default=4, description="Atari: frames that an action is repeated for"
     )
-    max_noops: Count = Field(30, description="Atari: no-op actions at a game's start, at most")
+    sticky_actions: Fraction = Field(
+        default=0.0, description="Atari: probability that the emulator repeats the former action"
+    )
+    max_noops: Count = Field(
+        default=30, description="Atari: no-op actions at a game's start, at most"
+    )
     fire_on_reset: bool = Field(
-        False, description="Atari: press FIRE at a game's start where the game has it"
+        default=False, description="Atari: press FIRE at a game's start where the game has it"
     )
     life_loss: bool = Field(
-        False, description="Atari: a lost life ends bootstrapping (the game goes on)"
+        default=False, description="Atari: a lost life ends bootstrapping (the game goes on)"
     )
-    full_action_space: bool = Field(False, description="Atari: all 18 actions in every game")
+    full_action_space: bool = Field(
+        default=False, description="Atari: all 18 actions in every game"
+    )
     max_frames: PositiveInt = Field(
-        108_000, description="Atari: frames after which a game is truncated (30 minutes of play)"
+        default=108_000,
+        description="Atari: frames after which a game is truncated (30 minutes of play)",
     )
 
 
@@ -55,31 +62,38 @@ class NetworkSection(_Section):
     """The Q-network."""
 
     torso: Literal["auto", "nature", "mlp"] = Field(
-        "auto", description="nature: the CNN for stacked frames; mlp: for vectors; auto: by shape"
+        default="auto",
+        description="nature: the CNN for stacked frames; mlp: for vectors; auto: by shape",
     )
     torso_hidden: tuple[PositiveInt, ...] = Field(
-        (), description="mlp torso: sizes of its (plain) hidden layers"
+        default=(), description="mlp torso: sizes of its (plain) hidden layers"
     )
-    head_hidden: PositiveInt = Field(512, description="size of the head's hidden layer")
-    dueling: bool = Field(False, description="a value and an advantage stream (arXiv 1511.06581)")
+    head_hidden: PositiveInt = Field(default=512, description="size of the head's hidden layer")
+    dueling: bool = Field(
+        default=False, description="a value and an advantage stream (arXiv 1511.06581)"
+    )
 
 
 class ExplorationSection(_Section):
     """How the agent explores: by learned noise, by ε-greedy, by both, or not at all."""
 
     exploration: Literal["noise", "epsilon", "both", "none"] = Field(
-        "noise", description="noise, epsilon, both, none"
+        default="noise", description="noise, epsilon, both, none"
     )
     noise: Literal["factorised", "independent"] = Field(
-        "factorised", description="kind of noise in the head's layers"
+        default="factorised", description="kind of noise in the head's layers"
     )
     sigma0: float | None = Field(
-        None, ge=0, allow_inf_nan=False, description="initial σ; empty: the paper's for the kind"
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="initial σ; empty: the paper's for the kind",
     )
-    epsilon_start: Fraction = Field(1.0, description="ε at the end of the warm-up")
-    epsilon_end: Fraction = Field(0.01, description="ε from epsilon_steps on")
+    epsilon_start: Fraction = Field(default=1.0, description="ε at the end of the warm-up")
+    epsilon_end: Fraction = Field(default=0.01, description="ε from epsilon_steps on")
     epsilon_steps: PositiveInt = Field(
-        100_000, description="steps over which ε falls linearly, counted from the warm-up's end"
+        default=100_000,
+        description="steps over which ε falls linearly, counted from the warm-up's end",
     )
 
     @property
@@ -96,51 +110,63 @@ class ExplorationSection(_Section):
 class LearningSection(_Section):
     """The update: target, loss, optimizer, and how often."""
 
-    double: bool = Field(True, description="the online net chooses, the target net values")
-    n_step: PositiveInt = Field(1, description="rewards summed before bootstrapping")
-    discount: Fraction = Field(0.99, description="γ, per step")
+    double: bool = Field(default=True, description="the online net chooses, the target net values")
+    n_step: PositiveInt = Field(default=1, description="rewards summed before bootstrapping")
+    discount: Fraction = Field(default=0.99, description="γ, per step")
     reward_clip: PositiveFloat | None = Field(
-        None, description="rewards are cut to ±this for learning; empty: as they are"
+        default=None, description="rewards are cut to ±this for learning; empty: as they are"
     )
-    batch_size: PositiveInt = Field(32, description="transitions in an update")
-    learning_rate: PositiveFloat = Field(1e-4, description="Adam's step size")
-    adam_epsilon: PositiveFloat = Field(1e-8, description="Adam's ε")
-    loss: Literal["huber", "squared"] = Field("huber", description="of the TD error")
-    max_gradient_norm: PositiveFloat = Field(10.0, description="larger gradients are scaled down")
+    batch_size: PositiveInt = Field(default=32, description="transitions in an update")
+    learning_rate: PositiveFloat = Field(default=1e-4, description="Adam's step size")
+    adam_epsilon: PositiveFloat = Field(default=1e-8, description="Adam's ε")
+    loss: Literal["huber", "squared"] = Field(default="huber", description="of the TD error")
+    max_gradient_norm: PositiveFloat = Field(
+        default=10.0, description="larger gradients are scaled down"
+    )
     warmup_steps: Count = Field(
-        10_000, description="uniformly random steps before learning starts"
+        default=10_000, description="uniformly random steps before learning starts"
     )
-    update_every: PositiveInt = Field(4, description="steps between updates")
+    update_every: PositiveInt = Field(default=4, description="steps between updates")
     target_every: PositiveInt = Field(
-        2_000, description="steps between copies of the online net into the target net"
+        default=2_000, description="steps between copies of the online net into the target net"
     )
-    replay_capacity: PositiveInt = Field(100_000, description="transitions the replay holds")
+    replay_capacity: PositiveInt = Field(
+        default=100_000, description="transitions the replay holds"
+    )
 
 
 class TrainingSection(_Section):
     """How long, with which seed, on what, and what is kept."""
 
-    steps: PositiveInt = Field(1_000_000, description="agent steps after which training ends")
-    seed: Positive32BitInt = Field(0, description="seed of everything that is random")
+    steps: PositiveInt = Field(
+        default=1_000_000, description="agent steps after which training ends"
+    )
+    seed: Positive32BitInt = Field(default=0, description="seed of everything that is random")
     solved_return: float | None = Field(
-        None,
+        default=None,
         allow_inf_nan=False,
         description="training ends when the last solved_games games reach this mean",
     )
-    solved_games: PositiveInt = Field(100, description="games that solved_return is a mean of")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of the products; auto: the faster one, measured at the start"
+    solved_games: PositiveInt = Field(
+        default=100, description="games that solved_return is a mean of"
     )
-    threads: Count = Field(0, description="CPU threads of torch and environments; 0: all cores")
-    log_every: PositiveInt = Field(100, description="updates between lines of figures")
-    checkpoint_every: PositiveInt = Field(10_000, description="steps between checkpoints")
+    device: str = Field(
+        default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="of the products; auto: the faster one, measured at the start"
+    )
+    threads: Count = Field(
+        default=0, description="CPU threads of torch and environments; 0: all cores"
+    )
+    log_every: PositiveInt = Field(default=100, description="updates between lines of figures")
+    checkpoint_every: PositiveInt = Field(default=10_000, description="steps between checkpoints")
 
 
 class Config(_Section):
     """Everything needed to repeat a run."""
 
-    preset: str = Field("", description="the name that the run was started with")
+    preset: str = Field(default="", description="the name that the run was started with")
     environment: EnvironmentSection
     network: NetworkSection = NetworkSection()
     exploration: ExplorationSection = ExplorationSection()
@@ -168,9 +194,7 @@ class Config(_Section):
 
     def to_yaml(self) -> str:
         """Write the config as YAML, in the order of its fields."""
-        return yaml.safe_dump(
-            self.model_dump(mode="json"), sort_keys=False, allow_unicode=True
-        )
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 SECTIONS = ("environment", "network", "exploration", "learning", "training")
@@ -180,7 +204,7 @@ def fields() -> Iterator[tuple[str, str, pydantic.fields.FieldInfo]]:
     """List (section, field, info) of every field that the command line takes."""
     for section in SECTIONS:
         model = Config.model_fields[section].annotation
-        assert model is not None
+        assert isinstance(model, type)
         assert issubclass(model, BaseModel)
         for name, info in model.model_fields.items():
             yield section, name, info
@@ -202,7 +226,7 @@ def _first_problem(error: pydantic.ValidationError) -> str:
     place = [str(part) for part in problem["loc"]]
     name = ".".join(part for part in place if not part.startswith("function-"))
     if problem["type"] == "value_error":
-        return str(problem["ctx"]["error"])
+        return str(problem.get("ctx", {}).get("error", problem["msg"]))
     if problem["type"] == "extra_forbidden":
         known = list(SECTION_OF) if len(place) > 1 else [*SECTIONS, "preset", "extends"]
         near = difflib.get_close_matches(place[-1], known, n=1)
@@ -225,7 +249,9 @@ def option_name(field: str) -> str:
 
 
 def _overridden(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    nested = {key: dict(part) if isinstance(part, Mapping) else part for key, part in values.items()}
+    nested = {
+        key: dict(part) if isinstance(part, Mapping) else part for key, part in values.items()
+    }
     for name, value in overrides.items():
         if name == "preset":
             nested[name] = value
@@ -253,6 +279,8 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
     """
     if name.endswith((".yaml", ".yml")):
         values = _inherited(_read_file(Path(name)), name)
+        # A run's own config.yaml starts with the format of the folder.
+        values.pop("format", None)
     elif name in preset_names():
         values = _inherited(_read_preset(name), name)
     elif "/" in name or "-v" in name:

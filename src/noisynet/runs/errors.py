@@ -8,5 +8,5 @@ class RunError(Exception):
         super().__init__(" ".join(message.splitlines()))
 
 
-class NewerFormat(RunError):  # noqa: N818 - the name is the sentence
+class NewerFormat(RunError):
     """Say that a newer noisynet wrote this, so that reading on would be guessing."""

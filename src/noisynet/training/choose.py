@@ -49,8 +49,11 @@ def _faster_precision(
     size = config.learning.batch_size
     observation = np.zeros((size, *observation_shape), dtype)
     batch = _Batch(
-        observation, np.zeros(size, np.int64), np.zeros(size, np.float32),
-        np.zeros(size, np.float32), observation,
+        observation,
+        np.zeros(size, np.int64),
+        np.zeros(size, np.float32),
+        np.zeros(size, np.float32),
+        observation,
     )
     agents = {
         precision: QLearning(config.replaced(precision=precision), observation_shape, actions)

@@ -184,7 +184,5 @@ class TrainingLoop:
 
 def replay_slack(config: Config) -> int:
     """Count the vector steps that may pass between two checkpoints, with room to spare."""
-    vector_steps = math.ceil(
-        config.training.checkpoint_every / config.environment.environments
-    )
+    vector_steps = math.ceil(config.training.checkpoint_every / config.environment.environments)
     return vector_steps + vector_steps // 4 + 16

@@ -18,8 +18,9 @@ import torch
 from .. import __version__
 from ..agents import LossNotFinite, QLearning, make_environments
 from ..envs import Environments, UnusableEnvironment
-from ..replay import FrameReplay, ReplayDamaged
-from ..runs import checkpoint, config as run_config
+from ..replay import FrameReplay
+from ..runs import checkpoint
+from ..runs import config as run_config
 from ..runs.config import Config
 from ..runs.errors import RunError
 from ..runs.folder import RunFolder
@@ -72,9 +73,7 @@ def start(config: Config, path: Path, listeners: Iterable[Listener] = ()) -> Out
             return _Session(folder, loop, metrics, list(listeners), elapsed=0.0).run([])
 
 
-def resume(
-    path: Path, listeners: Iterable[Listener] = (), steps: int | None = None
-) -> Outcome:
+def resume(path: Path, listeners: Iterable[Listener] = (), steps: int | None = None) -> Outcome:
     """Go on with a run from its newest checkpoint, as if nothing had happened.
 
     `steps` extends the budget. Raises RunError with one line for a folder that is missing,
@@ -87,7 +86,7 @@ def resume(
             config = config.replaced(steps=steps)
         found = checkpoint.read_newest(folder.checkpoints)
         # Games that cannot be restored start anew, and not as the run's first games did.
-        seed = (config.training.seed + (found.step if found else 0)) % 2**31
+        seed = (config.training.seed + (found.step if found else 0)) % 2**30
         with _environments(config, seed=seed) as environments:
             agent = QLearning(config, environments.observation_shape, environments.action_count)
             notes: list[str] = []
@@ -107,16 +106,16 @@ def resume(
                     committed = int(found.state["metrics_bytes"])
                 except (KeyError, ValueError, RuntimeError, TypeError) as error:
                     what = str(error).splitlines()[0]
-                    raise RunError(f"{path}: its checkpoint does not fit its config: {what}") from error
+                    raise RunError(
+                        f"{path}: its checkpoint does not fit its config: {what}"
+                    ) from error
                 if not environments.can_save_state:
                     notes.append(
                         f"the state of {config.environment.environment} cannot be saved: "
                         "the games in flight start anew"
                     )
             step = 0 if found is None else found.step
-            with MetricsWriter(
-                folder.path, resume_at=step, committed_bytes=committed
-            ) as metrics:
+            with MetricsWriter(folder.path, resume_at=step, committed_bytes=committed) as metrics:
                 return _Session(folder, loop, metrics, list(listeners), elapsed=elapsed).run(notes)
 
 
@@ -255,7 +254,7 @@ class _Session:
 def _stop_on_signals(loop: TrainingLoop) -> Iterator[None]:
     """Turn Ctrl-C and a polite kill into an orderly end; a second Ctrl-C interrupts at once."""
 
-    def ask(number: int, frame: FrameType | None) -> None:
+    def ask(_number: int, _frame: FrameType | None) -> None:
         loop.stop()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,0 +1,108 @@
+"""Playing games with the agent of a run, as its newest checkpoint left it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..agents import QLearning, make_environments
+from ..envs import UnusableEnvironment
+from ..layers import mean_weights
+from ..runs import checkpoint
+from ..runs import config as run_config
+from ..runs.config import Config
+from ..runs.errors import RunError
+from ..runs.folder import RunFolder
+from .play import EpisodeResult, UnusableEvaluation, play
+from .scores import human_normalised, mean_interval, reference_scores
+
+_SEED_OFFSET = 1_000_003
+_SIDE_BY_SIDE = 8
+
+
+def evaluate_run(
+    path: Path, *, episodes: int, noise: bool = False, seed: int | None = None
+) -> dict[str, Any]:
+    """Play whole games and give what the command line prints, ready for JSON.
+
+    Without `noise` the agent acts by its mean weights, with it by a new draw at every step; it
+    never acts at random. The games are seeded apart from those of training unless `seed` says
+    otherwise. Raises RunError with one line for a run that is missing, damaged, of a newer format,
+    without a checkpoint, or, with `noise`, without learned noise.
+    """
+    folder = RunFolder.open(path)
+    config = run_config.from_yaml(folder.config_text, str(folder.config_file))
+    found = checkpoint.read_newest(folder.checkpoints)
+    if found is None:
+        raise RunError(f"{path}: no checkpoint to evaluate yet")
+    if noise and not config.exploration.has_noise:
+        raise RunError(
+            f"--noise: got on, expected off: {path} explores by {config.exploration.exploration} "
+            "and has no noisy layer"
+        )
+    games_seed = config.training.seed + _SEED_OFFSET if seed is None else seed
+    config = _for_evaluation(config, min(episodes, _SIDE_BY_SIDE))
+    try:
+        results = _play(config, found, episodes, noise, games_seed)
+    except (UnusableEnvironment, UnusableEvaluation) as error:
+        raise RunError(str(error)) from error
+    except (KeyError, RuntimeError) as error:
+        what = str(error).splitlines()[0]
+        raise RunError(f"{path}: its checkpoint does not fit its config: {what}") from error
+    return _summary(config, found.step, results, noise, games_seed)
+
+
+def _for_evaluation(config: Config, environments: int) -> Config:
+    device = config.training.device
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        device = "cpu"
+    return config.replaced(environments=environments, device=device)
+
+
+def _play(
+    config: Config, found: checkpoint.Checkpoint, episodes: int, noise: bool, seed: int
+) -> list[EpisodeResult]:
+    environments = make_environments(config, seed=seed)
+    try:
+        shape, actions = environments.observation_shape, environments.action_count
+        agent = QLearning(config, shape, actions)
+        agent.load_networks(found.arrays)
+
+        def act(observation: np.ndarray) -> np.ndarray:
+            if noise:
+                assert agent.noise is not None, "evaluate_run refuses noise where there is none"
+                agent.noise.redraw()
+                return agent.greedy(observation)
+            with mean_weights(agent.online):
+                return agent.greedy(observation)
+
+        return play(environments, act, episodes)
+    finally:
+        environments.close()
+
+
+def _summary(
+    config: Config, step: int, results: list[EpisodeResult], noise: bool, seed: int
+) -> dict[str, Any]:
+    returns = [result.reward_sum for result in results]
+    mean = float(np.mean(returns))
+    game = config.environment.environment
+    summary: dict[str, Any] = {
+        "environment": game,
+        "step": step,
+        "mean": mean,
+        "std": float(np.std(returns, ddof=1)) if len(returns) > 1 else 0.0,
+        "interval": mean_interval(returns),
+        "returns": returns,
+        "episodes": len(returns),
+        "noise": "on" if noise else "off",
+        "seed": seed,
+    }
+    reference = reference_scores(game)
+    if reference is not None:
+        summary["human_normalised"] = human_normalised(game, mean)
+        summary["random"], summary["human"] = reference.random, reference.human
+    return summary

@@ -1,0 +1,131 @@
+"""What a forward used is what its backward uses, whatever is drawn in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import noisynet
+from noisynet.layers import Draw
+
+STATES = [
+    pytest.param(rows, static, id=f"{'rows' if rows else 'shared'}-{'static' if static else ''}")
+    for rows in (None, 6)
+    for static in (False, True)
+]
+
+
+def gradients(net: nn.Module, loss: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, list(net.parameters()), retain_graph=True))
+
+
+def gradients_under(net: nn.Module, drawn: Draw, x: Tensor) -> list[Tensor]:
+    with noisynet.using(net, drawn):
+        return gradients(net, net(x).square().sum())
+
+
+@pytest.mark.parametrize(("rows", "static"), STATES)
+def test_drawing_again_before_backward_does_not_change_gradients(
+    net: nn.Sequential, rows: int | None, static: bool
+) -> None:
+    x = torch.randn(6, 3)
+    noisynet.hold(net, rows=rows, static=static)
+    of_forward = noisynet.held(net)
+    loss = net(x).square().sum()
+    noisynet.resample(net)
+    assert not torch.equal(of_forward.flats[0], noisynet.held(net).flats[0])
+    for got, expected in zip(
+        gradients(net, loss), gradients_under(net, of_forward, x), strict=True
+    ):
+        assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize(("rows", "static"), STATES)
+def test_two_forwards_before_one_backward_add_up(
+    net: nn.Sequential, rows: int | None, static: bool
+) -> None:
+    first_x, second_x = torch.randn(6, 3), torch.randn(6, 3)
+    noisynet.hold(net, rows=rows, static=static)
+    first = noisynet.held(net)
+    loss = net(first_x).square().sum()
+    noisynet.resample(net)
+    second = noisynet.held(net)
+    loss = loss + net(second_x).square().sum()
+    if rows is not None:
+        noisynet.resample(net, where=torch.tensor([True, False] * 3))
+    expected = zip(
+        gradients_under(net, first, first_x), gradients_under(net, second, second_x), strict=True
+    )
+    for got, (a, b) in zip(gradients(net, loss), expected, strict=True):
+        torch.testing.assert_close(got, a + b)
+
+
+@pytest.mark.parametrize("per_row", [False, True])
+def test_fresh_forwards_keep_each_their_draw(net: nn.Sequential, per_row: bool) -> None:
+    noisynet.release(net, per_row=per_row)
+    x = torch.randn(6, 3)
+    torch.manual_seed(5)
+    alone = gradients(net, net(x).square().sum())
+    torch.manual_seed(5)
+    loss = net(x).square().sum()
+    net(x)
+    noisynet.resample(net)
+    for got, expected in zip(gradients(net, loss), alone, strict=True):
+        assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("rows", [None, 3])
+def test_static_noise_keeps_its_address(net: nn.Sequential, rows: int | None) -> None:
+    noisynet.hold(net, rows=rows, static=True)
+    layers = list(noisynet.noisy_layers(net).values())
+
+    def addresses() -> list[int]:
+        return [layer.noise_state.held.data_ptr() for layer in layers]
+
+    fixed, former = addresses(), noisynet.held(net)
+    assert len(set(fixed)) == len(layers)
+    noisynet.resample(net)
+    assert addresses() == fixed
+    assert not torch.equal(noisynet.held(net).flats[0], former.flats[0])
+    if rows is not None:
+        noisynet.resample(net, where=[True, False, True])
+        assert addresses() == fixed
+    noisynet.hold(net, drawn=former, static=True)
+    assert addresses() == fixed
+    assert torch.equal(noisynet.held(net).flats[0], former.flats[0])
+
+
+def test_a_static_hold_does_not_write_into_the_draw_it_was_given(net: nn.Sequential) -> None:
+    drawn = noisynet.draw(net)
+    kept = drawn.clone()
+    noisynet.hold(net, drawn=drawn, static=True)
+    noisynet.resample(net)
+    assert all(torch.equal(a, b) for a, b in zip(drawn.flats, kept.flats, strict=True))
+
+
+def test_sigma_gets_a_gradient_in_every_state_but_off(
+    new_net: Callable[..., nn.Sequential], noise: str
+) -> None:
+    net = new_net(noise)
+    x = torch.randn(6, 3)
+
+    def sigma_gradient() -> Tensor | None:
+        net.zero_grad()
+        net(x).square().sum().backward()
+        return net[4].weight_sigma.grad
+
+    for prepare in (
+        noisynet.release,
+        lambda module: noisynet.release(module, per_row=True),
+        noisynet.hold,
+        lambda module: noisynet.hold(module, rows=6),
+    ):
+        prepare(net)
+        for mode in (True, False):
+            net.train(mode)
+            assert float(sigma_gradient().norm()) > 0
+    with noisynet.mean_weights(net):
+        assert sigma_gradient() is None

@@ -1,0 +1,274 @@
+"""noisify keeps everything that a net has learned and is; denoise goes back."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+import noisynet
+from noisynet.layers import NoisyLinear
+
+
+def plain_net() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(3, 4), nn.ReLU(), nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 2))
+    )
+
+
+def test_noisify_keeps_the_means_as_the_same_parameters(noise: str) -> None:
+    net = plain_net()
+    former = dict(net.named_parameters())
+    x = torch.randn(5, 3)
+    expected = net(x)
+    result = noisynet.noisify(net, noise=noise)
+    assert result is net
+    assert list(noisynet.noisy_layers(net)) == ["0", "2.0", "2.1"]
+    for name, parameter in former.items():
+        assert dict(net.named_parameters())[name] is parameter
+    assert {layer.noise for layer in noisynet.noisy_layers(net).values()} == {noise}
+    with noisynet.mean_weights(net):
+        assert torch.equal(net(x), expected)
+    assert not torch.equal(net(x), expected)
+
+
+def test_sigma_gets_the_initial_value_that_is_asked_for(noise: str) -> None:
+    for sigma0, value in ((None, 0.5 if noise == "factorised" else 0.017), (0.3, 0.3)):
+        net = noisynet.noisify(plain_net(), noise=noise, sigma0=sigma0)
+        for layer in noisynet.noisy_layers(net).values():
+            scale = math.sqrt(layer.in_features) if noise == "factorised" else 1.0
+            expected = torch.tensor(value / scale)
+            assert torch.equal(layer.weight_sigma, expected.expand_as(layer.weight))
+            if layer.bias_sigma is not None:
+                assert torch.equal(layer.bias_sigma, expected.expand_as(layer.bias))
+    assert net[2][0].bias_sigma is None
+
+
+def test_an_existing_optimizer_goes_on_and_takes_the_sigmas() -> None:
+    net = plain_net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    noisynet.noisify(net)
+    optimizer.add_param_group({"params": noisynet.sigma_parameters(net), "weight_decay": 0.0})
+    before = {name: value.detach().clone() for name, value in net.named_parameters()}
+    net(torch.randn(8, 3)).square().sum().backward()
+    optimizer.step()
+    for name, value in net.named_parameters():
+        assert not torch.equal(value, before[name]), name
+
+
+def test_frozen_means_stay_frozen_and_sigma_learns() -> None:
+    net = plain_net().requires_grad_(False)
+    noisynet.noisify(net)
+    trained = {name for name, value in net.named_parameters() if value.requires_grad}
+    assert trained == {name for name, _ in net.named_parameters() if name.endswith("_sigma")}
+    net(torch.randn(8, 3)).square().sum().backward()
+    assert float(net[0].weight_sigma.grad.norm()) > 0
+    assert net[0].weight.grad is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_dtype_and_device_are_kept(dtype: torch.dtype) -> None:
+    net = noisynet.noisify(plain_net().to(dtype))
+    assert {parameter.dtype for parameter in net.parameters()} == {dtype}
+    assert net(torch.randn(2, 3, dtype=dtype)).dtype == dtype
+    on_meta = noisynet.noisify(plain_net().to("meta"))
+    assert all(parameter.is_meta for parameter in on_meta.parameters())
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_the_training_flag_is_kept(mode: bool) -> None:
+    net = plain_net().train(mode)
+    noisynet.noisify(net)
+    assert {part.training for part in net.modules()} == {mode}
+    noisynet.denoise(net)
+    assert {part.training for part in net.modules()} == {mode}
+
+
+def test_where_chooses_and_is_asked_about_convertible_layers_only() -> None:
+    net = nn.ModuleDict({"torso": plain_net(), "noisy": NoisyLinear(2, 2), "norm": nn.LayerNorm(2)})
+    asked: dict[str, nn.Module] = {}
+
+    def where(name: str, layer: nn.Module) -> bool:
+        asked[name] = layer
+        return name == "torso.2.1"
+
+    kept = net["noisy"]
+    noisynet.noisify(net, where)
+    assert list(asked) == ["torso.0", "torso.2.0", "torso.2.1"]
+    assert {type(layer) for layer in asked.values()} == {nn.Linear}
+    assert list(noisynet.noisy_layers(net)) == ["torso.2.1", "noisy"]
+    assert net["noisy"] is kept
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (nn.ReLU, "ReLU: nothing to convert: it has no nn.Linear that can be"),
+        (lambda: NoisyLinear(2, 2), "NoisyLinear: nothing to convert: it has no nn.Linear"),
+    ],
+)
+def test_nothing_to_convert_is_an_error(make: Callable[[], nn.Module], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        noisynet.noisify(make())
+
+
+def test_a_where_that_chooses_nothing_is_an_error() -> None:
+    net = plain_net()
+    with pytest.raises(ValueError, match=r"where chose none of '0', '2\.0', '2\.1'"):
+        noisynet.noisify(net, lambda name, layer: False)
+    assert noisynet.noisy_layers(net) == {}
+
+
+def test_a_root_linear_comes_back_as_a_new_layer_with_its_parameters() -> None:
+    plain = nn.Linear(3, 2)
+    noisy = noisynet.noisify(plain)
+    assert type(noisy) is NoisyLinear
+    assert noisy.weight is plain.weight
+    assert noisy.bias is plain.bias
+    back = noisynet.denoise(noisy)
+    assert type(back) is nn.Linear
+    assert back.weight is plain.weight
+    assert back.bias is plain.bias
+    assert dict(back.named_parameters()).keys() == {"weight", "bias"}
+
+
+def test_tied_layers_stay_one_layer() -> None:
+    shared = nn.Linear(3, 3)
+    net = nn.ModuleDict({"a": shared, "b": nn.Sequential(shared, nn.ReLU()), "c": nn.Linear(3, 3)})
+    noisynet.noisify(net)
+    assert net["a"] is net["b"][0]
+    assert isinstance(net["a"], NoisyLinear)
+    assert net["a"].weight is shared.weight
+    assert len(noisynet.sigma_parameters(net)) == 4
+    noisynet.denoise(net)
+    assert net["a"] is net["b"][0]
+    assert type(net["a"]) is type(net["c"]) is nn.Linear
+
+
+def test_layers_that_share_a_weight_go_on_sharing_it() -> None:
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    net[1].weight = net[0].weight
+    noisynet.noisify(net)
+    assert net[1].weight is net[0].weight
+    assert net[1].weight_sigma is not net[0].weight_sigma
+
+
+def test_hooks_are_kept_and_can_still_be_removed() -> None:
+    net = plain_net()
+    seen: list[str] = []
+    layer = net[0]
+    handles = [
+        layer.register_forward_hook(lambda *_: seen.append("forward")),
+        layer.register_forward_pre_hook(lambda *_: seen.append("before")),
+        layer.register_forward_hook(lambda *_, **__: seen.append("keywords"), with_kwargs=True),
+        layer.register_full_backward_hook(lambda *_: seen.append("backward")),
+    ]
+
+    def run() -> list[str]:
+        seen.clear()
+        net(torch.randn(2, 3, requires_grad=True)).sum().backward()
+        return list(seen)
+
+    expected = ["before", "forward", "keywords", "backward"]
+    assert run() == expected
+    noisynet.noisify(net)
+    assert run() == expected
+    noisynet.denoise(net)
+    assert run() == expected
+    for handle in handles:
+        handle.remove()
+    assert run() == []
+
+
+def test_attention_and_transformer_layers_are_left_alone_with_one_warning() -> None:
+    net = nn.ModuleDict(
+        {
+            "attention": nn.MultiheadAttention(4, 2, batch_first=True),
+            "encoder": nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, dropout=0.0),
+            "head": nn.Linear(4, 2),
+        }
+    )
+    x = torch.randn(2, 5, 4)
+
+    def features() -> list[Tensor]:
+        with torch.no_grad():
+            return [net["attention"](x, x, x)[0], net["encoder"](x)]
+
+    net.eval()
+    expected = features()
+    with pytest.warns(UserWarning, match="noisify leaves alone: ") as caught:
+        noisynet.noisify(net)
+    assert len(caught) == 1
+    message = str(caught[0].message)
+    for name in (
+        "attention.out_proj",
+        "encoder.self_attn.out_proj",
+        "encoder.linear1",
+        "encoder.linear2",
+    ):
+        assert f"{name} (" in message
+    # The warning names the caller's line, not one inside noisynet.
+    assert caught[0].filename == __file__
+    assert list(noisynet.noisy_layers(net)) == ["head"]
+    for got, former in zip(features(), expected, strict=True):
+        assert torch.equal(got, former)
+    net.train()
+    assert net["encoder"](x).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        torch.nn.utils.parametrizations.weight_norm,
+        torch.nn.utils.spectral_norm,
+        lambda layer: prune.identity(layer, "weight"),
+    ],
+    ids=["parametrised", "spectral_norm", "pruned"],
+)
+def test_layers_whose_weight_is_made_by_something_else_are_left_alone(
+    wrap: Callable[[nn.Linear], nn.Linear],
+) -> None:
+    net = nn.Sequential(wrap(nn.Linear(3, 3)), nn.Linear(3, 2))
+    former = set(net.state_dict())
+    with pytest.warns(UserWarning, match=r"noisify leaves alone: 0 \("):
+        noisynet.noisify(net)
+    assert list(noisynet.noisy_layers(net)) == ["1"]
+    assert former < set(net.state_dict())
+    assert net(torch.randn(4, 3)).shape == (4, 2)
+
+
+def test_denoise_leaves_plain_layers_with_the_means(noise: str) -> None:
+    net = noisynet.noisify(plain_net(), noise=noise)
+    noisynet.hold(net)
+    x = torch.randn(5, 3)
+    with noisynet.mean_weights(net):
+        expected = net(x)
+    means = {n: p for n, p in net.named_parameters() if not n.endswith("_sigma")}
+    assert noisynet.denoise(net) is net
+    assert torch.equal(net(x), expected)
+    assert noisynet.noisy_layers(net) == {}
+    assert dict(net.named_parameters()).keys() == means.keys()
+    assert all(parameter is means[name] for name, parameter in net.named_parameters())
+    assert "Noisy" not in repr(net)
+
+
+def test_a_denoised_net_exports() -> None:
+    net = noisynet.denoise(noisynet.noisify(plain_net()))
+    x = torch.randn(5, 3)
+    with warnings.catch_warnings():
+        # PyTorch's own exporter uses what Python deprecates.
+        warnings.simplefilter("ignore")
+        exported = torch.export.export(net, (x,))
+    torch.testing.assert_close(exported.module()(x), net(x))
+
+
+def test_denoise_of_a_plain_net_is_the_net() -> None:
+    net = plain_net()
+    former = list(net.modules())
+    assert noisynet.denoise(net) is net
+    assert all(a is b for a, b in zip(net.modules(), former, strict=True))

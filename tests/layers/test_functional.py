@@ -1,0 +1,333 @@
+"""The pure functions against a slow, obvious float64 reference: forward, all gradients, dtypes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import hypothesis
+import pytest
+import torch
+from hypothesis import strategies
+from torch import Tensor, nn
+
+import noisynet
+from noisynet.layers import (
+    Draw,
+    FactorisedNoise,
+    IndependentNoise,
+    LayerNoise,
+    noisy_linear,
+    noisy_parameters,
+)
+from noisynet.layers.draw import NoiseSpec, signed_sqrt
+
+NAMES = ("input", "weight", "bias", "weight_sigma", "bias_sigma")
+# Every combination that the functions tell apart: kind of noise, one draw or one per row, bias.
+CASES = [
+    pytest.param(kind, rows, bias, id=f"{kind}-{'rows' if rows else 'shared'}-{bias}")
+    for kind in ("factorised", "independent")
+    for rows in (None, 3)
+    for bias in (True, False)
+]
+
+
+def arguments(
+    inputs: int, outputs: int, leading: tuple[int, ...], bias: bool, dtype: torch.dtype
+) -> list[Tensor | None]:
+    shapes = [(*leading, inputs), (outputs, inputs), (outputs,), (outputs, inputs), (outputs,)]
+    return [
+        None if name.startswith("bias") and not bias else torch.randn(shape, dtype=dtype)
+        for name, shape in zip(NAMES, shapes, strict=True)
+    ]
+
+
+def draw_noise(
+    kind: str, inputs: int, outputs: int, rows: int | None, bias: bool, dtype: torch.dtype
+) -> LayerNoise:
+    spec = NoiseSpec(kind, inputs, outputs, bias)
+    leading = () if rows is None else (rows,)
+    return spec.unflatten(spec.draw(leading, device=torch.device("cpu"), dtype=dtype))
+
+
+def require_grad(tensors: list[Tensor | None]) -> list[Tensor | None]:
+    return [None if t is None else t.detach().clone().requires_grad_() for t in tensors]
+
+
+def gradients(
+    function: Callable[..., Tensor], tensors: list[Tensor | None], noise: LayerNoise, weight: Tensor
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    leaves = require_grad(tensors)
+    output = function(*leaves, noise)
+    wanted = [leaf for leaf in leaves if leaf is not None]
+    # An empty batch makes no graph in the reference: its gradients are zeros.
+    total = (output * weight).sum()
+    return output, torch.autograd.grad(total, wanted, materialize_grads=True)
+
+
+@hypothesis.settings(deadline=None, derandomize=True, max_examples=60)
+@hypothesis.given(
+    kind=strategies.sampled_from(["factorised", "independent"]),
+    inputs=strategies.integers(1, 4),
+    outputs=strategies.integers(1, 4),
+    rows=strategies.none() | strategies.integers(1, 3),
+    outer=strategies.lists(strategies.integers(0, 3), max_size=2),
+    bias=strategies.booleans(),
+)
+def test_forward_and_all_gradients_are_those_of_equation_9(
+    slow_noisy_linear: Callable[..., Tensor],
+    kind: str,
+    inputs: int,
+    outputs: int,
+    rows: int | None,
+    outer: list[int],
+    bias: bool,
+) -> None:
+    leading = (*outer, *(() if rows is None else (rows,)))
+    tensors = arguments(inputs, outputs, leading, bias, torch.float64)
+    noise = draw_noise(kind, inputs, outputs, rows, bias, torch.float64)
+    cotangent = torch.randn(*leading, outputs, dtype=torch.float64)
+
+    fast, fast_gradients = gradients(noisy_linear, tensors, noise, cotangent)
+    slow, slow_gradients = gradients(slow_noisy_linear, tensors, noise, cotangent)
+
+    # Sums of at most 27 rows of 4 products of order 1: rounding stays far below 1e-12.
+    torch.testing.assert_close(fast, slow, rtol=1e-12, atol=1e-12)
+    for fast_gradient, slow_gradient in zip(fast_gradients, slow_gradients, strict=True):
+        torch.testing.assert_close(fast_gradient, slow_gradient, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "rows", "bias"), CASES)
+def test_float32_is_close_to_the_float64_reference(
+    slow_noisy_linear: Callable[..., Tensor], kind: str, rows: int | None, bias: bool
+) -> None:
+    tensors = arguments(7, 5, (2, 3), bias, torch.float32)
+    noise = draw_noise(kind, 7, 5, rows, bias, torch.float32)
+    cotangent = torch.randn(2, 3, 5)
+
+    fast, fast_gradients = gradients(noisy_linear, tensors, noise, cotangent)
+    slow, slow_gradients = gradients(slow_noisy_linear, tensors, noise, cotangent.double())
+
+    # 7 products of values up to about 10: 7 · 10 · 2⁻²⁴ ≈ 4e-6.
+    torch.testing.assert_close(fast.double(), slow, rtol=1e-5, atol=1e-5)
+    for fast_gradient, slow_gradient in zip(fast_gradients, slow_gradients, strict=True):
+        assert fast_gradient.dtype == torch.float32
+        torch.testing.assert_close(fast_gradient, slow_gradient, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "rows", "bias"), CASES)
+def test_first_and_second_derivatives_pass_the_numerical_check(
+    kind: str, rows: int | None, bias: bool
+) -> None:
+    leaves = require_grad(arguments(3, 2, (2, 3), bias, torch.float64))
+    noise = draw_noise(kind, 3, 2, rows, bias, torch.float64)
+    given = [leaf for leaf in leaves if leaf is not None]
+
+    def apply(*values: Tensor) -> Tensor:
+        values_left = iter(values)
+        filled = [None if leaf is None else next(values_left) for leaf in leaves]
+        return noisy_linear(*filled, noise).square()
+
+    assert torch.autograd.gradcheck(apply, given)
+    assert torch.autograd.gradgradcheck(apply, given)
+
+
+@pytest.mark.parametrize("frozen", range(5))
+@pytest.mark.parametrize("kind", ["factorised", "independent"])
+def test_gradients_stay_right_when_one_argument_is_frozen(
+    slow_noisy_linear: Callable[..., Tensor], kind: str, frozen: int
+) -> None:
+    tensors = arguments(3, 2, (4,), True, torch.float64)
+    noise = draw_noise(kind, 3, 2, None, True, torch.float64)
+    results = []
+    for function in (noisy_linear, slow_noisy_linear):
+        leaves = require_grad(tensors)
+        leaves[frozen].requires_grad_(False)
+        function(*leaves, noise).square().sum().backward()
+        results.append([leaf.grad for leaf in leaves])
+    for number, (fast, slow) in enumerate(zip(*results, strict=True)):
+        if number == frozen:
+            assert fast is None
+        else:
+            torch.testing.assert_close(fast, slow, rtol=1e-12, atol=1e-12)
+
+
+def test_a_layer_of_two_by_two_by_hand() -> None:
+    # ε_i = (4, −9) and ε_j = (1, −16) give f = (2, −3) and (1, −4), so ε_w = ((2, −3), (−8, 12)).
+    layer = noisynet.NoisyLinear(2, 2, dtype=torch.float64)
+    double = {"dtype": torch.float64}
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]], **double))
+        layer.bias.copy_(torch.tensor([0.5, -0.5], **double))
+        layer.weight_sigma.copy_(torch.tensor([[0.1, 0.2], [0.3, 0.4]], **double))
+        layer.bias_sigma.copy_(torch.tensor([0.1, 0.2], **double))
+    normals = torch.tensor([4.0, -9.0, 1.0, -16.0], dtype=torch.float64)
+    by_hand = Draw((signed_sqrt(normals),), noisynet.draw(layer).slots)
+    x = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
+
+    with noisynet.using(layer, by_hand):
+        weight, bias = layer.effective_weight()
+        y = layer(x)
+    y.sum().backward()
+
+    close = {"rtol": 1e-14, "atol": 1e-14}
+    torch.testing.assert_close(weight, torch.tensor([[1.2, 1.4], [0.6, 8.8]], **double), **close)
+    torch.testing.assert_close(bias, torch.tensor([0.6, -1.3], **double), **close)
+    torch.testing.assert_close(y, torch.tensor([4.6, 16.9], **double), **close)
+    torch.testing.assert_close(x.grad, torch.tensor([1.8, 10.2], **double), **close)
+    for parameter, expected in (
+        (layer.weight, [[1.0, 2.0], [1.0, 2.0]]),
+        (layer.bias, [1.0, 1.0]),
+        (layer.weight_sigma, [[2.0, -6.0], [-8.0, 24.0]]),
+        (layer.bias_sigma, [1.0, -4.0]),
+    ):
+        torch.testing.assert_close(parameter.grad, torch.tensor(expected, **double), **close)
+
+
+def test_independent_noise_of_two_by_two_by_hand() -> None:
+    noise = IndependentNoise(torch.tensor([[1.0, -2.0], [3.0, 0.5]]), torch.tensor([2.0, -1.0]))
+    y = noisy_linear(
+        torch.tensor([[1.0, 2.0]]),
+        torch.tensor([[1.0, 2.0], [3.0, 4.0]]),
+        torch.tensor([0.5, -0.5]),
+        torch.tensor([[0.1, 0.2], [0.3, 0.4]]),
+        torch.tensor([0.1, 0.2]),
+        noise,
+    )
+    # Weight ((1.1, 1.6), (3.9, 4.2)), bias (0.7, −0.7).
+    torch.testing.assert_close(y, torch.tensor([[5.0, 11.6]]))
+
+
+def test_signed_sqrt_by_hand() -> None:
+    values = torch.tensor([4.0, -9.0, 0.0, 0.25, -0.25])
+    assert signed_sqrt(values).tolist() == [2.0, -3.0, 0.0, 0.5, -0.5]
+    assert values.tolist() == [4.0, -9.0, 0.0, 0.25, -0.25]
+
+
+@pytest.mark.parametrize(("kind", "rows", "bias"), CASES)
+def test_noisy_parameters_are_what_the_function_applies(
+    kind: str, rows: int | None, bias: bool
+) -> None:
+    input, *parameters = arguments(4, 5, (6, 3), bias, torch.float64)
+    noise = draw_noise(kind, 4, 5, rows, bias, torch.float64)
+    weight, noisy_bias = noisy_parameters(*parameters, noise)
+
+    assert weight.shape == ((5, 4) if rows is None else (3, 5, 4))
+    assert (noisy_bias is None) == (not bias)
+    expected = (weight @ input.unsqueeze(-1)).squeeze(-1)
+    if noisy_bias is not None:
+        expected = expected + noisy_bias
+    torch.testing.assert_close(noisy_linear(input, *parameters, noise), expected)
+
+
+@pytest.mark.parametrize("rows", [None, 16])
+@pytest.mark.parametrize("kind", ["factorised", "independent"])
+def test_bfloat16_autocast_is_close_to_float32(kind: str, rows: int | None) -> None:
+    p, q = 64, 32
+    layer = noisynet.NoisyLinear(p, q, noise=kind, sigma0=0.5)
+    noisynet.hold(layer, rows=rows)
+    x = torch.randn(16, p)
+
+    def run(autocast: bool) -> tuple[Tensor, list[Tensor]]:
+        leaf = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            y = layer(leaf)
+        return y, list(torch.autograd.grad(y.float().square().sum(), [leaf, *layer.parameters()]))
+
+    exact, exact_gradients = run(False)
+    fast, fast_gradients = run(True)
+
+    # bfloat16 keeps 8 bits, a relative error of 2⁻⁹ per rounding. Each term passes about four
+    # roundings, and the errors of a sum are below the RMS of its value times a small factor.
+    tolerance = 4 * 2.0**-8
+
+    def error(approximate: Tensor, reference: Tensor) -> float:
+        difference = (approximate.float() - reference).detach()
+        return float(difference.norm() / reference.detach().norm())
+
+    assert fast.dtype == torch.bfloat16
+    assert 0 < error(fast, exact) < tolerance
+    for name, got, expected in zip(
+        ["input", *dict(layer.named_parameters())], fast_gradients, exact_gradients, strict=True
+    ):
+        assert got.dtype == torch.float32, name
+        assert error(got, expected) < tolerance, name
+
+
+@pytest.mark.parametrize("rows", [None, 4])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    # A few units in the last place of each, relative to values of order 1 summed over 8 inputs.
+    [(torch.float16, 1e-2), (torch.bfloat16, 8e-2), (torch.float64, 1e-13)],
+)
+def test_layers_of_other_dtypes_compute_in_them(
+    slow_noisy_linear: Callable[..., Tensor],
+    noise: str,
+    dtype: torch.dtype,
+    tolerance: float,
+    rows: int | None,
+) -> None:
+    layer = noisynet.NoisyLinear(8, 6, noise=noise, dtype=dtype)
+    noisynet.hold(layer, rows=rows)
+    x = torch.randn(4, 8, dtype=dtype)
+    y = layer(x)
+    y.sum().backward()
+
+    held = noisynet.held(layer).layer("")
+    exact = slow_noisy_linear(
+        x, layer.weight, layer.bias, layer.weight_sigma, layer.bias_sigma, held
+    )
+    assert y.dtype == dtype
+    assert held.weight_noise().dtype == dtype
+    torch.testing.assert_close(y.double(), exact, rtol=tolerance, atol=tolerance)
+    assert {parameter.grad.dtype for parameter in layer.parameters()} == {dtype}
+
+
+def test_autocast_leaves_float64_alone_as_nn_linear_does(noise: str) -> None:
+    layer = noisynet.NoisyLinear(4, 4, noise=noise, dtype=torch.float64)
+    noisynet.hold(layer)
+    x = torch.randn(2, 4, dtype=torch.float64)
+    with torch.autocast("cpu", torch.bfloat16):
+        under_autocast = layer(x)
+        plain = nn.functional.linear(x, layer.weight, layer.bias)
+    assert plain.dtype == under_autocast.dtype == torch.float64
+    assert torch.equal(under_autocast, layer(x))
+
+
+@pytest.mark.parametrize("rows", [None, 2])
+def test_an_input_of_another_dtype_is_an_error_as_in_nn_linear(
+    noise: str, rows: int | None
+) -> None:
+    layer = noisynet.NoisyLinear(4, 4, noise=noise, dtype=torch.float64)
+    noisynet.hold(layer, rows=rows)
+    with pytest.raises(RuntimeError, match=r"dtype|scalar type"):
+        layer(torch.randn(2, 4))
+
+
+def test_gradients_per_sample_by_vmap_are_those_of_a_loop(noise: str) -> None:
+    layer = noisynet.NoisyLinear(3, 2, noise=noise, dtype=torch.float64)
+    noisynet.hold(layer)
+    parameters = {name: value.detach() for name, value in layer.named_parameters()}
+    batch = torch.randn(5, 3, dtype=torch.float64)
+
+    def loss(values: dict[str, Tensor], x: Tensor) -> Tensor:
+        return torch.func.functional_call(layer, values, (x,)).square().sum()
+
+    together = torch.func.vmap(torch.func.grad(loss), (None, 0))(parameters, batch)
+    for number, x in enumerate(batch):
+        layer.zero_grad()
+        layer(x).square().sum().backward()
+        for name, parameter in layer.named_parameters():
+            torch.testing.assert_close(together[name][number], parameter.grad)
+
+
+def test_factors_are_views_that_clone_separates() -> None:
+    spec = NoiseSpec("factorised", 3, 2, True)
+    flat = torch.arange(5.0)
+    noise = spec.unflatten(flat)
+    copy = noise.clone()
+    assert isinstance(noise, FactorisedNoise)
+    assert noise.input.tolist() == [0.0, 1.0, 2.0]
+    assert noise.output.tolist() == [3.0, 4.0]
+    flat.zero_()
+    assert noise.input.tolist() == [0.0] * 3
+    assert copy.weight_noise().tolist() == [[0.0, 3.0, 6.0], [0.0, 4.0, 8.0]]
