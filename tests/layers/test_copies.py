@@ -78,7 +78,7 @@ def test_a_plain_checkpoint_loads_and_sigma_keeps_its_initial_value(noise: str) 
     assert torch.equal(noisy.weight, plain.weight)
     assert torch.equal(noisy.bias, plain.bias)
     assert torch.equal(noisy.weight_sigma, sigma)
-    with pytest.raises(RuntimeError, match="Missing key.*weight_sigma"):
+    with pytest.raises(RuntimeError, match=r"Missing key.*weight_sigma"):
         noisy.load_state_dict(plain.state_dict())
 
 

@@ -19,6 +19,11 @@ def make_environments(
     else:
         atari = AtariPreprocessing(
             frame_skip=section.frame_skip,
+            max_pool=section.max_pool,
+            stack=section.frame_stack,
+            height=section.frame_height,
+            width=section.frame_width,
+            grayscale=section.grayscale,
             sticky_actions=section.sticky_actions,
             max_noops=section.max_noops,
             fire_on_reset=section.fire_on_reset,

@@ -176,7 +176,7 @@ class QLearning:
             with torch.no_grad():
                 observation_t = self.online.torso.prepare(self._tensor(batch.observation_t))
                 with _noise(self.target, target_noise):
-                    q_target_t = self.target(observation_t).float()
+                    q_target_t = self.target(observation_t)
                 if learning.double:
                     with _noise(self.online, choice_noise):
                         q_choice_t = self.online(observation_t)
@@ -186,7 +186,7 @@ class QLearning:
                 else:
                     target_tm1 = losses.q_target(return_t, discount_t, q_target_t)
             with _noise(self.online, online_noise):
-                q_tm1 = self.online(observation_tm1).float()
+                q_tm1 = self.online(observation_tm1)
         error = losses.td_error(q_tm1, self._tensor(batch.action_tm1), target_tm1)
         return losses.LOSSES[learning.loss](error).mean()
 

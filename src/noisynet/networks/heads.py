@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from .torsos import Torso
@@ -12,8 +13,24 @@ MakeLinear = Callable[[int, int], nn.Module]
 """Builds the fully connected layers of a head: `nn.Linear`, or a noisy one with its options."""
 
 
-def _stream(features: int, hidden: int, outputs: int, linear: MakeLinear) -> nn.Sequential:
-    return nn.Sequential(linear(features, hidden), nn.ReLU(), linear(hidden, outputs))
+class Stream(nn.Sequential):
+    """Apply two fully connected layers with a ReLU between: (…, features) to (…, outputs).
+
+    The second layer always computes in its weights' own precision, also under autocast: bfloat16
+    has 8 bits, and Q-values of Pong's actions differ by less than that. With bfloat16 outputs 7 to
+    10 % of a trained agent's greedy actions were others than in float32.
+    """
+
+    def __init__(self, features: int, hidden: int, outputs: int, linear: MakeLinear) -> None:
+        """Build the two layers with `linear`."""
+        super().__init__(linear(features, hidden), nn.ReLU(), linear(hidden, outputs))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Give outputs (…, outputs) in the precision of the weights."""
+        first, activation, second = self
+        hidden = activation(first(input))
+        with torch.autocast(input.device.type, enabled=False):
+            return second(hidden.to(next(second.parameters()).dtype))
 
 
 class QHead(nn.Module):
@@ -22,7 +39,7 @@ class QHead(nn.Module):
     def __init__(self, features: int, hidden: int, actions: int, linear: MakeLinear) -> None:
         """Build the two layers with `linear`."""
         super().__init__()
-        self.q = _stream(features, hidden, actions, linear)
+        self.q = Stream(features, hidden, actions, linear)
 
     def forward(self, features: Tensor) -> Tensor:
         """Give Q-values (…, actions)."""
@@ -38,8 +55,8 @@ class DuelingHead(nn.Module):
     def __init__(self, features: int, hidden: int, actions: int, linear: MakeLinear) -> None:
         """Build two layers a stream with `linear`."""
         super().__init__()
-        self.value = _stream(features, hidden, 1, linear)
-        self.advantage = _stream(features, hidden, actions, linear)
+        self.value = Stream(features, hidden, 1, linear)
+        self.advantage = Stream(features, hidden, actions, linear)
 
     def forward(self, features: Tensor) -> Tensor:
         """Give Q-values (…, actions)."""

@@ -37,6 +37,15 @@ class EnvironmentSection(_Section):
     frame_skip: PositiveInt = Field(
         default=4, description="Atari: frames that an action is repeated for"
     )
+    max_pool: bool = Field(
+        default=True, description="Atari: show the brighter of a step's last two frames"
+    )
+    frame_stack: PositiveInt = Field(default=4, description="Atari: frames in an observation")
+    frame_height: PositiveInt = Field(default=84, description="Atari: rows of a frame")
+    frame_width: PositiveInt = Field(default=84, description="Atari: columns of a frame")
+    grayscale: Literal[True] = Field(
+        default=True, description="Atari: frames are grey, the only kind the networks take"
+    )
     sticky_actions: Fraction = Field(
         default=0.0, description="Atari: probability that the emulator repeats the former action"
     )
@@ -167,6 +176,9 @@ class Config(_Section):
     """Everything needed to repeat a run."""
 
     preset: str = Field(default="", description="the name that the run was started with")
+    made_with: dict[str, str] = Field(
+        default={}, description="versions and processor that the run was started with"
+    )
     environment: EnvironmentSection
     network: NetworkSection = NetworkSection()
     exploration: ExplorationSection = ExplorationSection()
@@ -222,13 +234,15 @@ def parse(values: Mapping[str, Any], origin: str) -> Config:
 
 
 def _first_problem(error: pydantic.ValidationError) -> str:
-    problem = error.errors(include_url=False)[0]
+    problems = error.errors(include_url=False)
+    # A misspelt key often makes another one missing: the misspelling is what to mend.
+    problem = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
     place = [str(part) for part in problem["loc"]]
     name = ".".join(part for part in place if not part.startswith("function-"))
     if problem["type"] == "value_error":
         return str(problem.get("ctx", {}).get("error", problem["msg"]))
     if problem["type"] == "extra_forbidden":
-        known = list(SECTION_OF) if len(place) > 1 else [*SECTIONS, "preset", "extends"]
+        known = list(SECTION_OF) if len(place) > 1 else [*SECTIONS, "extends"]
         near = difflib.get_close_matches(place[-1], known, n=1)
         return f"unknown key {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
     field = place[-1] if place and place[-1] in SECTION_OF else None
@@ -253,7 +267,7 @@ def _overridden(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict
         key: dict(part) if isinstance(part, Mapping) else part for key, part in values.items()
     }
     for name, value in overrides.items():
-        if name == "preset":
+        if name in ("preset", "made_with"):
             nested[name] = value
         else:
             nested.setdefault(SECTION_OF[name], {})[name] = value

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,6 +30,8 @@ def resolve(
 ) -> Config:
     """Replace every "auto" by what is chosen here, so that the run's config repeats the run.
 
+    It also notes what the run is made with.
+
     device: a GPU where there is one. threads: all cores. precision: float32 or bfloat16, by the
     time of a few updates on made-up batches.
     """
@@ -35,12 +40,33 @@ def resolve(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     threads = training.threads or len(os.sched_getaffinity(0))
-    chosen = config.replaced(device=device, threads=threads)
+    chosen = config.replaced(device=device, threads=threads, made_with=_made_with())
     if training.precision == "auto":
         torch.set_num_threads(threads)
         precision = _faster_precision(chosen, observation_shape, dtype, actions)
         chosen = chosen.replaced(precision=precision)
     return chosen
+
+
+def _made_with() -> dict[str, str]:
+    """Name the versions and the processor that results may depend on."""
+    found = {"python": platform.python_version(), "processor": _processor()}
+    for name in ("noisynet", "torch", "numpy", "gymnasium", "ale-py"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    found["torch"] = torch.__version__
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def _faster_precision(

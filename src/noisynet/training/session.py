@@ -64,9 +64,11 @@ def start(config: Config, path: Path, listeners: Iterable[Listener] = ()) -> Out
     """Train a new run in a new or empty folder; raises RunError with one line where it cannot."""
     with _environments(config) as probe:
         shape, dtype = probe.observation_shape, np.dtype(probe.observation_dtype)
+        # Before there is a folder: a config that no agent can be built from leaves nothing behind.
+        _agent(config.replaced(device="cpu", precision="float32"), probe)
         config = resolve(config, shape, dtype, probe.action_count)
     with RunFolder.create(path, config.to_yaml()) as folder, _environments(config) as environments:
-        agent = QLearning(config, environments.observation_shape, environments.action_count)
+        agent = _agent(config, environments)
         replay = _new_replay(config, environments, folder)
         loop = TrainingLoop(config, environments, agent, replay)
         with MetricsWriter(folder.path) as metrics:
@@ -88,7 +90,7 @@ def resume(path: Path, listeners: Iterable[Listener] = (), steps: int | None = N
         # Games that cannot be restored start anew, and not as the run's first games did.
         seed = (config.training.seed + (found.step if found else 0)) % 2**30
         with _environments(config, seed=seed) as environments:
-            agent = QLearning(config, environments.observation_shape, environments.action_count)
+            agent = _agent(config, environments)
             notes: list[str] = []
             if found is None:
                 shutil.rmtree(folder.replay, ignore_errors=True)
@@ -117,6 +119,13 @@ def resume(path: Path, listeners: Iterable[Listener] = (), steps: int | None = N
             step = 0 if found is None else found.step
             with MetricsWriter(folder.path, resume_at=step, committed_bytes=committed) as metrics:
                 return _Session(folder, loop, metrics, list(listeners), elapsed=elapsed).run(notes)
+
+
+def _agent(config: Config, environments: Environments) -> QLearning:
+    try:
+        return QLearning(config, environments.observation_shape, environments.action_count)
+    except ValueError as error:
+        raise RunError(f"{environments.id}: {error}") from error
 
 
 def _new_replay(config: Config, environments: Environments, folder: RunFolder) -> FrameReplay:
@@ -166,6 +175,7 @@ class _Session:
         self._listeners = listeners
         self._started = time.perf_counter() - elapsed
         self._speed = (time.perf_counter(), loop.step)
+        self._checkpoint_seconds: float | None = None
 
     @property
     def _elapsed(self) -> float:
@@ -213,14 +223,14 @@ class _Session:
             now = time.perf_counter()
             then, step = self._speed
             self._speed = (now, event.step)
-            self._metrics.write(
-                event.step,
-                {
-                    **event.figures,
-                    "time/elapsed": round(self._elapsed, 3),
-                    "time/steps_per_second": round((event.step - step) / (now - then), 1),
-                },
-            )
+            times = {
+                "time/elapsed": round(self._elapsed, 3),
+                "time/steps_per_second": round((event.step - step) / (now - then), 1),
+            }
+            if self._checkpoint_seconds is not None:
+                times["time/checkpoint"] = round(self._checkpoint_seconds, 3)
+                self._checkpoint_seconds = None
+            self._metrics.write(event.step, {**event.figures, **times})
 
     def _state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays, agent = self._loop.agent.state()
@@ -233,6 +243,7 @@ class _Session:
         return arrays, state
 
     def _save(self) -> None:
+        began = time.perf_counter()
         arrays, state = self._state()
         try:
             state["replay"] = self._loop.replay.commit()
@@ -240,6 +251,7 @@ class _Session:
             raise RunError(f"{self._folder.replay}: {error.strerror or error}") from error
         state["metrics_bytes"] = self._metrics.commit()
         checkpoint.write(self._folder.checkpoints, self._loop.step, arrays, state)
+        self._checkpoint_seconds = time.perf_counter() - began
 
     def _keep_for_inspection(self, error: LossNotFinite) -> str:
         arrays, state = self._state()

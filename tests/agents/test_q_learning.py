@@ -1,0 +1,218 @@
+"""The value-based agent: its update against a slow one, its draws, its state."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from noisynet import Draw, held, noisy_layers
+from noisynet.agents import LossNotFinite, QLearning
+from noisynet.runs import config
+
+SHAPE, ACTIONS = (4,), 3
+
+
+@dataclass
+class Batch:
+    observation_tm1: np.ndarray
+    action_tm1: np.ndarray
+    return_t: np.ndarray
+    discount_t: np.ndarray
+    observation_t: np.ndarray
+
+
+def make_agent(**overrides: Any) -> QLearning:
+    chosen = {"device": "cpu", "precision": "float32", "threads": 1, **overrides}
+    return QLearning(config.load("cartpole", chosen), SHAPE, ACTIONS)
+
+
+def make_batch(size: int = 16, seed: int = 0) -> Batch:
+    generator = np.random.Generator(np.random.PCG64(seed))
+    return Batch(
+        generator.normal(size=(size, *SHAPE)).astype(np.float32),
+        generator.integers(ACTIONS, size=size),
+        generator.normal(size=size).astype(np.float32),
+        np.where(generator.random(size) < 0.3, 0, 0.97).astype(np.float32),
+        generator.normal(size=(size, *SHAPE)).astype(np.float32),
+    )
+
+
+def slow_q(
+    weights: dict[str, np.ndarray], noise: Draw | None, observation: np.ndarray, dueling: bool
+) -> np.ndarray:
+    """Work the network out in float64, one row and one layer after the other."""
+
+    def layer(name: str, x: np.ndarray) -> np.ndarray:
+        weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        if noise is not None and f"{name}.weight_sigma" in weights:
+            drawn = noise.layer(name)
+            rows = np.asarray(drawn.output, np.float64)  # type: ignore[union-attr]
+            columns = np.asarray(drawn.input, np.float64)  # type: ignore[union-attr]
+            weight = weight + weights[f"{name}.weight_sigma"] * np.outer(rows, columns)
+            bias = bias + weights[f"{name}.bias_sigma"] * rows
+        return weight @ x + bias
+
+    values = []
+    for row in observation.astype(np.float64):
+        features = np.maximum(layer("torso.layers.0", row), 0)
+
+        def stream(name: str, features: np.ndarray = features) -> np.ndarray:
+            return layer(f"head.{name}.2", np.maximum(layer(f"head.{name}.0", features), 0))
+
+        if dueling:
+            advantage = stream("advantage")
+            values.append(stream("value") + advantage - advantage.mean())
+        else:
+            values.append(stream("q"))
+    return np.array(values)
+
+
+@pytest.mark.parametrize("double", [True, False])
+@pytest.mark.parametrize("dueling", [True, False])
+@pytest.mark.parametrize("exploration", ["noise", "epsilon"])
+@pytest.mark.parametrize("loss", ["huber", "squared"])
+def test_the_loss_is_the_paper_s(double: bool, dueling: bool, exploration: str, loss: str) -> None:
+    agent = make_agent(double=double, dueling=dueling, exploration=exploration, loss=loss)
+    with torch.no_grad():
+        for parameter in agent.target.parameters():
+            parameter.add_(0.01)  # so that it matters which net is asked
+    batch = make_batch()
+    draws = agent.draws()
+    online, target, choice = draws
+    weights = {
+        name: {key: value.double().numpy() for key, value in net.state_dict().items()}
+        for name, net in (("online", agent.online), ("target", agent.target))
+    }
+    q_target_t = slow_q(weights["target"], target, batch.observation_t, dueling)
+    q_tm1 = slow_q(weights["online"], online, batch.observation_tm1, dueling)
+    q_choice_t = slow_q(weights["online"], choice, batch.observation_t, dueling)
+    total = 0.0
+    for row, action in enumerate(batch.action_tm1):
+        best = q_choice_t[row].argmax() if double else q_target_t[row].argmax()
+        wanted = batch.return_t[row] + batch.discount_t[row] * q_target_t[row, best]
+        error = abs(wanted - q_tm1[row, action])
+        total += 0.5 * error**2 if loss == "squared" or error <= 1 else error - 0.5
+    assert float(agent.loss(batch, draws).detach()) == pytest.approx(total / 16, rel=1e-5)
+
+
+def test_online_target_and_choice_each_have_a_draw_of_their_own() -> None:
+    agent = make_agent()
+    acting = held(agent.online)
+    first, second = agent.draws(), agent.draws()
+    flats = [drawn.flats[0] for drawn in (*first, *second) if drawn is not None]
+    assert acting is not None
+    flats += list(acting.flats[0].unbind(0)) if acting.flats[0].ndim == 2 else []
+    assert len(flats) >= 6
+    for index, one in enumerate(flats):
+        for other in flats[index + 1 :]:
+            assert one.shape != other.shape or not torch.isclose(one, other).any()
+
+
+def test_an_update_redraws_the_acting_noise_and_moves_every_sigma() -> None:
+    agent = make_agent()
+    before = held(agent.online)
+    sigmas = {
+        name: layer.weight_sigma.detach().clone()
+        for name, layer in noisy_layers(agent.online).items()
+    }
+    agent.update(make_batch())
+    after = held(agent.online)
+    assert before is not None
+    assert after is not None
+    assert all(not torch.equal(*pair) for pair in zip(before.flats, after.flats, strict=True))
+    for name, layer in noisy_layers(agent.online).items():
+        assert not torch.equal(layer.weight_sigma, sigmas[name]), name
+
+
+def test_each_environment_acts_under_its_own_noise() -> None:
+    agent = make_agent(environments=4)
+    same = np.ones((4, *SHAPE), np.float32)
+    with torch.no_grad():
+        values = agent.online(torch.from_numpy(same))
+    assert len({tuple(row.tolist()) for row in values}) == 4
+
+
+def test_copying_to_the_target_copies_mu_and_sigma_and_never_noise() -> None:
+    agent = make_agent()
+    agent.update(make_batch())
+    agent.copy_to_target()
+    online, target = agent.online.state_dict(), agent.target.state_dict()
+    assert all(torch.equal(online[name], target[name]) for name in online)
+    assert not any("noise" in name or "epsilon" in name for name in online)
+    observation = torch.from_numpy(make_batch().observation_t[:4])
+    with torch.no_grad():
+        assert not torch.equal(agent.online(observation), agent.target(observation))
+
+
+def test_warmup_acts_uniformly_and_epsilon_only_where_it_is_asked_for() -> None:
+    agent = make_agent(environments=4)
+    observation = np.zeros((4, *SHAPE), np.float32)
+    random = np.concatenate([agent.act(observation, step=0) for _ in range(300)])
+    counts = np.bincount(random, minlength=ACTIONS)
+    # Five standard errors of a binomial count.
+    expected = len(random) / ACTIONS
+    assert np.abs(counts - expected).max() < 5 * np.sqrt(expected * (1 - 1 / ACTIONS))
+    assert agent.epsilon(10**9) is None
+    assert make_agent(exploration="epsilon", epsilon_end=0.25).epsilon(10**9) == 0.25
+    late = agent.act(observation, step=10**6)
+    assert (late == agent.greedy(observation)).all()
+
+
+def test_plain_agents_have_no_noise_and_both_has_noise_and_epsilon() -> None:
+    assert noisy_layers(make_agent(exploration="epsilon").online) == {}
+    assert noisy_layers(make_agent(exploration="none").online) == {}
+    both = make_agent(exploration="both")
+    assert both.epsilon(0) is not None
+    assert list(noisy_layers(both.online)) == ["head.q.0", "head.q.2"]
+
+
+def test_state_and_restore_go_on_bit_for_bit() -> None:
+    agent = make_agent()
+    for seed in range(3):
+        agent.update(make_batch(seed=seed))
+    arrays, plain = agent.state()
+    arrays = {name: array.copy() for name, array in arrays.items()}
+    other = make_agent(seed=99)
+    other.restore(arrays, plain)
+    observation = make_batch(4).observation_t
+    for seed in range(3, 6):
+        assert agent.update(make_batch(seed=seed)) == other.update(make_batch(seed=seed))
+        for step in (0, 10**6):
+            assert (agent.act(observation, step) == other.act(observation, step)).all()
+    for name, value in agent.online.state_dict().items():
+        assert torch.equal(value, other.online.state_dict()[name]), name
+
+
+def test_a_loss_that_is_not_finite_leaves_the_parameters_alone() -> None:
+    agent = make_agent()
+    batch = make_batch()
+    batch.return_t[3] = np.nan
+    before = {name: value.clone() for name, value in agent.online.state_dict().items()}
+    with pytest.raises(LossNotFinite, match="nan at update 1"):
+        agent.update(batch)
+    assert all(
+        torch.equal(value, before[name]) for name, value in agent.online.state_dict().items()
+    )
+    assert agent.updates == 0
+
+
+def test_the_same_seed_builds_the_same_network_and_another_seed_another() -> None:
+    one, same, other = make_agent(seed=1), make_agent(seed=1), make_agent(seed=2)
+    first = next(one.online.parameters())
+    assert torch.equal(first, next(same.online.parameters()))
+    assert not torch.equal(first, next(other.online.parameters()))
+
+
+def test_bfloat16_gives_nearly_the_same_loss() -> None:
+    agent, half = make_agent(), make_agent(precision="bfloat16")
+    batch, draws = make_batch(), agent.draws()
+    exact, rough = (float(one.loss(batch, draws).detach()) for one in (agent, half))
+    # bfloat16 keeps 8 bits: 2⁻⁸ relative for each product, a few layers deep.
+    assert rough == pytest.approx(exact, rel=0.05)
+
+
+def test_an_agent_wants_its_device_and_precision_chosen() -> None:
+    with pytest.raises(ValueError, match="expected what was chosen"):
+        make_agent(precision="auto")

@@ -1,0 +1,178 @@
+"""The command line as a user meets it, mistakes included."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from noisynet.cli import main
+
+TRAIN = [
+    "train", "cartpole", "--steps", "700", "--warmup-steps", "200", "--replay-capacity", "600",
+    "--seed", "5",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    assert main([*TRAIN, "--out", str(folder)]) == 0
+    return folder
+
+
+Fails = Callable[..., str]
+
+
+@pytest.fixture
+def fails(capsys: pytest.CaptureFixture[str]) -> Fails:
+    """Run a command that must end with status 2 and one line on standard error; give the line."""
+
+    def check(*arguments: str) -> str:
+        try:
+            status = main(list(arguments))
+        except SystemExit as left:
+            status = left.code
+        output, errors = capsys.readouterr()
+        assert status == 2
+        assert output == ""
+        assert len(errors.splitlines()) == 1, errors
+        return errors
+
+    return check
+
+
+def test_train_and_evaluate(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--episodes", "5", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["episodes"] == len(result["returns"]) == 5
+    assert result["mean"] == pytest.approx(sum(result["returns"]) / 5)
+    assert result["noise"] == "off"
+    assert result["interval"][0] <= result["mean"] <= result["interval"][1]
+    assert "human_normalised" not in result
+
+
+def test_evaluation_repeats_itself_and_noise_changes_it(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+
+    def returns(*options: str) -> list[float]:
+        assert main(["evaluate", str(run), "--episodes", "8", "--json", *options]) == 0
+        return json.loads(capsys.readouterr().out)["returns"]
+
+    assert returns("--seed", "1") == returns("--seed", "1")
+    assert returns("--seed", "1") != returns("--seed", "2")
+    assert returns("--seed", "1") != returns("--seed", "1", "--noise", "on")
+
+
+def test_evaluate_for_people_names_every_return(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--episodes", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "CartPole-v1: 3 games, noise off"
+    assert "mean return" in lines[1]
+    assert "interval" in lines[1]
+    assert len(lines[2].removeprefix("returns: ").split()) == 3
+
+
+def test_resume_of_a_finished_run_ends_at_once(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["resume", str(run)]) == 0
+    assert "Done: 70" in capsys.readouterr().out
+
+
+def test_presets_lists_them_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets"]) == 0
+    listed = capsys.readouterr().out
+    assert all(
+        name in listed for name in ("pong ", "pong-epsilon", "cartpole ", "cartpole-epsilon")
+    )
+    assert main(["presets", "--json"]) == 0
+    presets = json.loads(capsys.readouterr().out)
+    assert presets["pong"]["exploration"]["exploration"] == "noise"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "pongg"], ["'pongg'", "nearest: pong"]),
+        (["train", "ALE/Pnog-v5"], ["ALE/Pnog-v5", "ALE/Pong-v5"]),
+        (["train", "CartPoel-v1"], ["CartPoel-v1", "CartPole-v1"]),
+        (["train", "--learning-rate", "fast"], ["--learning-rate", "'fast'", "number"]),
+        (["train", "--n-step", "0"], ["--n-step", "0", "greater than or equal to 1"]),
+        (["train", "--seed", "-1"], ["--seed", "-1"]),
+        (["train", "--learning-rat", "1"], ["--learning-rat"]),
+        (["train", "--exploration", "greedy"], ["--exploration", "'greedy'"]),
+        (["train", "nowhere.yaml"], ["nowhere.yaml", "No such file"]),
+        (["train", "cartpole", "--out", "/dev/null/run"], ["/dev/null/run"]),
+        (["resume", "nowhere"], ["nowhere", "no such folder"]),
+        (["evaluate", "nowhere"], ["nowhere", "no such folder"]),
+        (["evaluate", "x", "--episodes", "0"], ["--episodes", "'0'", "from 1"]),
+        (["evaluate", "x", "--noise", "loud"], ["--noise", "'loud'", "on"]),
+        (["dance"], ["'dance'", "train"]),
+        ([], ["command"]),
+    ],
+)
+def test_bad_input_ends_with_one_line_that_says_what_is_wrong(
+    fails: Fails, arguments: list[str], said: list[str]
+) -> None:
+    line = fails(*arguments)
+    for part in said:
+        assert part in line
+
+
+def test_a_folder_with_something_in_it_is_left_alone(fails: Fails, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert "not empty" in fails(*TRAIN, "--out", str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_run_of_a_newer_format_is_refused(fails: Fails, run: Path, tmp_path: Path) -> None:
+    newer = tmp_path / "newer"
+    newer.mkdir()
+    text = (run / "config.yaml").read_text()
+    (newer / "config.yaml").write_text(text.replace("format: 1", "format: 99"))
+    line = fails("resume", str(newer))
+    assert "99" in line
+    assert "newer" in line
+
+
+def test_noise_is_refused_where_there_is_none(fails: Fails, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    plain = ["train", "cartpole-epsilon", *TRAIN[2:], "--out", str(folder)]
+    completed = subprocess.run(
+        [sys.executable, "-m", "noisynet.cli", *plain], capture_output=True, text=True, check=False
+    )
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stderr == ""
+    assert "Episode 1: reward=" in completed.stdout
+    line = fails("evaluate", str(folder), "--noise", "on")
+    assert "--noise" in line
+    assert "no noisy layer" in line
+
+
+def test_a_missing_extra_is_named(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    assert "pip install 'noisynet[train]'" in fails("presets")
+    monkeypatch.undo()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ale_py"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ale_py", None)
+    assert "pip install 'noisynet[atari]'" in fails("train", "pong")
+
+
+def test_a_loss_that_diverges_ends_with_status_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*TRAIN, "--learning-rate", "1e30", "--out", str(tmp_path / "run")]) == 1
+    errors = capsys.readouterr().err
+    assert len(errors.splitlines()) == 1
+    assert "nan_" in errors

@@ -1,0 +1,188 @@
+"""An interrupted and resumed run is the uninterrupted one, bit for bit."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from noisynet.runs import Config, RunError, checkpoint, read_metrics
+from noisynet.training import Event, GameFinished, Outcome, resume, start
+
+
+class Crash(Exception):
+    """End a run without any chance to save."""
+
+
+class CrashAt:
+    """Listen, and crash at the first game that ends from a step on."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:
+        self.notes = notes
+
+    def heard(self, event: Event, elapsed: float) -> None:
+        if isinstance(event, GameFinished) and event.step >= self.step:
+            raise Crash
+
+    def closed(self) -> None:
+        pass
+
+
+class Notes(CrashAt):
+    """Listen for the notes alone."""
+
+    def __init__(self) -> None:
+        super().__init__(10**12)
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """Read a run's metrics without the times."""
+    return [
+        {tag: value for tag, value in record.items() if not tag.startswith("time/")}
+        for record in read_metrics(folder)
+    ]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert metrics(one) == metrics(other)
+    first, second = (checkpoint.read_newest(run / "checkpoints") for run in (one, other))
+    assert first is not None
+    assert second is not None
+    assert first.step == second.step
+    assert first.arrays.keys() == second.arrays.keys()
+    for name, array in first.arrays.items():
+        assert np.array_equal(array, second.arrays[name]), name
+    for key in ("agent", "loop"):
+        assert first.state[key] == second.state[key]
+
+
+# Before the first checkpoint, in the warm-up's wake, and twice in one run.
+@pytest.mark.parametrize("crashes", [[200], [500], [1200], [700, 1500]])
+def test_a_crashed_run_goes_on_as_if_nothing_had_happened(
+    finished: Outcome, small_config: Callable[..., Config], tmp_path: Path, crashes: list[int]
+) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(Crash):
+        start(small_config(), run, [CrashAt(crashes[0])])
+    for step in crashes[1:]:
+        with pytest.raises(Crash):
+            resume(run, [CrashAt(step)])
+    outcome = resume(run)
+    assert outcome.step == finished.step
+    assert_same_run(run, finished.folder)
+
+
+def test_the_rival_resumes_exactly_too(small_config: Callable[..., Config], tmp_path: Path) -> None:
+    chosen = small_config("cartpole-epsilon", epsilon_steps=1000)
+    start(chosen, tmp_path / "whole")
+    with pytest.raises(Crash):
+        start(chosen, tmp_path / "cut", [CrashAt(1100)])
+    resume(tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "noisynet.cli", *arguments]
+
+
+def wait_for_checkpoint(run: Path, process: subprocess.Popen[str]) -> None:
+    for _ in range(1200):
+        if checkpoint.newest(run / "checkpoints") is not None:
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError("no checkpoint within a minute")
+
+
+def train_in_a_process(run: Path) -> subprocess.Popen[str]:
+    options = {
+        "steps": 2000, "warmup-steps": 300, "checkpoint-every": 450, "log-every": 20,
+        "replay-capacity": 1000, "batch-size": 32, "seed": 3,
+    }  # fmt: skip
+    flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    return subprocess.Popen(
+        command("train", "cartpole", "--out", str(run), *flags),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def test_kill_9_loses_nothing_but_the_steps_since_the_checkpoint(
+    finished: Outcome, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    process = train_in_a_process(run)
+    wait_for_checkpoint(run, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    resume(run)
+    assert_same_run(run, finished.folder)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(finished: Outcome, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = train_in_a_process(run)
+    wait_for_checkpoint(run, process)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert errors == ""
+    if process.returncode == 0:
+        pytest.skip("the run had ended before the interrupt")
+    assert process.returncode == 130
+    assert f"noisynet resume {run}" in output
+    resume(run)
+    assert_same_run(run, finished.folder)
+
+
+def test_games_that_cannot_be_saved_start_anew_and_the_run_says_so(tmp_path: Path) -> None:
+    pytest.importorskip("ale_py", reason="Atari is an extra")
+    from noisynet.runs import config
+
+    chosen = config.load(
+        "pong",
+        {
+            "environments": 2, "steps": 400, "warmup_steps": 100, "batch_size": 8,
+            "update_every": 20, "replay_capacity": 300, "checkpoint_every": 100,
+            "head_hidden": 16, "precision": "float32", "threads": 1,
+        },
+    )  # fmt: skip
+    run = tmp_path / "run"
+    start(chosen.replaced(steps=200), run)
+    text = (run / "config.yaml").read_text().replace("steps: 200\n", "steps: 400\n")
+    (run / "config.yaml").write_text(text)
+    notes = Notes()
+    outcome = resume(run, [notes])
+    assert outcome.step >= 400
+    assert any("start anew" in note for note in notes.notes)
+
+
+def test_resume_refuses_what_is_no_whole_run(finished: Outcome, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no such folder"):
+        resume(tmp_path / "nowhere")
+    import shutil
+
+    damaged = tmp_path / "damaged"
+    shutil.copytree(finished.folder, damaged)
+    newest = checkpoint.newest(damaged / "checkpoints")
+    assert newest is not None
+    arrays = newest / "arrays.safetensors"
+    arrays.write_bytes(arrays.read_bytes()[:-10])
+    with pytest.raises(RunError) as caught:
+        resume(damaged)
+    assert "\n" not in str(caught.value)
+    assert "arrays.safetensors" in str(caught.value)
+
+    lost = tmp_path / "lost"
+    shutil.copytree(finished.folder, lost)
+    (lost / "replay" / "frames.bin").unlink()
+    with pytest.raises(RunError, match=r"frames\.bin"):
+        resume(lost)
