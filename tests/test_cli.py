@@ -107,6 +107,12 @@ def test_presets_lists_them_all(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "ALE/Pnog-v5"], ["ALE/Pnog-v5", "ALE/Pong-v5"]),
         (["train", "CartPoel-v1"], ["CartPoel-v1", "CartPole-v1"]),
         (["train", "--learning-rate", "fast"], ["--learning-rate", "'fast'", "number"]),
+        (["train", "--seed", "2021-13-45"], ["--seed", "'2021-13-45'"]),
+        (["train", "--steps", "true"], ["--steps", "True", "number"]),
+        (
+            ["train", "cartpole", "--sticky-actions", "0.5"],
+            ["--sticky-actions", "would do nothing"],
+        ),
         (["train", "--n-step", "0"], ["--n-step", "0", "greater than or equal to 1"]),
         (["train", "--seed", "-1"], ["--seed", "-1"]),
         (["train", "--learning-rat", "1"], ["--learning-rat"]),
@@ -122,11 +128,17 @@ def test_presets_lists_them_all(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_bad_input_ends_with_one_line_that_says_what_is_wrong(
-    fails: Fails, arguments: list[str], said: list[str]
+    fails: Fails,
+    arguments: list[str],
+    said: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     line = fails(*arguments)
     for part in said:
         assert part in line
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_folder_with_something_in_it_is_left_alone(fails: Fails, tmp_path: Path) -> None:

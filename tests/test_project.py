@@ -174,3 +174,15 @@ def test_links_between_files_lead_somewhere(page):
     targets = re.findall(r"\]\((?!https?:)([^)#\s]+)", (ROOT / page).read_text())
     assert targets
     assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_commands_on_the_pages_are_commands_that_exist(capsys):
+    from noisynet.cli import main
+
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = re.search(r"\{([\w,]+)\}", capsys.readouterr().out)
+    assert listed is not None
+    pages = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+    told = set(re.findall(r"`noisynet (\w+)", "".join(page.read_text() for page in pages)))
+    assert told == set(listed[1].split(","))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
+import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 
 _EXIT_BAD_INPUT = 2
 _EXIT_DIVERGED = 1
+_LARGEST = 2_000_000_000
 
 
 class _Parser(argparse.ArgumentParser):
@@ -27,7 +31,10 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; gives the exit status: 0, 1 for a loss that diverged, 2 for bad input."""
     try:
-        _require("pydantic", "yaml", "numpy", "gymnasium", "safetensors", "rich", extra="train")
+        _require(
+            "pydantic", "yaml", "numpy", "gymnasium", "safetensors", "rich", "scipy",
+            "tensorboard", extra="train",
+        )  # fmt: skip
         from .runs.errors import RunError
         from .training import Diverged
     except _Missing as missing:
@@ -135,26 +142,36 @@ def _whole(text: str, least: int) -> int:
         value = int(text)
     except ValueError:
         value = least - 1
-    if not least <= value < 2**31:
+    if not least <= value < _LARGEST:
         raise argparse.ArgumentTypeError(
-            f"got {text!r}, expected a whole number from {least} to {2**31 - 1}"
+            f"got {text!r}, expected a whole number from {least} to {_LARGEST - 1}"
         )
     return value
 
 
 def _overrides(parsed: argparse.Namespace) -> dict[str, Any]:
-    """Give the fields set on the command line; values are read as YAML, as in a preset."""
-    import yaml
-
+    """Give the fields that were set on the command line."""
     overrides: dict[str, Any] = {}
     for name, text in vars(parsed).items():
         if name.startswith("field_") and text is not None:
-            try:
-                value = yaml.safe_load(text)
-            except yaml.YAMLError:
-                value = text
-            overrides[name.removeprefix("field_")] = value
+            overrides[name.removeprefix("field_")] = _value(text)
     return overrides
+
+
+def _value(text: str) -> Any:
+    """Read a value as YAML does, but numbers as Python does: YAML takes 010 for 8."""
+    import yaml
+
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
+    return value if value is None or isinstance(value, bool | str | list) else text
 
 
 def _train(parsed: argparse.Namespace) -> int:
@@ -165,9 +182,8 @@ def _train(parsed: argparse.Namespace) -> int:
     from .training.display import make_display
 
     chosen = config.load(parsed.preset, _overrides(parsed))
-    path = parsed.out or default_path(Path(parsed.preset).stem)
-    outcome = start(chosen, path, [make_display(Console())])
-    return _report(outcome)
+    path = parsed.out or (lambda: default_path(parsed.preset))
+    return _report(start(chosen, path, [make_display(Console())]))
 
 
 def _resume(parsed: argparse.Namespace) -> int:
@@ -177,6 +193,13 @@ def _resume(parsed: argparse.Namespace) -> int:
     from .training.display import make_display
 
     return _report(resume(parsed.folder, [make_display(Console())]))
+
+
+def _command() -> str:
+    """Give what to type for this program: its path where PATH does not find it."""
+    if shutil.which("noisynet") is None and Path(sys.argv[0]).name == "noisynet":
+        return shlex.quote(os.path.relpath(sys.argv[0]))
+    return "noisynet"
 
 
 def _report(outcome: Any) -> int:
@@ -192,9 +215,9 @@ def _report(outcome: Any) -> int:
     }
     print(ends[outcome.reason])
     if outcome.reason == "interrupted":
-        print(f"Go on with: noisynet resume {outcome.folder}")
+        print(f"Go on with: {_command()} resume {shlex.quote(str(outcome.folder))}")
         return 130
-    print(f"Play it: noisynet evaluate {outcome.folder}")
+    print(f"Play it: {_command()} evaluate {shlex.quote(str(outcome.folder))}")
     return 0
 
 

@@ -135,7 +135,7 @@ def test_each_environment_acts_under_its_own_noise() -> None:
 
 
 def test_copying_to_the_target_copies_mu_and_sigma_and_never_noise() -> None:
-    agent = make_agent()
+    agent = make_agent(environments=4)
     agent.update(make_batch())
     agent.copy_to_target()
     online, target = agent.online.state_dict(), agent.target.state_dict()
@@ -169,12 +169,12 @@ def test_plain_agents_have_no_noise_and_both_has_noise_and_epsilon() -> None:
 
 
 def test_state_and_restore_go_on_bit_for_bit() -> None:
-    agent = make_agent()
+    agent = make_agent(environments=4)
     for seed in range(3):
         agent.update(make_batch(seed=seed))
     arrays, plain = agent.state()
     arrays = {name: array.copy() for name, array in arrays.items()}
-    other = make_agent(seed=99)
+    other = make_agent(seed=99, environments=4)
     other.restore(arrays, plain)
     observation = make_batch(4).observation_t
     for seed in range(3, 6):
@@ -183,6 +183,73 @@ def test_state_and_restore_go_on_bit_for_bit() -> None:
             assert (agent.act(observation, step) == other.act(observation, step)).all()
     for name, value in agent.online.state_dict().items():
         assert torch.equal(value, other.online.state_dict()[name]), name
+
+
+def test_restored_moments_meet_the_weights_that_they_belong_to() -> None:
+    # Channels-last convolutions: restored in another memory layout, fused Adam would mix them up.
+    settings = {
+        "device": "cpu", "precision": "float32", "threads": 1, "head_hidden": 8, "environments": 2,
+        "frame_height": 36, "frame_width": 36,
+    }  # fmt: skip
+    chosen = config.load("pong", settings)
+    generator = np.random.Generator(np.random.PCG64(0))
+    frames = generator.integers(0, 256, size=(2, 4, 4, 36, 36), dtype=np.uint8)
+    ones = np.ones(4, np.float32)
+    batch = Batch(frames[0], np.arange(4), ones, ones * 0.9, frames[1])
+    agent, other = (QLearning(chosen, (4, 36, 36), 6) for _ in range(2))
+    agent.update(batch)
+    arrays, plain = agent.state()
+    other.restore({name: array.copy() for name, array in arrays.items()}, plain)
+    assert agent.update(batch) == other.update(batch)
+    for name, value in agent.online.state_dict().items():
+        assert torch.equal(value, other.online.state_dict()[name]), name
+
+
+def test_before_the_first_update_the_noise_is_redrawn_at_every_action() -> None:
+    agent = make_agent(environments=4)
+    observation = np.ones((4, *SHAPE), np.float32)
+    draws = []
+    for _ in range(3):
+        agent.act(observation, step=10**6)
+        drawn = held(agent.online)
+        assert drawn is not None
+        draws.append(drawn.flats[0])
+    assert not torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[1], draws[2])
+    agent.update(make_batch())
+    agent.act(observation, step=10**6)
+    first = held(agent.online)
+    agent.act(observation, step=10**6)
+    second = held(agent.online)
+    assert first is not None
+    assert second is not None
+    assert torch.equal(first.flats[0], second.flats[0])
+
+
+def test_the_learning_rate_falls_linearly_where_it_is_asked_to() -> None:
+    agent = make_agent(
+        learning_rate=1e-2, final_learning_rate=1e-3, steps=1200, warmup_steps=200, update_every=100
+    )
+    rates = []
+    for seed in range(12):
+        rates.append(agent.learning_rate())
+        agent.update(make_batch(seed=seed))
+        assert agent.optimizer.param_groups[0]["lr"] == rates[-1]
+    assert rates == pytest.approx([1e-2 - 9e-4 * done for done in range(11)] + [1e-3])
+    assert make_agent(final_learning_rate=None).learning_rate() == 1e-3
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_parameters_alone() -> None:
+    agent = make_agent()
+    weight = next(agent.online.parameters())
+    weight.register_hook(lambda gradient: gradient * float("nan"))
+    before = {name: value.clone() for name, value in agent.online.state_dict().items()}
+    with pytest.raises(LossNotFinite, match="gradient became nan"):
+        agent.update(make_batch())
+    assert all(
+        torch.equal(value, before[name]) for name, value in agent.online.state_dict().items()
+    )
+    assert agent.is_finite()
 
 
 def test_a_loss_that_is_not_finite_leaves_the_parameters_alone() -> None:

@@ -88,6 +88,12 @@ def test_yaml_round_trip_and_training_again_from_a_run_s_config(tmp_path: Path) 
         ({"replay_capacity": 10}, ["replay_capacity", "10", "64"]),
         ({"device": "tpu"}, ["--device", "'tpu'"]),
         ({"grayscale": False}, ["--grayscale", "False", "True"]),
+        ({"steps": True}, ["--steps", "True", "number"]),
+        ({"seed": 2**31}, ["--seed", "2147483648", "less than 2000000000"]),
+        ({"threads": 10**12}, ["--threads", "4096"]),
+        ({"epsilon_end": 0.1}, ["--epsilon-end", "would do nothing", "there is no ε"]),
+        ({"exploration": "epsilon", "sigma0": 0.4}, ["--sigma0", "no layer is noisy"]),
+        ({"torso_hidden": [64]}, ["--torso-hidden", "nature torso"]),
     ],
 )
 def test_a_value_that_does_not_fit_is_named_with_what_it_takes(
@@ -110,6 +116,8 @@ def test_a_value_that_does_not_fit_is_named_with_what_it_takes(
         ("a: [1\n", "not valid YAML"),
         ("extends: nothing\n", "extends: got 'nothing'"),
         ("training:\n  seed: 1\n", "environment"),
+        ("extends: pong\ntraining: 3\n", "got 3"),
+        ("training:\n  seed: 2021-13-45\n", "not valid YAML"),
     ],
 )
 def test_a_preset_file_with_a_mistake(tmp_path: Path, text: str, said: str) -> None:
@@ -126,6 +134,28 @@ def test_an_unknown_preset_offers_the_nearest_names() -> None:
         config.load("pongg")
     with pytest.raises(RunError, match="cannot be read: No such file"):
         config.load("nowhere.yaml")
+
+
+def test_options_that_would_do_nothing_are_refused() -> None:
+    with pytest.raises(
+        RunError, match="--sticky-actions: would do nothing: CartPole-v1 is no Atari"
+    ):
+        config.load("cartpole", {"sticky_actions": 0.25})
+    assert config.load("pong", {"sticky_actions": 0.25}).environment.sticky_actions == 0.25
+    assert config.load("cartpole", {"environments": 2}).environment.environments == 2
+
+
+def test_an_empty_section_is_no_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: cartpole\ntraining:\n")
+    assert config.load(str(file), {"seed": 4}).training.seed == 4
+
+
+def test_streams_of_one_seed_are_apart_and_repeat() -> None:
+    one, other = config.load("pong").training, config.load("pong", {"seed": 1}).training
+    seeds = [training.stream(name) for training in (one, other) for name in ("acting", "replay")]
+    assert len(set(seeds)) == 4
+    assert one.stream("acting") == config.load("pong").training.stream("acting")
 
 
 def test_a_config_is_frozen() -> None:

@@ -156,6 +156,49 @@ def test_an_existing_run_is_never_overwritten(
     assert (finished.folder / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_replay_too_small_for_its_windows_leaves_no_run_behind(
+    small_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match="--replay-capacity, --n-step"):
+        start(small_config(replay_capacity=64, n_step=20), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_gpu_that_is_not_there_is_named(
+    small_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match=r"--device: got 'cuda:7', but torch finds \d GPUs"):
+        start(small_config(device="cuda:7"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+class BrokenPipe:
+    """Listen to the first event, then have nobody to tell."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:
+        pass
+
+    def heard(self, event: Event, elapsed: float) -> None:
+        raise self.error
+
+    def closed(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), SystemExit(1), OSError(28, "disk full")])
+def test_a_listener_that_cannot_speak_ends_the_run_in_good_order(
+    small_config: Callable[..., Config], tmp_path: Path, error: BaseException
+) -> None:
+    outcome = start(small_config(), tmp_path / "run", [BrokenPipe(error)])
+    assert outcome.reason == "interrupted"
+    saved = checkpoint.read_newest(tmp_path / "run" / "checkpoints")
+    assert saved is not None
+    assert saved.step == outcome.step > 0
+
+
 def test_an_environment_that_no_network_takes_is_named(
     small_config: Callable[..., Config], tmp_path: Path
 ) -> None:

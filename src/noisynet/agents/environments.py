@@ -14,9 +14,8 @@ def make_environments(
     Raises UnusableEnvironment as `noisynet.envs.make` does.
     """
     section = config.environment
-    if not section.environment.startswith("ALE/"):
-        atari = None
-    else:
+    atari = None
+    if section.is_atari:
         atari = AtariPreprocessing(
             frame_skip=section.frame_skip,
             max_pool=section.max_pool,

@@ -33,7 +33,7 @@ class LearnedNoise:
     """Act with a draw held for each environment, redrawn after every update.
 
     In the paper noise is drawn after every optimisation step, which there comes before every
-    action (arXiv 1706.10295, §3.1). With no update yet, it is redrawn before each action.
+    action (arXiv 1706.10295, §3.1). Before the first update the agent redraws at every action.
     """
 
     def __init__(self, network: nn.Module, rows: int, generator: torch.Generator) -> None:

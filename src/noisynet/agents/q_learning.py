@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
@@ -58,7 +59,7 @@ def build_network(config: Config, observation_shape: tuple[int, ...], actions: i
     """Build the Q-network that the config describes, with initial values from its seed."""
     section = config.network
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed)
+        torch.manual_seed(config.training.stream("network"))
         torso = make_torso(section.torso, observation_shape, section.torso_hidden)
         head = (DuelingHead if section.dueling else QHead)(
             torso.features, section.head_hidden, actions, head_linear(config.exploration)
@@ -92,10 +93,9 @@ class QLearning:
             eps=learning.adam_epsilon,
             fused=True,
         )
-        streams = np.random.SeedSequence(training.seed).generate_state(3, np.uint64)
-        self._acting = torch.Generator(self.device).manual_seed(int(streams[0] >> np.uint64(1)))
-        self._learning = torch.Generator(self.device).manual_seed(int(streams[1] >> np.uint64(1)))
-        self._action_generator = np.random.Generator(np.random.PCG64(int(streams[2])))
+        self._acting = torch.Generator(self.device).manual_seed(training.stream("acting"))
+        self._learning = torch.Generator(self.device).manual_seed(training.stream("learning"))
+        self._action_generator = np.random.Generator(np.random.PCG64(training.stream("actions")))
         self._epsilon = None
         if config.exploration.has_epsilon:
             self._epsilon = LinearEpsilon(
@@ -116,6 +116,8 @@ class QLearning:
         count = len(observation)
         if step < self.config.learning.warmup_steps:
             return self._action_generator.integers(self.actions, size=count)
+        if self.noise is not None and self.updates == 0:
+            self.noise.redraw()
         greedy = self.greedy(observation)
         if self._epsilon is None:
             return greedy
@@ -136,22 +138,40 @@ class QLearning:
     def update(self, batch: Transitions) -> float:
         """Take one optimisation step and redraw the acting noise; gives the loss.
 
-        Raises LossNotFinite, with the parameters as they were, where the loss is NaN or infinite.
+        Raises LossNotFinite, with the parameters as they were, where the loss or its gradient is
+        NaN or infinite.
         """
         loss = self.loss(batch)
         value = float(loss.detach())
-        if not np.isfinite(value):
+        if not math.isfinite(value):
             raise LossNotFinite(f"the loss became {value} at update {self.updates + 1}")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(
-            self.online.parameters(), self.config.learning.max_gradient_norm, foreach=True
+        norm = float(
+            nn.utils.clip_grad_norm_(
+                self.online.parameters(), self.config.learning.max_gradient_norm, foreach=True
+            )
         )
+        if not math.isfinite(norm):
+            raise LossNotFinite(f"the loss's gradient became {norm} at update {self.updates + 1}")
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
         self.optimizer.step()
         self.updates += 1
         if self.noise is not None:
             self.noise.redraw()
         return value
+
+    def learning_rate(self) -> float:
+        """Give the step size of the next update: constant, or falling linearly over the run."""
+        learning = self.config.learning
+        if learning.final_learning_rate is None:
+            return learning.learning_rate
+        steps = self.config.training.steps - learning.warmup_steps
+        done = min(self.updates * learning.update_every / max(steps, 1), 1.0)
+        return learning.learning_rate + done * (
+            learning.final_learning_rate - learning.learning_rate
+        )
 
     def draws(self) -> tuple[Draw | None, Draw | None, Draw | None]:
         """Draw ε for the online net, ε′ for the target net, ε″ for the action choice."""
@@ -189,6 +209,11 @@ class QLearning:
                 q_tm1 = self.online(observation_tm1)
         error = losses.td_error(q_tm1, self._tensor(batch.action_tm1), target_tm1)
         return losses.LOSSES[learning.loss](error).mean()
+
+    def is_finite(self) -> bool:
+        """Tell whether all parameters of the online net are finite."""
+        with torch.no_grad():
+            return all(bool(one.isfinite().all()) for one in self.online.parameters())
 
     def copy_to_target(self) -> None:
         """Copy the online net's parameters, μ and σ, into the target net; never its noise."""

@@ -11,7 +11,7 @@ import torch
 def optimizer_arrays(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, np.ndarray]:
     """Give each tensor of the optimizer's state as `prefix.<parameter number>.<name>`."""
     return {
-        f"{prefix}.{number}.{name}": np.ascontiguousarray(value.detach().cpu().numpy())
+        f"{prefix}.{number}.{name}": np.array(value.detach().cpu().numpy(), order="C")
         for number, state in optimizer.state_dict()["state"].items()
         for name, value in state.items()
     }
@@ -20,12 +20,21 @@ def optimizer_arrays(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str,
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, arrays: Mapping[str, np.ndarray], prefix: str
 ) -> None:
-    """Take over what `optimizer_arrays` gave; hyperparameters stay those of the optimizer."""
+    """Take over what `optimizer_arrays` gave; hyperparameters stay those of the optimizer.
+
+    Moments get the memory layout of their parameter: fused Adam walks both side by side in memory,
+    and channels-last weights would otherwise meet the moments of other weights.
+    """
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, array in arrays.items():
         if name.startswith(f"{prefix}."):
             _, number, entry = name.split(".")
-            state.setdefault(int(number), {})[entry] = torch.from_numpy(array.copy())
+            value = torch.from_numpy(array.copy())
+            parameter = parameters[int(number)]
+            if value.shape == parameter.shape:
+                value = torch.empty_like(parameter, device="cpu").copy_(value)
+            state.setdefault(int(number), {})[entry] = value
     current = optimizer.state_dict()
     optimizer.load_state_dict({"state": state, "param_groups": current["param_groups"]})
 

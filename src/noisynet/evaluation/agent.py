@@ -13,7 +13,7 @@ from ..envs import UnusableEnvironment
 from ..layers import mean_weights
 from ..runs import checkpoint
 from ..runs import config as run_config
-from ..runs.config import Config
+from ..runs.config import SEEDS, Config
 from ..runs.errors import RunError
 from ..runs.folder import RunFolder
 from .play import EpisodeResult, UnusableEvaluation, play
@@ -43,13 +43,13 @@ def evaluate_run(
             f"--noise: got on, expected off: {path} explores by {config.exploration.exploration} "
             "and has no noisy layer"
         )
-    games_seed = config.training.seed + _SEED_OFFSET if seed is None else seed
+    games_seed = (config.training.seed + _SEED_OFFSET) % SEEDS if seed is None else seed
     config = _for_evaluation(config, min(episodes, _SIDE_BY_SIDE))
     try:
         results = _play(config, found, episodes, noise, games_seed)
     except (UnusableEnvironment, UnusableEvaluation) as error:
         raise RunError(str(error)) from error
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, RuntimeError, ValueError) as error:
         what = str(error).splitlines()[0]
         raise RunError(f"{path}: its checkpoint does not fit its config: {what}") from error
     return _summary(config, found.step, results, noise, games_seed)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
 from .draw import LayerNoise, NoiseSpec, tensor_from_bytes, tensor_to_bytes
@@ -154,8 +153,3 @@ class NoisyLayer(nn.Module):
 def new_state(layer: nn.Module) -> None:
     """Give a layer that is being built its holder, outside of PyTorch's own registers."""
     layer.__dict__["_noise_state"] = NoiseState()
-
-
-def is_finite(tensor: Tensor | None) -> bool:
-    """Tell whether all values are finite; None counts as finite."""
-    return tensor is None or bool(torch.isfinite(tensor).all())

@@ -7,22 +7,39 @@ line can take each by its bare name (`--learning-rate`).
 from __future__ import annotations
 
 import difflib
+import zlib
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from .errors import RunError
 
-Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-PositiveInt = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Positive32BitInt = Annotated[int, Field(ge=0, le=2**31 - 1)]
+SEEDS = 2_000_000_000
+"""Seeds are below this: ale-py keeps them in a C int, and counts up from them."""
+
+
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise PydanticCustomError("number_type", "expected a number")
+    return value
+
+
+_Int = Annotated[int, BeforeValidator(_no_bool)]
+_Float = Annotated[float, BeforeValidator(_no_bool)]
+Fraction = Annotated[_Float, Field(ge=0, le=1, allow_inf_nan=False)]
+PositiveFloat = Annotated[_Float, Field(gt=0, allow_inf_nan=False)]
+# Up to what a C int holds: further on, ale-py and torch answer with errors of their own.
+PositiveInt = Annotated[_Int, Field(ge=1, le=2**31 - 1)]
+Count = Annotated[_Int, Field(ge=0, le=2**31 - 1)]
+Seed = Annotated[_Int, Field(ge=0, lt=SEEDS)]
+FewThousand = Annotated[_Int, Field(ge=0, le=4096)]
 
 
 class _Section(BaseModel):
@@ -33,7 +50,9 @@ class EnvironmentSection(_Section):
     """What the agent plays, and every choice of preprocessing."""
 
     environment: str = Field(description="environment id, such as ALE/Pong-v5 or CartPole-v1")
-    environments: PositiveInt = Field(default=8, description="how many are stepped side by side")
+    environments: FewThousand = Field(
+        default=8, ge=1, description="how many are stepped side by side"
+    )
     frame_skip: PositiveInt = Field(
         default=4, description="Atari: frames that an action is repeated for"
     )
@@ -49,14 +68,14 @@ class EnvironmentSection(_Section):
     sticky_actions: Fraction = Field(
         default=0.0, description="Atari: probability that the emulator repeats the former action"
     )
-    max_noops: Count = Field(
+    max_noops: FewThousand = Field(
         default=30, description="Atari: no-op actions at a game's start, at most"
     )
     fire_on_reset: bool = Field(
         default=False, description="Atari: press FIRE at a game's start where the game has it"
     )
     life_loss: bool = Field(
-        default=False, description="Atari: a lost life ends bootstrapping (the game goes on)"
+        default=True, description="Atari: a lost life ends bootstrapping (the game goes on)"
     )
     full_action_space: bool = Field(
         default=False, description="Atari: all 18 actions in every game"
@@ -65,6 +84,11 @@ class EnvironmentSection(_Section):
         default=108_000,
         description="Atari: frames after which a game is truncated (30 minutes of play)",
     )
+
+    @property
+    def is_atari(self) -> bool:
+        """Tell whether this is an Atari game, which the other fields are about."""
+        return self.environment.startswith("ALE/")
 
 
 class NetworkSection(_Section):
@@ -92,7 +116,7 @@ class ExplorationSection(_Section):
     noise: Literal["factorised", "independent"] = Field(
         default="factorised", description="kind of noise in the head's layers"
     )
-    sigma0: float | None = Field(
+    sigma0: _Float | None = Field(
         default=None,
         ge=0,
         allow_inf_nan=False,
@@ -127,6 +151,10 @@ class LearningSection(_Section):
     )
     batch_size: PositiveInt = Field(default=32, description="transitions in an update")
     learning_rate: PositiveFloat = Field(default=1e-4, description="Adam's step size")
+    final_learning_rate: PositiveFloat | None = Field(
+        default=None,
+        description="Adam's step size at the last step, where it falls linearly; empty: constant",
+    )
     adam_epsilon: PositiveFloat = Field(default=1e-8, description="Adam's ε")
     loss: Literal["huber", "squared"] = Field(default="huber", description="of the TD error")
     max_gradient_norm: PositiveFloat = Field(
@@ -150,8 +178,8 @@ class TrainingSection(_Section):
     steps: PositiveInt = Field(
         default=1_000_000, description="agent steps after which training ends"
     )
-    seed: Positive32BitInt = Field(default=0, description="seed of everything that is random")
-    solved_return: float | None = Field(
+    seed: Seed = Field(default=0, description="seed of everything that is random")
+    solved_return: _Float | None = Field(
         default=None,
         allow_inf_nan=False,
         description="training ends when the last solved_games games reach this mean",
@@ -165,11 +193,16 @@ class TrainingSection(_Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="of the products; auto: the faster one, measured at the start"
     )
-    threads: Count = Field(
+    threads: FewThousand = Field(
         default=0, description="CPU threads of torch and environments; 0: all cores"
     )
     log_every: PositiveInt = Field(default=100, description="updates between lines of figures")
     checkpoint_every: PositiveInt = Field(default=10_000, description="steps between checkpoints")
+
+    def stream(self, name: str) -> int:
+        """Give the seed of one named source of randomness, independent of all others."""
+        sequence = np.random.SeedSequence([self.seed, zlib.crc32(name.encode())])
+        return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 class Config(_Section):
@@ -203,6 +236,20 @@ class Config(_Section):
     def replaced(self, **fields: Any) -> Config:
         """Copy the config with some fields, by their bare names, set to other values."""
         return parse(_overridden(self.model_dump(), fields), "config")
+
+    def why_idle(self, field: str) -> str | None:
+        """Say why a field does nothing beside the others; None where it acts."""
+        environment, exploration = self.environment, self.exploration
+        atari = {"environment", "environments"}
+        if SECTION_OF[field] == "environment" and field not in atari and not environment.is_atari:
+            return f"{environment.environment} is no Atari game"
+        if field in ("noise", "sigma0") and not exploration.has_noise:
+            return f"exploration is {exploration.exploration}, no layer is noisy"
+        if field.startswith("epsilon_") and not exploration.has_epsilon:
+            return f"exploration is {exploration.exploration}, there is no ε"
+        if field == "torso_hidden" and (self.network.torso == "nature" or environment.is_atari):
+            return "the nature torso has fixed layers"
+        return None
 
     def to_yaml(self) -> str:
         """Write the config as YAML, in the order of its fields."""
@@ -270,7 +317,9 @@ def _overridden(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict
         if name in ("preset", "made_with"):
             nested[name] = value
         else:
-            nested.setdefault(SECTION_OF[name], {})[name] = value
+            section = nested.setdefault(SECTION_OF[name], {})
+            if isinstance(section, dict):
+                section[name] = value
     return nested
 
 
@@ -307,8 +356,12 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
             f"environment id such as ALE/Breakout-v5, or a YAML file"
             + (f"; nearest: {', '.join(near)}" if near else "")
         )
-    values = _overridden(values, {"preset": name, **(overrides or {})})
-    return parse(values, name)
+    config = parse(_overridden(values, {"preset": name, **(overrides or {})}), name)
+    for field in overrides or {}:
+        reason = config.why_idle(field)
+        if reason is not None:
+            raise RunError(f"{option_name(field)}: would do nothing: {reason}")
+    return config
 
 
 def _read_preset(name: str) -> dict[str, Any]:
@@ -328,12 +381,14 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _mapping(text: str, origin: str) -> dict[str, Any]:
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         first_line = str(error).splitlines()[0]
         raise RunError(f"{origin}: not valid YAML: {first_line}") from None
     if not isinstance(values, dict):
         raise RunError(f"{origin}: got {type(values).__name__}, expected sections of settings")
-    return values
+    return {
+        name: {} if part is None and name in SECTIONS else part for name, part in values.items()
+    }
 
 
 def _inherited(values: dict[str, Any], origin: str, depth: int = 0) -> dict[str, Any]:

@@ -13,6 +13,7 @@ reader into the writer. An error is one line (`RunError`).
 import fcntl
 import os
 import re
+import shutil
 import socket
 from datetime import datetime
 from pathlib import Path
@@ -83,6 +84,23 @@ class RunFolder:
         self.config_text = config_text
         self._lock: int | None = None
 
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Raise RunError if the folder holds anything, before work is done that would be lost."""
+        try:
+            found = next(path.iterdir(), None) if path.exists() else None
+        except OSError as error:
+            raise RunError(f"{path}: cannot make a run here: {error.strerror}") from error
+        if found is not None:
+            raise RunError(
+                f"{path}: not empty (it holds {found.name}); a new run takes a new or empty "
+                "folder, and `noisynet resume` goes on with a run"
+            )
+
+    def discard(self) -> None:
+        """Remove the folder of a run in which nothing was trained."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
     @classmethod
     def create(cls, path: str | Path, config_text: str) -> Self:
         """Make a run in a new or empty folder, and hold its lock.
@@ -95,12 +113,7 @@ class RunFolder:
         run = cls(path, _without_format(stored_text))
         try:
             path.mkdir(parents=True, exist_ok=True)
-            found = next(path.iterdir(), None)
-            if found is not None:
-                raise RunError(
-                    f"{path}: not empty (it holds {found.name}); a new run takes a new or empty "
-                    "folder, and `noisynet resume` goes on with a run"
-                )
+            cls.check_free(path)
             run._take_lock(os.O_CREAT | os.O_EXCL)
             run.checkpoints.mkdir()
             # A folder is a run once it has a config.yaml: the last thing to come, whole or not.

@@ -14,6 +14,7 @@ import torch
 
 from ..agents import QLearning
 from ..runs.config import Config
+from ..runs.errors import RunError
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,27 @@ def resolve(
     device = training.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    threads = training.threads or len(os.sched_getaffinity(0))
+    threads = training.threads or _cores()
     chosen = config.replaced(device=device, threads=threads, made_with=_made_with())
     if training.precision == "auto":
         torch.set_num_threads(threads)
         precision = _faster_precision(chosen, observation_shape, dtype, actions)
         chosen = chosen.replaced(precision=precision)
     return chosen
+
+
+def check_device(device: str) -> None:
+    """Raise RunError for a GPU that this machine, or this build of torch, does not have."""
+    if device.startswith("cuda"):
+        found = torch.cuda.device_count()
+        if int(device.partition(":")[2] or 0) >= found:
+            raise RunError(f"--device: got {device!r}, but torch finds {found} GPUs; expected cpu")
+
+
+def _cores() -> int:
+    # macOS has no sched_getaffinity.
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _made_with() -> dict[str, str]:
@@ -90,6 +105,8 @@ def _faster_precision(
         for precision, agent in agents.items():
             start = time.perf_counter()
             agent.update(batch)
+            if agent.device.type == "cuda":
+                torch.cuda.synchronize(agent.device)
             times[precision].append(time.perf_counter() - start)
     # The first rounds warm up caches and allocators.
     return min(times, key=lambda precision: float(np.median(times[precision][2:])))

@@ -81,11 +81,8 @@ class LiveDisplay:
         """Show the empty table, under the notes."""
         self._config = config
         self._speed = _Speed(step)
-        self._frames_per_step = (
-            config.environment.frame_skip
-            if config.environment.environment.startswith("ALE/")
-            else 1
-        )
+        section = config.environment
+        self._frames_per_step = section.frame_skip if section.is_atari else 1
         for note in notes:
             self._console.print(f"Note: {note}", soft_wrap=True, markup=False, highlight=False)
         self._rows = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +18,14 @@ import torch
 from .. import __version__
 from ..agents import LossNotFinite, QLearning, make_environments
 from ..envs import Environments, UnusableEnvironment
-from ..replay import FrameReplay
+from ..replay import FrameReplay, ReplayDamaged
 from ..runs import checkpoint
 from ..runs import config as run_config
-from ..runs.config import Config
+from ..runs.config import SEEDS, Config
 from ..runs.errors import RunError
 from ..runs.folder import RunFolder
 from ..runs.metrics import MetricsWriter
-from .choose import resolve
+from .choose import check_device, resolve
 from .events import CheckpointDue, Event, FiguresTaken, GameFinished, TrainingEnded
 from .loop import TrainingLoop, replay_slack
 
@@ -60,35 +60,48 @@ class Outcome:
     mean_return: float | None
 
 
-def start(config: Config, path: Path, listeners: Iterable[Listener] = ()) -> Outcome:
-    """Train a new run in a new or empty folder; raises RunError with one line where it cannot."""
+def start(
+    config: Config, path: Path | Callable[[], Path], listeners: Iterable[Listener] = ()
+) -> Outcome:
+    """Train a new run in a new or empty folder; raises RunError with one line where it cannot.
+
+    A function instead of a path is called once the config has proved to work. A run that could not
+    begin leaves no folder behind.
+    """
+    if isinstance(path, Path):
+        RunFolder.check_free(path)
+    check_device(config.training.device)
     with _environments(config) as probe:
         shape, dtype = probe.observation_shape, np.dtype(probe.observation_dtype)
         # Before there is a folder: a config that no agent can be built from leaves nothing behind.
         _agent(config.replaced(device="cpu", precision="float32"), probe)
         config = resolve(config, shape, dtype, probe.action_count)
-    with RunFolder.create(path, config.to_yaml()) as folder, _environments(config) as environments:
-        agent = _agent(config, environments)
-        replay = _new_replay(config, environments, folder)
+    place = path if isinstance(path, Path) else path()
+    with RunFolder.create(place, config.to_yaml()) as folder, _environments(config) as environments:
+        try:
+            agent = _agent(config, environments)
+            replay = _new_replay(config, environments, folder)
+        except RunError:
+            folder.discard()
+            raise
         loop = TrainingLoop(config, environments, agent, replay)
         with MetricsWriter(folder.path) as metrics:
             return _Session(folder, loop, metrics, list(listeners), elapsed=0.0).run([])
 
 
-def resume(path: Path, listeners: Iterable[Listener] = (), steps: int | None = None) -> Outcome:
+def resume(path: Path, listeners: Iterable[Listener] = ()) -> Outcome:
     """Go on with a run from its newest checkpoint, as if nothing had happened.
 
-    `steps` extends the budget. Raises RunError with one line for a folder that is missing,
-    damaged, of a newer format or in use.
+    Raises RunError with one line for a folder that is missing, damaged, of a newer format or in
+    use.
     """
     folder = RunFolder.open(path)
     with folder.lock():
         config = run_config.from_yaml(folder.config_text, str(folder.config_file))
-        if steps is not None:
-            config = config.replaced(steps=steps)
+        check_device(config.training.device)
         found = checkpoint.read_newest(folder.checkpoints)
         # Games that cannot be restored start anew, and not as the run's first games did.
-        seed = (config.training.seed + (found.step if found else 0)) % 2**30
+        seed = None if found is None else (config.training.seed + found.step) % SEEDS
         with _environments(config, seed=seed) as environments:
             agent = _agent(config, environments)
             notes: list[str] = []
@@ -106,6 +119,10 @@ def resume(path: Path, listeners: Iterable[Listener] = (), steps: int | None = N
                     loop.restore(found.state["loop"])
                     elapsed = float(found.state["elapsed"])
                     committed = int(found.state["metrics_bytes"])
+                except ReplayDamaged as error:
+                    raise RunError(f"{folder.replay}: {error}") from error
+                except OSError as error:
+                    raise RunError(f"{folder.replay}: {error.strerror or error}") from error
                 except (KeyError, ValueError, RuntimeError, TypeError) as error:
                     what = str(error).splitlines()[0]
                     raise RunError(
@@ -124,14 +141,14 @@ def resume(path: Path, listeners: Iterable[Listener] = (), steps: int | None = N
 def _agent(config: Config, environments: Environments) -> QLearning:
     try:
         return QLearning(config, environments.observation_shape, environments.action_count)
-    except ValueError as error:
-        raise RunError(f"{environments.id}: {error}") from error
+    except (ValueError, RuntimeError) as error:
+        raise RunError(f"{environments.id}: {str(error).splitlines()[0]}") from error
 
 
 def _new_replay(config: Config, environments: Environments, folder: RunFolder) -> FrameReplay:
     shape = environments.observation_shape
     try:
-        return FrameReplay(
+        replay = FrameReplay(
             capacity=config.learning.replay_capacity,
             environments=environments.count,
             frame_shape=shape[1:] if environments.stack > 1 else shape,
@@ -139,10 +156,14 @@ def _new_replay(config: Config, environments: Environments, folder: RunFolder) -
             stack=environments.stack,
             slack=replay_slack(config),
             folder=folder.replay,
-            seed=config.training.seed,
+            seed=config.training.stream("replay"),
         )
+        replay.can_sample(config.learning.n_step)
+    except ValueError as error:
+        raise RunError(f"--replay-capacity, --n-step: {error}") from error
     except OSError as error:
         raise RunError(f"{folder.replay}: {error.strerror or error}") from error
+    return replay
 
 
 @contextmanager
@@ -193,8 +214,7 @@ class _Session:
                         self._save()
                     if isinstance(event, TrainingEnded):
                         ended = event
-                    for listener in self._listeners:
-                        listener.heard(event, self._elapsed)
+                    self._tell(event)
         except LossNotFinite as error:
             raise Diverged(self._keep_for_inspection(error)) from error
         except UnusableEnvironment as error:
@@ -205,6 +225,16 @@ class _Session:
                 listener.closed()
         assert ended is not None, "the loop ends with TrainingEnded"
         return Outcome(self._folder.path, ended.reason, ended.step, self._loop.mean_return)
+
+    def _tell(self, event: Event) -> None:
+        """Tell the listeners; one that can no longer speak ends the run in good order."""
+        for listener in list(self._listeners):
+            try:
+                listener.heard(event, self._elapsed)
+            except (OSError, SystemExit):
+                # A closed pipe or a full disk behind standard output; rich leaves by SystemExit.
+                self._listeners.remove(listener)
+                self._loop.stop()
 
     def _write(self, event: Event) -> None:
         if isinstance(event, GameFinished):
@@ -244,6 +274,8 @@ class _Session:
 
     def _save(self) -> None:
         began = time.perf_counter()
+        if not self._loop.agent.is_finite():
+            raise LossNotFinite("the network's parameters became NaN or infinite")
         arrays, state = self._state()
         try:
             state["replay"] = self._loop.replay.commit()
@@ -256,22 +288,34 @@ class _Session:
     def _keep_for_inspection(self, error: LossNotFinite) -> str:
         arrays, state = self._state()
         step = self._loop.step
-        kept = checkpoint.write_inspection(
-            self._folder.checkpoints, f"nan_{step:09d}", step, arrays, state
-        )
-        return f"{error}, at step {step}; training stopped, the state is kept in {kept}"
+        stopped = f"{error}, at step {step}; training stopped"
+        try:
+            kept = checkpoint.write_inspection(
+                self._folder.checkpoints, f"nan_{step:09d}", step, arrays, state
+            )
+        except RunError as why:
+            return f"{stopped}; its state could not be kept: {why}"
+        return f"{stopped}, the state is kept in {kept}"
+
+
+_POLITE_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 
 
 @contextmanager
 def _stop_on_signals(loop: TrainingLoop) -> Iterator[None]:
-    """Turn Ctrl-C and a polite kill into an orderly end; a second Ctrl-C interrupts at once."""
+    """Turn Ctrl-C, a polite kill and a closed terminal into an orderly end.
+
+    A second Ctrl-C interrupts at once.
+    """
 
     def ask(_number: int, _frame: FrameType | None) -> None:
         loop.stop()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     try:
-        former = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        former = {number: signal.signal(number, ask) for number in _POLITE_SIGNALS}
     except ValueError:
         # Not the main thread: signals are somebody else's.
         yield
