@@ -310,9 +310,10 @@ def test_a_reader_beside_a_writer_always_reads_a_whole_one(tmp_path: Path) -> No
     ) as child:
         assert child.stdout is not None
         child.stdout.readline()
-        steps = []
-        end = time.monotonic() + 0.5
-        while time.monotonic() < end:
+        steps: list[int] = []
+        # Bounded by what was seen, not by time: the machine may be busy.
+        end = time.monotonic() + 60
+        while len(set(steps)) < 20 and time.monotonic() < end:
             found = checkpoint.read_newest(tmp_path)
             assert found is not None
             assert (found.arrays["w"] == found.state["step"]).all()
@@ -320,7 +321,7 @@ def test_a_reader_beside_a_writer_always_reads_a_whole_one(tmp_path: Path) -> No
         child.kill()
         child.stdout.read()
     assert steps == sorted(steps)
-    assert steps[-1] > steps[0]
+    assert len(set(steps)) >= 20
 
 
 @pytest.mark.parametrize("file", ["arrays.safetensors", "state.json"])

@@ -82,7 +82,7 @@ def test_yaml_round_trip_and_training_again_from_a_run_s_config(tmp_path: Path) 
         ({"learning_rate": -1}, ["--learning-rate", "-1", "greater than 0"]),
         ({"steps": 1.5}, ["--steps", "1.5", "integer"]),
         ({"exploration": "boltzmann"}, ["--exploration", "'boltzmann'", "'noise'"]),
-        ({"sigma0": float("nan")}, ["--sigma0", "nan", "finite"]),
+        ({"sigma0": float("nan")}, ["--sigma0", "nan", "greater than or equal to 0"]),
         ({"sigma0": -0.5}, ["--sigma0", "-0.5"]),
         ({"batch_size": 20000}, ["warmup_steps", "10000", "20000"]),
         ({"replay_capacity": 10}, ["replay_capacity", "10", "64"]),

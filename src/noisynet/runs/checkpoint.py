@@ -29,6 +29,7 @@ from noisynet.runs.folder import sync_folder, write_file
 FORMAT = 1
 """The format that this version writes, and the newest that it reads."""
 
+_LISTINGS = 10
 _ARRAYS = "arrays.safetensors"
 _STATE = "state.json"
 _TEMPORARY = "tmp_"
@@ -99,8 +100,12 @@ def write_inspection(
 
 def newest(folder: Path) -> Path | None:
     """Return the newest checkpoint in `folder`, or None if there is none yet."""
-    steps = _steps(folder)
-    return steps[-1][2] if steps else None
+    # A listing is no snapshot: beside a writer it may miss the new one and the one just removed.
+    for _ in range(_LISTINGS):
+        steps = _steps(folder)
+        if steps:
+            return steps[-1][2]
+    return None
 
 
 def read(path: Path) -> Checkpoint:
