@@ -1,8 +1,9 @@
 """Keep what Pong runs showed: condensed metrics, a summary and a plot.
 
-    python benchmarks/pong.py runs/pong-… runs/pong-epsilon-… --commit 1a2b3c4
+    python benchmarks/pong.py runs/pong-… runs/pong-epsilon-… --commit 1a2b3c4 --machine "…"
 
-writes `<preset>.jsonl`, `summary.json` and `curves.png` under benchmarks/results/pong/.
+writes `<preset>-seed<seed>.jsonl` and `.yaml`, `summary.json` and `curves.png` under
+benchmarks/results/pong/.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -133,10 +135,12 @@ def main() -> None:
     for run in runs:
         lines = sorted(run.games + run.figures, key=lambda record: record["step"])
         text = "".join(json.dumps(line) + "\n" for line in lines)
-        (RESULTS / f"{run.name}.jsonl").write_text(text)
-        (RESULTS / f"{run.name}.yaml").write_text(run.config.to_yaml())
+        name = f"{run.name}-seed{run.config.training.seed}"
+        (RESULTS / f"{name}.jsonl").write_text(text)
+        (RESULTS / f"{name}.yaml").write_text(run.config.to_yaml())
     summary = {
         "commit": arguments.commit,
+        "date": datetime.now(UTC).date().isoformat(),
         "machine": arguments.machine,
         "note": arguments.note,
         "runs": [summarise(run) for run in runs],
