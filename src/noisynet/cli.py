@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         help="train an agent",
         allow_abbrev=False,
         description="Train an agent and keep the run in a folder.",
+        usage="noisynet train [PRESET] [--out FOLDER] [--FIELD VALUE ...]",
     )
     train.add_argument(
         "preset",
