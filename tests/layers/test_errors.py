@@ -128,11 +128,6 @@ def test_a_module_without_noise() -> None:
         noisynet.attach(optimizer, plain)
 
 
-def test_draw_without_modules() -> None:
-    with pytest.raises(TypeError, match="draw: got no module, expected at least one"):
-        noisynet.draw()
-
-
 def test_a_draw_for_another_net(net: nn.Sequential, noise: str) -> None:
     x = torch.randn(2, 3)
     noisynet.hold(net)
@@ -190,3 +185,9 @@ def test_wrong_indices(net: nn.Sequential, rows: int | None, index: Any, said: s
 def test_a_layer_that_is_not_drawn(net: nn.Sequential) -> None:
     with pytest.raises(KeyError, match="head"):
         noisynet.draw(net).layer("head")
+
+
+@pytest.mark.parametrize("act", [noisynet.draw, noisynet.hold, noisynet.resample, noisynet.release])
+def test_no_module_at_all_is_an_error(act):
+    with pytest.raises(TypeError, match="got no module, expected at least one"):
+        act()

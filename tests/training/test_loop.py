@@ -22,6 +22,7 @@ from noisynet.training import (
     start,
 )
 from noisynet.training.choose import resolve
+from noisynet.training.loop import replay_slack
 
 
 def make_loop(config: Config) -> TrainingLoop:
@@ -162,6 +163,17 @@ def test_a_replay_too_small_for_its_windows_leaves_no_run_behind(
     with pytest.raises(RunError, match="--replay-capacity, --n-step"):
         start(small_config(replay_capacity=64, n_step=20), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_rare_checkpoints_reserve_no_more_than_the_replay_itself(
+    small_config: Callable[..., Config],
+) -> None:
+    often, rarely = (
+        small_config("pong", replay_capacity=100_000, checkpoint_every=every)
+        for every in (10_000, 2_000_000_000)
+    )
+    assert replay_slack(often) == 1250 + 312 + 16
+    assert replay_slack(rarely) == 12_500 + 16
 
 
 def test_a_gpu_that_is_not_there_is_named(

@@ -34,6 +34,11 @@ def sigma_parameters(module: nn.Module) -> list[nn.Parameter]:
     return list(found.values())
 
 
+def _require_modules(modules: Sequence[nn.Module]) -> None:
+    if not modules:
+        raise TypeError("got no module, expected at least one")
+
+
 def _require_layers(module: nn.Module) -> dict[str, NoisyLayer]:
     layers = noisy_layers(module)
     if not layers:
@@ -86,8 +91,7 @@ def draw(
     generator of another device.
     """
     check_rows(rows)
-    if not modules:
-        raise TypeError("draw: got no module, expected at least one")
+    _require_modules(modules)
     draws = tuple(_draw(_require_layers(module), rows, generator) for module in modules)
     return draws[0] if len(draws) == 1 else draws
 
@@ -109,6 +113,7 @@ def hold(
     check_rows(rows)
     if drawn is not None and (rows is not None or generator is not None):
         raise ValueError("hold: got a draw and rows or a generator, expected one or the other")
+    _require_modules(modules)
     for module in modules:
         layers = _require_layers(module)
         flats = _fitting(drawn or _draw(layers, rows, generator), layers)
@@ -128,6 +133,7 @@ def resample(
     used stays what its backward uses. Raises ValueError for a mask without rows to choose from, or
     of another length or dtype.
     """
+    _require_modules(modules)
     for module in modules:
         layers = _require_layers(module)
         for rows, group in _by_rows(layers).items():
@@ -167,6 +173,7 @@ def release(*modules: nn.Module, per_row: bool = False) -> None:
 
     Raises ValueError for a module without noisy layers.
     """
+    _require_modules(modules)
     for module in modules:
         for layer in _require_layers(module).values():
             layer.noise_state.release(per_row=per_row)

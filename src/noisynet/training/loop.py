@@ -183,6 +183,12 @@ class TrainingLoop:
 
 
 def replay_slack(config: Config) -> int:
-    """Count the vector steps that may pass between two checkpoints, with room to spare."""
-    vector_steps = math.ceil(config.training.checkpoint_every / config.environment.environments)
-    return vector_steps + vector_steps // 4 + 16
+    """Count the vector steps that may pass between two checkpoints, with room to spare.
+
+    At most as many as the replay itself has, so that rare checkpoints do not reserve a disk full
+    of room: they then come due as often as the replay needs them.
+    """
+    environments = config.environment.environments
+    wanted = math.ceil(config.training.checkpoint_every / environments)
+    window = math.ceil(config.learning.replay_capacity / environments)
+    return min(wanted + wanted // 4, window) + 16
