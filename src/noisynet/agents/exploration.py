@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..layers import NoisyLinear, hold, resample
-from ..runs.config import ExplorationSection
+from ..runs.sections import ExplorationSection
 
 
 @dataclass(frozen=True)

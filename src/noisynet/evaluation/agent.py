@@ -13,9 +13,10 @@ from ..envs import UnusableEnvironment
 from ..layers import mean_weights
 from ..runs import checkpoint
 from ..runs import config as run_config
-from ..runs.config import SEEDS, Config
+from ..runs.config import Config
 from ..runs.errors import RunError
 from ..runs.folder import RunFolder
+from ..runs.sections import SEEDS
 from .play import EpisodeResult, UnusableEvaluation, play
 from .scores import human_normalised, mean_interval, reference_scores
 

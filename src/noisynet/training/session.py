@@ -21,10 +21,11 @@ from ..envs import Environments, UnusableEnvironment
 from ..replay import FrameReplay, ReplayDamaged
 from ..runs import checkpoint
 from ..runs import config as run_config
-from ..runs.config import SEEDS, Config
+from ..runs.config import Config
 from ..runs.errors import RunError
 from ..runs.folder import RunFolder
 from ..runs.metrics import MetricsWriter
+from ..runs.sections import SEEDS
 from .choose import check_device, resolve
 from .events import CheckpointDue, Event, FiguresTaken, GameFinished, TrainingEnded
 from .loop import TrainingLoop, replay_slack
