@@ -26,13 +26,14 @@ unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test check docs clean rebuild
+.PHONY: help train test check docs bench-layers clean rebuild
 
 help:
 	@echo 'make train   train an agent: PRESET=pong (the default), ARGS="--seed 1"'
 	@echo 'make test    run the tests: ARGS="-k layers"'
 	@echo 'make check   lint, formatting, types and the import rule'
 	@echo 'make docs    build the documentation into site/'
+	@echo 'make bench-layers  time the layers against those of others: ARGS="--threads 2"'
 	@echo 'make clean   remove what make built: .venv, site, caches (runs/ stays)'
 
 train: .venv/.has-train
@@ -50,6 +51,10 @@ check: .venv/.has-dev
 docs: .venv/.has-docs
 	$(BIN)/python -m sphinx -W --keep-going -n -q -E -b html -d docs/_build docs site
 	@echo 'The documentation is in site/index.html.'
+
+# Other libraries take part once they are there: .venv/bin/pip install torchrl tianshou pfrl
+bench-layers: .venv/.has-dev
+	$(BIN)/python benchmarks/layers.py $(ARGS)
 
 clean:
 	rm -rf .venv site docs/_build .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -56,6 +56,8 @@ def public_names() -> dict[str, Any]:
         names[f"noisynet.{name}"] = value
         if inspect.isclass(value):
             for attribute, member in vars(value).items():
+                if inspect.isclass(member):
+                    continue
                 is_method = callable(getattr(value, attribute)) or isinstance(member, property)
                 if is_method and not attribute.startswith("_"):
                     names[f"noisynet.{name}.{attribute}"] = member

@@ -59,3 +59,37 @@ def test_asking_leaves_no_graph_and_draws_nothing() -> None:
     noisynet.mean_sigma(layer)
     assert torch.equal(torch.get_rng_state(), state)
     assert noisynet.held(layer) is None
+
+
+def test_what_is_not_finite_is_named() -> None:
+    net = nn.ModuleDict(
+        {
+            "torso": nn.Linear(2, 2),
+            "head": nn.Sequential(noisynet.NoisyLinear(2, 2), noisynet.NoisyConv1d(2, 2, 1)),
+            "cell": noisynet.NoisyGRUCell(2, 2),
+        }
+    )
+    noisynet.hold(net)
+    assert noisynet.not_finite(net) == {}
+    with torch.no_grad():
+        net["torso"].weight.fill_(math.nan)  # No noisy layer.
+        net["head"][0].weight_sigma[1, 0] = math.nan
+        net["head"][0].bias[0] = -math.inf
+        net["cell"].weight_hh_sigma[0, 0] = math.inf
+        net["cell"].noise_state.held[3] = math.nan
+    found = {"head.0": ["bias", "weight_sigma"], "cell": ["weight_hh_sigma", "noise"]}
+    assert noisynet.not_finite(net) == found
+    noisynet.resample(net)
+    found["cell"].remove("noise")
+    assert noisynet.not_finite(net) == found
+
+
+def test_a_draw_in_force_counts_as_noise() -> None:
+    layer = noisynet.NoisyLinear(2, 2)
+    drawn = noisynet.draw(layer)
+    drawn.flats[0][0] = math.inf
+    with noisynet.using(layer, drawn):
+        assert noisynet.not_finite(layer) == {"": ["noise"]}
+    assert noisynet.not_finite(layer) == {}
+    with noisynet.mean_weights(layer):
+        assert noisynet.not_finite(layer) == {}

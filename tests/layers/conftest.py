@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import noisynet
-from noisynet.layers import FactorisedNoise, LayerNoise
+from noisynet.layers import FactorisedNoise, LayerNoise, factorised, independent
+from noisynet.layers.kinds import NoiseKind, NoiseSpec
 
 
 def noise_of_weight(noise: LayerNoise, row: int | None, j: int, i: int) -> Tensor:
@@ -89,3 +92,64 @@ def net(noise: str) -> nn.Sequential:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(1706_10295)
+
+
+# Every way in which a linear layer is computed: (function, kind of noise, one draw per row).
+LINEAR_FORMS: dict[str, tuple[Callable[..., Tensor], NoiseKind, bool]] = {
+    "one product": (factorised.one_product, "factorised", False),
+    "two products": (factorised.two_products, "factorised", False),
+    "two products, rows": (factorised.two_products, "factorised", True),
+    "independent": (independent.shared, "independent", False),
+    "independent, rows": (independent.rows, "independent", True),
+    "reparameterised": (independent.reparameterised, "independent", True),
+}
+
+
+@dataclass(frozen=True)
+class LinearForm:
+    """One way to compute a linear layer, with its noise drawn: call it with (x, μ, μ_b, σ, σ_b)."""
+
+    function: Callable[..., Tensor]
+    noise: Any
+
+    def __call__(self, *tensors: Tensor | None) -> Tensor:
+        return self.function(*tensors, self.noise)
+
+    def to(self, dtype: torch.dtype) -> LinearForm:
+        """The same with its noise in another dtype."""
+        if isinstance(self.noise, Tensor):
+            return replace(self, noise=self.noise.to(dtype))
+        values = {field.name: getattr(self.noise, field.name) for field in fields(self.noise)}
+        moved = {name: v.to(dtype) for name, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, noise=replace(self.noise, **moved))
+
+
+@pytest.fixture(params=LINEAR_FORMS)
+def new_form(request: pytest.FixtureRequest) -> Callable[..., LinearForm]:
+    """Draws noise for rows of p inputs and q outputs; each of its calls gives a form of its own."""
+    function, kind, per_row = LINEAR_FORMS[request.param]
+
+    def build(
+        inputs: int, outputs: int, rows: int, dtype: torch.dtype = torch.float64
+    ) -> LinearForm:
+        if function is independent.reparameterised:
+            return LinearForm(function, torch.randn(rows, outputs, dtype=dtype))
+        spec = NoiseSpec(kind, inputs, outputs, bias=True)
+        leading = (rows,) if per_row else ()
+        flat = spec.draw(leading, device=torch.device("cpu"), dtype=dtype)
+        return LinearForm(function, spec.unflatten(flat))
+
+    return build
+
+
+def linear_tensors(
+    inputs: int, outputs: int, rows: int, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, ...]:
+    """Random (x, μ, μ_b, σ, σ_b)."""
+    shapes = ((rows, inputs), (outputs, inputs), (outputs,), (outputs, inputs), (outputs,))
+    return tuple(torch.randn(shape, dtype=dtype) for shape in shapes)
+
+
+@pytest.fixture(scope="session")
+def new_tensors() -> Callable[..., tuple[Tensor, ...]]:
+    return linear_tensors

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -155,7 +156,16 @@ def test_layers_that_share_a_weight_go_on_sharing_it() -> None:
     net[1].weight = net[0].weight
     noisynet.noisify(net)
     assert net[1].weight is net[0].weight
-    assert net[1].weight_sigma is not net[0].weight_sigma
+    assert net[1].weight_sigma is net[0].weight_sigma
+    assert net[1].bias is not net[0].bias
+    assert net[1].bias_sigma is not net[0].bias_sigma
+    assert len(noisynet.sigma_parameters(net)) == 3
+    # They are two layers still, and draw apart.
+    drawn = noisynet.draw(net)
+    first, second = (drawn.layer(name).weight_noise() for name in ("0", "1"))
+    assert not torch.equal(first, second)
+    noisynet.denoise(net)
+    assert net[1].weight is net[0].weight
 
 
 def test_hooks_are_kept_and_can_still_be_removed() -> None:
@@ -221,14 +231,20 @@ def test_attention_and_transformer_layers_are_left_alone_with_one_warning() -> N
     assert net["encoder"](x).shape == x.shape
 
 
+def with_a_buffer_of_its_own(layer: nn.Linear) -> nn.Linear:
+    layer.register_buffer("scale", torch.ones(3), persistent=False)
+    return layer
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
         torch.nn.utils.parametrizations.weight_norm,
         torch.nn.utils.spectral_norm,
         lambda layer: prune.identity(layer, "weight"),
+        with_a_buffer_of_its_own,
     ],
-    ids=["parametrised", "spectral_norm", "pruned"],
+    ids=["parametrised", "spectral_norm", "pruned", "buffer"],
 )
 def test_layers_whose_weight_is_made_by_something_else_are_left_alone(
     wrap: Callable[[nn.Linear], nn.Linear],
@@ -239,6 +255,7 @@ def test_layers_whose_weight_is_made_by_something_else_are_left_alone(
         noisynet.noisify(net)
     assert list(noisynet.noisy_layers(net)) == ["1"]
     assert former < set(net.state_dict())
+    assert isinstance(net[0], nn.Linear)
     assert net(torch.randn(4, 3)).shape == (4, 2)
 
 
@@ -255,6 +272,196 @@ def test_denoise_leaves_plain_layers_with_the_means(noise: str) -> None:
     assert dict(net.named_parameters()).keys() == means.keys()
     assert all(parameter is means[name] for name, parameter in net.named_parameters())
     assert "Noisy" not in repr(net)
+
+
+class Agent(nn.Module):
+    """A net with a layer of each kind that can be converted, and some that cannot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.audio = nn.Conv1d(2, 3, 2, padding="same", padding_mode="circular")
+        self.torso = nn.Sequential(nn.Conv2d(2, 4, 3, stride=2, groups=2, bias=False), nn.ReLU())
+        self.lstm = nn.LSTMCell(13, 5)
+        self.gru = nn.GRUCell(5, 4, bias=False)
+        self.head = nn.Linear(4, 2)
+        self.unused = nn.ModuleDict(
+            {
+                "lstm": nn.LSTM(2, 2),
+                "gru": nn.GRU(2, 2),
+                "embedding": nn.Embedding(2, 2),
+                "up": nn.ConvTranspose2d(2, 2, 1),
+                "volume": nn.Conv3d(2, 2, 1),
+                "both": nn.Bilinear(2, 2, 2),
+                "rnn": nn.RNNCell(2, 2),
+            }
+        )
+
+    def forward(self, image: Tensor, sound: Tensor) -> Tensor:
+        sound = self.audio(sound).sum(-1)
+        seen = self.torso(image).sum(-1).flatten(1)
+        features = torch.cat((seen, sound, seen.new_ones(seen.shape[0], 2)), dim=-1)
+        state = seen.new_ones(seen.shape[0], 5)
+        hidden, _ = self.lstm(features, (state, state))
+        return self.head(self.gru(hidden, state[:, :4]))
+
+
+KINDS = {
+    "audio": (nn.Conv1d, noisynet.NoisyConv1d),
+    "torso.0": (nn.Conv2d, noisynet.NoisyConv2d),
+    "lstm": (nn.LSTMCell, noisynet.NoisyLSTMCell),
+    "gru": (nn.GRUCell, noisynet.NoisyGRUCell),
+    "head": (nn.Linear, noisynet.NoisyLinear),
+}
+
+
+def agent_inputs() -> tuple[Tensor, Tensor]:
+    return torch.randn(3, 2, 5, 4), torch.randn(3, 2, 6)
+
+
+def every(name: str, layer: nn.Module) -> bool:
+    return True
+
+
+def test_without_where_only_linears_are_converted() -> None:
+    net = noisynet.noisify(Agent())
+    assert list(noisynet.noisy_layers(net)) == ["head"]
+
+
+def test_where_is_asked_about_every_kind_that_can_be_converted() -> None:
+    asked: dict[str, type] = {}
+
+    def where(name: str, layer: nn.Module) -> bool:
+        asked[name] = type(layer)
+        return name == "torso.0"
+
+    net = noisynet.noisify(Agent(), where)
+    assert asked == {name: plain for name, (plain, _) in KINDS.items()}
+    assert list(noisynet.noisy_layers(net)) == ["torso.0"]
+    with pytest.raises(
+        ValueError, match=r"has no nn\.Linear, nn\.Conv1d, .* or nn\.GRUCell that can"
+    ):
+        noisynet.noisify(nn.ReLU(), every)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_kind_keeps_what_it_learned_there_and_back(noise: str, dtype: torch.dtype) -> None:
+    net = Agent().to(dtype).eval()
+    inputs = tuple(x.to(dtype) for x in agent_inputs())
+    expected = net(*inputs)
+    former = dict(net.named_parameters())
+    former["head.weight"].requires_grad_(False)
+    settings = {name: repr(net.get_submodule(name)) for name in KINDS}
+    noisynet.noisify(net, every, noise=noise, sigma0=0.5)
+
+    for name, (_, kind) in KINDS.items():
+        assert type(net.get_submodule(name)) is kind
+        assert not net.get_submodule(name).training
+    now = dict(net.named_parameters())
+    assert all(now[name] is parameter for name, parameter in former.items())
+    sigmas = [parameter for name, parameter in now.items() if name not in former]
+    assert len(sigmas) == sum(len(list(net.get_submodule(n).parameters())) // 2 for n in KINDS)
+    assert all(sigma.requires_grad and sigma.dtype == dtype for sigma in sigmas)
+    assert not now["head.weight"].requires_grad
+    with noisynet.mean_weights(net):
+        assert torch.equal(net(*inputs), expected)
+    noisynet.hold(net, rows=3)
+    noisy = net(*inputs)
+    assert not torch.equal(noisy, expected)
+    noisy.square().sum().backward()
+    assert all(sigma.grad is not None and bool(sigma.grad.any()) for sigma in sigmas)
+
+    assert noisynet.denoise(net) is net
+    assert torch.equal(net(*inputs), expected)
+    for name, (plain, _) in KINDS.items():
+        layer = net.get_submodule(name)
+        assert type(layer) is plain
+        assert repr(layer) == settings[name]
+        assert vars(layer).keys() == vars(Agent().get_submodule(name)).keys()
+    assert all(dict(net.named_parameters())[name] is former[name] for name in former)
+    assert len(list(net.parameters())) == len(former)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_root_of_any_kind_comes_back_as_a_new_layer(name: str) -> None:
+    plain_kind, noisy_kind = KINDS[name]
+    plain = Agent().get_submodule(name)
+    noisy = noisynet.noisify(plain, every)
+    assert type(noisy) is noisy_kind
+    back = noisynet.denoise(noisy)
+    assert type(back) is plain_kind
+    for parameter, value in plain.named_parameters():
+        assert getattr(noisy, parameter) is getattr(back, parameter) is value
+
+
+def test_layers_of_different_kinds_share_sigma_where_they_share_a_mean() -> None:
+    net = nn.ModuleDict({"cell": nn.GRUCell(3, 2), "linear": nn.Linear(3, 6)})
+    net["linear"].weight = net["cell"].weight_ih
+    noisynet.noisify(net, every)
+    assert net["linear"].weight_sigma is net["cell"].weight_ih_sigma
+    tied = nn.GRUCell(2, 2)
+    tied.weight_hh = tied.weight_ih
+    tied = noisynet.noisify(tied, every)
+    assert tied.weight_hh is tied.weight_ih
+    assert tied.weight_hh_sigma is tied.weight_ih_sigma
+
+
+@pytest.mark.parametrize("where", [None, every])
+def test_a_layer_without_a_shape_or_with_another_forward_is_left_alone(where: object) -> None:
+    with warnings.catch_warnings():
+        # Older versions of torch say that lazy modules are new.
+        warnings.simplefilter("ignore")
+        net = nn.ModuleDict(
+            {"lazy": nn.LazyLinear(2), "own": nn.Linear(3, 2), "a": nn.Linear(3, 2)}
+        )
+    net["own"].forward = lambda input: input
+    if where is None:
+        with pytest.warns(UserWarning, match=r"lazy \(a LazyLinear .* run one forward first\)"):
+            noisynet.noisify(net)
+    else:
+        # It was asked about what can be converted, and no other layer was to be.
+        noisynet.noisify(net, where)
+    assert list(noisynet.noisy_layers(net)) == ["a"]
+    net["lazy"](torch.ones(1, 3))
+    assert type(noisynet.noisify(net["lazy"])) is NoisyLinear
+
+
+def test_hooks_of_other_kinds_are_kept() -> None:
+    net = Agent()
+    seen: list[str] = []
+    for name in KINDS:
+        net.get_submodule(name).register_forward_hook(lambda *_, name=name: seen.append(name))
+    noisynet.noisify(net, every)
+    net(*agent_inputs())
+    noisynet.denoise(net)
+    net(*agent_inputs())
+    order = ["audio", "torso.0", "lstm", "gru", "head"]
+    assert seen == order + order
+
+
+def test_a_denoised_agent_exports() -> None:
+    net = noisynet.denoise(noisynet.noisify(Agent(), every))
+    inputs = agent_inputs()
+    with warnings.catch_warnings():
+        # PyTorch's own exporter uses what Python deprecates.
+        warnings.simplefilter("ignore")
+        exported = torch.export.export(net, inputs)
+    torch.testing.assert_close(exported.module()(*inputs), net(*inputs))
+
+
+def test_a_denoised_agent_becomes_onnx(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    reference = pytest.importorskip("onnx.reference")
+    net = noisynet.denoise(noisynet.noisify(Agent(), every)).eval()
+    inputs = agent_inputs()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(net, inputs, tmp_path / "agent.onnx", dynamo=True, verbose=False)
+        model = onnx.load(tmp_path / "agent.onnx")
+        session = reference.ReferenceEvaluator(model)
+        names = [value.name for value in model.graph.input]
+        (got,) = session.run(None, {n: x.numpy() for n, x in zip(names, inputs, strict=True)})
+    torch.testing.assert_close(torch.tensor(got), net(*inputs), rtol=1e-4, atol=1e-5)
 
 
 def test_a_denoised_net_exports() -> None:

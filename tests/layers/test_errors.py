@@ -21,7 +21,10 @@ from noisynet.layers import NoisyLinear
         ({"sigma0": math.nan}, "sigma0: got nan, expected a finite number of at least 0"),
         ({"sigma0": math.inf}, "sigma0: got inf, expected a finite number of at least 0"),
         ({"sigma0": -0.5}, "sigma0: got -0.5, expected a finite number of at least 0"),
-        ({"init": "rainbow"}, "init: got 'rainbow', expected one of paper"),
+        (
+            {"init": "rainbow"},
+            "init: got 'rainbow', expected one of book, dopamine, kaixhin, paper",
+        ),
     ],
 )
 def test_wrong_options(options: dict[str, Any], said: str) -> None:

@@ -13,13 +13,12 @@ from torch import Tensor, nn
 import noisynet
 from noisynet.layers import (
     Draw,
-    FactorisedNoise,
     IndependentNoise,
     LayerNoise,
     noisy_linear,
     noisy_parameters,
 )
-from noisynet.layers.draw import NoiseSpec, signed_sqrt
+from noisynet.layers.kinds import NoiseSpec, signed_sqrt
 
 NAMES = ("input", "weight", "bias", "weight_sigma", "bias_sigma")
 # Every combination that the functions tell apart: kind of noise, one draw or one per row, bias.
@@ -318,16 +317,3 @@ def test_gradients_per_sample_by_vmap_are_those_of_a_loop(noise: str) -> None:
         layer(x).square().sum().backward()
         for name, parameter in layer.named_parameters():
             torch.testing.assert_close(together[name][number], parameter.grad)
-
-
-def test_factors_are_views_that_clone_separates() -> None:
-    spec = NoiseSpec("factorised", 3, 2, True)
-    flat = torch.arange(5.0)
-    noise = spec.unflatten(flat)
-    copy = noise.clone()
-    assert isinstance(noise, FactorisedNoise)
-    assert noise.input.tolist() == [0.0, 1.0, 2.0]
-    assert noise.output.tolist() == [3.0, 4.0]
-    flat.zero_()
-    assert noise.input.tolist() == [0.0] * 3
-    assert copy.weight_noise().tolist() == [[0.0, 3.0, 6.0], [0.0, 4.0, 8.0]]

@@ -6,9 +6,23 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import noisynet
+from noisynet.layers import initial
+
+FACTORISED_ONLY = ["kaixhin", "torchrl", "tianshou", "pfrl", "dopamine"]
+# √3136 = 56 and √64 = 8: (σ of the weight, σ of the bias) of a layer 3136 → 64, by hand.
+FACTORISED_SIGMAS = {
+    "paper": (0.5 / 56, 0.5 / 56),
+    "book": (0.4 / 56, 0.4 / 56),
+    "kaixhin": (0.5 / 56, 0.5 / 8),
+    "torchrl": (0.5 / 56, 0.5 / 8),
+    "tianshou": (0.5 / 56, 0.5 / 56),
+    "pfrl": (0.4 / 56, 0.4 / 8),
+    "dopamine": (0.1 / 56, 0.1 / 56),
+}
+OVER_OUTPUTS = {"kaixhin", "torchrl", "pfrl"}
 
 P, Q = 160, 250  # p ≠ q, so that a bound or σ made from q is found out
 BOUND = {"factorised": 1 / math.sqrt(P), "independent": math.sqrt(3 / P)}
@@ -88,3 +102,116 @@ def test_reset_sigmas_leaves_the_means(noise: str) -> None:
     layer.reset_sigmas()
     assert torch.equal(layer.weight_sigma, torch.tensor(SIGMA[noise]).expand(Q, P))
     assert torch.equal(layer.weight, former)
+
+
+def sigmas(layer: noisynet.NoisyLinear) -> tuple[Tensor, Tensor]:
+    """The one σ of all weights, and the one of all biases."""
+    assert layer.bias_sigma is not None
+    (of_weight,), (of_bias,) = layer.weight_sigma.unique(), layer.bias_sigma.unique()
+    return of_weight.detach(), of_bias.detach()
+
+
+def test_every_preset_is_checked_here() -> None:
+    assert FACTORISED_SIGMAS.keys() == initial.PRESETS.keys()
+    assert {name for name in initial.PRESETS if "independent" in initial.PRESETS[name].sigma0} == {
+        "paper",
+        "book",
+    }
+    assert all(preset.source for preset in initial.PRESETS.values())
+
+
+@pytest.mark.parametrize("init", FACTORISED_SIGMAS)
+def test_factorised_sigma_of_each_preset_by_hand(init: str) -> None:
+    layer = noisynet.NoisyLinear(3136, 64, init=init)
+    of_weight, of_bias = sigmas(layer)
+    assert torch.equal(of_weight, torch.tensor(FACTORISED_SIGMAS[init][0]))
+    assert torch.equal(of_bias, torch.tensor(FACTORISED_SIGMAS[init][1]))
+
+
+@pytest.mark.parametrize("init", ["paper", "book"])
+def test_independent_sigma_of_each_preset_by_hand(init: str) -> None:
+    layer = noisynet.NoisyLinear(3136, 64, noise="independent", init=init)
+    assert sigmas(layer) == (torch.tensor(0.017), torch.tensor(0.017))
+
+
+@pytest.mark.parametrize("init", FACTORISED_SIGMAS)
+def test_a_given_sigma0_is_scaled_as_the_preset_scales_its_own(init: str) -> None:
+    # 3136 → 512, the first noisy layer of the Nature network: 0.1/56, and 0.1/√512 ≈ 0.0044194.
+    layer = noisynet.NoisyLinear(3136, 512, init=init, sigma0=0.1)
+    of_weight, of_bias = sigmas(layer)
+    assert float(of_weight) == pytest.approx(0.00178571, rel=1e-5)
+    bias = 0.00441942 if init in OVER_OUTPUTS else 0.00178571
+    assert float(of_bias) == pytest.approx(bias, rel=1e-5)
+
+
+@pytest.mark.parametrize("init", FACTORISED_SIGMAS)
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_every_preset_draws_factorised_means_within_one_over_root_p(init: str, name: str) -> None:
+    layers = [noisynet.NoisyLinear(P, Q, init=init) for _ in range(8)]
+    values = torch.cat([getattr(layer, name).detach().flatten() for layer in layers])
+    bound = 1 / math.sqrt(P)
+    assert float(values.abs().max()) <= bound
+    assert distance_to_uniform(values, bound) < 2.2
+    # Moments of U[−b, b]: mean 0 and variance b²/3, four standard errors each.
+    count = len(values)
+    assert abs(float(values.mean())) < 4 * bound / math.sqrt(3 * count)
+    error = bound**2 * math.sqrt((1 / 5 - 1 / 9) / count)
+    assert abs(float(values.square().mean()) - bound**2 / 3) < 4 * error
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_the_books_independent_means_are_the_papers(name: str) -> None:
+    layers = [noisynet.NoisyLinear(P, Q, noise="independent", init="book") for _ in range(8)]
+    values = torch.cat([getattr(layer, name).detach().flatten() for layer in layers])
+    assert distance_to_uniform(values, math.sqrt(3 / P)) < 2.2
+
+
+@pytest.mark.parametrize("init", FACTORISED_ONLY)
+def test_a_preset_without_independent_noise_says_so(init: str) -> None:
+    message = f"'{init}', which has factorised noise only, expected one of book, paper"
+    with pytest.raises(ValueError, match=message):
+        noisynet.NoisyLinear(3, 2, noise="independent", init=init)
+    with pytest.raises(ValueError, match=message):
+        noisynet.noisify(nn.Sequential(nn.Linear(3, 2)), noise="independent", init=init)
+
+
+def test_an_unknown_preset_is_named_with_those_there_are() -> None:
+    message = "init: got 'rainbow', expected one of book, dopamine, kaixhin, paper, pfrl, tianshou"
+    with pytest.raises(ValueError, match=message):
+        noisynet.NoisyLinear(3, 2, init="rainbow")
+
+
+@pytest.mark.parametrize("init", FACTORISED_SIGMAS)
+def test_noisify_gives_the_presets_sigma_and_keeps_the_means(init: str) -> None:
+    net = nn.Sequential(nn.Linear(3136, 64))
+    former = net[0].weight
+    noisynet.noisify(net, init=init)
+    assert net[0].weight is former
+    of_weight, of_bias = sigmas(net[0])
+    assert torch.equal(of_weight, torch.tensor(FACTORISED_SIGMAS[init][0]))
+    assert torch.equal(of_bias, torch.tensor(FACTORISED_SIGMAS[init][1]))
+
+
+@pytest.mark.parametrize("init", FACTORISED_SIGMAS)
+def test_reset_parameters_keeps_to_the_preset(init: str) -> None:
+    layer = noisynet.NoisyLinear(3136, 64, init=init)
+    with torch.no_grad():
+        layer.weight_sigma.fill_(7)
+        layer.weight.fill_(7)
+    layer.reset_parameters()
+    assert torch.equal(sigmas(layer)[0], torch.tensor(FACTORISED_SIGMAS[init][0]))
+    assert float(layer.weight.detach().abs().max()) <= 1 / 56
+
+
+def test_fan_in_and_not_the_shape_sets_the_values() -> None:
+    # A convolution 3 → 8 with a 5×5 kernel: p = 75, q = 8.
+    weight, sigma, bias = torch.empty(8, 3, 5, 5), torch.empty(8, 3, 5, 5), torch.empty(8)
+    initial.initialise_means(weight, bias, noise="factorised", init="pfrl", inputs=75)
+    assert 0.9 / math.sqrt(75) < float(weight.abs().max()) <= 1 / math.sqrt(75)
+    initial.initialise_sigmas(
+        sigma, bias, noise="factorised", init="pfrl", sigma0=None, inputs=75, outputs=8
+    )
+    assert torch.equal(sigma, torch.full_like(sigma, 0.4 / math.sqrt(75)))
+    assert torch.equal(bias, torch.full_like(bias, 0.4 / math.sqrt(8)))
+    with pytest.raises(ValueError, match="factorised noise only"):
+        initial.initialise_means(weight, None, noise="independent", init="pfrl", inputs=75)

@@ -1,5 +1,5 @@
 """Whether noise works and how much of it there is. Needs torch and nothing else."""
 
-from .sigma import mean_sigma, snr
+from .sigma import mean_sigma, not_finite, snr
 
-__all__ = ["mean_sigma", "snr"]
+__all__ = ["mean_sigma", "not_finite", "snr"]

@@ -1,11 +1,12 @@
-"""How much noise there is: σ against μ, per layer."""
+"""How much noise there is, σ against μ, per layer; and whether all of it is finite."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..layers import NoisyLayer, noisy_layers
 
@@ -16,16 +17,51 @@ def snr(module: nn.Module) -> dict[str, float]:
     {"head.0": 14.2, …}; infinite where every σ is 0. Raises nothing for a module without noise:
     the answer is empty.
     """
-    return _per_layer(module, lambda layer: _rms(layer.weight) / _rms(layer.weight_sigma))
+    return _per_layer(module, _signal_to_noise)
 
 
 def mean_sigma(module: nn.Module) -> dict[str, float]:
     """Give mean |σ| over the weights of each noisy layer, what the paper follows (§5, fig. 4)."""
-    return _per_layer(module, lambda layer: layer.weight_sigma.abs().mean())
+    return _per_layer(module, _mean_absolute_sigma)
 
 
-def _rms(tensor: Tensor) -> Tensor:
-    return tensor.square().mean().sqrt()
+def not_finite(module: nn.Module) -> dict[str, list[str]]:
+    """Name what holds NaN or infinity in each noisy layer: its parameters, and "noise" as held.
+
+    {"head.0": ["weight_sigma", "noise"]}; empty where all is finite. "noise" is the draw that is
+    held, and one that `using` has put in force. Parameters of a lazy layer without a shape do not
+    count. Costs one transfer from the device for each tensor.
+    """
+    found = {name: _not_finite(layer) for name, layer in noisy_layers(module).items()}
+    return {name: parts for name, parts in found.items() if parts}
+
+
+def _not_finite(layer: NoisyLayer) -> list[str]:
+    tensors: list[tuple[str, Tensor]] = [
+        (name, parameter)
+        for name, parameter in layer.named_parameters(recurse=False)
+        if not is_lazy(parameter)
+    ]
+    state = layer.noise_state
+    tensors += [
+        ("noise", flat) for flat in (state.held, state.override) if isinstance(flat, Tensor)
+    ]
+    names = [name for name, tensor in tensors if not bool(tensor.isfinite().all())]
+    return list(dict.fromkeys(names))
+
+
+def _signal_to_noise(layer: NoisyLayer) -> Tensor:
+    means, sigmas = zip(*layer.noisy_weights(), strict=True)
+    return _rms(means) / _rms(sigmas)
+
+
+def _mean_absolute_sigma(layer: NoisyLayer) -> Tensor:
+    return torch.cat([sigma.abs().flatten() for _, sigma in layer.noisy_weights()]).mean()
+
+
+def _rms(tensors: Sequence[Tensor]) -> Tensor:
+    squares = torch.stack([tensor.square().sum() for tensor in tensors])
+    return torch.sqrt(squares.sum() / sum(tensor.numel() for tensor in tensors))
 
 
 def _per_layer(module: nn.Module, figure: Callable[[NoisyLayer], Tensor]) -> dict[str, float]:

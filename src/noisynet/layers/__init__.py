@@ -12,27 +12,55 @@ from .control import (
     sigma_parameters,
     using,
 )
+from .conv import NoisyConv1d, NoisyConv2d
 from .convert import denoise, noisify
-from .draw import Draw, FactorisedNoise, IndependentNoise, LayerNoise, NoiseKind
+from .convolution import noisy_conv
+from .draw import Draw
 from .functional import noisy_linear, noisy_parameters
+from .kinds import (
+    CellNoise,
+    FactorisedNoise,
+    IndependentNoise,
+    LayerNoise,
+    LinearNoise,
+    NoiseKind,
+    OutputNoise,
+    WeightNoise,
+)
+from .lazy import LazyNoisyConv1d, LazyNoisyConv2d, LazyNoisyLinear
 from .linear import NoisyLinear
+from .peers import load_peer_state_dict
+from .recurrent import NoisyGRUCell, NoisyLSTMCell
 from .state import NoisyLayer
 
 __all__ = [
+    "CellNoise",
     "Draw",
     "FactorisedNoise",
     "IndependentNoise",
     "LayerNoise",
+    "LazyNoisyConv1d",
+    "LazyNoisyConv2d",
+    "LazyNoisyLinear",
+    "LinearNoise",
     "NoiseKind",
+    "NoisyConv1d",
+    "NoisyConv2d",
+    "NoisyGRUCell",
+    "NoisyLSTMCell",
     "NoisyLayer",
     "NoisyLinear",
+    "OutputNoise",
+    "WeightNoise",
     "attach",
     "denoise",
     "draw",
     "held",
     "hold",
+    "load_peer_state_dict",
     "mean_weights",
     "noisify",
+    "noisy_conv",
     "noisy_layers",
     "noisy_linear",
     "noisy_parameters",

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from .draw import Draw, Slot, check_rows, standard_normals
+from .draw import Draw, Slot, check_rows
+from .kinds import standard_normals
 from .state import OFF, NoisyLayer, Off
 
 
@@ -55,7 +56,8 @@ def _draw(
     groups: dict[tuple[torch.device, torch.dtype, str], list[Slot]] = {}
     for name, layer in layers.items():
         spec = layer.noise_spec()
-        group = groups.setdefault((layer.weight.device, layer.weight.dtype, spec.kind), [])
+        reference = layer.noise_reference
+        group = groups.setdefault((reference.device, reference.dtype, spec.kind), [])
         start = group[-1].start + group[-1].spec.size if group else 0
         number = group[-1].group if group else len(groups) - 1
         group.append(Slot(name, spec, number, start))
@@ -143,7 +145,9 @@ def resample(
                 state = group[slot.name].noise_state
                 flat = drawn.flat(slot)
                 if mask is not None and state.held is not None:
-                    flat = torch.where(mask.to(flat.device).unsqueeze(-1), flat, state.held)
+                    # Into its own memory: compiled forwards know the strides of what is held.
+                    chosen = mask.to(flat.device).unsqueeze(-1)
+                    flat = torch.where(chosen, flat, state.held, out=flat)
                 state.hold(flat, static=state.static)
 
 
@@ -221,10 +225,11 @@ def _fitting(drawn: Draw, layers: Mapping[str, NoisyLayer]) -> dict[str, Tensor]
             what = "no such noisy layer" if layer is None else f"{layer.noise_spec()}"
             raise ValueError(f"draw: got noise for {slot.name!r}, {slot.spec}; here is {what}")
         flat = drawn.flat(slot)
-        if flat.device != layer.weight.device or flat.dtype != layer.weight.dtype:
+        reference = layer.noise_reference
+        if flat.device != reference.device or flat.dtype != reference.dtype:
             raise ValueError(
-                f"draw: got {flat.dtype} on {flat.device}, expected {layer.weight.dtype} on "
-                f"{layer.weight.device} for {slot.name!r}; move it with draw.to(…)"
+                f"draw: got {flat.dtype} on {flat.device}, expected {reference.dtype} on "
+                f"{reference.device} for {slot.name!r}; move it with draw.to(…)"
             )
         flats[slot.name] = flat
     missing = [name for name in layers if name not in flats]

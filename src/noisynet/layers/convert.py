@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import cast
+from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from .control import noisy_layers
+from .conv import NoisyConv1d, NoisyConv2d
 from .linear import NoisyLinear, check_noise_options
+from .recurrent import NoisyGRUCell, NoisyLSTMCell
+from .state import NoisyLayer, take_over
 
 Where = Callable[[str, nn.Module], bool]
+
+NOISY: dict[type[nn.Module], Callable[..., NoisyLayer]] = {
+    nn.Linear: NoisyLinear.from_linear,
+    nn.Conv1d: NoisyConv1d.from_conv,
+    nn.Conv2d: NoisyConv2d.from_conv,
+    nn.LSTMCell: NoisyLSTMCell.from_cell,
+    nn.GRUCell: NoisyGRUCell.from_cell,
+}
+"""What makes a noisy layer of each kind of plain one."""
+
+MEANS = {"weight", "bias", "weight_ih", "weight_hh", "bias_ih", "bias_hh"}
+"""How these layers name their parameters."""
 
 
 def noisify(
@@ -21,18 +37,27 @@ def noisify(
     sigma0: float | None = None,
     init: str = "paper",
 ) -> nn.Module:
-    """Make linear layers noisy in place, keeping their trained means.
+    """Make layers noisy in place, keeping their trained means.
+
+    By default every plain `nn.Linear`, as in the paper. `where(name, layer) → bool` chooses by
+    itself, and is asked about every layer that can be converted: plain `nn.Linear`, `nn.Conv1d`,
+    `nn.Conv2d`, `nn.LSTMCell` and `nn.GRUCell`.
 
     μ stay the very Parameter objects; σ are new, get the initial value that `init` names, and
-    always require grad (`sigma_parameters` lists them for an optimizer that exists already). Every
-    plain `nn.Linear` is converted; `where(name, layer)` chooses among them. A layer that stands in
-    several places stays one layer. Layers that other code reads without calling them are left
-    alone, with one warning that names them. Returns the module; a root Linear comes back as a new
-    one that shares its Parameters. Raises ValueError where there is nothing to convert.
+    always require grad (`sigma_parameters` lists them for an optimizer that exists already). A
+    layer that stands in several places stays one layer. Layers that share a mean and are converted
+    together share its σ too; their draws stay apart.
+
+    Layers whose weights other code reads or makes (attention, transformers' fast path,
+    parametrisations, pruning) stay as they are, and so do fused `nn.LSTM` and `nn.GRU`. By default
+    one warning names the Linears among them; with `where` nothing does, as it was not asked about
+    them. Returns the module; a root layer comes back as a new one that shares its Parameters.
+    Raises ValueError for an unknown option, and where there is nothing to convert.
     """
     check_noise_options(noise, sigma0, init)
-    candidates, refused = _convertible(module)
-    if refused:
+    kinds = tuple(NOISY) if where is not None else (nn.Linear,)
+    candidates, refused = _convertible(module, kinds)
+    if refused and where is None:
         warnings.warn(
             "noisify leaves alone: "
             + "; ".join(f"{name} ({reason})" for name, reason in refused.items()),
@@ -45,13 +70,15 @@ def noisify(
             + (
                 f"where chose none of {', '.join(map(repr, candidates))}"
                 if candidates
-                else "it has no nn.Linear that can be"
+                else f"it has no {_listed(kinds)} that can be"
             )
         )
     replacements: dict[int, nn.Module] = {}
+    sigmas: dict[int, nn.Parameter] = {}
     for name in chosen:
         layer = candidates[name]
-        noisy = NoisyLinear.from_linear(layer, noise=noise, sigma0=sigma0, init=init)
+        noisy = NOISY[type(layer)](layer, noise=noise, sigma0=sigma0, init=init)
+        _share_sigmas(noisy, sigmas)
         _share_hooks(layer, noisy)
         replacements[id(layer)] = noisy
     return _replaced(module, replacements)
@@ -61,46 +88,79 @@ def denoise(module: nn.Module) -> nn.Module:
     """Make plain torch layers with the means out of the noisy ones, in place.
 
     The means stay the very Parameter objects. Returns the module; a noisy root comes back as a new
-    `nn.Linear` that shares its Parameters.
+    plain layer that shares its Parameters. Raises ValueError for a lazy layer that has seen no
+    input yet.
     """
     replacements: dict[int, nn.Module] = {}
-    for layer in noisy_layers(module).values():
-        assert isinstance(layer, NoisyLinear)
-        plain = nn.Linear.__new__(nn.Linear)
-        nn.Module.__init__(plain)
-        plain.in_features, plain.out_features = layer.in_features, layer.out_features
-        plain.weight = layer.weight
-        plain.register_parameter("bias", cast("nn.Parameter | None", layer.bias))
-        plain.train(layer.training)
+    for name, layer in noisy_layers(module).items():
+        if _is_uninitialised(layer):
+            raise ValueError(f"{name!r}: a {type(layer).__name__}: run one forward first")
+        kind = next(kind for kind in NOISY if isinstance(layer, kind))
+        plain: nn.Module = kind.__new__(kind)
+        take_over(plain, layer)
         _share_hooks(layer, plain)
         replacements[id(layer)] = plain
     return _replaced(module, replacements)
 
 
-def _convertible(module: nn.Module) -> tuple[dict[str, nn.Linear], dict[str, str]]:
-    """List {name: layer} that can become noisy, and {name: reason} of Linears that cannot."""
-    candidates: dict[str, nn.Linear] = {}
+def _convertible(
+    module: nn.Module, kinds: tuple[type[nn.Module], ...]
+) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """List {name: layer} that can become noisy, and {name: reason} of those that cannot."""
+    candidates: dict[str, nn.Module] = {}
     refused: dict[str, str] = {}
-    read_directly: dict[int, str] = {}
+    read_directly: set[int] = set()
     for part in module.modules():
         if isinstance(part, nn.TransformerEncoderLayer):
-            reason = "its fast path reads the weights in eval mode without calling the layer"
-            read_directly[id(part.linear1)] = read_directly[id(part.linear2)] = reason
+            read_directly |= {id(part.linear1), id(part.linear2)}
     for name, part in module.named_modules():
-        if not isinstance(part, nn.Linear) or isinstance(part, NoisyLinear):
+        if not isinstance(part, kinds) or isinstance(part, NoisyLayer):
             continue
         if id(part) in read_directly:
-            refused[name] = read_directly[id(part)]
-        elif type(part) is not nn.Linear:
-            refused[name] = f"a {type(part).__name__}, not a plain Linear"
-        elif not part.weight.dtype.is_floating_point:
-            refused[name] = f"its weights are {part.weight.dtype}"
-        elif part.state_dict().keys() - {"weight", "bias"}:
-            # weight_norm, spectral_norm and pruning keep other parameters and make the weight.
-            refused[name] = "it keeps more than a weight and a bias"
+            reason = "its fast path reads the weights in eval mode without calling the layer"
         else:
+            reason = _reason_against(part, kinds)
+        if reason is None:
             candidates[name] = part
+        else:
+            refused[name] = reason
     return candidates, refused
+
+
+def _reason_against(layer: nn.Module, kinds: tuple[type[nn.Module], ...]) -> str | None:
+    """Say why a layer cannot become noisy; None where it can."""
+    if _is_uninitialised(layer):
+        return f"a {type(layer).__name__} that has no shape yet: run one forward first"
+    if type(layer) not in kinds:
+        kind = next(kind for kind in kinds if isinstance(layer, kind))
+        return f"a {type(layer).__name__}, not a plain {kind.__name__}"
+    for mean in layer.parameters(recurse=False):
+        if not mean.dtype.is_floating_point:
+            return f"its weights are {mean.dtype}"
+    kept = {*layer.state_dict(), *dict(layer.named_buffers()), *dict(layer.named_children())}
+    if kept - MEANS:
+        # weight_norm, spectral_norm and pruning keep other parameters and make the weight.
+        return "it keeps more than weights and biases"
+    if "forward" in vars(layer):
+        return "its forward was replaced by another"
+    return None
+
+
+def _is_uninitialised(layer: nn.Module) -> bool:
+    return any(map(is_lazy, layer.parameters(recurse=False)))
+
+
+def _listed(kinds: tuple[type[nn.Module], ...]) -> str:
+    names = [f"nn.{kind.__name__}" for kind in kinds]
+    return ", ".join(names[:-1]) + " or " + names[-1] if len(names) > 1 else names[0]
+
+
+def _share_sigmas(noisy: NoisyLayer, sigmas: dict[int, nn.Parameter]) -> None:
+    """Let a layer have the σ that its means have already, {id of a mean: its σ}."""
+    for name, mean in list(noisy.named_parameters(recurse=False, remove_duplicate=False)):
+        if not name.endswith("_sigma"):
+            own: Any = getattr(noisy, f"{name}_sigma")
+            setattr(noisy, f"{name}_sigma", sigmas.setdefault(id(mean), own))
 
 
 def _share_hooks(former: nn.Module, layer: nn.Module) -> None:

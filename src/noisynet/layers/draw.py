@@ -1,8 +1,7 @@
-"""A draw of noise as a value: the two kinds of noise, f(x), rows, generators.
+"""A draw of noise for a whole module, as a value that can be indexed, moved, saved and sent.
 
-Nothing here knows a module. A layer says with a `NoiseSpec` what it needs, and gets `LayerNoise`
-back; a `Draw` holds the noise of all layers of a module in one tensor per device and dtype, so
-that drawing for a whole model costs one random call.
+A `Draw` holds the noise of all layers in one tensor per device, dtype and kind, so that drawing
+for a whole model costs one random call.
 """
 
 from __future__ import annotations
@@ -10,135 +9,12 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
-NoiseKind = Literal["factorised", "independent"]
-NOISE_KINDS: tuple[str, ...] = get_args(NoiseKind)
-
-
-def signed_sqrt(x: Tensor) -> Tensor:
-    """Apply f(x) = sgn(x) √|x|, elementwise (arXiv 1706.10295, §3 (b))."""
-    return x.abs().sqrt_().copysign_(x)
-
-
-@dataclass(frozen=True, slots=True)
-class FactorisedNoise:
-    """Hold f(ε_i) and f(ε_j) of one layer: ε_w = f(ε_j) f(ε_i)ᵀ and ε_b = f(ε_j).
-
-    `input` is (p,) and `output` (q,) for one draw that all rows share; (rows, p) and (rows, q) for
-    one draw per row.
-    """
-
-    input: Tensor
-    output: Tensor
-
-    @property
-    def rows(self) -> tuple[int, ...] | None:
-        """Give the leading dimensions of the draw, or None where all rows share it."""
-        return tuple(self.output.shape[:-1]) or None
-
-    def weight_noise(self) -> Tensor:
-        """Build ε_w, shape (…, q, p)."""
-        return self.output.unsqueeze(-1) * self.input.unsqueeze(-2)
-
-    def bias_noise(self) -> Tensor:
-        """Give ε_b, shape (…, q)."""
-        return self.output
-
-    def clone(self) -> FactorisedNoise:
-        """Copy the noise into memory of its own."""
-        return FactorisedNoise(self.input.clone(), self.output.clone())
-
-
-@dataclass(frozen=True, slots=True)
-class IndependentNoise:
-    """Hold ε_w and ε_b of one layer, one standard normal for each weight and bias.
-
-    `weight` is (q, p) and `bias` (q,) for one draw that all rows share; (rows, q, p) and (rows, q)
-    for one draw per row. `bias` is None for a layer without bias.
-    """
-
-    weight: Tensor
-    bias: Tensor | None
-
-    @property
-    def rows(self) -> tuple[int, ...] | None:
-        """Give the leading dimensions of the draw, or None where all rows share it."""
-        return tuple(self.weight.shape[:-2]) or None
-
-    def weight_noise(self) -> Tensor:
-        """Give ε_w, shape (…, q, p)."""
-        return self.weight
-
-    def bias_noise(self) -> Tensor | None:
-        """Give ε_b, shape (…, q), or None without bias."""
-        return self.bias
-
-    def clone(self) -> IndependentNoise:
-        """Copy the noise into memory of its own."""
-        return IndependentNoise(
-            self.weight.clone(), None if self.bias is None else self.bias.clone()
-        )
-
-
-LayerNoise = FactorisedNoise | IndependentNoise
-
-
-@dataclass(frozen=True, slots=True)
-class NoiseSpec:
-    """Say what one layer draws: p inputs, q outputs, which kind, with or without bias."""
-
-    kind: NoiseKind
-    inputs: int
-    outputs: int
-    bias: bool
-
-    @property
-    def size(self) -> int:
-        """Count the standard normals of one draw: p + q, or pq + q."""
-        if self.kind == "factorised":
-            return self.inputs + self.outputs
-        return self.inputs * self.outputs + (self.outputs if self.bias else 0)
-
-    def shape(self, normals: Tensor) -> Tensor:
-        """Turn raw standard normals into this kind's ε values, still flat."""
-        return signed_sqrt(normals) if self.kind == "factorised" else normals
-
-    def unflatten(self, flat: Tensor) -> LayerNoise:
-        """View flat ε values, shape (…, size), as the noise of one layer."""
-        if self.kind == "factorised":
-            return FactorisedNoise(flat[..., : self.inputs], flat[..., self.inputs :])
-        count = self.inputs * self.outputs
-        weight = flat[..., :count].unflatten(-1, (self.outputs, self.inputs))
-        return IndependentNoise(weight, flat[..., count:] if self.bias else None)
-
-    def draw(
-        self,
-        leading: Sequence[int] = (),
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Draw flat ε values, shape (*leading, size)."""
-        return self.shape(standard_normals((*leading, self.size), device, dtype, generator))
-
-
-def standard_normals(
-    shape: Sequence[int],
-    device: torch.device,
-    dtype: torch.dtype,
-    generator: torch.Generator | None,
-) -> Tensor:
-    """Draw standard normals; raises ValueError for a generator of another device."""
-    if generator is not None and generator.device.type != device.type:
-        raise ValueError(
-            f"generator: got one on {generator.device}, expected one on {device}, as the layer is"
-        )
-    return torch.randn(tuple(shape), device=device, dtype=dtype, generator=generator)
+from .kinds import LayerNoise, LayerSpec
 
 
 def check_rows(rows: int | None) -> None:
@@ -152,7 +28,7 @@ class Slot:
     """Say where the noise of one layer lies in a `Draw`."""
 
     name: str
-    spec: NoiseSpec
+    spec: LayerSpec
     group: int
     start: int
 

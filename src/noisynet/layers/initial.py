@@ -1,15 +1,70 @@
-"""The initial μ and σ of noisy layers, by the name of where they come from."""
+"""The initial μ and σ of noisy layers, by the name of where they come from.
+
+Every preset draws μ from U[−bound, +bound], for weight and bias alike: the bound is 1/√p for
+factorised noise and √(3/p) for independent noise, p being the number of inputs. They differ in σ.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
-from .draw import NoiseKind
+from .kinds import NoiseKind
 
-PAPER_SIGMA0: dict[str, float] = {"factorised": 0.5, "independent": 0.017}
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preset:
+    """Hold the initial values of one paper or library: the defaults of its layer, not its scripts.
+
+    `sigma0` has an entry for each kind of noise that the source has. Independent: σ = σ0.
+    Factorised: σ_w = σ0/√p, and `bias_over` says whether σ_b is σ0/√p ("inputs") or σ0/√q
+    ("outputs").
+    """
+
+    source: str
+    sigma0: Mapping[NoiseKind, float]
+    bias_over: Literal["inputs", "outputs"] = "inputs"
+
+
+PRESETS: dict[str, Preset] = {
+    "paper": Preset(
+        source="arXiv 1706.10295, §3.2",
+        sigma0={"factorised": 0.5, "independent": 0.017},  # 0.5/√p for the bias too
+    ),
+    "book": Preset(
+        source="PacktPublishing/Deep-Reinforcement-Learning-Hands-On-Second-Edition, "
+        "Chapter08/lib/dqn_extra.py",
+        # The factorised layer keeps nn.Linear's own μ, which are U[−1/√p, +1/√p].
+        sigma0={"factorised": 0.4, "independent": 0.017},  # 0.4/√p for the bias too
+    ),
+    "kaixhin": Preset(
+        source="Kaixhin/Rainbow, model.py",
+        sigma0={"factorised": 0.5},  # main.py passes 0.1
+        bias_over="outputs",  # σ_b = 0.5/√q
+    ),
+    "torchrl": Preset(
+        source="pytorch/rl 0.14.1, torchrl/modules/models/exploration.py",
+        sigma0={"factorised": 0.5},  # 0.1 up to release 0.11
+        bias_over="outputs",  # σ_b = 0.5/√q
+    ),
+    "tianshou": Preset(
+        source="thu-ml/tianshou 2.0.1, tianshou/utils/net/discrete.py",
+        sigma0={"factorised": 0.5},  # 0.5/√p for the bias too; its Atari example passes 0.1
+    ),
+    "pfrl": Preset(
+        source="pfnet/pfrl 0.4.0, pfrl/nn/noisy_linear.py",
+        sigma0={"factorised": 0.4},  # its Rainbow example passes 0.5
+        bias_over="outputs",  # σ_b = 0.4/√q
+    ),
+    "dopamine": Preset(
+        source="google/dopamine, dopamine/jax/networks.py",
+        sigma0={"factorised": 0.1},  # 0.1/√p for the bias too
+    ),
+}
 
 
 def check_sigma0(sigma0: float | None) -> None:
@@ -18,36 +73,48 @@ def check_sigma0(sigma0: float | None) -> None:
         raise ValueError(f"sigma0: got {sigma0}, expected a finite number of at least 0, or None")
 
 
-def initial_sigma(noise: NoiseKind, sigma0: float | None, inputs: int) -> float:
-    """Give the initial σ of weights and biases alike (arXiv 1706.10295, §3.2).
+def check_init(init: str, noise: NoiseKind | None = None) -> None:
+    """Raise ValueError for a preset that does not exist, or has no layer of this kind of noise."""
+    if init not in PRESETS:
+        raise ValueError(f"init: got {init!r}, expected one of {', '.join(sorted(PRESETS))}")
+    if noise is not None and noise not in PRESETS[init].sigma0:
+        fitting = sorted(name for name, preset in PRESETS.items() if noise in preset.sigma0)
+        raise ValueError(
+            f"init: got {init!r}, which has {', '.join(PRESETS[init].sigma0)} noise only, expected "
+            f"one of {', '.join(fitting)} for {noise} noise"
+        )
 
-    Factorised: σ0/√p with σ0 = 0.5; independent: σ0 itself, 0.017. p counts the layer's inputs,
-    for the bias too.
-    """
-    value = PAPER_SIGMA0[noise] if sigma0 is None else sigma0
-    return value / math.sqrt(inputs) if noise == "factorised" else value
 
-
-def _paper_mean_bound(noise: NoiseKind, inputs: int) -> float:
+def mean_bound(noise: NoiseKind, inputs: int) -> float:
+    """Give the bound of the initial μ: 1/√p (factorised) or √(3/p) (independent)."""
     return math.sqrt(1 / inputs) if noise == "factorised" else math.sqrt(3 / inputs)
 
 
-MEAN_BOUNDS: dict[str, Callable[[NoiseKind, int], float]] = {
-    "paper": _paper_mean_bound,
-}
+def initial_sigmas(
+    *, noise: NoiseKind, init: str, sigma0: float | None, inputs: int, outputs: int
+) -> tuple[float, float]:
+    """Give the initial σ of weights and of biases, for p inputs and q outputs.
 
-
-def check_init(init: str) -> None:
-    """Raise ValueError for a preset of initial values that does not exist."""
-    if init not in MEAN_BOUNDS:
-        raise ValueError(f"init: got {init!r}, expected one of {', '.join(sorted(MEAN_BOUNDS))}")
+    `sigma0=None` is the preset's own; a given one is scaled as the preset scales its own.
+    """
+    preset = PRESETS[init]
+    value = preset.sigma0[noise] if sigma0 is None else sigma0
+    if noise == "independent":
+        return value, value
+    bias_fan = inputs if preset.bias_over == "inputs" else outputs
+    return value / math.sqrt(inputs), value / math.sqrt(bias_fan)
 
 
 def initialise_means(
-    weight: Tensor, bias: Tensor | None, noise: NoiseKind, inputs: int, init: str
+    weight: Tensor, bias: Tensor | None, *, noise: NoiseKind, init: str, inputs: int
 ) -> None:
-    """Draw μ of weight and bias in place, uniform within ±1/√p (factorised) or ±√(3/p)."""
-    bound = MEAN_BOUNDS[init](noise, inputs)
+    """Draw μ of weight and bias in place, uniform within ±1/√p (factorised) or ±√(3/p).
+
+    `inputs` is p, the weight's fan-in; weights may have any shape. Raises ValueError where `init`
+    has no such noise.
+    """
+    check_init(init, noise)
+    bound = mean_bound(noise, inputs)
     nn.init.uniform_(weight, -bound, bound)
     if bias is not None:
         nn.init.uniform_(bias, -bound, bound)
@@ -56,12 +123,22 @@ def initialise_means(
 def initialise_sigmas(
     weight_sigma: Tensor,
     bias_sigma: Tensor | None,
+    *,
     noise: NoiseKind,
+    init: str,
     sigma0: float | None,
     inputs: int,
+    outputs: int,
 ) -> None:
-    """Set σ of weight and bias in place to its initial constant."""
-    value = initial_sigma(noise, sigma0, inputs)
-    nn.init.constant_(weight_sigma, value)
+    """Set σ of weight and bias in place to the constants that `initial_sigmas` gives.
+
+    `inputs` is p, the weight's fan-in, and `outputs` is q. Raises ValueError where `init` has no
+    such noise.
+    """
+    check_init(init, noise)
+    of_weight, of_bias = initial_sigmas(
+        noise=noise, init=init, sigma0=sigma0, inputs=inputs, outputs=outputs
+    )
+    nn.init.constant_(weight_sigma, of_weight)
     if bias_sigma is not None:
-        nn.init.constant_(bias_sigma, value)
+        nn.init.constant_(bias_sigma, of_bias)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -9,9 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from . import initial
-from .draw import NOISE_KINDS, NoiseKind, NoiseSpec
 from .functional import noisy_linear, noisy_parameters
-from .state import NoisyLayer, new_state
+from .kinds import (
+    NOISE_KINDS,
+    LinearNoise,
+    NoiseKind,
+    NoiseSpec,
+    OutputNoise,
+    standard_normals,
+)
+from .state import NoisyLayer, take_over
 
 
 def check_noise_options(noise: str, sigma0: float | None, init: str) -> NoiseKind:
@@ -19,8 +27,9 @@ def check_noise_options(noise: str, sigma0: float | None, init: str) -> NoiseKin
     if noise not in NOISE_KINDS:
         raise ValueError(f"noise: got {noise!r}, expected one of {', '.join(NOISE_KINDS)}")
     initial.check_sigma0(sigma0)
-    initial.check_init(init)
-    return cast(NoiseKind, noise)
+    kind = cast(NoiseKind, noise)
+    initial.check_init(init, kind)
+    return kind
 
 
 class NoisyLinear(NoisyLayer, nn.Linear):
@@ -30,11 +39,13 @@ class NoisyLinear(NoisyLayer, nn.Linear):
     `bias_sigma`, of the same shapes, are learned beside them. A plain Linear's checkpoint loads
     with `strict=False`; σ keeps its initial value.
 
-    `noise` is "factorised" (p + q normals a draw) or "independent" (pq + q); `sigma0=None` is the
-    paper's value, 0.5 (σ = 0.5/√p) or 0.017 (σ itself); `init` names where the initial values come
-    from. The noise has three states of its own, and none of them depends on `train()` or
-    `eval()`: a new layer is fresh (a new draw at every forward); see `noisynet.hold`,
-    `noisynet.resample`, `noisynet.release`, `noisynet.using`, `noisynet.mean_weights`.
+    `noise` is "factorised" (p + q normals a draw) or "independent" (pq + q). `init` names whose
+    initial values to take, and `sigma0=None` is theirs: with "paper" 0.5 for factorised noise
+    (σ = 0.5/√p) and 0.017 for independent (σ itself).
+
+    The noise has three states of its own, and none of them depends on `train()` or `eval()`: a new
+    layer is fresh (a new draw at every forward); see `noisynet.hold`, `noisynet.resample`,
+    `noisynet.release`, `noisynet.using`, `noisynet.mean_weights`.
 
     Input (…, p), or (…, rows, p) where one draw per row is in force; output (…, q). Raises
     ValueError for an unknown option and for an input that does not fit.
@@ -62,18 +73,6 @@ class NoisyLinear(NoisyLayer, nn.Linear):
         self._become_noisy(kind, sigma0, init)
         self.reset_parameters()
 
-    def _become_noisy(self, noise: NoiseKind, sigma0: float | None, init: str) -> None:
-        """Add σ (not yet initialised) and the noise's state beside the means."""
-        new_state(self)
-        self.noise: NoiseKind = noise
-        self.sigma0 = sigma0
-        self.init = init
-        self.weight_sigma = nn.Parameter(torch.empty_like(self.weight))
-        if self.bias is None:
-            self.register_parameter("bias_sigma", None)
-        else:
-            self.bias_sigma = nn.Parameter(torch.empty_like(self.bias))
-
     @classmethod
     def from_linear(
         cls,
@@ -89,30 +88,45 @@ class NoisyLinear(NoisyLayer, nn.Linear):
         """
         kind = check_noise_options(noise, sigma0, init)
         layer = cls.__new__(cls)
-        nn.Module.__init__(layer)
-        layer.in_features, layer.out_features = linear.in_features, linear.out_features
-        layer.weight = linear.weight
-        layer.bias = linear.bias
+        take_over(layer, linear)
         layer._become_noisy(kind, sigma0, init)
         layer.reset_sigmas()
-        layer.train(linear.training)
         return layer
 
     def noise_spec(self) -> NoiseSpec:
         """Say what one draw of this layer consists of."""
         return NoiseSpec(self.noise, self.in_features, self.out_features, self.bias is not None)
 
+    def fresh_rows(self, leading: Sequence[int]) -> LinearNoise:
+        """Draw for each row of an input of shape (*leading, p).
+
+        Independent noise is drawn where it is seen, at the outputs: q normals a row for pq + q.
+        """
+        reference = self.noise_reference
+        if self.noise == "independent":
+            shape = (*leading, self.out_features)
+            return OutputNoise(standard_normals(shape, reference.device, reference.dtype, None))
+        return cast(LinearNoise, super().fresh_rows(leading))
+
     def reset_parameters(self) -> None:
         """Set μ and σ to new initial values."""
         if "weight_sigma" not in self._parameters:
             return
-        initial.initialise_means(self.weight, self.bias, self.noise, self.in_features, self.init)
+        initial.initialise_means(
+            self.weight, self.bias, noise=self.noise, init=self.init, inputs=self.in_features
+        )
         self.reset_sigmas()
 
     def reset_sigmas(self) -> None:
         """Set σ back to its initial value; the means stay."""
         initial.initialise_sigmas(
-            self.weight_sigma, self.bias_sigma, self.noise, self.sigma0, self.in_features
+            self.weight_sigma,
+            self.bias_sigma,
+            noise=self.noise,
+            init=self.init,
+            sigma0=self.sigma0,
+            inputs=self.in_features,
+            outputs=self.out_features,
         )
 
     def effective_weight(self) -> tuple[Tensor, Tensor | None]:
@@ -121,14 +135,15 @@ class NoisyLinear(NoisyLayer, nn.Linear):
         Shapes (q, p) and (q,), or (rows, q, p) and (rows, q) with one draw per row. A fresh layer
         makes a new draw for this call; with the noise off these are the means themselves.
         """
-        noise = self.noise_in_force()
+        noise = cast("LinearNoise | None", self.noise_in_force())
         if noise is None:
             return self.weight, self.bias
+        assert not isinstance(noise, OutputNoise), "no input was named"
         return noisy_parameters(self.weight, self.bias, self.weight_sigma, self.bias_sigma, noise)
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer to (…, p), or (…, rows, p) with one draw per row; gives (…, q)."""
-        noise = self.noise_in_force(input.shape[:-1])
+        noise = cast("LinearNoise | None", self.noise_in_force(input.shape[:-1]))
         if noise is None:
             return functional.linear(input, self.weight, self.bias)
         return noisy_linear(

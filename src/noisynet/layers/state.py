@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
-from .draw import LayerNoise, NoiseSpec, tensor_from_bytes, tensor_to_bytes
+from .draw import tensor_from_bytes, tensor_to_bytes
+from .kinds import LayerNoise, LayerSpec, NoiseKind
+from .machinery import snapshot
 
 
 class Off:
@@ -57,12 +60,13 @@ class NoiseState:
         self.static = False
         self.per_row = per_row
 
-    def follow(self, reference: Tensor, spec: NoiseSpec) -> None:
+    def follow(self, layer: NoisyLayer) -> None:
         """Move what is held to the device and dtype of the layer's weight."""
         if self.held is None:
             return
+        reference = layer.noise_reference
         if self.held.is_meta and not reference.is_meta:
-            self.held = spec.draw(
+            self.held = layer.noise_spec().draw(
                 self.held.shape[:-1], device=reference.device, dtype=reference.dtype
             )
         else:
@@ -88,55 +92,87 @@ class NoiseState:
 class NoisyLayer(nn.Module):
     """Be a layer with learned noise: the base of all of them.
 
-    A subclass gives `weight`, `weight_sigma` and the rest as parameters, says with `noise_spec`
-    what it draws, and asks `noise_in_force` at each forward.
+    A subclass has its means and, under the same names with `_sigma` after them, its σ as
+    parameters; it says with `noise_spec` what it draws, and asks `noise_in_force` at each forward.
     """
 
+    # Of the layers with one weight; a cell names two.
     weight: Tensor
     bias: Tensor | None
     weight_sigma: nn.Parameter
     bias_sigma: nn.Parameter | None
 
-    def noise_spec(self) -> NoiseSpec:
+    noise: NoiseKind
+    sigma0: float | None
+    init: str
+
+    def _become_noisy(self, noise: NoiseKind, sigma0: float | None, init: str) -> None:
+        """Add σ (not yet initialised) and the noise's state beside the means."""
+        new_state(self)
+        self.noise, self.sigma0, self.init = noise, sigma0, init
+        for name, mean in list(self._parameters.items()):
+            sigma = None if mean is None else nn.Parameter(torch.empty_like(mean))
+            self.register_parameter(f"{name}_sigma", sigma)
+
+    def noise_spec(self) -> LayerSpec:
         """Say what one draw of this layer consists of."""
         raise NotImplementedError
+
+    def noisy_weights(self) -> list[tuple[Tensor, Tensor]]:
+        """Give the (μ, σ) of each weight, biases left out."""
+        return [
+            (getattr(self, name.removesuffix("_sigma")), sigma)
+            for name, sigma in self.named_parameters(recurse=False)
+            if name.startswith("weight") and name.endswith("_sigma")
+        ]
+
+    @property
+    def noise_reference(self) -> Tensor:
+        """Give a weight: the noise has its device and dtype."""
+        return self.weight
 
     @property
     def noise_state(self) -> NoiseState:
         """Give the holder of what is in force; control.py is the way to change it."""
         return self.__dict__["_noise_state"]
 
-    def noise_in_force(self, leading: Sequence[int] = ()) -> LayerNoise | None:
+    def noise_in_force(self, leading: Sequence[int] | None = None) -> LayerNoise | None:
         """Give the noise that a forward is to use now, or None for the means alone.
 
-        `leading` is the input's shape before its features: a fresh draw per row draws for each.
+        `leading` is the input's shape before its features, for a layer that is fresh per row; None
+        asks for noise at the weights, whatever the input.
         """
         state: NoiseState = self.__dict__["_noise_state"]
-        spec = self.noise_spec()
         flat = state.override
         if flat is None:
             flat = state.held
             if flat is None:
-                flat = spec.draw(
-                    leading if state.per_row else (),
-                    device=self.weight.device,
-                    dtype=self.weight.dtype,
-                )
-            elif state.static:
+                if state.per_row and leading is not None:
+                    return self.fresh_rows(leading)
+                return self._fresh(())
+            if state.static:
                 # Later draws go into the same memory; a backward still needs this one.
-                flat = flat.clone()
+                flat = snapshot(flat)
         if isinstance(flat, Off):
             return None
-        return spec.unflatten(flat)
+        return self.noise_spec().unflatten(flat)
+
+    def fresh_rows(self, leading: Sequence[int]) -> LayerNoise:
+        """Draw for each row of an input of shape (*leading, features)."""
+        return self._fresh(leading)
+
+    def _fresh(self, leading: Sequence[int]) -> LayerNoise:
+        spec, reference = self.noise_spec(), self.noise_reference
+        return spec.unflatten(spec.draw(leading, device=reference.device, dtype=reference.dtype))
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
-        self.noise_state.follow(self.weight, self.noise_spec())
+        self.noise_state.follow(self)
         return self
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self.noise_state.follow(self.weight, self.noise_spec())
+        self.noise_state.follow(self)
 
     def describe_noise(self) -> str:
         """Say in a few words which state the noise is in, for `repr`."""
@@ -153,3 +189,20 @@ class NoisyLayer(nn.Module):
 def new_state(layer: nn.Module) -> None:
     """Give a layer that is being built its holder, outside of PyTorch's own registers."""
     layer.__dict__["_noise_state"] = NoiseState()
+
+
+def take_over(layer: nn.Module, former: nn.Module) -> None:
+    """Begin a bare layer's life with the settings and means of a former one, the same objects.
+
+    The former layer may be a plain or a noisy one; its noise is left behind.
+    """
+    nn.Module.__init__(layer)
+    left_out = {*vars(nn.Module()), "_noise_state", "noise", "sigma0", "init"}
+    for name, value in vars(former).items():
+        if name not in left_out:
+            setattr(layer, name, value)
+    # Also the ones that are None, which `named_parameters` leaves out.
+    for name, parameter in former.__dict__["_parameters"].items():
+        if not name.endswith("_sigma"):
+            layer.register_parameter(name, parameter)
+    layer.train(former.training)

@@ -1,0 +1,110 @@
+"""Measure the two forms of a factorised layer whose draw the batch shares, by rows of the batch.
+
+    python benchmarks/forms.py --machine "…"
+
+writes benchmarks/results/layers/forms.json; src/noisynet/layers/forms.py holds the bounds that
+were read from it. Ratios are of one timing to the other in the same round, and their median.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from noisynet import NoisyLinear
+from noisynet.layers import FactorisedNoise, factorised
+
+RESULT = Path(__file__).parent / "results" / "layers" / "forms.json"
+SHAPES = ((3136, 512), (512, 18), (512, 512), (2048, 2048), (64, 64))
+ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 64)
+Form = Callable[..., Tensor]
+
+
+def call(form: Form, layer: NoisyLinear, input: Tensor, *, learns: bool) -> Callable[[], None]:
+    """Give a function that draws, applies the form and, where it learns, runs the backward."""
+    gradient = torch.ones(len(input), layer.out_features)
+
+    def run() -> None:
+        noise = layer.noise_in_force()
+        assert isinstance(noise, FactorisedNoise)
+        parameters = (layer.weight, layer.bias, layer.weight_sigma, layer.bias_sigma)
+        if learns:
+            layer.zero_grad(set_to_none=True)
+            form(input.requires_grad_(), *parameters, noise).backward(gradient)
+            input.grad = None
+        else:
+            with torch.no_grad():
+                form(input, *parameters, noise)
+
+    return run
+
+
+def seconds(run: Callable[[], None], calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        run()
+    return (time.perf_counter() - start) / calls
+
+
+def compare(shape: tuple[int, int], rows: int, *, learns: bool, rounds: int) -> dict[str, object]:
+    """Time both forms in alternation."""
+    layer = NoisyLinear(*shape)
+    forms = {"two": factorised.two_products, "one": factorised.one_product}
+    runs = {
+        name: call(form, layer, torch.randn(rows, shape[0]), learns=learns)
+        for name, form in forms.items()
+    }
+    for run in runs.values():
+        seconds(run, 3)
+    calls = max(1, int(0.003 / seconds(runs["one"], 3)))
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    names = list(runs)
+    for _ in range(rounds):
+        random.shuffle(names)
+        for name in names:
+            times[name].append(seconds(runs[name], calls))
+    pairs = zip(times["two"], times["one"], strict=True)
+    return {
+        "shape": list(shape),
+        "rows": rows,
+        "work": "learns" if learns else "acts",
+        "two_products_us": round(statistics.median(times["two"]) * 1e6, 1),
+        "one_product_us": round(statistics.median(times["one"]) * 1e6, 1),
+        "ratio": round(statistics.median(two / one for two, one in pairs), 3),
+    }
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description="Which form of a factorised layer is cheaper?")
+    parser.add_argument("--machine", default="not said")
+    parser.add_argument("--rounds", type=int, default=25)
+    arguments = parser.parse_args()
+    results = []
+    for learns in (False, True):
+        for shape in SHAPES:
+            for rows in ROWS:
+                results.append(compare(shape, rows, learns=learns, rounds=arguments.rounds))
+                print(results[-1], flush=True)
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    record = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": arguments.machine,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "results": results,
+    }
+    RESULT.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Which of PyTorch's own machinery is at work around a call."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+PLAIN = (Tensor, nn.Parameter)
+
+
+def is_traced(*tensors: Tensor | None) -> bool:
+    """Tell whether plain operations are wanted: compilation, `torch.func`, forward derivatives.
+
+    These, and kinds of tensor that only stand for others (fake or distributed ones), see through
+    plain operations by themselves, and do not allow memory that is used again.
+    """
+    # autograd.Function itself asks the same private question; there is no public one.
+    in_func = torch._C._are_functorch_transforms_active  # pyright: ignore[reportPrivateUsage]
+    if torch.compiler.is_compiling() or in_func():
+        return True
+    # What `unpack_dual` asks first; asked here, once for all tensors.
+    in_forward_ad = forward_ad._current_level >= 0  # pyright: ignore[reportPrivateUsage]
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        if type(tensor) not in PLAIN:
+            return True
+        if in_forward_ad and forward_ad.unpack_dual(tensor).tangent is not None:
+            return True
+    return False
+
+
+def autocast_dtype(input: Tensor) -> torch.dtype | None:
+    """Give the dtype that autocast computes a linear layer of this input in; None without it.
+
+    As `nn.Linear` does it: autocast leaves float64 alone.
+    """
+    device = input.device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return None
+    return None if input.dtype == torch.float64 else torch.get_autocast_dtype(device)
+
+
+@torch.library.custom_op("noisynet::snapshot", mutates_args=(), schema="(Tensor x) -> Tensor")
+def _opaque_copy(x: Tensor) -> Tensor:
+    return x.clone()
+
+
+@_opaque_copy.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+def snapshot(tensor: Tensor) -> Tensor:
+    """Copy what will be overwritten in place, so that a backward finds it as the forward saw it.
+
+    A compiler knows that a clone is cheap and may make it anew in the backward, when the tensor has
+    other values; under compilation the copy is an operation that it does not know.
+    """
+    return _opaque_copy(tensor) if torch.compiler.is_compiling() else tensor.clone()

@@ -1,0 +1,49 @@
+"""Memory that is used again: fresh pages for a large temporary cost more than what fills them.
+
+Only on the CPU, where an allocation of megabytes is given back to the system and faulted in again
+at the next call; a GPU's allocator keeps its memory. Each thread has its own.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+from torch import Tensor
+
+KEPT = 8
+"""How many buffers a thread keeps, the last used ones: one for each shape of layer."""
+
+
+class _Buffers(threading.local):
+    def __init__(self) -> None:
+        self.tensors: dict[tuple[torch.Size, torch.dtype], Tensor] = {}
+        self.owners: dict[tuple[torch.Size, torch.dtype], object] = {}
+
+
+_buffers = _Buffers()
+
+
+def borrow(shape: torch.Size, dtype: torch.dtype, device: torch.device, owner: object) -> Tensor:
+    """Give memory for a temporary; it is the owner's until somebody else borrows the same."""
+    if device.type != "cpu":
+        return torch.empty(shape, dtype=dtype, device=device)
+    key = (shape, dtype)
+    tensor = _buffers.tensors.pop(key, None)
+    if tensor is None:
+        while len(_buffers.tensors) >= KEPT:
+            oldest = next(iter(_buffers.tensors))
+            del _buffers.tensors[oldest]
+            _buffers.owners.pop(oldest, None)
+        # Memory that is born under inference_mode could not be written to outside of it.
+        with torch.inference_mode(False):
+            tensor = torch.empty(shape, dtype=dtype)
+    _buffers.tensors[key] = tensor
+    _buffers.owners[key] = owner
+    return tensor
+
+
+def left_by(owner: object, shape: torch.Size, dtype: torch.dtype) -> Tensor | None:
+    """Give the memory as its owner left it; None where somebody else borrowed it since."""
+    key = (shape, dtype)
+    return _buffers.tensors[key] if _buffers.owners.get(key) is owner else None

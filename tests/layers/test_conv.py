@@ -1,0 +1,579 @@
+"""Noisy convolutions: against loops in float64, by hand, in all states, copies and dtypes."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis
+import pytest
+import torch
+from hypothesis import strategies
+from torch import Tensor, nn
+
+import noisynet
+from noisynet.layers import (
+    FactorisedNoise,
+    IndependentNoise,
+    NoisyConv1d,
+    NoisyConv2d,
+    WeightNoise,
+    noisy_conv,
+)
+from noisynet.layers.kinds import NoiseSpec
+
+Kernel = dict[tuple[int, ...], Tensor]
+
+
+def noise_of_element(
+    noise: WeightNoise, row: int | None, o: int, c: int, k: int, shape: torch.Size
+) -> Tensor:
+    """ε of output channel o, channel c of its group and kernel element k, one scalar at a time."""
+    outputs, channels, elements = shape[0], shape[1], math.prod(shape[2:])
+    i = c * elements + k
+    if isinstance(noise, IndependentNoise):
+        return noise.weight[o, i] if row is None else noise.weight[row, o, i]
+    group = o // (outputs // noise.groups)
+    i += group * channels * elements
+    input = noise.input if row is None else noise.input[row]
+    output = noise.output if row is None else noise.output[row]
+    return output[o] * input[i]
+
+
+def noise_of_bias(noise: WeightNoise, row: int | None, o: int) -> Tensor:
+    drawn = noise.bias_noise()
+    assert drawn is not None
+    return drawn[o] if row is None else drawn[row, o]
+
+
+def noisy_conv_by_loops(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    weight_sigma: Tensor,
+    bias_sigma: Tensor | None,
+    noise: WeightNoise,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Equation 9 of the paper for every patch of the input, one output value at a time."""
+    spatial = weight.ndim - 2
+    outputs, channels, *kernel = weight.shape
+    leading = input.shape[: input.ndim - 1 - spatial]
+    rows = None if noise.rows is None else noise.rows[0]
+    padded = nn.functional.pad(input, [padding, padding] * spatial).double()
+    padded = padded.reshape(-1, *padded.shape[len(leading) :])
+    positions = [
+        range((size - dilation * (k - 1) - 1) // stride + 1)
+        for size, k in zip(padded.shape[2:], kernel, strict=True)
+    ]
+    values = []
+    for number, image in enumerate(padded):
+        row = None if rows is None else number % rows
+        for o in range(outputs):
+            group = o // (outputs // groups)
+            for position in itertools.product(*positions):
+                y = torch.zeros((), dtype=torch.float64)
+                if bias is not None and bias_sigma is not None:
+                    y = bias[o] + bias_sigma[o] * noise_of_bias(noise, row, o)
+                for c in range(channels):
+                    for k, offset in enumerate(itertools.product(*map(range, kernel))):
+                        place = (o, c, *offset)
+                        x = image[group * channels + c][
+                            tuple(
+                                at * stride + by * dilation
+                                for at, by in zip(position, offset, strict=True)
+                            )
+                        ]
+                        epsilon = noise_of_element(noise, row, o, c, k, weight.shape)
+                        y = y + (weight[place] + weight_sigma[place] * epsilon) * x
+                values.append(y)
+    return torch.stack(values).reshape(*leading, outputs, *map(len, positions))
+
+
+def arguments(
+    shape: tuple[int, ...], groups: int, leading: tuple[int, ...], size: int, bias: bool
+) -> list[Tensor | None]:
+    """Input, weight, bias and the two σ in float64, for a weight of this shape."""
+    input = (*leading, shape[1] * groups, *(size + n for n in range(len(shape) - 2)))
+    shapes = (input, shape, shape[:1] if bias else None)
+    shapes = (*shapes, *shapes[1:])
+    return [None if of is None else torch.randn(of, dtype=torch.float64) for of in shapes]
+
+
+def draw_noise(
+    kind: Any, shape: tuple[int, ...], groups: int, rows: int | None, bias: bool
+) -> WeightNoise:
+    spec = NoiseSpec(kind, math.prod(shape[1:]), shape[0], bias, groups)
+    leading = () if rows is None else (rows,)
+    return spec.unflatten(spec.draw(leading, device=torch.device("cpu"), dtype=torch.float64))
+
+
+@hypothesis.settings(deadline=None, derandomize=True, max_examples=40)
+@hypothesis.given(
+    kind=strategies.sampled_from(["factorised", "independent"]),
+    spatial=strategies.integers(1, 2),
+    channels=strategies.integers(1, 2),
+    outputs=strategies.integers(1, 2),
+    groups=strategies.integers(1, 2),
+    kernel=strategies.integers(1, 2),
+    stride=strategies.integers(1, 2),
+    padding=strategies.integers(0, 1),
+    dilation=strategies.integers(1, 2),
+    rows=strategies.none() | strategies.integers(1, 2),
+    outer=strategies.lists(strategies.integers(1, 2), max_size=1),
+    bias=strategies.booleans(),
+)
+def test_forward_and_all_gradients_are_those_of_equation_9(
+    kind: str,
+    spatial: int,
+    channels: int,
+    outputs: int,
+    groups: int,
+    kernel: int,
+    stride: int,
+    padding: int,
+    dilation: int,
+    rows: int | None,
+    outer: list[int],
+    bias: bool,
+) -> None:
+    shape = (outputs * groups, channels, *(kernel + n for n in range(spatial)))
+    leading = (*outer, *(() if rows is None else (rows,)))
+    tensors = arguments(shape, groups, leading, 3 if spatial == 2 else 5, bias)
+    size = tensors[0].shape[-spatial:]
+    hypothesis.assume(
+        all(n + 2 * padding > dilation * (k - 1) for n, k in zip(size, shape[2:], strict=True))
+    )
+    noise = draw_noise(kind, shape, groups, rows, bias)
+    how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+
+    results = []
+    for function in (noisy_conv, noisy_conv_by_loops):
+        leaves = [None if t is None else t.clone().requires_grad_() for t in tensors]
+        output = function(*leaves, noise, **how)
+        if not results:
+            cotangent = torch.randn_like(output)
+        wanted = [leaf for leaf in leaves if leaf is not None]
+        results.append([output, *torch.autograd.grad((output * cotangent).sum(), wanted)])
+
+    # Sums of at most some hundred products of order 1: rounding stays far below 1e-12.
+    for fast, slow in zip(*results, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [None, 2])
+@pytest.mark.parametrize("shape", [(2, 2, 2), (2, 1, 2, 1)], ids=["1d", "2d"])
+def test_first_and_second_derivatives_pass_the_numerical_check(
+    noise: str, shape: tuple[int, ...], rows: int | None
+) -> None:
+    drawn = draw_noise(noise, shape, 2, rows, True)
+    leaves = [t.requires_grad_() for t in arguments(shape, 2, (2,), 3, True)]
+
+    def apply(*values: Tensor) -> Tensor:
+        return noisy_conv(*values, drawn, stride=2, padding=1, groups=2).square()
+
+    assert torch.autograd.gradcheck(apply, leaves)
+    assert torch.autograd.gradgradcheck(apply, leaves)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_backward_keeps_the_factors_and_no_noise_of_the_kernels_size(groups: int) -> None:
+    shape = (8, 4, 3, 3)
+    tensors = [t.requires_grad_() for t in arguments(shape, groups, (2,), 5, True)]
+    drawn = draw_noise("factorised", shape, groups, None, True)
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        noisy_conv(*tensors, drawn, groups=groups)
+    for tensor in tensors:
+        kept.pop(tensor.untyped_storage().data_ptr(), None)
+    # One kernel, which the convolution itself keeps; beside it the draw, whose parts share memory.
+    assert sorted(kept.values())[-1] == math.prod(shape)
+    assert len(kept) == 2
+
+
+def test_a_convolution_by_hand() -> None:
+    # f(ε_i) = (2, −3) for the two kernel places, f(ε_j) = (1, −4) for the two output channels:
+    # ε_w = ((2, −3), (−8, 12)), as in a linear layer of two by two.
+    noise = FactorisedNoise(torch.tensor([2.0, -3.0]), torch.tensor([1.0, -4.0]))
+    y = noisy_conv(
+        torch.tensor([[1.0, 2.0, 0.0]]),
+        torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]]),
+        torch.tensor([0.5, -0.5]),
+        torch.tensor([[[0.1, 0.2]], [[0.3, 0.4]]]),
+        torch.tensor([0.1, 0.2]),
+        noise,
+    )
+    # Kernels (1.2, 1.4) and (0.6, 8.8), biases 0.6 and −1.3, patches (1, 2) and (2, 0).
+    torch.testing.assert_close(y, torch.tensor([[4.6, 3.0], [16.9, -0.1]]))
+
+
+def test_groups_by_hand() -> None:
+    # Two groups of one channel and one output, each with an ε_i of its own: 2 and −3.
+    noise = FactorisedNoise(torch.tensor([2.0, -3.0]), torch.tensor([1.0, -4.0]), 2)
+    sigma = torch.tensor([[[0.5]], [[0.25]]])
+    y = noisy_conv(torch.ones(2, 1), torch.zeros(2, 1, 1), None, sigma, None, noise, groups=2)
+    torch.testing.assert_close(y, torch.tensor([[1.0], [3.0]]))
+
+
+def layer_1d(noise: str, **options: Any) -> NoisyConv1d:
+    return NoisyConv1d(4, 6, 3, stride=2, padding=1, groups=2, noise=noise, **options)
+
+
+def layer_2d(noise: str, **options: Any) -> NoisyConv2d:
+    return NoisyConv2d(4, 6, (3, 2), padding=1, noise=noise, **options)
+
+
+LAYERS = [layer_1d, layer_2d]
+
+
+@pytest.fixture(params=LAYERS, ids=["1d", "2d"])
+def layer(request: pytest.FixtureRequest, noise: str) -> NoisyConv1d | NoisyConv2d:
+    return request.param(noise)
+
+
+def images(layer: nn.Module, *leading: int, dtype: torch.dtype | None = None) -> Tensor:
+    size = (7,) if isinstance(layer, nn.Conv1d) else (5, 4)
+    return torch.randn(*leading, 4, *size, dtype=dtype)
+
+
+def plain_conv(layer: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    apply = nn.functional.conv1d if input.ndim == weight.ndim == 3 else nn.functional.conv2d
+    return apply(input, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+
+def test_it_is_a_convolution_of_torch(noise: str) -> None:
+    one, two = layer_1d(noise), layer_2d(noise)
+    assert isinstance(one, nn.Conv1d)
+    assert isinstance(two, nn.Conv2d)
+    for layer, plain in (
+        (one, nn.Conv1d(4, 6, 3, stride=2, padding=1, groups=2)),
+        (two, nn.Conv2d(4, 6, (3, 2), padding=1)),
+    ):
+        sigma = layer.weight_sigma.detach().clone()
+        result = layer.load_state_dict(plain.state_dict(), strict=False)
+        assert result.missing_keys == ["weight_sigma", "bias_sigma"]
+        assert torch.equal(layer.weight_sigma, sigma)
+        x = images(layer, 3)
+        with noisynet.mean_weights(layer):
+            assert torch.equal(layer(x), plain(x))
+        assert not torch.equal(layer(x), plain(x))
+    assert repr(two) == (
+        "NoisyConv2d(4, 6, kernel_size=(3, 2), stride=(1, 1), padding=(1, 1), "
+        f"noise={noise!r} (fresh))"
+    )
+
+
+def test_initial_values_take_the_fan_in_as_p(noise: str) -> None:
+    for layer, fan_in in ((layer_1d(noise), 2 * 3), (layer_2d(noise), 4 * 6)):
+        bound = math.sqrt((1 if noise == "factorised" else 3) / fan_in)
+        sigma = 0.5 / math.sqrt(fan_in) if noise == "factorised" else 0.017
+        for mean in (layer.weight, layer.bias):
+            assert float(mean.detach().abs().max()) <= bound
+        assert float(layer.weight.detach().abs().max()) > 0.7 * bound
+        for value in (layer.weight_sigma, layer.bias_sigma):
+            torch.testing.assert_close(value, torch.full_like(value, sigma))
+
+
+def test_moments_and_rank_of_the_noise(noise: str) -> None:
+    layer = NoisyConv2d(4, 6, 3, groups=2, noise=noise)
+    rows = 4000
+    drawn = noisynet.draw(layer, rows=rows).layer("")
+    epsilon = drawn.weight_noise()
+    assert epsilon.shape == (rows, 6, 18)
+    # The variance of ε² is 2 for a normal, and 1 − (2/π)² < 2 for factorised noise. The elements
+    # of a row depend on each other: five standard errors of `rows` values, 5 · √(2/4000) ≈ 0.11.
+    expected = 2 / math.pi if noise == "factorised" else 1.0
+    assert float(epsilon.square().mean()) == pytest.approx(expected, abs=0.11)
+    assert float(epsilon.mean()) == pytest.approx(0.0, abs=0.11)
+    # Products rounded to float32 have rank one up to 2⁻²⁴.
+    one = epsilon[0]
+    ranks = [int(torch.linalg.matrix_rank(group, rtol=1e-5)) for group in one.chunk(2)]
+    # Each group is rank one; the groups share no ε_i, so that both together have rank two.
+    assert ranks == ([1, 1] if noise == "factorised" else [3, 3])
+    assert int(torch.linalg.matrix_rank(one, rtol=1e-5)) == (2 if noise == "factorised" else 6)
+
+
+def test_a_shared_draw_is_one_plain_convolution(layer: Any) -> None:
+    noisynet.hold(layer)
+    x = images(layer, 3)
+    weight, bias = layer.effective_weight()
+    torch.testing.assert_close(layer(x), plain_conv(layer, x, weight, bias))
+    # Without a batch, and with more than one leading dimension.
+    torch.testing.assert_close(layer(x[0]), layer(x)[0])
+    torch.testing.assert_close(layer(x.reshape(1, 3, *x.shape[1:])), layer(x).unsqueeze(0))
+    noisynet.resample(layer)
+    assert not torch.equal(layer.effective_weight()[0], weight)
+    noisynet.release(layer)
+    assert not torch.equal(layer(x), layer(x))
+
+
+@pytest.mark.parametrize("outer", [(), (2,), (0,), (2, 3)])
+def test_row_i_uses_draw_i_always(layer: Any, outer: tuple[int, ...]) -> None:
+    noisynet.hold(layer, rows=5)
+    drawn = noisynet.held(layer)
+    x = images(layer, *outer, 5)
+    together = layer(x)
+    assert together.shape[: len(outer) + 1] == (*outer, 5)
+    flat_in = x.reshape(math.prod(outer), 5, *x.shape[len(outer) + 1 :])
+    flat_out = together.reshape(math.prod(outer), 5, *together.shape[len(outer) + 1 :])
+    for row in range(5):
+        with noisynet.using(layer, drawn[row]):
+            torch.testing.assert_close(flat_out[:, row], layer(flat_in[:, row]))
+    weight, bias = layer.effective_weight()
+    assert weight.shape == (5, *layer.weight.shape)
+    assert bias.shape == (5, 6)
+
+
+def test_where_redraws_only_the_rows_of_the_mask(layer: Any) -> None:
+    noisynet.hold(layer, rows=4)
+    x = images(layer, 4)
+    before = layer(x)
+    done = torch.tensor([True, False, False, True])
+    noisynet.resample(layer, where=done)
+    assert torch.equal((layer(x) != before).flatten(1).any(1), done)
+
+
+def test_release_per_row_draws_one_for_each_row_anew(layer: Any) -> None:
+    noisynet.release(layer, per_row=True)
+    alike = images(layer).expand(2, 3, *images(layer).shape)
+    output = layer(alike)
+    assert len({tuple(row.tolist()) for row in output.flatten(0, 1).flatten(1)}) == 6
+    assert not torch.equal(layer(alike), output)
+    assert layer(alike[0, 0]).shape == output.shape[2:]
+    assert layer(alike[:0]).shape == (0, *output.shape[1:])
+    noisynet.release(layer)
+    output = layer(alike[0])
+    torch.testing.assert_close(output, output[:1].expand_as(output))
+
+
+def test_fresh_noise_per_row_has_the_variance_of_the_weights(noise: str) -> None:
+    # With μ = 0 and σ = 1 an output is ε · patch. For a patch of ones its variance is the sum of
+    # all E ε_i ε_k: p for both kinds, times 2/π for factorised noise. And positions share a draw.
+    layer = NoisyConv1d(2, 3, 2, bias=False, noise=noise)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.weight_sigma.fill_(1.0)
+    noisynet.release(layer, per_row=True)
+    output = layer(torch.ones(4000, 2, 3)).detach()
+    torch.testing.assert_close(output[..., 0], output[..., 1])
+    expected = 4 * (2 / math.pi if noise == "factorised" else 1.0)
+    # Five standard errors of 4000 squares whose standard deviation is at most three times the mean.
+    assert float(output.square().mean()) == pytest.approx(expected, rel=5 * 3 / math.sqrt(4000))
+
+
+def test_redrawing_between_forward_and_backward_changes_no_gradient(layer: Any) -> None:
+    noisynet.hold(layer, static=True)
+    x = images(layer, 2)
+    expected = torch.autograd.grad(layer(x).square().sum(), list(layer.parameters()))
+    y = layer(x)
+    noisynet.resample(layer)
+    got = torch.autograd.grad(y.square().sum(), list(layer.parameters()))
+    for now, before in zip(got, expected, strict=True):
+        torch.testing.assert_close(now, before)
+
+
+@pytest.mark.parametrize("rows", [None, 3])
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("padding", [1, "same", "valid"])
+def test_padding_is_that_of_torch(
+    noise: str, mode: str, padding: str | int, rows: int | None
+) -> None:
+    for kind, size in ((NoisyConv1d, (6,)), (NoisyConv2d, (6, 5))):
+        layer = kind(2, 3, 3, padding=padding, padding_mode=mode, noise=noise)
+        plain_kind = nn.Conv1d if kind is NoisyConv1d else nn.Conv2d
+        plain = plain_kind(2, 3, 3, padding=padding, padding_mode=mode)
+        noisynet.hold(layer, rows=rows)
+        x = torch.randn(2, 3, 2, *size)
+        y = layer(x)
+        weight, bias = layer.effective_weight()
+        for row in range(3):
+            own = (weight, bias) if rows is None else (weight[row], bias[row])
+            values = {"weight": own[0], "bias": own[1]}
+            expected = torch.func.functional_call(plain, values, (x[:, row],))
+            torch.testing.assert_close(y[:, row], expected)
+        with noisynet.mean_weights(layer):
+            values = {"weight": layer.weight, "bias": layer.bias}
+            expected = torch.func.functional_call(plain, values, (x[0],))
+            assert torch.equal(layer(x[0]), expected)
+
+
+@pytest.mark.parametrize("make", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+@pytest.mark.parametrize("rows", [None, 3])
+def test_a_copy_does_the_same_and_then_draws_apart(
+    layer: Any, make: Callable[[nn.Module], nn.Module], rows: int | None
+) -> None:
+    noisynet.hold(layer, rows=rows)
+    made = make(layer)
+    x = images(layer, 3)
+    before = layer(x)
+    assert torch.equal(made(x), before)
+    noisynet.resample(made)
+    assert not torch.equal(made(x), before)
+    assert torch.equal(layer(x), before)
+
+
+def test_a_strict_round_trip_without_noise_in_the_state_dict(layer: Any, noise: str) -> None:
+    other = layer_1d(noise) if isinstance(layer, nn.Conv1d) else layer_2d(noise)
+    assert layer.state_dict().keys() == {"weight", "bias", "weight_sigma", "bias_sigma"}
+    assert other.load_state_dict(layer.state_dict()) == ([], [])
+    drawn = noisynet.draw(layer)
+    x = images(layer, 2)
+    with noisynet.using(layer, drawn), noisynet.using(other, drawn):
+        assert torch.equal(layer(x), other(x))
+
+
+@pytest.mark.parametrize("rows", [None, 3])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float16, 1e-2), (torch.bfloat16, 8e-2), (torch.float64, 1e-12)]
+)
+def test_layers_of_other_dtypes_compute_in_them(
+    layer: Any, dtype: torch.dtype, tolerance: float, rows: int | None
+) -> None:
+    layer.to(dtype)
+    noisynet.hold(layer, rows=rows)
+    x = images(layer, 3, dtype=dtype)[..., :2]  # Loops are slow.
+    y = layer(x)
+    y.sum().backward()
+    exact = noisy_conv_by_loops(
+        x,
+        layer.weight,
+        layer.bias,
+        layer.weight_sigma,
+        layer.bias_sigma,
+        noisynet.held(layer).layer(""),
+        stride=layer.stride[0],
+        padding=1,
+        groups=layer.groups,
+    )
+    assert y.dtype == dtype
+    torch.testing.assert_close(y.double(), exact, rtol=tolerance, atol=tolerance)
+    assert {parameter.grad.dtype for parameter in layer.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize("rows", [None, 3])
+def test_bfloat16_autocast_is_close_to_float32(layer: Any, rows: int | None) -> None:
+    noisynet.hold(layer, rows=rows)
+    x = images(layer, 3)
+    exact = layer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        fast = layer(x)
+    fast.float().square().sum().backward()
+    assert fast.dtype == torch.bfloat16
+    # Each term passes about four roundings of 2⁻⁹, relative.
+    error = float((fast.float() - exact).detach().norm() / exact.detach().norm())
+    assert 0 < error < 4 * 2.0**-8
+    assert {parameter.grad.dtype for parameter in layer.parameters()} == {torch.float32}
+
+
+def test_channels_last_is_the_same(noise: str) -> None:
+    layer = layer_2d(noise)
+    for rows in (None, 3):
+        noisynet.hold(layer, rows=rows)
+        x = images(layer, 3)
+        expected = layer(x)
+        layer.to(memory_format=torch.channels_last)
+        got = layer(x.contiguous(memory_format=torch.channels_last))
+        torch.testing.assert_close(got, expected)
+        layer.to(memory_format=torch.contiguous_format)
+
+
+def test_built_on_meta_and_filled_later(noise: str) -> None:
+    for make in LAYERS:
+        layer = make(noise, device="meta")
+        noisynet.hold(layer, rows=2)
+        assert layer(images(layer, 2).to("meta")).is_meta
+        layer.to_empty(device="cpu")
+        layer.reset_parameters()
+        filled = make(noise)
+        assert torch.equal(layer.weight_sigma, filled.weight_sigma)
+        assert float(layer.weight.detach().abs().max()) <= 1
+        x = images(layer, 2)
+        assert torch.equal(layer(x), layer(x))
+        assert noisynet.not_finite(layer) == {}
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("rows", [None, 3])
+def test_a_compiled_forward_uses_each_new_draw(layer: Any, rows: int | None) -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    x = images(layer, 3)
+    noisynet.hold(layer, rows=rows)
+    first = compiled(x)
+    torch.testing.assert_close(first, layer(x))
+    noisynet.resample(layer)
+    second = compiled(x)
+    torch.testing.assert_close(second, layer(x))
+    assert not torch.equal(first, second)
+    with noisynet.mean_weights(layer):
+        torch.testing.assert_close(compiled(x), layer(x))
+
+
+@pytest.mark.parametrize("rows", [None, 3])
+def test_an_ensemble_by_vmap_is_that_of_a_loop(layer: Any, rows: int | None) -> None:
+    members = [copy.deepcopy(layer) for _ in range(2)]
+    for member in members:
+        member.reset_parameters()
+    stacked, _ = torch.func.stack_module_state(members)
+    noisynet.hold(layer, rows=rows)
+    drawn = noisynet.held(layer)
+    x = images(layer, 3)
+
+    def loss(values: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(layer, values, (x,)).square().sum()
+
+    together = torch.func.vmap(torch.func.grad(loss))(stacked)
+    for number, member in enumerate(members):
+        with noisynet.using(member, drawn):
+            member(x).square().sum().backward()
+        for name, parameter in member.named_parameters():
+            torch.testing.assert_close(together[name][number], parameter.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_errors_name_what_came_and_what_fits(noise: str) -> None:
+    two = layer_2d(noise)
+    for context in (noisynet.mean_weights(two), torch.no_grad()):
+        with (
+            context,
+            pytest.raises(ValueError, match=r"\(2, 3, 5, 5\), expected \(…, 4, height, width\)"),
+        ):
+            two(torch.randn(2, 3, 5, 5))
+    one = layer_1d(noise)
+    with pytest.raises(ValueError, match=r"got shape \(7,\), expected \(…, 4, length\): 4 channe"):
+        one(torch.randn(7))
+    noisynet.hold(one, rows=3)
+    with pytest.raises(ValueError, match=r"got shape \(2, 4, 7\), expected \(…, 3, 4, 7\)"):
+        one(torch.randn(2, 4, 7))
+    with pytest.raises(ValueError, match=r"got shape \(4, 7\), expected \(…, 3, 4, 7\)"):
+        one(torch.randn(4, 7))
+    for kind in (NoisyConv1d, NoisyConv2d):
+        with pytest.raises(ValueError, match="noise: got 'pink', expected one of"):
+            kind(2, 2, 1, noise="pink")
+        with pytest.raises(ValueError, match="in_channels: got 0, expected at least 1"):
+            kind(0, 2, 1, noise=noise)
+    drawn = draw_noise("factorised", (2, 1, 1), 2, None, False)
+    with pytest.raises(ValueError, match="noise: got 2 groups, expected 1"):
+        noisy_conv(torch.ones(1, 1), torch.ones(2, 1, 1), None, torch.ones(2, 1, 1), None, drawn)
+    weight = torch.ones(2, 1, 1, 1, 1)
+    with pytest.raises(ValueError, match=r"weight: got 5 dimensions, expected 3 \(1d\) or 4"):
+        noisy_conv(
+            torch.ones(1, 1, 1, 1),
+            weight,
+            None,
+            weight,
+            None,
+            draw_noise(noise, (2, 1, 1, 1, 1), 1, None, False),
+        )

@@ -1,0 +1,61 @@
+"""Equal forms of a layer are equal, and which one computes it is fixed by the shape alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import noisynet
+from noisynet.layers import FactorisedNoise, factorised, forms
+
+
+@pytest.mark.parametrize("rows", [1, 3, 40])
+@pytest.mark.parametrize("bias", [True, False])
+def test_one_product_and_two_are_equal(rows: int, bias: bool) -> None:
+    layer = noisynet.NoisyLinear(7, 5, bias=bias, dtype=torch.float64)
+    x = torch.randn(rows, 7, dtype=torch.float64, requires_grad=True)
+    noise = layer.noise_in_force()
+    assert isinstance(noise, FactorisedNoise)
+    parameters = (layer.weight, layer.bias, layer.weight_sigma, layer.bias_sigma)
+    wanted = [x, *layer.parameters()]
+    answers: list[tuple[Tensor, ...]] = []
+    for form in (factorised.one_product, factorised.two_products):
+        y = form(x, *parameters, noise)
+        answers.append((y.detach(), *torch.autograd.grad(y.square().sum(), wanted)))
+    for one, two in zip(*answers, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows", "learns", "two"),
+    [
+        ((512, 3136), 12, False, True),
+        ((512, 3136), 13, False, False),
+        ((512, 3136), 1, True, True),
+        ((512, 3136), 2, True, False),
+        ((18, 512), 32, False, True),
+        ((18, 512), 33, False, False),
+        ((18, 512), 24, True, True),
+        ((18, 512), 25, True, False),
+    ],
+)
+def test_the_form_follows_the_table(
+    shape: tuple[int, int], rows: int, learns: bool, two: bool
+) -> None:
+    # Leading dimensions count together: two times of `rows` / 2 are `rows`.
+    inputs = [torch.empty(rows, shape[1])]
+    if rows % 2 == 0:
+        inputs.append(torch.empty(2, rows // 2, shape[1]))
+    for input in inputs:
+        found = forms.two_products_are_cheaper(input, torch.empty(shape), learns=learns)
+        assert found is two
+
+
+def test_an_empty_batch_passes() -> None:
+    layer = noisynet.NoisyLinear(3, 2)
+    y = layer(torch.empty(0, 3))
+    assert y.shape == (0, 2)
+    y.sum().backward()
+    assert layer.weight_sigma.grad is not None
+    assert layer.weight_sigma.grad.abs().sum() == 0

@@ -1,0 +1,418 @@
+"""Noisy cells: against the equations one value at a time, and against torch's own cells."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import noisynet
+from noisynet.layers import CellNoise, NoisyGRUCell, NoisyLSTMCell, OutputNoise
+
+CELLS = [NoisyLSTMCell, NoisyGRUCell]
+PLAIN: dict[type, type] = {NoisyLSTMCell: nn.LSTMCell, NoisyGRUCell: nn.GRUCell}
+MEANS = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
+
+
+@pytest.fixture(params=CELLS, ids=["lstm", "gru"])
+def cell(request: pytest.FixtureRequest, noise: str) -> Any:
+    return request.param(3, 2, noise=noise, sigma0=0.5)
+
+
+def random_state(cell: nn.Module, *rows: int, dtype: torch.dtype | None = None) -> Any:
+    """A state of the cell: a tensor, or two of them."""
+    first, second = torch.randn(2, *rows, 2, dtype=dtype)
+    return (first, second) if isinstance(cell, nn.LSTMCell) else first
+
+
+def as_one(state: Any) -> Tensor:
+    return torch.stack(state) if isinstance(state, tuple) else state
+
+
+def pick(state: Any, index: Any) -> Any:
+    return tuple(part[index] for part in state) if isinstance(state, tuple) else state[index]
+
+
+def plain_step(cell: Any, weights: Any, input: Tensor, state: Any) -> Any:
+    """One step of torch's own cell with the weights ((W_ih, b_ih), (W_hh, b_hh))."""
+    (weight_ih, bias_ih), (weight_hh, bias_hh) = weights
+    plain = PLAIN[type(cell)](3, 2, bias=bias_ih is not None, dtype=weight_ih.dtype)
+    values = dict(zip(MEANS, (weight_ih, weight_hh, bias_ih, bias_hh), strict=True))
+    values = {name: value for name, value in values.items() if value is not None}
+    return torch.func.functional_call(plain, values, (input, state))
+
+
+def step_by_loops(
+    cell: Any, noise: CellNoise, slow: Callable[..., Tensor], input: Tensor, state: Any
+) -> Tensor:
+    """The equations of torch's documentation, gate by gate, each from eq. 9 by loops."""
+    n = 2
+    of_input = slow(
+        input, cell.weight_ih, cell.bias_ih, cell.weight_ih_sigma, cell.bias_ih_sigma, noise.input
+    )
+    h = state[0] if isinstance(state, tuple) else state
+    of_state = slow(
+        h, cell.weight_hh, cell.bias_hh, cell.weight_hh_sigma, cell.bias_hh_sigma, noise.hidden
+    )
+    parts = [slice(k * n, (k + 1) * n) for k in range(cell.gates)]
+    if isinstance(cell, nn.LSTMCell):
+        i, f, g, o = (of_input[..., part] + of_state[..., part] for part in parts)
+        c = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
+        return torch.stack([torch.sigmoid(o) * torch.tanh(c), c])
+    r, z = (torch.sigmoid(of_input[..., part] + of_state[..., part]) for part in parts[:2])
+    new = torch.tanh(of_input[..., parts[2]] + r * of_state[..., parts[2]])
+    return (1 - z) * new + z * h
+
+
+@pytest.mark.parametrize("rows", [None, 4])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", CELLS)
+def test_forward_and_gradients_are_those_of_the_equations(
+    slow_noisy_linear: Callable[..., Tensor], kind: Any, noise: str, bias: bool, rows: int | None
+) -> None:
+    cell = kind(3, 2, bias, noise=noise, sigma0=0.5, dtype=torch.float64)
+    noisynet.hold(cell, rows=rows)
+    drawn = noisynet.held(cell).layer("")
+    x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    state = random_state(cell, 4, dtype=torch.float64)
+    leaves = [x, *cell.parameters()]
+    fast = as_one(cell(x, state))
+    slow = step_by_loops(cell, drawn, slow_noisy_linear, x, state)
+    torch.testing.assert_close(fast, slow, rtol=1e-12, atol=1e-12)
+    for got, expected in zip(
+        torch.autograd.grad(fast.square().sum(), leaves),
+        torch.autograd.grad(slow.square().sum(), leaves),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_first_and_second_derivatives_pass_the_numerical_check(kind: Any, noise: str) -> None:
+    cell = kind(2, 2, noise=noise, sigma0=0.5, dtype=torch.float64)
+    noisynet.hold(cell, rows=2)
+    names = [name for name, _ in cell.named_parameters()]
+    state = random_state(cell, 2, dtype=torch.float64)
+
+    def apply(x: Tensor, *values: Tensor) -> Tensor:
+        parameters = dict(zip(names, values, strict=True))
+        return as_one(torch.func.functional_call(cell, parameters, (x, state)))
+
+    x = torch.randn(2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(apply, (x, *cell.parameters()))
+    assert torch.autograd.gradgradcheck(apply, (x, *cell.parameters()))
+
+
+def test_an_lstm_of_one_unit_by_hand() -> None:
+    cell = NoisyLSTMCell(1, 1, bias=False, dtype=torch.float64)
+    with torch.no_grad():
+        cell.weight_ih.copy_(torch.tensor([[0.0], [1.0], [0.0], [2.0]]))
+        cell.weight_ih_sigma.copy_(torch.tensor([[1.0], [0.5], [1.0], [0.0]]))
+        cell.weight_hh.zero_()
+        cell.weight_hh_sigma.zero_()
+    # f(ε_i) = 2 and f(ε_j) = (1, −1, 0.5, 3) for the input: ε = (2, −2, 1, 6), so that the gates
+    # i, f, g, o get 2, 1 − 1 = 0, 1 and 2 from an input of 1. The state's noise meets σ = 0.
+    flat = torch.tensor([2.0, 1.0, -1.0, 0.5, 3.0, *[1.0] * 5], dtype=torch.float64)
+    noisynet.hold(cell, drawn=noisynet.Draw((flat,), noisynet.draw(cell).slots))
+    one = torch.ones(1, dtype=torch.float64)
+    h, c = (part.detach() for part in cell(one, (one, one * 3)))
+
+    def sigmoid(x: float) -> float:
+        return 1 / (1 + math.exp(-x))
+
+    expected = sigmoid(0) * 3 + sigmoid(2) * math.tanh(1)
+    assert float(c) == pytest.approx(expected)
+    assert float(h) == pytest.approx(sigmoid(2) * math.tanh(expected))
+
+
+def test_a_gru_of_one_unit_by_hand() -> None:
+    cell = NoisyGRUCell(1, 1, bias=False, dtype=torch.float64)
+    with torch.no_grad():
+        cell.weight_ih.zero_()
+        cell.weight_ih_sigma.zero_()
+        cell.weight_hh.copy_(torch.tensor([[1.0], [0.0], [0.0]]))
+        cell.weight_hh_sigma.copy_(torch.tensor([[0.5], [1.0], [0.25]]))
+    # ε = 2 · (1, 0.5, −2) = (2, 1, −4) for the state: its weights are 2, 1 and −1.
+    flat = torch.tensor([*[1.0] * 4, 2.0, 1.0, 0.5, -2.0], dtype=torch.float64)
+    noisynet.hold(cell, drawn=noisynet.Draw((flat,), noisynet.draw(cell).slots))
+    h = cell(torch.ones(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)).detach()
+
+    def sigmoid(x: float) -> float:
+        return 1 / (1 + math.exp(-x))
+
+    new = math.tanh(-sigmoid(2))
+    assert float(h) == pytest.approx((1 - sigmoid(1)) * new + sigmoid(1))
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_it_is_a_cell_of_torch(kind: Any, noise: str) -> None:
+    cell, plain = kind(3, 2, noise=noise), PLAIN[kind](3, 2)
+    assert isinstance(cell, PLAIN[kind])
+    sigmas = {name: value.clone() for name, value in cell.state_dict().items() if "sigma" in name}
+    result = cell.load_state_dict(plain.state_dict(), strict=False)
+    assert result.missing_keys == [f"{name}_sigma" for name in MEANS]
+    assert all(torch.equal(cell.state_dict()[name], value) for name, value in sigmas.items())
+    x, state = torch.randn(4, 3), random_state(plain, 4)
+    with noisynet.mean_weights(cell):
+        assert torch.equal(as_one(cell(x, state)), as_one(plain(x, state)))
+        assert torch.equal(as_one(cell(x)), as_one(plain(x)))
+        assert torch.equal(as_one(cell(x[0])), as_one(plain(x[0])))
+        assert cell.effective_weight() == (
+            (cell.weight_ih, cell.bias_ih),
+            (cell.weight_hh, cell.bias_hh),
+        )
+    assert not torch.equal(as_one(cell(x)), as_one(plain(x)))
+    name = kind.__name__
+    assert repr(cell) == f"{name}(3, 2, noise={noise!r} (fresh))"
+    assert noisynet.snr(cell).keys() == {""}
+
+
+def test_initial_values_take_each_weights_own_inputs_as_p(noise: str) -> None:
+    for kind in CELLS:
+        cell = kind(50, 30, noise=noise)
+        for which, p in (("ih", 50), ("hh", 30)):
+            bound = math.sqrt((1 if noise == "factorised" else 3) / p)
+            sigma = 0.5 / math.sqrt(p) if noise == "factorised" else 0.017
+            for part in ("weight", "bias"):
+                mean = getattr(cell, f"{part}_{which}").detach()
+                # Among 90 uniform values or more, one is above 0.9 of the bound for sure.
+                assert 0.9 * bound < float(mean.abs().max()) <= bound
+                value = getattr(cell, f"{part}_{which}_sigma").detach()
+                torch.testing.assert_close(value, torch.full_like(value, sigma))
+
+
+def test_the_two_weights_draw_apart_with_the_moments_of_noise(noise: str) -> None:
+    cell = NoisyLSTMCell(2, 2, noise=noise)
+    drawn = noisynet.draw(cell, rows=4000).layer("")
+    assert isinstance(drawn, CellNoise)
+    assert drawn.rows == (4000,)
+    expected = 2 / math.pi if noise == "factorised" else 1.0
+    both = [drawn.input.weight_noise(), drawn.hidden.weight_noise()]
+    for epsilon in both:
+        assert epsilon.shape == (4000, 8, 2)
+        # The variance of ε² is at most 2: five standard errors of 4000 values.
+        assert float(epsilon.square().mean()) == pytest.approx(expected, abs=0.11)
+    assert float((both[0] * both[1]).mean()) == pytest.approx(0.0, abs=5 / math.sqrt(4000))
+
+
+def test_a_shared_draw_is_a_plain_step_with_the_effective_weights(cell: Any) -> None:
+    noisynet.hold(cell)
+    x, state = torch.randn(4, 3), random_state(cell, 4)
+    weights = cell.effective_weight()
+    torch.testing.assert_close(as_one(cell(x, state)), as_one(plain_step(cell, weights, x, state)))
+    one = pick(state, 1)
+    torch.testing.assert_close(
+        as_one(cell(x[1], one)), as_one(plain_step(cell, weights, x[1], one))
+    )
+    zeros = torch.zeros(4, 2)
+    nothing = (zeros, zeros) if isinstance(state, tuple) else zeros
+    assert torch.equal(as_one(cell(x)), as_one(cell(x, nothing)))
+
+
+def test_a_held_draw_stays_over_a_sequence_and_a_fresh_one_does_not(cell: Any) -> None:
+    x = torch.randn(4, 3)
+    noisynet.hold(cell)
+    weights = cell.effective_weight()
+    state = expected = random_state(cell, 4)
+    for _ in range(3):
+        state, expected = cell(x, state), plain_step(cell, weights, x, expected)
+        torch.testing.assert_close(as_one(state), as_one(expected))
+    noisynet.release(cell)
+    same = random_state(cell, 4)
+    assert not torch.equal(as_one(cell(x, same)), as_one(cell(x, same)))
+
+
+def test_row_i_uses_draw_i_always(cell: Any) -> None:
+    noisynet.hold(cell, rows=4)
+    drawn = noisynet.held(cell)
+    x, state = torch.randn(4, 3), random_state(cell, 4)
+    together = cell(x, state)
+    (weight_ih, _), (_, bias_hh) = cell.effective_weight()
+    assert weight_ih.shape == (4, *cell.weight_ih.shape)
+    assert bias_hh.shape == (4, *cell.bias_hh.shape)
+    for row in range(4):
+        with noisynet.using(cell, drawn[row]):
+            alone = cell(x[row], pick(state, row))
+        torch.testing.assert_close(as_one(pick(together, row)), as_one(alone))
+    done = torch.tensor([False, True, False, True])
+    noisynet.resample(cell, where=done)
+    changed = as_one(cell(x, state)) != as_one(together)
+    changed = changed.any(0) if isinstance(together, tuple) else changed
+    assert torch.equal(changed.any(-1), done)
+
+
+def test_release_per_row_draws_one_for_each_row_anew(cell: Any) -> None:
+    noisynet.release(cell, per_row=True)
+    alike = torch.randn(3).expand(6, 3)
+    state = cell(alike)
+    hidden = state[0] if isinstance(state, tuple) else state
+    assert len({tuple(row.tolist()) for row in hidden}) == 6
+    assert not torch.equal(as_one(cell(alike)), as_one(state))
+    assert as_one(cell(alike[:0])).shape[-2:] == (0, 2)
+    drawn = cell.noise_in_force((6,))
+    assert isinstance(drawn.input, OutputNoise) == (cell.noise == "independent")
+    assert drawn.rows == drawn.hidden.rows == (6,)
+    if isinstance(drawn.input, OutputNoise):
+        assert not torch.equal(drawn.input.normals, drawn.hidden.normals)
+
+
+def test_fresh_independent_noise_per_row_has_the_variance_of_the_weights() -> None:
+    # With μ = 0, σ = 1 and no bias, the update gate of a GRU is σ(ε_ih x + ε_hh h): with x = 2
+    # and h = 1 its argument is N(0, 5).
+    cell = NoisyGRUCell(1, 1, bias=False, noise="independent")
+    with torch.no_grad():
+        for name, value in cell.named_parameters():
+            value.fill_(1.0 if name.endswith("sigma") else 0.0)
+        for weight_sigma in (cell.weight_ih_sigma, cell.weight_hh_sigma):
+            weight_sigma[[0, 2]] = 0.0  # The new state is 0, so that h' = z h.
+    noisynet.release(cell, per_row=True)
+    z = cell(torch.full((4000, 1), 2.0), torch.ones(4000, 1)).detach()
+    # Five standard errors of the variance of 4000 normals: 5 · 5 · √(2/4000).
+    assert float(z.logit().var()) == pytest.approx(5.0, abs=0.56)
+
+
+@pytest.mark.parametrize("make", [copy.deepcopy, lambda cell: pickle.loads(pickle.dumps(cell))])
+@pytest.mark.parametrize("rows", [None, 4])
+def test_a_copy_does_the_same_and_then_draws_apart(
+    cell: Any, make: Callable[[nn.Module], nn.Module], rows: int | None
+) -> None:
+    noisynet.hold(cell, rows=rows)
+    made = make(cell)
+    x = torch.randn(4, 3)
+    before = as_one(cell(x))
+    assert torch.equal(as_one(made(x)), before)
+    noisynet.resample(made)
+    assert not torch.equal(as_one(made(x)), before)
+    assert torch.equal(as_one(cell(x)), before)
+
+
+def test_no_noise_in_the_state_dict(cell: Any) -> None:
+    noisynet.hold(cell)
+    assert list(cell.state_dict()) == [*MEANS, *(f"{name}_sigma" for name in MEANS)]
+    other = type(cell)(3, 2, noise=cell.noise)
+    assert other.load_state_dict(cell.state_dict()) == ([], [])
+    x = torch.randn(4, 3)
+    with noisynet.using(other, noisynet.held(cell)):
+        assert torch.equal(as_one(other(x)), as_one(cell(x)))
+
+
+@pytest.mark.parametrize("rows", [None, 4])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float16, 1e-2), (torch.bfloat16, 8e-2), (torch.float64, 1e-6)]
+)
+def test_cells_of_other_dtypes_compute_in_them(
+    cell: Any, dtype: torch.dtype, tolerance: float, rows: int | None
+) -> None:
+    noisynet.hold(cell, rows=rows)
+    x, state = torch.randn(4, 3), random_state(cell, 4)
+    expected = as_one(cell(x, state)).detach()
+    cell.to(dtype)
+    in_dtype = tuple(h.to(dtype) for h in state) if isinstance(state, tuple) else state.to(dtype)
+    got = as_one(cell(x.to(dtype), in_dtype))
+    got.sum().backward()
+    assert got.dtype == dtype
+    torch.testing.assert_close(got.float(), expected, rtol=tolerance, atol=tolerance)
+    assert {parameter.grad.dtype for parameter in cell.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize("rows", [None, 4])
+def test_bfloat16_autocast_is_close_to_float32(cell: Any, rows: int | None) -> None:
+    noisynet.hold(cell, rows=rows)
+    x, state = torch.randn(4, 3), random_state(cell, 4)
+    exact = as_one(cell(x, state))
+    with torch.autocast("cpu", torch.bfloat16):
+        fast = as_one(cell(x, state))
+    fast.float().square().sum().backward()
+    # Gates of order 1, each some roundings of 2⁻⁹ off.
+    torch.testing.assert_close(fast.float(), exact, rtol=0.0, atol=0.03)
+    assert {parameter.grad.dtype for parameter in cell.parameters()} == {torch.float32}
+
+
+def test_built_on_meta_and_filled_later(noise: str) -> None:
+    for kind in CELLS:
+        cell = kind(3, 2, noise=noise, device="meta")
+        noisynet.hold(cell)
+        assert as_one(cell(torch.empty(4, 3, device="meta"))).is_meta
+        cell.to_empty(device="cpu")
+        cell.reset_parameters()
+        assert torch.equal(cell.weight_hh_sigma, kind(3, 2, noise=noise).weight_hh_sigma)
+        assert noisynet.not_finite(cell) == {}
+        assert torch.equal(as_one(cell(torch.ones(3))), as_one(cell(torch.ones(3))))
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("rows", [None, 4])
+def test_a_compiled_step_uses_each_new_draw(cell: Any, rows: int | None) -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(cell, backend="eager", fullgraph=True)
+    x, state = torch.randn(4, 3), random_state(cell, 4)
+    noisynet.hold(cell, rows=rows)
+    first = as_one(compiled(x, state))
+    torch.testing.assert_close(first, as_one(cell(x, state)))
+    noisynet.resample(cell)
+    second = as_one(compiled(x, state))
+    torch.testing.assert_close(second, as_one(cell(x, state)))
+    assert not torch.equal(first, second)
+    with noisynet.mean_weights(cell):
+        torch.testing.assert_close(as_one(compiled(x, state)), as_one(cell(x, state)))
+
+
+@pytest.mark.parametrize("rows", [None, 4])
+def test_an_ensemble_by_vmap_is_that_of_a_loop(cell: Any, rows: int | None) -> None:
+    members = [copy.deepcopy(cell) for _ in range(2)]
+    for member in members:
+        member.reset_parameters()
+    stacked, _ = torch.func.stack_module_state(members)
+    noisynet.hold(cell, rows=rows)
+    drawn = noisynet.held(cell)
+    x, state = torch.randn(4, 3), random_state(cell, 4)
+
+    def loss(values: dict[str, Tensor]) -> Tensor:
+        return as_one(torch.func.functional_call(cell, values, (x, state))).square().sum()
+
+    together = torch.func.vmap(torch.func.grad(loss))(stacked)
+    for number, member in enumerate(members):
+        with noisynet.using(member, drawn):
+            as_one(member(x, state)).square().sum().backward()
+        for name, parameter in member.named_parameters():
+            torch.testing.assert_close(together[name][number], parameter.grad)
+
+
+def test_redrawing_between_forward_and_backward_changes_no_gradient(cell: Any) -> None:
+    noisynet.hold(cell, static=True)
+    x = torch.randn(4, 3)
+    parameters = list(cell.parameters())
+    expected = torch.autograd.grad(as_one(cell(x)).square().sum(), parameters)
+    y = as_one(cell(x))
+    noisynet.resample(cell)
+    for now, before in zip(
+        torch.autograd.grad(y.square().sum(), parameters), expected, strict=True
+    ):
+        torch.testing.assert_close(now, before)
+
+
+def test_errors_name_what_came_and_what_fits(cell: Any) -> None:
+    state = random_state(cell, 4)
+    for context in (noisynet.mean_weights(cell), torch.no_grad()):
+        with context:
+            with pytest.raises(ValueError, match=r"got shape \(4, 5\), expected \(…, 3\): 3 feat"):
+                cell(torch.randn(4, 5), state)
+            with pytest.raises(ValueError, match=r"got shape \(5, 4, 3\), .* one step at a time"):
+                cell(torch.randn(5, 4, 3), state)
+            # A state of one row would go with any batch without a word.
+            with pytest.raises(ValueError, match=r"state: got shape \(1, 2\), expected \(4, 2\)"):
+                cell(torch.randn(4, 3), pick(state, slice(0, 1)))
+    noisynet.hold(cell, rows=4)
+    with pytest.raises(ValueError, match=r"got shape \(2, 3\), expected \(…, 4, 3\)"):
+        cell(torch.randn(2, 3))
+    kind = type(cell)
+    with pytest.raises(ValueError, match="noise: got 'pink', expected one of"):
+        kind(3, 2, noise="pink")
+    with pytest.raises(ValueError, match="hidden_size: got 0, expected at least 1"):
+        kind(3, 0)
