@@ -1,12 +1,18 @@
-"""A ring in files: one per array, `frames.bin`, `action.bin`, `reward.bin` and `flags.bin`."""
+"""A ring in files: one per array, `frames.bin`, `action.bin`, `reward.bin` and `flags.bin`.
+
+Priorities change anywhere at any time, so those of a commit are copied, in turn to
+`priorities_0.bin` and `priorities_1.bin`: while one is written, the other holds the commit before.
+"""
 
 import errno
 import math
 import os
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from noisynet.replay.ring import Ring, RingShape
 
@@ -15,8 +21,8 @@ class ReplayDamaged(ValueError):
     """The files of a replay do not hold what the state of its commit says they hold."""
 
 
-def create_ring(shape: RingShape, folder: Path) -> Ring:
-    """Make the files with all their blocks on disk, and map them.
+def create_ring(shape: RingShape, folder: Path, *, priorities: bool = False) -> Ring:
+    """Make the files with all their blocks on disk, and map the ring.
 
     With the blocks reserved, a full disk is an error here and not a crash (SIGBUS) hours later.
 
@@ -25,15 +31,16 @@ def create_ring(shape: RingShape, folder: Path) -> Ring:
         OSError: the disk has too little room; no file is left behind.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    sizes = _sizes(shape, folder)
+    sizes = _sizes(shape, folder, priorities)
+    needed = sum(sizes.values())
     for file in sizes:
         if file.exists():
             raise FileExistsError(
                 f"replay file {file} exists: reopen it from its commit, or delete it"
             )
     free = shutil.disk_usage(folder).free
-    balance = f"replay in {folder}: needs {shape.nbytes:,} bytes of disk, {free:,} are free"
-    if shape.nbytes > free:
+    balance = f"replay in {folder}: needs {needed:,} bytes of disk, {free:,} are free"
+    if needed > free:
         raise OSError(errno.ENOSPC, balance)
     try:
         for file, size in sizes.items():
@@ -46,13 +53,15 @@ def create_ring(shape: RingShape, folder: Path) -> Ring:
     return _map(shape, folder, head=0)
 
 
-def open_ring(shape: RingShape, folder: Path, head: int, fingerprint: object) -> Ring:
+def open_ring(
+    shape: RingShape, folder: Path, head: int, fingerprint: object, *, priorities: bool = False
+) -> Ring:
     """Map the files of a ring whose newest vector step is `head` - 1.
 
     Raises ReplayDamaged if a file is missing or of another size, or if the window's checksum is
     not `fingerprint`.
     """
-    for file, size in _sizes(shape, folder).items():
+    for file, size in _sizes(shape, folder, priorities).items():
         if not file.is_file():
             raise ReplayDamaged(f"replay file {file} is missing")
         if (got := file.stat().st_size) != size:
@@ -66,12 +75,49 @@ def open_ring(shape: RingShape, folder: Path, head: int, fingerprint: object) ->
     return ring
 
 
-def _sizes(shape: RingShape, folder: Path) -> dict[Path, int]:
+class PrioritySnapshots:
+    """The two files that the priorities of commits are written to in turn.
+
+    `newest` is the number of the one that the last commit wrote.
+    """
+
+    def __init__(self, folder: Path, newest: int = 1) -> None:
+        self._folder = folder
+        self._newest = newest
+
+    def write(self, priorities: npt.NDArray[np.float64]) -> dict[str, object]:
+        """Bring priorities to the disk; return what `read` needs. Raises OSError."""
+        number = 1 - self._newest
+        content = priorities.astype("<f8", copy=False).data
+        with _snapshot(self._folder, number).open("r+b") as stream:
+            _ = stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._newest = number
+        return {"file": number, "checksum": zlib.crc32(content)}
+
+    def read(self, checksum: object) -> npt.NDArray[np.float64]:
+        """Return the newest priorities. Raises ReplayDamaged if their checksum is another."""
+        file = _snapshot(self._folder, self._newest)
+        content = file.read_bytes()
+        if zlib.crc32(content) != checksum:
+            raise ReplayDamaged(f"replay file {file}: does not hold the priorities of the commit")
+        return np.frombuffer(content, "<f8")
+
+
+def _snapshot(folder: Path, number: int) -> Path:
+    return folder / f"priorities_{number}.bin"
+
+
+def _sizes(shape: RingShape, folder: Path, priorities: bool) -> dict[Path, int]:
     """Return each file's size in bytes."""
-    return {
+    sizes = {
         folder / f"{name}.bin": math.prod(size) * dtype.itemsize
         for name, size, dtype in shape.arrays()
     }
+    if priorities:
+        sizes |= {_snapshot(folder, number): shape.capacity * 8 for number in (0, 1)}
+    return sizes
 
 
 def _map(shape: RingShape, folder: Path, head: int) -> Ring:

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from noisynet.replay.files import ReplayDamaged, create_ring, open_ring
-from noisynet.replay.records import check_array, encode_records
+from noisynet.replay.files import PrioritySnapshots, create_ring
+from noisynet.replay.prioritized import PrioritizedSampler, PrioritySettings, importance_weights
+from noisynet.replay.records import check_array, check_fraction, encode_records
 from noisynet.replay.ring import Ring, RingShape, whole
+from noisynet.replay.state import read_priorities, read_ring, ring_state
 from noisynet.replay.transitions import (
     Batch,
     draw_samplable,
@@ -17,9 +18,6 @@ from noisynet.replay.transitions import (
     mark_samplable,
     scan_samplable,
 )
-
-FORMAT = 1
-"""Version of the files and of the state that `FrameReplay.commit` returns."""
 
 
 class FrameReplay:
@@ -54,6 +52,8 @@ class FrameReplay:
         slack: vector steps that can be added after a commit; at least 1 with a folder.
         folder: where the files go, made if missing; None for memory.
         seed: of the generator (PCG64) that samples.
+        priority: draw by priority, with these settings; None draws uniformly. Takes 8 more bytes a
+            record in memory, and 16 on disk.
 
     Raises:
         ValueError: a size that cannot work.
@@ -72,6 +72,7 @@ class FrameReplay:
         slack: int,
         folder: Path | None = None,
         seed: int,
+        priority: PrioritySettings | None = None,
     ) -> None:
         slack = whole("slack", slack, 0 if folder is None else 1)
         shape = RingShape(
@@ -83,13 +84,26 @@ class FrameReplay:
             slack=0 if folder is None else slack,
         )
         generator = np.random.Generator(np.random.PCG64(whole("seed", seed, 0)))
-        ring = Ring.in_memory(shape) if folder is None else create_ring(shape, Path(folder))
-        self._start(ring, generator, in_files=folder is not None)
+        snapshots = None
+        if folder is None:
+            ring = Ring.in_memory(shape)
+        else:
+            ring = create_ring(shape, Path(folder), priorities=priority is not None)
+            snapshots = PrioritySnapshots(Path(folder))
+        sampler = None if priority is None else PrioritizedSampler(ring, priority)
+        self._start(ring, generator, sampler, snapshots)
 
-    def _start(self, ring: Ring, generator: np.random.Generator, *, in_files: bool) -> None:
+    def _start(
+        self,
+        ring: Ring,
+        generator: np.random.Generator,
+        sampler: PrioritizedSampler | None,
+        snapshots: PrioritySnapshots | None,
+    ) -> None:
         self._ring = ring
         self._generator = generator
-        self._in_files = in_files
+        self._sampler = sampler  # None draws uniformly
+        self._snapshots = snapshots  # None in memory
         self._committed = ring.head  # vector steps at the last commit
 
     @staticmethod
@@ -101,7 +115,10 @@ class FrameReplay:
         frame_dtype: npt.DTypeLike,
         slack: int,
     ) -> int:
-        """Return the bytes that such a replay takes, without making it (in memory: slack=0)."""
+        """Return the bytes that such a replay takes, without making it (in memory: slack=0).
+
+        Those of priorities come on top.
+        """
         return RingShape(
             capacity=capacity,
             environments=environments,
@@ -113,7 +130,7 @@ class FrameReplay:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the whole ring, in memory or on disk."""
+        """Bytes of the whole ring, in memory or on disk; those of priorities come on top."""
         return self._ring.shape.nbytes
 
     @property
@@ -179,9 +196,18 @@ class FrameReplay:
         return mask
 
     def sample(
-        self, batch_size: int, n_step: int, discount: float, *, out: Batch | None = None
+        self,
+        batch_size: int,
+        n_step: int,
+        discount: float,
+        *,
+        out: Batch | None = None,
+        beta: float | None = None,
     ) -> Batch:
-        """Draw transitions, each uniformly and independently from all that can be sampled.
+        """Draw transitions from all that can be sampled.
+
+        Uniformly and independently, or by priority: one from each of `batch_size` equal parts of
+        the sum of priorities, with importance weights (Schaul et al., arXiv 1511.05952).
 
         Args:
             batch_size: rows of the batch.
@@ -190,6 +216,8 @@ class FrameReplay:
             out: an earlier batch of the same size that is no longer needed. Its observations are
                 overwritten and come back in the new batch, which spares fresh memory each time;
                 without it the new batch shares nothing.
+            beta: β of the importance weights, from 0 (none) to 1 (full correction); only, and
+                always, for a replay with priorities.
 
         Raises:
             ValueError: a bad argument.
@@ -197,9 +225,41 @@ class FrameReplay:
         """
         _ = whole("batch_size", batch_size, 1)
         self._ring.shape.check_n_step(n_step)
-        _check_discount(discount)
-        step_B, environment_B = draw_samplable(self._ring, self._generator, batch_size, n_step)
-        return gather_batch(self._ring, step_B, environment_B, n_step, discount, out)
+        check_fraction("discount", discount)
+        if self._sampler is None:
+            if beta is not None:
+                raise ValueError(
+                    f"beta: got {beta!r}, expected None: this replay has no priorities"
+                )
+            step_B, environment_B = draw_samplable(self._ring, self._generator, batch_size, n_step)
+            return gather_batch(self._ring, step_B, environment_B, n_step, discount, out)
+        check_fraction("beta", beta)
+        assert beta is not None
+        drawn = self._sampler.draw(self._generator, batch_size, n_step)
+        step_B, environment_B, priority_B = drawn
+        weight_B = importance_weights(priority_B, beta)
+        return gather_batch(self._ring, step_B, environment_B, n_step, discount, out, weight_B)
+
+    def update_priorities(
+        self, indices: npt.NDArray[np.integer], td_errors: npt.NDArray[np.floating]
+    ) -> None:
+        """Give sampled transitions the priority (|δ| + ε)^α of their newest TD error.
+
+        Records that have been overwritten since, or cannot be sampled any more, are passed over. Of
+        a record given twice the last error counts.
+
+        Args:
+            indices: `indices` of batches of this replay, (B,).
+            td_errors: |δ| of each, (B,).
+
+        Raises:
+            ValueError: a wrong shape or type, an error below 0, NaN or beyond float32, an index
+                that was never sampled. The priorities are then as before.
+            RuntimeError: the replay has no priorities.
+        """
+        if self._sampler is None:
+            raise RuntimeError("replay: it samples uniformly and has no priorities to update")
+        self._sampler.update(indices, td_errors)
 
     def gather(
         self,
@@ -215,7 +275,7 @@ class FrameReplay:
         """
         shape = self._ring.shape
         shape.check_n_step(n_step)
-        _check_discount(discount)
+        check_fraction("discount", discount)
         check_array("slot", slot, np.shape(slot)[:1], "iu")
         check_array("environment", environment, slot.shape, "iu")
         known_B = (slot >= 0) & (slot < shape.slots)
@@ -244,7 +304,7 @@ class FrameReplay:
         Any number in memory, and before the first commit, when nothing needs protection. While
         the ring is not full, more than `slack`.
         """
-        if not self._in_files or self._committed == 0:
+        if self._snapshots is None or self._committed == 0:
             return None
         oldest_needed = max(0, self._committed - self._ring.shape.window)
         return oldest_needed + self._ring.shape.slots - self._ring.head
@@ -255,32 +315,26 @@ class FrameReplay:
         return self.room is not None and self.room <= self._ring.shape.slack // 8
 
     def commit(self) -> dict[str, object]:
-        """Write the ring to disk and return the state that `reopen` needs.
+        """Write ring and priorities to disk and return the state that `reopen` needs.
 
-        The state is small and fits JSON. Store it safely before the next `add`: from here on the
-        slack protects this commit, and no longer the one before.
+        The state is small and fits JSON. Store it safely before the next `add` or `commit`: from
+        here on the slack protects this commit, and no longer the one before.
 
         Raises:
             RuntimeError: the replay is in memory.
             OSError: the disk failed.
         """
-        if not self._in_files:
+        if self._snapshots is None:
             raise RuntimeError("replay: it is in memory; only one with a folder can be committed")
         self._ring.flush()
+        state = ring_state(self._ring, self._generator)
+        if self._sampler is not None:
+            state["priorities"] = {
+                **self._sampler.state(),
+                **self._snapshots.write(self._sampler.leaves),
+            }
         self._committed = self._ring.head
-        shape = self._ring.shape
-        return {
-            "format": FORMAT,
-            "capacity": shape.capacity,
-            "environments": shape.environments,
-            "frame_shape": list(shape.frame_shape),
-            "frame_dtype": shape.frame_dtype.str,
-            "stack": shape.stack,
-            "slack": shape.slack,
-            "head": self._ring.head,
-            "generator": self._generator.bit_generator.state,
-            "fingerprint": self._ring.fingerprint(),
-        }
+        return state
 
     @classmethod
     def reopen(cls, folder: Path, state: Mapping[str, object]) -> "FrameReplay":
@@ -292,30 +346,11 @@ class FrameReplay:
             ReplayDamaged: the state makes no sense, a file is missing or of another size, or the
                 files no longer hold the steps of the commit.
         """
-        if state.get("format") != FORMAT:
-            got = state.get("format")
-            raise ReplayDamaged(f"replay state: got format {got!r}, expected {FORMAT}")
-        try:
-            shape = RingShape(
-                capacity=cast(int, state["capacity"]),
-                environments=cast(int, state["environments"]),
-                frame_shape=tuple(cast(list[int], state["frame_shape"])),
-                frame_dtype=np.dtype(cast(str, state["frame_dtype"])),
-                stack=cast(int, state["stack"]),
-                slack=whole("slack", state["slack"], 1),
-            )
-            head = whole("head", state["head"], 0)
-            bits = np.random.PCG64()
-            bits.state = cast(Any, state["generator"])
-            fingerprint = state["fingerprint"]
-        except (KeyError, OverflowError, TypeError, ValueError) as error:
-            raise ReplayDamaged(f"replay state: {type(error).__name__}: {error}") from error
-        ring = open_ring(shape, Path(folder), head, fingerprint)
+        folder = Path(folder)
+        ring, generator = read_ring(folder, state)
+        sampler, snapshots = None, PrioritySnapshots(folder)
+        if "priorities" in state:
+            sampler, snapshots = read_priorities(folder, state, ring)
         replay = cls.__new__(cls)
-        replay._start(ring, np.random.Generator(bits), in_files=True)
+        replay._start(ring, generator, sampler, snapshots)
         return replay
-
-
-def _check_discount(discount: float) -> None:
-    if not 0.0 <= discount <= 1.0:
-        raise ValueError(f"discount: got {discount!r}, expected a number from 0 to 1")

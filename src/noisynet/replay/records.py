@@ -1,5 +1,7 @@
 """From what a vector of environments gave to what the ring stores."""
 
+from typing import TypeGuard
+
 import numpy as np
 import numpy.typing as npt
 
@@ -54,3 +56,14 @@ def check_array(
     if value.dtype.kind not in kinds:
         expected = {"b": "bool", "iu": "integers", "iuf": "real numbers", "buif": "numbers"}[kinds]
         raise ValueError(f"{name}: got {value.dtype}, expected {expected}")
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether `value` is one real number, and no boolean."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def check_fraction(name: str, value: object) -> None:
+    """Raise ValueError unless `value` is a number from 0 to 1."""
+    if not is_number(value) or not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name}: got {value!r}, expected a number from 0 to 1")

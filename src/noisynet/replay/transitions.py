@@ -12,7 +12,7 @@ import numpy.typing as npt
 from noisynet.replay.nstep import mark_taken, n_step_return
 from noisynet.replay.ring import FIRST, IGNORED, MISSING, TERMINATED, TRUNCATED, Ring
 
-_CHUNK = 1 << 12  # records that a scan looks at in one go
+CHUNK = 1 << 12  # records that a scan looks at in one go
 _ROUNDS = 8  # of rejection sampling, before the samplable records are listed instead
 
 
@@ -37,6 +37,10 @@ class Batch:
     """(B,) slot of the ring that holds the first step's record."""
     environment: npt.NDArray[np.int64]
     """(B,) its environment."""
+    indices: npt.NDArray[np.int64]
+    """(B,) number of that record, counted from the replay's first: never used again."""
+    weights: npt.NDArray[np.float32] | None = None
+    """(B,) importance weights, at most 1; None unless drawn by priority."""
 
 
 def mark_samplable(
@@ -66,8 +70,8 @@ def scan_samplable(
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     """Yield (step, environment) of the records that can be sampled, oldest first, in chunks."""
     records = (ring.head - ring.low) * ring.shape.environments
-    for start in range(0, records, _CHUNK):
-        step_B, environment_B = locate(ring, np.arange(start, min(start + _CHUNK, records)))
+    for start in range(0, records, CHUNK):
+        step_B, environment_B = locate(ring, np.arange(start, min(start + CHUNK, records)))
         valid_B = mark_samplable(ring, step_B, environment_B, n_step)
         yield step_B[valid_B], environment_B[valid_B]
 
@@ -105,13 +109,19 @@ def draw_samplable(
         chunks = [np.stack(chunk) for chunk in scan_samplable(ring, n_step)]
         listed_2B = np.concatenate([np.empty((2, 0), np.int64), *chunks], axis=1)
         if listed_2B.shape[1] == 0:
-            raise RuntimeError(
-                f"replay: none of its {records} records can be sampled with n_step {n_step} "
-                f"and stack {ring.shape.stack}: add more"
-            )
+            raise nothing_to_sample(ring, n_step)
         drawn.append(listed_2B[:, generator.integers(listed_2B.shape[1], size=samples)])
     step_B, environment_B = np.concatenate(drawn, axis=1)
     return step_B, environment_B
+
+
+def nothing_to_sample(ring: Ring, n_step: int) -> RuntimeError:
+    """Return the error of a replay that has no transition yet."""
+    records = (ring.head - ring.low) * ring.shape.environments
+    return RuntimeError(
+        f"replay: none of its {records} records can be sampled with n_step {n_step} "
+        f"and stack {ring.shape.stack}: add more"
+    )
 
 
 def gather_batch(
@@ -121,6 +131,7 @@ def gather_batch(
     n_step: int,
     discount: float,
     out: Batch | None = None,
+    weights: npt.NDArray[np.float32] | None = None,
 ) -> Batch:
     """Return the transitions that begin at the given records, all of which can be sampled.
 
@@ -158,6 +169,8 @@ def gather_batch(
         observation_t=observation_t,
         slot=step_B % ring.shape.slots,
         environment=environment_B,
+        indices=step_B * shape.environments + environment_B,
+        weights=weights,
     )
 
 
