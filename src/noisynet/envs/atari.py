@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from noisynet.envs.environments import (
+    EnvironmentFailed,
     Environments,
     Step,
     UnusableEnvironment,
     checked_actions,
+    first_line,
     unknown_id,
     whole,
 )
@@ -110,7 +112,10 @@ class AtariEnvironments(Environments):
         """Start a new game in each environment; see `Environments.reset`."""
         vector = self._open()
         seed = self._seed if self._frames_before is None else None
-        observation, information = vector.reset(seed=seed)
+        try:
+            observation, information = vector.reset(seed=seed)
+        except Exception as error:
+            raise EnvironmentFailed(f"{self.id}: reset raised {first_line(error)}") from error
         self._frames_before = _frames_before(information)
         self._frames_at_first = information["episode_frame_number"].astype(np.int64)
         self._ended = np.zeros(self.count, dtype=np.bool_)
@@ -122,7 +127,10 @@ class AtariEnvironments(Environments):
         if self._frames_before is None:
             raise UnusableEnvironment(f"{self.id}: step came before the first reset")
         checked = checked_actions(self.id, actions, self.count, self.action_count)
-        observation, reward, terminated, truncated, information = vector.step(checked)
+        try:
+            observation, reward, terminated, truncated, information = vector.step(checked)
+        except Exception as error:
+            raise EnvironmentFailed(f"{self.id}: step raised {first_line(error)}") from error
 
         # The frames played before the present game grow when, and only when, a new game starts.
         # (That the game's own frame number falls is no sure sign: a short game of few no-ops may
@@ -131,7 +139,7 @@ class AtariEnvironments(Environments):
         first = frames_before > self._frames_before
         self._frames_before = frames_before
         if (self._ended & ~first).any():
-            raise UnusableEnvironment(
+            raise EnvironmentFailed(
                 f"{self.id}: a game that was over went on; this ale-py is not the one known here"
             )
         frame = information["episode_frame_number"]

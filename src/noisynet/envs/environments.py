@@ -14,6 +14,19 @@ class UnusableEnvironment(ValueError):
     """An environment cannot be made or used as asked: what was asked, what came, what is taken."""
 
 
+class EnvironmentFailed(UnusableEnvironment):
+    """An environment that was in use raised an error, or returned what cannot be used.
+
+    It names the environment's id, which of the N it was, and what happened; the environment's own
+    error, where there is one, is its `__cause__`. The games are undefined until the next `reset`
+    or `restore`, and cannot be saved (`can_save_state` is false).
+    """
+
+
+class Unfit(Exception):
+    """Say what does not fit about what a single game returned; becomes an EnvironmentFailed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """What N environments return after one step of each. The arrays are the caller's to keep.
@@ -44,7 +57,7 @@ class Environments(ABC):
     """N copies of one environment that step together."""
 
     id: str
-    """The Gymnasium id."""
+    """What `make` was asked for."""
     count: int
     """N."""
     observation_shape: tuple[int, ...]
@@ -54,9 +67,9 @@ class Environments(ABC):
     action_count: int
     """Actions are 0 … action_count - 1."""
     stack: int
-    """Frames that an observation's first axis stacks, oldest first; 1 where an observation is a
-    single vector, which is then the frame itself. The first observation of a game has empty
-    frames (zeros) before its one real frame."""
+    """Frames that an observation's first axis stacks, oldest first; 1 where an observation is one
+    vector or one image (channels, height, width), which is then the frame itself. The first
+    observation of a game has empty frames (zeros) before its one real frame."""
     frames_per_step: int
     """Emulator frames per step: 4 on Atari unless set otherwise, 1 elsewhere."""
     can_save_state: bool
@@ -109,6 +122,26 @@ def whole(name: str, value: object, least: int, most: int | None = None) -> int:
     return int(value)
 
 
+def first_line(error: Exception) -> str:
+    """Return an error's type and the first line of what it says: `KeyError: 'speed'`."""
+    said = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+
+
+def as_numbers(seen: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return one observation as an array, what float32 cannot hold as infinite.
+
+    Raises Unfit for another shape, which numpy would stretch without a word.
+    """
+    array = np.asarray(seen)
+    if array.dtype != dtype:
+        with np.errstate(over="ignore"):
+            array = array.astype(dtype)
+    if array.shape != shape:
+        raise Unfit(f"observation: got shape {array.shape}, its own space says {shape}")
+    return array
+
+
 def checked_actions(
     environment: str, actions: npt.ArrayLike, count: int, action_count: int
 ) -> npt.NDArray[np.int64]:
@@ -132,7 +165,11 @@ def checked_actions(
 def unknown_id(environment_id: str, known: Iterable[str]) -> UnusableEnvironment:
     """Return the error for an id that nobody registered, with the ids nearest to it."""
     nearest = nearest_names(environment_id, known)
-    hint = f"nearest: {', '.join(nearest)}" if nearest else "expected a registered Gymnasium id"
+    hint = (
+        f"nearest: {', '.join(nearest)}"
+        if nearest
+        else "expected a registered Gymnasium id, or module:function"
+    )
     return UnusableEnvironment(f"{environment_id}: unknown environment; {hint}")
 
 

@@ -1,14 +1,22 @@
 """Networks: torsos without noise, heads that carry it."""
 
-from .heads import DuelingHead, MakeLinear, QHead, QNetwork
-from .torsos import MLPTorso, NatureTorso, make_torso
+from .actor_critic import ActorCriticNetwork
+from .core import CoreState, RecurrentCore
+from .heads import ActorCriticHead, DistributionalHead, DuelingHead, MakeLinear, QHead, QNetwork
+from .torsos import MinAtarTorso, MLPTorso, NatureTorso, make_torso
 
 __all__ = [
+    "ActorCriticHead",
+    "ActorCriticNetwork",
+    "CoreState",
+    "DistributionalHead",
     "DuelingHead",
     "MLPTorso",
     "MakeLinear",
+    "MinAtarTorso",
     "NatureTorso",
     "QHead",
     "QNetwork",
+    "RecurrentCore",
     "make_torso",
 ]

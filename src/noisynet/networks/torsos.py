@@ -44,19 +44,55 @@ class NatureTorso(nn.Module):
     def prepare(self, observation: Tensor) -> Tensor:
         """Turn uint8 frames (…, stack, height, width) into floats in 0…1, channels last.
 
-        `forward` does it by itself; who shows the same frames to two networks does it once.
+        `forward` does it by itself; who shows the same frames to two networks does it once. Frames
+        that are floats already are left as they are.
         """
-        device = observation.device.type
-        autocast = torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if autocast else torch.float32
+        if observation.dtype != torch.uint8:
+            return observation
+        dtype = _dtype_of_products(observation)
         # Bytes are moved first and grow to floats then, which moves less memory out of order.
         channels_last = torch.stack(observation.unbind(-3), -1)
         return channels_last.to(dtype).div_(255).movedim(-1, -3)
 
     def forward(self, observation: Tensor) -> Tensor:
         """Give features (…, features)."""
-        if observation.dtype == torch.uint8:
-            observation = self.prepare(observation)
+        observation = self.prepare(observation)
+        leading = observation.shape[:-3]
+        frames = observation.reshape(-1, *self.observation_shape)
+        return self.convolutions(frames).reshape(*leading, self.features)
+
+
+class MinAtarTorso(nn.Module):
+    """Turn a small image into features with the one convolution of MinAtar's DQN.
+
+    Sixteen 3 × 3 filters of stride 1 and a ReLU (Young and Tian 2019, arXiv 1903.03176; the hidden
+    layer of 128 after it is the head's). Input (…, channels, height, width), output
+    (…, 16 (height - 2) (width - 2)): 1024 for MinAtar's 10 by 10. The numbers are taken as they
+    are, uint8 included: the points of small images are symbols, not brightness.
+    """
+
+    def __init__(self, observation_shape: Sequence[int]) -> None:
+        """Build the convolution for observations of (channels, height, width)."""
+        super().__init__()
+        if len(observation_shape) != 3 or min(observation_shape[1:]) < 3:
+            raise ValueError(
+                f"minatar torso: got observations of shape {tuple(observation_shape)}, expected "
+                "(channels, height, width) with at least 3 pixels each way"
+            )
+        self.observation_shape = tuple(observation_shape)
+        channels, height, width = observation_shape
+        self.convolutions = nn.Sequential(nn.Conv2d(channels, 16, 3), nn.ReLU(), nn.Flatten())
+        self.features = 16 * (height - 2) * (width - 2)
+
+    def prepare(self, observation: Tensor) -> Tensor:
+        """Turn whole numbers into floats; `forward` does it by itself."""
+        if observation.is_floating_point():
+            return observation
+        return observation.to(_dtype_of_products(observation))
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Give features (…, features)."""
+        observation = self.prepare(observation)
         leading = observation.shape[:-3]
         frames = observation.reshape(-1, *self.observation_shape)
         return self.convolutions(frames).reshape(*leading, self.features)
@@ -92,13 +128,27 @@ class MLPTorso(nn.Module):
         return self.layers(observation)
 
 
-Torso = NatureTorso | MLPTorso
+Torso = NatureTorso | MinAtarTorso | MLPTorso
 
 
 def make_torso(kind: str, observation_shape: Sequence[int], hidden: Sequence[int]) -> Torso:
-    """Build the torso named "nature" or "mlp"; "auto" goes by the observation's shape."""
+    """Build the torso named "nature", "minatar" or "mlp"; "auto" goes by the observation's shape.
+
+    Vectors get "mlp", images "nature" from 36 pixels each way up, and "minatar" below.
+    """
     if kind == "auto":
-        kind = "nature" if len(observation_shape) == 3 else "mlp"
+        kind = "mlp"
+        if len(observation_shape) == 3:
+            kind = "nature" if min(observation_shape[1:]) >= 36 else "minatar"
     if kind == "nature":
         return NatureTorso(observation_shape)
+    if kind == "minatar":
+        return MinAtarTorso(observation_shape)
     return MLPTorso(observation_shape, hidden)
+
+
+def _dtype_of_products(observation: Tensor) -> torch.dtype:
+    """Give the type that whole numbers become: autocast's where it is on."""
+    device = observation.device.type
+    autocast = torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if autocast else torch.float32

@@ -1,0 +1,242 @@
+"""Single games stepped side by side: restarts, time limits, saved states, and plain failures."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ParamSpec, SupportsFloat, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from noisynet.envs.environments import (
+    EnvironmentFailed,
+    Environments,
+    Step,
+    Unfit,
+    UnusableEnvironment,
+    as_numbers,
+    checked_actions,
+    first_line,
+    whole,
+)
+
+Asked = ParamSpec("Asked")
+Answer = TypeVar("Answer")
+
+
+class CopiedEnvironments(Environments):
+    """N single games in this process, stepped one after the other.
+
+    A subclass plays one game; restarts, the time limit and the checks of all N are here, since
+    they are part of the saved state. An error of a game, a number that is NaN or infinite and an
+    observation of a wrong shape raise EnvironmentFailed.
+    """
+
+    stack = 1
+    frames_per_step = 1
+
+    def __init__(
+        self,
+        environment_id: str,
+        count: int,
+        *,
+        seed: int,
+        observation_shape: tuple[int, ...],
+        observation_dtype: np.dtype[Any],
+        action_count: int,
+        step_limit: int | None,
+        can_save_state: bool,
+    ) -> None:
+        self.id = environment_id
+        self.count = count
+        self.observation_shape = observation_shape
+        self.observation_dtype = observation_dtype
+        self.action_count = action_count
+        self.can_save_state = self._saves = can_save_state
+        self._seed = seed
+        self._step_limit = step_limit
+        self._observation: npt.NDArray[Any] | None = None
+        self._elapsed = np.zeros(count, dtype=np.int64)
+        self._restart = np.zeros(count, dtype=np.bool_)
+        self._seeded = self._failed = self._closed = False
+
+    @abstractmethod
+    def _begin(self, index: int, seed: int | None) -> object:
+        """Start a new game, seeded or drawing on; return its first observation."""
+
+    @abstractmethod
+    def _play(self, index: int, action: int) -> tuple[object, SupportsFloat, object, object]:
+        """Take one step; return observation, reward, terminated and truncated."""
+
+    @abstractmethod
+    def _end(self, index: int) -> None:
+        """Free what a game holds."""
+
+    def _saved(self, index: int) -> dict[str, Any]:
+        """Return what a game remembers, as plain values; only where `can_save_state`."""
+        raise NotImplementedError
+
+    def _restored(self, index: int, saved: dict[str, Any]) -> None:
+        """Put a game where `_saved` found it; only where `can_save_state`."""
+        raise NotImplementedError
+
+    def reset(self) -> npt.NDArray[Any]:
+        """Start a new game in each environment; see `Environments.reset`."""
+        self._check_open()
+        observation = self._empty()
+        for index in range(self.count):
+            seed = None if self._seeded else self._seed + index
+            observation[index] = self._ask(index, "reset", self._first, index, seed)
+        self._check_finite("observation", observation)
+        self._seeded = True
+        self._set_out(observation)
+        self._elapsed[:] = 0
+        self._restart[:] = False
+        return observation.copy()
+
+    def step(self, actions: npt.ArrayLike) -> Step:
+        """Take one action in each environment; see `Environments.step`."""
+        self._check_open()
+        if self._observation is None:
+            raise UnusableEnvironment(f"{self.id}: step came before the first reset")
+        if self._failed:
+            raise UnusableEnvironment(f"{self.id}: step came after a failure, expected reset")
+        checked = checked_actions(self.id, actions, self.count, self.action_count).tolist()
+        observation = self._empty()
+        reward = np.zeros(self.count, dtype=np.float64)
+        terminated = np.zeros(self.count, dtype=np.bool_)
+        truncated = np.zeros(self.count, dtype=np.bool_)
+        first = self._restart
+        for index in range(self.count):
+            if first[index]:
+                observation[index] = self._ask(index, "reset", self._first, index, None)
+            else:
+                seen, reward[index], terminated[index], truncated[index] = self._ask(
+                    index, "step", self._next, index, checked[index]
+                )
+                observation[index] = seen
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, and named as such
+            reward_32 = reward.astype(np.float32)
+        self._check_finite("observation", observation)
+        self._check_finite("reward", reward_32)
+        self._elapsed += 1
+        self._elapsed[first] = 0
+        if self._step_limit is not None:
+            truncated |= ~first & (self._elapsed >= self._step_limit)
+        self._observation = observation
+        self._restart = terminated | truncated
+        return Step(
+            observation=observation.copy(),
+            reward=reward_32,
+            terminated=terminated,
+            truncated=truncated,
+            first=first,
+            ended=self._restart.copy(),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Return what all games remember, and their time limits; see `Environments.state`."""
+        if not self.can_save_state:
+            return super().state()
+        self._check_open()
+        if self._observation is None:
+            raise UnusableEnvironment(f"{self.id}: state came before the first reset")
+        games = [
+            {
+                **self._saved(index),
+                "observation": self._observation[index].tolist(),
+                "elapsed": int(self._elapsed[index]),
+                "restart": bool(self._restart[index]),
+            }
+            for index in range(self.count)
+        ]
+        return {"id": self.id, "games": games}
+
+    def restore(self, state: dict[str, Any]) -> npt.NDArray[Any]:
+        """Continue from a saved state bit for bit; see `Environments.restore`."""
+        if not self._saves:
+            return super().restore(state)
+        self._check_open()
+        games = check_state(self, state, len(state["games"]))["games"]
+        for index, game in enumerate(games):
+            self._restored(index, game)
+        self._elapsed = np.array([game["elapsed"] for game in games], dtype=np.int64)
+        self._restart = np.array([game["restart"] for game in games], dtype=np.bool_)
+        self._seeded = True
+        observation = np.array([game["observation"] for game in games], self.observation_dtype)
+        self._set_out(observation)
+        return observation.copy()
+
+    def close(self) -> None:
+        """Close every environment."""
+        if not self._closed:
+            self._closed = True
+            for index in range(self.count):
+                self._end(index)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UnusableEnvironment(f"{self.id}: closed")
+
+    def _set_out(self, observation: npt.NDArray[Any]) -> None:
+        """Take these as the current observations of games that are whole."""
+        self._observation = observation
+        self._failed = False
+        self.can_save_state = self._saves
+
+    def _empty(self) -> npt.NDArray[Any]:
+        return np.empty((self.count, *self.observation_shape), self.observation_dtype)
+
+    def _first(self, index: int, seed: int | None) -> npt.NDArray[Any]:
+        return as_numbers(self._begin(index, seed), self.observation_shape, self.observation_dtype)
+
+    def _next(self, index: int, action: int) -> tuple[npt.NDArray[Any], float, bool, bool]:
+        seen, gain, terminated, truncated = self._play(index, action)
+        row = as_numbers(seen, self.observation_shape, self.observation_dtype)
+        return row, float(gain), bool(terminated), bool(truncated)
+
+    def _ask(
+        self,
+        index: int,
+        method: str,
+        ask: Callable[Asked, Answer],
+        *arguments: Asked.args,
+        **named: Asked.kwargs,
+    ) -> Answer:
+        """Ask a game; whatever it raises is a failure of the environment."""
+        try:
+            return ask(*arguments, **named)
+        except Unfit as unfit:
+            raise self._failure(index, f"{method}: {unfit}") from None
+        except Exception as error:
+            raise self._failure(index, f"{method} raised {first_line(error)}") from error
+
+    def _check_finite(self, what: str, values: npt.NDArray[Any]) -> None:
+        if values.dtype.kind != "f":
+            return
+        finite = np.isfinite(values)
+        if not finite.all():
+            index, *place = (int(axis) for axis in np.argwhere(~finite)[0])
+            where = f" at {place}" if place else ""
+            value = values[(index, *place)]
+            raise self._failure(index, f"{what}: got {value}{where}, expected finite numbers")
+
+    def _failure(self, index: int, what: str) -> EnvironmentFailed:
+        self._failed = True
+        self.can_save_state = False
+        return EnvironmentFailed(f"{self.id}: environment {index} of {self.count} failed: {what}")
+
+
+def check_count_and_seed(count: object, seed: object, most: int | None = None) -> tuple[int, int]:
+    """Return the two as ints, the last seed at most `most`; raise UnusableEnvironment otherwise."""
+    checked = whole("count", count, 1)
+    return checked, whole("seed", seed, 0, None if most is None else most - checked + 1)
+
+
+def check_state(environments: Environments, state: dict[str, Any], count: int) -> dict[str, Any]:
+    """Return the state; raise UnusableEnvironment if it is one of other environments."""
+    if (state["id"], count) != (environments.id, environments.count):
+        raise UnusableEnvironment(
+            f"state: got one of {count} × {state['id']}, "
+            f"expected one of {environments.count} × {environments.id}"
+        )
+    return state

@@ -1,0 +1,153 @@
+"""Any Gymnasium environment with discrete actions and vector or image observations, by its id.
+
+The environments are stepped here, one after the other, and not by `gymnasium.vector`: which of
+them restart next, and how far each is from its time limit, is part of the saved state, and
+Gymnasium keeps both in private fields. The trajectories are those of its SyncVectorEnv.
+"""
+
+from typing import TYPE_CHECKING, Any, SupportsFloat
+
+import numpy as np
+
+from noisynet.envs.copies import CopiedEnvironments, check_count_and_seed
+from noisynet.envs.environments import UnusableEnvironment, first_line
+from noisynet.envs.spaces import ObservationKind, action_range, observation_kind
+
+if TYPE_CHECKING:
+    import gymnasium
+
+
+class GymnasiumEnvironments(CopiedEnvironments):
+    """N copies of one Gymnasium environment, given as so many objects.
+
+    `step_limit` is the time limit in steps, for environments without Gymnasium's TimeLimit around
+    them. CartPole, Acrobot and MountainCar can save their state. Closes the environments when they
+    do not fit; raises UnusableEnvironment then.
+    """
+
+    def __init__(
+        self,
+        environment_id: str,
+        environments: "list[gymnasium.Env[Any, Any]]",
+        *,
+        seed: int,
+        step_limit: int | None = None,
+    ) -> None:
+        count, seed = check_count_and_seed(len(environments), seed)
+        self._environments = environments
+        try:
+            spaces = [_spaces(environment_id, environment) for environment in environments]
+            if any(other != spaces[0] for other in spaces):
+                raise UnusableEnvironment(f"{environment_id}: its copies have different spaces")
+        except UnusableEnvironment:
+            for environment in environments:
+                environment.close()
+            raise
+        self._kind, (self._first_action, actions) = spaces[0]
+        super().__init__(
+            environment_id,
+            count,
+            seed=seed,
+            observation_shape=self._kind.shape,
+            observation_dtype=self._kind.dtype,
+            action_count=actions,
+            step_limit=step_limit,
+            can_save_state=all(_is_classic(environment) for environment in environments),
+        )
+
+    def _begin(self, index: int, seed: int | None) -> object:
+        seen, _ = self._environments[index].reset(seed=seed)
+        return self._kind.read(seen)
+
+    def _play(self, index: int, action: int) -> tuple[object, SupportsFloat, object, object]:
+        step = self._environments[index].step(self._first_action + action)
+        seen, reward, terminated, truncated, _ = step
+        return self._kind.read(seen), reward, terminated, truncated
+
+    def _end(self, index: int) -> None:
+        self._environments[index].close()
+
+    def _saved(self, index: int) -> dict[str, Any]:
+        inside: Any = self._environments[index].unwrapped
+        return {
+            "physics": [float(value) for value in inside.state],
+            "generator": inside.np_random.bit_generator.state,
+        }
+
+    def _restored(self, index: int, saved: dict[str, Any]) -> None:
+        environment = self._environments[index]
+        environment.reset(seed=0)  # Gymnasium wants one before a step; all of it is replaced
+        inside: Any = environment.unwrapped
+        inside.state = np.array(saved["physics"], dtype=np.float64)
+        inside.np_random.bit_generator.state = saved["generator"]
+
+
+def make_registered(
+    environment_id: str, registered: str, count: int, *, seed: int
+) -> GymnasiumEnvironments:
+    """Make `count` environments of a registered id; `environment_id` is what they are called.
+
+    Raises UnusableEnvironment if their own code fails, or for spaces that no agent here takes.
+    """
+    count, seed = check_count_and_seed(count, seed)
+    gymnasium = imported_gymnasium()
+    limit = gymnasium.registry[registered].max_episode_steps
+    made: list[Any] = []
+    try:
+        for _ in range(count):
+            made.append(  # noqa: PERF401 - those made before an error are closed
+                gymnasium.make(registered, max_episode_steps=-1, disable_env_checker=True)
+            )
+    except Exception as error:
+        for environment in made:
+            environment.close()
+        raise UnusableEnvironment(
+            f"{environment_id}: cannot be made: {first_line(error)}"
+        ) from error
+    return GymnasiumEnvironments(environment_id, made, seed=seed, step_limit=limit)
+
+
+def registered_ids() -> list[str]:
+    """Return the registered ids, those of Atari in their present form (`ALE/…`) only.
+
+    Raises UnusableEnvironment without Gymnasium.
+    """
+    return sorted(
+        name
+        for name, spec in imported_gymnasium().registry.items()
+        if name.startswith("ALE/") or not str(spec.entry_point).startswith("ale_py.")
+    )
+
+
+def imported_gymnasium() -> Any:
+    """Return Gymnasium; raise UnusableEnvironment where it is not installed."""
+    try:
+        import gymnasium
+    except ImportError as error:
+        raise UnusableEnvironment(
+            "noisynet.envs needs Gymnasium: pip install 'noisynet[train]'"
+        ) from error
+    return gymnasium
+
+
+def _spaces(
+    environment_id: str, environment: "gymnasium.Env[Any, Any]"
+) -> tuple[ObservationKind, tuple[int, int]]:
+    # A class that forgot its spaces has no such attributes at all.
+    observed = getattr(environment, "observation_space", None)
+    taken = getattr(environment, "action_space", None)
+    return observation_kind(environment_id, observed), action_range(environment_id, taken)
+
+
+def _is_classic(environment: "gymnasium.Env[Any, Any]") -> bool:
+    """Return whether `state` and `np_random` are all that the environment remembers.
+
+    CartPole's `steps_beyond_terminated` is no exception: it counts steps after a game's end, and
+    here none are taken. A wrapper may remember anything, but for the one that wants a reset first.
+    """
+    from gymnasium.envs.classic_control import AcrobotEnv, CartPoleEnv, MountainCarEnv
+    from gymnasium.wrappers import OrderEnforcing
+
+    while type(environment) is OrderEnforcing:
+        environment = environment.env
+    return type(environment) in (AcrobotEnv, CartPoleEnv, MountainCarEnv)

@@ -1,0 +1,66 @@
+"""The torso for small images, and which torso a shape gets."""
+
+import pytest
+import torch
+from torch import nn
+
+from noisynet.networks import MLPTorso, NatureTorso, make_torso
+from noisynet.networks.torsos import MinAtarTorso
+
+
+def test_the_minatar_torso_is_one_convolution_of_sixteen_filters() -> None:
+    torso = MinAtarTorso((4, 10, 10))
+    assert torso.features == 1024
+    assert sum(parameter.numel() for parameter in torso.parameters()) == 16 * (4 * 9 + 1)
+    images = torch.randint(0, 2, (2, 3, 4, 10, 10), dtype=torch.uint8)
+    features = torso(images)
+    assert features.shape == (2, 3, 1024)
+    convolution = torso.convolutions[0]
+    assert isinstance(convolution, nn.Conv2d)
+    expected = torch.zeros(16, 8, 8)
+    for row in range(8):
+        for column in range(8):
+            patch = images[1, 2, :, row : row + 3, column : column + 3].float()
+            expected[:, row, column] = (convolution.weight * patch).sum((1, 2, 3))
+    expected = (expected + convolution.bias[:, None, None]).relu()
+    assert torch.allclose(features[1, 2], expected.flatten(), atol=1e-5)
+
+
+def test_small_images_are_taken_as_they_are() -> None:
+    """The points of a small image are symbols: 1 stays 1, and is not 1/255."""
+    torso = MinAtarTorso((2, 7, 5))
+    images = torch.randint(0, 11, (3, 2, 7, 5), dtype=torch.uint8)
+    before = images.clone()
+    prepared = torso.prepare(images)
+    assert torch.equal(prepared, images.float())
+    assert torch.equal(images, before)
+    for same in (prepared, torso.prepare(prepared), images, images.long(), images.float()):
+        assert torch.equal(torso(same), torso(images))
+    assert torso(images).shape == (3, torso.features)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torso.prepare(images).dtype == torch.bfloat16
+        assert torch.allclose(torso(images).float(), torso(prepared).float(), atol=0.1)
+
+
+def test_float_images_reach_the_nature_torso_as_they_are_by_both_ways() -> None:
+    torso = NatureTorso((3, 40, 44))
+    images = torch.rand(2, 3, 40, 44)
+    assert torch.equal(torso.prepare(images), images)
+    assert torch.equal(torso(images), torso(torso.prepare(images)))
+    frames = (images * 255).to(torch.uint8)
+    assert torch.allclose(torso(frames), torso(frames.float() / 255), atol=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "kind"), [
+    ((4, 10, 10), MinAtarTorso), ((10, 10, 10), MinAtarTorso), ((4, 35, 84), MinAtarTorso),
+    ((4, 36, 36), NatureTorso), ((3, 96, 96), NatureTorso), ((100,), MLPTorso),
+])  # fmt: skip
+def test_auto_goes_by_the_size_of_the_image(shape: tuple[int, ...], kind: type) -> None:
+    assert type(make_torso("auto", shape, ())) is kind
+
+
+def test_minatar_by_name_and_shapes_that_do_not_fit() -> None:
+    assert isinstance(make_torso("minatar", (4, 84, 84), ()), MinAtarTorso)
+    for shape in ((8,), (4, 2, 10), (10, 10)):
+        with pytest.raises(ValueError, match=r"minatar torso: got .*, expected \(channels, height"):
+            make_torso("minatar", shape, ())
