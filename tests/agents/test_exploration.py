@@ -26,9 +26,15 @@ def test_epsilon_greedy_replaces_the_share_that_it_says() -> None:
     assert (epsilon_greedy(greedy[:100], 4, 0.0, generator) == 0).all()
 
 
+def drawn_rows(layer: NoisyLinear) -> torch.Tensor:
+    drawn = held(layer)
+    assert drawn is not None
+    return drawn.flats[0].clone()
+
+
 def test_learned_noise_is_held_per_environment_and_redrawn_on_demand() -> None:
     layer = NoisyLinear(5, 3)
-    noise = LearnedNoise(layer, rows=4, generator=torch.Generator().manual_seed(0))
+    noise = LearnedNoise(layer, 4, torch.Generator().manual_seed(0))
     same = torch.ones(4, 5)
     before = layer(same)
     assert torch.equal(before, layer(same))
@@ -36,6 +42,54 @@ def test_learned_noise_is_held_per_environment_and_redrawn_on_demand() -> None:
     noise.redraw()
     after = layer(same)
     assert not torch.isclose(before, after).any(dim=1).all()
-    drawn = held(layer)
-    assert drawn is not None
-    assert drawn.rows == 4
+    assert len(drawn_rows(layer)) == 4
+
+
+def test_noise_by_update_changes_at_updates_and_at_every_step_before_the_first() -> None:
+    layer = NoisyLinear(5, 3)
+    noise = LearnedNoise(layer, 2, torch.Generator().manual_seed(0))
+    first = np.zeros(2, bool)
+    seen = [drawn_rows(layer)]
+    for updates, changes in ((0, True), (0, True), (1, False), (1, False)):
+        noise.before_action(first, updates)
+        assert torch.equal(drawn_rows(layer), seen[-1]) is not changes
+        seen.append(drawn_rows(layer))
+    noise.after_update()
+    assert not torch.equal(drawn_rows(layer), seen[-1])
+
+
+def test_noise_by_step_changes_at_every_step_and_at_no_update() -> None:
+    layer = NoisyLinear(5, 3)
+    noise = LearnedNoise(layer, 2, torch.Generator().manual_seed(0), redraw="step")
+    before = drawn_rows(layer)
+    noise.before_action(np.zeros(2, bool), updates=7)
+    after = drawn_rows(layer)
+    assert not torch.equal(before, after)
+    noise.after_update()
+    assert torch.equal(drawn_rows(layer), after)
+
+
+def test_noise_by_episode_changes_where_an_episode_begins() -> None:
+    layer = NoisyLinear(5, 3)
+    noise = LearnedNoise(layer, 3, torch.Generator().manual_seed(0), redraw="episode")
+    before = drawn_rows(layer)
+    noise.before_action(np.zeros(3, bool), updates=7)
+    noise.after_update()
+    assert torch.equal(drawn_rows(layer), before)
+    noise.before_action(np.array([False, True, False]), updates=7)
+    after = drawn_rows(layer)
+    changed = [not torch.equal(*pair) for pair in zip(before, after, strict=True)]
+    assert changed == [False, True, False]
+
+
+@pytest.mark.parametrize("redraw", ["step", "update", "episode"])
+def test_environments_can_share_one_draw(redraw: str) -> None:
+    layer = NoisyLinear(5, 3)
+    generator = torch.Generator().manual_seed(0)
+    noise = LearnedNoise(layer, 3, generator, redraw=redraw, draw_per_environment=False)
+    before = drawn_rows(layer)
+    assert before.ndim == 1
+    assert len({tuple(row.tolist()) for row in layer(torch.ones(3, 5))}) == 1
+    noise.before_action(np.array([True, False, False]), updates=1)
+    noise.after_update()
+    assert not torch.equal(drawn_rows(layer), before)

@@ -1,6 +1,12 @@
 """Losses against numbers worked out by hand."""
 
+import math
+
+import hypothesis
+import numpy as np
 import torch
+from hypothesis import strategies
+from hypothesis.extra import numpy as arrays
 
 from noisynet.agents import losses
 
@@ -39,3 +45,70 @@ def test_huber_is_square_near_zero_and_straight_beyond_one() -> None:
     error = torch.tensor([0.0, 0.5, -1.0, 3.0])
     assert torch.allclose(losses.huber(error), torch.tensor([0.0, 0.125, 0.5, 2.5]))
     assert torch.allclose(losses.squared(error), torch.tensor([0.0, 0.125, 0.5, 4.5]))
+
+
+def test_the_projection_parts_an_atom_between_its_neighbours() -> None:
+    # Atoms at 0, 1, 2. r = 0.25, γ = 0.5: they move to 0.25, 0.75, 1.25.
+    target = losses.categorical_projection(
+        return_t=torch.tensor([0.25]),
+        discount_t=torch.tensor([0.5]),
+        probabilities_t=torch.tensor([[0.2, 0.3, 0.5]]),
+        support=torch.tensor([0.0, 1.0, 2.0]),
+    )
+    wanted = [0.2 * 0.75 + 0.3 * 0.25, 0.2 * 0.25 + 0.3 * 0.75 + 0.5 * 0.75, 0.5 * 0.25]
+    torch.testing.assert_close(target, torch.tensor([wanted]))
+
+
+def test_the_projection_puts_everything_on_the_reward_at_termination() -> None:
+    target = losses.categorical_projection(
+        return_t=torch.tensor([1.0, 9.0, -9.0]),
+        discount_t=torch.zeros(3),
+        probabilities_t=torch.tensor([[0.2, 0.3, 0.5]]).expand(3, 3),
+        support=torch.tensor([-1.0, 1.0, 3.0]),
+    )
+    torch.testing.assert_close(target, torch.tensor([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]]))
+
+
+@hypothesis.given(
+    probabilities=arrays.arrays(np.float64, (4, 7), elements=strategies.floats(0.01, 1)),
+    return_t=arrays.arrays(np.float64, (4,), elements=strategies.floats(-30, 30)),
+    discount_t=arrays.arrays(np.float64, (4,), elements=strategies.floats(0, 1)),
+)
+def test_the_projection_is_that_of_algorithm_1(
+    probabilities: np.ndarray, return_t: np.ndarray, discount_t: np.ndarray
+) -> None:
+    """Against arXiv 1707.06887, algorithm 1, one atom after the other, in float64."""
+    probabilities /= probabilities.sum(1, keepdims=True)
+    support = np.linspace(-10, 10, 7)
+    gap = support[1] - support[0]
+    wanted = np.zeros((4, 7))
+    for row in range(4):
+        for atom in range(7):
+            moved = min(max(return_t[row] + discount_t[row] * support[atom], -10.0), 10.0)
+            place = min(max((moved - support[0]) / gap, 0.0), 6.0)
+            low, high = math.floor(place), math.ceil(place)
+            if low == high:
+                wanted[row, low] += probabilities[row, atom]
+            else:
+                wanted[row, low] += probabilities[row, atom] * (high - place)
+                wanted[row, high] += probabilities[row, atom] * (place - low)
+    target = losses.categorical_projection(
+        *(torch.from_numpy(one) for one in (return_t, discount_t, probabilities, support))
+    ).numpy()
+    np.testing.assert_allclose(target, wanted, atol=1e-12)
+    np.testing.assert_allclose(target.sum(1), 1, atol=1e-12)
+
+
+def test_the_categorical_loss_is_the_divergence_and_has_the_gradient_of_the_cross_entropy() -> None:
+    logits = torch.tensor([[[0.0, math.log(3.0)], [5.0, -5.0]]], requires_grad=True)
+    target = torch.tensor([[0.5, 0.5]], requires_grad=True)
+    loss = losses.categorical_loss(logits, torch.tensor([0]), target)
+    # The prediction is (1/4, 3/4).
+    wanted = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    torch.testing.assert_close(loss, torch.tensor([wanted]))
+    loss.sum().backward()
+    assert target.grad is None
+    torch.testing.assert_close(logits.grad, torch.tensor([[[-0.25, 0.25], [0.0, 0.0]]]))
+    certain = torch.tensor([[1.0, 0.0]])
+    loss = losses.categorical_loss(logits, torch.tensor([0]), certain)
+    torch.testing.assert_close(loss, torch.tensor([math.log(4.0)]))

@@ -12,6 +12,7 @@ from noisynet.agents import LossNotFinite, QLearning
 from noisynet.runs import config
 
 SHAPE, ACTIONS = (4,), 3
+FIRST = np.zeros(4, bool)
 
 
 @dataclass
@@ -21,6 +22,7 @@ class Batch:
     return_t: np.ndarray
     discount_t: np.ndarray
     observation_t: np.ndarray
+    weights: np.ndarray | None = None
 
 
 def make_agent(**overrides: Any) -> QLearning:
@@ -39,34 +41,29 @@ def make_batch(size: int = 16, seed: int = 0) -> Batch:
     )
 
 
+def slow_layer(
+    weights: dict[str, np.ndarray], noise: Draw | None, name: str, x: np.ndarray
+) -> np.ndarray:
+    """Apply one layer to one row in float64."""
+    weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+    if noise is not None and f"{name}.weight_sigma" in weights:
+        drawn = noise.layer(name)
+        rows = np.asarray(drawn.output, np.float64)  # type: ignore[union-attr]
+        columns = np.asarray(drawn.input, np.float64)  # type: ignore[union-attr]
+        weight = weight + weights[f"{name}.weight_sigma"] * np.outer(rows, columns)
+        bias = bias + weights[f"{name}.bias_sigma"] * rows
+    return weight @ x.astype(np.float64) + bias
+
+
 def slow_q(
     weights: dict[str, np.ndarray], noise: Draw | None, observation: np.ndarray, dueling: bool
 ) -> np.ndarray:
     """Work the network out in float64, one row and one layer after the other."""
-
-    def layer(name: str, x: np.ndarray) -> np.ndarray:
-        weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
-        if noise is not None and f"{name}.weight_sigma" in weights:
-            drawn = noise.layer(name)
-            rows = np.asarray(drawn.output, np.float64)  # type: ignore[union-attr]
-            columns = np.asarray(drawn.input, np.float64)  # type: ignore[union-attr]
-            weight = weight + weights[f"{name}.weight_sigma"] * np.outer(rows, columns)
-            bias = bias + weights[f"{name}.bias_sigma"] * rows
-        return weight @ x + bias
-
-    values = []
-    for row in observation.astype(np.float64):
-        features = np.maximum(layer("torso.layers.0", row), 0)
-
-        def stream(name: str, features: np.ndarray = features) -> np.ndarray:
-            return layer(f"head.{name}.2", np.maximum(layer(f"head.{name}.0", features), 0))
-
-        if dueling:
-            advantage = stream("advantage")
-            values.append(stream("value") + advantage - advantage.mean())
-        else:
-            values.append(stream("q"))
-    return np.array(values)
+    streams = slow_layers(weights, noise, observation, ["advantage", "value"] if dueling else ["q"])
+    if not dueling:
+        return streams["q"]
+    advantage = streams["advantage"]
+    return streams["value"] + advantage - advantage.mean(1, keepdims=True)
 
 
 @pytest.mark.parametrize("double", [True, False])
@@ -95,6 +92,154 @@ def test_the_loss_is_the_paper_s(double: bool, dueling: bool, exploration: str, 
         error = abs(wanted - q_tm1[row, action])
         total += 0.5 * error**2 if loss == "squared" or error <= 1 else error - 0.5
     assert float(agent.loss(batch, draws).detach()) == pytest.approx(total / 16, rel=1e-5)
+
+
+def slow_layers(
+    weights: dict[str, np.ndarray], noise: Draw | None, observation: np.ndarray, streams: list[str]
+) -> dict[str, np.ndarray]:
+    """Give each stream's outputs, (B, outputs), in float64."""
+    found: dict[str, list[np.ndarray]] = {name: [] for name in streams}
+    for row in observation:
+        features = np.maximum(slow_layer(weights, noise, "torso.layers.0", row), 0)
+        for name in streams:
+            hidden = np.maximum(slow_layer(weights, noise, f"head.{name}.0", features), 0)
+            found[name].append(slow_layer(weights, noise, f"head.{name}.2", hidden))
+    return {name: np.array(rows) for name, rows in found.items()}
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("double", [True, False])
+@pytest.mark.parametrize("dueling", [True, False])
+@pytest.mark.parametrize("exploration", ["noise", "epsilon"])
+def test_the_loss_of_distributions_is_the_paper_s(
+    double: bool, dueling: bool, exploration: str
+) -> None:
+    atoms, low, high = 11, -3.0, 3.0
+    agent = make_agent(
+        double=double,
+        dueling=dueling,
+        exploration=exploration,
+        atoms=atoms,
+        value_min=low,
+        value_max=high,
+    )
+    with torch.no_grad():
+        for parameter in agent.target.parameters():
+            parameter.add_(0.01)
+    batch = make_batch()
+    batch.weights = np.linspace(0.2, 1.0, 16).astype(np.float32)
+    draws = agent.draws()
+    weights = {
+        name: {key: value.double().numpy() for key, value in net.state_dict().items()}
+        for name, net in (("online", agent.online), ("target", agent.target))
+    }
+
+    def probabilities(net: str, noise: Draw | None, observation: np.ndarray) -> np.ndarray:
+        streams = ["advantage", "value"] if dueling else ["advantage"]
+        found = slow_layers(weights[net], noise, observation, streams)
+        logits = found["advantage"].reshape(-1, ACTIONS, atoms)
+        if dueling:
+            logits = found["value"][:, None] + logits - logits.mean(1, keepdims=True)
+        return softmax(logits)
+
+    support = np.linspace(low, high, atoms)
+    gap = support[1] - support[0]
+    online, target, choice = draws
+    target_t = probabilities("target", target, batch.observation_t)
+    choice_t = probabilities("online", choice, batch.observation_t) if double else target_t
+    prediction_tm1 = probabilities("online", online, batch.observation_tm1)
+    total, divergences = 0.0, []
+    for row, action in enumerate(batch.action_tm1):
+        best = (choice_t[row] @ support).argmax()
+        wanted = np.zeros(atoms)
+        for atom in range(atoms):
+            moved = batch.return_t[row] + batch.discount_t[row] * support[atom]
+            place = (min(max(moved, low), high) - low) / gap
+            for neighbour in range(atoms):
+                share = max(0.0, 1 - abs(place - neighbour))
+                wanted[neighbour] += share * target_t[row, best, atom]
+        positive = wanted > 0
+        ratio = wanted[positive] / prediction_tm1[row, action][positive]
+        divergences.append(float(wanted[positive] @ np.log(ratio)))
+        total += batch.weights[row] * divergences[-1]
+    loss, errors = agent.loss_and_errors(batch, draws)
+    assert float(loss.detach()) == pytest.approx(total / 16, rel=1e-4)
+    np.testing.assert_allclose(errors.numpy(), divergences, rtol=1e-3, atol=1e-6)
+
+
+def test_an_update_tells_each_transition_s_error_and_weighs_its_loss() -> None:
+    agent = make_agent(loss="squared")
+    batch, draws = make_batch(), agent.draws()
+    plain, errors = agent.loss_and_errors(batch, draws)
+    assert float(plain.detach()) == pytest.approx(float((0.5 * errors**2).mean()), rel=1e-5)
+    batch.weights = np.arange(16, dtype=np.float32)
+    weighed, same = agent.loss_and_errors(batch, draws)
+    assert torch.equal(errors, same)
+    expected = float((torch.arange(16) * 0.5 * errors**2).mean())
+    assert float(weighed.detach()) == pytest.approx(expected, rel=1e-5)
+    learned = agent.update(batch)
+    assert learned.errors.shape == (16,)
+    assert (learned.errors >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("noise_in", "noisy"),
+    [
+        ("last", ["head.advantage.2", "head.value.2"]),
+        ("head", ["head.advantage.0", "head.advantage.2", "head.value.0", "head.value.2"]),
+        (
+            "all",
+            [
+                "head.advantage.0",
+                "head.advantage.2",
+                "head.value.0",
+                "head.value.2",
+                "torso.layers.0",
+            ],
+        ),
+    ],
+)
+def test_noise_goes_where_the_config_says(noise_in: str, noisy: list[str]) -> None:
+    agent = make_agent(noise_in=noise_in, dueling=True)
+    assert sorted(noisy_layers(agent.online)) == noisy
+    assert sorted(noisy_layers(agent.target)) == noisy
+    before = {
+        name: layer.weight_sigma.clone() for name, layer in noisy_layers(agent.online).items()
+    }
+    agent.update(make_batch())
+    for name, layer in noisy_layers(agent.online).items():
+        assert not torch.equal(layer.weight_sigma, before[name]), name
+
+
+def test_without_a_draw_for_the_choice_it_is_the_online_net_s() -> None:
+    agent = make_agent(choice_draw=False)
+    online, target, choice = agent.draws()
+    assert choice is online
+    assert target is not online
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_rmsprop_takes_the_step_of_its_formula(centred: bool) -> None:
+    settings = {"rmsprop_decay": 0.9, "rmsprop_epsilon": 0.1, "rmsprop_centred": centred}
+    agent = make_agent(optimizer="rmsprop", learning_rate=0.01, max_gradient_norm=1e9, **settings)
+    parameter = agent.online.head.q[2].weight  # type: ignore[index]
+    before = parameter.detach().clone()
+    agent.update(make_batch())
+    gradient = parameter.grad
+    assert gradient is not None
+    square, mean = 0.1 * gradient**2, 0.1 * gradient
+    root = (square - mean**2 if centred else square).sqrt()
+    torch.testing.assert_close(parameter.detach(), before - 0.01 * gradient / (root + 0.1))
+    arrays, plain = agent.state()
+    other = make_agent(optimizer="rmsprop", learning_rate=0.01, max_gradient_norm=1e9, **settings)
+    other.restore(arrays, plain)
+    assert agent.update(make_batch(seed=1)).loss == other.update(make_batch(seed=1)).loss
+    for one, two in zip(agent.online.parameters(), other.online.parameters(), strict=True):
+        assert torch.equal(one, two)
 
 
 def test_online_target_and_choice_each_have_a_draw_of_their_own() -> None:
@@ -149,14 +294,14 @@ def test_copying_to_the_target_copies_mu_and_sigma_and_never_noise() -> None:
 def test_warmup_acts_uniformly_and_epsilon_only_where_it_is_asked_for() -> None:
     agent = make_agent(environments=4)
     observation = np.zeros((4, *SHAPE), np.float32)
-    random = np.concatenate([agent.act(observation, step=0) for _ in range(300)])
+    random = np.concatenate([agent.act(observation, step=0, first=FIRST) for _ in range(300)])
     counts = np.bincount(random, minlength=ACTIONS)
     # Five standard errors of a binomial count.
     expected = len(random) / ACTIONS
     assert np.abs(counts - expected).max() < 5 * np.sqrt(expected * (1 - 1 / ACTIONS))
     assert agent.epsilon(10**9) is None
     assert make_agent(exploration="epsilon", epsilon_end=0.25).epsilon(10**9) == 0.25
-    late = agent.act(observation, step=10**6)
+    late = agent.act(observation, step=10**6, first=FIRST)
     assert (late == agent.greedy(observation)).all()
 
 
@@ -178,9 +323,12 @@ def test_state_and_restore_go_on_bit_for_bit() -> None:
     other.restore(arrays, plain)
     observation = make_batch(4).observation_t
     for seed in range(3, 6):
-        assert agent.update(make_batch(seed=seed)) == other.update(make_batch(seed=seed))
+        assert agent.update(make_batch(seed=seed)).loss == other.update(make_batch(seed=seed)).loss
         for step in (0, 10**6):
-            assert (agent.act(observation, step) == other.act(observation, step)).all()
+            assert (
+                agent.act(observation, step, first=FIRST)
+                == other.act(observation, step, first=FIRST)
+            ).all()
     for name, value in agent.online.state_dict().items():
         assert torch.equal(value, other.online.state_dict()[name]), name
 
@@ -200,7 +348,7 @@ def test_restored_moments_meet_the_weights_that_they_belong_to() -> None:
     agent.update(batch)
     arrays, plain = agent.state()
     other.restore({name: array.copy() for name, array in arrays.items()}, plain)
-    assert agent.update(batch) == other.update(batch)
+    assert agent.update(batch).loss == other.update(batch).loss
     for name, value in agent.online.state_dict().items():
         assert torch.equal(value, other.online.state_dict()[name]), name
 
@@ -210,16 +358,16 @@ def test_before_the_first_update_the_noise_is_redrawn_at_every_action() -> None:
     observation = np.ones((4, *SHAPE), np.float32)
     draws = []
     for _ in range(3):
-        agent.act(observation, step=10**6)
+        agent.act(observation, step=10**6, first=FIRST)
         drawn = held(agent.online)
         assert drawn is not None
         draws.append(drawn.flats[0])
     assert not torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[1], draws[2])
     agent.update(make_batch())
-    agent.act(observation, step=10**6)
+    agent.act(observation, step=10**6, first=FIRST)
     first = held(agent.online)
-    agent.act(observation, step=10**6)
+    agent.act(observation, step=10**6, first=FIRST)
     second = held(agent.online)
     assert first is not None
     assert second is not None

@@ -93,3 +93,12 @@ def test_a_draw_in_force_counts_as_noise() -> None:
     assert noisynet.not_finite(layer) == {}
     with noisynet.mean_weights(layer):
         assert noisynet.not_finite(layer) == {}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_loses_no_small_sigma(dtype: torch.dtype) -> None:
+    layer = noisynet.NoisyLinear(64, 32, sigma0=1e-4)
+    whole = noisynet.snr(layer)[""], noisynet.mean_sigma(layer)[""]
+    layer.to(dtype)
+    half = noisynet.snr(layer)[""], noisynet.mean_sigma(layer)[""]
+    assert half == pytest.approx(whole, rel=0.01)

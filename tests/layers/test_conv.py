@@ -564,6 +564,8 @@ def test_errors_name_what_came_and_what_fits(noise: str) -> None:
             kind(2, 2, 1, noise="pink")
         with pytest.raises(ValueError, match="in_channels: got 0, expected at least 1"):
             kind(0, 2, 1, noise=noise)
+        with pytest.raises(ValueError, match="kernel_size: got 0, expected at least 1"):
+            kind(2, 2, 0, noise=noise)
     drawn = draw_noise("factorised", (2, 1, 1), 2, None, False)
     with pytest.raises(ValueError, match="noise: got 2 groups, expected 1"):
         noisy_conv(torch.ones(1, 1), torch.ones(2, 1, 1), None, torch.ones(2, 1, 1), None, drawn)

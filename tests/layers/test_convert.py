@@ -479,3 +479,72 @@ def test_denoise_of_a_plain_net_is_the_net() -> None:
     former = list(net.modules())
     assert noisynet.denoise(net) is net
     assert all(a is b for a, b in zip(net.modules(), former, strict=True))
+
+
+def test_a_where_that_is_no_function_is_an_error() -> None:
+    net = nn.Sequential(nn.Linear(3, 2))
+    with pytest.raises(TypeError, match=r"^where: got 'independent', expected a function of"):
+        noisynet.noisify(net, "independent")
+    with pytest.raises(TypeError, match=r"^got NoneType, expected an nn.Module"):
+        noisynet.noisify(None)
+    noisynet.noisify(net)
+    with pytest.raises(ValueError, match=r"no nn.Linear that can be, and is noisy already$"):
+        noisynet.noisify(net)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_layer_without_inputs_is_left_alone() -> None:
+    net = nn.Sequential(nn.Linear(0, 3), nn.Linear(3, 2))
+    with pytest.warns(UserWarning, match="0 .it has no inputs or no outputs"):
+        noisynet.noisify(net)
+    assert list(noisynet.noisy_layers(net)) == ["1"]
+
+
+def test_from_linear_says_what_it_cannot_take() -> None:
+    with pytest.raises(TypeError, match=r"^got a Conv1d, expected an nn.Linear$"):
+        noisynet.NoisyLinear.from_linear(nn.Conv1d(3, 2, 1))
+    with pytest.raises(TypeError, match=r"^got a Conv1d, expected an nn.Conv2d$"):
+        noisynet.NoisyConv2d.from_conv(nn.Conv1d(3, 2, 1))
+    with pytest.raises(TypeError, match=r"^got a GRUCell, expected an nn.LSTMCell$"):
+        noisynet.NoisyLSTMCell.from_cell(nn.GRUCell(3, 2))
+    with pytest.raises(ValueError, match="ParametrizedLinear that keeps more than weights and"):
+        noisynet.NoisyLinear.from_linear(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)))
+    with pytest.raises(ValueError, match="LazyLinear that has no shape yet: run one forward first"):
+        noisynet.NoisyLinear.from_linear(nn.LazyLinear(2))
+
+
+class Rectified(noisynet.NoisyLinear):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input).relu()
+
+
+class Head(noisynet.NoisyLinear):
+    """Has no forward of its own."""
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (
+            lambda: nn.utils.parametrizations.weight_norm(noisynet.NoisyLinear(3, 3)),
+            "'1': a ParametrizedNoisyLinear: it keeps more than weights and biases",
+        ),
+        (
+            lambda: nn.utils.spectral_norm(noisynet.NoisyLinear(3, 3)),
+            "'1': a NoisyLinear: it keeps more than weights and biases",
+        ),
+        (lambda: Rectified(3, 3), "'1': a Rectified: its forward is not that of NoisyLinear"),
+    ],
+)
+def test_denoise_refuses_what_it_would_break(make: Callable[[], nn.Module], reason: str) -> None:
+    net = nn.Sequential(noisynet.NoisyLinear(3, 3), make())
+    with pytest.raises(ValueError, match=f"^{reason}$"):
+        noisynet.denoise(net)
+    assert list(noisynet.noisy_layers(net)) == ["0", "1"]
+
+
+def test_denoise_takes_a_subclass_that_computes_the_same() -> None:
+    layer = Head(3, 2)
+    plain = noisynet.denoise(nn.Sequential(layer))[0]
+    assert type(plain) is nn.Linear
+    assert plain.weight is layer.weight

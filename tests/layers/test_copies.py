@@ -232,3 +232,12 @@ def test_held_noise_follows_the_device_of_loading(net: nn.Sequential) -> None:
     assert loaded[2].weight.is_meta
     assert loaded(torch.empty(5, 3, device="meta")).shape == (5, 4)
     assert all(flat.is_meta for flat in noisynet.held(loaded).flats)
+
+
+def test_held_noise_follows_weights_that_are_assigned() -> None:
+    layer = NoisyLinear(3, 2, device="meta")
+    noisynet.hold(layer, rows=4)
+    layer.load_state_dict(NoisyLinear(3, 2, dtype=torch.float64).state_dict(), assign=True)
+    x = torch.randn(4, 3, dtype=torch.float64)
+    assert torch.equal(layer(x), layer(x))
+    assert noisynet.held(layer).flats[0].dtype == torch.float64

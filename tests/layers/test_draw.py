@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import noisynet
-from noisynet.layers import Draw
+from noisynet.layers import Draw, NoisyLinear
 
 
 def equal(first: Draw, second: Draw) -> bool:
@@ -245,3 +246,21 @@ def test_noise_drawn_under_inference_mode_can_be_learned_with(net: nn.Sequential
     with torch.inference_mode():
         noisynet.resample(net)
     assert float(gradient().norm()) > 0
+
+
+def test_an_empty_list_picks_no_row(net: nn.Sequential) -> None:
+    drawn = noisynet.draw(net, rows=4)[[]]
+    assert drawn.rows == 0
+    with noisynet.using(net, drawn):
+        assert net(torch.zeros(0, 3)).shape == (0, 4)
+
+
+def test_a_saved_draw_is_read_as_tensors_are(tmp_path: Path) -> None:
+    """`torch.load` takes nothing but tensors and what is known to be as harmless."""
+    net = nn.ModuleList([NoisyLinear(3, 2), noisynet.NoisyGRUCell(3, 2, noise="independent")])
+    drawn = noisynet.draw(net, rows=2)
+    torch.save({"draw": drawn}, tmp_path / "draw.pt")
+    loaded = torch.load(tmp_path / "draw.pt", weights_only=True)["draw"]
+    assert loaded.slots == drawn.slots
+    for flat, expected in zip(loaded.flats, drawn.flats, strict=True):
+        assert torch.equal(flat, expected)

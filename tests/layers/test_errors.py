@@ -6,6 +6,7 @@ import math
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -21,6 +22,9 @@ from noisynet.layers import NoisyLinear
         ({"sigma0": math.nan}, "sigma0: got nan, expected a finite number of at least 0"),
         ({"sigma0": math.inf}, "sigma0: got inf, expected a finite number of at least 0"),
         ({"sigma0": -0.5}, "sigma0: got -0.5, expected a finite number of at least 0"),
+        ({"sigma0": "0.5"}, "sigma0: got '0.5', expected a finite number of at least 0"),
+        ({"sigma0": True}, "sigma0: got True, expected a finite number of at least 0"),
+        ({"init": ["paper"]}, "init: got ['paper'], expected one of book, dopamine, kaixhin"),
         (
             {"init": "rainbow"},
             "init: got 'rainbow', expected one of book, dopamine, kaixhin, paper",
@@ -41,11 +45,32 @@ def test_wrong_options(options: dict[str, Any], said: str) -> None:
     [
         ((0, 2), "in_features: got 0, expected at least 1"),
         ((3, -1), "out_features: got -1, expected at least 1"),
+        ((3.0, 2), "in_features: got 3.0, expected an integer"),
+        ((3, "2"), "out_features: got '2', expected an integer"),
     ],
 )
 def test_wrong_sizes(sizes: tuple[int, int], said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         NoisyLinear(*sizes)
+
+
+@pytest.mark.parametrize("third", [0.1, 0.017, "independent", None])
+def test_what_other_libraries_take_in_the_place_of_bias(third: Any) -> None:
+    """Kaixhin's, TorchRL's and the book's layers take σ there: here it would be lost."""
+    said = re.escape(f"bias: got {third!r}, expected True or False; name noise= and sigma0=")
+    for kind in (NoisyLinear, noisynet.NoisyLSTMCell, noisynet.NoisyGRUCell):
+        with pytest.raises(ValueError, match=said):
+            kind(3, 2, third)
+    for kind in (noisynet.NoisyConv1d, noisynet.NoisyConv2d):
+        with pytest.raises(ValueError, match=said):
+            kind(3, 2, 1, bias=third)
+
+
+def test_sizes_and_rows_may_be_integers_of_numpy(noise: str) -> None:
+    """As `env.action_space.n` and the product of a shape are."""
+    layer = NoisyLinear(np.int64(4), np.int64(2), noise=noise)
+    noisynet.hold(layer, rows=np.int64(3))
+    assert layer(torch.zeros(3, 4)).shape == (3, 2)
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (4,), (4, 5, 4), (8, 1, 3), (1, 4)])
@@ -175,6 +200,8 @@ def test_a_draw_together_with_rows_or_a_generator(net: nn.Sequential) -> None:
         (3, torch.ones(4, dtype=torch.bool), r"mask: got shape \(4,\), expected \(3,\)"),
         (3, True, r"mask: got shape \(\), expected \(3,\)"),
         (3, torch.zeros(2, 2, dtype=torch.int64), "index: got 2 dimensions, expected one"),
+        (3, [0.0, 1.0], "index: got torch.float32, expected integers or booleans"),
+        (3, None, "index: got None, expected a slice, integers or booleans"),
         (3, 3, "out of (range|bounds)"),
         (3, torch.tensor([0, 3]), "out of (range|bounds)"),
     ],
@@ -194,3 +221,42 @@ def test_a_layer_that_is_not_drawn(net: nn.Sequential) -> None:
 def test_no_module_at_all_is_an_error(act):
     with pytest.raises(TypeError, match="got no module, expected at least one"):
         act()
+
+
+def test_what_is_no_module_draw_or_generator(net: nn.Sequential) -> None:
+    drawn: Any = noisynet.draw(net)
+    number: Any = 8
+    said = "^got int, expected an nn.Module; options go by name, as rows=8$"
+    for act in (noisynet.draw, noisynet.hold, noisynet.resample, noisynet.release):
+        with pytest.raises(TypeError, match=said):
+            act(net, number)
+    with pytest.raises(TypeError, match=said), noisynet.mean_weights(number):
+        pass
+    with pytest.raises(TypeError, match=r"^got Draw, expected an nn.Module"):
+        noisynet.using(drawn, net).__enter__()
+    for nothing in (None, torch.zeros(3)):
+        said = f"^draw: got {type(nothing).__name__}, expected a noisynet.Draw$"
+        with pytest.raises(TypeError, match=said):
+            noisynet.using(net, nothing).__enter__()
+    with pytest.raises(TypeError, match=r"^draw: got Tensor, expected a noisynet.Draw$"):
+        noisynet.hold(net, drawn=torch.zeros(3))
+    for act in (noisynet.draw, noisynet.hold, noisynet.resample):
+        with pytest.raises(TypeError, match=r"^generator: got int, expected a torch.Generator or"):
+            act(net, generator=number)
+
+
+def test_an_error_about_one_module_leaves_all_as_they_were(net: nn.Sequential) -> None:
+    plain = nn.Linear(3, 2)
+    other = NoisyLinear(3, 2)
+    noisynet.hold(other)
+    for act in (noisynet.hold, noisynet.resample):
+        with pytest.raises(ValueError, match="Linear has no noisy layer"):
+            act(net, plain)
+        assert noisynet.held(net) is None
+    noisynet.hold(net, rows=3)
+    former = noisynet.held(net)
+    with pytest.raises(ValueError, match="where: got a mask, expected none"):
+        noisynet.resample(net, other, where=torch.ones(3, dtype=torch.bool))
+    with pytest.raises(ValueError, match="Linear has no noisy layer"):
+        noisynet.release(net, plain)
+    assert torch.equal(noisynet.held(net).flats[0], former.flats[0])

@@ -82,8 +82,11 @@ def test_noise_waits_for_the_shape(
             act(net)
     assert noisynet.held(net) is None
     assert noisynet.not_finite(net) == {}
-    with pytest.raises(ValueError, match=f"'0': a {lazy_kind.__name__}: run one forward first"):
-        noisynet.denoise(net)
+    assert noisynet.snr(net) == noisynet.mean_sigma(net) == {}
+    for act in (noisynet.denoise, lambda net: noisynet.load_peer_state_dict(net, {"0.mu_W": 1})):
+        if act is noisynet.denoise or lazy_kind is LazyNoisyLinear:
+            with pytest.raises(ValueError, match=f"'0': a {lazy_kind.__name__}: run one forward "):
+                act(net)
     # What is no draw can be said before.
     noisynet.release(net, per_row=True)
     with noisynet.mean_weights(net):
@@ -115,6 +118,9 @@ def test_a_checkpoint_gives_the_shape(
             parameter.add_(1.0)
     lazy = lazy_kind(*sizes, noise=noise, **options)
     assert lazy.load_state_dict(trained.state_dict()) == ([], [])
+    # It waits for its input still, and so would the plain layer.
+    with pytest.raises(ValueError, match=f"'0': a {lazy_kind.__name__}: run one forward first"):
+        noisynet.denoise(nn.Sequential(lazy))
     # A draw fits, as the shape is known now.
     drawn = noisynet.draw(trained)
     x = torch.randn(shape)
@@ -169,5 +175,10 @@ def test_bad_options_and_inputs_are_errors(
     if lazy_kind is not LazyNoisyLinear:
         with pytest.raises(ValueError, match=r"input: got shape \(7,\), expected"):
             lazy(torch.randn(7))
+    else:
+        with pytest.raises(ValueError, match=r"input: got shape \(\), expected \(…, features\)"):
+            lazy(torch.tensor(1.0))
+        with pytest.raises(ValueError, match=r"expected .*: at least 1 feature"):
+            lazy(torch.zeros(3, 0))
     assert type(lazy) is lazy_kind
     assert lazy(torch.randn(shape)).shape[0] == 3

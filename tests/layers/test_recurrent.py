@@ -416,3 +416,14 @@ def test_errors_name_what_came_and_what_fits(cell: Any) -> None:
         kind(3, 2, noise="pink")
     with pytest.raises(ValueError, match="hidden_size: got 0, expected at least 1"):
         kind(3, 0)
+
+
+def test_a_state_of_another_kind_is_an_error() -> None:
+    x, h = torch.zeros(4, 3), torch.zeros(4, 2)
+    states: tuple[Any, ...] = (h, (h,), (h, h, h))
+    for state, got in zip(states, ("one tensor", "1 of them", "3 of them"), strict=True):
+        with pytest.raises(ValueError, match=rf"^state: got {got}, expected \(h, c\)$"):
+            noisynet.NoisyLSTMCell(3, 2)(x, state)
+    pair: Any = (h, h)
+    with pytest.raises(ValueError, match=r"^state: got tuple, expected a tensor$"):
+        noisynet.NoisyGRUCell(3, 2)(x, pair)

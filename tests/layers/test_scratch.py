@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 import noisynet
-from noisynet.layers import scratch
+from noisynet.layers import NoisyLinear, scratch
 
 P, Q, ROWS = 5, 4, 3
 NewForm = Callable[..., Callable[..., Tensor]]
@@ -301,3 +301,16 @@ def test_a_redraw_before_a_recomputation_is_told_by_using(noise: str) -> None:
     with noisynet.using(layer, of_forward):
         right = gradients(layer(x).tanh(), wanted)
     assert not torch.allclose(found[0], right[0])  # why `using` belongs inside
+
+
+@pytest.mark.parametrize("kind", ["factorised", "independent"])
+def test_another_default_device_does_not_reach_a_layer_on_the_cpu(kind: str) -> None:
+    # Sizes that no other test has: the memory is to be made inside.
+    layer = NoisyLinear(181, 191, noise=kind)
+    noisynet.release(layer, per_row=kind == "independent")
+    x = torch.randn(64, 181)
+    with torch.device("meta"):
+        layer(x).square().sum().backward()
+    assert layer.weight_sigma.grad is not None
+    assert layer.weight_sigma.grad.isfinite().all()
+    assert layer(x).device.type == "cpu"

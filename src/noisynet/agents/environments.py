@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..envs import AtariPreprocessing, Environments, make
+from ..envs import AtariPreprocessing, Environments, MinAtarRules, make
 from ..runs.config import Config
 
 
@@ -30,10 +30,18 @@ def make_environments(
             full_action_space=section.full_action_space,
             max_frames=section.max_frames,
         )
+    minatar = None
+    if section.is_minatar:
+        minatar = MinAtarRules(
+            sticky_actions=section.sticky_actions,
+            difficulty_ramping=section.difficulty_ramping,
+            max_frames=section.max_frames,
+        )
     return make(
         section.environment,
         section.environments if count is None else count,
         seed=config.training.seed if seed is None else seed,
         threads=max(config.training.threads, 1),
         atari=atari,
+        minatar=minatar,
     )

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 from torch import nn
 
-from ..layers import NoisyLinear, hold, resample
-from ..runs.sections import ExplorationSection
+from ..layers import hold, resample
 
 
 @dataclass(frozen=True)
@@ -30,17 +27,46 @@ class LinearEpsilon:
 
 
 class LearnedNoise:
-    """Act with a draw held for each environment, redrawn after every update.
+    """Act with a held draw, one for each environment or one for all, and say when it is redrawn.
 
     In the paper noise is drawn after every optimisation step, which there comes before every
-    action (arXiv 1706.10295, §3.1). Before the first update the agent redraws at every action.
+    action (arXiv 1706.10295, §3.1).
     """
 
-    def __init__(self, network: nn.Module, rows: int, generator: torch.Generator) -> None:
-        """Draw for the first time, one draw per environment."""
+    def __init__(
+        self,
+        network: nn.Module,
+        environments: int,
+        generator: torch.Generator,
+        *,
+        redraw: str = "update",
+        draw_per_environment: bool = True,
+    ) -> None:
+        """Draw for the first time."""
         self._network = network
         self._generator = generator
-        hold(network, rows=rows, generator=generator)
+        self._redraw = redraw
+        self._per_environment = draw_per_environment
+        hold(network, rows=environments if draw_per_environment else None, generator=generator)
+
+    def before_action(self, first: np.ndarray, updates: int) -> None:
+        """Redraw where it is time: at every step, or where an episode begins.
+
+        `first` (N,) is true where an episode begins. Noise that is redrawn by update is redrawn at
+        every step until the first update, or a long warm-up would act under one draw.
+        """
+        if self._redraw == "step" or (self._redraw == "update" and updates == 0):
+            self.redraw()
+        elif self._redraw == "episode" and first.any():
+            if self._per_environment:
+                resample(self._network, where=first.tolist(), generator=self._generator)
+            else:
+                self.redraw()
+
+    def after_update(self) -> None:
+        """Redraw, if it is updates that noise is redrawn by."""
+        if self._redraw == "update":
+            self.redraw()
 
     def redraw(self) -> None:
         """Draw anew for every environment."""
@@ -53,10 +79,3 @@ def epsilon_greedy(
     """Replace each greedy action, shape (N,), with probability ε by a uniformly random one."""
     random = generator.integers(actions, size=greedy.shape)
     return np.where(generator.random(greedy.shape) < epsilon, random, greedy)
-
-
-def head_linear(section: ExplorationSection) -> Callable[[int, int], nn.Module]:
-    """Give what builds the head's layers: noisy ones, or plain ones without learned noise."""
-    if section.has_noise:
-        return partial(NoisyLinear, noise=section.noise, sigma0=section.sigma0)
-    return nn.Linear

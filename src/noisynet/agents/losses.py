@@ -45,3 +45,83 @@ def squared(error: Tensor) -> Tensor:
 
 
 LOSSES = {"huber": huber, "squared": squared}
+
+
+def chosen(of_actions: Tensor, action: Tensor) -> Tensor:
+    """Pick what belongs to each row's action: (B, actions, atoms) and (B,) to (B, atoms)."""
+    index = action.view(-1, 1, 1).expand(-1, 1, of_actions.shape[-1])
+    return of_actions.gather(1, index).squeeze(1)
+
+
+def categorical_projection(
+    return_t: Tensor, discount_t: Tensor, probabilities_t: Tensor, support: Tensor
+) -> Tensor:
+    """Give Φ T̂ Z, r + γ z spread over the fixed atoms (arXiv 1707.06887, §4.1).
+
+    Shapes: return_t and discount_t (B,), probabilities_t (B, atoms), support (atoms,), evenly
+    spaced and rising; gives (B, atoms). Each atom's mass goes to its two neighbours in proportion
+    to their nearness (eq. 7): neighbour i gets max(0, 1 - |T z_j - z_i| / Δz).
+    """
+    low, high, gap = support[0], support[-1], support[1] - support[0]
+    atom_t = return_t.unsqueeze(-1) + discount_t.unsqueeze(-1) * support
+    atom_t = atom_t.clamp(low, high)
+    distance = (atom_t.unsqueeze(-2) - support.unsqueeze(-1)).abs() / gap
+    nearness = (1 - distance).clamp_min(0)
+    return (nearness * probabilities_t.unsqueeze(-2)).sum(-1)
+
+
+def categorical_loss(logits_tm1: Tensor, action_tm1: Tensor, target_tm1: Tensor) -> Tensor:
+    """Give the KL divergence of prediction from target, shape (B,) (arXiv 1707.06887, §4.1).
+
+    Shapes: logits_tm1 (B, actions, atoms), action_tm1 (B,), target_tm1 (B, atoms). Its gradient is
+    that of the cross-entropy; no gradient flows into the target.
+    """
+    log_probabilities = chosen(logits_tm1, action_tm1).log_softmax(-1)
+    target = target_tm1.detach()
+    return functional.kl_div(log_probabilities, target, reduction="none").sum(-1)
+
+
+def generalised_advantage(
+    reward_t: Tensor, discount_t: Tensor, trace_t: Tensor, value: Tensor
+) -> Tensor:
+    """Give A_t = δ_t + discount_t trace_t A_t+1 with δ_t = r_t + discount_t V_t+1 - V_t.
+
+    Shapes: reward_t, discount_t and trace_t (T, …), value (T + 1, …), the last one to bootstrap
+    from; gives (T, …). discount_t carries termination: 0 there, else γ. trace_t is λ where the next
+    step goes on with the same game, and 0 where it does not: a truncated game so bootstraps from
+    its own last observation. λ = 1 gives n-step returns, A_t + V_t (arXiv 1602.01783, §4.3).
+    Source: arXiv 1506.02438, eq. 16.
+    """
+    delta_t = reward_t + discount_t * value[1:] - value[:-1]
+    decay_t = discount_t * trace_t
+    advantage_t = torch.zeros_like(delta_t)
+    following = torch.zeros_like(value[0])
+    for t in reversed(range(len(delta_t))):
+        following = delta_t[t] + decay_t[t] * following
+        advantage_t[t] = following
+    return advantage_t
+
+
+def policy_gradient(logits_t: Tensor, action_t: Tensor, advantage_t: Tensor) -> Tensor:
+    """Give -A_t log π(a_t | x_t, ε; ζ) (arXiv 1706.10295, appendix C.2; arXiv 1602.01783, §4.3).
+
+    Shapes: logits_t (…, actions), action_t and advantage_t (…); gives (…). No gradient flows into
+    the advantage.
+    """
+    return -advantage_t.detach() * log_probability(logits_t, action_t)
+
+
+def log_probability(logits_t: Tensor, action_t: Tensor) -> Tensor:
+    """Give log π(a_t | x_t): logits (…, actions) and actions (…) to (…)."""
+    return logits_t.log_softmax(-1).gather(-1, action_t.unsqueeze(-1)).squeeze(-1)
+
+
+def value_error(value_t: Tensor, return_t: Tensor) -> Tensor:
+    """Give (R_t - V(x_t, ε; ζ))², shape (…); no gradient flows into the return."""
+    return (return_t.detach() - value_t).square()
+
+
+def entropy(logits_t: Tensor) -> Tensor:
+    """Give -Σ_a π(a | x_t) log π(a | x_t): logits (…, actions) to (…)."""
+    log_probabilities = logits_t.log_softmax(-1)
+    return -(log_probabilities.exp() * log_probabilities).sum(-1)

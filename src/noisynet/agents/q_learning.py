@@ -6,7 +6,8 @@ import copy
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,56 +16,33 @@ from torch import Tensor, nn
 from ..diagnostics import mean_sigma, snr
 from ..layers import Draw, held, hold, mean_weights, using
 from ..layers.control import draw
-from ..networks import DuelingHead, QHead, QNetwork, make_torso
+from ..networks import DistributionalHead, QNetwork
 from ..runs.config import Config
 from . import losses
-from .exploration import LearnedNoise, LinearEpsilon, epsilon_greedy, head_linear
+from .exploration import LearnedNoise, LinearEpsilon, epsilon_greedy
+from .optimizers import build_optimizer
+from .q_network import build_q_network
 from .tensors import generator_from_array, generator_to_array, optimizer_arrays, restore_optimizer
+from .transitions import Transitions
 
-
-class Transitions(Protocol):
-    """A batch of n-step transitions, as numpy arrays: what an update learns from."""
-
-    @property
-    def observation_tm1(self) -> np.ndarray:
-        """Give observations (B, …)."""
-        ...
-
-    @property
-    def action_tm1(self) -> np.ndarray:
-        """Give actions (B,), int64."""
-        ...
-
-    @property
-    def return_t(self) -> np.ndarray:
-        """Give discounted n-step rewards (B,), float32."""
-        ...
-
-    @property
-    def discount_t(self) -> np.ndarray:
-        """Give γ to the number of steps (B,), float32; 0 after termination."""
-        ...
-
-    @property
-    def observation_t(self) -> np.ndarray:
-        """Give the observations n steps on (B, …)."""
-        ...
+Draws = tuple[Draw | None, Draw | None, Draw | None]
+"""ε for the online net, ε′ for the target net, ε″ for the choice of the next action."""
 
 
 class LossNotFinite(ArithmeticError):
     """Say that a loss became NaN or infinite."""
 
 
-def build_network(config: Config, observation_shape: tuple[int, ...], actions: int) -> QNetwork:
-    """Build the Q-network that the config describes, with initial values from its seed."""
-    section = config.network
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.stream("network"))
-        torso = make_torso(section.torso, observation_shape, section.torso_hidden)
-        head = (DuelingHead if section.dueling else QHead)(
-            torso.features, section.head_hidden, actions, head_linear(config.exploration)
-        )
-        return QNetwork(torso, head)
+@dataclass(frozen=True)
+class Learned:
+    """Hold what an update tells: the batch's mean loss, and each transition's error (B,), ≥ 0.
+
+    The error is |δ|, or the loss itself where values are distributions: what prioritised replay
+    samples by (arXiv 1511.05952, §3.3; arXiv 1710.02298, §3).
+    """
+
+    loss: float
+    errors: np.ndarray
 
 
 class QLearning:
@@ -84,15 +62,10 @@ class QLearning:
         self.config = config
         self.actions = actions
         self.device = torch.device(training.device)
-        self.online = build_network(config, observation_shape, actions).to(self.device)
+        self.online = build_q_network(config, observation_shape, actions).to(self.device)
         self.target: QNetwork = copy.deepcopy(self.online).requires_grad_(False)
         learning = config.learning
-        self.optimizer = torch.optim.Adam(
-            self.online.parameters(),
-            lr=learning.learning_rate,
-            eps=learning.adam_epsilon,
-            fused=True,
-        )
+        self.optimizer = build_optimizer(self.online.parameters(), learning)
         self._acting = torch.Generator(self.device).manual_seed(training.stream("acting"))
         self._learning = torch.Generator(self.device).manual_seed(training.stream("learning"))
         self._action_generator = np.random.Generator(np.random.PCG64(training.stream("actions")))
@@ -106,18 +79,27 @@ class QLearning:
             )
         self.noise = None
         if config.exploration.has_noise:
-            self.noise = LearnedNoise(self.online, config.environment.environments, self._acting)
+            self.noise = LearnedNoise(
+                self.online,
+                config.environment.environments,
+                self._acting,
+                redraw=config.exploration.redraw,
+                draw_per_environment=config.exploration.draw_per_environment,
+            )
         self.updates = 0
 
     # Acting
 
-    def act(self, observation: np.ndarray, step: int) -> np.ndarray:
-        """Choose an action for each environment, (N, …) to (N,), exploring as configured."""
+    def act(self, observation: np.ndarray, step: int, first: np.ndarray) -> np.ndarray:
+        """Choose an action for each environment, (N, …) to (N,), exploring as configured.
+
+        `first` (N,) is true where the observation is an episode's first.
+        """
         count = len(observation)
         if step < self.config.learning.warmup_steps:
             return self._action_generator.integers(self.actions, size=count)
-        if self.noise is not None and self.updates == 0:
-            self.noise.redraw()
+        if self.noise is not None:
+            self.noise.before_action(first, self.updates)
         greedy = self.greedy(observation)
         if self._epsilon is None:
             return greedy
@@ -135,13 +117,13 @@ class QLearning:
 
     # Learning
 
-    def update(self, batch: Transitions) -> float:
-        """Take one optimisation step and redraw the acting noise; gives the loss.
+    def update(self, batch: Transitions) -> Learned:
+        """Take one optimisation step and let the acting noise be redrawn.
 
         Raises LossNotFinite, with the parameters as they were, where the loss or its gradient is
         NaN or infinite.
         """
-        loss = self.loss(batch)
+        loss, errors = self.loss_and_errors(batch)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise LossNotFinite(f"the loss became {value} at update {self.updates + 1}")
@@ -149,7 +131,9 @@ class QLearning:
         loss.backward()
         norm = float(
             nn.utils.clip_grad_norm_(
-                self.online.parameters(), self.config.learning.max_gradient_norm, foreach=True
+                self.online.parameters(),
+                self.config.learning.max_gradient_norm or math.inf,
+                foreach=True,
             )
         )
         if not math.isfinite(norm):
@@ -159,8 +143,8 @@ class QLearning:
         self.optimizer.step()
         self.updates += 1
         if self.noise is not None:
-            self.noise.redraw()
-        return value
+            self.noise.after_update()
+        return Learned(value, errors.cpu().numpy())
 
     def learning_rate(self) -> float:
         """Give the step size of the next update: constant, or falling linearly over the run."""
@@ -173,31 +157,44 @@ class QLearning:
             learning.final_learning_rate - learning.learning_rate
         )
 
-    def draws(self) -> tuple[Draw | None, Draw | None, Draw | None]:
+    def draws(self) -> Draws:
         """Draw ε for the online net, ε′ for the target net, ε″ for the action choice."""
         if self.noise is None:
             return None, None, None
         online, target, choice = draw(
             self.online, self.target, self.online, generator=self._learning
         )
-        return online, target, choice
+        return online, target, choice if self.config.exploration.choice_draw else online
 
-    def loss(
-        self,
-        batch: Transitions,
-        draws: tuple[Draw | None, Draw | None, Draw | None] | None = None,
-    ) -> Tensor:
+    def loss(self, batch: Transitions, draws: Draws | None = None) -> Tensor:
         """Give the batch's mean loss; ε, ε′, ε″ are drawn anew unless given."""
-        learning = self.config.learning
-        online_noise, target_noise, choice_noise = self.draws() if draws is None else draws
-        observation_tm1 = self._tensor(batch.observation_tm1)
+        return self.loss_and_errors(batch, draws)[0]
+
+    def loss_and_errors(
+        self, batch: Transitions, draws: Draws | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Give the mean loss, weighted where the batch has weights, and each error (B,)."""
+        draws = self.draws() if draws is None else draws
+        if self.config.network.atoms:
+            losses_tm1 = self._categorical_losses(batch, draws)
+            errors = losses_tm1.detach().clamp_min(0)
+        else:
+            error = self._td_errors(batch, draws)
+            losses_tm1 = losses.LOSSES[self.config.learning.loss](error)
+            errors = error.detach().abs()
+        if batch.weights is not None:
+            losses_tm1 = losses_tm1 * self._tensor(batch.weights)
+        return losses_tm1.mean(), errors
+
+    def _td_errors(self, batch: Transitions, draws: Draws) -> Tensor:
+        online_noise, target_noise, choice_noise = draws
         return_t, discount_t = self._tensor(batch.return_t), self._tensor(batch.discount_t)
         with self._precision():
             with torch.no_grad():
                 observation_t = self.online.torso.prepare(self._tensor(batch.observation_t))
                 with _noise(self.target, target_noise):
                     q_target_t = self.target(observation_t)
-                if learning.double:
+                if self.config.learning.double:
                     with _noise(self.online, choice_noise):
                         q_choice_t = self.online(observation_t)
                     target_tm1 = losses.double_q_target(
@@ -206,9 +203,32 @@ class QLearning:
                 else:
                     target_tm1 = losses.q_target(return_t, discount_t, q_target_t)
             with _noise(self.online, online_noise):
-                q_tm1 = self.online(observation_tm1)
-        error = losses.td_error(q_tm1, self._tensor(batch.action_tm1), target_tm1)
-        return losses.LOSSES[learning.loss](error).mean()
+                q_tm1 = self.online(self._tensor(batch.observation_tm1))
+        return losses.td_error(q_tm1, self._tensor(batch.action_tm1), target_tm1)
+
+    def _categorical_losses(self, batch: Transitions, draws: Draws) -> Tensor:
+        online_noise, target_noise, choice_noise = draws
+        head = self.target.head
+        assert isinstance(head, DistributionalHead), "atoms make a distributional head"
+        return_t, discount_t = self._tensor(batch.return_t), self._tensor(batch.discount_t)
+        with self._precision():
+            with torch.no_grad():
+                observation_t = self.online.torso.prepare(self._tensor(batch.observation_t))
+                with _noise(self.target, target_noise):
+                    probabilities_t = self.target.logits(observation_t).softmax(-1)
+                q_t = head.mean(probabilities_t)
+                if self.config.learning.double:
+                    with _noise(self.online, choice_noise):
+                        q_t = self.online(observation_t)
+                target_tm1 = losses.categorical_projection(
+                    return_t,
+                    discount_t,
+                    losses.chosen(probabilities_t, q_t.argmax(-1)),
+                    head.support,
+                )
+            with _noise(self.online, online_noise):
+                logits_tm1 = self.online.logits(self._tensor(batch.observation_tm1))
+        return losses.categorical_loss(logits_tm1, self._tensor(batch.action_tm1), target_tm1)
 
     def is_finite(self) -> bool:
         """Tell whether all parameters of the online net are finite."""

@@ -15,7 +15,7 @@ def snr(module: nn.Module) -> dict[str, float]:
     """Give the signal-to-noise ratio of each noisy layer, RMS(μ) / RMS(σ) over its weights.
 
     {"head.0": 14.2, …}; infinite where every σ is 0. Raises nothing for a module without noise:
-    the answer is empty.
+    the answer is empty. A lazy layer without a shape has no figure yet.
     """
     return _per_layer(module, _signal_to_noise)
 
@@ -56,15 +56,25 @@ def _signal_to_noise(layer: NoisyLayer) -> Tensor:
 
 
 def _mean_absolute_sigma(layer: NoisyLayer) -> Tensor:
-    return torch.cat([sigma.abs().flatten() for _, sigma in layer.noisy_weights()]).mean()
+    sigmas = [_at_least_float32(sigma).abs().flatten() for _, sigma in layer.noisy_weights()]
+    return torch.cat(sigmas).mean()
 
 
 def _rms(tensors: Sequence[Tensor]) -> Tensor:
-    squares = torch.stack([tensor.square().sum() for tensor in tensors])
+    # In half precision the square of a small σ is 0.
+    squares = torch.stack([_at_least_float32(tensor).square().sum() for tensor in tensors])
     return torch.sqrt(squares.sum() / sum(tensor.numel() for tensor in tensors))
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _per_layer(module: nn.Module, figure: Callable[[NoisyLayer], Tensor]) -> dict[str, float]:
     with torch.no_grad():
-        figures = {name: figure(layer) for name, layer in noisy_layers(module).items()}
+        figures = {
+            name: figure(layer)
+            for name, layer in noisy_layers(module).items()
+            if not any(map(is_lazy, layer.parameters(recurse=False)))
+        }
     return {name: float(value) for name, value in figures.items()}

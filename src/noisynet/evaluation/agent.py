@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..agents import QLearning, make_environments
+from ..agents import ActorCritic, acting_network, build_agent, make_environments
 from ..envs import UnusableEnvironment
 from ..layers import mean_weights
 from ..runs import checkpoint
@@ -30,9 +30,10 @@ def evaluate_run(
     """Play whole games and give what the command line prints, ready for JSON.
 
     Without `noise` the agent acts by its mean weights, with it by a new draw at every step; it
-    never acts at random. The games are seeded apart from those of training unless `seed` says
-    otherwise. Raises RunError with one line for a run that is missing, damaged, of a newer format,
-    without a checkpoint, or, with `noise`, without learned noise.
+    never acts at random: an actor-critic takes its policy's most probable action. The games are
+    seeded apart from those of training unless `seed` says otherwise. Raises RunError with one line
+    for a run that is missing, damaged, of a newer format, without a checkpoint, or, with `noise`,
+    without learned noise.
     """
     folder = RunFolder.open(path)
     config = run_config.from_yaml(folder.config_text, str(folder.config_file))
@@ -69,18 +70,19 @@ def _play(
     environments = make_environments(config, seed=seed)
     try:
         shape, actions = environments.observation_shape, environments.action_count
-        agent = QLearning(config, shape, actions)
+        agent = build_agent(config, shape, actions)
         agent.load_networks(found.arrays)
+        begin = agent.begin if isinstance(agent, ActorCritic) else None
 
         def act(observation: np.ndarray) -> np.ndarray:
             if noise:
                 assert agent.noise is not None, "evaluate_run refuses noise where there is none"
                 agent.noise.redraw()
                 return agent.greedy(observation)
-            with mean_weights(agent.online):
+            with mean_weights(acting_network(agent)):
                 return agent.greedy(observation)
 
-        return play(environments, act, episodes)
+        return play(environments, act, episodes, on_first=begin)
     finally:
         environments.close()
 

@@ -17,7 +17,14 @@ from .state import OFF, NoisyLayer, Off
 
 
 def noisy_layers(module: nn.Module) -> dict[str, NoisyLayer]:
-    """List the noisy layers of a module, {name: layer}; a noisy root has the name ""."""
+    """List the noisy layers of a module, {name: layer}; a noisy root has the name "".
+
+    Raises TypeError for what is no module.
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(
+            f"got {type(module).__name__}, expected an nn.Module; options go by name, as rows=8"
+        )
     return {name: part for name, part in module.named_modules() if isinstance(part, NoisyLayer)}
 
 
@@ -35,16 +42,18 @@ def sigma_parameters(module: nn.Module) -> list[nn.Parameter]:
     return list(found.values())
 
 
-def _require_modules(modules: Sequence[nn.Module]) -> None:
-    if not modules:
-        raise TypeError("got no module, expected at least one")
-
-
 def _require_layers(module: nn.Module) -> dict[str, NoisyLayer]:
     layers = noisy_layers(module)
     if not layers:
         raise ValueError(f"{type(module).__name__} has no noisy layer; noisynet.noisify makes some")
     return layers
+
+
+def _require_layers_of_all(modules: Sequence[nn.Module]) -> list[dict[str, NoisyLayer]]:
+    """Look at all modules before the first is changed."""
+    if not modules:
+        raise TypeError("got no module, expected at least one")
+    return [_require_layers(module) for module in modules]
 
 
 # Noise drawn under inference_mode is used in training later, so it is never an inference tensor.
@@ -93,8 +102,7 @@ def draw(
     generator of another device.
     """
     check_rows(rows)
-    _require_modules(modules)
-    draws = tuple(_draw(_require_layers(module), rows, generator) for module in modules)
+    draws = tuple(_draw(layers, rows, generator) for layers in _require_layers_of_all(modules))
     return draws[0] if len(draws) == 1 else draws
 
 
@@ -115,10 +123,12 @@ def hold(
     check_rows(rows)
     if drawn is not None and (rows is not None or generator is not None):
         raise ValueError("hold: got a draw and rows or a generator, expected one or the other")
-    _require_modules(modules)
-    for module in modules:
-        layers = _require_layers(module)
-        flats = _fitting(drawn or _draw(layers, rows, generator), layers)
+    all_layers = _require_layers_of_all(modules)
+    all_flats = [
+        _fitting(_draw(layers, rows, generator) if drawn is None else drawn, layers)
+        for layers in all_layers
+    ]
+    for layers, flats in zip(all_layers, all_flats, strict=True):
         for name, layer in layers.items():
             layer.noise_state.hold(flats[name], static=static)
 
@@ -135,20 +145,21 @@ def resample(
     used stays what its backward uses. Raises ValueError for a mask without rows to choose from, or
     of another length or dtype.
     """
-    _require_modules(modules)
-    for module in modules:
-        layers = _require_layers(module)
-        for rows, group in _by_rows(layers).items():
-            mask = None if where is None else _check_mask(where, rows)
-            drawn = _draw(group, rows, generator)
-            for slot in drawn.slots:
-                state = group[slot.name].noise_state
-                flat = drawn.flat(slot)
-                if mask is not None and state.held is not None:
-                    # Into its own memory: compiled forwards know the strides of what is held.
-                    chosen = mask.to(flat.device).unsqueeze(-1)
-                    flat = torch.where(chosen, flat, state.held, out=flat)
-                state.hold(flat, static=state.static)
+    groups = [
+        (rows, group, None if where is None else _check_mask(where, rows))
+        for layers in _require_layers_of_all(modules)
+        for rows, group in _by_rows(layers).items()
+    ]
+    for rows, group, mask in groups:
+        drawn = _draw(group, rows, generator)
+        for slot in drawn.slots:
+            state = group[slot.name].noise_state
+            flat = drawn.flat(slot)
+            if mask is not None and state.held is not None:
+                # Into its own memory: compiled forwards know the strides of what is held.
+                chosen = mask.to(flat.device).unsqueeze(-1)
+                flat = torch.where(chosen, flat, state.held, out=flat)
+            state.hold(flat, static=state.static)
 
 
 def _by_rows(layers: dict[str, NoisyLayer]) -> dict[int | None, dict[str, NoisyLayer]]:
@@ -177,9 +188,8 @@ def release(*modules: nn.Module, per_row: bool = False) -> None:
 
     Raises ValueError for a module without noisy layers.
     """
-    _require_modules(modules)
-    for module in modules:
-        for layer in _require_layers(module).values():
+    for layers in _require_layers_of_all(modules):
+        for layer in layers.values():
             layer.noise_state.release(per_row=per_row)
 
 
@@ -218,6 +228,8 @@ def using(module: nn.Module, drawn: Draw) -> Iterator[None]:
 
 def _fitting(drawn: Draw, layers: Mapping[str, NoisyLayer]) -> dict[str, Tensor]:
     """Give the flat noise of each layer; raises ValueError where the draw is not for these."""
+    if not isinstance(drawn, Draw):
+        raise TypeError(f"draw: got {type(drawn).__name__}, expected a noisynet.Draw")
     flats: dict[str, Tensor] = {}
     for slot in drawn.slots:
         layer = layers.get(slot.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, Literal, Self, cast
 
 import torch
@@ -19,7 +20,7 @@ from .convolution import (
     with_one_batch_dimension,
 )
 from .kinds import NoiseSpec, WeightNoise
-from .linear import check_noise_options
+from .linear import check_bias, check_noise_options, check_sizes
 from .state import NoisyLayer, take_over
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -43,10 +44,15 @@ class NoisyConv(NoisyLayer):
 
     @classmethod
     def _from_conv(
-        cls, conv: nn.Conv1d | nn.Conv2d, noise: str, sigma0: float | None, init: str
+        cls,
+        conv: nn.Conv1d | nn.Conv2d,
+        plain: type[nn.Module],
+        noise: str,
+        sigma0: float | None,
+        init: str,
     ) -> Self:
         layer = cls.__new__(cls)
-        take_over(layer, conv)
+        take_over(layer, conv, plain)
         layer._become_noisy(check_noise_options(noise, sigma0, init), sigma0, init)
         layer.reset_sigmas()
         return layer
@@ -174,7 +180,7 @@ class NoisyConv1d(NoisyConv, nn.Conv1d):
         dtype: torch.dtype | None = None,
     ) -> None:
         """Build the layer with the initial values that `init` names."""
-        _check_sizes(in_channels, out_channels)
+        _check_options(in_channels, out_channels, kernel_size, bias)
         kind = check_noise_options(noise, sigma0, init)
         super().__init__(
             in_channels,
@@ -205,7 +211,7 @@ class NoisyConv1d(NoisyConv, nn.Conv1d):
 
         σ always requires grad, also where the means are frozen.
         """
-        return cls._from_conv(conv, noise, sigma0, init)
+        return cls._from_conv(conv, nn.Conv1d, noise, sigma0, init)
 
 
 class NoisyConv2d(NoisyConv, nn.Conv2d):
@@ -244,7 +250,7 @@ class NoisyConv2d(NoisyConv, nn.Conv2d):
         dtype: torch.dtype | None = None,
     ) -> None:
         """Build the layer with the initial values that `init` names."""
-        _check_sizes(in_channels, out_channels)
+        _check_options(in_channels, out_channels, kernel_size, bias)
         kind = check_noise_options(noise, sigma0, init)
         super().__init__(
             in_channels,
@@ -275,10 +281,13 @@ class NoisyConv2d(NoisyConv, nn.Conv2d):
 
         σ always requires grad, also where the means are frozen.
         """
-        return cls._from_conv(conv, noise, sigma0, init)
+        return cls._from_conv(conv, nn.Conv2d, noise, sigma0, init)
 
 
-def _check_sizes(in_channels: int, out_channels: int) -> None:
-    for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
-        if value < 1:
-            raise ValueError(f"{name}: got {value}, expected at least 1")
+def _check_options(
+    in_channels: int, out_channels: int, kernel_size: int | tuple[int, ...], bias: bool
+) -> None:
+    check_sizes(in_channels=in_channels, out_channels=out_channels)
+    for size in kernel_size if isinstance(kernel_size, Iterable) else (kernel_size,):
+        check_sizes(kernel_size=size)
+    check_bias(bias)

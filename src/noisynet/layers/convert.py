@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import nn
-from torch.nn.parameter import is_lazy
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from .control import noisy_layers
 from .conv import NoisyConv1d, NoisyConv2d
 from .linear import NoisyLinear, check_noise_options
 from .recurrent import NoisyGRUCell, NoisyLSTMCell
-from .state import NoisyLayer, take_over
+from .state import NoisyLayer, is_uninitialised, keeps_more, take_over
 
 Where = Callable[[str, nn.Module], bool]
 
@@ -26,8 +26,14 @@ NOISY: dict[type[nn.Module], Callable[..., NoisyLayer]] = {
 }
 """What makes a noisy layer of each kind of plain one."""
 
-MEANS = {"weight", "bias", "weight_ih", "weight_hh", "bias_ih", "bias_hh"}
-"""How these layers name their parameters."""
+# The classes of what these make.
+OWN: tuple[type[NoisyLayer], ...] = (
+    NoisyLinear,
+    NoisyConv1d,
+    NoisyConv2d,
+    NoisyLSTMCell,
+    NoisyGRUCell,
+)
 
 
 def noisify(
@@ -55,6 +61,9 @@ def noisify(
     Raises ValueError for an unknown option, and where there is nothing to convert.
     """
     check_noise_options(noise, sigma0, init)
+    if where is not None and not callable(where):
+        raise TypeError(f"where: got {where!r}, expected a function of (name, layer), or None")
+    is_noisy = bool(noisy_layers(module))
     kinds = tuple(NOISY) if where is not None else (nn.Linear,)
     candidates, refused = _convertible(module, kinds)
     if refused and where is None:
@@ -71,6 +80,7 @@ def noisify(
                 f"where chose none of {', '.join(map(repr, candidates))}"
                 if candidates
                 else f"it has no {_listed(kinds)} that can be"
+                + (", and is noisy already" if is_noisy else "")
             )
         )
     replacements: dict[int, nn.Module] = {}
@@ -88,16 +98,18 @@ def denoise(module: nn.Module) -> nn.Module:
     """Make plain torch layers with the means out of the noisy ones, in place.
 
     The means stay the very Parameter objects. Returns the module; a noisy root comes back as a new
-    plain layer that shares its Parameters. Raises ValueError for a lazy layer that has seen no
-    input yet.
+    plain layer that shares its Parameters. Raises ValueError, and changes nothing, for a lazy layer
+    that has seen no input yet, for one whose weights something else makes (a parametrisation,
+    pruning), and for one with a forward of its own: it would be lost.
     """
     replacements: dict[int, nn.Module] = {}
     for name, layer in noisy_layers(module).items():
-        if _is_uninitialised(layer):
-            raise ValueError(f"{name!r}: a {type(layer).__name__}: run one forward first")
+        reason = _reason_to_stay_noisy(layer)
+        if reason is not None:
+            raise ValueError(f"{name!r}: a {type(layer).__name__}: {reason}")
         kind = next(kind for kind in NOISY if isinstance(layer, kind))
         plain: nn.Module = kind.__new__(kind)
-        take_over(plain, layer)
+        take_over(plain, layer, kind)
         _share_hooks(layer, plain)
         replacements[id(layer)] = plain
     return _replaced(module, replacements)
@@ -129,7 +141,7 @@ def _convertible(
 
 def _reason_against(layer: nn.Module, kinds: tuple[type[nn.Module], ...]) -> str | None:
     """Say why a layer cannot become noisy; None where it can."""
-    if _is_uninitialised(layer):
+    if is_uninitialised(layer):
         return f"a {type(layer).__name__} that has no shape yet: run one forward first"
     if type(layer) not in kinds:
         kind = next(kind for kind in kinds if isinstance(layer, kind))
@@ -137,17 +149,26 @@ def _reason_against(layer: nn.Module, kinds: tuple[type[nn.Module], ...]) -> str
     for mean in layer.parameters(recurse=False):
         if not mean.dtype.is_floating_point:
             return f"its weights are {mean.dtype}"
-    kept = {*layer.state_dict(), *dict(layer.named_buffers()), *dict(layer.named_children())}
-    if kept - MEANS:
-        # weight_norm, spectral_norm and pruning keep other parameters and make the weight.
+        if mean.numel() == 0:
+            return "it has no inputs or no outputs"
+    if keeps_more(layer):
         return "it keeps more than weights and biases"
     if "forward" in vars(layer):
         return "its forward was replaced by another"
     return None
 
 
-def _is_uninitialised(layer: nn.Module) -> bool:
-    return any(map(is_lazy, layer.parameters(recurse=False)))
+def _reason_to_stay_noisy(layer: NoisyLayer) -> str | None:
+    """Say why a noisy layer cannot become plain; None where it can."""
+    # One that a checkpoint gave its shape is lazy still: it waits for its input.
+    if isinstance(layer, LazyModuleMixin):
+        return "run one forward first"
+    if keeps_more(layer):
+        return "it keeps more than weights and biases"
+    own = next(kind for kind in OWN if isinstance(layer, kind))
+    if type(layer).forward is not own.forward or "forward" in vars(layer):
+        return f"its forward is not that of {own.__name__}"
+    return None
 
 
 def _listed(kinds: tuple[type[nn.Module], ...]) -> str:

@@ -9,17 +9,20 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .kinds import LayerNoise, LayerSpec
+from .kinds import CellSpec, LayerNoise, LayerSpec, NoiseSpec
 
 
 def check_rows(rows: int | None) -> None:
     """Raise ValueError unless `rows` is None or a positive integer."""
-    if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
+    if rows is None:
+        return
+    if isinstance(rows, bool) or not isinstance(rows, int | Integral) or rows < 1:
         raise ValueError(f"rows: got {rows!r}, expected a positive integer or None")
 
 
@@ -68,8 +71,10 @@ class Draw:
         if self.rows is None:
             raise IndexError("this draw has no rows to pick from: make it with draw(net, rows=…)")
         if not isinstance(index, Tensor | slice | int) or isinstance(index, bool):
-            index = torch.as_tensor(index)
+            index = _as_index(index)
         if isinstance(index, Tensor):
+            if index.dtype.is_floating_point or index.dtype.is_complex:
+                raise IndexError(f"index: got {index.dtype}, expected integers or booleans")
             if index.dtype == torch.bool and index.shape != (self.rows,):
                 raise IndexError(
                     f"mask: got shape {tuple(index.shape)}, expected ({self.rows},), one per row"
@@ -97,6 +102,17 @@ class Draw:
         return _draw_from_bytes, (tuple(tensor_to_bytes(flat) for flat in self.flats), self.slots)
 
 
+def _as_index(index: Any) -> Tensor:
+    try:
+        tensor = torch.as_tensor(index)
+    except (RuntimeError, TypeError, ValueError):
+        raise IndexError(
+            f"index: got {index!r}, expected a slice, integers or booleans: a draw has rows only"
+        ) from None
+    # An empty list has no dtype to read.
+    return tensor if tensor.numel() else tensor.long()
+
+
 def tensor_to_bytes(tensor: Tensor) -> bytes:
     """Write a tensor as bytes: unlike its own pickling, this never hands out shared memory."""
     buffer = io.BytesIO()
@@ -111,3 +127,7 @@ def tensor_from_bytes(data: bytes, device: str | None = None) -> Tensor:
 
 def _draw_from_bytes(flats: tuple[bytes, ...], slots: tuple[Slot, ...]) -> Draw:
     return Draw(tuple(tensor_from_bytes(flat) for flat in flats), slots)
+
+
+# So that `torch.load` reads a saved draw as it reads tensors, without weights_only=False.
+torch.serialization.add_safe_globals([Slot, NoiseSpec, CellSpec, _draw_from_bytes])

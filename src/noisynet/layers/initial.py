@@ -69,13 +69,16 @@ PRESETS: dict[str, Preset] = {
 
 def check_sigma0(sigma0: float | None) -> None:
     """Raise ValueError unless `sigma0` is None or a finite number of at least 0."""
-    if sigma0 is not None and not (math.isfinite(sigma0) and sigma0 >= 0):
-        raise ValueError(f"sigma0: got {sigma0}, expected a finite number of at least 0, or None")
+    if sigma0 is None:
+        return
+    is_number = not isinstance(sigma0, bool | str) and hasattr(sigma0, "__float__")
+    if not is_number or not math.isfinite(sigma0) or sigma0 < 0:
+        raise ValueError(f"sigma0: got {sigma0!r}, expected a finite number of at least 0, or None")
 
 
 def check_init(init: str, noise: NoiseKind | None = None) -> None:
     """Raise ValueError for a preset that does not exist, or has no layer of this kind of noise."""
-    if init not in PRESETS:
+    if not isinstance(init, str) or init not in PRESETS:
         raise ValueError(f"init: got {init!r}, expected one of {', '.join(sorted(PRESETS))}")
     if noise is not None and noise not in PRESETS[init].sigma0:
         fitting = sorted(name for name, preset in PRESETS.items() if noise in preset.sigma0)

@@ -201,7 +201,11 @@ def standard_normals(
     dtype: torch.dtype,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """Draw standard normals; raises ValueError for a generator of another device."""
+    """Draw standard normals; raises ValueError for a generator of another device, or for none."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator: got {type(generator).__name__}, expected a torch.Generator or None"
+        )
     if generator is not None and generator.device.type != device.type:
         raise ValueError(
             f"generator: got one on {generator.device}, expected one on {device}, as the layer is"

@@ -111,6 +111,10 @@ class LazyNoisyLinear(_LazyNoisy, NoisyLinear):
         self._forget_inputs(device, dtype)
 
     def _shape_from_input(self, input: Tensor) -> None:
+        if input.ndim == 0 or input.shape[-1] == 0:
+            raise ValueError(
+                f"input: got shape {tuple(input.shape)}, expected (…, features): at least 1 feature"
+            )
         self.in_features = input.shape[-1]
 
     def _shape_from_weight(self) -> None:
@@ -126,7 +130,7 @@ class _LazyNoisyConv(_LazyNoisy, NoisyConv):
         if input.ndim <= spatial:
             check_channels(input, self.groups, spatial)
         channels = input.shape[-1 - spatial]
-        if channels % self.groups:
+        if channels % self.groups or channels == 0:
             raise ValueError(
                 f"input: got {channels} channels, expected a multiple of {self.groups} groups"
             )

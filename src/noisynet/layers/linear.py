@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, cast
 
 import torch
@@ -30,6 +31,21 @@ def check_noise_options(noise: str, sigma0: float | None, init: str) -> NoiseKin
     kind = cast(NoiseKind, noise)
     initial.check_init(init, kind)
     return kind
+
+
+def check_bias(bias: bool) -> None:
+    """Raise ValueError unless `bias` is a bool: other libraries' layers take σ in its place."""
+    if not isinstance(bias, bool):
+        raise ValueError(f"bias: got {bias!r}, expected True or False; name noise= and sigma0=")
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raise ValueError unless all sizes are integers of at least 1."""
+    for name, value in sizes.items():
+        if not isinstance(value, int | Integral):
+            raise ValueError(f"{name}: got {value!r}, expected an integer")
+        if value < 1:
+            raise ValueError(f"{name}: got {value}, expected at least 1")
 
 
 class NoisyLinear(NoisyLayer, nn.Linear):
@@ -64,9 +80,8 @@ class NoisyLinear(NoisyLayer, nn.Linear):
         dtype: torch.dtype | None = None,
     ) -> None:
         """Build the layer with the initial values that `init` names."""
-        for name, value in (("in_features", in_features), ("out_features", out_features)):
-            if value < 1:
-                raise ValueError(f"{name}: got {value}, expected at least 1")
+        check_sizes(in_features=in_features, out_features=out_features)
+        check_bias(bias)
         kind = check_noise_options(noise, sigma0, init)
         # nn.Linear's own constructor ends with a call of reset_parameters, which waits for σ.
         super().__init__(in_features, out_features, bias=bias, device=device, dtype=dtype)
@@ -84,11 +99,12 @@ class NoisyLinear(NoisyLayer, nn.Linear):
     ) -> NoisyLinear:
         """Make a noisy layer whose means are the very Parameters of `linear`; σ is new.
 
-        σ always requires grad, also where the means are frozen.
+        σ always requires grad, also where the means are frozen. Raises TypeError for what is no
+        `nn.Linear`, and ValueError for an unknown option or a layer that cannot become noisy.
         """
         kind = check_noise_options(noise, sigma0, init)
         layer = cls.__new__(cls)
-        take_over(layer, linear)
+        take_over(layer, linear, nn.Linear)
         layer._become_noisy(kind, sigma0, init)
         layer.reset_sigmas()
         return layer

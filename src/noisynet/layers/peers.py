@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .kinds import NoiseKind
 from .linear import NoisyLinear
+from .state import is_uninitialised
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,6 +149,9 @@ def _translated(
         raise ValueError(
             f"{type(module).__name__} has no noisy linear layer; noisynet.noisify makes some"
         )
+    for name, layer in layers.items():
+        if is_uninitialised(layer):
+            raise ValueError(f"{name!r}: a {type(layer).__name__}: run one forward first")
     translated: dict[str, str] = {}
     unknown: list[str] = []
     read: set[str] = set()
@@ -165,7 +169,7 @@ def _translated(
     if not read:
         raise ValueError(
             f"state_dict: got no noisy layer of {peer or ', '.join(PEERS)} at "
-            f"{_listed(layers)}; its keys are {_listed(state_dict)}"
+            f"{_listed(layers)}; its keys are {_listed(state_dict) or 'none'}"
         )
     translated |= {key: key for key in state_dict if key not in read}
     return translated, unknown

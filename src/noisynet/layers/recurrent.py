@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from . import initial
 from .functional import check_features, noisy_linear, noisy_parameters
 from .kinds import CellNoise, CellSpec, NoiseSpec, OutputNoise, standard_normals
-from .linear import check_noise_options
+from .linear import check_bias, check_noise_options, check_sizes
 from .state import NoisyLayer, take_over
 
 Effective = tuple[Tensor, Tensor | None]
@@ -35,10 +35,15 @@ class NoisyCell(NoisyLayer):
 
     @classmethod
     def _from_cell(
-        cls, cell: nn.LSTMCell | nn.GRUCell, noise: str, sigma0: float | None, init: str
+        cls,
+        cell: nn.LSTMCell | nn.GRUCell,
+        plain: type[nn.Module],
+        noise: str,
+        sigma0: float | None,
+        init: str,
     ) -> Self:
         layer = cls.__new__(cls)
-        take_over(layer, cell)
+        take_over(layer, cell, plain)
         layer._become_noisy(check_noise_options(noise, sigma0, init), sigma0, init)
         layer.reset_sigmas()
         return layer
@@ -126,6 +131,8 @@ class NoisyCell(NoisyLayer):
         check_features(input, self.input_size)
         expected = (*input.shape[:-1], self.hidden_size)
         for state in states:
+            if not isinstance(state, Tensor):
+                raise ValueError(f"state: got {type(state).__name__}, expected a tensor")
             if state.shape != expected:
                 raise ValueError(f"state: got shape {tuple(state.shape)}, expected {expected}")
         return self.noise_in_force(input.shape[:-1])
@@ -191,7 +198,8 @@ class NoisyLSTMCell(NoisyCell, nn.LSTMCell):  # pyright: ignore[reportIncompatib
         dtype: torch.dtype | None = None,
     ) -> None:
         """Build the cell with the initial values that `init` names."""
-        _check_sizes(input_size, hidden_size)
+        check_sizes(input_size=input_size, hidden_size=hidden_size)
+        check_bias(bias)
         kind = check_noise_options(noise, sigma0, init)
         super().__init__(input_size, hidden_size, bias, device=device, dtype=dtype)
         self._become_noisy(kind, sigma0, init)
@@ -210,12 +218,15 @@ class NoisyLSTMCell(NoisyCell, nn.LSTMCell):  # pyright: ignore[reportIncompatib
 
         σ always requires grad, also where the means are frozen.
         """
-        return cls._from_cell(cell, noise, sigma0, init)
+        return cls._from_cell(cell, nn.LSTMCell, noise, sigma0, init)
 
     def forward(
         self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Take one step from the state (h, c); gives the next one."""
+        if hx is not None and (isinstance(hx, Tensor) or len(hx) != 2):
+            what = "one tensor" if isinstance(hx, Tensor) else f"{len(hx)} of them"
+            raise ValueError(f"state: got {what}, expected (h, c)")
         noise = self._noise_for(input, hx or ())
         if noise is None:
             return super().forward(input, hx)
@@ -258,7 +269,8 @@ class NoisyGRUCell(NoisyCell, nn.GRUCell):  # pyright: ignore[reportIncompatible
         dtype: torch.dtype | None = None,
     ) -> None:
         """Build the cell with the initial values that `init` names."""
-        _check_sizes(input_size, hidden_size)
+        check_sizes(input_size=input_size, hidden_size=hidden_size)
+        check_bias(bias)
         kind = check_noise_options(noise, sigma0, init)
         super().__init__(input_size, hidden_size, bias, device=device, dtype=dtype)
         self._become_noisy(kind, sigma0, init)
@@ -277,7 +289,7 @@ class NoisyGRUCell(NoisyCell, nn.GRUCell):  # pyright: ignore[reportIncompatible
 
         σ always requires grad, also where the means are frozen.
         """
-        return cls._from_cell(cell, noise, sigma0, init)
+        return cls._from_cell(cell, nn.GRUCell, noise, sigma0, init)
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Take one step from the state h; gives the next one."""
@@ -292,9 +304,3 @@ class NoisyGRUCell(NoisyCell, nn.GRUCell):  # pyright: ignore[reportIncompatible
         z = (input_z + hidden_z).sigmoid()
         n = (input_n + r * hidden_n).tanh()
         return (1 - z) * n + z * hidden
-
-
-def _check_sizes(input_size: int, hidden_size: int) -> None:
-    for name, value in (("input_size", input_size), ("hidden_size", hidden_size)):
-        if value < 1:
-            raise ValueError(f"{name}: got {value}, expected at least 1")

@@ -37,7 +37,8 @@ def borrow(shape: torch.Size, dtype: torch.dtype, device: torch.device, owner: o
             _buffers.owners.pop(oldest, None)
         # Memory that is born under inference_mode could not be written to outside of it.
         with torch.inference_mode(False):
-            tensor = torch.empty(shape, dtype=dtype)
+            # Said by name: the default device may be another one.
+            tensor = torch.empty(shape, dtype=dtype, device=device)
     _buffers.tensors[key] = tensor
     _buffers.owners[key] = owner
     return tensor

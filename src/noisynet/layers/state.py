@@ -11,10 +11,14 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .draw import tensor_from_bytes, tensor_to_bytes
 from .kinds import LayerNoise, LayerSpec, NoiseKind
 from .machinery import snapshot
+
+MEANS = {"weight", "bias", "weight_ih", "weight_hh", "bias_ih", "bias_hh"}
+"""How the layers that can be noisy name their means."""
 
 
 class Off:
@@ -170,6 +174,11 @@ class NoisyLayer(nn.Module):
         self.noise_state.follow(self)
         return self
 
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        # `load_state_dict(…, assign=True)` may bring weights of another device or dtype.
+        super()._load_from_state_dict(*args, **kwargs)
+        self.noise_state.follow(self)
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.noise_state.follow(self)
@@ -191,11 +200,35 @@ def new_state(layer: nn.Module) -> None:
     layer.__dict__["_noise_state"] = NoiseState()
 
 
-def take_over(layer: nn.Module, former: nn.Module) -> None:
+def keeps_more(layer: nn.Module) -> bool:
+    """Tell whether a layer has more than means and σ.
+
+    weight_norm, spectral_norm, parametrisations and pruning keep other parameters and make the
+    weight out of them.
+    """
+    kept = {*layer.state_dict(), *dict(layer.named_buffers()), *dict(layer.named_children())}
+    return bool({name.removesuffix("_sigma") for name in kept} - MEANS)
+
+
+def is_uninitialised(layer: nn.Module) -> bool:
+    """Tell whether a lazy layer has no shape yet."""
+    return any(map(is_lazy, layer.parameters(recurse=False)))
+
+
+def take_over(layer: nn.Module, former: nn.Module, kind: type[nn.Module]) -> None:
     """Begin a bare layer's life with the settings and means of a former one, the same objects.
 
-    The former layer may be a plain or a noisy one; its noise is left behind.
+    The former layer may be a plain or a noisy one; its noise is left behind. Raises TypeError
+    where it is not of that kind, and ValueError where it has no shape yet, or keeps more than
+    weights and biases.
     """
+    name = type(former).__name__
+    if not isinstance(former, kind):
+        raise TypeError(f"got a {name}, expected an nn.{kind.__name__}")
+    if is_uninitialised(former):
+        raise ValueError(f"got a {name} that has no shape yet: run one forward first")
+    if keeps_more(former):
+        raise ValueError(f"got a {name} that keeps more than weights and biases")
     nn.Module.__init__(layer)
     left_out = {*vars(nn.Module()), "_noise_state", "noise", "sigma0", "init"}
     for name, value in vars(former).items():

@@ -134,7 +134,7 @@ class ActorCriticHead(nn.Module):
     """Give policy logits and a value: (…, features) to (…, actions) and (…).
 
     With noise both are noisy, as all fully connected layers of NoisyNet-A3C (arXiv 1706.10295,
-    §3.2). Both compute in their weights' own precision, as the last layer of a `Stream` does.
+    §3.1). Both compute in their weights' own precision, as the last layer of a `Stream` does.
     """
 
     def __init__(self, features: int, actions: int, linear: MakeLinear) -> None:

@@ -15,8 +15,10 @@ import pydantic
 import yaml
 from pydantic import BaseModel, Field, model_validator
 
+from . import rules
 from .errors import RunError
 from .sections import (
+    ActorCriticSection,
     EnvironmentSection,
     ExplorationSection,
     LearningSection,
@@ -37,21 +39,14 @@ class Config(Section):
     network: NetworkSection = NetworkSection()
     exploration: ExplorationSection = ExplorationSection()
     learning: LearningSection = LearningSection()
+    actor_critic: ActorCriticSection = ActorCriticSection()
     training: TrainingSection = TrainingSection()
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        learning = self.learning
-        if learning.warmup_steps < learning.batch_size:
-            raise ValueError(
-                f"warmup_steps: got {learning.warmup_steps}, expected at least batch_size "
-                f"({learning.batch_size}): the first update needs a batch"
-            )
-        if learning.replay_capacity < learning.batch_size:
-            raise ValueError(
-                f"replay_capacity: got {learning.replay_capacity}, expected at least batch_size "
-                f"({learning.batch_size})"
-            )
+        misfit = rules.first_misfit(self)
+        if misfit is not None:
+            raise ValueError(misfit)
         return self
 
     def replaced(self, **fields: Any) -> Config:
@@ -60,24 +55,14 @@ class Config(Section):
 
     def why_idle(self, field: str) -> str | None:
         """Say why a field does nothing beside the others; None where it acts."""
-        environment, exploration = self.environment, self.exploration
-        atari = {"environment", "environments"}
-        if SECTION_OF[field] == "environment" and field not in atari and not environment.is_atari:
-            return f"{environment.environment} is no Atari game"
-        if field in ("noise", "sigma0") and not exploration.has_noise:
-            return f"exploration is {exploration.exploration}, no layer is noisy"
-        if field.startswith("epsilon_") and not exploration.has_epsilon:
-            return f"exploration is {exploration.exploration}, there is no ε"
-        if field == "torso_hidden" and (self.network.torso == "nature" or environment.is_atari):
-            return "the nature torso has fixed layers"
-        return None
+        return rules.why_idle(self, field, SECTION_OF[field])
 
     def to_yaml(self) -> str:
         """Write the config as YAML, in the order of its fields."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-SECTIONS = ("environment", "network", "exploration", "learning", "training")
+SECTIONS = ("environment", "network", "exploration", "learning", "actor_critic", "training")
 
 
 def fields() -> Iterator[tuple[str, str, pydantic.fields.FieldInfo]]:
@@ -158,8 +143,9 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
     """Build the config of a preset, a YAML file or an environment id, with fields overridden.
 
     `overrides` maps bare field names to values. An id with "/" or "-v" gets the preset made for
-    its kind: `atari` for ALE games, `control` for the rest. Raises RunError with one line for an
-    unknown preset, a file that cannot be read, an unknown key or a value that does not fit.
+    its kind: `atari` for ALE games, `minatar`, `chain`, `deep-sea`, and `control` for the rest.
+    Raises RunError with one line for an unknown preset, a file that cannot be read, an unknown key
+    or a value that does not fit.
     """
     if name.endswith((".yaml", ".yml")):
         values = _inherited(_read_file(Path(name)), name)
@@ -167,14 +153,15 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
         values.pop("format", None)
     elif name in preset_names():
         values = _inherited(_read_preset(name), name)
-    elif "/" in name or "-v" in name:
-        base = "atari" if name.startswith("ALE/") else "control"
-        values = _overridden(_read_preset(base), {"environment": name})
+    elif _is_environment(name):
+        bases = {"ALE/": "atari", "MinAtar/": "minatar", "Chain-": "chain", "DeepSea-": "deep-sea"}
+        base = next((base for start, base in bases.items() if name.startswith(start)), "control")
+        values = _overridden(_inherited(_read_preset(base), base), {"environment": name})
     else:
         near = difflib.get_close_matches(name, preset_names(), n=3, cutoff=0.4)
         raise RunError(
             f"PRESET: got {name!r}, expected a preset ({', '.join(preset_names())}), an "
-            f"environment id such as ALE/Breakout-v5, or a YAML file"
+            f"environment id such as ALE/Breakout-v5, module:function, or a YAML file"
             + (f"; nearest: {', '.join(near)}" if near else "")
         )
     config = parse(_overridden(values, {"preset": name, **(overrides or {})}), name)
@@ -183,6 +170,10 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
         if reason is not None:
             raise RunError(f"{option_name(field)}: would do nothing: {reason}")
     return config
+
+
+def _is_environment(name: str) -> bool:
+    return any(part in name for part in ("/", "-v", ":")) or name.startswith(("Chain-", "DeepSea-"))
 
 
 def _read_preset(name: str) -> dict[str, Any]:

@@ -43,7 +43,10 @@ class Section(BaseModel):
 class EnvironmentSection(Section):
     """What the agent plays, and every choice of preprocessing."""
 
-    environment: str = Field(description="environment id, such as ALE/Pong-v5 or CartPole-v1")
+    environment: str = Field(
+        description="environment id, such as ALE/Pong-v5, MinAtar/Breakout-v1, DeepSea-10 or "
+        "CartPole-v1, or module:function for your own"
+    )
     environments: FewThousand = Field(
         default=8, ge=1, description="how many are stepped side by side"
     )
@@ -60,7 +63,8 @@ class EnvironmentSection(Section):
         default=True, description="Atari: frames are grey, the only kind the networks take"
     )
     sticky_actions: Fraction = Field(
-        default=0.0, description="Atari: probability that the emulator repeats the former action"
+        default=0.0,
+        description="Atari, MinAtar: probability that a game repeats the former action",
     )
     max_noops: FewThousand = Field(
         default=30, description="Atari: no-op actions at a game's start, at most"
@@ -76,21 +80,38 @@ class EnvironmentSection(Section):
     )
     max_frames: PositiveInt = Field(
         default=108_000,
-        description="Atari: frames after which a game is truncated (30 minutes of play)",
+        description="Atari, MinAtar: frames after which a game is truncated (Atari: 30 minutes)",
+    )
+    difficulty_ramping: bool = Field(
+        default=True, description="MinAtar: games become harder as they go on"
     )
 
     @property
     def is_atari(self) -> bool:
-        """Tell whether this is an Atari game, which the other fields are about."""
+        """Tell whether this is an Atari game."""
         return self.environment.startswith("ALE/")
+
+    @property
+    def is_minatar(self) -> bool:
+        """Tell whether this is a MinAtar game."""
+        return self.environment.startswith("MinAtar/")
+
+    def takes(self, field: str) -> bool:
+        """Tell whether a field of this section acts on this kind of environment."""
+        if field in ("environment", "environments"):
+            return True
+        if self.is_minatar:
+            return field in ("sticky_actions", "max_frames", "difficulty_ramping")
+        return self.is_atari and field != "difficulty_ramping"
 
 
 class NetworkSection(Section):
     """The Q-network."""
 
-    torso: Literal["auto", "nature", "mlp"] = Field(
+    torso: Literal["auto", "nature", "minatar", "mlp"] = Field(
         default="auto",
-        description="nature: the CNN for stacked frames; mlp: for vectors; auto: by shape",
+        description="nature: the CNN for stacked frames; minatar: for small images; mlp: for "
+        "vectors; auto: by shape",
     )
     torso_hidden: tuple[PositiveInt, ...] = Field(
         default=(), description="mlp torso: sizes of its (plain) hidden layers"
@@ -98,6 +119,16 @@ class NetworkSection(Section):
     head_hidden: PositiveInt = Field(default=512, description="size of the head's hidden layer")
     dueling: bool = Field(
         default=False, description="a value and an advantage stream (arXiv 1511.06581)"
+    )
+    atoms: FewThousand = Field(
+        default=0,
+        description="atoms of the value's distribution (arXiv 1707.06887: 51); 0: its mean alone",
+    )
+    value_min: _Float = Field(
+        default=-10.0, allow_inf_nan=False, description="value of the lowest atom"
+    )
+    value_max: _Float = Field(
+        default=10.0, allow_inf_nan=False, description="value of the highest atom"
     )
 
 
@@ -115,6 +146,20 @@ class ExplorationSection(Section):
         ge=0,
         allow_inf_nan=False,
         description="initial σ; empty: the paper's for the kind",
+    )
+    noise_in: Literal["head", "last", "all"] = Field(
+        default="head",
+        description="noisy layers: all of the head, those of the outputs, or the torso's too",
+    )
+    redraw: Literal["step", "update", "episode"] = Field(
+        default="update", description="when the acting noise is drawn anew"
+    )
+    draw_per_environment: bool = Field(
+        default=True, description="an acting draw for each environment; false: all share one"
+    )
+    choice_draw: bool = Field(
+        default=True,
+        description="double: a draw of its own chooses the next action; false: the online net's",
     )
     epsilon_start: Fraction = Field(default=1.0, description="ε at the end of the warm-up")
     epsilon_end: Fraction = Field(default=0.01, description="ε from epsilon_steps on")
@@ -135,8 +180,12 @@ class ExplorationSection(Section):
 
 
 class LearningSection(Section):
-    """The update: target, loss, optimizer, and how often."""
+    """The update: which agent, target, loss, optimizer, replay, and how often."""
 
+    algorithm: Literal["q_learning", "a2c", "a3c"] = Field(
+        default="q_learning",
+        description="q_learning: values from a replay; a2c, a3c: actor-critic from rollouts",
+    )
     double: bool = Field(default=True, description="the online net chooses, the target net values")
     n_step: PositiveInt = Field(default=1, description="rewards summed before bootstrapping")
     discount: Fraction = Field(default=0.99, description="γ, per step")
@@ -144,15 +193,27 @@ class LearningSection(Section):
         default=None, description="rewards are cut to ±this for learning; empty: as they are"
     )
     batch_size: PositiveInt = Field(default=32, description="transitions in an update")
-    learning_rate: PositiveFloat = Field(default=1e-4, description="Adam's step size")
-    final_learning_rate: PositiveFloat | None = Field(
+    optimizer: Literal["adam", "rmsprop"] = Field(default="adam", description="adam, rmsprop")
+    learning_rate: PositiveFloat = Field(default=1e-4, description="the optimizer's step size")
+    final_learning_rate: _Float | None = Field(
         default=None,
-        description="Adam's step size at the last step, where it falls linearly; empty: constant",
+        ge=0,
+        allow_inf_nan=False,
+        description="step size at the last step, where it falls linearly; empty: constant",
     )
     adam_epsilon: PositiveFloat = Field(default=1e-8, description="Adam's ε")
+    rmsprop_decay: Fraction = Field(
+        default=0.95, description="RMSProp's decay of the mean square (Mnih et al. 2015)"
+    )
+    rmsprop_epsilon: PositiveFloat = Field(
+        default=0.01, description="RMSProp's ε (Mnih et al. 2015), beside the root"
+    )
+    rmsprop_centred: bool = Field(
+        default=True, description="RMSProp divides by the deviation, not by the mean square"
+    )
     loss: Literal["huber", "squared"] = Field(default="huber", description="of the TD error")
-    max_gradient_norm: PositiveFloat = Field(
-        default=10.0, description="larger gradients are scaled down"
+    max_gradient_norm: PositiveFloat | None = Field(
+        default=10.0, description="larger gradients are scaled down; empty: none is"
     )
     warmup_steps: Count = Field(
         default=10_000, description="uniformly random steps before learning starts"
@@ -163,6 +224,46 @@ class LearningSection(Section):
     )
     replay_capacity: PositiveInt = Field(
         default=100_000, description="transitions the replay holds"
+    )
+    prioritised: bool = Field(
+        default=False, description="sample by TD error (arXiv 1511.05952) and not uniformly"
+    )
+    priority_exponent: Fraction = Field(
+        default=0.5, description="α: 0 samples uniformly, 1 in proportion to the error"
+    )
+    priority_beta: Fraction = Field(
+        default=0.4, description="β of the importance weights at the start; 1 at the last step"
+    )
+    priority_epsilon: PositiveFloat = Field(
+        default=1e-6, description="what is added to an error, so that none is forgotten"
+    )
+
+    @property
+    def is_actor_critic(self) -> bool:
+        """Tell whether the agent is an actor-critic; the others learn from a replay."""
+        return self.algorithm in ("a2c", "a3c")
+
+
+class ActorCriticSection(Section):
+    """The actor-critic's own: rollouts, advantages, losses, workers."""
+
+    rollout_steps: PositiveInt = Field(
+        default=5, description="steps of each environment between updates (arXiv 1602.01783: 5)"
+    )
+    gae_lambda: Fraction = Field(
+        default=1.0, description="λ of the advantages (arXiv 1506.02438); 1: n-step returns"
+    )
+    value_coefficient: PositiveFloat = Field(
+        default=0.5, description="weight of the value's loss beside the policy's"
+    )
+    entropy_bonus: Annotated[_Float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=0.0, description="weight of the policy's entropy; 0: no bonus"
+    )
+    lstm_size: FewThousand = Field(
+        default=0, description="units of an LSTM before policy and value; 0: none"
+    )
+    workers: FewThousand = Field(
+        default=2, ge=1, description="a3c: processes, each with all of `environments` for itself"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -12,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..agents import QLearning
+from ..agents import ActorCritic, Rollout, build_agent
 from ..runs.config import Config
 from ..runs.errors import RunError
+from .shared import threads_each
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class _Batch:
     return_t: np.ndarray
     discount_t: np.ndarray
     observation_t: np.ndarray
+    weights: None = None
 
 
 def resolve(
@@ -33,17 +36,20 @@ def resolve(
 
     It also notes what the run is made with.
 
-    device: a GPU where there is one. threads: all cores. precision: float32 or bfloat16, by the
-    time of a few updates on made-up batches.
+    device: a GPU where there is one, but the CPU for a3c, whose processes share its memory.
+    threads: all cores. precision: float32 or bfloat16, by the time of a few updates on made-up
+    batches.
     """
     training = config.training
     device = training.device
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        shares_memory = config.learning.algorithm == "a3c"
+        device = "cuda" if torch.cuda.is_available() and not shares_memory else "cpu"
     threads = training.threads or _cores()
     chosen = config.replaced(device=device, threads=threads, made_with=_made_with())
     if training.precision == "auto":
-        torch.set_num_threads(threads)
+        workers = config.actor_critic.workers if config.learning.algorithm == "a3c" else 1
+        torch.set_num_threads(threads_each(threads, workers))
         precision = _faster_precision(chosen, observation_shape, dtype, actions)
         chosen = chosen.replaced(precision=precision)
     return chosen
@@ -66,7 +72,7 @@ def _cores() -> int:
 def _made_with() -> dict[str, str]:
     """Name the versions and the processor that results may depend on."""
     found = {"python": platform.python_version(), "processor": _processor()}
-    for name in ("noisynet", "torch", "numpy", "gymnasium", "ale-py"):
+    for name in ("noisynet", "torch", "numpy", "gymnasium", "ale-py", "minatar"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -87,26 +93,58 @@ def _processor() -> str:
 def _faster_precision(
     config: Config, observation_shape: tuple[int, ...], dtype: np.dtype, actions: int
 ) -> str:
+    updates = {
+        precision: _trial(config.replaced(precision=precision), observation_shape, dtype, actions)
+        for precision in ("float32", "bfloat16")
+    }
+    times: dict[str, list[float]] = {precision: [] for precision in updates}
+    for _ in range(6):
+        for precision, update in updates.items():
+            start = time.perf_counter()
+            update()
+            if config.training.device.startswith("cuda"):
+                torch.cuda.synchronize(config.training.device)
+            times[precision].append(time.perf_counter() - start)
+    # The first rounds warm up caches and allocators.
+    return min(times, key=lambda precision: float(np.median(times[precision][2:])))
+
+
+def _trial(
+    config: Config, observation_shape: tuple[int, ...], dtype: np.dtype, actions: int
+) -> Callable[[], object]:
+    """Give an update of an agent of its own on what was made up for it."""
+    agent = build_agent(config, observation_shape, actions)
+    if isinstance(agent, ActorCritic):
+        rollout = _made_up_rollout(config, observation_shape, dtype)
+        return lambda: agent.update(rollout, 0)
+    batch = _made_up_batch(config, observation_shape, dtype)
+    return lambda: agent.update(batch)
+
+
+def _made_up_batch(config: Config, observation_shape: tuple[int, ...], dtype: np.dtype) -> _Batch:
     size = config.learning.batch_size
     observation = np.zeros((size, *observation_shape), dtype)
-    batch = _Batch(
+    return _Batch(
         observation,
         np.zeros(size, np.int64),
         np.zeros(size, np.float32),
         np.zeros(size, np.float32),
         observation,
     )
-    agents = {
-        precision: QLearning(config.replaced(precision=precision), observation_shape, actions)
-        for precision in ("float32", "bfloat16")
-    }
-    times: dict[str, list[float]] = {precision: [] for precision in agents}
-    for _ in range(6):
-        for precision, agent in agents.items():
-            start = time.perf_counter()
-            agent.update(batch)
-            if agent.device.type == "cuda":
-                torch.cuda.synchronize(agent.device)
-            times[precision].append(time.perf_counter() - start)
-    # The first rounds warm up caches and allocators.
-    return min(times, key=lambda precision: float(np.median(times[precision][2:])))
+
+
+def _made_up_rollout(
+    config: Config, observation_shape: tuple[int, ...], dtype: np.dtype
+) -> Rollout:
+    steps, environments = config.actor_critic.rollout_steps, config.environment.environments
+    none = np.zeros((steps, environments), bool)
+    return Rollout.of_steps(
+        observation=np.zeros((steps + 1, environments, *observation_shape), dtype),
+        first=np.zeros((steps + 1, environments), bool),
+        action=np.zeros((steps, environments), np.int64),
+        reward=np.zeros((steps, environments), np.float32),
+        terminated=none,
+        truncated=none,
+        ignored=none,
+        discount=config.learning.discount,
+    )

@@ -10,7 +10,14 @@ from rich.live import Live
 from rich.table import Table
 
 from ..runs.config import Config
-from .events import CheckpointDue, Event, FiguresTaken, GameFinished, TrainingEnded
+from .events import (
+    CheckpointDue,
+    Event,
+    FiguresTaken,
+    GameFinished,
+    TrainingEnded,
+    WorkerRestarted,
+)
 
 
 def make_display(console: Console) -> PlainDisplay | LiveDisplay:
@@ -38,6 +45,10 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}"
 
 
+def _restarted(event: WorkerRestarted) -> str:
+    return f"worker {event.worker} started again: {event.reason}"
+
+
 class PlainDisplay:
     """Print one line per finished game."""
 
@@ -54,12 +65,14 @@ class PlainDisplay:
             self._line(f"Note: {note}")
 
     def heard(self, event: Event, elapsed: float) -> None:
-        """Print a line for a finished game."""
+        """Print a line for a finished game, or for a worker that was replaced."""
         if isinstance(event, GameFinished):
             self._line(
                 f"Episode {event.game}: reward={event.game_return:g}, steps={event.game_steps}, "
                 f"speed={self._speed.at(event.step):.0f} steps/s, elapsed={_duration(elapsed)}"
             )
+        elif isinstance(event, WorkerRestarted):
+            self._line(f"Note: {_restarted(event)}")
 
     def closed(self) -> None:
         """Have nothing to take away."""
@@ -113,8 +126,10 @@ class LiveDisplay:
             for tag, value in event.figures.items():
                 if tag.startswith("snr/"):
                     rows[f"SNR {tag.removeprefix('snr/')}"] = f"{value:.2f}"
-                elif tag in ("loss", "epsilon"):
+                elif tag in ("loss", "epsilon", "entropy"):
                     rows[tag] = f"{value:.4g}"
+        elif isinstance(event, WorkerRestarted):
+            rows["restarts"] = f"{event.restarts}, the last: {_restarted(event)}"
         elif isinstance(event, CheckpointDue):
             rows["checkpoint"] = f"step {event.step:,}"
         elif isinstance(event, TrainingEnded):

@@ -38,6 +38,18 @@ class CheckpointDue:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorkerRestarted:
+    """A worker process of an asynchronous run died, and another one took its place."""
+
+    step: int
+    worker: int
+    """Number of the worker, from 0."""
+    reason: str
+    restarts: int
+    """Restarts of all workers so far, this one included."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingEnded:
     """No further step is taken; the run's state is to be saved if it has not been."""
 
@@ -45,4 +57,4 @@ class TrainingEnded:
     reason: Literal["solved", "steps", "interrupted"]
 
 
-Event = GameFinished | FiguresTaken | CheckpointDue | TrainingEnded
+Event = GameFinished | FiguresTaken | CheckpointDue | WorkerRestarted | TrainingEnded

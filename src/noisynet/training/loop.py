@@ -11,7 +11,7 @@ import numpy as np
 
 from ..agents import QLearning
 from ..envs import Environments, EpisodeCounter, Step
-from ..replay import Batch, FrameReplay
+from ..replay import Batch, FrameReplay, annealed_beta
 from ..runs.config import Config
 from .events import CheckpointDue, Event, FiguresTaken, GameFinished, TrainingEnded
 
@@ -90,7 +90,7 @@ class TrainingLoop:
         """Take one vector step and store it."""
         assert self._observation is not None
         observation = self._observation
-        action = self.agent.act(observation, self.step)
+        action = self.agent.act(observation, self.step, self._first)
         result = self.environments.step(action)
         clip = self.config.learning.reward_clip
         reward = result.reward if clip is None else np.clip(result.reward, -clip, clip)
@@ -131,9 +131,16 @@ class TrainingLoop:
             if not self.replay.can_sample(learning.n_step):
                 return
             self._batch = self.replay.sample(
-                learning.batch_size, learning.n_step, learning.discount, out=self._batch
+                learning.batch_size,
+                learning.n_step,
+                learning.discount,
+                out=self._batch,
+                beta=self._beta(),
             )
-            self._losses.append(self.agent.update(self._batch))
+            learned = self.agent.update(self._batch)
+            if learning.prioritised:
+                self.replay.update_priorities(self._batch.indices, learned.errors)
+            self._losses.append(learned.loss)
             # The step at which this update was due, so that the order of updates and copies does
             # not depend on how many steps one vector step takes.
             due = self.agent.updates * learning.update_every
@@ -142,6 +149,14 @@ class TrainingLoop:
                 self._target_copies = due // learning.target_every
             if self.agent.updates % self.config.training.log_every == 0:
                 yield self._figures()
+
+    def _beta(self) -> float | None:
+        """Give β of the importance weights; None where transitions are drawn uniformly."""
+        if not self.config.learning.prioritised:
+            return None
+        return annealed_beta(
+            self.config.learning.priority_beta, self.step, self.config.training.steps
+        )
 
     def _figures(self) -> FiguresTaken:
         figures = {"loss": float(np.mean(self._losses)), "updates": float(self.agent.updates)}

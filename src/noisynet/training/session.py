@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,10 @@ from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
 from .. import __version__
-from ..agents import LossNotFinite, QLearning, make_environments
-from ..envs import Environments, UnusableEnvironment
-from ..replay import FrameReplay, ReplayDamaged
+from ..agents import LossNotFinite
+from ..envs import UnusableEnvironment
 from ..runs import checkpoint
 from ..runs import config as run_config
 from ..runs.config import Config
@@ -26,9 +24,17 @@ from ..runs.errors import RunError
 from ..runs.folder import RunFolder
 from ..runs.metrics import MetricsWriter
 from ..runs.sections import SEEDS
+from .asynchronous import WorkersFailed
 from .choose import check_device, resolve
-from .events import CheckpointDue, Event, FiguresTaken, GameFinished, TrainingEnded
-from .loop import TrainingLoop, replay_slack
+from .events import (
+    CheckpointDue,
+    Event,
+    FiguresTaken,
+    GameFinished,
+    TrainingEnded,
+    WorkerRestarted,
+)
+from .parts import Loop, Parts, agent_for, environments_of, new_parts, restored_parts
 
 
 class Listener(Protocol):
@@ -72,22 +78,23 @@ def start(
     if isinstance(path, Path):
         RunFolder.check_free(path)
     check_device(config.training.device)
-    with _environments(config) as probe:
+    with environments_of(config) as probe:
         shape, dtype = probe.observation_shape, np.dtype(probe.observation_dtype)
         # Before there is a folder: a config that no agent can be built from leaves nothing behind.
-        _agent(config.replaced(device="cpu", precision="float32"), probe)
+        agent_for(config.replaced(device="cpu", precision="float32"), probe)
         config = resolve(config, shape, dtype, probe.action_count)
     place = path if isinstance(path, Path) else path()
-    with RunFolder.create(place, config.to_yaml()) as folder, _environments(config) as environments:
+    with (
+        RunFolder.create(place, config.to_yaml()) as folder,
+        environments_of(config) as environments,
+    ):
         try:
-            agent = _agent(config, environments)
-            replay = _new_replay(config, environments, folder)
+            parts = new_parts(config, environments, folder)
         except RunError:
             folder.discard()
             raise
-        loop = TrainingLoop(config, environments, agent, replay)
         with MetricsWriter(folder.path) as metrics:
-            return _Session(folder, loop, metrics, list(listeners), elapsed=0.0).run([])
+            return _Session(folder, parts, metrics, list(listeners), elapsed=0.0).run([])
 
 
 def resume(path: Path, listeners: Iterable[Listener] = ()) -> Outcome:
@@ -103,81 +110,26 @@ def resume(path: Path, listeners: Iterable[Listener] = ()) -> Outcome:
         found = checkpoint.read_newest(folder.checkpoints)
         # Games that cannot be restored start anew, and not as the run's first games did.
         seed = None if found is None else (config.training.seed + found.step) % SEEDS
-        with _environments(config, seed=seed) as environments:
-            agent = _agent(config, environments)
+        with environments_of(config, seed=seed) as environments:
             notes: list[str] = []
+            step, elapsed, committed = 0, 0.0, 0
             if found is None:
                 shutil.rmtree(folder.replay, ignore_errors=True)
                 notes.append("no checkpoint yet: training starts again from the first step")
-                replay = _new_replay(config, environments, folder)
-                loop = TrainingLoop(config, environments, agent, replay)
-                elapsed, committed = 0.0, 0
+                parts = new_parts(config, environments, folder)
             else:
-                try:
-                    agent.restore(found.arrays, found.state["agent"])
-                    replay = FrameReplay.reopen(folder.replay, found.state["replay"])
-                    loop = TrainingLoop(config, environments, agent, replay)
-                    loop.restore(found.state["loop"])
-                    elapsed = float(found.state["elapsed"])
-                    committed = int(found.state["metrics_bytes"])
-                except ReplayDamaged as error:
-                    raise RunError(f"{folder.replay}: {error}") from error
-                except OSError as error:
-                    raise RunError(f"{folder.replay}: {error.strerror or error}") from error
-                except (KeyError, ValueError, RuntimeError, TypeError) as error:
-                    what = str(error).splitlines()[0]
-                    raise RunError(
-                        f"{path}: its checkpoint does not fit its config: {what}"
-                    ) from error
-                if not environments.can_save_state:
+                parts = restored_parts(config, environments, folder, found)
+                step, elapsed = found.step, float(found.state["elapsed"])
+                committed = int(found.state["metrics_bytes"])
+                if config.learning.algorithm == "a3c":
+                    notes.append("asynchronous workers start new games")
+                elif not environments.can_save_state:
                     notes.append(
                         f"the state of {config.environment.environment} cannot be saved: "
                         "the games in flight start anew"
                     )
-            step = 0 if found is None else found.step
             with MetricsWriter(folder.path, resume_at=step, committed_bytes=committed) as metrics:
-                return _Session(folder, loop, metrics, list(listeners), elapsed=elapsed).run(notes)
-
-
-def _agent(config: Config, environments: Environments) -> QLearning:
-    try:
-        return QLearning(config, environments.observation_shape, environments.action_count)
-    except (ValueError, RuntimeError) as error:
-        raise RunError(f"{environments.id}: {str(error).splitlines()[0]}") from error
-
-
-def _new_replay(config: Config, environments: Environments, folder: RunFolder) -> FrameReplay:
-    shape = environments.observation_shape
-    try:
-        replay = FrameReplay(
-            capacity=config.learning.replay_capacity,
-            environments=environments.count,
-            frame_shape=shape[1:] if environments.stack > 1 else shape,
-            frame_dtype=environments.observation_dtype,
-            stack=environments.stack,
-            slack=replay_slack(config),
-            folder=folder.replay,
-            seed=config.training.stream("replay"),
-        )
-        replay.can_sample(config.learning.n_step)
-    except ValueError as error:
-        raise RunError(f"--replay-capacity, --n-step: {error}") from error
-    except OSError as error:
-        raise RunError(f"{folder.replay}: {error.strerror or error}") from error
-    return replay
-
-
-@contextmanager
-def _environments(config: Config, seed: int | None = None) -> Iterator[Environments]:
-    torch.set_num_threads(config.training.threads or torch.get_num_threads())
-    try:
-        environments = make_environments(config, seed=seed)
-    except UnusableEnvironment as error:
-        raise RunError(str(error)) from error
-    try:
-        yield environments
-    finally:
-        environments.close()
+                return _Session(folder, parts, metrics, list(listeners), elapsed).run(notes)
 
 
 class _Session:
@@ -186,13 +138,14 @@ class _Session:
     def __init__(
         self,
         folder: RunFolder,
-        loop: TrainingLoop,
+        parts: Parts,
         metrics: MetricsWriter,
         listeners: list[Listener],
         elapsed: float,
     ) -> None:
         self._folder = folder
-        self._loop = loop
+        self._loop = loop = parts.loop
+        self._commit = parts.commit
         self._metrics = metrics
         self._listeners = listeners
         self._started = time.perf_counter() - elapsed
@@ -207,9 +160,10 @@ class _Session:
         for listener in self._listeners:
             listener.started(self._folder.path, self._loop.config, self._loop.step, notes)
         ended: TrainingEnded | None = None
+        events = self._loop.run()
         try:
             with _stop_on_signals(self._loop):
-                for event in self._loop.run():
+                for event in events:
                     self._write(event)
                     if isinstance(event, CheckpointDue | TrainingEnded):
                         self._save()
@@ -218,10 +172,13 @@ class _Session:
                     self._tell(event)
         except LossNotFinite as error:
             raise Diverged(self._keep_for_inspection(error)) from error
-        except UnusableEnvironment as error:
+        except (UnusableEnvironment, WorkersFailed) as error:
             self._save()
             raise RunError(f"{error}; the run was saved at step {self._loop.step}") from error
         finally:
+            if isinstance(events, Generator):
+                # Whatever broke off the run, no process of it stays behind.
+                events.close()
             for listener in self._listeners:
                 listener.closed()
         assert ended is not None, "the loop ends with TrainingEnded"
@@ -262,6 +219,10 @@ class _Session:
                 times["time/checkpoint"] = round(self._checkpoint_seconds, 3)
                 self._checkpoint_seconds = None
             self._metrics.write(event.step, {**event.figures, **times})
+        elif isinstance(event, WorkerRestarted):
+            self._metrics.write(
+                event.step, {"worker/number": event.worker, "worker/restarts": event.restarts}
+            )
 
     def _state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays, agent = self._loop.agent.state()
@@ -279,7 +240,7 @@ class _Session:
             raise LossNotFinite("the network's parameters became NaN or infinite")
         arrays, state = self._state()
         try:
-            state["replay"] = self._loop.replay.commit()
+            state.update(self._commit())
         except OSError as error:
             raise RunError(f"{self._folder.replay}: {error.strerror or error}") from error
         state["metrics_bytes"] = self._metrics.commit()
@@ -305,7 +266,7 @@ _POLITE_SIGNALS = [
 
 
 @contextmanager
-def _stop_on_signals(loop: TrainingLoop) -> Iterator[None]:
+def _stop_on_signals(loop: Loop) -> Iterator[None]:
     """Turn Ctrl-C, a polite kill and a closed terminal into an orderly end.
 
     A second Ctrl-C interrupts at once.

@@ -1,0 +1,143 @@
+"""The study's table and plots: interquartile means with stratified bootstrap intervals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from scipy import stats
+
+from noisynet.evaluation.scores import interquartile_mean
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+# What random play and the best play return; scores are 0 and 1 there.
+ENDS = {
+    "CartPole": (22.0, 500.0),
+    "Acrobot": (-500.0, -80.0),
+    "Chain": (0.0, 11.0),
+    "DeepSea": (0.0, 0.99),
+}
+RESAMPLES = 2000
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+
+Record = dict[str, Any]
+
+
+def normalised(task: str, value: float) -> float:
+    """Put a return on the scale from random play, 0, to the best play, 1."""
+    low, high = next(ends for name, ends in ENDS.items() if task.startswith(name))
+    return (value - low) / (high - low)
+
+
+def interval(groups: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Give the 95 % bootstrap interval of the IQM, each group (task) resampled by itself."""
+    if all(len(group) < 2 for group in groups):
+        return float("nan"), float("nan")
+    found = stats.bootstrap(
+        tuple(groups),
+        lambda *samples: interquartile_mean(np.concatenate(samples)),
+        method="percentile",
+        n_resamples=RESAMPLES,
+        vectorized=False,
+        rng=np.random.default_rng(0),
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def summary(runs: list[Record], tasks: list[str], arms: list[str]) -> list[Record]:
+    """Give a row for each task and arm, and one over all small tasks."""
+    rows: list[Record] = []
+    for arm in arms:
+        groups: dict[str, list[np.ndarray]] = {"final": [], "area": []}
+        for task in tasks:
+            mine = [one for one in runs if one["task"] == task and one["arm"] == arm]
+            if not mine:
+                continue
+            row: Record = {"task": task, "arm": arm, "seeds": len(mine)}
+            for figure in ("final", "area"):
+                values = np.array([one[figure] for one in mine])
+                row[figure] = interquartile_mean(values)
+                row[f"{figure}_interval"] = interval([values])
+                if not task.startswith("MinAtar"):
+                    groups[figure].append(np.array([normalised(task, value) for value in values]))
+            rows.append(row)
+        if groups["final"]:
+            row = {"task": "all small tasks", "arm": arm, "seeds": len(groups["final"][0])}
+            for figure, samples in groups.items():
+                row[figure] = interquartile_mean(np.concatenate(samples))
+                row[f"{figure}_interval"] = interval(samples)
+            rows.append(row)
+    return rows
+
+
+def markdown(rows: list[Record], tasks: list[str]) -> str:
+    """Write the rows as tables, one for each task."""
+    parts: list[str] = []
+    for task in ("all small tasks", *tasks):
+        mine = [row for row in rows if row["task"] == task]
+        if not mine:
+            continue
+        scale = "normalised" if task == "all small tasks" else "return"
+        parts += [
+            f"### {task}",
+            "",
+            f"| arm | seeds | final ({scale}) | area under the curve |",
+            "|---|---|---|---|",
+        ]
+        for row in mine:
+            cells = [
+                f"{row[figure]:.3g} [{row[figure + '_interval'][0]:.3g}, "
+                f"{row[figure + '_interval'][1]:.3g}]"
+                for figure in ("final", "area")
+            ]
+            parts.append(f"| {row['arm']} | {row['seeds']} | {cells[0]} | {cells[1]} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def plot(runs: list[Record], tasks: list[str], file: Path) -> None:
+    """Draw the mean training curve of noise and its rival for each task, with all seeds."""
+    shown = [task for task in tasks if any(one["task"] == task for one in runs)]
+    if not shown:
+        return
+    columns = 3
+    lines = -(-len(shown) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(11, 2.6 * lines), squeeze=False)
+    for place in axes.flat[len(shown) :]:
+        place.set_axis_off()
+    for place, task in zip(axes.flat, shown, strict=False):
+        for colour, arm in zip(COLOURS, ("noise", "epsilon"), strict=False):
+            mine = [one for one in runs if one["task"] == task and one["arm"] == arm]
+            if not mine:
+                continue
+            curves = np.array([one["curve"] for one in mine])
+            steps = np.linspace(0, mine[0]["steps"], curves.shape[1])
+            place.plot(steps, curves.T, color=colour, alpha=0.15, linewidth=0.7)
+            place.plot(steps, curves.mean(0), color=colour, label=f"{arm} ({len(mine)} seeds)")
+        place.set_title(task, fontsize=9)
+        place.tick_params(labelsize=7)
+        place.legend(fontsize=6, frameon=False)
+    figure.supxlabel("agent steps", fontsize=8)
+    figure.supylabel("return of training games", fontsize=8)
+    figure.tight_layout()
+    figure.savefig(file, dpi=130)
+    plt.close(figure)
+
+
+def write_report(runs: list[Record], folder: Path, tasks: list[str], arms: list[str]) -> None:
+    """Write summary.json, table.md and curves.png."""
+    if not runs:
+        print("no runs yet")
+        return
+    rows = summary(runs, tasks, arms)
+    (folder / "summary.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    table = markdown(rows, tasks)
+    (folder / "table.md").write_text(table)
+    print(table)
+    plot(runs, tasks, folder / "curves.png")

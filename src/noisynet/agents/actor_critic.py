@@ -1,0 +1,274 @@
+"""The actor-critic: a policy and its value, learned from rollouts, with parts chosen by config."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..diagnostics import mean_sigma, snr
+from ..layers import Draw, held, hold
+from ..networks import CoreState
+from ..runs.config import Config
+from . import losses
+from .actor_critic_network import build_actor_critic_network
+from .exploration import LearnedNoise
+from .optimizers import build_optimizer
+from .q_learning import LossNotFinite
+from .rollout import Rollout
+from .tensors import generator_from_array, generator_to_array, optimizer_arrays, restore_optimizer
+
+
+@dataclass(frozen=True)
+class RolloutLearned:
+    """Hold what an update tells: means over the rollout's steps."""
+
+    loss: float
+    policy_loss: float
+    value_loss: float
+    entropy: float
+
+
+class ActorCritic:
+    """Act by a policy, and learn it from the rollout that it played.
+
+    The noise is drawn once for a rollout, one draw for each environment, and held: the update runs
+    the network under the very draws that acted, and only then are they redrawn (arXiv 1706.10295,
+    §3.1). Every source of randomness is a generator of its own, seeded from the config: `acting`
+    for the draws, `actions` for the policy's choices.
+    """
+
+    def __init__(self, config: Config, observation_shape: tuple[int, ...], actions: int) -> None:
+        """Build network, optimizer and generators; device and precision must be chosen."""
+        training = config.training
+        if training.device == "auto" or training.precision == "auto":
+            raise ValueError("device and precision: got 'auto', expected what was chosen for it")
+        self.config = config
+        self.actions = actions
+        self.device = torch.device(training.device)
+        self.network = build_actor_critic_network(config, observation_shape, actions).to(
+            self.device
+        )
+        self.optimizer = build_optimizer(self.network.parameters(), config.learning)
+        self._acting = torch.Generator(self.device).manual_seed(training.stream("acting"))
+        self._choosing = torch.Generator(self.device).manual_seed(training.stream("actions"))
+        environments = config.environment.environments
+        self.noise = None
+        if config.exploration.has_noise:
+            self.noise = LearnedNoise(
+                self.network,
+                environments,
+                self._acting,
+                draw_per_environment=config.exploration.draw_per_environment,
+            )
+        # The LSTM's state now, and where the rollout that is being played began.
+        self._core = self._core_before = self.network.initial_state(environments)
+        self.updates = 0
+
+    # Acting
+
+    def act(self, observation: np.ndarray, first: np.ndarray) -> np.ndarray:
+        """Draw an action for each environment from the policy, (N, …) to (N,).
+
+        `first` (N,) is true where the observation is a game's first. Raises LossNotFinite where
+        the policy is NaN.
+        """
+        probabilities = self.policy(observation, first).softmax(-1)
+        if not bool(probabilities.isfinite().all()):
+            raise LossNotFinite(f"the policy became NaN after update {self.updates}")
+        action = torch.multinomial(probabilities, 1, generator=self._choosing)
+        return action.squeeze(-1).cpu().numpy()
+
+    def policy(self, observation: np.ndarray, first: np.ndarray) -> Tensor:
+        """Give the policy's logits (N, actions) under the noise in force; an LSTM steps on."""
+        with torch.no_grad():
+            logits, _, self._core = self._forward(observation[None], first[None], self._core)
+        return logits[0]
+
+    def greedy(self, observation: np.ndarray) -> np.ndarray:
+        """Choose the most probable action for each environment, (N, …) to (N,).
+
+        An LSTM steps on; `begin` says where games begin.
+        """
+        same_game = np.zeros(len(observation), bool)
+        return self.policy(observation, same_game).argmax(-1).cpu().numpy()
+
+    def begin(self, first: np.ndarray) -> None:
+        """Reset an LSTM's state where `first` (N,) says that a game begins."""
+        if self._core is not None:
+            keep = self._tensor(~first).unsqueeze(-1)
+            self._core = (self._core[0] * keep, self._core[1] * keep)
+
+    # Learning
+
+    def evaluate(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """Give logits (T + 1, N, actions) and values (T + 1, N) under the noise that acted."""
+        logits, value, _ = self._forward(rollout.observation, rollout.first, self._core_before)
+        return logits, value
+
+    def loss_terms(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+        """Give policy loss, value loss and entropy: means over the steps that were taken."""
+        section = self.config.actor_critic
+        logits, value = self.evaluate(rollout)
+        advantage_t = losses.generalised_advantage(
+            self._tensor(rollout.reward_t),
+            self._tensor(rollout.discount_t),
+            section.gae_lambda * self._tensor(rollout.goes_on_t),
+            value.detach(),
+        )
+        logits_t, value_t = logits[:-1], value[:-1]
+        taken_t = self._tensor(rollout.taken_t)
+        steps = taken_t.sum().clamp_min(1)
+
+        def mean(of_steps: Tensor) -> Tensor:
+            return (of_steps * taken_t).sum() / steps
+
+        return (
+            mean(losses.policy_gradient(logits_t, self._tensor(rollout.action_t), advantage_t)),
+            mean(losses.value_error(value_t, advantage_t + value_t.detach())),
+            mean(losses.entropy(logits_t)),
+        )
+
+    def gradient(self, rollout: Rollout) -> RolloutLearned:
+        """Leave the loss's gradient, no longer than allowed, in the parameters' `grad`.
+
+        Raises LossNotFinite where the loss or its gradient is NaN or infinite.
+        """
+        section = self.config.actor_critic
+        policy_loss, value_loss, entropy = self.loss_terms(rollout)
+        loss = policy_loss + section.value_coefficient * value_loss
+        if section.entropy_bonus:
+            loss = loss - section.entropy_bonus * entropy
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise LossNotFinite(f"the loss became {value} at update {self.updates + 1}")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = float(
+            nn.utils.clip_grad_norm_(
+                self.network.parameters(),
+                self.config.learning.max_gradient_norm or math.inf,
+                foreach=True,
+            )
+        )
+        if not math.isfinite(norm):
+            raise LossNotFinite(f"the loss's gradient became {norm} at update {self.updates + 1}")
+        return RolloutLearned(
+            value, float(policy_loss.detach()), float(value_loss.detach()), float(entropy.detach())
+        )
+
+    def update(self, rollout: Rollout, step: int) -> RolloutLearned:
+        """Take one optimisation step at an agent step, and begin the next rollout.
+
+        Raises LossNotFinite, with the parameters as they were, as `gradient` does.
+        """
+        learned = self.gradient(rollout)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(step)
+        self.optimizer.step()
+        self.next_rollout()
+        return learned
+
+    def next_rollout(self) -> None:
+        """Count an update; redraw the noise; let the LSTM's state stand where it now is."""
+        self.updates += 1
+        self._core_before = self._core
+        if self.noise is not None:
+            self.noise.redraw()
+
+    def learning_rate(self, step: int) -> float:
+        """Give the step size at an agent step: constant, or falling linearly over the run."""
+        learning = self.config.learning
+        if learning.final_learning_rate is None:
+            return learning.learning_rate
+        done = min(step / self.config.training.steps, 1.0)
+        return learning.learning_rate + done * (
+            learning.final_learning_rate - learning.learning_rate
+        )
+
+    def is_finite(self) -> bool:
+        """Tell whether all parameters are finite."""
+        with torch.no_grad():
+            return all(bool(one.isfinite().all()) for one in self.network.parameters())
+
+    def _forward(
+        self, observation: np.ndarray, first: np.ndarray, core: CoreState | None
+    ) -> tuple[Tensor, Tensor, CoreState | None]:
+        with self._precision():
+            return self.network(self._tensor(observation), self._tensor(first), core)
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+    def _precision(self) -> AbstractContextManager[object]:
+        if self.config.training.precision == "bfloat16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    # What is seen of it
+
+    def figures(self) -> dict[str, float]:
+        """Give SNR and mean |σ| per noisy layer, by the names that metrics have."""
+        return {
+            f"{figure}/{name.removeprefix('head.')}": value
+            for figure, values in (("snr", snr(self.network)), ("sigma", mean_sigma(self.network)))
+            for name, value in values.items()
+        }
+
+    # Saving
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Give everything that goes on changing, between two rollouts."""
+        arrays = {
+            f"network.{name}": _array(tensor) for name, tensor in self.network.state_dict().items()
+        }
+        arrays.update(optimizer_arrays(self.optimizer, "optimizer"))
+        arrays["generator.acting"] = generator_to_array(self._acting)
+        arrays["generator.actions"] = generator_to_array(self._choosing)
+        for number, flat in enumerate(self._draw().flats if self.noise is not None else ()):
+            arrays[f"noise.{number}"] = _array(flat)
+        for name, state in zip(("hidden", "cell"), self._core or (), strict=False):
+            arrays[f"core.{name}"] = _array(state)
+        return arrays, {"updates": self.updates}
+
+    def restore(self, arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> None:
+        """Take over what `state` gave; raises KeyError or RuntimeError where it does not fit."""
+        self.load_networks(arrays)
+        restore_optimizer(self.optimizer, arrays, "optimizer")
+        generator_from_array(self._acting, arrays["generator.acting"])
+        generator_from_array(self._choosing, arrays["generator.actions"])
+        if self.noise is not None:
+            acting = self._draw()
+            flats = tuple(
+                self._tensor(arrays[f"noise.{number}"]) for number, _ in enumerate(acting.flats)
+            )
+            hold(self.network, drawn=Draw(flats, acting.slots))
+        if self._core is not None:
+            hidden, cell = (self._tensor(arrays[f"core.{name}"]) for name in ("hidden", "cell"))
+            self._core = self._core_before = (hidden, cell)
+        self.updates = int(plain["updates"])
+
+    def load_networks(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take over the network alone, as evaluation does."""
+        self.network.load_state_dict(
+            {
+                name.removeprefix("network."): torch.from_numpy(array)
+                for name, array in arrays.items()
+                if name.startswith("network.")
+            }
+        )
+
+    def _draw(self) -> Draw:
+        drawn = held(self.network)
+        assert drawn is not None, "an agent with learned noise holds its draw"
+        return drawn
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(tensor.detach().cpu().numpy())

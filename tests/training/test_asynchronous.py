@@ -1,0 +1,297 @@
+"""The asynchronous actor-critic: real worker processes, and what happens when they die."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Pipe
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from noisynet.agents import ActorCritic, make_environments
+from noisynet.runs import Config, RunError, checkpoint, config, read_metrics
+from noisynet.training import (
+    AsynchronousLoop,
+    Event,
+    GameFinished,
+    TrainingEnded,
+    WorkerRestarted,
+    asynchronous,
+    resume,
+    start,
+)
+from noisynet.training.rollouts import RolloutPlayer
+from noisynet.training.shared import Assignment, Shared, SharedOptimizer
+
+SMALL = {
+    "environments": 2, "rollout_steps": 8, "log_every": 20, "device": "cpu", "torso_hidden": [16],
+    "head_hidden": 16,
+}  # fmt: skip
+
+
+def small(**overrides: Any) -> Config:
+    return config.load("cartpole-noisy-a3c", {**SMALL, **overrides})
+
+
+def make_agent(chosen: Config) -> ActorCritic:
+    return ActorCritic(chosen, (4,), 2)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_one_worker_alone_learns_what_a_synchronous_agent_does(optimizer: str) -> None:
+    """Bit for bit, statistics included, and across a checkpoint."""
+    chosen = small(optimizer=optimizer, learning_rate=1e-2)
+    alone, parent, worker = make_agent(chosen), make_agent(chosen), make_agent(chosen)
+    environments = make_environments(chosen)
+    player = RolloutPlayer(chosen, environments, alone)
+    for session in range(2):
+        shared = Shared.of(parent, steps_before=0)
+        applied = SharedOptimizer(shared, chosen)
+        for _ in range(2):
+            shared.copy_to(worker.network)
+            rollout = player.play().rollout
+            assert worker.gradient(rollout) == alone.update(rollout, step=40)
+            gradients = [parameter.grad for parameter in worker.network.parameters()]
+            applied.step(gradients, worker.learning_rate(40))
+            worker.next_rollout()
+        if session == 0:
+            arrays, plain = parent.state()
+            arrays = {name: array.copy() for name, array in arrays.items()}
+            parent = make_agent(chosen)
+            parent.restore(arrays, plain)
+    for name, value in alone.network.state_dict().items():
+        assert torch.equal(value, parent.network.state_dict()[name]), name
+
+
+def test_sharing_begins_with_the_agent_s_parameters_and_empty_statistics() -> None:
+    agent = make_agent(small())
+    before = {name: value.clone() for name, value in agent.network.state_dict().items()}
+    shared = Shared.of(agent, steps_before=7)
+    assert all(torch.equal(agent.network.state_dict()[name], before[name]) for name in before)
+    tensors = [*shared.parameters, shared.progress, shared.stopping]
+    tensors += [tensor for one in shared.optimizer for tensor in one.values()]
+    assert all(tensor.is_shared() for tensor in tensors)
+    assert all(not tensor.any() for one in shared.optimizer for tensor in one.values())
+    assert (shared.step, shared.updates) == (7, 0)
+    # The noise is no part of it: each worker draws its own.
+    held = [layer.noise_state.held for layer in agent.network.modules() if hasattr(layer, "noise")]
+    assert held
+    assert not any(flat is not None and flat.is_shared() for flat in held)
+
+
+def test_every_worker_and_every_life_of_one_has_its_own_seed_and_share_of_the_threads() -> None:
+    chosen = small(threads=5, workers=2)
+    seeds = set()
+    for number in range(2):
+        for life in range(2):
+            for before in (0, 100):
+                assignment = Assignment(
+                    config=chosen, observation_shape=(4,), actions=2, number=number, life=life
+                )
+                own = assignment.own_config(before)
+                assert own.training.threads == 2
+                seeds |= {own.training.seed, own.training.stream("acting")}
+                assert own == assignment.own_config(before)
+    assert len(seeds) == 16
+
+
+def test_a_message_that_its_sender_died_over_is_no_trouble() -> None:
+    receiving, sending = Pipe(duplex=False)
+    sending.send("whole")
+    os.write(sending.fileno(), b"\x00\x00\x01\x00half")
+    sending.close()
+    received = asynchronous._received  # pyright: ignore[reportPrivateUsage]
+    assert list(received(receiving)) == ["whole"]  # type: ignore[arg-type, comparison-overlap]
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_killed_worker_is_replaced_and_the_others_go_on(one_thread: None) -> None:
+    chosen = small(steps=10**8, workers=2)
+    loop = AsynchronousLoop(chosen, make_agent(chosen), (4,))
+    before = {name: value.clone() for name, value in loop.agent.network.state_dict().items()}
+    events: list[Event] = []
+    killed: list[int] = []
+    replaced: list[int] = []
+    # Of environments 0 and 1, which the killed worker has, and 2 and 3, which it has not.
+    played_after: set[int] = set()
+    for event in loop.run():
+        events.append(event)
+        if isinstance(event, WorkerRestarted):
+            replaced = loop.process_ids
+        if isinstance(event, GameFinished):
+            if replaced:
+                played_after.add(event.environment)
+            elif not killed and event.environment == 0:
+                killed = loop.process_ids
+                os.kill(killed[0], signal.SIGKILL)
+        if played_after == {0, 1, 2, 3} and event.step >= 20_000:
+            loop.stop()
+    restarts = [event for event in events if isinstance(event, WorkerRestarted)]
+    assert [(one.worker, one.reason, one.restarts) for one in restarts] == [
+        (0, "killed by SIGKILL", 1)
+    ]
+    assert replaced[0] != killed[0]
+    # The other one was neither stopped nor replaced.
+    assert replaced[1] == killed[1]
+    ended = events[-1]
+    assert isinstance(ended, TrainingEnded)
+    assert ended.reason == "interrupted"
+    assert loop.agent.updates >= loop.step / (2 * 8)
+    games = [event for event in events if isinstance(event, GameFinished)]
+    assert 0 < sum(game.game_steps for game in games) <= loop.step
+    assert all(game.game_return == game.game_steps for game in games)
+    # A uniformly random player gets about 22.
+    assert games[-1].mean_return > 40
+    for name, value in loop.agent.network.state_dict().items():
+        assert not torch.equal(value, before[name]), name
+    assert loop.process_ids == []
+    assert not any(alive(pid) for pid in {*killed, *replaced})
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed_at_any_moment_stop_nobody(one_thread: None) -> None:
+    loop = AsynchronousLoop(small(steps=10**8), make_agent(small(steps=10**8)), (4,))
+    generator = random.Random(0)
+    kills = restarts = 0
+    for event in loop.run():
+        restarts += isinstance(event, WorkerRestarted)
+        if kills < 10 and kills == restarts and isinstance(event, GameFinished):
+            # Somewhere within the next few rollouts, the writing of messages included.
+            time.sleep(generator.uniform(0, 0.02))
+            os.kill(loop.process_ids[kills % 2], signal.SIGKILL)
+            kills += 1
+        if restarts == 10:
+            loop.stop()
+    assert kills == restarts == 10
+    assert loop.agent.is_finite()
+    assert loop.step > 0
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A zombie that nobody has waited for is not alive.
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_worker_that_cannot_live_ends_the_run_with_a_reason_and_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_game.py").write_text(
+        textwrap.dedent(
+            """
+            import multiprocessing
+            import gymnasium
+
+            def build():
+                if multiprocessing.parent_process() is not None:
+                    raise OSError("no such level")
+                return gymnasium.make("CartPole-v1")
+            """
+        )
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(asynchronous, "_BARREN_LIVES", 2)
+    run = tmp_path / "run"
+    with pytest.raises(RunError) as caught:
+        start(small(environment="broken_game:build", workers=1), run)
+    message = str(caught.value)
+    assert "worker 0 died 2 times in a row without an update" in message
+    assert "no such level" in message
+    assert "saved at step 0" in message
+    assert "\n" not in message
+    saved = checkpoint.read_newest(run / "checkpoints")
+    assert saved is not None
+    assert saved.step == 0
+    restarts = [record for record in read_metrics(run) if "worker/restarts" in record]
+    assert len(restarts) == 1
+
+
+def in_a_process(run: Path) -> subprocess.Popen[str]:
+    flags = [
+        text
+        for name, value in {**SMALL, "steps": 10**8, "checkpoint_every": 300}.items()
+        for text in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    command = ["-m", "noisynet.cli", "train", "cartpole-noisy-a3c", "--out", str(run), *flags]
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    for _ in range(2400):
+        if checkpoint.newest(run / "checkpoints") is not None:
+            return process
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError("no checkpoint within two minutes")
+
+
+def children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(one) for one in text.split()]
+
+
+def gone(pids: list[int], seconds: float = 30.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while any(alive(pid) for pid in pids):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks into /proc")
+
+
+@linux
+def test_ctrl_c_saves_leaves_no_process_behind_and_the_run_goes_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = in_a_process(run)
+    workers = children(process.pid)
+    assert len(workers) >= 2
+    # A terminal sends it to every process.
+    for pid in (*workers, process.pid):
+        os.kill(pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert errors == ""
+    assert gone(workers)
+    saved = checkpoint.read_newest(run / "checkpoints")
+    assert saved is not None
+    config_file = run / "config.yaml"
+    config_file.write_text(
+        config_file.read_text().replace("steps: 100000000\n", f"steps: {saved.step + 500}\n")
+    )
+    outcome = resume(run)
+    assert outcome.reason == "steps"
+    # Workers stop by themselves, at most a rollout late each.
+    assert saved.step + 500 <= outcome.step <= saved.step + 500 + 2 * 2 * 8
+    steps = [record["step"] for record in read_metrics(run)]
+    assert steps == sorted(steps)
+
+
+@linux
+def test_workers_do_not_outlive_a_parent_that_was_killed(tmp_path: Path) -> None:
+    process = in_a_process(tmp_path / "run")
+    workers = children(process.pid)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert gone(workers)
