@@ -3,7 +3,7 @@
     python benchmarks/pong.py runs/pong-… runs/pong-epsilon-… --commit 1a2b3c4 --machine "…"
 
 writes `<preset>-seed<seed>.jsonl` and `.yaml`, `summary.json` and `curves.png` under
-benchmarks/results/pong/.
+benchmarks/results/pong/, or the folder that --out names.
 """
 
 from __future__ import annotations
@@ -128,16 +128,17 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--commit", required=True, help="the commit that the runs were made with")
     parser.add_argument("--machine", required=True, help="in words: processor, cores")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--note", default="", help="what a reader of the figures must know")
     arguments = parser.parse_args()
     runs = [read_run(path) for path in arguments.runs]
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
     for run in runs:
         lines = sorted(run.games + run.figures, key=lambda record: record["step"])
         text = "".join(json.dumps(line) + "\n" for line in lines)
         name = f"{run.name}-seed{run.config.training.seed}"
-        (RESULTS / f"{name}.jsonl").write_text(text)
-        (RESULTS / f"{name}.yaml").write_text(run.config.to_yaml())
+        (arguments.out / f"{name}.jsonl").write_text(text)
+        (arguments.out / f"{name}.yaml").write_text(run.config.to_yaml())
     summary = {
         "commit": arguments.commit,
         "date": datetime.now(UTC).date().isoformat(),
@@ -145,8 +146,8 @@ def main() -> None:
         "note": arguments.note,
         "runs": [summarise(run) for run in runs],
     }
-    (RESULTS / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    plot(runs, RESULTS / "curves.png")
+    (arguments.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    plot(runs, arguments.out / "curves.png")
     print(json.dumps(summary["runs"], indent=1))
 
 

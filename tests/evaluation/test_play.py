@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noisynet.envs import AtariPreprocessing, make
+from noisynet.envs import AtariPreprocessing, EnvironmentFailed, make
 from noisynet.evaluation import EpisodeResult, UnusableEvaluation, play
 
 
@@ -128,7 +128,7 @@ def test_a_game_of_breakout_is_all_of_its_lives() -> None:
 
 @pytest.mark.parametrize(("action", "what"), [(0, "observation"), (1, "reward")])
 def test_numbers_that_are_none_are_refused(action: int, what: str) -> None:
-    with pytest.raises(UnusableEvaluation, match=f"Broken-v0: {what}: environment 0 returned"):
+    with pytest.raises(EnvironmentFailed, match=f"Broken-v0: environment 0 of 2 failed: {what}"):
         play(make("Broken-v0", 2, seed=0), lambda seen: np.full(len(seen), action), 2)
 
 

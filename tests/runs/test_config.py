@@ -93,7 +93,7 @@ def test_yaml_round_trip_and_training_again_from_a_run_s_config(tmp_path: Path) 
         ({"threads": 10**12}, ["--threads", "4096"]),
         ({"epsilon_end": 0.1}, ["--epsilon-end", "would do nothing", "there is no ε"]),
         ({"exploration": "epsilon", "sigma0": 0.4}, ["--sigma0", "no layer is noisy"]),
-        ({"torso_hidden": [64]}, ["--torso-hidden", "nature torso"]),
+        ({"torso_hidden": [64]}, ["--torso-hidden", "torso of images"]),
     ],
 )
 def test_a_value_that_does_not_fit_is_named_with_what_it_takes(
@@ -138,7 +138,7 @@ def test_an_unknown_preset_offers_the_nearest_names() -> None:
 
 def test_options_that_would_do_nothing_are_refused() -> None:
     with pytest.raises(
-        RunError, match="--sticky-actions: would do nothing: CartPole-v1 is no Atari"
+        RunError, match="--sticky-actions: would do nothing: CartPole-v1 has no such choice"
     ):
         config.load("cartpole", {"sticky_actions": 0.25})
     assert config.load("pong", {"sticky_actions": 0.25}).environment.sticky_actions == 0.25

@@ -43,8 +43,8 @@ def play(
     called with a mask (N,) before the first action of the games that it marks, which is where
     noise is redrawn once per game. The environments are reset first and left open.
 
-    Raises UnusableEvaluation for `episodes` below 1 and for observations or rewards that are not
-    finite. Ends when the games do: an environment without a time limit may never.
+    Raises UnusableEvaluation for `episodes` below 1, and what the environments raise. Ends when the
+    games do: an environment without a time limit may never.
     """
     if isinstance(episodes, bool) or not isinstance(episodes, int) or episodes < 1:
         raise UnusableEvaluation(
@@ -56,14 +56,11 @@ def play(
     results: list[EpisodeResult] = []
 
     observation = environments.reset()
-    _check_finite(environments.id, "observation", observation)
     first = np.ones(count, dtype=np.bool_)
     while len(results) < episodes:
         if on_first is not None and first.any():
             on_first(first)
         step = environments.step(np.asarray(act(observation)))
-        _check_finite(environments.id, "observation", step.observation)
-        _check_finite(environments.id, "reward", step.reward)
         for game in counter.update(step):
             episode = game.environment + count * played[game.environment]
             played[game.environment] += 1
@@ -73,16 +70,3 @@ def play(
                 )
         observation, first = step.observation, step.first
     return sorted(results, key=lambda result: result.episode)
-
-
-def _check_finite(environment: str, what: str, values: npt.NDArray[Any]) -> None:
-    """Raise UnusableEvaluation if any environment's values are NaN or infinite."""
-    if values.dtype.kind != "f":
-        return
-    finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
-    if not finite.all():
-        index = int(np.flatnonzero(~finite)[0])
-        raise UnusableEvaluation(
-            f"{environment}: {what}: environment {index} returned {values[index].tolist()}, "
-            "expected finite numbers"
-        )
