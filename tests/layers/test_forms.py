@@ -30,8 +30,8 @@ def test_one_product_and_two_are_equal(rows: int, bias: bool) -> None:
 @pytest.mark.parametrize(
     ("shape", "rows", "learns", "two"),
     [
-        ((512, 3136), 12, False, True),
-        ((512, 3136), 13, False, False),
+        ((512, 3136), 16, False, True),
+        ((512, 3136), 17, False, False),
         ((512, 3136), 1, True, True),
         ((512, 3136), 2, True, False),
         ((18, 512), 32, False, True),

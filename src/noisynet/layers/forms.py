@@ -14,7 +14,7 @@ SMALL_WEIGHT = 2**15
 TWO_PRODUCTS_UP_TO = {
     # (a forward alone or with its backward, size of the weight): rows of the batch
     ("acts", "small"): 32,
-    ("acts", "large"): 12,
+    ("acts", "large"): 16,
     ("learns", "small"): 24,
     ("learns", "large"): 1,
 }
