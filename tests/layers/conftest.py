@@ -97,6 +97,7 @@ def seeded() -> None:
 # Every way in which a linear layer is computed: (function, kind of noise, one draw per row).
 LINEAR_FORMS: dict[str, tuple[Callable[..., Tensor], NoiseKind, bool]] = {
     "one product": (factorised.one_product, "factorised", False),
+    "one product from scratch": (factorised.one_product_from_scratch, "factorised", False),
     "two products": (factorised.two_products, "factorised", False),
     "two products, rows": (factorised.two_products, "factorised", True),
     "independent": (independent.shared, "independent", False),

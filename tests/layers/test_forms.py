@@ -12,7 +12,7 @@ from noisynet.layers import FactorisedNoise, factorised, forms
 
 @pytest.mark.parametrize("rows", [1, 3, 40])
 @pytest.mark.parametrize("bias", [True, False])
-def test_one_product_and_two_are_equal(rows: int, bias: bool) -> None:
+def test_all_forms_are_equal(rows: int, bias: bool) -> None:
     layer = noisynet.NoisyLinear(7, 5, bias=bias, dtype=torch.float64)
     x = torch.randn(rows, 7, dtype=torch.float64, requires_grad=True)
     noise = layer.noise_in_force()
@@ -20,36 +20,37 @@ def test_one_product_and_two_are_equal(rows: int, bias: bool) -> None:
     parameters = (layer.weight, layer.bias, layer.weight_sigma, layer.bias_sigma)
     wanted = [x, *layer.parameters()]
     answers: list[tuple[Tensor, ...]] = []
-    for form in (factorised.one_product, factorised.two_products):
+    for form in factorised.FORMS.values():
         y = form(x, *parameters, noise)
         answers.append((y.detach(), *torch.autograd.grad(y.square().sum(), wanted)))
-    for one, two in zip(*answers, strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-12)
+    for other in answers[1:]:
+        for one, two in zip(answers[0], other, strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("shape", "rows", "learns", "two"),
+    ("shape", "rows", "learns", "form"),
     [
-        ((512, 3136), 16, False, True),
-        ((512, 3136), 17, False, False),
-        ((512, 3136), 1, True, True),
-        ((512, 3136), 2, True, False),
-        ((18, 512), 32, False, True),
-        ((18, 512), 33, False, False),
-        ((18, 512), 24, True, True),
-        ((18, 512), 25, True, False),
+        ((512, 3136), 16, False, "two products"),
+        ((512, 3136), 18, False, "one product from scratch"),
+        ((512, 3136), 1, True, "two products"),
+        ((512, 3136), 2, True, "one product from scratch"),
+        ((18, 512), 8, False, "two products"),
+        ((18, 512), 10, False, "one product"),
+        ((18, 512), 1, True, "one product"),
+        ((256, 256), 8, True, "one product"),
+        ((257, 256), 8, True, "one product from scratch"),
     ],
 )
 def test_the_form_follows_the_table(
-    shape: tuple[int, int], rows: int, learns: bool, two: bool
+    shape: tuple[int, int], rows: int, learns: bool, form: str
 ) -> None:
     # Leading dimensions count together: two times of `rows` / 2 are `rows`.
     inputs = [torch.empty(rows, shape[1])]
     if rows % 2 == 0:
         inputs.append(torch.empty(2, rows // 2, shape[1]))
     for input in inputs:
-        found = forms.two_products_are_cheaper(input, torch.empty(shape), learns=learns)
-        assert found is two
+        assert forms.cheapest_form(input, torch.empty(shape), learns=learns) == form
 
 
 def test_an_empty_batch_passes() -> None:

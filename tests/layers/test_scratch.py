@@ -15,7 +15,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 import noisynet
-from noisynet.layers import NoisyLinear, scratch
+from noisynet.layers import NoisyLinear, forms, scratch
+
+
+@pytest.fixture(autouse=True)
+def _small_layers_use_scratch_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forms, "SMALL_WEIGHT", 0)
+
 
 P, Q, ROWS = 5, 4, 3
 NewForm = Callable[..., Callable[..., Tensor]]

@@ -2,8 +2,8 @@
 
 ε_w = f(ε_j) f(ε_i)ᵀ has rank one, so y = μ_w x + f(ε_j) ⊙ (σ_w (f(ε_i) ⊙ x)) + … needs no p×q
 noise. With one draw for the batch, the same matrix can be built once and used as a plain weight,
-and the gradient of σ_w is that of μ_w scaled by rows and columns. Both are the same function; which
-of them computes it is settled by forms.py.
+and the gradient of σ_w is that of μ_w scaled by rows and columns. All forms are the same function;
+which of them computes it is settled by forms.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import scratch
-from .forms import two_products_are_cheaper
+from .forms import cheapest_form
 from .kinds import FactorisedNoise
 from .machinery import autocast_dtype, is_traced
 
@@ -32,8 +32,7 @@ def shared(
     learns = torch.is_grad_enabled() and any(
         tensor.requires_grad for tensor in (input, weight, weight_sigma)
     )
-    cheaper = two_products_are_cheaper(input, weight, learns=learns)
-    apply = two_products if cheaper else one_product
+    apply = FORMS[cheapest_form(input, weight, learns=learns)]
     return apply(input, weight, bias, weight_sigma, bias_sigma, noise)
 
 
@@ -64,13 +63,25 @@ def one_product(
     bias_sigma: Tensor | None,
     noise: FactorisedNoise,
 ) -> Tensor:
-    """Build μ + σ ⊙ ε for one draw that the batch shares, and apply it in one product."""
+    """Build μ + σ ⊙ ε with plain operations, and apply it in one product."""
+    noisy_weight = torch.addcmul(weight, weight_sigma * noise.input, noise.output.unsqueeze(-1))
+    noisy_bias = None
+    if bias is not None and bias_sigma is not None:
+        noisy_bias = torch.addcmul(bias, bias_sigma, noise.output)
+    return functional.linear(input, noisy_weight, noisy_bias)
+
+
+def one_product_from_scratch(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    weight_sigma: Tensor,
+    bias_sigma: Tensor | None,
+    noise: FactorisedNoise,
+) -> Tensor:
+    """Build μ + σ ⊙ ε in scratch memory, with a backward of its own; the same as `one_product`."""
     if is_traced(input, weight, bias, weight_sigma, bias_sigma):
-        noisy_weight = torch.addcmul(weight, weight_sigma * noise.input, noise.output.unsqueeze(-1))
-        noisy_bias = None
-        if bias is not None and bias_sigma is not None:
-            noisy_bias = torch.addcmul(bias, bias_sigma, noise.output)
-        return functional.linear(input, noisy_weight, noisy_bias)
+        return one_product(input, weight, bias, weight_sigma, bias_sigma, noise)
     dtype = autocast_dtype(input)
     return _OneProduct.apply(
         input if dtype is None else input.to(dtype),
@@ -82,6 +93,13 @@ def one_product(
         noise.output,
         weight.dtype if dtype is None else dtype,
     )
+
+
+FORMS = {
+    "two products": two_products,
+    "one product": one_product,
+    "one product from scratch": one_product_from_scratch,
+}
 
 
 class _OneProduct(torch.autograd.Function):

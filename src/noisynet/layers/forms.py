@@ -1,28 +1,39 @@
-"""Which of two equal forms computes a layer: a fixed table, so that a run repeats bit for bit.
+"""Which of equal forms computes a layer: a fixed table, so that a run repeats bit for bit.
 
-The bounds were read from benchmarks/results/layers/forms.json, which benchmarks/forms.py measures,
-on a CPU. On a GPU they were not measured.
+Of factorised noise that a batch shares. The bounds were read from
+benchmarks/results/layers/forms.json, which benchmarks/forms.py measures, on a CPU. On a GPU they
+were not measured.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 
-SMALL_WEIGHT = 2**15
-"""Elements of a weight that reads as fast as Python calls: there, fewer calls are cheaper."""
+Form = Literal["two products", "one product", "one product from scratch"]
+
+SMALL_WEIGHT = 2**16
+"""Elements of a weight that is read in the time of a few calls: there, fewer calls are cheaper."""
 
 TWO_PRODUCTS_UP_TO = {
     # (a forward alone or with its backward, size of the weight): rows of the batch
-    ("acts", "small"): 32,
+    ("acts", "small"): 8,
     ("acts", "large"): 16,
-    ("learns", "small"): 24,
+    ("learns", "small"): 0,
     ("learns", "large"): 1,
 }
 """Rows of a batch up to which two products are cheaper than building the noisy weight."""
 
 
-def two_products_are_cheaper(input: Tensor, weight: Tensor, *, learns: bool) -> bool:
-    """Tell whether factorised noise shared by the batch is best applied without its matrix."""
+def cheapest_form(input: Tensor, weight: Tensor, *, learns: bool) -> Form:
+    """Give the form for an input (…, p) and a weight (q, p); `learns` says that a backward follows.
+
+    Memory that is used again pays where a fresh temporary would cost page faults, of a large
+    weight, and costs a backward in Python.
+    """
     rows = input.numel() // weight.shape[-1]
     size = "small" if weight.numel() <= SMALL_WEIGHT else "large"
-    return rows <= TWO_PRODUCTS_UP_TO["learns" if learns else "acts", size]
+    if rows <= TWO_PRODUCTS_UP_TO["learns" if learns else "acts", size]:
+        return "two products"
+    return "one product" if size == "small" else "one product from scratch"
