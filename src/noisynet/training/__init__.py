@@ -11,7 +11,7 @@ from .events import (
 )
 from .loop import TrainingLoop
 from .rollout_loop import RolloutLoop
-from .session import Diverged, Outcome, resume, start
+from .session import Diverged, Outcome, resume, start, train, train_on
 
 __all__ = [
     "AsynchronousLoop",
@@ -28,4 +28,6 @@ __all__ = [
     "WorkersFailed",
     "resume",
     "start",
+    "train",
+    "train_on",
 ]

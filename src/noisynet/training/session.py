@@ -70,10 +70,32 @@ class Outcome:
 def start(
     config: Config, path: Path | Callable[[], Path], listeners: Iterable[Listener] = ()
 ) -> Outcome:
-    """Train a new run in a new or empty folder; raises RunError with one line where it cannot.
+    """Train a new run to its end; see `train`."""
+    return _outcome(train(config, path, listeners))
 
-    A function instead of a path is called once the config has proved to work. A run that could not
-    begin leaves no folder behind.
+
+def resume(path: Path, listeners: Iterable[Listener] = ()) -> Outcome:
+    """Go on with a run to its end; see `train_on`."""
+    return _outcome(train_on(path, listeners))
+
+
+def _outcome(events: Generator[Event, None, Outcome]) -> Outcome:
+    while True:
+        try:
+            next(events)
+        except StopIteration as end:
+            return end.value
+
+
+def train(
+    config: Config, path: Path | Callable[[], Path], listeners: Iterable[Listener] = ()
+) -> Generator[Event, None, Outcome]:
+    """Train a new run in a new or empty folder, and yield what happens; gives its outcome.
+
+    Training goes on while events are asked for; a loop that is left saves the run and ends it. A
+    function instead of a path is called once the config has proved to work. Raises RunError with
+    one line where the run cannot begin, which leaves no folder behind, and Diverged for a loss that
+    is not finite.
     """
     if isinstance(path, Path):
         RunFolder.check_free(path)
@@ -94,11 +116,12 @@ def start(
             folder.discard()
             raise
         with MetricsWriter(folder.path) as metrics:
-            return _Session(folder, parts, metrics, list(listeners), elapsed=0.0).run([])
+            session = _Session(folder, parts, metrics, list(listeners), elapsed=0.0)
+            return (yield from session.run([]))
 
 
-def resume(path: Path, listeners: Iterable[Listener] = ()) -> Outcome:
-    """Go on with a run from its newest checkpoint, as if nothing had happened.
+def train_on(path: Path, listeners: Iterable[Listener] = ()) -> Generator[Event, None, Outcome]:
+    """Go on with a run from its newest checkpoint, as if nothing had happened; as `train` does.
 
     Raises RunError with one line for a folder that is missing, damaged, of a newer format or in
     use.
@@ -129,7 +152,8 @@ def resume(path: Path, listeners: Iterable[Listener] = ()) -> Outcome:
                         "the games in flight start anew"
                     )
             with MetricsWriter(folder.path, resume_at=step, committed_bytes=committed) as metrics:
-                return _Session(folder, parts, metrics, list(listeners), elapsed).run(notes)
+                session = _Session(folder, parts, metrics, list(listeners), elapsed)
+                return (yield from session.run(notes))
 
 
 class _Session:
@@ -156,7 +180,7 @@ class _Session:
     def _elapsed(self) -> float:
         return time.perf_counter() - self._started
 
-    def run(self, notes: list[str]) -> Outcome:
+    def run(self, notes: list[str]) -> Generator[Event, None, Outcome]:
         for listener in self._listeners:
             listener.started(self._folder.path, self._loop.config, self._loop.step, notes)
         ended: TrainingEnded | None = None
@@ -170,6 +194,14 @@ class _Session:
                     if isinstance(event, TrainingEnded):
                         ended = event
                     self._tell(event)
+                    yield event
+        except GeneratorExit:
+            # Nobody asks for more: the step in progress is finished, and what was learned is kept.
+            self._loop.stop()
+            for event in events:
+                self._write(event)
+            self._save()
+            raise
         except LossNotFinite as error:
             raise Diverged(self._keep_for_inspection(error)) from error
         except (UnusableEnvironment, WorkersFailed) as error:

@@ -1,0 +1,59 @@
+"""The agent of a run: loaded, acting with and without noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from noisynet.evaluation.agent import TrainedAgent, evaluate_run
+from noisynet.runs import config
+from noisynet.runs.errors import RunError
+from noisynet.training import start
+
+SMALL = {
+    "steps": 600,
+    "warmup_steps": 200,
+    "batch_size": 16,
+    "device": "cpu",
+    "precision": "float32",
+    "threads": 1,
+}
+
+
+def trained(folder: Path, **overrides: Any) -> Path:
+    return start(config.load("cartpole", {**SMALL, **overrides}), folder / "run").folder
+
+
+def test_a_trained_agent_acts_by_its_means_or_under_a_draw_per_row(tmp_path: Path) -> None:
+    agent = TrainedAgent.load(trained(tmp_path, sigma0=2.0))
+    assert agent.step >= 600
+    observation = np.zeros((400, 4), np.float32)
+    by_means = agent.act(observation)
+    assert by_means.shape == (400,)
+    assert len(set(by_means.tolist())) == 1
+    assert (agent.act(observation) == by_means).all()
+    # So much noise turns the choice about for some rows of the same state.
+    noisy = [agent.act(observation, noise=True) for _ in range(2)]
+    assert len(set(noisy[0].tolist())) == 2
+    assert (noisy[0] != noisy[1]).any()
+
+
+def test_an_agent_without_noise_says_so(tmp_path: Path) -> None:
+    agent = TrainedAgent.load(trained(tmp_path, exploration="epsilon"))
+    assert agent.act(np.zeros((1, 4), np.float32)).shape == (1,)
+    with pytest.raises(ValueError, match="noise: got True, expected False"):
+        agent.act(np.zeros((1, 4), np.float32), noise=True)
+
+
+def test_a_folder_without_a_run_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="missing"):
+        TrainedAgent.load(tmp_path / "missing")
+
+
+def test_an_evaluation_with_noise_repeats(tmp_path: Path) -> None:
+    run = trained(tmp_path)
+    one, two = (evaluate_run(run, episodes=3, noise=True) for _ in range(2))
+    assert one == two
