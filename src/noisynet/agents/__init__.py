@@ -4,7 +4,8 @@ from .actor_critic import ActorCritic, RolloutLearned
 from .actor_critic_network import build_actor_critic_network
 from .build import Agent, acting_network, build_agent
 from .environments import make_environments
-from .q_learning import Learned, LossNotFinite, QLearning
+from .optimizers import LossNotFinite
+from .q_learning import Learned, QLearning
 from .q_network import build_q_network
 from .rollout import Rollout
 

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..diagnostics import mean_sigma, snr
-from ..layers import Draw, held, hold
 from ..networks import CoreState
 from ..runs.config import Config
 from . import losses
 from .actor_critic_network import build_actor_critic_network
 from .exploration import LearnedNoise
-from .optimizers import build_optimizer
-from .q_learning import LossNotFinite
+from .figures import noise_figures
+from .optimizers import (
+    LossNotFinite,
+    build_optimizer,
+    leave_gradient,
+    set_step_size,
+    step_size,
+)
+from .precision import products_in
 from .rollout import Rollout
-from .tensors import generator_from_array, generator_to_array, optimizer_arrays, restore_optimizer
+from .tensors import (
+    generator_from_array,
+    generator_to_array,
+    held_draw_arrays,
+    optimizer_arrays,
+    restore_held_draw,
+    restore_optimizer,
+    to_array,
+)
 
 
 @dataclass(frozen=True)
@@ -145,20 +157,13 @@ class ActorCritic:
         loss = policy_loss + section.value_coefficient * value_loss
         if section.entropy_bonus:
             loss = loss - section.entropy_bonus * entropy
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise LossNotFinite(f"the loss became {value} at update {self.updates + 1}")
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = float(
-            nn.utils.clip_grad_norm_(
-                self.network.parameters(),
-                self.config.learning.max_gradient_norm or math.inf,
-                foreach=True,
-            )
+        value = leave_gradient(
+            loss,
+            self.network,
+            self.optimizer,
+            max_norm=self.config.learning.max_gradient_norm,
+            update=self.updates + 1,
         )
-        if not math.isfinite(norm):
-            raise LossNotFinite(f"the loss's gradient became {norm} at update {self.updates + 1}")
         return RolloutLearned(
             value, float(policy_loss.detach()), float(value_loss.detach()), float(entropy.detach())
         )
@@ -169,8 +174,7 @@ class ActorCritic:
         Raises LossNotFinite, with the parameters as they were, as `gradient` does.
         """
         learned = self.gradient(rollout)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(step)
+        set_step_size(self.optimizer, self.learning_rate(step))
         self.optimizer.step()
         self.next_rollout()
         return learned
@@ -184,13 +188,7 @@ class ActorCritic:
 
     def learning_rate(self, step: int) -> float:
         """Give the step size at an agent step: constant, or falling linearly over the run."""
-        learning = self.config.learning
-        if learning.final_learning_rate is None:
-            return learning.learning_rate
-        done = min(step / self.config.training.steps, 1.0)
-        return learning.learning_rate + done * (
-            learning.final_learning_rate - learning.learning_rate
-        )
+        return step_size(self.config.learning, step / self.config.training.steps)
 
     def is_finite(self) -> bool:
         """Tell whether all parameters are finite."""
@@ -207,34 +205,29 @@ class ActorCritic:
         return torch.from_numpy(array).to(self.device)
 
     def _precision(self) -> AbstractContextManager[object]:
-        if self.config.training.precision == "bfloat16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return nullcontext()
+        return products_in(self.config.training.precision, self.device)
 
     # What is seen of it
 
     def figures(self) -> dict[str, float]:
         """Give SNR and mean |σ| per noisy layer, by the names that metrics have."""
-        return {
-            f"{figure}/{name.removeprefix('head.')}": value
-            for figure, values in (("snr", snr(self.network)), ("sigma", mean_sigma(self.network)))
-            for name, value in values.items()
-        }
+        return noise_figures(self.network)
 
     # Saving
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Give everything that goes on changing, between two rollouts."""
         arrays = {
-            f"network.{name}": _array(tensor) for name, tensor in self.network.state_dict().items()
+            f"network.{name}": to_array(tensor)
+            for name, tensor in self.network.state_dict().items()
         }
         arrays.update(optimizer_arrays(self.optimizer, "optimizer"))
         arrays["generator.acting"] = generator_to_array(self._acting)
         arrays["generator.actions"] = generator_to_array(self._choosing)
-        for number, flat in enumerate(self._draw().flats if self.noise is not None else ()):
-            arrays[f"noise.{number}"] = _array(flat)
+        if self.noise is not None:
+            arrays.update(held_draw_arrays(self.network))
         for name, state in zip(("hidden", "cell"), self._core or (), strict=False):
-            arrays[f"core.{name}"] = _array(state)
+            arrays[f"core.{name}"] = to_array(state)
         return arrays, {"updates": self.updates}
 
     def restore(self, arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> None:
@@ -244,11 +237,7 @@ class ActorCritic:
         generator_from_array(self._acting, arrays["generator.acting"])
         generator_from_array(self._choosing, arrays["generator.actions"])
         if self.noise is not None:
-            acting = self._draw()
-            flats = tuple(
-                self._tensor(arrays[f"noise.{number}"]) for number, _ in enumerate(acting.flats)
-            )
-            hold(self.network, drawn=Draw(flats, acting.slots))
+            restore_held_draw(self.network, arrays)
         if self._core is not None:
             hidden, cell = (self._tensor(arrays[f"core.{name}"]) for name in ("hidden", "cell"))
             self._core = self._core_before = (hidden, cell)
@@ -263,12 +252,3 @@ class ActorCritic:
                 if name.startswith("network.")
             }
         )
-
-    def _draw(self) -> Draw:
-        drawn = held(self.network)
-        assert drawn is not None, "an agent with learned noise holds its draw"
-        return drawn
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(tensor.detach().cpu().numpy())

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,24 +12,29 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..diagnostics import mean_sigma, snr
-from ..layers import Draw, held, hold, mean_weights, using
+from ..layers import Draw, mean_weights, using
 from ..layers.control import draw
 from ..networks import DistributionalHead, QNetwork
 from ..runs.config import Config
 from . import losses
 from .exploration import LearnedNoise, LinearEpsilon, epsilon_greedy
-from .optimizers import build_optimizer
+from .figures import noise_figures
+from .optimizers import build_optimizer, leave_gradient, set_step_size, step_size
+from .precision import products_in
 from .q_network import build_q_network
-from .tensors import generator_from_array, generator_to_array, optimizer_arrays, restore_optimizer
+from .tensors import (
+    generator_from_array,
+    generator_to_array,
+    held_draw_arrays,
+    optimizer_arrays,
+    restore_held_draw,
+    restore_optimizer,
+    to_array,
+)
 from .transitions import Transitions
 
 Draws = tuple[Draw | None, Draw | None, Draw | None]
 """ε for the online net, ε′ for the target net, ε″ for the choice of the next action."""
-
-
-class LossNotFinite(ArithmeticError):
-    """Say that a loss became NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -124,22 +128,14 @@ class QLearning:
         NaN or infinite.
         """
         loss, errors = self.loss_and_errors(batch)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise LossNotFinite(f"the loss became {value} at update {self.updates + 1}")
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = float(
-            nn.utils.clip_grad_norm_(
-                self.online.parameters(),
-                self.config.learning.max_gradient_norm or math.inf,
-                foreach=True,
-            )
+        value = leave_gradient(
+            loss,
+            self.online,
+            self.optimizer,
+            max_norm=self.config.learning.max_gradient_norm,
+            update=self.updates + 1,
         )
-        if not math.isfinite(norm):
-            raise LossNotFinite(f"the loss's gradient became {norm} at update {self.updates + 1}")
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
+        set_step_size(self.optimizer, self.learning_rate())
         self.optimizer.step()
         self.updates += 1
         if self.noise is not None:
@@ -149,13 +145,8 @@ class QLearning:
     def learning_rate(self) -> float:
         """Give the step size of the next update: constant, or falling linearly over the run."""
         learning = self.config.learning
-        if learning.final_learning_rate is None:
-            return learning.learning_rate
         steps = self.config.training.steps - learning.warmup_steps
-        done = min(self.updates * learning.update_every / max(steps, 1), 1.0)
-        return learning.learning_rate + done * (
-            learning.final_learning_rate - learning.learning_rate
-        )
+        return step_size(learning, self.updates * learning.update_every / max(steps, 1))
 
     def draws(self) -> Draws:
         """Draw ε for the online net, ε′ for the target net, ε″ for the action choice."""
@@ -243,25 +234,20 @@ class QLearning:
         return torch.from_numpy(array).to(self.device)
 
     def _precision(self) -> AbstractContextManager[object]:
-        if self.config.training.precision == "bfloat16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return nullcontext()
+        return products_in(self.config.training.precision, self.device)
 
     # What is seen of it
 
     def figures(self) -> dict[str, float]:
         """Give SNR and mean |σ| per noisy layer, by the names that metrics have."""
-        return {
-            **{f"snr/{_layer(name)}": value for name, value in snr(self.online).items()},
-            **{f"sigma/{_layer(name)}": value for name, value in mean_sigma(self.online).items()},
-        }
+        return noise_figures(self.online)
 
     # Saving
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Give everything that goes on changing, as arrays and as plain JSON values."""
         arrays = {
-            f"{which}.{name}": _array(tensor)
+            f"{which}.{name}": to_array(tensor)
             for which, network in (("online", self.online), ("target", self.target))
             for name, tensor in network.state_dict().items()
         }
@@ -269,10 +255,7 @@ class QLearning:
         arrays["generator.acting"] = generator_to_array(self._acting)
         arrays["generator.learning"] = generator_to_array(self._learning)
         if self.noise is not None:
-            acting = held(self.online)
-            assert acting is not None, "an agent with learned noise holds its acting draw"
-            for number, flat in enumerate(acting.flats):
-                arrays[f"noise.{number}"] = _array(flat)
+            arrays.update(held_draw_arrays(self.online))
         plain = {
             "updates": self.updates,
             "action_generator": self._action_generator.bit_generator.state,
@@ -286,13 +269,7 @@ class QLearning:
         generator_from_array(self._acting, arrays["generator.acting"])
         generator_from_array(self._learning, arrays["generator.learning"])
         if self.noise is not None:
-            acting = held(self.online)
-            assert acting is not None, "an agent with learned noise holds its acting draw"
-            flats = tuple(
-                torch.from_numpy(arrays[f"noise.{number}"]).to(flat)
-                for number, flat in enumerate(acting.flats)
-            )
-            hold(self.online, drawn=Draw(flats, acting.slots))
+            restore_held_draw(self.online, arrays)
         self.updates = int(plain["updates"])
         self._action_generator.bit_generator.state = dict(plain["action_generator"])
 
@@ -318,11 +295,3 @@ def _noise(network: nn.Module, drawn: Draw | None) -> Iterator[None]:
     else:
         with using(network, drawn):
             yield
-
-
-def _layer(name: str) -> str:
-    return name.removeprefix("head.")
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(tensor.detach().cpu().numpy())

@@ -1,4 +1,4 @@
-"""Optimizers and generators as flat numpy arrays, for checkpoints that execute no code."""
+"""Optimizers, generators and draws as flat numpy arrays: checkpoints that execute no code."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
+from ..layers import Draw, held, hold
 
 
 def optimizer_arrays(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, np.ndarray]:
@@ -47,3 +50,29 @@ def generator_to_array(generator: torch.Generator) -> np.ndarray:
 def generator_from_array(generator: torch.Generator, array: np.ndarray) -> None:
     """Set a generator's state from bytes."""
     generator.set_state(torch.from_numpy(array.copy()))
+
+
+def to_array(tensor: Tensor) -> np.ndarray:
+    """Give a tensor's values as a contiguous array."""
+    return np.ascontiguousarray(tensor.detach().cpu().numpy())
+
+
+def held_draw_arrays(network: nn.Module) -> dict[str, np.ndarray]:
+    """Give the draw that a network holds."""
+    return {f"noise.{number}": to_array(flat) for number, flat in enumerate(_held(network).flats)}
+
+
+def restore_held_draw(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
+    """Hold the draw that `held_draw_arrays` gave, in place of the one that is held."""
+    drawn = _held(network)
+    flats = tuple(
+        torch.from_numpy(arrays[f"noise.{number}"]).to(flat)
+        for number, flat in enumerate(drawn.flats)
+    )
+    hold(network, drawn=Draw(flats, drawn.slots))
+
+
+def _held(network: nn.Module) -> Draw:
+    drawn = held(network)
+    assert drawn is not None, "an agent with learned noise holds its acting draw"
+    return drawn
