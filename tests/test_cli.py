@@ -188,3 +188,10 @@ def test_a_loss_that_diverges_ends_with_status_1(
     errors = capsys.readouterr().err
     assert len(errors.splitlines()) == 1
     assert "nan_" in errors
+
+
+def test_the_package_can_be_run_as_a_module() -> None:
+    completed = subprocess.run(
+        [sys.executable, "-m", "noisynet", "presets"], capture_output=True, text=True, check=True
+    )
+    assert "pong-epsilon" in completed.stdout

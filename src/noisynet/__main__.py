@@ -1,0 +1,9 @@
+"""Let `python -m noisynet` be the command line."""
+
+import sys
+
+from .cli import main
+
+# Worker processes import this module too.
+if __name__ == "__main__":
+    sys.exit(main())
