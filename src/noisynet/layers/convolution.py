@@ -42,8 +42,7 @@ def noisy_conv(
     the noise's groups, do not fit.
 
     A draw per row costs a kernel for each row in memory, and a grouped convolution in place of a
-    plain one: on one CPU core, with 8 and 32 rows and the layers of the Nature CNN, a forward took
-    1.5 to 2.4 times as long, and a forward with its backward 1.5 to 3 times.
+    plain one, which is slower.
     """
     spatial = weight.ndim - 2
     check_channels(input, weight.shape[1] * groups, spatial)
