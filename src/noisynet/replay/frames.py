@@ -12,6 +12,7 @@ from noisynet.replay.records import check_array, check_fraction, encode_records
 from noisynet.replay.ring import Ring, RingShape, whole
 from noisynet.replay.state import read_priorities, read_ring, ring_state
 from noisynet.replay.transitions import (
+    GLANCE,
     Batch,
     draw_samplable,
     gather_batch,
@@ -184,7 +185,9 @@ class FrameReplay:
     def can_sample(self, n_step: int) -> bool:
         """Return whether any record can be sampled with windows of `n_step` steps."""
         self._ring.shape.check_n_step(n_step)
-        return any(len(step_B) > 0 for step_B, _ in scan_samplable(self._ring, n_step))
+        # Asked before every update: nearly always the first few records answer.
+        found = scan_samplable(self._ring, n_step, GLANCE)
+        return any(len(step_B) > 0 for step_B, _ in found)
 
     def samplable(self, n_step: int) -> npt.NDArray[np.bool_]:
         """Return for each record whether it can be sampled, (slots, environments)."""

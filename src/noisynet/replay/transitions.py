@@ -13,6 +13,7 @@ from noisynet.replay.nstep import mark_taken, n_step_return
 from noisynet.replay.ring import FIRST, IGNORED, MISSING, TERMINATED, TRUNCATED, Ring
 
 CHUNK = 1 << 12  # records that a scan looks at in one go
+GLANCE = 1 << 6  # the same, for a scan that stops at the first it finds
 _ROUNDS = 8  # of rejection sampling, before the samplable records are listed instead
 
 
@@ -66,12 +67,12 @@ def mark_samplable(
 
 
 def scan_samplable(
-    ring: Ring, n_step: int
+    ring: Ring, n_step: int, chunk: int = CHUNK
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     """Yield (step, environment) of the records that can be sampled, oldest first, in chunks."""
     records = (ring.head - ring.low) * ring.shape.environments
-    for start in range(0, records, CHUNK):
-        step_B, environment_B = locate(ring, np.arange(start, min(start + CHUNK, records)))
+    for start in range(0, records, chunk):
+        step_B, environment_B = locate(ring, np.arange(start, min(start + chunk, records)))
         valid_B = mark_samplable(ring, step_B, environment_B, n_step)
         yield step_B[valid_B], environment_B[valid_B]
 
