@@ -161,7 +161,7 @@ def test_noise_is_refused_where_there_is_none(fails: Fails, tmp_path: Path) -> N
     folder = tmp_path / "run"
     plain = ["train", "cartpole-epsilon", *TRAIN[2:], "--out", str(folder)]
     completed = subprocess.run(
-        [sys.executable, "-m", "noisynet.cli", *plain], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "noisynet", *plain], capture_output=True, text=True, check=False
     )
     assert completed.returncode == 0, completed.stderr
     assert completed.stderr == ""

@@ -38,7 +38,7 @@ def test_every_field_is_read_by_something() -> None:
     rest = "".join(
         path.read_text()
         for path in source.rglob("*.py")
-        if path.name not in ("config.py", "rules.py", "cli.py")
+        if path.name not in ("config.py", "rules.py") and path.parent.name != "cli"
     )
     own = Path(config.__file__).read_text()
     unread = [

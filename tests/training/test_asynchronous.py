@@ -230,7 +230,7 @@ def in_a_process(run: Path) -> subprocess.Popen[str]:
         for name, value in {**SMALL, "steps": 10**8, "checkpoint_every": 300}.items()
         for text in (f"--{name.replace('_', '-')}", str(value))
     ]
-    command = ["-m", "noisynet.cli", "train", "cartpole-noisy-a3c", "--out", str(run), *flags]
+    command = ["-m", "noisynet", "train", "cartpole-noisy-a3c", "--out", str(run), *flags]
     process = subprocess.Popen(
         [sys.executable, *command],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,

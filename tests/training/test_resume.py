@@ -91,7 +91,7 @@ def test_the_rival_resumes_exactly_too(small_config: Callable[..., Config], tmp_
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "noisynet.cli", *arguments]
+    return [sys.executable, "-m", "noisynet", *arguments]
 
 
 def wait_for_checkpoint(run: Path, process: subprocess.Popen[str]) -> None:

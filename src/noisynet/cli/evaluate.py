@@ -1,0 +1,52 @@
+"""`noisynet evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from .values import positive, seed
+
+
+def add_evaluate(commands: Any) -> None:
+    """Add `evaluate`."""
+    evaluate = commands.add_parser(
+        "evaluate", help="play games with a run's agent", allow_abbrev=False
+    )
+    evaluate.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
+    evaluate.add_argument(
+        "--episodes", type=positive, default=10, metavar="N", help="games to play"
+    )
+    evaluate.add_argument(
+        "--noise",
+        choices=("on", "off"),
+        default="off",
+        help="off: the mean weights; on: new noise at every step",
+    )
+    evaluate.add_argument("--seed", type=seed, default=None, metavar="N", help="seed of the games")
+    evaluate.add_argument("--json", action="store_true", help="print one JSON object")
+    evaluate.set_defaults(run=_evaluate)
+
+
+def _evaluate(parsed: argparse.Namespace) -> int:
+    from ..evaluation.agent import evaluate_run
+
+    result = evaluate_run(
+        parsed.folder, episodes=parsed.episodes, noise=parsed.noise == "on", seed=parsed.seed
+    )
+    if parsed.json:
+        print(json.dumps(result))
+        return 0
+    low, high = result["interval"] or (None, None)
+    interval = "" if low is None else f", 95 % interval {low:.2f} to {high:.2f}"
+    print(f"{result['environment']}: {result['episodes']} games, noise {result['noise']}")
+    print(f"mean return {result['mean']:.2f}, deviation {result['std']:.2f}{interval}")
+    if result.get("human_normalised") is not None:
+        print(
+            f"human-normalised {result['human_normalised']:.1f} % "
+            f"(random {result['random']:g}, human {result['human']:g})"
+        )
+    print("returns: " + " ".join(f"{value:g}" for value in result["returns"]))
+    return 0

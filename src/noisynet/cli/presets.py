@@ -1,0 +1,30 @@
+"""`noisynet presets`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..runs.config import Config
+
+
+def add_presets(commands: Any) -> None:
+    """Add `presets`."""
+    presets = commands.add_parser("presets", help="list the presets", allow_abbrev=False)
+    presets.add_argument("--json", action="store_true", help="print one JSON object")
+    presets.set_defaults(run=_presets)
+
+
+def _presets(parsed: argparse.Namespace) -> int:
+    from ..runs import config
+
+    listed: dict[str, Config] = {name: config.load(name) for name in config.preset_names()}
+    if parsed.json:
+        print(json.dumps({name: one.model_dump(mode="json") for name, one in listed.items()}))
+        return 0
+    for name, one in listed.items():
+        game, exploration = one.environment.environment, one.exploration.exploration
+        print(f"{name:<18} {game:<16} exploration: {exploration}")
+    return 0

@@ -1,0 +1,77 @@
+"""The command line: the one place where everything is put together."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+_EXIT_BAD_INPUT = 2
+_EXIT_DIVERGED = 1
+
+
+class _Parser(argparse.ArgumentParser):
+    """Say in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(_EXIT_BAD_INPUT, f"{self.prog}: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; gives the exit status: 0, 1 for a loss that diverged, 2 for bad input."""
+    try:
+        _require(
+            "pydantic", "yaml", "numpy", "gymnasium", "safetensors", "rich", "scipy",
+            "tensorboard", extra="train",
+        )  # fmt: skip
+        from ..runs.errors import RunError
+        from ..training import Diverged
+    except _Missing as missing:
+        print(f"noisynet: {missing}", file=sys.stderr)
+        return _EXIT_BAD_INPUT
+    parsed = _parser().parse_args(arguments)
+    try:
+        return int(parsed.run(parsed) or 0)
+    except Diverged as error:
+        print(f"noisynet {parsed.command}: {error}", file=sys.stderr)
+        return _EXIT_DIVERGED
+    except RunError as error:
+        print(f"noisynet {parsed.command}: {error}", file=sys.stderr)
+        return _EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print(f"noisynet {parsed.command}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+class _Missing(Exception):
+    pass
+
+
+def _require(*modules: str, extra: str) -> None:
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            raise _Missing(f"needs {module}: pip install 'noisynet[{extra}]'") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    # Each of these imports what only its command needs, and not before it runs.
+    from .. import __version__
+    from .evaluate import add_evaluate
+    from .presets import add_presets
+    from .train import add_resume, add_train
+
+    parser = _Parser(prog="noisynet", allow_abbrev=False, description=__doc__)
+    parser.add_argument("--version", action="version", version=f"noisynet {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    add_train(commands)
+    add_resume(commands)
+    add_evaluate(commands)
+    add_presets(commands)
+    return parser

@@ -1,0 +1,107 @@
+"""`noisynet train` and `noisynet resume`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from .values import field_value
+
+
+def add_train(commands: Any) -> None:
+    """Add `train`, with an option for every field of the config."""
+    from ..runs import config
+
+    train = commands.add_parser(
+        "train",
+        help="train an agent",
+        allow_abbrev=False,
+        description="Train an agent and keep the run in a folder.",
+        usage="noisynet train [PRESET] [--out FOLDER] [--FIELD VALUE ...]",
+    )
+    train.add_argument(
+        "preset",
+        nargs="?",
+        default="pong",
+        metavar="PRESET",
+        help="a preset's name, an environment id, or a YAML file (default: pong)",
+    )
+    train.add_argument("--out", type=Path, metavar="FOLDER", help="the run's folder, new or empty")
+    groups: dict[str, Any] = {}
+    for section, name, info in config.fields():
+        group = groups.setdefault(section, train.add_argument_group(section))
+        group.add_argument(
+            config.option_name(name),
+            dest=f"field_{name}",
+            metavar="VALUE",
+            help=(info.description or "").replace("%", "%%"),
+        )
+    train.set_defaults(run=_train)
+
+
+def add_resume(commands: Any) -> None:
+    """Add `resume`."""
+    resume = commands.add_parser("resume", help="go on with a run", allow_abbrev=False)
+    resume.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
+    resume.set_defaults(run=_resume)
+
+
+def _overrides(parsed: argparse.Namespace) -> dict[str, Any]:
+    """Give the fields that were set on the command line."""
+    overrides: dict[str, Any] = {}
+    for name, text in vars(parsed).items():
+        if name.startswith("field_") and text is not None:
+            overrides[name.removeprefix("field_")] = field_value(text)
+    return overrides
+
+
+def _train(parsed: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from ..runs import config, default_path
+    from ..training import start
+    from ..training.display import make_display
+
+    chosen = config.load(parsed.preset, _overrides(parsed))
+    path = parsed.out or (lambda: default_path(parsed.preset))
+    return _report(start(chosen, path, [make_display(Console())]))
+
+
+def _resume(parsed: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from ..training import resume
+    from ..training.display import make_display
+
+    return _report(resume(parsed.folder, [make_display(Console())]))
+
+
+def _command() -> str:
+    """Give what to type for this program: its path where PATH does not find it."""
+    if shutil.which("noisynet") is None and Path(sys.argv[0]).name == "noisynet":
+        return shlex.quote(os.path.relpath(sys.argv[0]))
+    return "noisynet"
+
+
+def _report(outcome: Any) -> int:
+    mean = (
+        "no game finished"
+        if outcome.mean_return is None
+        else f"mean return {outcome.mean_return:.2f}"
+    )
+    ends = {
+        "solved": f"Solved at step {outcome.step:,}: {mean}.",
+        "steps": f"Done: {outcome.step:,} steps, {mean}.",
+        "interrupted": f"Stopped at step {outcome.step:,} and saved.",
+    }
+    print(ends[outcome.reason])
+    if outcome.reason == "interrupted":
+        print(f"Go on with: {_command()} resume {shlex.quote(str(outcome.folder))}")
+        return 130
+    print(f"Play it: {_command()} evaluate {shlex.quote(str(outcome.folder))}")
+    return 0
