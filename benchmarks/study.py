@@ -46,17 +46,22 @@ class Task:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
+RIVALS = ("noise", "epsilon")
+SETTINGS = (*RIVALS, "noise σ0 0.1", "noise σ0 0.4", "epsilon over 10 %", "epsilon over 50 %")
+"""What runs on every small task; the other arms run where no arms are named."""
+
 TASKS = {
     "CartPole": Task("control", "CartPole-v1", 30_000),
     "Acrobot": Task("control", "Acrobot-v1", 40_000),
     "Chain-10": Task("chain", "Chain-10", 20_000, games=1),
-    "Chain-30": Task("chain", "Chain-30", 20_000, games=1),
-    **{
-        f"DeepSea-{size}": Task("deep-sea", f"DeepSea-{size}", 20_000, games=1)
-        for size in (6, 8, 10, 12, 14)
-    },
-    "MinAtar Breakout": Task("minatar", "MinAtar/Breakout-v1", 300_000, 50, ("noise", "epsilon")),
-    "MinAtar Freeway": Task("minatar", "MinAtar/Freeway-v1", 300_000, 20, ("noise", "epsilon")),
+    "Chain-20": Task("chain", "Chain-20", 20_000, games=1, arms=SETTINGS),
+    "DeepSea-6": Task("deep-sea", "DeepSea-6", 20_000, games=1, arms=SETTINGS),
+    "DeepSea-8": Task("deep-sea", "DeepSea-8", 20_000, games=1),
+    "DeepSea-10": Task("deep-sea", "DeepSea-10", 20_000, games=1),
+    "DeepSea-12": Task("deep-sea", "DeepSea-12", 20_000, games=1, arms=SETTINGS),
+    "DeepSea-14": Task("deep-sea", "DeepSea-14", 20_000, games=1, arms=SETTINGS),
+    "MinAtar Breakout": Task("minatar", "MinAtar/Breakout-v1", 1_000_000, 50, RIVALS),
+    "MinAtar Freeway": Task("minatar", "MinAtar/Freeway-v1", 300_000, 20, RIVALS),
 }
 
 _EPSILON = {"exploration": "epsilon", "epsilon_start": 1.0, "epsilon_end": 0.02}
