@@ -24,7 +24,8 @@ def _presets(parsed: argparse.Namespace) -> int:
     if parsed.json:
         print(json.dumps({name: one.model_dump(mode="json") for name, one in listed.items()}))
         return 0
+    width = max(map(len, listed))
     for name, one in listed.items():
         game, exploration = one.environment.environment, one.exploration.exploration
-        print(f"{name:<18} {game:<16} exploration: {exploration}")
+        print(f"{name:<{width}} {game:<20} exploration: {exploration}")
     return 0

@@ -1,0 +1,294 @@
+"""The whole update of each paper's preset against a slow one in float64.
+
+The slow one knows neither our layers nor our losses: torch's convolutions and products, the noisy
+weight built as the paper writes it, the loss summed row by row, the gradient by autograd, clipping,
+Adam and RMSProp by their formulas. Two updates, so that the optimizer's memory counts.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from noisynet import Draw, held
+from noisynet.agents import ActorCritic, QLearning, Rollout
+from noisynet.layers.kinds import FactorisedNoise, IndependentNoise
+from noisynet.runs import config
+from noisynet.runs.config import Config
+
+SHAPE, ACTIONS, BATCH, STEPS = (4, 84, 84), 6, 6, 5
+Parameters = dict[str, Tensor]
+
+
+def double_copy(network: torch.nn.Module) -> Parameters:
+    return {
+        name: value.detach().double().clone().requires_grad_()
+        for name, value in network.named_parameters()
+    }
+
+
+def linear(parameters: Parameters, noise: Draw | None, name: str, x: Tensor) -> Tensor:
+    weight, bias = parameters[f"{name}.weight"], parameters[f"{name}.bias"]
+    if noise is not None and f"{name}.weight_sigma" in parameters:
+        drawn = noise.layer(name)
+        if isinstance(drawn, FactorisedNoise):
+            epsilon_bias = drawn.output.double()
+            epsilon = torch.outer(epsilon_bias, drawn.input.double())
+        else:
+            assert isinstance(drawn, IndependentNoise)
+            assert drawn.bias is not None
+            epsilon, epsilon_bias = drawn.weight.double(), drawn.bias.double()
+        weight = weight + parameters[f"{name}.weight_sigma"] * epsilon
+        bias = bias + parameters[f"{name}.bias_sigma"] * epsilon_bias
+    return x @ weight.T + bias
+
+
+def nature(parameters: Parameters, frames: np.ndarray) -> Tensor:
+    x = torch.from_numpy(frames).double() / 255
+    for layer, stride in (("0", 4), ("2", 2), ("4", 1)):
+        name = f"torso.convolutions.{layer}"
+        x = functional.conv2d(x, parameters[f"{name}.weight"], parameters[f"{name}.bias"], stride)
+        x = x.relu()
+    return x.flatten(1)
+
+
+class SlowOptimizer:
+    """Clip the gradient's norm, then step as Adam or RMSProp do."""
+
+    def __init__(self, settings: Config, parameters: Parameters) -> None:
+        self.learning = settings.learning
+        self.parameters = parameters
+        self.mean = {name: torch.zeros_like(value) for name, value in parameters.items()}
+        self.square = {name: torch.zeros_like(value) for name, value in parameters.items()}
+        self.steps = 0
+
+    def step(self, loss: Tensor, rate: float) -> None:
+        gradients = dict(
+            zip(
+                self.parameters,
+                torch.autograd.grad(loss, list(self.parameters.values())),
+                strict=True,
+            )
+        )
+        limit = self.learning.max_gradient_norm
+        if limit is not None:
+            norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients.values()))
+            if norm > limit:
+                gradients = {name: one * limit / norm for name, one in gradients.items()}
+        self.steps += 1
+        adam = self.learning.optimizer == "adam"
+        keep_mean = 0.9 if adam else self.learning.rmsprop_decay
+        keep_square = 0.999 if adam else self.learning.rmsprop_decay
+        for name, gradient in gradients.items():
+            mean, square = self.mean[name], self.square[name]
+            mean.mul_(keep_mean).add_((1 - keep_mean) * gradient)
+            square.mul_(keep_square).add_((1 - keep_square) * gradient**2)
+            if adam:
+                root = (square / (1 - 0.999**self.steps)).sqrt() + self.learning.adam_epsilon
+                step = mean / (1 - 0.9**self.steps) / root
+            else:
+                centred = self.learning.rmsprop_centred
+                root = (square - mean**2 if centred else square).sqrt()
+                step = gradient / (root + self.learning.rmsprop_epsilon)
+            with torch.no_grad():
+                self.parameters[name] -= rate * step
+
+
+def assert_same(network: torch.nn.Module, slow: Parameters, before: Parameters) -> None:
+    """Compare how far each parameter moved, on the scale of its tensor's largest move."""
+    slow = {name: value.detach() for name, value in slow.items()}
+    before = {name: value.detach() for name, value in before.items()}
+    for name, parameter in network.named_parameters():
+        moved, wanted = parameter.detach().double() - before[name], slow[name] - before[name]
+        largest = float(wanted.abs().max())
+        assert largest > 0, f"{name} did not move"
+        # 2⁻²⁴ of the parameter itself is lost when float32 adds the step.
+        rounding = float(before[name].abs().max()) * 2e-7
+        assert float((moved - wanted).abs().max()) < 1e-2 * largest + rounding, name
+
+
+# Value-based
+
+
+class Batch:
+    """Made-up transitions, some of them terminal."""
+
+    def __init__(self, seed: int, weighted: bool) -> None:
+        generator = np.random.Generator(np.random.PCG64(seed))
+        size = (BATCH, *SHAPE)
+        self.observation_tm1 = generator.integers(0, 256, size=size, dtype=np.uint8)
+        self.observation_t = generator.integers(0, 256, size=size, dtype=np.uint8)
+        self.action_tm1 = generator.integers(ACTIONS, size=BATCH)
+        self.return_t = generator.normal(size=BATCH, scale=2).astype(np.float32)
+        self.discount_t = np.array([0.99, 0.0, 0.97, 0.99, 0.0, 0.99], np.float32)
+        self.weights = np.linspace(0.3, 1, BATCH).astype(np.float32) if weighted else None
+
+
+def slow_head(
+    settings: Config, parameters: Parameters, noise: Draw | None, frames: np.ndarray
+) -> Tensor:
+    """Give Q-values (B, actions), or logits (B, actions, atoms)."""
+    features = nature(parameters, frames)
+
+    def stream(name: str) -> Tensor:
+        hidden = linear(parameters, noise, f"head.{name}.0", features).relu()
+        return linear(parameters, noise, f"head.{name}.2", hidden)
+
+    atoms = settings.network.atoms
+    if atoms:
+        advantage = stream("advantage").reshape(BATCH, ACTIONS, atoms)
+    elif settings.network.dueling:
+        advantage = stream("advantage")
+    else:
+        return stream("q")
+    if not settings.network.dueling:
+        return advantage
+    value = stream("value")
+    value = value.reshape(BATCH, 1, atoms) if atoms else value
+    return value + advantage - advantage.mean(1, keepdim=True)
+
+
+def slow_loss(
+    settings: Config, online: Parameters, target: Parameters, draws: tuple[Any, ...], batch: Batch
+) -> Tensor:
+    network, epsilon, epsilon_target, epsilon_choice = settings.network, *draws
+    prediction_tm1 = slow_head(settings, online, epsilon, batch.observation_tm1)
+    target_t = slow_head(settings, target, epsilon_target, batch.observation_t).detach()
+    choice_t = slow_head(settings, online, epsilon_choice, batch.observation_t).detach()
+    support = torch.linspace(network.value_min, network.value_max, network.atoms or 2).double()
+
+    def values(of_row: Tensor) -> Tensor:
+        return of_row.softmax(-1) @ support if network.atoms else of_row
+
+    total = torch.zeros((), dtype=torch.float64)
+    for row in range(BATCH):
+        return_t, discount_t = float(batch.return_t[row]), float(batch.discount_t[row])
+        chooser = choice_t if settings.learning.double else target_t
+        best = int(values(chooser[row]).argmax())
+        action = int(batch.action_tm1[row])
+        if network.atoms:
+            gap = float(support[1] - support[0])
+            wanted = torch.zeros(network.atoms, dtype=torch.float64)
+            for atom, probability in zip(support, target_t[row, best].softmax(-1), strict=True):
+                moved = min(max(return_t + discount_t * float(atom), -10.0), 10.0)
+                place = (moved + 10.0) / gap
+                low = math.floor(place)
+                high = min(low + 1, network.atoms - 1)
+                wanted[low] += (1 - (place - low)) * probability
+                wanted[high] += (place - low) * probability
+            # The target's own entropy has no gradient, but stands in the divergence.
+            log_target = torch.where(wanted > 0, wanted.log(), torch.zeros(()).double())
+            loss = (wanted * (log_target - prediction_tm1[row, action].log_softmax(-1))).sum()
+        else:
+            error = return_t + discount_t * target_t[row, best] - prediction_tm1[row, action]
+            loss = 0.5 * error**2 if bool(error.abs() <= 1) else error.abs() - 0.5
+        total = total + loss * (1.0 if batch.weights is None else float(batch.weights[row]))
+    return total / BATCH
+
+
+@pytest.mark.parametrize(
+    "preset", ["dqn", "noisy-dqn", "double", "dueling", "noisy-dueling", "c51", "rainbow"]
+)
+def test_two_updates_of_a_value_based_preset(preset: str) -> None:
+    settings = config.load(preset, {"device": "cpu", "precision": "float32", "threads": 1})
+    settings = settings.replaced(replay_capacity=100_000)
+    agent = QLearning(settings, SHAPE, ACTIONS)
+    with torch.no_grad():
+        for parameter in agent.target.parameters():
+            parameter.mul_(1.05)  # so that it matters which net is asked
+    before, online, target = (
+        double_copy(one) for one in (agent.online, agent.online, agent.target)
+    )
+    slow = SlowOptimizer(settings, online)
+    for seed in range(2):
+        batch = Batch(seed, weighted=settings.learning.prioritised)
+        generator = agent._learning.get_state()  # pyright: ignore[reportPrivateUsage]
+        fixed = agent.draws()
+        agent._learning.set_state(generator)  # pyright: ignore[reportPrivateUsage]
+        assert len({id(one) for one in fixed if one is not None}) == (3 if agent.noise else 0)
+        loss = slow_loss(settings, online, target, fixed, batch)
+        learned = agent.update(batch)
+        assert learned.loss == pytest.approx(float(loss.detach()), rel=1e-4)
+        slow.step(loss, settings.learning.learning_rate)
+    assert_same(agent.online, online, before)
+
+
+# Actor-critics
+
+
+def slow_rollout_loss(
+    settings: Config, parameters: Parameters, noise: Draw | None, rollout: Rollout
+) -> Tensor:
+    section, gamma = settings.actor_critic, settings.learning.discount
+    taken: list[Tensor] = []
+    for row in range(rollout.action_t.shape[1]):
+        drawn = noise if noise is None or noise.rows is None else noise[row]
+        features = nature(parameters, rollout.observation[:, row])
+        hidden = linear(parameters, drawn, "hidden", features).relu()
+        policy = linear(parameters, drawn, "head.policy", hidden).log_softmax(-1)
+        value = linear(parameters, drawn, "head.value", hidden).squeeze(-1)
+        for t in range(STEPS):
+            # The n-step return: rewards up to the rollout's end, or a game's, then the value there.
+            wanted, power = 0.0, 1.0
+            for later in range(t, STEPS):
+                wanted += power * float(rollout.reward_t[later, row])
+                power *= gamma
+                if rollout.discount_t[later, row] == 0:
+                    power = 0.0
+                    break
+            wanted += power * float(value[STEPS].detach())
+            advantage = wanted - float(value[t].detach())
+            entropy = -(policy[t].exp() * policy[t]).sum()
+            taken.append(
+                -advantage * policy[t, int(rollout.action_t[t, row])]
+                + section.value_coefficient * (wanted - value[t]) ** 2
+                - section.entropy_bonus * entropy
+            )
+    return torch.stack(taken).mean()
+
+
+def play(agent: ActorCritic, seed: int) -> Rollout:
+    generator = np.random.Generator(np.random.PCG64(seed))
+    rows = agent.config.environment.environments
+    observation = generator.integers(0, 256, size=(STEPS + 1, rows, *SHAPE), dtype=np.uint8)
+    never = np.zeros((STEPS, rows), bool)
+    terminated = never.copy()
+    terminated[STEPS - 1, 0] = True
+    first = np.zeros((STEPS + 1, rows), bool)
+    return Rollout.of_steps(
+        observation=observation,
+        first=first,
+        action=np.stack([agent.act(observation[t], first[t]) for t in range(STEPS)]),
+        reward=generator.normal(size=never.shape).astype(np.float32),
+        terminated=terminated,
+        truncated=never,
+        ignored=never,
+        discount=agent.config.learning.discount,
+    )
+
+
+@pytest.mark.parametrize("preset", ["a2c", "noisy-a2c", "a3c", "noisy-a3c"])
+def test_two_updates_of_an_actor_critic_preset(preset: str) -> None:
+    settings = config.load(preset, {"device": "cpu", "precision": "float32", "threads": 1})
+    if settings.learning.algorithm == "a2c":
+        settings = settings.replaced(environments=3)
+    agent = ActorCritic(settings, SHAPE, ACTIONS)
+    assert (agent.noise is None) == (settings.actor_critic.entropy_bonus > 0)
+    before, parameters = double_copy(agent.network), double_copy(agent.network)
+    slow = SlowOptimizer(settings, parameters)
+    for seed in range(2):
+        noise = held(agent.network) if agent.noise is not None else None
+        rollout = play(agent, seed)
+        loss = slow_rollout_loss(settings, parameters, noise, rollout)
+        step = 1000 * (seed + 1)
+        rate = settings.learning.learning_rate * (1 - step / settings.training.steps)
+        learned = agent.update(rollout, step)
+        assert learned.loss == pytest.approx(float(loss.detach()), rel=1e-4)
+        slow.step(loss, rate)
+    assert_same(agent.network, parameters, before)
