@@ -1,8 +1,9 @@
-"""Train a CartPole preset over several seeds and play 100 games with the mean weights of each.
+"""Train CartPole presets over several seeds and play 100 games with the mean weights of each.
 
-    python benchmarks/cartpole.py --preset cartpole --seeds 5
+    python benchmarks/cartpole.py cartpole cartpole-rainbow --seeds 5 --machine "…"
 
-writes benchmarks/results/cartpole/<preset>.json with commit, machine and the wall time of each run.
+writes benchmarks/results/cartpole/<preset>.json with commit, machine and the wall time of each run,
+and table.md, a row for each preset that has been run. `--table` writes the table alone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import tempfile
 import time
@@ -44,36 +46,66 @@ def run_seed(preset: str, seed: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def run_preset(preset: str, seeds: int, machine: str) -> None:
     """Run the seeds one after the other and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--preset", default="cartpole")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument(
-        "--machine", required=True, help="in words: processor, cores, what else ran"
-    )
-    arguments = parser.parse_args()
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True
     ).stdout.strip()
     runs = []
-    for seed in range(arguments.seeds):
-        runs.append(run_seed(arguments.preset, seed))
-        print(json.dumps(runs[-1]), flush=True)
-    settings = config.load(arguments.preset)
+    for seed in range(seeds):
+        runs.append(run_seed(preset, seed))
+        print(preset, json.dumps(runs[-1]), flush=True)
     result = {
-        "preset": arguments.preset,
+        "preset": preset,
         "commit": commit,
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": arguments.machine,
+        "machine": machine,
         "cores": len(os.sched_getaffinity(0)),
         "games": GAMES,
         "seeds_at_475_or_more": sum(run["mean_return"] >= GOAL for run in runs),
         "runs": runs,
-        "config": settings.model_dump(mode="json"),
+        "config": config.load(preset).model_dump(mode="json"),
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{arguments.preset}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (RESULTS / f"{preset}.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def write_table() -> None:
+    """Write a row for each preset that has results."""
+    columns = (
+        "preset", "steps", "mean return of each seed", "median", "seeds at 475 or more",
+        "seconds a run",
+    )  # fmt: skip
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for file in sorted(RESULTS.glob("*.json")):
+        result = json.loads(file.read_text())
+        runs = result["runs"]
+        returns = sorted(run["mean_return"] for run in runs)
+        seconds = [run["wall_seconds"] for run in runs]
+        lines.append(
+            f"| `{result['preset']}` | {max(run['steps'] for run in runs):,} "
+            f"| {', '.join(f'{value:.0f}' for value in returns)} "
+            f"| {statistics.median(returns):.0f} "
+            f"| {result['seeds_at_475_or_more']} of {len(runs)} "
+            f"| {min(seconds):.0f} to {max(seconds):.0f} |"
+        )
+    (RESULTS / "table.md").write_text("\n".join(lines) + "\n")
+
+
+def main() -> None:
+    """Run the presets that are named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("presets", nargs="*", default=["cartpole"])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument(
+        "--machine", default="not said", help="in words: processor, cores, what else ran"
+    )
+    parser.add_argument("--table", action="store_true", help="run nothing")
+    arguments = parser.parse_args()
+    if not arguments.table:
+        for preset in arguments.presets:
+            run_preset(preset, arguments.seeds, arguments.machine)
+    write_table()
 
 
 if __name__ == "__main__":
