@@ -302,6 +302,10 @@ def test_the_learning_rate_falls_linearly_over_the_run_s_steps() -> None:
     )
     agent.update(play(agent)[0], step=500)
     assert agent.optimizer.param_groups[0]["lr"] == pytest.approx(5e-3)
+    sooner = make_agent(
+        learning_rate=1e-2, final_learning_rate=0.0, learning_rate_steps=200, steps=1000
+    )
+    assert [sooner.learning_rate(step) for step in (50, 200, 900)] == pytest.approx([7.5e-3, 0, 0])
 
 
 def test_a_loss_or_gradient_that_is_not_finite_leaves_the_parameters_alone() -> None:

@@ -385,6 +385,13 @@ def test_the_learning_rate_falls_linearly_where_it_is_asked_to() -> None:
         assert agent.optimizer.param_groups[0]["lr"] == rates[-1]
     assert rates == pytest.approx([1e-2 - 9e-4 * done for done in range(11)] + [1e-3])
     assert make_agent(final_learning_rate=None).learning_rate() == 1e-3
+    sooner = make_agent(
+        learning_rate=1e-2, final_learning_rate=0.0, steps=10_000, learning_rate_steps=1400,
+        warmup_steps=1000, update_every=100,
+    )  # fmt: skip
+    for done, rate in enumerate([1e-2, 7.5e-3, 5e-3, 2.5e-3, 0, 0]):
+        assert sooner.learning_rate() == pytest.approx(rate)
+        sooner.update(make_batch(seed=done))
 
 
 def test_a_gradient_that_is_not_finite_leaves_the_parameters_alone() -> None:

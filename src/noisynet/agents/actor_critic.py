@@ -187,8 +187,10 @@ class ActorCritic:
             self.noise.redraw()
 
     def learning_rate(self, step: int) -> float:
-        """Give the step size at an agent step: constant, or falling linearly over the run."""
-        return step_size(self.config.learning, step / self.config.training.steps)
+        """Give the step size at an agent step: constant, or falling linearly."""
+        learning = self.config.learning
+        last = learning.learning_rate_steps or self.config.training.steps
+        return step_size(learning, step / last)
 
     def is_finite(self) -> bool:
         """Tell whether all parameters are finite."""

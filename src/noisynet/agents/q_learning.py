@@ -143,9 +143,10 @@ class QLearning:
         return Learned(value, errors.cpu().numpy())
 
     def learning_rate(self) -> float:
-        """Give the step size of the next update: constant, or falling linearly over the run."""
+        """Give the step size of the next update: constant, or falling linearly."""
         learning = self.config.learning
-        steps = self.config.training.steps - learning.warmup_steps
+        last = learning.learning_rate_steps or self.config.training.steps
+        steps = last - learning.warmup_steps
         return step_size(learning, self.updates * learning.update_every / max(steps, 1))
 
     def draws(self) -> Draws:

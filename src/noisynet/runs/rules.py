@@ -99,6 +99,8 @@ def why_idle(config: Config, field: str, section: str) -> str | None:
         return "prioritised is false"
     if field == "choice_draw" and not learning.double:
         return "double is false, the target net chooses"
+    if field == "learning_rate_steps" and learning.final_learning_rate is None:
+        return "final_learning_rate is empty, the step size is constant"
     if field.startswith("rmsprop_") and learning.optimizer != "rmsprop":
         return f"optimizer is {learning.optimizer}"
     if field == "adam_epsilon" and learning.optimizer != "adam":

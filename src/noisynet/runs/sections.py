@@ -201,6 +201,10 @@ class LearningSection(Section):
         allow_inf_nan=False,
         description="step size at the last step, where it falls linearly; empty: constant",
     )
+    learning_rate_steps: PositiveInt | None = Field(
+        default=None,
+        description="agent step at which it has fallen that far; empty: the run's last",
+    )
     adam_epsilon: PositiveFloat = Field(default=1e-8, description="Adam's ε")
     rmsprop_decay: Fraction = Field(
         default=0.95, description="RMSProp's decay of the mean square (Mnih et al. 2015)"
