@@ -110,8 +110,12 @@ class QLearning:
         return epsilon_greedy(greedy, self.actions, self._epsilon(step), self._action_generator)
 
     def greedy(self, observation: np.ndarray) -> np.ndarray:
-        """Choose argmax Q under the noise in force, (N, …) to (N,)."""
-        with torch.inference_mode(), self._precision():
+        """Choose argmax Q under the noise in force, (N, …) to (N,).
+
+        In the weights' own precision: in bfloat16 the values of good actions are often equal, and
+        games of Pong were lost by it that were won by the same weights in float32.
+        """
+        with torch.inference_mode():
             q = self.online(torch.from_numpy(observation).to(self.device))
             return q.argmax(-1).cpu().numpy()
 
