@@ -26,7 +26,7 @@ unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test check docs bench-layers clean rebuild
+.PHONY: help train test check docs bench-layers bench-training clean rebuild
 
 help:
 	@echo 'make train   train an agent: PRESET=pong (the default), ARGS="--seed 1"'
@@ -34,6 +34,7 @@ help:
 	@echo 'make check   lint, formatting, types and the import rule'
 	@echo 'make docs    build the documentation into site/'
 	@echo 'make bench-layers  time the layers against those of others: ARGS="--threads 2"'
+	@echo 'make bench-training  time whole training loops against those of others'
 	@echo 'make clean   remove what make built: .venv, site, caches (runs/ stays)'
 
 train: .venv/.has-train
@@ -55,6 +56,10 @@ docs: .venv/.has-docs
 # Other libraries take part once they are there: .venv/bin/pip install torchrl tianshou pfrl
 bench-layers: .venv/.has-dev
 	$(BIN)/python benchmarks/layers.py $(ARGS)
+
+# Needs OpenCV for the others' Atari wrappers: .venv/bin/pip install opencv-python-headless
+bench-training: .venv/.has-dev
+	$(BIN)/python benchmarks/training.py $(ARGS)
 
 clean:
 	rm -rf .venv site docs/_build .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,185 @@
+"""Measure whole training loops on Pong side by side: steps, updates and samples a second, memory.
+
+    python benchmarks/training.py --machine "…"          or: make bench-training
+
+The same work for all: the Nature CNN, plain DQN, batch 32, a replay of 100,000, one update per 4
+steps; and the book's own work, one update per step. Each contender lives in a process of its own,
+warms up beyond its random steps, and then they take turns, so that a slow minute of a shared
+machine meets all alike. Writes benchmarks/results/training/cpu.json and .md. Who takes part stands
+in training_contenders.py, the floor in training_floor.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import subprocess
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from training_contenders import CONTENDERS, missing
+from training_floor import floor
+
+RESULTS = Path(__file__).parent / "results" / "training"
+ROUNDS, ROUND_SECONDS = 7, 20.0
+# Work, the contender that all others are compared with, and what is asked of ours.
+COMPARISONS = {
+    "one environment": ("SB3, 1 environment", {"noisynet, 1 environment": 4.0}),
+    "eight environments": ("SB3, 8 environments", {"noisynet, 8 environments": 2.5}),
+    "the book's work": ("the book's loop", {"noisynet, the book's work": 3.0}),
+}
+
+
+def serve(name: str, threads: int, connection: Connection) -> None:
+    """Run one contender in this process: warm up, then train for as long as each message says."""
+    contender = CONTENDERS[name](threads)
+    contender.warm_up()
+    connection.send("warm")
+    while (seconds := connection.recv()) is not None:
+        connection.send(contender.train_for(seconds))
+    connection.send(contender.finish())
+
+
+class Contestant:
+    """A contender's process, as the referee sees it."""
+
+    def __init__(self, name: str, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.name = name
+        self._connection, other = context.Pipe()
+        self._process = context.Process(target=serve, args=(name, threads, other), daemon=True)
+        self._process.start()
+        other.close()
+        if self._connection.recv() != "warm":
+            raise RuntimeError(f"{name}: did not warm up")
+
+    def train_for(self, seconds: float) -> dict[str, float]:
+        """Let it train; gives the rates of this round."""
+        self._connection.send(seconds)
+        return self._connection.recv()
+
+    def finish(self) -> dict[str, Any]:
+        """Let it end; gives its peak memory and what it took apart."""
+        self._connection.send(None)
+        last = self._connection.recv()
+        self._process.join()
+        return last
+
+
+def compare(names: list[str], threads: int, rounds: int, seconds: float) -> dict[str, Any]:
+    """Let the contenders take turns."""
+    contestants = [Contestant(name, threads) for name in names]
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for number in range(rounds):
+        order = contestants if number % 2 == 0 else contestants[::-1]
+        for contestant in order:
+            rates = contestant.train_for(seconds)
+            measured[contestant.name].append(rates)
+            print(f"round {number}: {contestant.name}: {rates['steps']:.0f} steps/s", flush=True)
+    return {
+        contestant.name: {"rounds": measured[contestant.name], **contestant.finish()}
+        for contestant in contestants
+    }
+
+
+def ratios(results: dict[str, Any], name: str, reference: str) -> list[float]:
+    """Give the ratio of steps a second in each round."""
+    pairs = zip(results[name]["rounds"], results[reference]["rounds"], strict=True)
+    return [one["steps"] / other["steps"] for one, other in pairs]
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Write the table of each piece of work, our breakdown and the floor."""
+    lines: list[str] = []
+    results = result["results"]
+    for work, (reference, targets) in COMPARISONS.items():
+        names = [name for name in results if CONTENDERS[name].work == work]
+        if reference not in names:
+            continue
+        lines += [
+            f"### {work}",
+            "",
+            f"| | steps/s | updates/s | samples/s | peak MB | × {reference} | asked |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for name in names:
+            rounds = results[name]["rounds"]
+            rates = [statistics.median(one[key] for one in rounds)
+                     for key in ("steps", "updates", "samples")]  # fmt: skip
+            ratio = statistics.median(ratios(results, name, reference))
+            asked = f"{targets[name]:g}" if name in targets else ""
+            lines.append(
+                f"| {name} | {rates[0]:.0f} | {rates[1]:.1f} | {rates[2]:.0f} "
+                f"| {results[name]['peak_mb']:.0f} | {ratio:.2f} | {asked} |"
+            )
+        lines.append("")
+    lines += ["### Where noisynet's time goes", "", "| | share of the time |", "|---|---|"]
+    for name, one in results.items():
+        parts = ", ".join(f"{part} {share:.1%}" for part, share in one.get("parts", {}).items())
+        if parts:
+            lines.append(f"| {name} | {parts} |")
+    lines += ["", "### The floor", ""]
+    for row in result["floor"]:
+        lines.append(
+            f"An update of {row['batch']} in {row['precision']} on {row['threads']} threads takes "
+            f"{row['update_ms']:.1f} ms; its multiply-adds at the speed of a plain matrix product "
+            f"({row['gmacs_per_second']:.0f} G/s) take {row['floor_ms']:.1f} ms: "
+            f"{row['share']:.0%}."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, print and keep."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--machine", default="not said")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--seconds", type=float, default=ROUND_SECONDS, help="of a round's turn")
+    parser.add_argument("--only", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    results: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
+    for work in COMPARISONS:
+        names = []
+        for name in arguments.only:
+            if CONTENDERS[name].work != work:
+                continue
+            reason = missing(name)
+            if reason:
+                left_out[name] = reason
+            else:
+                names.append(name)
+        if names:
+            results |= compare(names, arguments.threads, arguments.rounds, arguments.seconds)
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    result = {
+        "commit": commit,
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": arguments.machine,
+        "processor": platform.processor(),
+        "threads": arguments.threads,
+        "left_out": left_out,
+        "results": results,
+        "floor": [floor(precision, arguments.threads) for precision in ("float32", "bfloat16")],
+    }
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "cpu.json").write_text(json.dumps(result, indent=1) + "\n")
+    table = markdown(result)
+    (arguments.out / "cpu.md").write_text(table)
+    print(table)
+    for name, reason in left_out.items():
+        print(f"left out: {name}: {reason}")
+
+
+if __name__ == "__main__":
+    main()
