@@ -1,6 +1,16 @@
 """Noisy networks for PyTorch: learned exploration noise (arXiv 1706.10295)."""
 
-from .diagnostics import mean_sigma, not_finite, snr
+from .diagnostics import (
+    Behaviour,
+    Diagnosis,
+    Finding,
+    NoiseMonitor,
+    behaviour,
+    doctor,
+    mean_sigma,
+    not_finite,
+    snr,
+)
 from .layers import (
     Draw,
     LazyNoisyConv1d,
@@ -29,17 +39,23 @@ from .layers import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "Behaviour",
+    "Diagnosis",
     "Draw",
+    "Finding",
     "LazyNoisyConv1d",
     "LazyNoisyConv2d",
     "LazyNoisyLinear",
+    "NoiseMonitor",
     "NoisyConv1d",
     "NoisyConv2d",
     "NoisyGRUCell",
     "NoisyLSTMCell",
     "NoisyLinear",
     "attach",
+    "behaviour",
     "denoise",
+    "doctor",
     "draw",
     "held",
     "hold",

@@ -10,9 +10,9 @@ from pathlib import Path
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def run(name: str, folder: Path) -> str:
+def run(name: str, folder: Path, *options: str) -> str:
     done = subprocess.run(
-        [sys.executable, EXAMPLES / name],
+        [sys.executable, EXAMPLES / name, *options],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -34,3 +34,15 @@ def test_an_agent_learns_one_s_own_environment(tmp_path: Path) -> None:
 def test_no_example_is_long() -> None:
     for path in EXAMPLES.glob("*.py"):
         assert len(path.read_text().splitlines()) <= 150, path.name
+
+
+def test_noise_explores_where_values_are_close(tmp_path: Path) -> None:
+    said = run("close_values.py", tmp_path, "--steps", "3000").splitlines()
+    start = said.index("gap of Q   noise   ε-greedy") + 1
+    rows = [[float(part) for part in line.split()] for line in said[start : start + 8]]
+    gaps, noise, greedy = zip(*rows, strict=True)
+    assert list(gaps) == sorted(gaps)
+    # Much where the gap is small, little where it is wide; ε-greedy is blind to it.
+    assert noise[0] > 2 * noise[-1]
+    assert max(greedy) < 1.5 * min(greedy)
+    assert (tmp_path / "close_values.png").read_bytes().startswith(b"\x89PNG")

@@ -16,7 +16,7 @@ from ..runs.config import Config
 from . import losses
 from .actor_critic_network import build_actor_critic_network
 from .exploration import LearnedNoise
-from .figures import noise_figures
+from .figures import noise_figures, policy_behaviour
 from .optimizers import (
     LossNotFinite,
     build_optimizer,
@@ -211,9 +211,28 @@ class ActorCritic:
 
     # What is seen of it
 
-    def figures(self) -> dict[str, float]:
-        """Give SNR and mean |σ| per noisy layer, by the names that metrics have."""
-        return noise_figures(self.network)
+    def figures(
+        self, observation: np.ndarray | None = None, first: np.ndarray | None = None
+    ) -> dict[str, float]:
+        """Give SNR and mean |σ| per noisy layer, by the names that metrics have.
+
+        With the observations (N, …) that are to be acted on next, and `first` (N,), also what the
+        noise does to the most probable actions there. Its draws are seeded by the number of
+        updates: nothing else changes by them.
+        """
+        figures = noise_figures(self.network)
+        if self.noise is not None and observation is not None and first is not None:
+            seed = self.config.training.stream(f"behaviour {self.updates}")
+            generator = torch.Generator(self.device).manual_seed(seed)
+            with self._precision():
+                figures |= policy_behaviour(
+                    self.network,
+                    self._tensor(observation),
+                    self._tensor(first),
+                    self._core,
+                    generator,
+                )
+        return figures
 
     # Saving
 

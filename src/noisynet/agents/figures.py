@@ -1,10 +1,20 @@
-"""What is logged of a network's noise."""
+"""What is logged of a network's noise: its size, and what it does to the policy."""
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from ..diagnostics import mean_sigma, snr
+from ..diagnostics import behaviour, mean_sigma, snr
+from ..diagnostics.behaviour import behaviour_of_head
+from ..layers import noisy_layers
+from ..networks import CoreState, QNetwork
+from ..networks.actor_critic import ActorCriticNetwork
+
+DRAWS = 8
+"""Draws that a figure is measured by: with 8 environments a share of 64 choices."""
+_FEW_DRAWS = 4
+_COSTLY = 1_000_000
 
 
 def noise_figures(network: nn.Module) -> dict[str, float]:
@@ -14,3 +24,46 @@ def noise_figures(network: nn.Module) -> dict[str, float]:
         for figure, values in (("snr", snr(network)), ("sigma", mean_sigma(network)))
         for name, value in values.items()
     }
+
+
+def _draws(network: nn.Module) -> int:
+    """Give how many draws to measure by: fewer where one takes millions of normals.
+
+    Independent noise on the Nature network does; 8 of them were 1.7 % of the training time.
+    """
+    normals = sum(layer.noise_spec().size for layer in noisy_layers(network).values())
+    return DRAWS if normals < _COSTLY else _FEW_DRAWS
+
+
+@torch.no_grad()
+def q_behaviour(
+    network: QNetwork, observation: Tensor, generator: torch.Generator
+) -> dict[str, float]:
+    """Measure what the noise does to the greedy actions for observations (N, …).
+
+    Gives effective ε, entropy, spread and gap of Q by the names that metrics have. A torso without
+    noise runs once for all draws.
+    """
+    if noisy_layers(network.torso):
+        return behaviour(network, observation, draws=_draws(network), generator=generator).figures()
+    features = network.torso(observation)
+    found = behaviour_of_head(network.head, features, draws=_draws(network), generator=generator)
+    return found.figures()
+
+
+@torch.no_grad()
+def policy_behaviour(
+    network: ActorCriticNetwork,
+    observation: Tensor,
+    first: Tensor,
+    core: CoreState | None,
+    generator: torch.Generator,
+) -> dict[str, float]:
+    """Measure the same of a policy's logits, for observations (N, …) and an LSTM's state.
+
+    `first` (N,) is true where an episode begins.
+    """
+    # As a sequence of one step; the whole network runs for each draw.
+    arguments = (observation.unsqueeze(0), first.unsqueeze(0), core)
+    found = behaviour(network, arguments, draws=_draws(network), generator=generator)
+    return found.figures()

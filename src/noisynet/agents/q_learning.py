@@ -18,7 +18,7 @@ from ..networks import DistributionalHead, QNetwork
 from ..runs.config import Config
 from . import losses
 from .exploration import LearnedNoise, LinearEpsilon, epsilon_greedy
-from .figures import noise_figures
+from .figures import noise_figures, q_behaviour
 from .optimizers import build_optimizer, leave_gradient, set_step_size, step_size
 from .precision import products_in
 from .q_network import build_q_network
@@ -243,9 +243,18 @@ class QLearning:
 
     # What is seen of it
 
-    def figures(self) -> dict[str, float]:
-        """Give SNR and mean |σ| per noisy layer, by the names that metrics have."""
-        return noise_figures(self.online)
+    def figures(self, observation: np.ndarray | None = None) -> dict[str, float]:
+        """Give SNR and mean |σ| per noisy layer, by the names that metrics have.
+
+        With observations (N, …) of the environments, also what the noise does to the greedy
+        actions there. Its draws are seeded by the number of updates: nothing else changes by them.
+        """
+        figures = noise_figures(self.online)
+        if self.noise is not None and observation is not None:
+            seed = self.config.training.stream(f"behaviour {self.updates}")
+            generator = torch.Generator(self.device).manual_seed(seed)
+            figures |= q_behaviour(self.online, self._tensor(observation), generator)
+        return figures
 
     # Saving
 

@@ -188,7 +188,8 @@ class AsynchronousLoop:
             yield self._games.finished(self.step, environment, message.game)
         elif isinstance(message, WorkerLearned):
             figures = {**means(message.learned), "updates": float(self.agent.updates)}
-            yield FiguresTaken(step=self.step, figures={**figures, **self.agent.figures()})
+            figures |= {**self.agent.figures(), **message.noise}
+            yield FiguresTaken(step=self.step, figures=figures)
         else:
             self._workers[number].failed = message
 

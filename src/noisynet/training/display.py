@@ -82,7 +82,7 @@ class PlainDisplay:
 
 
 class LiveDisplay:
-    """Keep a table up to date: progress, returns, speed, signal-to-noise ratio per layer."""
+    """Keep a table up to date: progress, returns, speed, SNR per layer, effective ε."""
 
     def __init__(self, console: Console) -> None:
         """Draw on a console."""
@@ -126,6 +126,8 @@ class LiveDisplay:
             for tag, value in event.figures.items():
                 if tag.startswith("snr/"):
                     rows[f"SNR {tag.removeprefix('snr/')}"] = f"{value:.2f}"
+                elif tag == "noise/effective_epsilon":
+                    rows["effective ε"] = f"{value:.3f}"
                 elif tag in ("loss", "epsilon", "entropy"):
                     rows[tag] = f"{value:.4g}"
         elif isinstance(event, WorkerRestarted):

@@ -164,7 +164,8 @@ class TrainingLoop:
         epsilon = self.agent.epsilon(self.step)
         if epsilon is not None:
             figures["epsilon"] = epsilon
-        return FiguresTaken(step=self.step, figures={**figures, **self.agent.figures()})
+        figures |= self.agent.figures(self._observation)
+        return FiguresTaken(step=self.step, figures=figures)
 
     def state(self) -> dict[str, Any]:
         """Give everything of the loop and the environments that a resumed run needs."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..agents import ActorCritic, RolloutLearned
+from ..agents import ActorCritic, Rollout, RolloutLearned
 from ..envs import Environments, FinishedEpisode
 from ..runs.config import Config
 from .events import CheckpointDue, Event, FiguresTaken, GameFinished, TrainingEnded
@@ -107,7 +107,7 @@ class RolloutLoop:
                 yield self._games.finished(before + steps, game.environment, game)
             self._learned.append(self.agent.update(played.rollout, before))
             if self.agent.updates % self.config.training.log_every == 0:
-                yield self._figures()
+                yield self._figures(played.rollout)
             if self.step - self._last_checkpoint >= self.config.training.checkpoint_every:
                 self._last_checkpoint = self.step
                 yield CheckpointDue(step=self.step)
@@ -119,10 +119,12 @@ class RolloutLoop:
             return "steps"
         return "interrupted" if self._stopping else None
 
-    def _figures(self) -> FiguresTaken:
+    def _figures(self, rollout: Rollout) -> FiguresTaken:
         figures = {**means(self._learned), "updates": float(self.agent.updates)}
         self._learned.clear()
-        return FiguresTaken(step=self.step, figures={**figures, **self.agent.figures()})
+        # A rollout's last observations are those that are acted on next.
+        figures |= self.agent.figures(rollout.observation[-1], rollout.first[-1])
+        return FiguresTaken(step=self.step, figures=figures)
 
     def state(self) -> dict[str, Any]:
         """Give everything of the loop and the environments that a resumed run needs."""

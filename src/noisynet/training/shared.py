@@ -149,9 +149,10 @@ class WorkerGame:
 
 @dataclass(frozen=True)
 class WorkerLearned:
-    """Tell the figures of a worker's last updates."""
+    """Tell the figures of a worker's last updates, and of its noise by their tags."""
 
     learned: list[RolloutLearned]
+    noise: dict[str, float]
 
 
 @dataclass(frozen=True)

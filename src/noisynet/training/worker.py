@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 
 import torch
 
-from ..agents import ActorCritic, LossNotFinite, RolloutLearned, make_environments
+from ..agents import ActorCritic, LossNotFinite, Rollout, RolloutLearned, make_environments
 from .rollouts import RolloutPlayer
 from .shared import Assignment, Shared, SharedOptimizer, WorkerFailed, WorkerGame, WorkerLearned
 
@@ -64,7 +64,19 @@ def _train(assignment: Assignment, shared: Shared, parent: int, pipe: Connection
             for _, game in played.games:
                 pipe.send(WorkerGame(game))
             if len(learned) == config.training.log_every:
-                pipe.send(WorkerLearned(learned))
+                pipe.send(WorkerLearned(learned, _behaviour(agent, played.rollout, assignment)))
                 learned = []
     finally:
         environments.close()
+
+
+def _behaviour(agent: ActorCritic, rollout: Rollout, assignment: Assignment) -> dict[str, float]:
+    """Give what the noise does to the policy, with environments by their numbers in the run."""
+    figures = agent.figures(rollout.observation[-1], rollout.first[-1])
+    before = assignment.number * assignment.config.environment.environments
+    behaviour: dict[str, float] = {}
+    for tag, value in figures.items():
+        kind, _, number = tag.partition("/env_")
+        if kind.startswith("noise/"):
+            behaviour[f"{kind}/env_{before + int(number)}" if number else kind] = value
+    return behaviour

@@ -1,0 +1,161 @@
+"""Checks of the draws: do they change, are they each layer's own, are they the paper's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from ..findings import Finding, listed
+from ..probe import Noise
+from ..recognise import Found
+from .values import Kind
+
+Seen = Mapping[str, Noise]
+"""The noise of each layer at one moment."""
+
+ALIKE = 0.9
+"""Correlation from which two sets of draws count as one. With 32 pairs of independent normals
+Fisher's z puts 0.9 at 7.9 deviations: a false alarm in 10¹⁴."""
+_ENOUGH_PAIRS = 32
+_SCORE = 6.0
+_ENOUGH_SQUARES = 256
+
+
+def kinds_of(layers: Mapping[str, Found], seen: Sequence[Seen]) -> dict[str, Kind]:
+    """Say which kind of noise each layer draws: ε_w of rank 1 in every draw is factorised.
+
+    "unknown" where ε_w has one row or one column, which fits both, or was not seen.
+    """
+    kinds: dict[str, Kind] = {}
+    for name, found in layers.items():
+        noise = getattr(found.module, "noise", None) if found.is_ours else None
+        if noise in ("factorised", "independent"):
+            kinds[name] = "factorised" if noise == "factorised" else "independent"
+            continue
+        kinds[name] = _kind([one[name] for one in seen if name in one and one[name].is_on])
+    # A layer of one output looks like both; it is of the kind that the others are.
+    known: set[Kind] = {kind for kind in kinds.values() if kind != "unknown"}
+    if len(known) == 1:
+        return dict.fromkeys(kinds, known.pop())
+    return kinds
+
+
+def _kind(noises: Sequence[Noise]) -> Kind:
+    matrices = [noise.weight.flatten(0, -3)[0] if noise.weight.ndim > 2 else noise.weight
+                for noise in noises if noise.is_matrix]  # fmt: skip
+    if not matrices or min(matrices[0].shape) < 2:
+        return "unknown"
+    values = [torch.linalg.svdvals(matrix.double()) for matrix in matrices]
+    # An independent matrix has a second singular value as small as this once in 10⁵ draws or less;
+    # it would have to be so in every draw. A product's is rounding, in bfloat16 below 1 %.
+    return "factorised" if all(one[1] < 0.02 * one[0] for one in values) else "independent"
+
+
+def redraws(layers: Mapping[str, Found], before: Seen, after: Seen, how: str) -> Finding:
+    """Look whether each layer's noise changes when it is drawn anew. Equal draws have chance 0."""
+    name = "redraw"
+    common = [one for one in before if one in after]
+    if not common:
+        return Finding(name, "skipped", "the noise could not be seen in two draws")
+    stuck = [one for one in common if before[one].equals(after[one])]
+    if stuck:
+        by_method = sorted({f"{layers[one].redraw}()" for one in stuck if layers[one].redraw})
+        cure = (
+            f"call {', '.join(by_method)} of the layers themselves, after every optimizer step"
+            if by_method
+            else "draw in every forward, or give the layer a method that draws; or take "
+            "noisynet.NoisyLinear and noisynet.attach(optimizer, model)"
+        )
+        return Finding(
+            name, "fail", f"the noise of {listed(stuck)} stays the same over {how}", cure
+        )
+    return Finding(name, "pass", f"each of {len(common)} layers has new noise after {how}")
+
+
+def own_draws(layers: Mapping[str, Found], seen: Sequence[Seen]) -> Finding:
+    """Look whether layers, and the two factors of a layer, share random numbers."""
+    name = "own draws"
+    streams: dict[str, Tensor] = {}
+    for one in layers:
+        noises = [moment[one] for moment in seen if one in moment and moment[one].is_matrix]
+        if len(noises) < 2:
+            continue
+        for part, values in _factors(noises).items():
+            streams[f"{one} {part}".strip()] = values
+    alike: list[tuple[str, str]] = []
+    compared = 0
+    for (first, a), (second, b) in combinations(streams.items(), 2):
+        length = min(a.shape[1], b.shape[1])
+        a, b = a[:, :length].flatten(), b[:, :length].flatten()
+        if len(a) < _ENOUGH_PAIRS:
+            continue
+        compared += 1
+        if abs(float(torch.corrcoef(torch.stack([a, b]))[0, 1])) > ALIKE:
+            alike.append((first, second))
+    if alike:
+        pairs = ", ".join(f"{first} and {second}" for first, second in alike[:3])
+        return Finding(
+            name,
+            "fail",
+            f"{pairs or 'layers'} draw the same numbers: one random key serves both",
+            "a key, or a part of a generator's stream, for every layer and every factor",
+        )
+    if not compared:
+        return Finding(name, "skipped", "too few draws were seen to compare")
+    return Finding(name, "pass", f"{compared} pairs of layers or factors, none of them alike")
+
+
+def _factors(noises: Sequence[Noise]) -> dict[str, Tensor]:
+    """Give what was drawn, one row a draw: ε_i and ε_j where ε_w is their product, else ε_w."""
+    first = [noise.values.flatten(0, -3)[0] if noise.values.ndim > 2 else noise.values
+             for noise in noises]  # fmt: skip
+    has_bias = noises[0].has_bias
+    if not has_bias or _kind(noises) == "independent":
+        return {"": torch.stack([values[:, int(has_bias)] for values in first])}
+    outputs = torch.stack([values[:, 0] for values in first])
+    largest = outputs.abs().argmax(1)
+    rows = torch.stack([values[row, 1:] for values, row in zip(first, largest, strict=True)])
+    inputs = rows / outputs.gather(1, largest.unsqueeze(1))
+    return {"ε_j": outputs, "ε_i": inputs}
+
+
+def distribution(
+    layers: Mapping[str, Found], kinds: Mapping[str, Kind], seen: Sequence[Seen]
+) -> Finding:
+    """Compare the mean square of ε_b with the paper's: √(2/π) for f(ε_j), 1 for independent."""
+    name = "distribution"
+    odd: list[str] = []
+    measured: dict[str, float] = {}
+    expected = {"factorised": (math.sqrt(2 / math.pi), math.sqrt(1 - 2 / math.pi)),
+                "independent": (1.0, math.sqrt(2.0))}  # fmt: skip
+    for one in layers:
+        biases = [moment[one].bias for moment in seen if one in moment]
+        squares = [bias.flatten().square() for bias in biases if bias is not None]
+        if kinds[one] == "unknown" or not squares:
+            continue
+        values = torch.cat(squares)
+        if len(values) < _ENOUGH_SQUARES:
+            continue
+        mean, deviation = expected[kinds[one]]
+        measured[one] = float(values.mean())
+        # 6 deviations of a mean of 256 squares or more: a false alarm in 10⁷ layers or fewer.
+        if abs(measured[one] - mean) > _SCORE * deviation / math.sqrt(len(values)):
+            odd.append(one)
+    if odd:
+        kind = kinds[odd[0]]
+        return Finding(
+            name,
+            "fail",
+            f"{listed(odd)}: E ε² is {measured[odd[0]]:.3f}, expected {expected[kind][0]:.3f} for "
+            f"{kind} noise",
+            "factorised: f(x) = sgn(x) √|x| of standard normals; independent: the normals",
+        )
+    if not measured:
+        return Finding(name, "skipped", f"fewer than {_ENOUGH_SQUARES} values of ε were seen")
+    low, high = min(measured.values()), max(measured.values())
+    described = " and ".join(sorted({kinds[one] for one in measured}))
+    return Finding(name, "pass", f"{described}: E ε² {low:.3f} to {high:.3f}")

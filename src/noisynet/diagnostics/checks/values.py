@@ -1,0 +1,288 @@
+"""Checks of what lies in the layers: μ and σ, what is registered beside them, the optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ...layers.initial import PRESETS, initial_sigmas, mean_bound
+from ...layers.kinds import NoiseKind
+from ..findings import Finding, listed
+from ..recognise import Found
+
+Kind = NoiseKind | Literal["unknown"]
+
+COLLAPSED = 1000.0
+"""SNR from which σ counts as collapsed: noise of a thousandth of the weights decides nothing."""
+EXPLODED = 0.05
+"""SNR below which σ counts as exploded. The paper's layers start at 1.2 (factorised), and above
+0.5 for independent noise of up to 10,000 inputs."""
+
+
+def layers_found(layers: Mapping[str, Found], model: str) -> Finding:
+    """Say which noisy layers a model has, and whose they are."""
+    if not layers:
+        return Finding(
+            "layers",
+            "fail",
+            f"{model} has no noisy layer: nothing in it explores by noise, whatever its options",
+            "noisynet.noisify(model), before the optimizer is built",
+        )
+    libraries = sorted({found.library or "unknown make" for found in layers.values()})
+    return Finding("layers", "pass", f"{len(layers)} noisy, of {', '.join(libraries)}")
+
+
+def is_constant(tensor: Tensor) -> bool:
+    """Tell whether all values of a tensor are the same, as σ's are before it is learned."""
+    return bool(tensor.min() == tensor.max())
+
+
+def initial_sigma(layers: Mapping[str, Found], kinds: Mapping[str, Kind]) -> Finding:
+    """Compare σ with the paper's initial value where it has not been trained yet.
+
+    Any σ0 in the paper's form passes; σ_b over √q, which some libraries have, is a warning; draws
+    of one kind with the initial σ of the other are a failure.
+    """
+    name = "initial sigma"
+    untouched = {
+        one: found
+        for one, found in layers.items()
+        if all(is_constant(sigma) for sigma in found.tensors(found.sigmas))
+    }
+    if not untouched:
+        return Finding(name, "skipped", "σ has been trained: its initial value is gone")
+    wrong_kind: list[str] = []
+    over_outputs: list[str] = []
+    other: list[str] = []
+    sizes: set[float] = set()
+    presets: set[str] = set()
+    for one, found in untouched.items():
+        kind = kinds[one]
+        weight, bias = _initial(found)
+        p, q = found.inputs, found.outputs
+        sigma0 = weight * math.sqrt(p)
+        if kind == "independent":
+            sizes.add(round(weight, 4))
+            # 0.017 is a number of its own; σ0/√p for a usual σ0 is the factorised layer's.
+            if not _near(weight, 0.017) and any(_near(sigma0, usual) for usual in (0.5, 0.4, 0.1)):
+                wrong_kind.append(one)
+            elif bias is not None and not _near(bias, weight):
+                other.append(one)
+            continue
+        sizes.add(round(sigma0, 4))
+        presets |= _presets(weight, bias, p, q)
+        if bias is None or _near(bias, weight):
+            continue
+        (over_outputs if _near(bias * math.sqrt(q), sigma0) else other).append(one)
+    if wrong_kind:
+        return Finding(
+            name,
+            "fail",
+            f"{listed(wrong_kind)}: independent draws with a factorised layer's initial "
+            f"σ = {_initial(untouched[wrong_kind[0]])[0]:.4f}, where the paper has 0.017",
+            "draw factorised noise, or start σ at 0.017: noisynet.NoisyLinear(…, noise=…)",
+        )
+    if over_outputs:
+        fitting = f" (as {', '.join(sorted(presets))})" if presets else ""
+        return Finding(
+            name,
+            "warn",
+            f"{listed(over_outputs)}: the bias's σ is σ0/√q, not the paper's σ0/√p{fitting}",
+            "fill σ_b with σ0/√p, p being the number of inputs",
+        )
+    if other:
+        return Finding(
+            name,
+            "warn",
+            f"{listed(other)}: the bias's σ is neither the paper's nor a known library's",
+            "fill it as σ of the weights: σ0/√p (factorised) or 0.017 (independent)",
+        )
+    values = ", ".join(f"{size:g}" for size in sorted(sizes))
+    independent = all(kinds[one] == "independent" for one in untouched)
+    form = "σ" if independent else "σ0/√p with σ0"
+    paper = sizes <= {0.017, 0.5}
+    return Finding(name, "pass", f"{form} = {values}" + (", the paper's" if paper else ""))
+
+
+def _initial(found: Found) -> tuple[float, float | None]:
+    """Give the constant σ of the weights and of the biases."""
+    biases = found.biases()
+    weight = float(found.weights()[0][1].detach().flatten()[0])
+    return weight, float(biases[0][1].detach()[0]) if biases else None
+
+
+def _presets(weight: float, bias: float | None, inputs: int, outputs: int) -> set[str]:
+    fitting: set[str] = set()
+    for name, preset in PRESETS.items():
+        if "factorised" in preset.sigma0:
+            of_weight, of_bias = initial_sigmas(
+                noise="factorised", init=name, sigma0=None, inputs=inputs, outputs=outputs
+            )
+            if _near(weight, of_weight) and (bias is None or _near(bias, of_bias)):
+                fitting.add(name)
+    return fitting
+
+
+def _near(value: float, expected: float) -> bool:
+    # bfloat16 keeps 8 bits.
+    return math.isclose(value, expected, rel_tol=0.01)
+
+
+def initial_mean(layers: Mapping[str, Found], kinds: Mapping[str, Kind]) -> Finding:
+    """Compare μ with the paper's U[-1/√p, 1/√p] or U[-√(3/p), √(3/p)] while σ is untouched.
+
+    A constant μ is a failure at any time: every output of the layer is then alike.
+    """
+    name = "initial mean"
+    constant = [
+        one
+        for one, found in layers.items()
+        if any(mean.numel() > 1 and is_constant(mean) for mean, _ in found.weights())
+    ]
+    if constant:
+        value = float(layers[constant[0]].weights()[0][0].detach().flatten()[0])
+        return Finding(
+            name,
+            "fail",
+            f"{listed(constant)}: every μ is {value:g}: all outputs of the layer are alike",
+            "draw μ from U[−1/√p, +1/√p] (factorised) or U[−√(3/p), +√(3/p)] (independent)",
+        )
+    odd: list[str] = []
+    compared = 0
+    for one, found in layers.items():
+        kind = kinds[one]
+        untouched = all(is_constant(sigma) for sigma in found.tensors(found.sigmas))
+        if kind == "unknown" or not untouched:
+            continue
+        compared += 1
+        mean = found.weights()[0][0].detach().float().flatten()
+        bound = mean_bound(kind, found.inputs)
+        # E |μ| = bound/2 with deviation bound/√12; at 6 deviations one layer in 10⁹ is called odd.
+        score = (float(mean.abs().mean()) / bound - 0.5) * math.sqrt(12 * mean.numel())
+        if float(mean.abs().max()) > 1.01 * bound or abs(score) > 6:
+            odd.append(one)
+    if odd:
+        return Finding(
+            name,
+            "warn",
+            f"{listed(odd)}: μ is not the paper's uniform draw while σ is still at its start: "
+            "trained before the noise came, or initialised otherwise (orthogonal, say)",
+            "leave it if it is meant so; layer.reset_parameters() draws the paper's",
+        )
+    if not compared:
+        return Finding(name, "skipped", "σ has been trained: the initial μ is gone")
+    return Finding(name, "pass", f"the paper's uniform μ in {compared} layers")
+
+
+def sigma_size(layers: Mapping[str, Found]) -> Finding:
+    """Look for σ that collapsed, exploded, or is not finite, by the signal-to-noise ratio."""
+    name = "sigma size"
+    ratios = {one: _ratio(found) for one, found in layers.items()}
+    broken = [one for one, ratio in ratios.items() if math.isnan(ratio)]
+    collapsed = [one for one, ratio in ratios.items() if ratio > COLLAPSED]
+    exploded = [one for one, ratio in ratios.items() if ratio < EXPLODED]
+    if broken:
+        return Finding(
+            name,
+            "fail",
+            f"{listed(broken)}: μ or σ is NaN or infinite",
+            "go back to a checkpoint before it; clip gradients, lower the step size",
+        )
+    if collapsed:
+        return Finding(
+            name,
+            "fail",
+            f"{listed(collapsed)}: σ collapsed, SNR {ratios[collapsed[0]]:.3g}: no noise left",
+            "no weight decay on σ; a larger σ0; a small ε beside the noise",
+        )
+    if exploded:
+        return Finding(
+            name,
+            "fail",
+            f"{listed(exploded)}: σ exploded, SNR {ratios[exploded[0]]:.3g}: it drowns μ",
+            "a smaller σ0 or step size; clip gradients",
+        )
+    low, high = min(ratios.values()), max(ratios.values())
+    return Finding(name, "pass", f"SNR {low:.3g} to {high:.3g}, RMS(μ)/RMS(σ) per layer")
+
+
+def _ratio(found: Found) -> float:
+    means = sum(float(mean.detach().double().square().sum()) for mean, _ in found.weights())
+    sigmas = sum(float(sigma.detach().double().square().sum()) for _, sigma in found.weights())
+    if not (math.isfinite(means) and math.isfinite(sigmas)):
+        return math.nan
+    return math.sqrt(means / sigmas) if sigmas else math.inf
+
+
+def registered_noise(layers: Mapping[str, Found]) -> Finding:
+    """Look for ε in the state_dict or among the parameters."""
+    name = "state_dict"
+    among: dict[str, list[str]] = {"parameters": [], "state_dict": []}
+    first: dict[str, str] = {}
+    for one, found in layers.items():
+        if found.is_ours:
+            continue
+        parameters = dict(found.module.named_parameters())
+        for key in found.module.state_dict():
+            if key in (*found.means, *found.sigmas) or not _says_noise(key):
+                continue
+            where = "parameters" if key in parameters else "state_dict"
+            first.setdefault(where, key)
+            among[where].append(one)
+            break
+    for where, blends in (
+        ("parameters", "soft updates blend it, and a sync copies it"),
+        ("state_dict", "a sync copies the online net's noise, and all actors get the same"),
+    ):
+        if among[where]:
+            return Finding(
+                name,
+                "fail",
+                f"ε ({first[where]}) is in the {where} of {listed(among[where])}: {blends}",
+                "register_buffer(…, persistent=False), and redraw after every sync",
+            )
+    return Finding(name, "pass", "no ε in it, nor among the parameters")
+
+
+def _says_noise(key: str) -> bool:
+    return any(part in key.lower() for part in ("eps", "noise"))
+
+
+def optimizer_has_sigma(layers: Mapping[str, Found], optimizer: Optimizer | None) -> list[Finding]:
+    """Look whether the optimizer moves σ, and whether weight decay pulls it towards 0."""
+    if optimizer is None:
+        reason = "no optimizer was given"
+        return [Finding("optimizer", "skipped", reason), Finding("weight decay", "skipped", reason)]
+    groups = {id(one): group for group in optimizer.param_groups for one in group["params"]}
+    absent: list[str] = []
+    decayed: dict[str, float] = {}
+    for one, found in layers.items():
+        for sigma in found.tensors(found.sigmas):
+            group = groups.get(id(sigma))
+            if group is None:
+                absent.append(one)
+            elif group.get("weight_decay", 0):
+                decayed[one] = float(group["weight_decay"])
+    has = Finding("optimizer", "pass", f"σ of all {len(layers)} layers is in it")
+    if absent:
+        has = Finding(
+            "optimizer",
+            "fail",
+            f"σ of {listed(dict.fromkeys(absent))} is not in the optimizer: it will never move",
+            "build it after noisify, or optimizer.add_param_group({'params': "
+            "noisynet.sigma_parameters(model)})",
+        )
+    decay = Finding("weight decay", "pass", "none on σ")
+    if decayed:
+        decay = Finding(
+            "weight decay",
+            "warn",
+            f"{max(decayed.values()):g} on σ of {listed(decayed)}: it pulls σ towards 0, and so "
+            "switches exploration off by itself",
+            "put σ (noisynet.sigma_parameters) into a group with weight_decay=0",
+        )
+    return [has, decay]

@@ -1,0 +1,58 @@
+"""The figures of the noise from any training loop, by one call a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .behaviour import behaviour
+from .sigma import mean_sigma, snr
+
+
+class NoiseMonitor:
+    """Measure a model's noise every so many steps of any training loop.
+
+    `step(batch)` counts; every `every` calls it gives figures by the tags that noisynet's own
+    metrics have, for TensorBoard or a file, and None otherwise: "snr/<layer>", "sigma/<layer>",
+    "noise/effective_epsilon", "noise/action_entropy" (nats), "noise/q_spread", "noise/q_gap", and
+    "noise/effective_epsilon/env_<i>" for each row of the batch. It draws from a generator of its
+    own: training is not changed by it. Raises ValueError for `every` below 1, `draws` below 2.
+    """
+
+    def __init__(
+        self, model: nn.Module, *, every: int = 100, draws: int = 16, seed: int = 0
+    ) -> None:
+        """Take the model; its device may change later."""
+        for name, value, least in (("every", every, 1), ("draws", draws, 2)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(
+                    f"{name}: got {value!r}, expected a whole number of at least {least}"
+                )
+        self.model = model
+        self.every = every
+        self.draws = draws
+        self.seed = seed
+        self.steps = 0
+
+    def step(self, batch: Tensor | tuple[Any, ...] | Callable[[], Any]) -> dict[str, float] | None:
+        """Count a step; give the figures where they are due, None otherwise.
+
+        `batch` is what `noisynet.behaviour` takes, or a function that gives it, which is asked
+        only where figures are due.
+        """
+        self.steps += 1
+        if self.steps % self.every:
+            return None
+        shown = batch() if callable(batch) else batch
+        device = next(self.model.parameters()).device
+        # Seeded by the step, so that a loop that is resumed measures what it would have.
+        generator = torch.Generator(device).manual_seed(hash((self.seed, self.steps)) & (2**63 - 1))
+        found = behaviour(self.model, shown, draws=self.draws, generator=generator)
+        return {
+            **{f"snr/{name}": value for name, value in snr(self.model).items()},
+            **{f"sigma/{name}": value for name, value in mean_sigma(self.model).items()},
+            **found.figures(),
+        }

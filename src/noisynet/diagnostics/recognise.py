@@ -1,0 +1,162 @@
+"""Finding noisy layers of any library, by what they are made of: σ of the same shape as μ."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from ..layers import NoisyLayer
+from ..layers.peers import LAYOUTS
+
+_SIGMA = {"sigma", "sigmas", "sig", "std"}
+_MEAN = {"mu", "mus", "mean"}
+_REDRAW = ("reset_noise", "sample_noise", "resample_noise", "redraw_noise", "resample", "sample")
+_LIBRARIES = ("torchrl", "tianshou", "pfrl", "agilerl", "ding", "ray", "stable_baselines3")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A noisy layer: where it stands, whose it is, and how it names μ and σ.
+
+    `means` and `sigmas` are names of parameters below the module, weights before biases, each μ
+    with its σ. `redraw` names the method that draws anew, where there is one.
+    """
+
+    name: str
+    module: nn.Module
+    library: str
+    """"noisynet", the package it comes from where that is a known one, or ""."""
+    means: tuple[str, ...]
+    sigmas: tuple[str, ...]
+    redraw: str | None
+
+    @property
+    def is_ours(self) -> bool:
+        """Tell whether it is one of noisynet's layers."""
+        return isinstance(self.module, NoisyLayer)
+
+    def tensors(self, names: tuple[str, ...], module: nn.Module | None = None) -> list[Tensor]:
+        """Give parameters by name, of this layer or of a copy of it."""
+        layer = self.module if module is None else module
+        # Not `get_parameter`: a framework may have put plain tensors in the parameters' places.
+        return [attrgetter(one)(layer) for one in names]
+
+    def weights(self) -> list[tuple[Tensor, Tensor]]:
+        """Give the (μ, σ) of each weight, biases left out."""
+        pairs = zip(self.tensors(self.means), self.tensors(self.sigmas), strict=True)
+        return [pair for pair in pairs if pair[0].ndim > 1]
+
+    def biases(self) -> list[tuple[Tensor, Tensor]]:
+        """Give the (μ, σ) of each bias."""
+        pairs = zip(self.tensors(self.means), self.tensors(self.sigmas), strict=True)
+        return [pair for pair in pairs if pair[0].ndim == 1]
+
+    @property
+    def inputs(self) -> int:
+        """Give p, the inputs of each output: a convolution's are channels · kernel positions."""
+        shape = self.weights()[0][0].shape
+        if len(shape) == 2 and shape[0] == getattr(self.module, "in_features", None) != shape[1]:
+            return shape[0]
+        return math.prod(shape[1:])
+
+    @property
+    def outputs(self) -> int:
+        """Give q, the number of outputs."""
+        shape = self.weights()[0][0].shape
+        return shape[1] if len(shape) == 2 and self.inputs == shape[0] != shape[1] else shape[0]
+
+
+def find_noisy_layers(model: nn.Module) -> dict[str, Found]:
+    """List the noisy layers of a model, of noisynet or of another library, {name: layer}.
+
+    Lazy layers without a shape are left out. Raises TypeError for what is no module.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: got {type(model).__name__}, expected an nn.Module")
+    found: dict[str, Found] = {}
+    for name, module in model.named_modules():
+        layer = recognise(module, name)
+        if layer is not None:
+            found[name] = layer
+    return found
+
+
+def recognise(module: nn.Module, name: str = "") -> Found | None:
+    """Say how a module names μ and σ; None where it is no noisy layer."""
+    if any(map(is_lazy, module.parameters(recurse=False))):
+        return None
+    if isinstance(module, NoisyLayer):
+        sigmas = [
+            one for one, _ in module.named_parameters(recurse=False) if one.endswith("_sigma")
+        ]
+        pairs = {one: one.removesuffix("_sigma") for one in sigmas}
+        return _found(name, module, pairs)
+    # A layer's own parameters, or those of two plain layers inside that are called mu and sigma.
+    own = dict(module.named_parameters(recurse=False))
+    nested = {
+        f"{child_name}.{one}": parameter
+        for child_name, child in module.named_children()
+        if _tokens(child_name) & (_SIGMA | _MEAN) == _tokens(child_name)
+        for one, parameter in child.named_parameters(recurse=False)
+        if not is_lazy(parameter)
+    }
+    for parameters in (own, nested):
+        pairs = _by_layout(parameters) or _by_tokens(parameters)
+        if any(parameters[sigma].ndim > 1 for sigma in pairs):
+            return _found(name, module, pairs)
+    return None
+
+
+def _found(name: str, module: nn.Module, pairs: Mapping[str, str]) -> Found:
+    """Make the answer from {σ: μ}, weights first."""
+    ordered = sorted(pairs, key=lambda sigma: -attrgetter(sigma)(module).ndim)
+    package = type(module).__module__.partition(".")[0]
+    redraw = [method for method in _REDRAW if callable(getattr(type(module), method, None))]
+    return Found(
+        name=name,
+        module=module,
+        library=package if package in (*_LIBRARIES, "noisynet") else "",
+        means=tuple(pairs[sigma] for sigma in ordered),
+        sigmas=tuple(ordered),
+        redraw=redraw[0] if redraw else None,
+    )
+
+
+def _by_layout(parameters: Mapping[str, Tensor]) -> dict[str, str]:
+    """Pair σ with μ by the names that a known library gives them."""
+    for layout in LAYOUTS:
+        pairs = dict(zip(layout.sigmas, layout.means, strict=True))
+        fitting = {s: m for s, m in pairs.items() if _pair(parameters, s, m)}
+        if layout.sigmas[0] in fitting:
+            return fitting
+    return {}
+
+
+def _by_tokens(parameters: Mapping[str, Tensor]) -> dict[str, str]:
+    """Pair a name that says σ with the one that says μ, or nothing, in its place."""
+    means = {
+        frozenset(_tokens(one) - _MEAN): one for one in parameters if not _tokens(one) & _SIGMA
+    }
+    pairs: dict[str, str] = {}
+    for sigma in parameters:
+        tokens = _tokens(sigma)
+        mean = means.get(frozenset(tokens - _SIGMA))
+        if tokens & _SIGMA and mean is not None and _pair(parameters, sigma, mean):
+            pairs[sigma] = mean
+    return pairs
+
+
+def _pair(parameters: Mapping[str, Tensor], sigma: str, mean: str) -> bool:
+    if sigma not in parameters or mean not in parameters:
+        return False
+    return parameters[sigma].shape == parameters[mean].shape
+
+
+def _tokens(name: str) -> set[str]:
+    return {token.lower() for token in re.split(r"[._]", name) if token}

@@ -1,0 +1,88 @@
+"""Watching noisy layers while somebody else's code runs: which ran, and under which noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+
+from .probe import Noise, see
+from .recognise import Found, recognise
+
+
+@dataclass(frozen=True)
+class Call:
+    """One forward of a noisy layer.
+
+    `of` is "online" where the layer computed with the model's own parameters, and "other" for
+    another network, such as a target.
+    """
+
+    name: str
+    of: Literal["online", "other"]
+    learning: bool
+    """Whether a gradient can flow back to it."""
+    noise: Noise | None
+    rows: int
+    """Rows of the input that it got."""
+
+
+@contextmanager
+def watching(layers: Mapping[str, Found]) -> Iterator[list[Call]]:
+    """Note every forward of a noisy layer inside, of whatever network.
+
+    Frameworks run copies of a model, with its parameters put in for the time being; so what is
+    watched is every module, and what tells the model's layers from others is where σ lies in
+    memory.
+    """
+    calls: list[Call] = []
+    places = {found.tensors(found.sigmas)[0].data_ptr(): name for name, found in layers.items()}
+    known: dict[int, Found | None] = {}
+    looking = False
+
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+        nonlocal looking
+        if looking:
+            return
+        if id(module) not in known:
+            known[id(module)] = recognise(module)
+        found = known[id(module)]
+        if found is None:
+            return
+        looking = True
+        try:
+            place = found.tensors(found.sigmas, module)[0].data_ptr()
+            noise = see(found, module)
+        finally:
+            looking = False
+        calls.append(
+            Call(
+                name=places.get(place, ""),
+                of="online" if place in places else "other",
+                learning=isinstance(output, Tensor) and output.requires_grad,
+                noise=noise,
+                rows=_rows(inputs),
+            )
+        )
+
+    handle = register_module_forward_hook(note)
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+def _rows(inputs: Any) -> int:
+    first = inputs[0] if isinstance(inputs, tuple) and inputs else inputs
+    return first.shape[:-1].numel() if isinstance(first, Tensor) and first.ndim > 1 else 1
+
+
+def calls_of(layers: Mapping[str, Found], run: Callable[[], object]) -> list[Call]:
+    """Run something, and give the forwards of noisy layers in it."""
+    with watching(layers) as calls:
+        run()
+    return calls

@@ -1,0 +1,255 @@
+"""The doctor itself: what it leaves untouched, what it says of other faults, bad input."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import noisynet
+from noisynet.diagnostics.recognise import find_noisy_layers
+
+P, A, B = 5, 3, 8
+
+
+def network() -> Any:
+    torch.manual_seed(1)
+    return noisynet.noisify(nn.Sequential(nn.Linear(P, 32), nn.ReLU(), nn.Linear(32, A)))
+
+
+class Agent:
+    """A double DQN of a few lines that does everything right."""
+
+    def __init__(self) -> None:
+        self.online = network()
+        self.target = copy.deepcopy(self.online)
+        self.optimizer = torch.optim.Adam(self.online.parameters())
+        self.batch = torch.randn(B, P)
+        noisynet.hold(self.online, rows=B)
+        noisynet.hold(self.target)
+
+    def act(self, observation: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.online(observation).argmax(-1)
+
+    def evaluate(self, observation: Tensor) -> Tensor:
+        with noisynet.mean_weights(self.online):
+            return self.act(observation)
+
+    def loss(self) -> Tensor:
+        online, target, choice = noisynet.draw(self.online, self.target, self.online)
+        with torch.no_grad():
+            with noisynet.using(self.online, choice):
+                action = self.online(self.batch).argmax(-1, keepdim=True)
+            with noisynet.using(self.target, target):
+                value = self.target(self.batch).gather(1, action)[:, 0]
+        with noisynet.using(self.online, online):
+            return (self.online(self.batch)[:, 0] - 1.0 - 0.9 * value).square().mean()
+
+    def update(self) -> None:
+        self.optimizer.zero_grad()
+        self.loss().backward()
+        self.optimizer.step()
+        noisynet.resample(self.online)
+
+    def examined(self, **changed: Any) -> noisynet.Diagnosis:
+        given = {
+            "loss": self.loss,
+            "target": self.target,
+            "act": self.act,
+            "evaluate": self.evaluate,
+            "optimizer": self.optimizer,
+            "update": self.update,
+            "epsilon": 0.0,
+        }
+        return noisynet.doctor(self.online, self.batch, **{**given, **changed})
+
+
+def everything(agent: Agent) -> list[Any]:
+    """All that a visit must leave as it was, as comparable values."""
+    held = noisynet.held(agent.online), noisynet.held(agent.target)
+    state = agent.optimizer.state_dict()["state"]
+    return [
+        [(id(one), one.tolist()) for one in agent.online.parameters()],
+        [None if one.grad is None else (id(one.grad), one.grad.tolist())
+         for one in agent.online.parameters()],
+        [[flat.tolist() for flat in draw.flats] for draw in held if draw is not None],
+        [id(layer.noise_state.held) for layer in noisynet.noisy_layers(agent.online).values()],
+        [part.training for part in agent.online.modules()],
+        {number: {name: value.tolist() for name, value in one.items()}
+         for number, one in state.items()},
+        [one.tolist() for one in agent.target.parameters()],
+        torch.get_rng_state().tolist(),
+        random.getstate(),
+        np.random.get_state()[1].tolist(),  # noqa: NPY002 - the global one is what is meant
+    ]  # fmt: skip
+
+
+def test_a_sound_agent_passes_and_is_left_exactly_as_it_was() -> None:
+    agent = Agent()
+    agent.update()
+    agent.loss().backward()
+    agent.online[0].eval()
+    before = everything(agent)
+    diagnosis = agent.examined()
+    assert everything(agent) == before
+    assert diagnosis.ok
+    assert {one.name for one in diagnosis if one.status == "warn"} == set()
+    skipped = {one.name for one in diagnosis if one.status == "skipped"}
+    # σ has taken two updates, and there is no rollout.
+    assert skipped == {"initial sigma", "initial mean", "warm-up", "rollout's draw"}
+
+
+def test_it_is_left_as_it_was_after_an_error_too() -> None:
+    agent = Agent()
+    before = everything(agent)
+
+    def breaks() -> None:
+        agent.update()
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        agent.examined(update=breaks)
+    assert everything(agent) == before
+
+
+def test_false_alarms_are_rare() -> None:
+    # 2 kinds, 40 networks, 12 checks that draw: not one fails.
+    for seed in range(40):
+        torch.manual_seed(seed)
+        kind = "factorised" if seed % 2 else "independent"
+        net = nn.Sequential(
+            noisynet.NoisyLinear(P, 16, noise=kind), nn.ReLU(),
+            noisynet.NoisyLinear(16, 1 + seed % 3, noise=kind),
+        )  # fmt: skip
+        diagnosis = noisynet.doctor(net, torch.randn(B, P))
+        wrong = [str(one) for one in diagnosis if one.status == "fail"]
+        assert wrong == [], seed
+
+
+def test_the_optimizer_s_faults() -> None:
+    agent = Agent()
+    means = [one for name, one in agent.online.named_parameters() if "sigma" not in name]
+    found = agent.examined(optimizer=torch.optim.Adam(means), update=None)
+    assert "will never move" in found["optimizer"].message
+    assert found["optimizer"].status == found["sigma moves"].status == "fail"
+    found = agent.examined(optimizer=torch.optim.AdamW(agent.online.parameters()), update=None)
+    assert found["weight decay"].status == "warn"
+    assert "weight_decay=0" in found["weight decay"].cure
+
+
+def test_sigma_that_is_frozen_collapsed_exploded_or_broken() -> None:
+    for change, check, said in (
+        (lambda sigma: sigma.requires_grad_(False), "sigma gradient", "frozen"),
+        (lambda sigma: sigma.data.fill_(1e-6), "sigma size", "collapsed"),
+        (lambda sigma: sigma.data.fill_(1e3), "sigma size", "exploded"),
+        (lambda sigma: sigma.data.fill_(float("nan")), "sigma size", "NaN"),
+    ):
+        agent = Agent()
+        change(agent.online[2].weight_sigma)
+        finding = agent.examined(update=None)[check]
+        assert finding.status == "fail", str(finding)
+        assert said in finding.message
+
+
+def test_no_redraw_between_updates() -> None:
+    agent = Agent()
+
+    def update() -> None:
+        agent.optimizer.zero_grad()
+        agent.loss().backward()
+        agent.optimizer.step()
+
+    found = agent.examined(update=update)
+    assert found["redraw between updates"].status == "fail"
+    assert "attach" in found["redraw between updates"].cure
+    # Without `update` one step is tried, and a hook of the optimizer is seen.
+    assert agent.examined(update=None)["redraw between updates"].status == "skipped"
+    noisynet.attach(agent.optimizer, agent.online)
+    assert agent.examined(update=None)["redraw between updates"].status == "pass"
+
+
+def test_other_exploration_left_on_and_rows_that_share_a_draw() -> None:
+    agent = Agent()
+    generator = torch.Generator().manual_seed(0)
+
+    def act(observation: Tensor) -> Tensor:
+        greedy = agent.act(observation)
+        uniform = torch.rand(B, generator=generator) < 0.5
+        return torch.where(uniform, torch.randint(A, (B,), generator=generator), greedy)
+
+    found = agent.examined(act=act)["other exploration"]
+    assert found.status == "warn"
+    assert "under one and the same draw" in found.message
+    for option, said in (({"epsilon": 0.1}, "ε = 0.1"), ({"entropy_bonus": 0.01}, "0.01")):
+        assert said in agent.examined(**option)["other exploration"].message
+    noisynet.hold(agent.online)
+    assert agent.examined()["rows"].status == "warn"
+
+
+def test_a_rollout_learned_under_another_draw() -> None:
+    agent = Agent()
+
+    def policy_loss() -> Tensor:
+        return agent.online(agent.batch).log_softmax(-1)[:, 0].mean()
+
+    def resampled_loss() -> Tensor:
+        noisynet.resample(agent.online)
+        return policy_loss()
+
+    options: dict[str, Any] = {"on_policy": True, "update": None, "target": None}
+    assert agent.examined(loss=policy_loss, **options)["rollout's draw"].status == "pass"
+    assert agent.examined(loss=resampled_loss, **options)["rollout's draw"].status == "fail"
+
+
+def test_a_diagnosis_is_a_value() -> None:
+    diagnosis = noisynet.doctor(network(), torch.randn(B, P))
+    document = json.loads(json.dumps(diagnosis.to_json()))
+    assert document["ok"] is True
+    assert [one["name"] for one in document["findings"]] == [one.name for one in diagnosis]
+    assert (
+        len(str(diagnosis).splitlines()) == len(diagnosis) == len({one.name for one in diagnosis})
+    )
+    with pytest.raises(KeyError):
+        diagnosis["nothing"]
+
+
+def test_bad_input() -> None:
+    net, batch = network(), torch.randn(B, P)
+    with pytest.raises(TypeError, match=r"model: got list, expected an nn\.Module"):
+        noisynet.doctor([], batch)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="target: got int"):
+        noisynet.doctor(net, batch, target=3)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="act: got int, expected a function"):
+        noisynet.doctor(net, batch, act=3)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"loss: its function gave shape \(8, 3\)"):
+        noisynet.doctor(net, batch, loss=lambda: net(batch))
+    with pytest.raises(TypeError, match="loss: its function gave float"):
+        noisynet.doctor(net, batch, loss=lambda: 1.0)  # pyright: ignore[reportArgumentType]
+
+
+def test_what_is_recognised_and_what_is_not() -> None:
+    class GaussianPolicy(nn.Module):
+        """A policy with a deviation, which is no noise in weights."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.mu = nn.Linear(4, 2)
+            self.log_std = nn.Parameter(torch.zeros(2))
+
+    assert find_noisy_layers(GaussianPolicy()) == {}
+    assert find_noisy_layers(nn.LayerNorm(4)) == {}
+    cells = nn.ModuleDict(
+        {"cell": noisynet.NoisyLSTMCell(3, 4), "conv": noisynet.NoisyConv2d(1, 2, 3)}
+    )
+    found = find_noisy_layers(cells)
+    assert set(found) == {"cell", "conv"}
+    assert found["cell"].sigmas[:2] == ("weight_ih_sigma", "weight_hh_sigma")
+    assert found["conv"].inputs == 9
+    assert noisynet.doctor(cells).ok
