@@ -63,9 +63,14 @@ def _require(*modules: str, extra: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     # Each of these imports what only its command needs, and not before it runs.
     from .. import __version__
+    from .compare import add_compare
+    from .doctor import add_doctor
     from .evaluate import add_evaluate
     from .presets import add_presets
+    from .report import add_report
+    from .runs import add_runs
     from .train import add_resume, add_train
+    from .watch import add_watch
 
     parser = _Parser(prog="noisynet", allow_abbrev=False, description=__doc__)
     parser.add_argument("--version", action="version", version=f"noisynet {__version__}")
@@ -73,5 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     add_train(commands)
     add_resume(commands)
     add_evaluate(commands)
+    add_doctor(commands)
+    add_watch(commands)
+    add_report(commands)
+    add_compare(commands)
+    add_runs(commands)
     add_presets(commands)
     return parser

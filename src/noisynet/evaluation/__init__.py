@@ -4,9 +4,11 @@ from noisynet.evaluation.play import EpisodeResult, UnusableEvaluation, play
 from noisynet.evaluation.scores import (
     ReferenceScores,
     atari57_games,
+    bootstrap_interval,
     human_normalised,
     interquartile_mean,
     mean_interval,
+    probability_of_improvement,
     reference_scores,
 )
 
@@ -15,9 +17,11 @@ __all__ = [
     "ReferenceScores",
     "UnusableEvaluation",
     "atari57_games",
+    "bootstrap_interval",
     "human_normalised",
     "interquartile_mean",
     "mean_interval",
     "play",
+    "probability_of_improvement",
     "reference_scores",
 ]

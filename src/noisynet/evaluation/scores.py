@@ -4,7 +4,7 @@ import csv
 import importlib.resources
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -95,6 +95,81 @@ def interquartile_mean(scores: Sequence[float] | npt.NDArray[np.floating]) -> fl
         raise ValueError("scores: got none, expected at least one")
     cut = len(ordered) // 4
     return float(ordered[cut : len(ordered) - cut].mean())
+
+
+def bootstrap_interval(
+    statistic: Callable[..., npt.ArrayLike],
+    strata: Sequence[npt.ArrayLike],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 5_000,
+    seed: int = 0,
+) -> tuple[float, float] | None:
+    """Return the percentile interval of a statistic under the stratified bootstrap.
+
+    Each stratum, such as the runs of one game by one agent, is drawn from anew by itself, with
+    replacement (Agarwal et al., arXiv 2108.13264, §3). `statistic` maps as many arrays as there are
+    strata, each (resamples, scores of that stratum), to (resamples,). The same seed gives the same
+    interval.
+
+    None where a stratum has fewer than 2 scores: one run says nothing of the spread. From few runs
+    the interval is too narrow; see `mean_interval`. Raises ValueError for no strata, scores that
+    are not finite or a confidence not between 0 and 1.
+    """
+    rows = [_finite(np.asarray(scores, np.float64)) for scores in strata]
+    if not rows:
+        raise ValueError("strata: got none, expected at least one")
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"confidence: got {confidence!r}, expected a number between 0 and 1")
+    if min(len(row) for row in rows) < 2:
+        return None
+    generator = np.random.default_rng(seed)
+    drawn = [row[generator.integers(len(row), size=(resamples, len(row)))] for row in rows]
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(np.asarray(statistic(*drawn), np.float64), [tail, 1.0 - tail])
+    return float(low), float(high)
+
+
+def interquartile_means(*strata: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the interquartile mean of each resample, over all strata together.
+
+    For `bootstrap_interval`: each stratum is (resamples, scores), the answer (resamples,).
+    """
+    ordered = np.sort(np.concatenate(strata, axis=1), axis=1)
+    cut = ordered.shape[1] // 4
+    return ordered[:, cut : ordered.shape[1] - cut].mean(axis=1)
+
+
+def probability_of_improvement(
+    ours: Sequence[npt.ArrayLike], theirs: Sequence[npt.ArrayLike]
+) -> float:
+    """Return the probability that a run of ours scores higher than a run of theirs, from 0 to 1.
+
+    One array of scores for each game, in the same order of games: over all pairs of runs of a game,
+    a draw counting one half, and then the mean over games (Agarwal et al., arXiv 2108.13264, §4.3).
+    Raises ValueError for different numbers of games, for a game without scores, or for scores that
+    are not finite.
+    """
+    if len(ours) != len(theirs) or not ours:
+        raise ValueError(f"games: got {len(ours)} and {len(theirs)}, expected the same, at least 1")
+    rows = [_finite(np.asarray(scores, np.float64))[None] for scores in (*ours, *theirs)]
+    if min(row.shape[1] for row in rows) == 0:
+        raise ValueError("scores: got a game with none, expected at least one")
+    return float(improvements(*rows)[0])
+
+
+def improvements(*strata: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the probability of improvement of each resample, for `bootstrap_interval`.
+
+    The strata (resamples, scores) are those of ours for each game, then as many of theirs.
+    """
+    games = len(strata) // 2
+    shares = []
+    for ours, theirs in zip(strata[:games], strata[games:], strict=True):
+        difference = ours[:, :, None] - theirs[:, None, :]
+        wins = (difference > 0) + 0.5 * (difference == 0)
+        shares.append(wins.mean(axis=(1, 2)))
+    return np.mean(shares, axis=0)
 
 
 def _finite(values: Sequence[float] | npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:

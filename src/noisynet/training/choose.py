@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,7 +80,36 @@ def _made_with() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     found["torch"] = torch.__version__
+    commit = _commit(Path(__file__).parent)
+    if commit is not None:
+        found["commit"] = commit
     return found
+
+
+def _commit(folder: Path) -> str | None:
+    """Name the commit that this code comes from, `-dirty` where it was changed since.
+
+    None where the code is no part of a repository, such as an installed package: the repository
+    around an environment is somebody else's.
+    """
+    git = shutil.which("git")
+    if git is None:
+        return None
+
+    def ask(*question: str) -> str | None:
+        # Without the optional locks a run that starts does not stand in the way of a commit.
+        command = [git, "--no-optional-locks", "-C", str(folder), *question]
+        try:
+            done = subprocess.run(  # noqa: S603 - nothing in it is a user's
+                command, capture_output=True, text=True, timeout=10, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if ask("ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    return ask("describe", "--always", "--abbrev=12", "--exclude=*", "--dirty")
 
 
 def _processor() -> str:

@@ -1,0 +1,84 @@
+"""`noisynet compare`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+
+def add_compare(commands: Any) -> None:
+    """Add `compare`."""
+    compare = commands.add_parser(
+        "compare",
+        help="compare runs by their training scores",
+        allow_abbrev=False,
+        description="Compare runs; those of the same config but for the seed are one variant.",
+    )
+    compare.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="runs' folders")
+    compare.add_argument("--json", action="store_true", help="print one JSON object")
+    compare.set_defaults(run=_compare)
+
+
+def _compare(parsed: argparse.Namespace) -> int:
+    from ..report.comparison import compare
+    from ..report.groups import variants
+    from ..report.record import read_run
+
+    runs = [read_run(path) for path in dict.fromkeys(parsed.folders)]
+    found = compare(variants(runs))
+    skipped = {run.name: run.damaged for run in runs if run.damaged}
+    found["notes"] += [
+        f"{name}: {count} damaged lines of metrics.jsonl skipped" for name, count in skipped.items()
+    ]
+    found["notes"] += [
+        f"{run.name} is still being written" for run in runs if run.state == "running"
+    ]
+    if parsed.json:
+        print(json.dumps(found))
+        return 0
+    _print(found)
+    return 0
+
+
+def _print(found: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for part in found["games"]:
+        title = f"{part['environment']}: mean return of the last games, at step {part['at_step']:,}"
+        _print_part(console, title, part)
+    if found["overall"]:
+        overall = found["overall"]
+        _print_part(console, f"Over {overall['games']} games, {overall['unit']}", overall)
+    for note in found["notes"]:
+        console.print(f"Note: {note}", soft_wrap=True, markup=False)
+
+
+def _print_part(console: Any, title: str, part: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    console.print(title, soft_wrap=True, markup=False)
+    scores = Table(box=None, pad_edge=False)
+    for name in ("variant", "runs", "mean", "IQM", "95 % interval"):
+        scores.add_column(
+            name, justify="left" if name == "variant" else "right", no_wrap=name != "variant"
+        )
+    for row in part["variants"]:
+        interval = _said(row["interval"])
+        scores.add_row(
+            row["label"], str(row["runs"]), f"{row['mean']:.2f}", f"{row['iqm']:.2f}", interval
+        )
+    console.print(scores)
+    for pair in part["improvement"]:
+        interval = "" if pair["interval"] is None else f", 95 % {_said(pair['interval'])}"
+        console.print(
+            f"P({pair['label']} above {pair['rival']}) = {pair['probability']:.2f}{interval}",
+            soft_wrap=True,
+            markup=False,
+        )
+
+
+def _said(interval: tuple[float, float] | None) -> str:
+    return "-" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"

@@ -1,0 +1,215 @@
+"""A run before the doctor: its agent as the newest checkpoint left it, on games of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..agents import Agent, QLearning, acting_network, build_agent, make_environments
+from ..diagnostics import Diagnosis, Finding, doctor
+from ..envs import Environments, UnusableEnvironment
+from ..layers import mean_weights
+from ..runs import checkpoint, read_metrics
+from ..runs import config as run_config
+from ..runs.config import Config
+from ..runs.errors import RunError
+from ..runs.folder import RunFolder
+from ..runs.sections import SEEDS
+from ..training.rollouts import RolloutPlayer
+
+_SEED_OFFSET = 2_000_003
+_TRANSITIONS = 64
+_COLLAPSED = 0.01
+"""Share of its first value at which mean |σ| counts as collapsed."""
+_EXPLODED = 10.0
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """One-step transitions, as an update takes them."""
+
+    observation_tm1: np.ndarray
+    action_tm1: np.ndarray
+    return_t: np.ndarray
+    discount_t: np.ndarray
+    observation_t: np.ndarray
+    weights: None = None
+
+
+def examine(path: Path) -> Diagnosis:
+    """Check a run's agent in the way it acts and learns, and σ over the run.
+
+    It plays some steps of its environment, seeded apart from training, in memory alone: the run's
+    folder is only read. Raises RunError with one line for a folder that is missing or damaged,
+    without a checkpoint, or without learned noise.
+    """
+    folder = RunFolder.open(path)
+    config = run_config.from_yaml(folder.config_text, str(folder.config_file))
+    if not config.exploration.has_noise:
+        raise RunError(
+            f"RUN: got {path}, which explores by {config.exploration.exploration}, expected a run "
+            "with noisy layers"
+        )
+    found = checkpoint.read_newest(folder.checkpoints)
+    if found is None:
+        raise RunError(f"{path}: no checkpoint to look at yet")
+    if config.training.device.startswith("cuda") and not torch.cuda.is_available():
+        config = config.replaced(device="cpu")
+    seed = (config.training.seed + _SEED_OFFSET) % SEEDS
+    try:
+        environments = make_environments(config, seed=seed)
+    except UnusableEnvironment as error:
+        raise RunError(str(error)) from error
+    try:
+        agent = build_agent(config, environments.observation_shape, environments.action_count)
+        agent.restore(found.arrays, found.state["agent"])
+        if isinstance(agent, QLearning):
+            diagnosis = _values(config, agent, environments, found.step)
+        else:
+            diagnosis = _policy(config, agent, environments)
+    except UnusableEnvironment as error:
+        raise RunError(str(error)) from error
+    except (KeyError, RuntimeError, ValueError) as error:
+        what = str(error).splitlines()[0]
+        raise RunError(f"{path}: its checkpoint does not fit its config: {what}") from error
+    finally:
+        environments.close()
+    return Diagnosis([*diagnosis, over_the_run(sigma_figures(path))])
+
+
+def _values(config: Config, agent: Any, environments: Environments, step: int) -> Diagnosis:
+    """Look at a value-based agent."""
+    # The warm-up's actions are uniformly random, and say nothing of noise.
+    now = max(step, config.learning.warmup_steps)
+    batch, observation = _played(config, agent, environments, now)
+    same_game = np.zeros(len(observation), bool)
+
+    def update() -> None:
+        # As the first one: at the run's end the step size may have fallen to 0.
+        agent.updates = 0
+        agent.update(batch)
+
+    return doctor(
+        agent.online,
+        torch.from_numpy(observation).to(agent.device),
+        act=lambda _: agent.act(observation, now, same_game),
+        evaluate=_evaluation(agent, lambda: agent.greedy(observation)),
+        loss=lambda: agent.loss(batch),
+        target=agent.target,
+        optimizer=agent.optimizer,
+        update=update,
+        epsilon=agent.epsilon(now) or 0.0,
+    )
+
+
+def _policy(config: Config, agent: Any, environments: Environments) -> Diagnosis:
+    """Look at an actor-critic."""
+    player = RolloutPlayer(config, environments, agent)
+    rollout = player.play().rollout
+    observation, first = rollout.observation[-1], rollout.first[-1]
+    core = agent.network.initial_state(len(observation))
+    section = config.actor_critic
+
+    def loss() -> Tensor:
+        policy_loss, value_loss, entropy = agent.loss_terms(rollout)
+        bonus = section.entropy_bonus * entropy
+        return policy_loss + section.value_coefficient * value_loss - bonus
+
+    arguments = (torch.from_numpy(observation)[None], torch.from_numpy(first)[None])
+    return doctor(
+        agent.network,
+        (*(one.to(agent.device) for one in arguments), core),
+        act=lambda _: agent.act(observation, first),
+        evaluate=_evaluation(agent, lambda: agent.greedy(observation)),
+        loss=loss,
+        optimizer=agent.optimizer,
+        # At step 0: at the run's end the step size may have fallen to 0, and nothing would move.
+        update=lambda: agent.update(rollout, 0),
+        on_policy=True,
+        entropy_bonus=section.entropy_bonus,
+    )
+
+
+def _evaluation(agent: Agent, greedy: Callable[[], Any]) -> Callable[[Any], Any]:
+    """Act as `noisynet evaluate` does: by the mean weights."""
+
+    def evaluate(_: Any) -> Any:
+        with mean_weights(acting_network(agent)):
+            return greedy()
+
+    return evaluate
+
+
+def _played(
+    config: Config, agent: QLearning, environments: Environments, step: int
+) -> tuple[_Batch, np.ndarray]:
+    """Play some steps; give their transitions, one step each, and what is seen after them."""
+    learning = config.learning
+    observation, first = environments.reset(), np.ones(environments.count, bool)
+    parts: list[list[np.ndarray]] = []
+    taken = 0
+    while taken < _TRANSITIONS:
+        action = agent.act(observation, step, first)
+        result = environments.step(action)
+        clip = learning.reward_clip
+        reward = result.reward if clip is None else np.clip(result.reward, -clip, clip)
+        discount = np.where(result.terminated, 0.0, learning.discount).astype(np.float32)
+        real = ~result.first
+        seen = (observation, np.asarray(action, np.int64), reward.astype(np.float32), discount)
+        parts.append([one[real] for one in (*seen, result.observation)])
+        taken += int(real.sum())
+        observation, first = result.observation, result.first
+    tm1, action, reward, discount, t = (np.concatenate(part) for part in zip(*parts, strict=True))
+    batch = _Batch(
+        observation_tm1=tm1,
+        action_tm1=action,
+        return_t=reward,
+        discount_t=discount,
+        observation_t=t,
+    )
+    return batch, observation
+
+
+def sigma_figures(path: Path) -> dict[str, tuple[float, float]]:
+    """Read the first and the last mean |σ| of each layer from a run's metrics."""
+    figures: dict[str, tuple[float, float]] = {}
+    for record in read_metrics(path):
+        for tag, value in record.items():
+            if tag.startswith("sigma/") and isinstance(value, int | float):
+                first = figures.get(tag, (float(value), 0.0))[0]
+                figures[tag] = (first, float(value))
+    return {tag.removeprefix("sigma/"): pair for tag, pair in figures.items()}
+
+
+def over_the_run(figures: dict[str, tuple[float, float]]) -> Finding:
+    """Say how mean |σ| went from its first to its last figure, {layer: (first, last)}."""
+    name = "sigma over the run"
+    if not figures:
+        return Finding(name, "skipped", "no figures of σ in its metrics yet")
+    ratios = {layer: last / first if first else 1.0 for layer, (first, last) in figures.items()}
+    lowest, highest = min(ratios, key=ratios.__getitem__), max(ratios, key=ratios.__getitem__)
+    for layer, bad, word in (
+        (lowest, ratios[lowest] < _COLLAPSED, "collapsed"),
+        (highest, ratios[highest] > _EXPLODED, "exploded"),
+    ):
+        if bad:
+            first, last = figures[layer]
+            return Finding(
+                name,
+                "fail",
+                f"mean |σ| of {layer!r} {word}: {first:.3g} at first, {last:.3g} now",
+                "look at the step size, weight decay and the scale of the rewards",
+            )
+    if all(first == last for first, last in figures.values()):
+        return Finding(name, "skipped", "one line of figures, or σ has not moved between them")
+    return Finding(
+        name,
+        "pass",
+        f"mean |σ| is {ratios[lowest]:.2f} to {ratios[highest]:.2f} times what it was at first",
+    )

@@ -1,0 +1,89 @@
+"""`noisynet runs`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..report.record import RunRecord
+
+
+def add_runs(commands: Any) -> None:
+    """Add `runs`."""
+    runs = commands.add_parser("runs", help="list the runs under a folder", allow_abbrev=False)
+    runs.add_argument(
+        "folder", type=Path, nargs="?", default=Path("runs"), metavar="FOLDER", help="default: runs"
+    )
+    runs.add_argument("--json", action="store_true", help="print one JSON object")
+    runs.set_defaults(run=_runs)
+
+
+def _runs(parsed: argparse.Namespace) -> int:
+    from ..report.record import find_runs, read_run
+    from ..runs.errors import RunError
+
+    listed: list[RunRecord] = []
+    unreadable: list[str] = []
+    for path in find_runs(parsed.folder):
+        try:
+            listed.append(read_run(path))
+        except RunError as error:
+            unreadable.append(str(error))
+    if parsed.json:
+        print(json.dumps({"runs": [_plain(run) for run in listed], "unreadable": unreadable}))
+        return 0
+    if listed:
+        _print(listed, parsed.folder)
+    else:
+        print(f"{parsed.folder}: no runs")
+    for said in unreadable:
+        print(f"noisynet runs: {said}", file=sys.stderr)
+    return 0
+
+
+def _plain(run: RunRecord) -> dict[str, Any]:
+    from ..report.groups import explores_by
+
+    return {
+        "path": str(run.path),
+        "preset": run.config.preset,
+        "environment": run.config.environment.environment,
+        "explores_by": explores_by(run.config),
+        "seed": run.seed,
+        "state": run.state,
+        "step": run.step,
+        "steps": run.config.training.steps,
+        "games": run.games,
+        "mean_return": run.mean_return,
+        "seconds": run.seconds,
+        "damaged_lines": run.damaged,
+    }
+
+
+def _print(runs: list[RunRecord], root: Path) -> None:
+    from ..report.groups import explores_by
+    from ..report.tables import duration
+
+    heads = ["run", "game", "explores by", "seed", "state", "step", "mean return", "time"]
+    rows = [
+        [
+            str(run.path.relative_to(root)) if run.path != root else run.name,
+            run.config.environment.environment,
+            explores_by(run.config),
+            str(run.seed),
+            run.state,
+            f"{run.step:,}",
+            "-" if run.mean_return is None else f"{run.mean_return:.2f}",
+            duration(run.seconds),
+        ]
+        for run in runs
+    ]
+    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
+    for row in [heads, *rows]:
+        texts = [text.ljust(width) for text, width in zip(row[:5], widths[:5], strict=True)]
+        texts += [text.rjust(width) for text, width in zip(row[5:], widths[5:], strict=True)]
+        print("  ".join(texts))

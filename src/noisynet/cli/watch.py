@@ -1,0 +1,64 @@
+"""`noisynet watch`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .values import positive, seed
+
+
+def add_watch(commands: Any) -> None:
+    """Add `watch`."""
+    watch = commands.add_parser(
+        "watch",
+        help="film a game of a run's agent",
+        allow_abbrev=False,
+        description="Film a game of a run's agent, its values and their noise beside it.",
+    )
+    watch.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
+    watch.add_argument(
+        "--out", type=Path, metavar="FILE", help="an .mp4 or .gif (default: RUN/watch.mp4)"
+    )
+    watch.add_argument(
+        "--noise",
+        choices=("on", "off"),
+        default="off",
+        help="off: the mean weights act; on: a new draw of noise at every step",
+    )
+    watch.add_argument("--seed", type=seed, default=None, metavar="N", help="seed of the game")
+    watch.add_argument(
+        "--steps",
+        type=positive,
+        default=None,
+        metavar="N",
+        help="agent steps at most (default: 5000, for a GIF 300)",
+    )
+    watch.set_defaults(run=_watch)
+
+
+def _watch(parsed: argparse.Namespace) -> int:
+    from ..runs.errors import RunError
+
+    try:
+        from ..evaluation.video import film
+    except ImportError as error:
+        raise RunError(f"needs {error.name}: pip install 'noisynet[train]'") from None
+    made = film(
+        parsed.folder,
+        out=parsed.out,
+        noise=parsed.noise == "on",
+        seed=parsed.seed,
+        steps=parsed.steps,
+    )
+    what = "a whole game" if made.ended else "the beginning of a game"
+    print(
+        f"{made.environment}: {what}, {made.steps:,} steps, return {made.game_return:g}, "
+        f"seed {made.seed}"
+    )
+    if made.effective_epsilon is not None:
+        share = f"{made.effective_epsilon:.1%}"
+        print(f"Effective ε: {share} of the draws choose another action than the means")
+    print(f"Video: {made.path.resolve()}")
+    return 0

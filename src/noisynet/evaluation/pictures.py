@@ -1,0 +1,244 @@
+"""A game that is played as the run plays it, and can be seen.
+
+What the agent observes comes from the run's own environments, one of them, so the preprocessing is
+the run's own. Atari's vector environment cannot be drawn: a twin of it, with the same seed and the
+same actions, shows the whole screen in colour.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..agents import make_environments
+from ..envs import (
+    AtariEnvironments,
+    ChainEnvironments,
+    DeepSeaEnvironments,
+    Environments,
+    GymnasiumEnvironments,
+    Step,
+    UnusableEnvironment,
+    make,
+)
+from ..envs.toy import toy_of
+from ..runs.config import Config
+
+Picture = npt.NDArray[np.uint8]
+"""(height, width, 3)."""
+
+_GROUND = (24, 26, 32)
+# Okabe and Ito's colours, told apart by colour-blind people too.
+_COLOURS = np.array(
+    [
+        (86, 180, 233), (230, 159, 0), (0, 158, 115), (240, 228, 66), (0, 114, 178),
+        (213, 94, 0), (204, 121, 167), (220, 220, 220), (150, 150, 150), (120, 94, 240),
+    ],
+    np.uint8,
+)  # fmt: skip
+
+
+class Game(ABC):
+    """One environment with what can be seen of it."""
+
+    steps_per_second: float
+    """The speed at which it is watched."""
+    action_names: list[str]
+
+    def __init__(self, environments: Environments) -> None:
+        self.environments = environments
+        self.action_names = [str(action) for action in range(environments.action_count)]
+
+    def reset(self) -> npt.NDArray[Any]:
+        """Start the game; return the first observation (1, *shape)."""
+        return self.environments.reset()
+
+    def step(self, action: int) -> Step:
+        """Take one action."""
+        return self.environments.step(np.array([action]))
+
+    @abstractmethod
+    def picture(self, observation: npt.NDArray[Any]) -> Picture:
+        """Show the game as it stands, at the present observation (1, *shape)."""
+
+    def close(self) -> None:
+        """Free what it holds."""
+        self.environments.close()
+
+
+def make_game(config: Config, seed: int) -> Game:
+    """Make the game of a run, seeded; raises UnusableEnvironment where it cannot be made or drawn.
+
+    A game that draws nothing by itself is shown as the agent observes it.
+    """
+    name = config.environment.environment
+    if config.environment.is_atari:
+        return AtariGame(config, seed)
+    if not config.environment.is_minatar and ":" not in name and toy_of(name) is None:
+        drawn = _drawn_by_gymnasium(name, seed)
+        if drawn is not None:
+            return drawn
+    return ObservedGame(make_environments(config, count=1, seed=seed))
+
+
+class AtariGame(Game):
+    """An Atari game beside its twin, which shows it in full."""
+
+    def __init__(self, config: Config, seed: int) -> None:
+        own = make_environments(config, count=1, seed=seed)
+        super().__init__(own)
+        assert isinstance(own, AtariEnvironments)
+        section = config.environment
+        # Everything that the game depends on is the run's own; only what is shown differs.
+        shown = replace(own.preprocessing, height=210, width=160, grayscale=False, stack=1)
+        self._twin = make(own.id, 1, seed=seed, atari=shown)
+        self._screen: npt.NDArray[Any] | None = None
+        self.steps_per_second = 60 / section.frame_skip
+        self.action_names = _atari_actions(own.id, section.full_action_space)
+
+    def reset(self) -> npt.NDArray[Any]:
+        """Start both; return the first observation (1, *shape)."""
+        self._screen = self._twin.reset()
+        return super().reset()
+
+    def step(self, action: int) -> Step:
+        """Take one action in both; raises UnusableEnvironment should they ever part."""
+        step, shown = super().step(action), self._twin.step(np.array([action]))
+        if any(
+            getattr(step, field)[0] != getattr(shown, field)[0]
+            for field in ("reward", "terminated", "truncated", "first", "ended")
+        ):
+            raise UnusableEnvironment(
+                f"{self.environments.id}: the game that is shown is not the one that is played; "
+                "this ale-py is not the one known here"
+            )
+        self._screen = shown.observation
+        return step
+
+    def picture(self, observation: npt.NDArray[Any]) -> Picture:
+        """Show the screen."""
+        del observation
+        assert self._screen is not None, "the caller resets first"
+        return self._screen[0, -1]
+
+    def close(self) -> None:
+        """Close both."""
+        super().close()
+        self._twin.close()
+
+
+class GymnasiumGame(Game):
+    """A game of Gymnasium that draws itself."""
+
+    def __init__(self, environments: Environments, drawn: Any) -> None:
+        super().__init__(environments)
+        self._drawn = drawn
+        self.steps_per_second = float(drawn.metadata.get("render_fps", 30))
+
+    def picture(self, observation: npt.NDArray[Any]) -> Picture:
+        """Show what the environment renders; raises UnusableEnvironment where that is nothing."""
+        del observation
+        try:
+            seen = self._drawn.render()
+        except Exception as error:
+            raise UnusableEnvironment(
+                f"{self.environments.id}: cannot be drawn: {str(error).splitlines()[0]}"
+            ) from error
+        if not isinstance(seen, np.ndarray) or seen.ndim != 3 or seen.shape[2] != 3:
+            raise UnusableEnvironment(f"{self.environments.id}: render returned no picture")
+        return np.asarray(seen, np.uint8)
+
+
+class ObservedGame(Game):
+    """A game that is shown as the agent observes it."""
+
+    def __init__(self, environments: Environments) -> None:
+        super().__init__(environments)
+        toy = isinstance(environments, ChainEnvironments | DeepSeaEnvironments)
+        self.steps_per_second = 5.0 if toy else 12.0
+
+    def picture(self, observation: npt.NDArray[Any]) -> Picture:
+        """Show the observation: a toy's place, an image, or a vector as bars."""
+        seen = observation[0]
+        if isinstance(self.environments, ChainEnvironments):
+            place = np.zeros((1, self.environments.size))
+            place[0, int(seen.sum()) - 1] = 1
+            return _cells(place[None])
+        if isinstance(self.environments, DeepSeaEnvironments):
+            size = self.environments.size
+            return _cells(seen.reshape(1, size, size))
+        return _image(seen) if seen.ndim == 3 else _bars(seen)
+
+
+def _drawn_by_gymnasium(name: str, seed: int) -> Game | None:
+    """Make a registered environment that renders; None where it has no pictures to give."""
+    import gymnasium
+
+    # pygame, by which classic control draws, looks for a screen that is not needed here.
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    spec = gymnasium.registry.get(name)
+    if spec is None:
+        return None
+    options: dict[str, Any] = {"max_episode_steps": -1, "disable_env_checker": True}
+    try:
+        plain = gymnasium.make(name, **options)
+        can = "rgb_array" in plain.metadata.get("render_modes", [])
+        plain.close()
+        if not can:
+            return None
+        drawn = gymnasium.make(name, render_mode="rgb_array", **options)
+    except Exception as error:
+        raise UnusableEnvironment(
+            f"{name}: cannot be made: {str(error).splitlines()[0]}"
+        ) from error
+    own = GymnasiumEnvironments(name, [drawn], seed=seed, step_limit=spec.max_episode_steps)
+    return GymnasiumGame(own, drawn)
+
+
+def _atari_actions(name: str, full: bool) -> list[str]:
+    import gymnasium
+
+    one = gymnasium.make(name, full_action_space=full, disable_env_checker=True)
+    try:
+        inside: Any = one.unwrapped
+        return [str(action) for action in inside.get_action_meanings()]
+    finally:
+        one.close()
+
+
+def _cells(channels: npt.NDArray[Any]) -> Picture:
+    """Colour a grid by its channels (C, H, W), later ones over earlier ones, with lines between."""
+    _, height, width = channels.shape
+    small = np.full((height, width, 3), _GROUND, np.uint8)
+    for index, channel in enumerate(channels):
+        small[channel > 0] = _COLOURS[index % len(_COLOURS)]
+    scale = max(400 // max(height, width), 2)
+    large = small.repeat(scale, axis=0).repeat(scale, axis=1)
+    if scale >= 6:
+        large[::scale] = large[:, ::scale] = (44, 47, 56)
+    return large
+
+
+def _image(seen: npt.NDArray[Any]) -> Picture:
+    """Show an image (C, H, W): as it is with 1 or 3 channels of bytes, else by its channels."""
+    if seen.dtype == np.uint8 and seen.shape[0] in (1, 3) and int(seen.max()) > 1:
+        return np.broadcast_to(seen.transpose(1, 2, 0), (*seen.shape[1:], 3)).copy()
+    return _cells(seen)
+
+
+def _bars(seen: npt.NDArray[Any], height: int = 300, width: int = 400) -> Picture:
+    """Show a vector as bars from a middle line, squeezed so that any number fits."""
+    shown = np.full((height, width, 3), _GROUND, np.uint8)
+    middle = height // 2
+    shown[middle] = (90, 94, 104)
+    room = width / len(seen)
+    for index, value in enumerate(seen.astype(np.float64)):
+        end = middle - round(middle * 0.95 * value / (1 + abs(value)))
+        left, right = round(index * room), max(round((index + 0.8) * room), round(index * room) + 1)
+        shown[min(end, middle) : max(end, middle) + 1, left:right] = _COLOURS[0]
+    return shown

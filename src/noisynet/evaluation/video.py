@@ -1,0 +1,204 @@
+"""Filming a game of a run's agent, its values and their noise beside it: MP4 or GIF."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..envs import UnusableEnvironment
+from ..runs.errors import RunError
+from ..runs.sections import SEEDS
+from .frames import FrameDrawer
+from .pictures import Game, make_game
+from .watched import WatchedAgent
+
+MOST_STEPS = {".mp4": 20_000, ".gif": 400}
+"""Steps that a file of a kind may show: Pillow keeps all frames of a GIF in memory."""
+DEFAULT_STEPS = {".mp4": 5_000, ".gif": 300}
+
+_FASTEST = 30.0
+_SEED_OFFSET = 1_000_003
+
+
+@dataclass(frozen=True)
+class Film:
+    """Say what was filmed."""
+
+    path: Path
+    environment: str
+    steps: int
+    """Agent steps that are shown."""
+    game_return: float
+    """The true return up to there."""
+    ended: bool
+    """Whether the game is shown to its end."""
+    effective_epsilon: float | None
+    """Share of draws, 16 at each step, whose greedy action is not that of the means."""
+    seed: int
+
+
+def default_film(run: Path) -> Path:
+    """Name the file that a run's film goes to: a GIF where there is no ffmpeg."""
+    return run / ("watch.mp4" if has_ffmpeg() else "watch.gif")
+
+
+def has_ffmpeg() -> bool:
+    """Tell whether MP4 can be written."""
+    return importlib.util.find_spec("imageio_ffmpeg") is not None
+
+
+def film(
+    run: Path,
+    *,
+    out: Path | None = None,
+    noise: bool = False,
+    seed: int | None = None,
+    steps: int | None = None,
+    quality: int = 26,
+) -> Film:
+    """Play one game with a run's agent, by its mean weights or with `noise`, and film it.
+
+    `out` ends with .mp4 or .gif and is replaced where it exists. `steps` bounds what is shown, in
+    agent steps. `quality` is x264's constant rate factor: lower is better and larger. Raises
+    RunError with one line where there is no agent, no picture or no room.
+    """
+    path = default_film(run) if out is None else out
+    kind = _kind(path)
+    most = DEFAULT_STEPS[kind] if steps is None else steps
+    if most > MOST_STEPS[kind]:
+        raise RunError(
+            f"--steps: got {most}, expected at most {MOST_STEPS[kind]} for {kind.removeprefix('.')}"
+        )
+    agent = WatchedAgent.load(run)
+    assert isinstance(agent, WatchedAgent), "load makes one of its own class"
+    if noise and not agent.has_noise:
+        raise RunError(
+            f"--noise: got on, expected off: {run} explores by "
+            f"{agent.config.exploration.exploration} and has no noisy layer"
+        )
+    # The games that evaluation plays by default; never those of training.
+    chosen = (agent.config.training.seed + _SEED_OFFSET) % SEEDS if seed is None else seed
+    try:
+        game = make_game(agent.config, chosen)
+        try:
+            return _filmed(path, kind, game, agent, noise, most, quality, chosen)
+        finally:
+            game.close()
+    except UnusableEnvironment as error:
+        raise RunError(str(error)) from error
+
+
+def _kind(path: Path) -> str:
+    kind = path.suffix.lower()
+    if kind not in MOST_STEPS:
+        raise RunError(f"--out: got {str(path)!r}, expected a name that ends with .mp4 or .gif")
+    if kind == ".mp4" and not has_ffmpeg():
+        raise RunError("MP4 needs imageio-ffmpeg: pip install 'noisynet[train]', or name a .gif")
+    return kind
+
+
+def _filmed(
+    path: Path,
+    kind: str,
+    game: Game,
+    agent: WatchedAgent,
+    noise: bool,
+    most: int,
+    quality: int,
+    seed: int,
+) -> Film:
+    drawer = FrameDrawer(
+        f"{game.environments.id}, noise {'on' if noise else 'off'}", game.action_names
+    )
+    every = max(round(game.steps_per_second / _FASTEST), 1)
+    per_second = game.steps_per_second / every
+    game_return, step, ended = 0.0, 0, False
+    disagreeing: list[float] = []
+
+    def frames() -> Iterator[Image.Image]:
+        nonlocal game_return, step, ended
+        observation = game.reset()
+        agent.begin(np.ones(1, np.bool_))
+        while True:
+            look = agent.look(observation, noise=noise)
+            if look.disagreeing is not None:
+                disagreeing.append(look.disagreeing)
+            if step % every == 0 or ended:
+                frame = drawer.draw(game.picture(observation), look, step, game_return)
+                # The last picture stands for a second.
+                yield from [frame] * (round(per_second) if ended or step >= most else 1)
+            if ended or step >= most:
+                return
+            taken = game.step(look.action)
+            if taken.first[0]:  # the game ended unseen: this is the next one
+                ended = True
+                continue
+            step += 1
+            game_return += float(taken.reward[0])
+            observation, ended = taken.observation, bool(taken.ended[0])
+
+    write = _write_mp4 if kind == ".mp4" else _write_gif
+    with _in_place(path) as unfinished:
+        write(unfinished, frames(), per_second, quality)
+    effective = float(np.mean(disagreeing)) if disagreeing else None
+    return Film(path, game.environments.id, step, game_return, ended, effective, seed)
+
+
+@contextmanager
+def _in_place(path: Path) -> Iterator[Path]:
+    """Give a name beside the file; take the file's own name once it is whole."""
+    unfinished = path.with_name(f".unfinished-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield unfinished
+        unfinished.replace(path)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _write_mp4(path: Path, frames: Iterator[Image.Image], per_second: float, quality: int) -> None:
+    import imageio_ffmpeg
+
+    first = next(frames)
+    start: Callable[..., Generator[None, object, None]] = imageio_ffmpeg.write_frames
+    writer = start(
+        str(path),
+        first.size,
+        fps=per_second,
+        codec="libx264",
+        quality=None,
+        macro_block_size=2,
+        output_params=["-crf", str(quality), "-preset", "veryfast", "-movflags", "+faststart"],
+        ffmpeg_log_level="error",
+    )
+    writer.send(None)
+    try:
+        writer.send(first.tobytes())
+        for frame in frames:
+            writer.send(frame.tobytes())
+    finally:
+        writer.close()
+
+
+def _write_gif(path: Path, frames: Iterator[Image.Image], per_second: float, quality: int) -> None:
+    del quality
+    # One palette for all frames, or colours flicker and each frame brings its own table.
+    first = next(frames).quantize(64)
+    rest = (frame.quantize(palette=first, dither=Image.Dither.NONE) for frame in frames)
+    first.save(
+        path,
+        format="GIF",
+        save_all=True,
+        append_images=rest,
+        duration=round(1000 / per_second),
+        loop=0,
+        optimize=False,
+    )

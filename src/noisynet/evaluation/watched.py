@@ -1,0 +1,81 @@
+"""A trained agent whose values can be seen: by the mean weights, and spread by the noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..agents import ActorCritic, acting_network
+from ..agents.precision import products_in
+from ..layers import mean_weights, using
+from ..layers.control import draw
+from .agent import TrainedAgent
+
+Numbers = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Look:
+    """Hold what the agent saw in its actions at one observation, and what it chose."""
+
+    kind: Literal["Q", "probability"]
+    values: Numbers
+    """(actions,): by the mean weights; by the acting draw for an LSTM with noise."""
+    drawn: Numbers | None
+    """(draws, actions): under as many draws of noise; None without noise, and for an LSTM, whose
+    state would have to follow each draw from the game's start."""
+    action: int
+
+    @property
+    def disagreeing(self) -> float | None:
+        """Share of the draws that choose another action than the means; None without draws."""
+        if self.drawn is None:
+            return None
+        return float(np.mean(self.drawn.argmax(-1) != self.values.argmax()))
+
+
+class WatchedAgent(TrainedAgent):
+    """Act as a run's newest checkpoint does, in one environment, and show the values behind it."""
+
+    @property
+    def has_noise(self) -> bool:
+        """Tell whether it has noisy layers."""
+        return self._agent.noise is not None
+
+    def look(self, observation: np.ndarray, *, noise: bool = False, draws: int = 16) -> Look:
+        """Value one observation (1, *shape) and choose: by the means, or with `noise` by a draw.
+
+        Raises ValueError for noise where the agent has none.
+        """
+        if noise and not self.has_noise:
+            raise ValueError("noise: got True, expected False: the agent has no noisy layer")
+        agent, network = self._agent, acting_network(self._agent)
+        actor_critic = isinstance(agent, ActorCritic)
+        kind: Literal["Q", "probability"] = "probability" if actor_critic else "Q"
+        recurrent = actor_critic and self.config.actor_critic.lstm_size > 0
+        drawn = None
+        if self.has_noise and (noise or not recurrent):
+            rows = 1 if recurrent else draws
+            with using(network, draw(network, rows=rows, generator=self._generator)):
+                drawn = self._values(np.repeat(observation, rows, axis=0))
+        if recurrent and drawn is not None:
+            # An LSTM steps on with every forward, so that there is one, the one that acts.
+            return Look(kind, drawn[0], None, int(drawn[0].argmax()))
+        with mean_weights(network):
+            values = self._values(observation)[0]
+        acting = drawn[0] if noise and drawn is not None else values
+        return Look(kind, values, drawn, int(acting.argmax()))
+
+    def _values(self, observation: np.ndarray) -> Numbers:
+        """Give Q, or the policy's probabilities, under the noise in force: (rows, actions)."""
+        agent = self._agent
+        if isinstance(agent, ActorCritic):
+            same_game = np.zeros(len(observation), np.bool_)
+            return agent.policy(observation, same_game).softmax(-1).float().cpu().numpy()
+        with torch.inference_mode(), products_in(self.config.training.precision, agent.device):
+            seen = torch.from_numpy(observation).to(agent.device)
+            return agent.online(seen).float().cpu().numpy()

@@ -1,0 +1,167 @@
+"""Several runs against each other: interquartile means, intervals, probability of improvement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from ..evaluation.scores import (
+    bootstrap_interval,
+    human_normalised,
+    improvements,
+    interquartile_mean,
+    interquartile_means,
+    probability_of_improvement,
+)
+from .groups import Variant
+from .record import RunRecord
+
+CONFIDENCE = 0.95
+
+_MOST_PAIRS = 15
+
+
+def compare(variants: Sequence[Variant]) -> dict[str, Any]:
+    """Compare variants game by game, and over all games where that says something.
+
+    A run's score is the mean return of its last training games (at most `solved_games` of its
+    config) at the last step that all compared runs of the game reached. Over several games scores
+    are human-normalised, in percent. Intervals are those of the stratified bootstrap over runs, at
+    95 % (Agarwal et al., arXiv 2108.13264).
+
+    Gives plain values, ready for JSON: `games`, `overall` (None for one game, or where a game has
+    no reference scores) and `notes`, which say what could not be compared, and why.
+    """
+    notes: list[str] = []
+    games = list(dict.fromkeys(game for variant in variants for game in variant.games()))
+    parts = [part for game in games if (part := _game(game, variants, notes)) is not None]
+    overall = _overall(parts, notes) if len(parts) > 1 else None
+    if sum(len(part["variants"]) for part in parts) == 0:
+        notes.append("no run has finished a game yet: there is nothing to compare")
+    elif not any(len(part["variants"]) > 1 for part in parts):
+        notes.append("no game has two kinds of runs: there is no rival to compare with")
+    return {"confidence": CONFIDENCE, "games": parts, "overall": overall, "notes": notes}
+
+
+def _game(game: str, variants: Sequence[Variant], notes: list[str]) -> dict[str, Any] | None:
+    members = {variant.label: variant.on(game) for variant in variants if variant.on(game)}
+    for label, runs in members.items():
+        empty = [run.name for run in runs if "game/mean_return" not in run.curves]
+        if empty:
+            notes.append(
+                f"{game}, {label}: {_some(empty)} finished no game yet and is left out of the "
+                "comparison"
+            )
+        members[label] = [run for run in runs if "game/mean_return" in run.curves]
+    members = {label: runs for label, runs in members.items() if runs}
+    if not members:
+        return None
+    everyone = [run for runs in members.values() for run in runs]
+    step = _common_step(game, everyone, notes)
+    scores = {label: [_score(run, step) for run in runs] for label, runs in members.items()}
+    rows: list[dict[str, Any]] = []
+    for label, runs in members.items():
+        row = _row(label, [scores[label]])
+        row["scores"] = scores[label]
+        row["seeds"] = [run.seed for run in runs]
+        normal = human_normalised(game, row["iqm"])
+        if normal is not None:
+            row["human_normalised_iqm"] = normal
+        if len(runs) == 1:
+            notes.append(f"{game}, {label}: one seed only, so there is no interval")
+        elif len(set(row["seeds"])) < len(runs):
+            notes.append(f"{game}, {label}: several runs have the same seed")
+        rows.append(row)
+    pairs = _pairs({label: [np.array(values)] for label, values in scores.items()}, game, notes)
+    return {"environment": game, "at_step": int(step), "variants": rows, "improvement": pairs}
+
+
+def _common_step(game: str, runs: Sequence[RunRecord], notes: list[str]) -> float:
+    """Give the last step that all have reached, but not one before a run's first finished game."""
+    reached = [max(run.step, run.curves["game/mean_return"].step[-1]) for run in runs]
+    step = float(min(reached))
+    first_games = max(float(run.curves["game/mean_return"].step[0]) for run in runs)
+    if max(reached) > 1.02 * step:
+        shortest = runs[int(np.argmin(reached))]
+        notes.append(
+            f"{game}: runs of different lengths, {min(reached):,.0f} to {max(reached):,.0f} steps: "
+            f"compared at step {max(step, first_games):,.0f}, the length of {shortest.name}"
+        )
+    return max(step, first_games)
+
+
+def _score(run: RunRecord, step: float) -> float:
+    value = run.curves["game/mean_return"].at(step)
+    if value is None:  # its first bucket ends after the step
+        value = float(run.curves["game/mean_return"].mean[0])
+    return value
+
+
+def _row(label: str, strata: Sequence[Sequence[float]]) -> dict[str, Any]:
+    together = [score for scores in strata for score in scores]
+    return {
+        "label": label,
+        "runs": len(together),
+        "mean": float(np.mean(together)),
+        "iqm": interquartile_mean(together),
+        "interval": bootstrap_interval(interquartile_means, strata, confidence=CONFIDENCE),
+    }
+
+
+def _pairs(
+    scores: dict[str, list[np.ndarray]], where: str, notes: list[str]
+) -> list[dict[str, Any]]:
+    """Set each variant against each later one; scores hold one array for each game."""
+    pairs = list(combinations(scores, 2))
+    if len(pairs) > _MOST_PAIRS:
+        notes.append(f"{where}: the first {_MOST_PAIRS} of {len(pairs)} pairs are compared")
+    return [
+        {
+            "label": ours,
+            "rival": theirs,
+            "probability": probability_of_improvement(scores[ours], scores[theirs]),
+            "interval": bootstrap_interval(
+                improvements, [*scores[ours], *scores[theirs]], confidence=CONFIDENCE
+            ),
+        }
+        for ours, theirs in pairs[:_MOST_PAIRS]
+    ]
+
+
+def _overall(parts: Sequence[dict[str, Any]], notes: list[str]) -> dict[str, Any] | None:
+    """Compare over all games, by human-normalised scores, those variants that played all."""
+    unknown = [
+        part["environment"] for part in parts if human_normalised(part["environment"], 0.0) is None
+    ]
+    if unknown:
+        notes.append(
+            f"different games, and no reference scores for {_some(unknown)}: they are compared "
+            "game by game and not together"
+        )
+        return None
+    scores: dict[str, list[np.ndarray]] = {}
+    for part in parts:
+        for row in part["variants"]:
+            normal = [human_normalised(part["environment"], score) for score in row["scores"]]
+            scores.setdefault(row["label"], []).append(np.array(normal, np.float64))
+    partial = [label for label, games in scores.items() if len(games) < len(parts)]
+    if partial:
+        notes.append(f"over all games: {_some(partial)} did not play all of them, and is left out")
+    scores = {label: games for label, games in scores.items() if label not in partial}
+    if not scores:
+        return None
+    rows = [_row(label, [one.tolist() for one in by_game]) for label, by_game in scores.items()]
+    return {
+        "games": len(parts),
+        "unit": "human-normalised, percent",
+        "variants": rows,
+        "improvement": _pairs(scores, "over all games", notes),
+    }
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -1,0 +1,138 @@
+"""Runs that belong together: the same config but for the seed, in the same game or in several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..runs.config import SECTION_OF, SECTIONS, Config
+from .record import RunRecord
+
+# What may differ between two runs of one experiment: the game and the seed, and what is chosen by
+# the machine or changes nothing that is learned.
+_FREE = {
+    "environment", "seed", "device", "threads", "precision", "log_every", "checkpoint_every",
+}  # fmt: skip
+
+_TELLING = ("exploration", "learning", "network", "actor_critic", "training", "environment")
+"""The sections, those first whose fields say most about how two agents differ."""
+
+_LONGEST_LABEL = 60
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Hold one way of training: a config without game and seed."""
+
+    label: str
+    explores_by: str
+    settings: dict[str, Any]
+    """Every field that acts, by its name."""
+    runs: tuple[RunRecord, ...]
+
+    @property
+    def has_noise(self) -> bool:
+        """Tell whether its agents have noisy layers."""
+        return self.runs[0].config.exploration.has_noise
+
+    def games(self) -> list[str]:
+        """List the games that it was trained on."""
+        return _games(self.runs)
+
+    def on(self, game: str) -> list[RunRecord]:
+        """Give its runs of one game: a group, whose runs differ by their seed."""
+        return [run for run in self.runs if run.config.environment.environment == game]
+
+
+def explores_by(config: Config) -> str:
+    """Say in a word what explores."""
+    words = {
+        "noise": "noise",
+        "epsilon": "ε-greedy",
+        "both": "noise and ε-greedy",
+        "none": "nothing added",
+    }
+    word = words[config.exploration.exploration]
+    if config.learning.is_actor_critic and config.actor_critic.entropy_bonus > 0:
+        return "entropy bonus" if word == "nothing added" else f"{word}, entropy bonus"
+    return word
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """Give every field that acts on what is learned, without game and seed."""
+    values = config.model_dump(mode="json", include=set(SECTIONS))
+    return {
+        name: value
+        for section in values.values()
+        for name, value in section.items()
+        if name not in _FREE and config.why_idle(name) is None
+    }
+
+
+def variants(runs: Sequence[RunRecord]) -> list[Variant]:
+    """Sort runs into variants, those with noise first, and give each a short label of its own."""
+    found: dict[str, tuple[dict[str, Any], list[RunRecord]]] = {}
+    for run in runs:
+        one = settings(run.config)
+        found.setdefault(repr(sorted(one.items())), (one, []))[1].append(run)
+    ordered = sorted(found.values(), key=lambda pair: not pair[1][0].config.exploration.has_noise)
+    found_labels = _labels([(one, _games(members), members[0].config) for one, members in ordered])
+    return [
+        Variant(
+            label,
+            explores_by(members[0].config),
+            one,
+            tuple(sorted(members, key=lambda run: (run.config.environment.environment, run.seed))),
+        )
+        for label, (one, members) in zip(found_labels, ordered, strict=True)
+    ]
+
+
+def _games(runs: Sequence[RunRecord]) -> list[str]:
+    return list(dict.fromkeys(run.config.environment.environment for run in runs))
+
+
+def differences(all_settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name the fields that are not the same, or do not act, in all of them."""
+    names = dict.fromkeys(name for one in all_settings for name in one)
+    missing = object()
+    return [
+        name for name in names if len({repr(one.get(name, missing)) for one in all_settings}) > 1
+    ]
+
+
+_Described = tuple[dict[str, Any], list[str], Config]
+"""A variant's settings, its games, and one of its configs."""
+
+
+def _labels(described: Sequence[_Described]) -> list[str]:
+    """Label each variant by what sets it apart from those that play the same games."""
+    labels = []
+    for one in described:
+        rivals = [other for other in described if set(one[1]) & set(other[1])]
+        labels.append(_label(one, rivals))
+    for index, (_, games, _) in enumerate(described):
+        if labels.count(labels[index]) > 1 and len(games) == 1:
+            labels[index] = f"{labels[index]}, {games[0]}"
+    if len(set(labels)) == len(labels):
+        return labels
+    return [f"{label} [{number}]" for number, label in enumerate(labels, start=1)]
+
+
+def _label(one: _Described, rivals: Sequence[_Described]) -> str:
+    """Give the first that no rival has: what explores, the preset, the fields that differ."""
+    word, preset = explores_by(one[2]), one[2].preset
+    if [explores_by(other[2]) for other in rivals].count(word) == 1:
+        return word
+    named = preset and "/" not in preset
+    if named and [other[2].preset for other in rivals].count(preset) == 1:
+        return preset
+    alike = [other for other in rivals if explores_by(other[2]) == word]
+    different = sorted(
+        differences([other[0] for other in alike]),
+        key=lambda name: _TELLING.index(SECTION_OF[name]),
+    )
+    said = ", ".join(f"{name}={one[0][name]}" for name in different if name in one[0])
+    label = f"{word} ({said})" if said else word
+    return label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"

@@ -1,0 +1,165 @@
+"""The report's tables, as HTML: every text from a run is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from .groups import Variant, differences
+from .record import RunRecord
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], *, long: Sequence[int] = ()) -> str:
+    """Make a table: numbers to the right, texts to the left, columns in `long` broken at will."""
+    numbers = {
+        column
+        for column in range(len(heads))
+        if rows and all(isinstance(row[column], int | float) or row[column] is None for row in rows)
+    }
+
+    def cell(column: int, value: Any, tag: str) -> str:
+        kind = "number" if column in numbers else "long" if column in long else ""
+        mark = f' class="{kind}"' if kind else ""
+        return f"<{tag}{mark}>{escape(_said(value))}</{tag}>"
+
+    head = "".join(cell(column, name, "th") for column, name in enumerate(heads))
+    body = "".join(
+        f"<tr>{''.join(cell(column, value, 'td') for column, value in enumerate(row))}</tr>"
+        for row in rows
+    )
+    inside = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="scroll"><table>{inside}</table></div>'
+
+
+def duration(seconds: float) -> str:
+    """Say a time as hours, minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+RUN_HEADS = ["run", "game", "variant", "seed", "state", "steps", "games", "mean return", "time"]
+
+
+def run_rows(variants: Sequence[Variant]) -> list[list[Any]]:
+    """Give a row for each run: what it is, and how far it came."""
+    return [
+        [
+            run.name,
+            run.config.environment.environment,
+            variant.label,
+            run.seed,
+            run.state,
+            run.step,
+            run.games,
+            run.mean_return,
+            duration(run.seconds),
+        ]
+        for variant in variants
+        for run in variant.runs
+    ]
+
+
+def made_table(runs: Sequence[RunRecord]) -> str:
+    """Make the table of commits, machines and versions, each with its runs."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for run in runs:
+        made = dict(run.config.made_with)
+        commit, machine = (made.pop(name, "not recorded") for name in ("commit", "processor"))
+        training = run.config.training
+        devices = f"{training.device}, {training.threads} threads, {training.precision}"
+        versions = ", ".join(f"{name} {version}" for name, version in made.items())
+        key = (commit, machine, devices, versions or "not recorded")
+        found.setdefault(key, []).append(run.name)
+    rows = [
+        [names[0] if len(names) == 1 else f"{len(names)} runs, {names[0]} first", *key]
+        for key, names in found.items()
+    ]
+    return table(["runs", "commit", "processor", "computed on", "versions"], rows, long=[4])
+
+
+def settings_table(variants: Sequence[Variant]) -> str:
+    """Make a table of the fields in which variants differ; empty for one variant."""
+    names = differences([variant.settings for variant in variants])
+    if not names:
+        return ""
+    rows = [[name, *(variant.settings.get(name, "–") for variant in variants)] for name in names]
+    return table(["setting", *(variant.label for variant in variants)], rows)
+
+
+def comparison_tables(found: dict[str, Any]) -> str:
+    """Make the tables of what `compare` gives."""
+    parts: list[str] = []
+    for part in found["games"]:
+        title = f"{part['environment']}, at step {part['at_step']:,}"
+        parts.append(f"<h3>{escape(title)}</h3>")
+        parts.append(score_table(part["variants"]))
+        parts.append(improvement_table(part["improvement"]))
+    if found["overall"]:
+        overall = found["overall"]
+        parts.append(f"<h3>Over {overall['games']} games, {escape(overall['unit'])}</h3>")
+        parts.append(score_table(overall["variants"]))
+        parts.append(improvement_table(overall["improvement"]))
+    return "".join(parts)
+
+
+def score_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Make the table of scores."""
+    normal = any("human_normalised_iqm" in row for row in rows)
+    heads = ["variant", "runs", "mean", "IQM", "95 % interval of the IQM"]
+    heads += ["IQM, human-normalised %"] if normal else []
+    body = [
+        [row["label"], row["runs"], row["mean"], row["iqm"], interval_text(row["interval"])]
+        + ([row.get("human_normalised_iqm")] if normal else [])
+        for row in rows
+    ]
+    return table(heads, body, long=[0])
+
+
+def improvement_table(pairs: Sequence[dict[str, Any]]) -> str:
+    """Make the table of who beats whom; empty without a rival."""
+    if not pairs:
+        return ""
+    body = [
+        [pair["label"], pair["rival"], pair["probability"], interval_text(pair["interval"])]
+        for pair in pairs
+    ]
+    return table(
+        ["variant", "rival", "probability of improvement", "95 % interval"], body, long=[0, 1]
+    )
+
+
+def evaluation_table(results: Sequence[dict[str, Any]]) -> str:
+    """Make the table of the games that were played for the report."""
+    normal = any("human_normalised" in one for one in results)
+    body = [
+        [
+            one["run"],
+            one["environment"],
+            "on" if one["noise"] == "on" else "off: mean weights",
+            one["episodes"],
+            one["mean"],
+            one["std"] if one["episodes"] > 1 else None,
+            interval_text(one["interval"]),
+        ]
+        + ([one.get("human_normalised")] if normal else [])
+        for one in results
+    ]
+    heads = ["run", "game", "noise", "games", "mean return", "deviation", "95 % of the mean"]
+    return table(heads + (["human-normalised %"] if normal else []), body)
+
+
+def interval_text(interval: Sequence[float] | None) -> str:
+    """Say an interval."""
+    return "–" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
+
+
+def _said(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.2f}" if abs(value) >= 0.1 or not value else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

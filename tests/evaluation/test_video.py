@@ -1,0 +1,180 @@
+"""Films: the agent sees what it saw in training, what is shown is what is played."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from noisynet.agents import make_environments
+from noisynet.cli import main
+from noisynet.evaluation.agent import evaluate_run
+from noisynet.evaluation.pictures import make_game
+from noisynet.evaluation.video import film
+from noisynet.evaluation.watched import WatchedAgent
+from noisynet.runs import config
+from noisynet.runs.errors import RunError
+from noisynet.training import start
+
+SMALL = {
+    "steps": 400,
+    "warmup_steps": 200,
+    "batch_size": 16,
+    "device": "cpu",
+    "precision": "float32",
+    "threads": 1,
+}
+needs_ffmpeg = pytest.mark.skipif(
+    importlib.util.find_spec("imageio_ffmpeg") is None, reason="imageio-ffmpeg is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    chosen = config.load("cartpole", {**SMALL, "sigma0": 1.0})
+    return start(chosen, tmp_path_factory.mktemp("video") / "run").folder
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("ALE/Pong-v5", {"sticky_actions": 0.25}),
+        ("ALE/Breakout-v5", {"frame_height": 60, "frame_stack": 2, "max_pool": False}),
+        ("CartPole-v1", {}),
+        ("MinAtar/Breakout-v1", {}),
+        ("DeepSea-6", {}),
+    ],
+)
+def test_the_same_actions_give_the_same_observations_as_in_training(
+    name: str, fields: dict
+) -> None:
+    chosen = config.load(name, {**fields, "threads": 1, "device": "cpu"})
+    environments, game = make_environments(chosen, count=1, seed=7), make_game(chosen, 7)
+    generator = np.random.default_rng(0)
+    try:
+        assert (environments.reset() == game.reset()).all()
+        for _ in range(150):
+            action = int(generator.integers(environments.action_count))
+            trained, filmed = environments.step([action]), game.step(action)
+            assert (trained.observation == filmed.observation).all()
+            assert trained.reward == filmed.reward
+            assert trained.ended == filmed.ended
+    finally:
+        environments.close()
+        game.close()
+
+
+def test_the_screen_is_that_of_the_game_that_is_played() -> None:
+    chosen = config.load("ALE/Pong-v5", {"sticky_actions": 0.25, "device": "cpu", "threads": 1})
+    game = make_game(chosen, 3)
+    generator = np.random.default_rng(1)
+    try:
+        observation = game.reset()
+        for _ in range(120):
+            observation = game.step(int(generator.integers(6))).observation
+        screen = Image.fromarray(game.picture(observation)).convert("L")
+        seen = np.asarray(screen.resize((84, 84), Image.Resampling.BOX)).astype(int)
+        # Another way to make it grey and small: close, with the ball and both paddles in place.
+        assert np.abs(seen - observation[0, -1].astype(int)).max() < 40
+        assert game.action_names[:2] == ["NOOP", "FIRE"]
+    finally:
+        game.close()
+
+
+@pytest.mark.parametrize("name", ["Chain-8", "DeepSea-6", "MinAtar/Asterix-v1", "CartPole-v1"])
+def test_what_is_drawn_changes_with_the_game(name: str) -> None:
+    chosen = config.load(name, {"device": "cpu"})
+    game = make_game(chosen, 0)
+    try:
+        before = game.picture(game.reset())
+        after = before
+        for _ in range(3):
+            after = game.picture(game.step(1).observation)
+        assert before.shape == after.shape
+        assert before.dtype == np.uint8
+        assert (before != after).any()
+    finally:
+        game.close()
+
+
+def test_looking_shows_means_draws_and_choice(run: Path) -> None:
+    agent = WatchedAgent.load(run)
+    observation = np.array([[0.01, 0.02, -0.01, 0.03]], np.float32)
+    look = agent.look(observation)
+    assert look.kind == "Q"
+    assert look.values.shape == (2,)
+    assert look.drawn is not None
+    assert look.drawn.shape == (16, 2)
+    assert len(np.unique(look.drawn[:, 0])) == 16
+    assert look.action == look.values.argmax() == agent.act(observation)[0]
+    assert look.disagreeing == np.mean(look.drawn.argmax(1) != look.action)
+    noisy = agent.look(observation, noise=True)
+    assert noisy.drawn is not None
+    assert noisy.action == noisy.drawn[0].argmax()
+
+
+@needs_ffmpeg
+def test_a_film_is_the_game_that_evaluation_plays(run: Path, tmp_path: Path) -> None:
+    import imageio_ffmpeg
+
+    out = tmp_path / "a.mp4"
+    made = film(run, out=out, seed=5)
+    assert made.ended
+    assert made.game_return == made.steps == evaluate_run(run, episodes=1, seed=5)["mean"]
+    frames, seconds = imageio_ffmpeg.count_frames_and_secs(str(out))
+    # CartPole's 50 steps a second are shown at 25 frames, and the end for a second more.
+    assert frames == pytest.approx(made.steps / 2 + 25, abs=2)
+    assert seconds == pytest.approx(frames / 25, abs=0.2)
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_gif_is_bounded_and_says_where_it_is(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a.gif"
+    assert main(["watch", str(run), "--out", str(out), "--steps", "8", "--noise", "on"]) == 0
+    said = capsys.readouterr().out
+    assert f"Video: {out}" in said
+    assert "the beginning of a game, 8 steps" in said
+    with Image.open(out) as image:
+        assert getattr(image, "n_frames", 1) > 4
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"out": "film.avi"}, "ends with .mp4 or .gif"),
+        ({"out": "film.gif", "steps": 401}, "--steps: got 401, expected at most 400"),
+    ],
+)
+def test_what_cannot_be_filmed_is_one_line(run: Path, options: dict, said: str) -> None:
+    chosen = {**options, "out": run / options["out"]}
+    with pytest.raises(RunError, match=said):
+        film(run, **chosen)
+
+
+def test_an_agent_without_noise_has_none_to_show(tmp_path: Path) -> None:
+    plain = start(config.load("cartpole-epsilon", SMALL), tmp_path / "run").folder
+    with pytest.raises(RunError, match="--noise: got on, expected off"):
+        film(plain, noise=True)
+    agent = WatchedAgent.load(plain)
+    assert agent.look(np.zeros((1, 4), np.float32)).drawn is None
+
+
+@pytest.mark.parametrize("lstm", [0, 8])
+def test_an_actor_critic_shows_its_policy(tmp_path: Path, lstm: int) -> None:
+    fields = {"steps": 200, "device": "cpu", "precision": "float32", "threads": 1}
+    chosen = config.load("cartpole-noisy-a2c", {**fields, "lstm_size": lstm})
+    agent = WatchedAgent.load(start(chosen, tmp_path / "run").folder)
+    agent.begin(np.ones(1, np.bool_))
+    observation = np.zeros((1, 4), np.float32)
+    look = agent.look(observation)
+    assert look.kind == "probability"
+    assert look.values.sum() == pytest.approx(1, abs=1e-5)
+    assert (look.drawn is None) == bool(lstm)
+    again = agent.look(observation)
+    # An LSTM remembers what it has seen; without one the same is the same.
+    assert (again.values != look.values).any() == bool(lstm)

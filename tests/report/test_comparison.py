@@ -1,0 +1,257 @@
+"""Numbers of a comparison, by hand and against SciPy; and what it says of runs that do not fit."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from noisynet.cli import main
+from noisynet.evaluation.scores import (
+    bootstrap_interval,
+    interquartile_mean,
+    interquartile_means,
+    probability_of_improvement,
+)
+from noisynet.report import compare, find_runs, read_run, variants
+from noisynet.runs.errors import RunError
+
+
+def compared(*paths: Path) -> dict:
+    return compare(variants([read_run(path) for path in paths]))
+
+
+# The statistics
+
+
+def test_probability_of_improvement_by_hand() -> None:
+    # 3 wins and a draw in 6 pairs, then a game that is always won.
+    assert probability_of_improvement([[1.0, 3.0]], [[0.0, 1.0, 4.0]]) == pytest.approx(3.5 / 6)
+    assert probability_of_improvement([[1], [9]], [[1], [2]]) == pytest.approx((0.5 + 1) / 2)
+
+
+def test_improvement_and_its_opposite_add_up_to_one() -> None:
+    generator = np.random.default_rng(1)
+    ours, theirs = generator.integers(0, 5, (2, 3, 7)).astype(float)
+    there, back = (
+        probability_of_improvement(list(a), list(b)) for a, b in ((ours, theirs), (theirs, ours))
+    )
+    assert there + back == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [([[1.0]], []), ([], []), ([[1.0]], [[]])])
+def test_games_that_do_not_match_are_refused(ours: list, theirs: list) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        probability_of_improvement(ours, theirs)
+
+
+def test_interquartile_means_are_that_of_each_row() -> None:
+    rows = np.random.default_rng(2).normal(size=(5, 11))
+    together = interquartile_means(rows[:, :4], rows[:, 4:])
+    assert together == pytest.approx([interquartile_mean(row) for row in rows])
+    assert together == pytest.approx(scipy.stats.trim_mean(rows, 0.25, axis=1))
+
+
+def test_the_bootstrap_agrees_with_scipys() -> None:
+    generator = np.random.default_rng(3)
+    strata = [generator.normal(loc, 1, 12) for loc in (0.0, 3.0)]
+
+    def statistic(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
+        return scipy.stats.trim_mean(np.concatenate(drawn, axis=axis), 0.25, axis=axis)
+
+    theirs = scipy.stats.bootstrap(
+        strata, statistic, n_resamples=20_000, method="percentile", vectorized=True
+    ).confidence_interval
+    ours = bootstrap_interval(interquartile_means, strata, resamples=20_000)
+    # Two such estimates of an end differ by about 0.005 (one deviation, measured over seeds).
+    assert ours == pytest.approx((theirs.low, theirs.high), abs=0.05)
+
+
+def test_strata_are_drawn_apart() -> None:
+    # Were they drawn together, the mean of 0, 0, 1000, 1000 would vary; apart it cannot.
+    strata = [[0.0, 0.0], [1000.0, 1000.0]]
+    assert bootstrap_interval(interquartile_means, strata) == (500, 500)
+    assert bootstrap_interval(interquartile_means, [[1.0, 2.0], [3.0]]) is None
+
+
+# The comparison
+
+
+def test_noise_against_its_rival(write_run) -> None:
+    paths = [write_run(f"n{seed}", [10.0 + seed] * 120, seed=seed) for seed in range(4)]
+    paths += [
+        write_run(f"e{seed}", [8.0 + seed] * 120, seed=seed, preset="cartpole-epsilon")
+        for seed in range(4)
+    ]
+    found = compared(*paths)
+    (game,) = found["games"]
+    assert game["at_step"] == 12_000
+    noise, rival = game["variants"]
+    assert (noise["label"], rival["label"]) == ("noise", "ε-greedy")
+    assert noise["scores"] == [10, 11, 12, 13]
+    assert noise["iqm"] == noise["mean"] == 11.5
+    low, high = noise["interval"]
+    assert 10 <= low < 11.5 < high <= 13
+    (pair,) = game["improvement"]
+    # Of 16 pairs 13 are won, 2 drawn and 1 lost.
+    assert pair["probability"] == pytest.approx((13 + 0.5 * 2) / 16)
+    assert pair["interval"][0] < pair["probability"] < pair["interval"][1]
+    assert found["notes"] == []
+    json.dumps(found, allow_nan=False)
+
+
+def test_seeds_make_a_group_and_other_settings_do_not(write_run) -> None:
+    paths = [
+        write_run("a", [1.0], seed=0),
+        write_run("b", [1.0], seed=1, threads=2),
+        write_run("c", [1.0], seed=0, learning_rate=0.01),
+        write_run("d", [1.0], seed=2, checkpoint_every=77),
+    ]
+    kinds = variants([read_run(path) for path in paths])
+    assert [[run.name for run in kind.runs] for kind in kinds] == [["a", "b", "d"], ["c"]]
+    assert "learning_rate=0.01" in kinds[1].label
+
+
+def test_different_lengths_are_compared_where_all_have_been(write_run) -> None:
+    long = write_run("long", [float(number) for number in range(100)])
+    short = write_run("short", [5.0] * 40, preset="cartpole-epsilon")
+    found = compared(long, short)
+    (game,) = found["games"]
+    assert game["at_step"] == 4_000
+    assert game["variants"][0]["scores"] == [pytest.approx(sum(range(40)) / 40)]
+    assert any("different lengths" in note and "short" in note for note in found["notes"])
+    assert any("one seed only" in note for note in found["notes"])
+
+
+def test_different_games_stand_apart_without_reference_scores(write_run) -> None:
+    found = compared(
+        write_run("cart", [1.0]), write_run("acro", [2.0], preset="Acrobot-v1", seed=1)
+    )
+    assert {game["environment"] for game in found["games"]} == {"CartPole-v1", "Acrobot-v1"}
+    assert found["overall"] is None
+    assert any("no reference scores for" in one for one in found["notes"])
+
+
+def test_atari_games_are_compared_together_by_human_normalised_scores(write_run) -> None:
+    paths = [
+        write_run(f"{preset}-{game}-{seed}", [float(score)] * 3, preset=preset, seed=seed,
+                  environment=f"ALE/{game}-v5", solved_return=None)
+        for preset, score in (("pong", 14.6), ("pong-epsilon", -20.7))
+        for game in ("Pong", "Freeway")
+        for seed in (0, 1)
+    ]  # fmt: skip
+    overall = compared(*paths)["overall"]
+    assert overall["games"] == 2
+    noise, rival = overall["variants"]
+    # Pong: random -20.7, human 14.6; Freeway: random 0, human 29.6.
+    assert noise["mean"] == pytest.approx((100 + 100 * 14.6 / 29.6) / 2)
+    assert rival["mean"] == pytest.approx((0 - 100 * 20.7 / 29.6) / 2)
+    assert overall["improvement"][0]["probability"] == 1
+
+
+def test_a_run_without_a_finished_game_is_left_out_and_said(write_run) -> None:
+    found = compared(write_run("new", []), write_run("old", [1.0, 2.0], seed=1))
+    assert found["games"][0]["variants"][0]["scores"] == [1.5]
+    assert any("new finished no game yet" in note for note in found["notes"])
+    nothing = compared(write_run("none", []))
+    assert nothing["games"] == []
+    assert any("nothing to compare" in note for note in nothing["notes"])
+
+
+# Reading runs
+
+
+def test_a_damaged_line_is_skipped_and_counted(write_run) -> None:
+    path = write_run(
+        "hurt", [1.0, 2.0], after='{"step": 30\x00\nnot JSON\n{"step": 500, "loss": 1}\n'
+    )
+    run = read_run(path)
+    assert (run.damaged, run.games, run.step, run.mean_return) == (2, 2, 500, 1.5)
+
+
+def test_a_run_still_being_written_is_no_damaged_one(write_run) -> None:
+    from noisynet.runs import RunFolder
+
+    path = write_run("live", [1.0, 2.0], after='{"step": 300, "game/ret')
+    assert read_run(path).damaged == 1
+    with RunFolder.open(path) as folder:
+        folder.lock()
+        run = read_run(path)
+        assert (run.state, run.damaged, run.games) == ("running", 0, 2)
+        folder.close()
+        folder.lock()  # reading did not stand in the writer's way
+    assert read_run(path).state == "stopped"
+
+
+def test_states(trained: list[Path], write_run) -> None:
+    run = read_run(trained[0])
+    assert run.state == "finished"
+    assert run.step >= 900
+    assert run.games > 3
+    assert {"snr/q.0", "sigma/q.2"} <= set(run.curves)
+    assert read_run(write_run("new", [])).state == "new"
+    solved = write_run("solved", [20.0] * 5, solved_return=18.0, solved_games=5)
+    assert read_run(solved).state == "solved"
+
+
+def test_runs_are_found_at_any_depth(write_run, tmp_path: Path) -> None:
+    write_run("deep", [1.0]).rename(tmp_path / "moved")
+    place = tmp_path / "one" / "two"
+    place.mkdir(parents=True)
+    (tmp_path / "moved").rename(place / "deep")
+    assert find_runs(tmp_path) == [place / "deep"]
+    with pytest.raises(RunError, match="no such folder"):
+        find_runs(tmp_path / "missing")
+
+
+# The commands
+
+
+def test_compare_and_runs_print_one_json_object(
+    trained: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", *map(str, trained), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["label"] for row in found["games"][0]["variants"]] == ["noise", "ε-greedy"]
+    assert main(["runs", str(trained[0].parent), "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["runs"]
+    assert [(run["explores_by"], run["state"]) for run in listed] == [
+        ("ε-greedy", "finished"),
+        ("noise", "finished"),
+    ]
+
+
+def test_compare_and_runs_for_people(
+    trained: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", *map(str, trained)]) == 0
+    said = capsys.readouterr().out
+    assert "P(noise above ε-greedy)" in said
+    assert "one seed only" in said
+    assert main(["runs", str(trained[0].parent)]) == 0
+    assert capsys.readouterr().out.splitlines()[0].startswith("run")
+
+
+def test_what_is_no_run_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for command in ("compare", "report", "watch", "runs"):
+        assert main([command, str(tmp_path / "missing")]) == 2
+        errors = capsys.readouterr().err
+        assert len(errors.splitlines()) == 1
+        assert "no such folder" in errors
+
+
+def test_two_hundred_runs_take_seconds(write_run) -> None:
+    returns = np.random.default_rng(0).normal(20, 5, 1000).tolist()
+    paths = [
+        write_run(f"{preset}-{number}", returns, seed=number, preset=preset)
+        for preset in ("cartpole", "cartpole-epsilon")
+        for number in range(100)
+    ]
+    began = time.process_time()
+    found = compared(*paths)
+    assert found["games"][0]["variants"][0]["runs"] == 100
+    assert time.process_time() - began < 30

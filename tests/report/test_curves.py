@@ -1,0 +1,93 @@
+"""Thinned curves keep what matters: extremes, last values, the mean of each bucket."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from noisynet.evaluation import mean_interval
+from noisynet.report.curves import Curve, Thinner, band
+
+
+def thinned(values: list[float], buckets: int = 8, every: int = 1) -> Curve:
+    thinner = Thinner(buckets)
+    for index, value in enumerate(values):
+        thinner.add(index * every, value)
+    curve = thinner.curve()
+    assert curve is not None
+    return curve
+
+
+def test_few_points_are_kept_as_they_are() -> None:
+    curve = thinned([3.0, 1.0, 2.0], every=10)
+    assert curve.step.tolist() == [0, 10, 20]
+    assert curve.last.tolist() == curve.mean.tolist() == [3, 1, 2]
+    assert curve.extremes()[1].tolist() == [3, 1, 2]
+
+
+def test_buckets_by_hand() -> None:
+    # Five points in at most three buckets: of two steps each, the last one half full.
+    curve = thinned([1.0, 5.0, 2.0, 0.0, 7.0], buckets=3)
+    assert curve.step.tolist() == [1, 3, 4]
+    assert curve.mean.tolist() == [3, 1, 7]
+    assert curve.last.tolist() == [5, 0, 7]
+    assert curve.low.tolist() == [1, 0, 7]
+    steps, values = curve.extremes()
+    assert steps.tolist() == [0, 1, 2, 3, 4]
+    assert values.tolist() == [1, 5, 2, 0, 7]
+
+
+@given(
+    st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=300), st.integers(2, 20), st.integers(1, 50)
+)
+def test_memory_is_bounded_and_extremes_survive(
+    values: list[float], buckets: int, every: int
+) -> None:
+    curve = thinned(values, buckets, every)
+    assert len(curve.step) <= buckets
+    assert curve.low.min() == min(values)
+    assert curve.high.max() == max(values)
+    assert curve.last[-1] == values[-1]
+    assert curve.step[-1] == (len(values) - 1) * every
+    assert (np.diff(curve.step) > 0).all()
+    assert (np.diff(curve.extremes()[0]) >= 0).all()
+
+
+def test_nothing_gives_no_curve() -> None:
+    assert Thinner().curve() is None
+
+
+def test_values_at_steps_and_on_a_grid() -> None:
+    curve = thinned([0.0, 10.0, 20.0], every=10)
+    assert curve.at(-1) is None
+    assert curve.at(9) == 0
+    assert curve.at(10) == 10
+    assert curve.at(1e9) == 20
+    on = curve.on(np.array([-1.0, 0.0, 5.0, 20.0, 21.0]))
+    assert np.isnan(on[[0, 4]]).all()
+    assert on[1:4].tolist() == [0, 5, 20]
+
+
+def test_a_band_is_students_interval_where_all_curves_are() -> None:
+    curves = [thinned([0.0, 10.0], every=10), thinned([2.0, 4.0, 9.0], every=10)]
+    found = band(curves, points=3)
+    assert found is not None
+    assert found.curves == 2
+    assert found.step.tolist() == [0, 5, 10]
+    assert found.mean.tolist() == [1, 4, 7]
+    assert found.low is not None
+    assert found.high is not None
+    assert (found.low[1], found.high[1]) == pytest.approx(mean_interval([5, 3]))
+
+
+def test_one_curve_has_no_interval_and_curves_apart_have_no_mean() -> None:
+    alone = band([thinned([1.0, 2.0])])
+    assert alone is not None
+    assert alone.low is None
+    later = Thinner()
+    later.add(99, 1.0)
+    curve = later.curve()
+    assert curve is not None
+    assert band([thinned([1.0, 2.0]), curve]) is None

@@ -1,0 +1,124 @@
+"""The page as a file: whole, alone, honest about what it leaves out."""
+
+from __future__ import annotations
+
+import re
+import resource
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from noisynet.agents import acting_network, build_agent
+from noisynet.cli import main
+from noisynet.report.page import PAGE_BYTES, write_report
+from noisynet.report.sigma import layer_sigmas
+from noisynet.runs import config
+from noisynet.runs.errors import RunError
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def test_a_page_about_two_runs(trained: list[Path], tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    notes = write_report(trained, page, episodes=2)
+    text = text_of(page)
+    assert len(text.encode()) < PAGE_BYTES
+    for part in ("Learning", "Comparison", "Noise", "Evaluation", "The agent at play", "What was"):
+        assert f"<h2>{part}" in text
+    assert "probability of improvement" in text
+    assert text.count("<video") == 2
+    assert text.count(r"\u03c3 of q.") == 2  # as Bokeh writes its titles
+    assert "off: mean weights" in text
+    assert any("one seed only" in note for note in notes)
+    assert all(note in text for note in notes if "'" not in note)
+
+
+def test_the_page_fetches_nothing(trained: list[Path], tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    write_report(trained[:1], page, episodes=0)
+    tags = re.findall(r"<(?:script|link|img|video|iframe)\b[^>]*>", text_of(page))
+    sources = [found for tag in tags for found in re.findall(r'(?:src|href)="([^"]*)"', tag)]
+    assert sources
+    assert all(source.startswith("data:") for source in sources)
+
+
+def test_a_single_run_has_its_page_in_its_folder(
+    trained: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained[1], run)
+    assert main(["report", str(run), "--episodes", "0"]) == 0
+    said = capsys.readouterr().out
+    assert f"Report: {run / 'report.html'}" in said
+    assert "no game was played" in said
+    assert "no rival" in said
+    assert "RMS(μ) / RMS(σ)" not in text_of(run / "report.html")
+
+
+def test_what_is_wrong_is_said_on_the_page(write_run, trained: list[Path], tmp_path: Path) -> None:
+    empty = write_run("empty", [])
+    hurt = write_run("hurt<b>", [1.0, 2.0], seed=1, after="half a li\n")
+    other = write_run("other", [3.0] * 50, preset="Acrobot-v1")
+    (tmp_path / "no-run").mkdir()
+    page = tmp_path / "page.html"
+    notes = write_report([empty, hurt, other, tmp_path / "no-run"], page, episodes=1)
+    said = "\n".join(notes)
+    for part in (
+        "empty finished no game yet",
+        "hurt<b>: 1 damaged line of metrics.jsonl skipped",
+        "left out: ",
+        "not a run",
+        "no checkpoint",
+        "one seed only",
+        "no reference scores",
+    ):
+        assert part in said, part
+    text = text_of(page)
+    assert "hurt&lt;b&gt;" in text
+    assert "hurt<b>" not in text
+
+
+def test_nothing_to_report_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no such folder"):
+        write_report([tmp_path / "missing"], tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_initial_sigma_are_the_run_s_own(trained: list[Path]) -> None:
+    chosen = config.from_yaml((trained[0] / "config.yaml").read_text().split("\n", 1)[1], "config")
+    agent = build_agent(chosen, (4,), 2)
+    first = acting_network(agent).state_dict()["head.q.0.weight_sigma"]
+    layers, problems = layer_sigmas(trained[0])
+    assert problems == []
+    layer = next(one for one in layers if one.name == "q.0")
+    assert layer.start is not None
+    assert layer.start.sum() == layer.end.sum() == pytest.approx(1)
+    place = int(layer.start.argmax())
+    assert layer.start[place] == 1  # the paper's initial σ are all alike
+    assert layer.edges[place] <= float(first[0, 0]) <= layer.edges[place + 1]
+    # Training has moved them.
+    assert layer.end[place] < 1
+
+
+@pytest.mark.slow
+def test_two_hundred_runs_at_once(write_run, tmp_path: Path) -> None:
+    returns = np.random.default_rng(0).normal(20, 5, 2000).tolist()
+    paths = [
+        write_run(f"{preset}-{number}", returns, seed=number, preset=preset)
+        for preset in ("cartpole", "cartpole-epsilon")
+        for number in range(100)
+    ]
+    page = tmp_path / "page.html"
+    write_report(paths[:4], page, episodes=0)  # what is imported and cached once
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.process_time()
+    write_report(paths, page, episodes=0)
+    assert time.process_time() - began < 60
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 200_000, f"{grown} KB more for 200 runs than for 4"
+    assert page.stat().st_size < PAGE_BYTES
