@@ -1,0 +1,203 @@
+"""Noisy policies for PPO and A2C of Stable-Baselines3."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor
+from torch.distributions import Categorical
+
+from ..layers import Draw, hold, mean_weights, using
+from ..layers.control import draw
+from .sb3_algorithm import ALGORITHMS, check_algorithm
+from .sb3_network import NoiseOptions, add_noise, batch_size, build_optimizer, extractor_for
+from .sb3_rollout import ROLLOUT_BUFFERS, ObservationsOfRows
+
+
+class _NoisyActorCriticPolicy(ActorCriticPolicy):
+    """Hold one draw over a rollout, and learn from that rollout under the same draw.
+
+    The first step of collection after an update draws anew; until then the draw is in force at
+    every forward, so that the policy that is learned about is the one that acted (§3.2).
+    """
+
+    algorithm: ClassVar[type[BaseAlgorithm]]
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        *,
+        noise: str = "factorised",
+        sigma0: float | None = None,
+        noise_in: str = "all",
+        draw_per_environment: bool = False,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        normalize_images: bool = True,
+        **options: Any,
+    ) -> None:
+        algorithm = check_algorithm(self, self.algorithm)
+        self._noise = NoiseOptions(noise=noise, sigma0=sigma0, noise_in=noise_in)
+        self.draw_per_environment = draw_per_environment
+        self._rollout_draw: Draw | None = None
+        self._updated = self._starts = True
+        if isinstance(algorithm, OnPolicyAlgorithm):
+            self._check_buffer(isinstance(algorithm.rollout_buffer, ROLLOUT_BUFFERS))
+        if features_extractor_class is None:
+            features_extractor_class = extractor_for(observation_space, normalize_images)
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            features_extractor_class=features_extractor_class,
+            normalize_images=normalize_images,
+            **options,
+        )
+
+    @property
+    def noisy_network(self) -> ActorCriticPolicy:
+        """Give the network whose noise acts."""
+        return self
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        # The host initialises every nn.Linear here, so that noise comes after it.
+        super()._build(lr_schedule)
+        add_noise(self, self._noise, policy=type(self).__name__)
+        self.optimizer = build_optimizer(
+            self, self.optimizer_class, lr_schedule(1), self.optimizer_kwargs
+        )
+        self._redraw_after_updates()
+
+    def _redraw_after_updates(self) -> None:
+        def updated(*_: object) -> None:
+            self._updated = True
+
+        self.optimizer.register_step_post_hook(updated)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # A copied optimizer has lost its hooks.
+        self._redraw_after_updates()
+
+    def set_training_mode(self, mode: bool) -> None:
+        """Do as the host does; its collection begins with eval mode, and a new draw is due then."""
+        super().set_training_mode(mode)
+        self._starts = not mode and self._updated
+
+    def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Give action, value and log-probability, as the host's collection asks for them.
+
+        `deterministic` is the mode under the mean weights.
+        """
+        if deterministic:
+            with mean_weights(self):
+                return super().forward(obs, deterministic=True)
+        if self._starts:
+            self._draw_for_rollout(batch_size(obs))
+        return super().forward(obs)
+
+    def _draw_for_rollout(self, environments: int) -> None:
+        self._rollout_draw = draw(self, rows=environments if self.draw_per_environment else None)
+        hold(self, drawn=self._rollout_draw)
+        self._updated = self._starts = False
+
+    def predict_values(self, obs: PyTorchObs) -> Tensor:
+        """Estimate values under the draw in force: (N, 1).
+
+        With a draw for each environment, observations of fewer or more have those of the mean
+        weights: at a time limit the host asks for one value, and does not say whose.
+        """
+        if self._is_of_rollout(batch_size(obs)):
+            return super().predict_values(obs)
+        with mean_weights(self):
+            return super().predict_values(obs)
+
+    def _is_of_rollout(self, rows: int) -> bool:
+        drawn = self._rollout_draw
+        return drawn is None or drawn.rows is None or drawn.rows == rows
+
+    def evaluate_actions(
+        self, obs: PyTorchObs | ObservationsOfRows, actions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Give values, log-probabilities and entropy under the draw that the rollout had.
+
+        Raises ValueError where each environment has its own and `obs` does not say whose it is.
+        """
+        if not isinstance(obs, ObservationsOfRows):
+            self._check_buffer(not self.draw_per_environment)
+            return super().evaluate_actions(obs, actions)
+        drawn = self._rollout_draw
+        if drawn is None or drawn.rows is None:
+            return super().evaluate_actions(obs.observations, actions)
+        with using(self, drawn[torch.as_tensor(obs.rows)]):
+            return super().evaluate_actions(obs.observations, actions)
+
+    def _check_buffer(self, knows_rows: bool) -> None:
+        if self.draw_per_environment and not knows_rows:
+            raise ValueError(
+                f"{type(self).__name__}: draw_per_environment=True needs rollout_buffer_class="
+                "NoisyRolloutBuffer (NoisyDictRolloutBuffer for a dict), which says whose draw "
+                "each sample came from"
+            )
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        if deterministic:
+            return self.greedy(observation, None)
+        with using(self, draw(self, rows=batch_size(observation))):
+            return super()._predict(observation)
+
+    def greedy(self, obs: PyTorchObs, drawn: Draw | None) -> Tensor:
+        """Choose the mode of the policy under a draw, or under the mean weights: (N, …)."""
+        with mean_weights(self) if drawn is None else using(self, drawn):
+            return super()._predict(obs, deterministic=True)
+
+    def action_values(self, obs: PyTorchObs, drawn: Draw | None) -> Tensor:
+        """Give the logits of all discrete actions under a draw, or the mean weights: (N, actions).
+
+        Raises TypeError for other actions, which have no logits.
+        """
+        with mean_weights(self) if drawn is None else using(self, drawn):
+            policy = self.get_distribution(obs).distribution
+        if not isinstance(policy, Categorical):
+            raise TypeError(f"got {type(self.action_space).__name__} actions, expected Discrete")
+        return policy.logits
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {
+            **super()._get_constructor_parameters(),
+            **self._noise.as_arguments(),
+            "draw_per_environment": self.draw_per_environment,
+        }
+
+
+class NoisyPPOPolicy(_NoisyActorCriticPolicy):
+    """Explore by learned noise in `stable_baselines3.PPO`: `PPO(NoisyPPOPolicy, env, …)`.
+
+    `policy_kwargs` takes what the host's policy takes, and `noise`, `sigma0` (as
+    `noisynet.NoisyLinear`), `noise_in`: "all" (every fully connected layer), "head" (those after
+    the features extractor) or "last" (the outputs), and `draw_per_environment`, which needs
+    `rollout_buffer_class=NoisyRolloutBuffer`. The features extractor follows from the
+    observations. Raises TypeError in another algorithm, and ValueError for unknown options or a
+    network without `nn.Linear`; warns of an entropy bonus left on.
+    Source: Fortunato et al., §3.2.
+    """
+
+    algorithm = ALGORITHMS["NoisyPPOPolicy"]
+
+
+class NoisyA2CPolicy(_NoisyActorCriticPolicy):
+    """Explore by learned noise in `stable_baselines3.A2C`: `A2C(NoisyA2CPolicy, env, …)`.
+
+    Options, errors and source are those of `NoisyPPOPolicy`; the paper's A3C has
+    `noise="independent"`.
+    """
+
+    algorithm = ALGORITHMS["NoisyA2CPolicy"]

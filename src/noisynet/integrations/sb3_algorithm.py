@@ -1,0 +1,72 @@
+"""Which algorithm a policy is built for, and what else than noise is left to explore there."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from types import FrameType
+
+from sb3_contrib import QRDQN
+from stable_baselines3 import A2C, DQN, PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+
+ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
+    "NoisyDQNPolicy": DQN,
+    "NoisyQRDQNPolicy": QRDQN,
+    "NoisyPPOPolicy": PPO,
+    "NoisyA2CPolicy": A2C,
+}
+"""Each policy and the algorithm that it is for."""
+
+
+def check_algorithm(policy: BasePolicy, expected: type[BaseAlgorithm]) -> BaseAlgorithm | None:
+    """Look at the algorithm that is building a policy, and give it; None where none is.
+
+    Raises TypeError for one that the policy is not for, naming those that are supported; warns of
+    ε-greedy, an entropy bonus or gSDE beside the noise, saying how to turn it off.
+    """
+    name = type(policy).__name__
+    # The host tells its policies nothing of itself, so this reads who calls the constructor.
+    frame = inspect.currentframe()
+    frame, level = frame and frame.f_back, 1
+    while frame is not None and _owner(frame) is policy:
+        frame, level = frame.f_back, level + 1
+    algorithm = None if frame is None else _owner(frame)
+    if not isinstance(algorithm, BaseAlgorithm):
+        return None
+    if not isinstance(algorithm, expected):
+        supported = ", ".join(f"{ours} for {one.__name__}" for ours, one in ALGORITHMS.items())
+        raise TypeError(
+            f"{name}: got the algorithm {type(algorithm).__name__}, expected "
+            f"{expected.__name__}; there is {supported}"
+        )
+    while frame is not None and _owner(frame) is algorithm:
+        frame, level = frame.f_back, level + 1
+    for rival in _rivals(algorithm):
+        warnings.warn(f"{type(algorithm).__name__} with {name}: {rival}", stacklevel=level + 1)
+    return algorithm
+
+
+def _owner(frame: FrameType) -> object:
+    return frame.f_locals.get("self")
+
+
+def _rivals(algorithm: BaseAlgorithm) -> list[str]:
+    """Say what explores beside the noise, and how to turn it off."""
+    found: list[str] = []
+    initial = getattr(algorithm, "exploration_initial_eps", 0.0)
+    final = getattr(algorithm, "exploration_final_eps", 0.0)
+    if initial or final:
+        found.append(
+            f"ε-greedy explores beside the noise, ε from {initial:g} to {final:g}; turn it off "
+            "with exploration_initial_eps=0, exploration_final_eps=0"
+        )
+    bonus = getattr(algorithm, "ent_coef", 0.0)
+    if bonus:
+        found.append(
+            f"an entropy bonus of {bonus:g} explores beside the noise; turn it off with ent_coef=0"
+        )
+    if algorithm.use_sde:
+        found.append("gSDE explores beside the noise; turn it off with use_sde=False")
+    return found

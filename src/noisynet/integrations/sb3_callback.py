@@ -1,0 +1,99 @@
+"""What the noise of a Stable-Baselines3 agent does, in the host's own log."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
+
+from ..diagnostics import mean_sigma, snr
+from ..diagnostics.behaviour import measure
+from ..layers.control import draw
+from .sb3_actor_critic import NoisyA2CPolicy, NoisyPPOPolicy
+from .sb3_value import NoisyDQNPolicy, NoisyQRDQNPolicy
+
+_POLICIES = (NoisyDQNPolicy, NoisyQRDQNPolicy, NoisyPPOPolicy, NoisyA2CPolicy)
+
+
+class NoiseCallback(BaseCallback):
+    """Log what the noise does: `model.learn(…, callback=NoiseCallback())`.
+
+    At the first end of a rollout after each `every` steps: `noise/snr/…` and `noise/sigma/…` of
+    each layer, and for discrete actions, over the last `observations` seen and some `draws`,
+    `noise/effective_epsilon` (the share of noisy greedy actions that are not the mean weights'),
+    `noise/action_entropy`, `noise/q_spread` and `noise/q_gap` as `noisynet.behaviour` has them. It
+    draws from a generator of its own, so that logging changes no run. Raises TypeError for a model
+    without a noisy policy, and ValueError for numbers that are too small.
+    """
+
+    def __init__(
+        self, every: int = 1000, observations: int = 256, draws: int = 8, verbose: int = 0
+    ) -> None:
+        super().__init__(verbose)
+        for name, value, least in (
+            ("every", every, 1),
+            ("observations", observations, 1),
+            ("draws", draws, 2),
+        ):
+            if value < least:
+                raise ValueError(f"NoiseCallback: {name}: got {value}, expected at least {least}")
+        self.every, self.observations, self.draws = every, observations, draws
+        self._logged_at = 0
+        self._seen: deque[Any] = deque()
+
+    def _init_callback(self) -> None:
+        self.policy()
+        self._generator = torch.Generator(self.model.device).manual_seed(self.model.seed or 0)
+        self._seen = deque(maxlen=max(1, self.observations // self.training_env.num_envs))
+
+    def policy(self) -> NoisyDQNPolicy | NoisyQRDQNPolicy | NoisyPPOPolicy | NoisyA2CPolicy:
+        """Give the model's policy; raises TypeError where it has no noise."""
+        policy = self.model.policy
+        if not isinstance(policy, _POLICIES):
+            expected = ", ".join(one.__name__ for one in _POLICIES)
+            raise TypeError(
+                f"NoiseCallback: got {type(policy).__name__}, expected one of {expected}"
+            )
+        return policy
+
+    def _on_training_start(self) -> None:
+        self._logged_at = self.num_timesteps
+
+    def _on_step(self) -> bool:
+        self._seen.append(self.locals["new_obs"])
+        return True
+
+    def _on_rollout_end(self) -> None:
+        if self.num_timesteps - self._logged_at < self.every:
+            return
+        self._logged_at = self.num_timesteps
+        for name, value in self.figures().items():
+            self.logger.record(f"noise/{name}", value)
+
+    def figures(self) -> dict[str, float]:
+        """Give SNR and mean |σ| of each layer, and what noise does to discrete actions."""
+        network = self.policy().noisy_network
+        figures = {f"snr/{name}": value for name, value in snr(network).items()}
+        figures |= {f"sigma/{name}": value for name, value in mean_sigma(network).items()}
+        if self._seen and isinstance(self.model.action_space, spaces.Discrete):
+            figures |= self._behaviour()
+        return figures
+
+    def _behaviour(self) -> dict[str, float]:
+        policy = self.policy()
+        seen = list(self._seen)
+        if isinstance(seen[0], dict):
+            stacked = {key: np.concatenate([one[key] for one in seen]) for key in seen[0]}
+        else:
+            stacked = np.concatenate(seen)
+        observation, _ = policy.obs_to_tensor(stacked)
+        drawn = draw(policy.noisy_network, rows=self.draws, generator=self._generator)
+        with torch.no_grad():
+            mean = policy.action_values(observation, None)
+            noisy = [policy.action_values(observation, drawn[row]) for row in range(self.draws)]
+        measured = measure(torch.stack(noisy), mean)
+        return {name: float(getattr(measured, name)) for name in measured.rows}

@@ -1,0 +1,129 @@
+"""What users get wrong with Stable-Baselines3: one clear line each."""
+
+from __future__ import annotations
+
+import tomllib
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("stable_baselines3")
+pytest.importorskip("sb3_contrib")
+
+from sb3_contrib import QRDQN, TRPO
+from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
+from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
+from torch import nn
+
+from noisynet.integrations.sb3 import (
+    TESTED,
+    NoiseCallback,
+    NoisyA2CPolicy,
+    NoisyDQNPolicy,
+    NoisyPPOPolicy,
+    NoisyQRDQNPolicy,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+NO_EPSILON = {"exploration_initial_eps": 0, "exploration_final_eps": 0}
+
+
+def test_the_tested_versions_are_those_of_the_extra() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extra = extras["optional-dependencies"]["sb3"]
+    assert {f"{name}=={version}" for name, version in TESTED.items()} <= set(extra)
+
+
+@pytest.mark.parametrize("policy", [NoisyDQNPolicy, NoisyPPOPolicy])
+@pytest.mark.parametrize("algorithm", [SAC, TD3, TRPO])
+def test_an_algorithm_that_is_not_supported(algorithm: Any, policy: Any) -> None:
+    expected = (
+        rf"{policy.__name__}: got the algorithm {algorithm.__name__}, expected .*"
+        "NoisyDQNPolicy for DQN, NoisyQRDQNPolicy for QRDQN, NoisyPPOPolicy for PPO, "
+        "NoisyA2CPolicy for A2C"
+    )
+    with pytest.raises(TypeError, match=expected):
+        algorithm(policy, "Pendulum-v1", device="cpu", **_small(algorithm))
+
+
+def _small(algorithm: Any) -> dict[str, Any]:
+    return {"buffer_size": 10} if algorithm in (SAC, TD3) else {}
+
+
+def test_the_policy_of_another_algorithm() -> None:
+    with pytest.raises(TypeError, match="NoisyA2CPolicy: got the algorithm PPO, expected A2C"):
+        PPO(NoisyA2CPolicy, "CartPole-v1", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "policy"), [(DQN, NoisyDQNPolicy), (QRDQN, NoisyQRDQNPolicy)]
+)
+def test_epsilon_left_on_is_told_how_to_turn_off(algorithm: Any, policy: Any) -> None:
+    with pytest.warns(UserWarning, match="with exploration_initial_eps=0, exploration_fin") as seen:
+        algorithm(policy, "CartPole-v1", buffer_size=10, device="cpu")
+    assert [warning.filename for warning in seen] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        algorithm(policy, "CartPole-v1", buffer_size=10, device="cpu", **NO_EPSILON)
+
+
+@pytest.mark.parametrize(("algorithm", "policy"), [(PPO, NoisyPPOPolicy), (A2C, NoisyA2CPolicy)])
+def test_an_entropy_bonus_left_on_is_told_how_to_turn_off(algorithm: Any, policy: Any) -> None:
+    with pytest.warns(UserWarning, match="turn it off with ent_coef=0$") as seen:
+        algorithm(policy, "CartPole-v1", ent_coef=0.01, device="cpu")
+    assert [warning.filename for warning in seen] == [__file__]
+    with pytest.warns(UserWarning, match="turn it off with use_sde=False$"):
+        algorithm(policy, "Pendulum-v1", use_sde=True, device="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        algorithm(policy, "CartPole-v1", device="cpu")
+
+
+class WithoutLinears(DQNPolicy):
+    def make_q_net(self) -> QNetwork:
+        network = super().make_q_net()
+        network.q_net = nn.Sequential(nn.Unflatten(1, (4, 1)), nn.Conv1d(4, 2, 1), nn.Flatten())
+        return network
+
+
+class NoisyWithoutLinears(NoisyDQNPolicy, WithoutLinears):
+    pass
+
+
+def test_a_policy_without_linear_layers() -> None:
+    expected = "NoisyWithoutLinears: noise_in='all' finds no nn.Linear in QNetwork"
+    with pytest.raises(ValueError, match=expected):
+        DQN(NoisyWithoutLinears, "CartPole-v1", buffer_size=10, device="cpu", **NO_EPSILON)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"noise_in": "first"}, "noise_in: got 'first', expected one of 'all', 'head', 'last'"),
+        ({"noise": "gaussian"}, "noise: got 'gaussian'"),
+        ({"sigma0": -1.0}, "sigma0: got -1.0"),
+    ],
+)
+def test_bad_options(options: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        PPO(NoisyPPOPolicy, "CartPole-v1", policy_kwargs=options, device="cpu")
+
+
+def test_one_draw_per_environment_needs_a_buffer_that_knows_them() -> None:
+    with pytest.raises(ValueError, match="needs rollout_buffer_class=NoisyRolloutBuffer"):
+        PPO(
+            NoisyPPOPolicy,
+            "CartPole-v1",
+            policy_kwargs={"draw_per_environment": True},
+            device="cpu",
+        )
+
+
+def test_the_callback_wants_a_noisy_policy_and_positive_numbers() -> None:
+    model = PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, device="cpu")
+    with pytest.raises(TypeError, match="NoiseCallback: got ActorCriticPolicy, expected one of"):
+        model.learn(8, callback=NoiseCallback())
+    with pytest.raises(ValueError, match="NoiseCallback: every: got 0, expected at least 1"):
+        NoiseCallback(every=0)
