@@ -26,6 +26,7 @@ PAGES_WITH_PYTHON = [
 # Import names of everything that the extras bring.
 OPTIONAL = {
     "ale_py",
+    "bokeh",
     "cv2",
     "gymnasium",
     "hypothesis",
@@ -38,12 +39,14 @@ OPTIONAL = {
     "PIL",
     "pydantic",
     "pydantic_core",
+    "pygame",
     "pytest",
     "ray",
     "rich",
     "safetensors",
     "sb3_contrib",
     "scipy",
+    "selenium",
     "stable_baselines3",
     "tensorboard",
     "tensordict",

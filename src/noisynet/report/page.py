@@ -7,29 +7,20 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from bokeh.embed import components
 from bokeh.resources import Resources
 
 from .. import __version__
 from ..runs.errors import RunError
-from . import plots, tables
 from .comparison import compare
 from .groups import Variant, variants
-from .played import Clip, clip, evaluations
 from .record import RunRecord, read_run
-from .sigma import layer_sigmas
+from .sections import MOST_VARIANTS, Figures, compared, learning, made, noise, played
 
 PAGE_BYTES = 5_000_000
 """A page stays below this."""
 
-# Room for the library, the figures and the tables; films share the rest, grown by a third as text.
-_FILM_BYTES = 2_200_000
-_MOST_GAMES = 60
-_MOST_VARIANTS = 12
-_MOST_SHOWN_NOISE = 4
-_MOST_PLAYED = 4
 _MOST_NOTES = 40
 
 
@@ -51,20 +42,20 @@ def write_report(
     say(f"Reading {len(paths)} run{'s' * (len(paths) != 1)} …")
     runs = _read(paths, notes)
     kinds = variants(runs)
-    shown = kinds[:_MOST_VARIANTS]
+    shown = kinds[:MOST_VARIANTS]
     if len(kinds) > len(shown):
         notes.append(
             f"{len(kinds)} different configs: figures show the first {len(shown)}, tables all"
         )
     comparison = compare(kinds)
     notes += comparison["notes"]
-    figures = _Figures()
+    figures = Figures()
     sections = [
-        _learning(shown, figures, notes),
-        _compared(comparison, kinds, figures),
-        _noise(shown, figures, notes),
-        _played(shown, episodes, notes, say),
-        _made(kinds),
+        learning(shown, figures, notes),
+        compared(comparison, kinds, figures),
+        noise(shown, figures, notes),
+        played(shown, episodes, notes, say),
+        made(kinds),
     ]
     text = _page(_title(kinds), notes, sections, figures)
     content = text.encode()
@@ -82,21 +73,6 @@ def write_report(
         unfinished.unlink(missing_ok=True)
         raise RunError(f"{out}: cannot be written: {error.strerror or error}") from error
     return notes
-
-
-class _Figures:
-    """Collect figures, and hand out the places where they come to stand."""
-
-    def __init__(self) -> None:
-        self.all: dict[str, Any] = {}
-
-    def place(self, figure: Any) -> str:
-        """Give the HTML of a figure's place; nothing for no figure."""
-        if figure is None:
-            return ""
-        name = f"figure{len(self.all)}"
-        self.all[name] = figure
-        return f'<div class="plot">{{{{{name}}}}}</div>'
 
 
 def _read(paths: Sequence[Path], notes: list[str]) -> list[RunRecord]:
@@ -136,183 +112,7 @@ def _title(kinds: Sequence[Variant]) -> str:
     return f"{what}: {against}"
 
 
-def _learning(kinds: Sequence[Variant], figures: _Figures, notes: list[str]) -> str:
-    games = list(dict.fromkeys(game for kind in kinds for game in kind.games()))
-    if len(games) > _MOST_GAMES:
-        notes.append(f"{len(games)} games: the curves of the first {_MOST_GAMES} are shown")
-    parts: list[str] = []
-    for game in games[:_MOST_GAMES]:
-        place = figures.place(plots.learning_curve(game, kinds))
-        if not place:
-            notes.append(f"{game}: no finished game yet, so there is no learning curve")
-        parts.append(place)
-        if len(games) <= 2:
-            parts.append(figures.place(plots.loss(game, kinds)))
-    about = (
-        "A point is the mean return of the last games (at most 100 unless the config says "
-        "otherwise), true scores, never clipped. The band is the 95 % interval of the mean over "
-        "seeds (Student's t); thin lines are single runs. Where runs have different lengths, the "
-        "mean ends with the shortest. A step is one decision of the agent."
-    )
-    return f'<h2>Learning</h2><p class="dim">{about}</p>{"".join(parts)}'
-
-
-def _compared(found: dict[str, Any], kinds: Sequence[Variant], figures: _Figures) -> str:
-    if not any(part["variants"] for part in found["games"]):
-        return ""
-    about = (
-        "A run's score is the mean return of its last training games, at the last step that all "
-        "runs of the game reached. IQM is the interquartile mean of all runs; its interval is that "
-        "of the stratified bootstrap over runs, and is too narrow for few of them. The probability "
-        "of improvement is that of a run scoring higher than one of the rival (Agarwal et al., "
-        "arXiv 2108.13264)."
-    )
-    parts = []
-    for part in found["games"] if len(kinds) > 1 and len(found["games"]) <= 3 else []:
-        if len(part["variants"]) > 1:
-            title = f"{part['environment']}: scores at step {part['at_step']:,}"
-            rows = part["variants"][:_MOST_VARIANTS]
-            parts.append(figures.place(plots.intervals(title, "return", rows)))
-    if found["overall"] and len(found["overall"]["variants"]) > 1:
-        rows = found["overall"]["variants"][:_MOST_VARIANTS]
-        unit = found["overall"]["unit"]
-        title = f"Over {found['overall']['games']} games"
-        parts.append(figures.place(plots.intervals(title, unit, rows)))
-    tables_ = tables.comparison_tables(found)
-    return f'<h2>Comparison</h2><p class="dim">{about}</p>{"".join(parts)}{tables_}'
-
-
-def _noise(kinds: Sequence[Variant], figures: _Figures, notes: list[str]) -> str:
-    parts: list[str] = []
-    groups = [(kind, game) for kind in kinds if kind.has_noise for game in kind.games()]
-    if len(groups) > _MOST_SHOWN_NOISE:
-        notes.append(
-            f"noise: layers are shown for {_MOST_SHOWN_NOISE} of {len(groups)} groups of runs"
-        )
-    for kind, game in groups[:_MOST_SHOWN_NOISE]:
-        runs = kind.on(game)
-        name = f"{game}, {kind.label}"
-        snr = figures.place(plots.layers(f"{name}: SNR", "RMS(μ) / RMS(σ)", runs, "snr/"))
-        sigma = figures.place(plots.layers(f"{name}: σ", "mean |σ|", runs, "sigma/"))
-        if not snr:
-            notes.append(f"{name}: no update was logged yet, so there is no SNR and no σ over time")
-        parts.append(f'<div class="pair">{snr}{sigma}</div>')
-        parts.append(_histograms(runs[0], name, figures, notes))
-    games = list(dict.fromkeys(game for kind in kinds for game in kind.games()))
-    for game in games[:_MOST_SHOWN_NOISE]:
-        explored = plots.exploration(game, kinds)
-        if explored is None:
-            notes.append(f"{game}: neither effective ε nor ε was recorded")
-        elif any(
-            kind.has_noise and not any("noise/effective_epsilon" in run.curves for run in kind.runs)
-            for kind in kinds
-            if kind.on(game)
-        ):
-            notes.append(
-                f"{game}: runs with noise without a record of effective ε are not in its figure"
-            )
-        parts.append(figures.place(explored))
-        parts.append(figures.place(plots.spread(game, kinds)))
-    about = (
-        "SNR is the size of a layer's means against that of its σ: it rises as the agent comes to "
-        "trust a layer. Effective ε is the share of decisions in which the noise chooses another "
-        "action than the mean weights, which is what ε is to ε-greedy (whose random action is the "
-        "greedy one now and then)."
-    )
-    inside = "".join(parts)
-    return f'<h2>Noise</h2><p class="dim">{about}</p>{inside}' if inside else ""
-
-
-def _histograms(run: RunRecord, name: str, figures: _Figures, notes: list[str]) -> str:
-    try:
-        found, problems = layer_sigmas(run.path)
-    except RunError as error:
-        notes.append(f"{name}: no histograms of σ: {error}")
-        return ""
-    notes += [f"{name}: {problem}" for problem in problems]
-    places = "".join(figures.place(plots.sigma_histogram(layer)) for layer in found)
-    return (
-        f"<h3>σ at the start and now: {escape(name)}, seed {run.seed}</h3>"
-        f'<div class="pair">{places}</div>'
-    )
-
-
-def _played(
-    kinds: Sequence[Variant], episodes: int, notes: list[str], say: Callable[[str], object]
-) -> str:
-    everyone = [run for kind in kinds for run in kind.runs]
-    if episodes == 0:
-        notes.append("no game was played for this report: no evaluation, no film (--episodes 0)")
-        return ""
-    if len(everyone) > _MOST_PLAYED:
-        notes.append(
-            f"evaluation and film: the first run of each of at most {_MOST_PLAYED} configs plays, "
-            f"not all {len(everyone)} runs"
-        )
-        everyone = [kind.runs[0] for kind in kinds[:_MOST_PLAYED]]
-    results: list[dict[str, Any]] = []
-    for run in everyone:
-        say(f"Playing {episodes} games with {run.name} …")
-        played, problems = evaluations(run, episodes)
-        results += played
-        notes += problems
-    first = list({kind.label: kind.runs[0] for kind in kinds}.values())[:2]
-    clips: list[Clip] = []
-    for run in first:
-        say(f"Filming {run.name} …")
-        made, problems = clip(run, _FILM_BYTES // len(first))
-        notes += problems
-        clips += [made] if made is not None else []
-    parts: list[str] = []
-    if results:
-        about = (
-            "Whole games from new seeds, as the newest checkpoint plays them, without random "
-            "actions: by the mean weights, and under a new draw of noise at every step."
-        )
-        table = tables.evaluation_table(results)
-        parts.append(f'<h2>Evaluation</h2><p class="dim">{about}</p>{table}')
-    if clips:
-        parts.append("<h2>The agent at play</h2>")
-        parts.append('<div class="pair">' + "".join(map(_film, clips)) + "</div>")
-    return "".join(parts)
-
-
-def _film(one: Clip) -> str:
-    source = f"data:{one.kind};base64,{one.base64}"
-    label = f"{one.run} plays {one.film.environment}"
-    if one.kind.startswith("image/"):
-        shown = f'<img class="film" alt="{escape(label)}" src="{source}">'
-    else:
-        shown = (
-            f'<video class="film" controls muted loop playsinline preload="auto" '
-            f'aria-label="{escape(label)}" src="{source}"></video>'
-        )
-    end = "to its end" if one.film.ended else f"its first {one.film.steps:,} steps"
-    said = f"{label}: {end}, return {one.film.game_return:g}, mean weights."
-    if one.film.effective_epsilon is not None:
-        said += (
-            f" In {one.film.effective_epsilon:.1%} of the draws the noise would have chosen "
-            "another action."
-        )
-    return f'<div>{shown}<p class="dim">{escape(said)}</p></div>'
-
-
-def _made(kinds: Sequence[Variant]) -> str:
-    rows = tables.run_rows(kinds)
-    parts = ["<h2>What was run</h2>", tables.table(tables.RUN_HEADS, rows)]
-    everyone = [run for kind in kinds for run in kind.runs]
-    parts += ["<h3>Made with</h3>", tables.made_table(everyone)]
-    different = tables.settings_table(kinds[:_MOST_VARIANTS])
-    if different:
-        parts += ["<h3>Settings that differ</h3>", different]
-    for kind in kinds[:_MOST_VARIANTS]:
-        config = escape(kind.runs[0].config.to_yaml())
-        label = f"config.yaml of {kind.label} ({kind.runs[0].name})"
-        parts.append(f"<details><summary>{escape(label)}</summary><pre>{config}</pre></details>")
-    return "".join(parts)
-
-
-def _page(title: str, notes: Sequence[str], sections: Sequence[str], figures: _Figures) -> str:
+def _page(title: str, notes: Sequence[str], sections: Sequence[str], figures: Figures) -> str:
     script, places = components(figures.all) if figures.all else ("", {})
     body = "".join(sections)
     for name, place in places.items():
