@@ -1,4 +1,4 @@
-"""A whole noisy DQN in one file, without any agent of ours: only the layers.
+"""A whole noisy double DQN in one file, without any agent of ours: only the layers.
 
     python examples/plain_loop.py --steps 50000
 
@@ -37,7 +37,7 @@ class Settings:
     n_step: int = 10
     warmup_steps: int = 1_000
     """Uniformly random steps before learning: a fresh noisy network may choose one action only."""
-    update_every: int = 4
+    update_every: int = 2
     target_every: int = 500
     sigma0: float = 0.2
 
@@ -106,8 +106,11 @@ def train(settings: Settings) -> nn.Module:
                 strict=True,
             )
         )
-        with torch.no_grad():  # under the target's own noise
-            target_tm1 = return_t + discount_t * target(observation_t).amax(-1)
+        with torch.no_grad():  # double: the choice has a draw of its own, the target another
+            with noisynet.using(network, noisynet.draw(network)):
+                best = network(observation_t).argmax(-1, keepdim=True)
+            q_t = target(observation_t).gather(-1, best).squeeze(-1)
+        target_tm1 = return_t + discount_t * q_t
         q_tm1 = network(observation_tm1).gather(-1, action_tm1[:, None]).squeeze(-1)
         loss = functional.huber_loss(q_tm1, target_tm1)
         optimizer.zero_grad()
