@@ -195,7 +195,8 @@ def main() -> None:
                 file.flush()
                 shown = {key: record[key] for key in ("task", "arm", "seed", "final", "area")}
                 print(f"{number}/{len(jobs)}", json.dumps(shown, ensure_ascii=False), flush=True)
-    write_report(read_runs(), RESULTS, list(TASKS), list(ARMS))
+    shared = [name for name, task in TASKS.items() if task.arms is None]
+    write_report(read_runs(), RESULTS, list(TASKS), list(ARMS), shared)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ ENDS = {
     "Chain": (0.0, 11.0),
     "DeepSea": (0.0, 0.99),
 }
+SHARED = "The tasks that all arms play"
 RESAMPLES = 2000
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 
@@ -35,10 +36,13 @@ def normalised(task: str, value: float) -> float:
     return (value - low) / (high - low)
 
 
-def interval(groups: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Give the 95 % bootstrap interval of the IQM, each group (task) resampled by itself."""
-    if all(len(group) < 2 for group in groups):
-        return float("nan"), float("nan")
+def interval(groups: Sequence[np.ndarray]) -> tuple[float, float] | None:
+    """Give the 95 % bootstrap interval of the IQM, each group (task) resampled by itself.
+
+    None where a task has one seed only.
+    """
+    if any(len(group) < 2 for group in groups):
+        return None
     found = stats.bootstrap(
         tuple(groups),
         lambda *samples: interquartile_mean(np.concatenate(samples)),
@@ -50,8 +54,10 @@ def interval(groups: Sequence[np.ndarray]) -> tuple[float, float]:
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
-def summary(runs: list[Record], tasks: list[str], arms: list[str]) -> list[Record]:
-    """Give a row for each task and arm, and one over all small tasks."""
+def summary(
+    runs: list[Record], tasks: list[str], arms: list[str], shared: list[str]
+) -> list[Record]:
+    """Give a row for each task and arm, and one over the tasks that all arms share."""
     rows: list[Record] = []
     for arm in arms:
         groups: dict[str, list[np.ndarray]] = {"final": [], "area": []}
@@ -64,11 +70,13 @@ def summary(runs: list[Record], tasks: list[str], arms: list[str]) -> list[Recor
                 values = np.array([one[figure] for one in mine])
                 row[figure] = interquartile_mean(values)
                 row[f"{figure}_interval"] = interval([values])
-                if not task.startswith("MinAtar"):
+                if task in shared:
                     groups[figure].append(np.array([normalised(task, value) for value in values]))
             rows.append(row)
-        if groups["final"]:
-            row = {"task": "all small tasks", "arm": arm, "seeds": len(groups["final"][0])}
+        # Only where every one of them has been run, and as often.
+        counts = {len(samples) for samples in groups["final"]}
+        if len(groups["final"]) == len(shared) and len(counts) == 1:
+            row = {"task": SHARED, "arm": arm, "seeds": counts.pop()}
             for figure, samples in groups.items():
                 row[figure] = interquartile_mean(np.concatenate(samples))
                 row[f"{figure}_interval"] = interval(samples)
@@ -79,11 +87,11 @@ def summary(runs: list[Record], tasks: list[str], arms: list[str]) -> list[Recor
 def markdown(rows: list[Record], tasks: list[str]) -> str:
     """Write the rows as tables, one for each task."""
     parts: list[str] = []
-    for task in ("all small tasks", *tasks):
+    for task in (SHARED, *tasks):
         mine = [row for row in rows if row["task"] == task]
         if not mine:
             continue
-        scale = "normalised" if task == "all small tasks" else "return"
+        scale = "normalised" if task == SHARED else "return"
         parts += [
             f"### {task}",
             "",
@@ -91,14 +99,16 @@ def markdown(rows: list[Record], tasks: list[str]) -> str:
             "|---|---|---|---|",
         ]
         for row in mine:
-            cells = [
-                f"{row[figure]:.3g} [{row[figure + '_interval'][0]:.3g}, "
-                f"{row[figure + '_interval'][1]:.3g}]"
-                for figure in ("final", "area")
-            ]
+            cells = [_cell(row, figure) for figure in ("final", "area")]
             parts.append(f"| {row['arm']} | {row['seeds']} | {cells[0]} | {cells[1]} |")
         parts.append("")
     return "\n".join(parts)
+
+
+def _cell(row: Record, figure: str) -> str:
+    found = row[f"{figure}_interval"]
+    spread = "" if found is None else f" [{found[0]:.3g}, {found[1]:.3g}]"
+    return f"{row[figure]:.3g}{spread}"
 
 
 def plot(runs: list[Record], tasks: list[str], file: Path) -> None:
@@ -130,12 +140,14 @@ def plot(runs: list[Record], tasks: list[str], file: Path) -> None:
     plt.close(figure)
 
 
-def write_report(runs: list[Record], folder: Path, tasks: list[str], arms: list[str]) -> None:
+def write_report(
+    runs: list[Record], folder: Path, tasks: list[str], arms: list[str], shared: list[str]
+) -> None:
     """Write summary.json, table.md and curves.png."""
     if not runs:
         print("no runs yet")
         return
-    rows = summary(runs, tasks, arms)
+    rows = summary(runs, tasks, arms, shared)
     (folder / "summary.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
     table = markdown(rows, tasks)
     (folder / "table.md").write_text(table)
