@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..layers import Draw, mean_weights, using
-from ..layers.control import draw
+from ..layers import Draw, draw, mean_weights, using
 from ..networks import DistributionalHead, QNetwork
 from ..runs.config import Config
 from . import losses

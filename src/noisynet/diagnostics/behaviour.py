@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..layers import mean_weights, using
-from ..layers.control import draw
+from ..layers import draw, mean_weights, using
 
 
 @dataclass(frozen=True)

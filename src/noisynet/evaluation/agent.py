@@ -11,8 +11,7 @@ import torch
 
 from ..agents import ActorCritic, Agent, acting_network, build_agent, make_environments
 from ..envs import Environments, UnusableEnvironment
-from ..layers import mean_weights, using
-from ..layers.control import draw
+from ..layers import draw, mean_weights, using
 from ..runs import checkpoint
 from ..runs import config as run_config
 from ..runs.config import Config

@@ -11,8 +11,7 @@ import torch
 
 from ..agents import ActorCritic, acting_network
 from ..agents.precision import products_in
-from ..layers import mean_weights, using
-from ..layers.control import draw
+from ..layers import draw, mean_weights, using
 from .agent import TrainedAgent
 
 Numbers = npt.NDArray[np.float32]

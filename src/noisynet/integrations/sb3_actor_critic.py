@@ -14,8 +14,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor
 from torch.distributions import Categorical
 
-from ..layers import Draw, hold, mean_weights, using
-from ..layers.control import draw
+from ..layers import Draw, draw, hold, mean_weights, using
 from .sb3_algorithm import ALGORITHMS, check_algorithm
 from .sb3_network import NoiseOptions, add_noise, batch_size, build_optimizer, extractor_for
 from .sb3_rollout import ROLLOUT_BUFFERS, ObservationsOfRows

@@ -12,7 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from ..diagnostics import mean_sigma, snr
 from ..diagnostics.behaviour import measure
-from ..layers.control import draw
+from ..layers import draw
 from .sb3_actor_critic import NoisyA2CPolicy, NoisyPPOPolicy
 from .sb3_value import NoisyDQNPolicy, NoisyQRDQNPolicy
 

@@ -14,8 +14,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 from torch import Tensor
 
-from ..layers import Draw, mean_weights, using
-from ..layers.control import draw
+from ..layers import Draw, draw, mean_weights, using
 from .sb3_algorithm import ALGORITHMS, check_algorithm
 from .sb3_network import (
     NoiseOptions,

@@ -1,5 +1,6 @@
 """The noise: what noisynet exists for. Needs torch and nothing else."""
 
+from .draw import Draw  # isort: skip  # before `draw`, or type checkers take the module for it
 from .control import (
     attach,
     draw,
@@ -15,7 +16,6 @@ from .control import (
 from .conv import NoisyConv1d, NoisyConv2d
 from .convert import denoise, noisify
 from .convolution import noisy_conv
-from .draw import Draw
 from .functional import noisy_linear, noisy_parameters
 from .kinds import (
     CellNoise,
