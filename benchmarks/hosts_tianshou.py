@@ -1,0 +1,223 @@
+"""Tianshou's part of hosts.py."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from tianshou.algorithm import C51, DQN, RainbowDQN
+from tianshou.algorithm.modelfree.c51 import C51Policy
+from tianshou.algorithm.modelfree.dqn import DiscreteQLearningPolicy
+from tianshou.algorithm.optim import TorchOptimizerFactory
+from tianshou.data import Collector, CollectStats, PrioritizedVectorReplayBuffer, VectorReplayBuffer
+from tianshou.env import DummyVectorEnv
+from tianshou.trainer import OffPolicyTrainer, OffPolicyTrainerParams
+from tianshou.utils.net.common import Net
+from tianshou.utils.torch_utils import policy_within_training_step
+
+from noisynet.integrations.tianshou import NoisyC51Policy, NoisyDiscreteQLearningPolicy
+
+PACKAGES = ("tianshou", "gymnasium")
+
+_DISTRIBUTIONAL = {"num_atoms": 51, "v_min": 0.0, "v_max": 100.0}
+_COMMON: dict[str, Any] = {
+    "steps": 40_000,
+    "environments": 8,
+    "warm_up": 1024,
+    "hidden_sizes": [128, 128],
+    "learning_rate": 1e-3,
+    "buffer_size": 40_000,
+    "batch_size": 64,
+    "updates_per_step": 0.25,
+    "algorithm": {"gamma": 0.99, "target_update_freq": 100},
+}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "dqn": {**_COMMON, "policy": {}},
+    "c51": {**_COMMON, "policy": _DISTRIBUTIONAL},
+    "rainbow": {
+        **_COMMON,
+        "policy": _DISTRIBUTIONAL,
+        "algorithm": {**_COMMON["algorithm"], "n_step_return_horizon": 3},
+        "prioritized": {"alpha": 0.5, "beta": 0.4},
+    },
+}
+TIMED_STEPS = {"vector": 512, "image": 64}
+
+_CLASSES: dict[str, tuple[Any, Any, Any]] = {
+    "dqn": (DQN, NoisyDiscreteQLearningPolicy, DiscreteQLearningPolicy),
+    "c51": (C51, NoisyC51Policy, C51Policy),
+    "rainbow": (RainbowDQN, NoisyC51Policy, C51Policy),
+}
+
+
+class Images(gymnasium.Env[np.ndarray, np.int64]):
+    """Show noise of the size of Atari's frames, in games of 100 steps."""
+
+    observation_space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+    action_space = spaces.Discrete(6)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin a game."""
+        super().reset(seed=seed, options=options)
+        self._steps = 0
+        self._frame = self.np_random.integers(0, 256, (4, 84, 84), np.uint8)
+        return self._frame, {}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Show the same frame again: drawing one is no part of an agent's work."""
+        self._steps += 1
+        return self._frame, float(action == 0), self._steps >= 100, False, {}
+
+
+class Frames(torch.nn.Module):
+    """Give Q of frames by the convolutional network of DQN, as the host's policies call it."""
+
+    def __init__(self, actions: int, atoms: int) -> None:
+        super().__init__()
+        self._shape = (actions, atoms) if atoms > 1 else (actions,)
+        self._layers = torch.nn.Sequential(
+            torch.nn.Conv2d(4, 32, 8, 4),
+            torch.nn.ReLU(),
+            torch.nn.Conv2d(32, 64, 4, 2),
+            torch.nn.ReLU(),
+            torch.nn.Conv2d(64, 64, 3),
+            torch.nn.ReLU(),
+            torch.nn.Flatten(),
+            torch.nn.Linear(3136, 512),
+            torch.nn.ReLU(),
+            torch.nn.Linear(512, actions * atoms),
+        )
+
+    def forward(self, obs: Any, state: Any = None, info: Any = None) -> tuple[torch.Tensor, Any]:
+        """Give values (B, A), or probabilities (B, A, atoms)."""
+        del info
+        values = self._layers(torch.as_tensor(obs, dtype=torch.float32) / 255)
+        values = values.unflatten(-1, self._shape)
+        return (values.softmax(-1) if len(self._shape) > 1 else values), state
+
+
+class Learner:
+    """An agent of the host with what it collects with; it goes on where it stopped."""
+
+    def __init__(self, name: str, seed: int, *, noisy: bool = True, images: bool = False) -> None:
+        settings = SETTINGS[name]
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002 - the host draws from it
+        environments = settings["environments"]
+        make = Images if images else lambda: gymnasium.make("CartPole-v1")
+        self._environments = DummyVectorEnv([make for _ in range(environments)])
+        self._environments.seed(seed)
+        action_space: Any = self._environments.action_space[0]
+        observation_space: Any = self._environments.observation_space[0]
+        atoms = settings["policy"].get("num_atoms", 1)
+        net = (
+            Frames(action_space.n, atoms)
+            if images
+            else Net(
+                state_shape=observation_space.shape,
+                action_shape=action_space.n,
+                hidden_sizes=settings["hidden_sizes"],
+                softmax=atoms > 1,
+                num_atoms=atoms,
+            )
+        )
+        algorithm, noisy_policy, own_policy = _CLASSES[name]
+        self.policy = (noisy_policy if noisy else own_policy)(
+            model=net,
+            action_space=action_space,
+            observation_space=observation_space,
+            eps_training=0.0 if noisy else 0.05,
+            **settings["policy"],
+        )
+        # Both have the fused Adam: σ doubles the parameters, and the looping one costs more then.
+        self.algorithm = algorithm(
+            policy=self.policy,
+            optim=TorchOptimizerFactory(torch.optim.Adam, lr=settings["learning_rate"], fused=True),
+            **settings["algorithm"],
+        )
+        size = 4096 if images else settings["buffer_size"]
+        buffer = (
+            PrioritizedVectorReplayBuffer(size, environments, **settings["prioritized"])
+            if "prioritized" in settings
+            else VectorReplayBuffer(size, environments)
+        )
+        self.collector = Collector[CollectStats](
+            self.policy, self._environments, buffer, exploration_noise=True
+        )
+        self.collector.reset()
+        self.collector.collect(n_step=settings["warm_up"], random=True)
+        self._settings = settings
+
+    def run(self, steps: int) -> None:
+        """Go on acting and learning for so many agent steps."""
+        settings = self._settings
+        each = settings["environments"]
+        updates = int(each * settings["updates_per_step"])
+        with policy_within_training_step(self.policy):
+            for _ in range(0, steps, each):
+                self.collector.collect(n_step=each)
+                for _ in range(updates):
+                    self.algorithm.update(
+                        sample_size=settings["batch_size"], buffer=self.collector.buffer
+                    )
+
+    def train(self, steps: int, seed: int) -> None:
+        """Train by the host's own trainer for so many agent steps; the best policy is kept."""
+        settings = self._settings
+        test = _collector(self.policy, 10, 20_000 + seed)
+        best = Path(tempfile.mkdtemp()) / "best.pt"
+        trainer = OffPolicyTrainer(
+            self.algorithm,
+            OffPolicyTrainerParams(
+                training_collector=self.collector,
+                test_collector=test,
+                max_epochs=max(1, steps // 5000),
+                epoch_num_steps=min(steps, 5000),
+                collection_step_num_env_steps=settings["environments"],
+                update_step_num_gradient_steps_per_sample=settings["updates_per_step"],
+                batch_size=settings["batch_size"],
+                test_step_num_episodes=10,
+                save_best_fn=lambda one: torch.save(one.policy.state_dict(), best),
+                verbose=False,
+                show_progress=False,
+            ),
+        )
+        trainer.run()
+        self.policy.load_state_dict(torch.load(best))
+
+
+def _collector(policy: Any, environments: int, seed: int) -> Collector[CollectStats]:
+    games = DummyVectorEnv([lambda: gymnasium.make("CartPole-v1") for _ in range(environments)])
+    games.seed(seed)
+    return Collector[CollectStats](policy, games)
+
+
+def play(policy: Any, seed: int, games: int) -> list[float]:
+    """Play games with the mean weights, in environments that training did not see."""
+    collector = _collector(policy, 10, 10_000 + seed)
+    collector.reset()
+    return [float(one) for one in collector.collect(n_episode=games).returns]
+
+
+def play_trained(algorithm: str, seed: int, games: int) -> list[float]:
+    """Train CartPole by noise alone, and give the returns of games with the mean weights."""
+    torch.set_num_threads(1)
+    learner = Learner(algorithm, seed)
+    learner.train(SETTINGS[algorithm]["steps"], seed)
+    return play(learner.policy, seed, games)
+
+
+def agent(algorithm: str, *, noisy: bool, observations: str) -> Learner:
+    """Build the noisy agent or the host's own with ε = 0.05, to be timed on the same work.
+
+    Vectors are CartPole's, with the settings above; images are 84 × 84 × 4, with DQN's network.
+    """
+    torch.set_num_threads(1)
+    return Learner(algorithm, 0, noisy=noisy, images=observations == "image")

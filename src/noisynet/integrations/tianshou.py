@@ -1,0 +1,206 @@
+"""Noise inside Tianshou 2: `DQN(policy=NoisyDiscreteQLearningPolicy(model=net, …), …)`.
+
+One policy class for each of DQN, C51 (and Rainbow) and QR-DQN; nothing of the host is changed.
+Needs `pip install 'noisynet[tianshou]'`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..diagnostics import Behaviour
+from ..diagnostics.behaviour import measure
+from ..layers import Draw, draw, mean_weights, noisify, noisy_layers, using
+from .host import check_host
+
+TESTED = {"tianshou": "2.0.1"}
+"""The version of the host that this was tested with."""
+
+check_host("noisynet.integrations.tianshou", extra="tianshou", tested=TESTED)
+
+from tianshou.algorithm import C51, DQN, QRDQN, Algorithm, RainbowDQN  # noqa: E402
+from tianshou.algorithm.modelfree.c51 import C51Policy  # noqa: E402
+from tianshou.algorithm.modelfree.dqn import DiscreteQLearningPolicy  # noqa: E402
+from tianshou.algorithm.modelfree.qrdqn import QRDQNPolicy  # noqa: E402
+from tianshou.data import Batch  # noqa: E402
+from tianshou.utils.net.discrete import NoisyLinear as StockNoisyLinear  # noqa: E402
+
+# What stands before the host's own policies; for the type checker it is one of them.
+_Host = DiscreteQLearningPolicy if TYPE_CHECKING else nn.Module
+
+__all__ = ["NoisyC51Policy", "NoisyDiscreteQLearningPolicy", "NoisyQRDQNPolicy"]
+
+
+class _NoisyPolicy(_Host):
+    """Act under noise within training steps, and by the mean weights outside them.
+
+    The host collects in eval mode and learns in train mode, and says by `is_within_training_step`
+    what is training at all. Collected actions have one draw for each environment, held until the
+    next update. The noise of the networks themselves is fresh: every forward of the loss draws for
+    itself, and so the online network has ε, the target network ε′ and the choice of the next
+    action ε″ (§3.1).
+    """
+
+    algorithms: ClassVar[tuple[type[Algorithm[Any, Any]], ...]]
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        noise: str = "factorised",
+        sigma0: float | None = None,
+        eps_training: float = 0.0,
+        **options: Any,
+    ) -> None:
+        noisy_model = _made_noisy(model, type(self).__name__, noise=noise, sigma0=sigma0)
+        self._warn_of_epsilon(eps_training)
+        super().__init__(model=noisy_model, eps_training=eps_training, **options)
+        self._held: Draw | None = None
+        self._algorithm_known = False
+
+    def set_eps_training(self, eps: float) -> None:
+        """Set the host's ε of collection, with a warning unless it is 0."""
+        self._warn_of_epsilon(eps)
+        super().set_eps_training(eps)
+
+    def _warn_of_epsilon(self, eps: float) -> None:
+        if eps:
+            warnings.warn(
+                f"{type(self).__name__}: ε-greedy explores beside the noise, ε = {eps:g}; turn it "
+                "off with eps_training=0",
+                stacklevel=3,
+            )
+
+    def forward(self, batch: Any, state: Any = None, model: nn.Module | None = None) -> Any:
+        """Do as the host's policy does, under the noise that is due.
+
+        Raises TypeError at the first update of an algorithm that the policy is not for.
+        """
+        if not self.is_within_training_step:
+            with mean_weights(self.model if model is None else model):
+                return super().forward(batch, state, model)
+        if model is None and not self.training:
+            with using(self.model, self._acting_draw(len(batch.obs))):
+                return super().forward(batch, state)
+        if not self._algorithm_known:
+            self._check_algorithm()
+        # This is a loss: a step of the optimizer follows it, and after that new noise is due.
+        self._held = None
+        return super().forward(batch, state, model)
+
+    def _acting_draw(self, environments: int) -> Draw:
+        held = self._held
+        if held is None or held.rows is None or held.rows < environments:
+            held = self._held = draw(self.model, rows=environments)
+        # At the end of a collection by episodes fewer environments are still playing.
+        return held if held.rows == environments else held[:environments]
+
+    def _check_algorithm(self) -> None:
+        self._algorithm_known = True
+        # The host tells its policies nothing of the algorithm, so this reads who calls.
+        frame = inspect.currentframe()
+        while frame is not None and not isinstance(frame.f_locals.get("self"), Algorithm):
+            frame = frame.f_back
+        if frame is None:
+            return
+        algorithm = frame.f_locals["self"]
+        if not isinstance(algorithm, self.algorithms):
+            expected = " or ".join(one.__name__ for one in self.algorithms)
+            supported = ", ".join(
+                f"{ours.__name__} for {' and '.join(one.__name__ for one in ours.algorithms)}"
+                for ours in (NoisyDiscreteQLearningPolicy, NoisyC51Policy, NoisyQRDQNPolicy)
+            )
+            raise TypeError(
+                f"{type(self).__name__}: got the algorithm {type(algorithm).__name__}, expected "
+                f"{expected}; there is {supported}"
+            )
+
+    @torch.no_grad()
+    def behaviour(
+        self, observations: Any, *, draws: int = 16, generator: torch.Generator | None = None
+    ) -> Behaviour:
+        """Measure what the noise does to greedy actions on observations (B, …).
+
+        The figures are those of `noisynet.behaviour`. No mode, draw or step of the policy is
+        changed. Raises ValueError for fewer than two draws.
+        """
+        if draws < 2:
+            raise ValueError(f"draws: got {draws!r}, expected at least 2")
+        batch = Batch(obs=observations, info=[None] * len(observations))
+        drawn = draw(self.model, rows=draws, generator=generator)
+        with mean_weights(self.model):
+            mean = self._action_values(batch)
+        noisy: list[Tensor] = []
+        for number in range(draws):
+            with using(self.model, drawn[number]):
+                noisy.append(self._action_values(batch))
+        return measure(torch.stack(noisy), mean)
+
+    def _action_values(self, batch: Any) -> Tensor:
+        return self.compute_q_value(super().forward(batch).logits, None)
+
+
+class NoisyDiscreteQLearningPolicy(_NoisyPolicy, DiscreteQLearningPolicy[Any]):
+    """Explore by learned noise in `tianshou.algorithm.DQN`, double or not.
+
+    Takes what the host's policy takes, by name. `noise` and `sigma0` are as `noisynet.NoisyLinear`
+    has them: every `nn.Linear` of `model` becomes noisy in place, unless it has noisynet's layers
+    already; then it stays as it is. Raises ValueError for unknown options, a model where there is
+    nothing to make noisy or with the host's own noisy layers, TypeError in another algorithm;
+    warns of ε-greedy left on. Source: Fortunato et al., §3.1, eq. 15 and 16.
+    """
+
+    algorithms = (DQN,)
+
+
+class NoisyC51Policy(_NoisyPolicy, C51Policy):
+    """Explore by learned noise in `tianshou.algorithm.C51` and `RainbowDQN`.
+
+    Options, errors and source are those of `NoisyDiscreteQLearningPolicy`, beside those of the
+    host's `C51Policy`.
+    """
+
+    algorithms = (C51, RainbowDQN)
+
+
+class NoisyQRDQNPolicy(_NoisyPolicy, QRDQNPolicy):
+    """Explore by learned noise in `tianshou.algorithm.QRDQN`.
+
+    Options, errors and source are those of `NoisyDiscreteQLearningPolicy`; what is greedy is the
+    mean over the quantiles.
+    """
+
+    algorithms = (QRDQN,)
+
+
+def _made_noisy(model: nn.Module, policy: str, *, noise: str, sigma0: float | None) -> nn.Module:
+    """Give the model with noisy layers; raises ValueError where it can have none."""
+    stock = _named(model, StockNoisyLinear)
+    if stock:
+        raise ValueError(
+            f"{policy}: got tianshou's NoisyLinear at {', '.join(map(repr, stock))}, which is "
+            "silent while the host collects; expected nn.Linear, which this makes noisy"
+        )
+    if noisy_layers(model):
+        if (noise, sigma0) != ("factorised", None):
+            raise ValueError(
+                f"{policy}: got noise and sigma0 for a model that is noisy already, expected them "
+                "with plain layers"
+            )
+        return model
+    if not _named(model, nn.Linear):
+        raise ValueError(
+            f"{policy}: finds no nn.Linear in {type(model).__name__}, expected at least one to "
+            "make noisy"
+        )
+    return noisify(model, noise=noise, sigma0=sigma0)
+
+
+def _named(model: nn.Module, kind: type[nn.Module]) -> Sequence[str]:
+    return [name for name, part in model.named_modules() if isinstance(part, kind)]

@@ -1,0 +1,363 @@
+"""Q-learning under Tianshou's own collector and trainer: does the noise act, differ and learn?"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from typing import Any
+
+import pytest
+
+pytest.importorskip("tianshou", reason="needs noisynet[tianshou]")
+
+import gymnasium
+import numpy as np
+import torch
+from tianshou.algorithm import C51, DQN, QRDQN, RainbowDQN
+from tianshou.algorithm.modelfree.c51 import C51Policy
+from tianshou.algorithm.modelfree.dqn import DiscreteQLearningPolicy
+from tianshou.algorithm.modelfree.qrdqn import QRDQNPolicy
+from tianshou.algorithm.optim import AdamOptimizerFactory
+from tianshou.data import Batch, Collector, CollectStats, VectorReplayBuffer
+from tianshou.env import DummyVectorEnv
+from tianshou.trainer import OffPolicyTrainer, OffPolicyTrainerParams
+from tianshou.utils.net.common import Net
+from tianshou.utils.net.discrete import NoisyLinear as StockNoisyLinear
+from tianshou.utils.torch_utils import policy_within_training_step
+from torch import nn
+
+import noisynet
+from noisynet.integrations.tianshou import (
+    NoisyC51Policy,
+    NoisyDiscreteQLearningPolicy,
+    NoisyQRDQNPolicy,
+)
+
+ENVIRONMENTS = 4
+ATOMS: dict[str, Any] = {"num_atoms": 11, "v_min": 0.0, "v_max": 20.0}
+AGENTS: dict[str, tuple[Any, Any, dict[str, Any], dict[str, Any]]] = {
+    "dqn": (DQN, NoisyDiscreteQLearningPolicy, {}, {}),
+    "natural dqn": (DQN, NoisyDiscreteQLearningPolicy, {}, {"is_double": False}),
+    "c51": (C51, NoisyC51Policy, ATOMS, {}),
+    "rainbow": (RainbowDQN, NoisyC51Policy, ATOMS, {}),
+    "qrdqn": (QRDQN, NoisyQRDQNPolicy, {}, {"num_quantiles": 5}),
+}
+
+
+class Quantiles(nn.Module):
+    """Give (B, actions, quantiles), as the host's QR-DQN wants."""
+
+    def __init__(self, actions: int, quantiles: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, actions * quantiles))
+        self.shape = (actions, quantiles)
+
+    def forward(self, obs: Any, state: Any = None, info: Any = None) -> tuple[torch.Tensor, Any]:
+        values = self.body(torch.as_tensor(obs, dtype=torch.float32))
+        return values.unflatten(-1, self.shape), state
+
+
+def environments(count: int = ENVIRONMENTS, seed: int = 0) -> DummyVectorEnv:
+    games = DummyVectorEnv([lambda: gymnasium.make("CartPole-v1") for _ in range(count)])
+    games.seed(seed)
+    return games
+
+
+def network(name: str, **options: Any) -> nn.Module:
+    if name == "qrdqn":
+        return Quantiles(2, 5)
+    atoms = ATOMS["num_atoms"] if name in ("c51", "rainbow") else 1
+    return Net(
+        state_shape=4,
+        action_shape=2,
+        hidden_sizes=[16],
+        softmax=atoms > 1,
+        num_atoms=atoms,
+        **options,
+    )
+
+
+def agent(name: str, *, seed: int = 0, target_update_freq: int = 20, **options: Any) -> Any:
+    torch.manual_seed(seed)
+    algorithm, policy, own, more = AGENTS[name]
+    own = {**own, "action_space": gymnasium.spaces.Discrete(2), **options}
+    return algorithm(
+        policy=policy(model=network(name), **own),
+        optim=AdamOptimizerFactory(lr=1e-3),
+        target_update_freq=target_update_freq,
+        **more,
+    )
+
+
+class Watched(Collector[CollectStats]):
+    """Compare each action that is taken with that of the mean weights."""
+
+    def __init__(self, policy: Any) -> None:
+        super().__init__(
+            policy,
+            environments(),
+            VectorReplayBuffer(2000, ENVIRONMENTS),
+            exploration_noise=True,
+        )
+        self.changed: list[np.ndarray] = []
+        self.modes: set[bool] = set()
+
+    def _compute_action_policy_hidden(self, *args: Any, **kwargs: Any) -> Any:
+        result = super()._compute_action_policy_hidden(*args, **kwargs)
+        self.modes.add(self.policy.training)
+        self.changed.append(result.act != mean_actions(self.policy, kwargs["last_obs_RO"]))
+        return result
+
+
+def mean_actions(policy: Any, observation: np.ndarray) -> np.ndarray:
+    """The actions of a policy without its noise, whatever layers it has."""
+    plain = copy.deepcopy(policy)
+    for name, parameter in plain.model.named_parameters():
+        if "sigma" in name:
+            parameter.data.zero_()
+    with torch.no_grad():
+        return plain(Batch(obs=observation, info=[None] * len(observation))).act
+
+
+def trained(algorithm: Any, steps: int = 480) -> Watched:
+    collector = Watched(algorithm.policy)
+    OffPolicyTrainer(
+        algorithm,
+        OffPolicyTrainerParams(
+            training_collector=collector,
+            max_epochs=1,
+            epoch_num_steps=steps,
+            collection_step_num_env_steps=2 * ENVIRONMENTS,
+            update_step_num_gradient_steps_per_sample=0.25,
+            batch_size=32,
+            verbose=False,
+            show_progress=False,
+        ),
+    ).run()
+    return collector
+
+
+def require_exploration(collector: Watched) -> None:
+    assert collector.modes == {False}, "the host collects in eval mode"
+    share = np.mean(np.concatenate(collector.changed))
+    assert 0.02 < share < 0.9, f"the noise changes {share:.1%} of the actions"
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_noise_acts_in_the_host_s_own_collection_and_sigma_learns(name: str) -> None:
+    algorithm = agent(name)
+    sigmas = noisynet.sigma_parameters(algorithm.policy.model)
+    before = [one.detach().clone() for one in sigmas]
+    require_exploration(trained(algorithm))
+    for was, now in zip(before, sigmas, strict=True):
+        assert now.grad is not None
+        assert now.grad.abs().max() > 0
+        assert (now - was).abs().mean() > 0.005 * was.abs().mean()
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the host collects in eval mode")
+@pytest.mark.parametrize("name", ["dqn", "rainbow"])
+def test_the_host_s_own_noisy_layer_never_explores(name: str) -> None:
+    algorithm, _, own, more = AGENTS[name]
+    policy = (C51Policy if name == "rainbow" else DiscreteQLearningPolicy)(
+        model=network(name, linear_layer=StockNoisyLinear),
+        action_space=gymnasium.spaces.Discrete(2),
+        **own,
+    )
+    stock = algorithm(
+        policy=policy, optim=AdamOptimizerFactory(lr=1e-3), target_update_freq=20, **more
+    )
+    require_exploration(trained(stock))
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="ε is a Parameter of the layer")
+def test_the_host_s_own_target_copy_leaves_the_noise_alone() -> None:
+    online, target = StockNoisyLinear(4, 2), StockNoisyLinear(4, 2)
+    for theirs, ours in zip(target.parameters(), online.parameters(), strict=True):
+        theirs.data.copy_(ours.data)
+    assert not torch.equal(online.eps_p, target.eps_p)
+
+
+def test_environments_have_draws_of_their_own_until_the_next_update() -> None:
+    algorithm = agent("dqn")
+    policy = algorithm.policy
+    collector = Collector[CollectStats](
+        policy, environments(), VectorReplayBuffer(400, ENVIRONMENTS)
+    )
+    collector.reset()
+    held = []
+    with policy_within_training_step(policy):
+        for _ in range(3):
+            for _ in range(2):
+                collector.collect(n_step=2 * ENVIRONMENTS)
+                held.append(policy._held.flats[0].clone())
+            algorithm.update(sample_size=8, buffer=collector.buffer)
+    assert all(len(draw) == len(draw.unique(dim=0)) == ENVIRONMENTS for draw in held)
+    same = [torch.equal(one, other) for one, other in itertools.pairwise(held)]
+    assert same == [True, False, True, False, True]
+
+
+def test_fewer_environments_at_the_end_of_a_collection_keep_their_draws() -> None:
+    policy = agent("dqn").policy.eval()
+    observation = np.random.default_rng(0).normal(size=(1, 4)).repeat(ENVIRONMENTS, 0)
+    policy.is_within_training_step = True
+    q = policy(Batch(obs=observation, info=[None] * ENVIRONMENTS)).logits
+    assert len(q.unique(dim=0)) == ENVIRONMENTS
+    fewer = policy(Batch(obs=observation[:2], info=[None] * 2)).logits
+    assert torch.allclose(fewer, q[:2])
+    more = policy(Batch(obs=observation.repeat(2, 0), info=[None] * 2 * ENVIRONMENTS)).logits
+    assert len(more.unique(dim=0)) == 2 * ENVIRONMENTS
+    assert not torch.allclose(more[:2], q[:2])
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_every_network_in_a_loss_has_a_draw_of_its_own(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    algorithm = agent(name)
+    policy = algorithm.policy
+    collector = Collector[CollectStats](
+        policy, environments(), VectorReplayBuffer(400, ENVIRONMENTS)
+    )
+    collector.reset()
+    layers = [
+        next(iter(noisynet.noisy_layers(one).values()))
+        for one in (policy.model, algorithm.model_old)
+    ]
+    seen: list[tuple[int, torch.Tensor]] = []
+
+    def note(layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        # What noise adds for an input of ones follows from the output: y − (μw x + μb).
+        (x,) = inputs
+        mean = torch.nn.functional.linear(x, layer.weight, layer.bias)
+        seen.append((layers.index(layer), (output - mean).detach()))
+
+    with policy_within_training_step(policy):
+        collector.collect(n_step=64)
+        handles = [layer.register_forward_hook(note) for layer in layers]
+        algorithm.update(sample_size=16, buffer=collector.buffer)
+    for handle in handles:
+        handle.remove()
+    by_network = [sum(1 for which, _ in seen if which == number) for number in (0, 1)]
+    assert by_network[0] >= 2, "online: the choice of the action, and the loss"
+    assert by_network[1] >= 1, "the target network"
+    assert all(added.abs().max() > 1e-3 for _, added in seen)
+    # Online and target network, whose parameters are equal yet, on the same next observations.
+    next_observations = [added for _, added in seen[:2]]
+    assert not torch.allclose(*next_observations)
+
+
+def test_online_target_and_choice_draw_apart() -> None:
+    algorithm = agent("dqn")
+    policy = algorithm.policy
+    observation = Batch(obs=np.zeros((6, 4)) + 0.3, info=[None] * 6)
+    with policy_within_training_step(policy, enabled=False):
+        means = [policy(observation, model=model).logits for model in (None, algorithm.model_old)]
+    assert torch.equal(*means)
+    with policy_within_training_step(policy):
+        drawn = [
+            policy(observation, model=model).logits
+            for model in (None, None, algorithm.model_old, algorithm.model_old)
+        ]
+    for number, one in enumerate(drawn):
+        # One draw for the whole minibatch: equal rows stay equal.
+        assert torch.allclose(one, one[:1].expand_as(one))
+        for other in [means[0], *drawn[:number]]:
+            assert not torch.allclose(one, other)
+
+
+def test_the_target_network_is_among_the_modules_and_has_no_noise_of_the_online_one() -> None:
+    algorithm = agent("rainbow")
+    names = {name for name in noisynet.noisy_layers(algorithm) if name.startswith("model_old")}
+    assert len(names) == len(noisynet.noisy_layers(algorithm.policy.model)) == 2
+    assert not any("eps" in key for key in algorithm.state_dict())
+    algorithm._update_lagged_network_weights()
+    own = dict(algorithm.policy.model.named_parameters())
+    for name, parameter in algorithm.model_old.named_parameters():
+        assert torch.equal(parameter, own[name.removeprefix("module.")])
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_the_test_collector_plays_by_the_mean_weights(name: str) -> None:
+    algorithm = agent(name)
+    trained(algorithm, 80)
+    policy = algorithm.policy
+    test = Collector[CollectStats](policy, environments(2), VectorReplayBuffer(2000, 2))
+    test.reset()
+    test.collect(n_episode=4)
+    batch, _ = test.buffer.sample(0)
+    assert len(batch) > 4
+    assert np.array_equal(batch.act, mean_actions(policy, batch.obs))
+
+
+def test_an_algorithm_that_is_loaded_goes_on_as_it_was(tmp_path: Any) -> None:
+    algorithm = agent("rainbow")
+    trained(algorithm, 160)
+    torch.save(algorithm.state_dict(), tmp_path / "algorithm.pt")
+    loaded = agent("rainbow", seed=1)
+    loaded.load_state_dict(torch.load(tmp_path / "algorithm.pt"))
+    observation = np.random.default_rng(0).normal(size=(64, 4))
+    batch = Batch(obs=observation, info=[None] * 64)
+    drawn = noisynet.draw(algorithm.policy.model)
+    with torch.no_grad():
+        assert torch.equal(algorithm.policy(batch).logits, loaded.policy(batch).logits)
+        values = []
+        for one in (algorithm.policy, loaded.policy):
+            with noisynet.using(one.model, drawn), policy_within_training_step(one):
+                one.train()
+                values.append(one.model(observation)[0])
+    assert torch.equal(*values)
+    first = [one.detach().clone() for one in noisynet.sigma_parameters(loaded.policy.model)]
+    require_exploration(trained(loaded, 160))
+    for was, now in zip(first, noisynet.sigma_parameters(loaded.policy.model), strict=True):
+        assert not torch.equal(was, now)
+
+
+def test_what_the_noise_does_is_measured_without_touching_the_policy() -> None:
+    policy = agent("c51").policy
+    observation = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    state = torch.get_rng_state()
+    generator = torch.Generator().manual_seed(0)
+    measured = policy.behaviour(observation, draws=8, generator=generator)
+    assert torch.equal(state, torch.get_rng_state())
+    assert 0.01 < measured.effective_epsilon < 0.9
+    assert measured.rows["q_gap"].shape == (64,)
+    for parameter in noisynet.sigma_parameters(policy.model):
+        parameter.data.zero_()
+    silent = policy.behaviour(observation, draws=8)
+    assert (silent.effective_epsilon, silent.action_entropy) == (0.0, 0.0)
+    assert silent.q_spread < 1e-5
+
+
+def test_a_model_that_is_noisy_already_stays_as_it_is() -> None:
+    model = network("dqn")
+    noisynet.noisify(model, lambda name, _: name.endswith("2"), noise="independent")
+    chosen = noisynet.noisy_layers(model)
+    policy = NoisyDiscreteQLearningPolicy(model=model, action_space=gymnasium.spaces.Discrete(2))
+    assert noisynet.noisy_layers(policy.model) == chosen
+    assert len(chosen) == 1
+
+
+def test_options_reach_the_layers_and_means_are_the_model_s_own() -> None:
+    model = network("dqn")
+    means = [parameter for name, parameter in model.named_parameters()]
+    policy = NoisyDiscreteQLearningPolicy(
+        model=model,
+        action_space=gymnasium.spaces.Discrete(2),
+        noise="independent",
+        sigma0=0.03,
+    )
+    kept = {id(parameter) for parameter in policy.model.parameters()}
+    assert {id(mean) for mean in means} <= kept
+    for layer in noisynet.noisy_layers(policy.model).values():
+        assert layer.noise == "independent"
+        assert torch.allclose(layer.weight_sigma, torch.tensor(0.03))
+
+
+def test_the_policies_are_the_host_s() -> None:
+    for ours, theirs in (
+        (NoisyDiscreteQLearningPolicy, DiscreteQLearningPolicy),
+        (NoisyC51Policy, C51Policy),
+        (NoisyQRDQNPolicy, QRDQNPolicy),
+    ):
+        assert issubclass(ours, theirs)
