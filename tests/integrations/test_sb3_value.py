@@ -192,15 +192,40 @@ def test_a_policy_alone_is_saved_with_its_options(tmp_path: Path) -> None:
 
 def test_a_copied_policy_redraws_after_its_own_updates() -> None:
     policy = copy.deepcopy(agent("dqn").policy)
-    policy.set_training_mode(False)
-    observation = np.zeros((3, 4), np.float32)
-    policy.predict(observation)
-    first = policy._held[3]
-    policy.predict(observation)
-    assert policy._held[3] is first
+    policy._collects = True
+    first = policy._acting_draw(3)
+    assert policy._acting_draw(3) is first
     policy.q_net(torch.randn(5, 4)).sum().backward()
     policy.optimizer.step()
     assert policy._held == {}
+
+
+@pytest.mark.parametrize("steps", [10, 60])
+def test_a_run_that_a_callback_stops_leaves_no_draw_in_force(steps: int) -> None:
+    """Before the first update, and between two."""
+    model = agent("dqn")
+    model.learn(200, callback=lambda one, _: one["self"].num_timesteps < steps)
+    assert model.num_timesteps < 200
+    observation = np.full((1, 4), 0.1, np.float32)
+    seen = {tuple(q(model, observation)) for _ in range(10)}
+    assert len(seen) == 10
+
+
+def q(model: Any, observation: np.ndarray) -> list[float]:
+    """Give the Q-values that `predict` chooses by."""
+    policy, found = model.policy, []
+    greedy = policy.greedy
+
+    def watched(seen: Any, drawn: Any) -> Any:
+        found.append(policy.action_values(seen, drawn).detach())
+        return greedy(seen, drawn)
+
+    policy.greedy = watched
+    try:
+        model.predict(observation, deterministic=False)
+    finally:
+        del policy.greedy
+    return found[0].flatten().tolist()
 
 
 def test_a_seed_repeats_a_run_and_logging_does_not_change_it() -> None:

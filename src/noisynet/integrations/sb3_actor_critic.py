@@ -24,7 +24,7 @@ class _NoisyActorCriticPolicy(ActorCriticPolicy):
     """Hold one draw over a rollout, and learn from that rollout under the same draw.
 
     The first step of collection after an update draws anew; until then the draw is in force at
-    every forward, so that the policy that is learned about is the one that acted (§3.2).
+    every forward, so that the policy that is learned about is the one that acted (§3.1).
     """
 
     algorithm: ClassVar[type[BaseAlgorithm]]
@@ -186,7 +186,7 @@ class NoisyPPOPolicy(_NoisyActorCriticPolicy):
     `rollout_buffer_class=NoisyRolloutBuffer`. The features extractor follows from the
     observations. Raises TypeError in another algorithm, and ValueError for unknown options or a
     network without `nn.Linear`; warns of an entropy bonus left on.
-    Source: Fortunato et al., §3.2.
+    Source: Fortunato et al., §3.1.
     """
 
     algorithm = ALGORITHMS["NoisyPPOPolicy"]

@@ -48,6 +48,20 @@ def check_algorithm(policy: BasePolicy, expected: type[BaseAlgorithm]) -> BaseAl
     return algorithm
 
 
+def samples_actions() -> bool:
+    """Tell whether the host is asking a policy's `predict` for actions to collect by.
+
+    Off-policy algorithms do it in `_sample_action`, through their own `predict`. Nothing else tells
+    it from a user's call or from an evaluation in the middle of a rollout.
+    """
+    frame = inspect.currentframe()
+    for _ in range(4):
+        frame = frame and frame.f_back
+        if frame is not None and frame.f_code.co_name == "_sample_action":
+            return True
+    return False
+
+
 def _owner(frame: FrameType) -> object:
     return frame.f_locals.get("self")
 

@@ -15,7 +15,7 @@ from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 from torch import Tensor
 
 from ..layers import Draw, draw, mean_weights, using
-from .sb3_algorithm import ALGORITHMS, check_algorithm
+from .sb3_algorithm import ALGORITHMS, check_algorithm, samples_actions
 from .sb3_network import (
     NoiseOptions,
     add_noise,
@@ -53,7 +53,7 @@ class _NoisyValuePolicy(BasePolicy):
         # The host's constructor builds the networks, and these are read there.
         self._noise = NoiseOptions(noise=noise, sigma0=sigma0, noise_in=noise_in)
         self._held: dict[int, Draw] = {}
-        self._collects = self._predicts = False
+        self._collects = False
         if features_extractor_class is None:
             features_extractor_class = extractor_for(observation_space, normalize_images)
         super().__init__(
@@ -85,12 +85,6 @@ class _NoisyValuePolicy(BasePolicy):
         # A copied optimizer has lost its hooks.
         self._redraw_after_updates()
 
-    def set_training_mode(self, mode: bool) -> None:
-        """Do as the host does; what it collects begins with eval mode and ends with train mode."""
-        super().set_training_mode(mode)
-        if not self._predicts:
-            self._collects = not mode
-
     def predict(
         self,
         observation: np.ndarray | dict[str, np.ndarray],
@@ -99,14 +93,11 @@ class _NoisyValuePolicy(BasePolicy):
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """Choose the greedy action: by the mean weights if `deterministic`, else under noise."""
-        collects = self._collects
-        # The host's evaluation says where episodes start, and its collection does not.
-        self._collects = collects and episode_start is None
-        self._predicts = True
+        self._collects = samples_actions()
         try:
             return super().predict(observation, state, episode_start, deterministic)
         finally:
-            self._predicts, self._collects = False, collects
+            self._collects = False
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = True) -> Tensor:
         drawn = None if deterministic else self._acting_draw(batch_size(observation))
@@ -145,7 +136,7 @@ class NoisyDQNPolicy(_NoisyValuePolicy, DQNPolicy):  # pyright: ignore[reportInc
     the features extractor) or "last". The features extractor follows from the observations: the
     host's CNN for images, its combined one for a dict. Raises TypeError in another algorithm, and
     ValueError for unknown options or a network without `nn.Linear`; warns of ε-greedy left on.
-    Source: Fortunato et al., §3.1, eq. 15.
+    Source: Fortunato et al., §3.1, eq. 14.
     """
 
     algorithm = ALGORITHMS["NoisyDQNPolicy"]
