@@ -1,4 +1,4 @@
-"""Does each small preset learn its task, and does the noise of those that have it change?"""
+"""Does each small preset learn its task, and does σ move in those that have noise?"""
 
 from pathlib import Path
 from typing import Any
