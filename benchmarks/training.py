@@ -3,10 +3,12 @@
     python benchmarks/training.py --machine "…"          or: make bench-training
 
 The same work for all: the Nature CNN, plain DQN, batch 32, a replay of 100,000, one update per 4
-steps; and the book's own work, one update per step. Each contender lives in a process of its own,
-warms up beyond its random steps, and then they take turns, so that a slow minute of a shared
-machine meets all alike. Writes benchmarks/results/training/cpu.json and .md. Who takes part stands
-in training_contenders.py, the floor in training_floor.py.
+steps; and the book's own work, one update per step. Ours chooses its precision by measuring, as
+`noisynet train` does, and takes part in float32 too, which is what the others compute in. Each
+contender lives in a process of its own, warms up beyond its random steps, and then they take turns,
+so that a slow minute of a shared machine meets all alike. Writes cpu.json and cpu.md under
+benchmarks/results/training (cpu-part with --only). Who takes part stands in
+training_contenders.py, the floor in training_floor.py.
 """
 
 from __future__ import annotations
@@ -56,20 +58,25 @@ class Contestant:
         self._process = context.Process(target=serve, args=(name, threads, other), daemon=True)
         self._process.start()
         other.close()
-        if self._connection.recv() != "warm":
-            raise RuntimeError(f"{name}: did not warm up")
+        self._hear()
 
     def train_for(self, seconds: float) -> dict[str, float]:
         """Let it train; gives the rates of this round."""
         self._connection.send(seconds)
-        return self._connection.recv()
+        return self._hear()
 
     def finish(self) -> dict[str, Any]:
         """Let it end; gives its peak memory and what it took apart."""
         self._connection.send(None)
-        last = self._connection.recv()
+        last = self._hear()
         self._process.join()
         return last
+
+    def _hear(self) -> Any:
+        try:
+            return self._connection.recv()
+        except EOFError:
+            raise SystemExit(f"{self.name}: its process died; its last words stand above") from None
 
 
 def compare(names: list[str], threads: int, rounds: int, seconds: float) -> dict[str, Any]:
@@ -105,8 +112,8 @@ def markdown(result: dict[str, Any]) -> str:
         lines += [
             f"### {work}",
             "",
-            f"| | steps/s | updates/s | samples/s | peak MB | × {reference} | asked |",
-            "|---|---|---|---|---|---|---|",
+            f"| | precision | steps/s | updates/s | samples/s | peak MB | × {reference} | asked |",
+            "|---|---|---|---|---|---|---|---|",
         ]
         for name in names:
             rounds = results[name]["rounds"]
@@ -115,7 +122,8 @@ def markdown(result: dict[str, Any]) -> str:
             ratio = statistics.median(ratios(results, name, reference))
             asked = f"{targets[name]:g}" if name in targets else ""
             lines.append(
-                f"| {name} | {rates[0]:.0f} | {rates[1]:.1f} | {rates[2]:.0f} "
+                f"| {name} | {results[name].get('precision', 'float32')} "
+                f"| {rates[0]:.0f} | {rates[1]:.1f} | {rates[2]:.0f} "
                 f"| {results[name]['peak_mb']:.0f} | {ratio:.2f} | {asked} |"
             )
         lines.append("")
@@ -172,10 +180,11 @@ def main() -> None:
         "results": results,
         "floor": [floor(precision, arguments.threads) for precision in ("float32", "bfloat16")],
     }
+    name = "cpu" if set(arguments.only) == set(CONTENDERS) else "cpu-part"
     arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "cpu.json").write_text(json.dumps(result, indent=1) + "\n")
+    (arguments.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     table = markdown(result)
-    (arguments.out / "cpu.md").write_text(table)
+    (arguments.out / f"{name}.md").write_text(table)
     print(table)
     for name, reason in left_out.items():
         print(f"left out: {name}: {reason}")

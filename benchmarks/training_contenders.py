@@ -56,7 +56,13 @@ class Noisynet(Contender):
     """Our own loop, as `noisynet train` runs it: metrics and games are logged."""
 
     def __init__(
-        self, threads: int, *, environments: int, exploration: str, update_every: int
+        self,
+        threads: int,
+        *,
+        environments: int,
+        exploration: str,
+        update_every: int,
+        precision: str,
     ) -> None:
         super().__init__(threads)
         from noisynet.runs import config
@@ -66,6 +72,7 @@ class Noisynet(Contender):
             "noisy-dqn" if exploration == "noise" else "dqn",
             {
                 "device": "cpu", "threads": threads, "environments": environments,
+                "precision": precision,
                 "batch_size": BATCH, "replay_capacity": REPLAY, "warmup_steps": RANDOM_STEPS,
                 "update_every": update_every, "target_every": TARGET_EVERY, "optimizer": "adam",
                 "learning_rate": LEARNING_RATE, "checkpoint_every": 10**8, "steps": 10**8,
@@ -75,7 +82,8 @@ class Noisynet(Contender):
         self._seconds: dict[str, float] = defaultdict(float)
         self._take_apart()
         self._folder = tempfile.TemporaryDirectory()
-        self._events = train(settings, Path(self._folder.name) / "run")
+        self._run = Path(self._folder.name) / "run"
+        self._events = train(settings, self._run)
         self._measured = 0.0
 
     def train_until(self, done: Callable[[], bool]) -> None:
@@ -99,11 +107,14 @@ class Noisynet(Contender):
         shares = {part: spent / self._measured for part, spent in self._seconds.items()}
         shares["the rest"] = 1 - sum(shares.values())
         self._events.close()
+        from noisynet.runs import RunFolder, config
+
+        chosen = config.from_yaml(RunFolder.open(self._run).config_text, str(self._run))
         self._folder.cleanup()
-        return {**super().finish(), "parts": shares}
+        return {**super().finish(), "parts": shares, "precision": chosen.training.precision}
 
     def _take_apart(self) -> None:
-        """Time the calls of the loop into its parts: six a step, of 0.1 µs each."""
+        """Time the calls of the loop into its parts."""
         from noisynet.agents import QLearning
         from noisynet.envs.atari import AtariEnvironments
         from noisynet.replay import FrameReplay
@@ -262,9 +273,15 @@ class _Entry:
         return self.make(threads)
 
 
-def _ours(environments: int, exploration: str, update_every: int = 4) -> Callable[[int], Contender]:
+def _ours(
+    environments: int, exploration: str, update_every: int = 4, precision: str = "auto"
+) -> Callable[[int], Contender]:
     return partial(
-        Noisynet, environments=environments, exploration=exploration, update_every=update_every
+        Noisynet,
+        environments=environments,
+        exploration=exploration,
+        update_every=update_every,
+        precision=precision,
     )
 
 
@@ -275,10 +292,16 @@ def _sb3(environments: int, noisy: bool) -> Callable[[int], Contender]:
 _SB3 = ("stable_baselines3", "cv2")
 CONTENDERS = {
     "noisynet, 1 environment": _Entry("one environment", _ours(1, "noise")),
+    "noisynet, 1 environment, float32": _Entry(
+        "one environment", _ours(1, "noise", precision="float32")
+    ),
     "noisynet, 1 environment, ε-greedy": _Entry("one environment", _ours(1, "epsilon")),
     "SB3, 1 environment": _Entry("one environment", _sb3(1, False), *_SB3),
     "SB3, 1 environment, our noise": _Entry("one environment", _sb3(1, True), *_SB3),
     "noisynet, 8 environments": _Entry("eight environments", _ours(8, "noise")),
+    "noisynet, 8 environments, float32": _Entry(
+        "eight environments", _ours(8, "noise", precision="float32")
+    ),
     "noisynet, 8 environments, ε-greedy": _Entry("eight environments", _ours(8, "epsilon")),
     "SB3, 8 environments": _Entry("eight environments", _sb3(8, False), *_SB3),
     "SB3, 8 environments, our noise": _Entry("eight environments", _sb3(8, True), *_SB3),

@@ -48,6 +48,7 @@ def results() -> dict[str, Any]:
     return {
         "noisynet, 1 environment": {
             "rounds": rounds(200, 400, 300), "peak_mb": 700, "parts": {"learning": 0.75},
+            "precision": "bfloat16",
         },
         "SB3, 1 environment": {"rounds": rounds(50, 50, 100), "peak_mb": 900},
     }  # fmt: skip
@@ -63,7 +64,7 @@ def test_the_table_shows_medians_and_what_was_asked() -> None:
         "update_ms": 20.0, "floor_ms": 10.0, "share": 0.5,
     }  # fmt: skip
     table = training.markdown({"results": results(), "floor": [floor]})
-    assert "| noisynet, 1 environment | 300 | 75.0 | 2400 | 700 | 4.00 | 4 |" in table
+    assert "| noisynet, 1 environment | bfloat16 | 300 | 75.0 | 2400 | 700 | 4.00 | 4 |" in table
     assert "learning 75.0%" in table
     assert "eight environments" not in table
     assert table.rstrip().endswith("take 10.0 ms: 50%.")
