@@ -77,6 +77,69 @@ def test_measuring_touches_neither_model_nor_generator() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+class Regularised(nn.Module):
+    """Running means, numbers of the global generator, and noise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalise = nn.BatchNorm1d(5)
+        self.noisy = noisynet.NoisyLinear(5, 3)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.noisy(nn.functional.dropout(self.normalise(observation)))
+
+
+def test_measuring_touches_neither_buffers_nor_the_numbers_of_dropout() -> None:
+    net, batch = Regularised(), torch.randn(6, 5)
+    buffers = dict(net.named_buffers())
+    before = {name: one.clone() for name, one in buffers.items()}
+    state = torch.get_rng_state()
+    noisynet.behaviour(net, batch)
+    noisynet.NoiseMonitor(net, every=1).step(batch)
+    assert torch.equal(torch.get_rng_state(), state)
+    for name, one in net.named_buffers():
+        assert one is buffers[name]
+        assert torch.equal(one, before[name]), name
+
+
+class Distribution(nn.Module):
+    """Give probabilities of 7 atoms for each action, (B, A, atoms), as C51 does."""
+
+    def __init__(self, inputs: int, actions: int = 3) -> None:
+        super().__init__()
+        self.noisy = noisynet.NoisyLinear(inputs, actions * 7)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.noisy(observation).unflatten(-1, (-1, 7)).softmax(-1)
+
+
+@pytest.mark.parametrize("inputs", [5, 3])
+def test_a_distribution_is_not_taken_for_more_rows(inputs: int) -> None:
+    torch.manual_seed(3)
+    # With as many actions as inputs its shape could be that of a sequence.
+    net, batch = Distribution(inputs), torch.randn(6, inputs)
+    with pytest.raises(ValueError, match=r"gave shape \(6, 3, 7\), expected values \(B, A\)"):
+        noisynet.behaviour(net, batch)
+
+    def mean(output: Tensor) -> Tensor:
+        return output @ torch.arange(7.0)
+
+    found = noisynet.behaviour(net, batch, values=mean)
+    assert len(found.rows["q_gap"]) == 6
+    assert found.q_gap <= 6
+    figures = noisynet.NoiseMonitor(net, every=1, values=mean).step(batch)
+    assert figures is not None
+    assert "noise/effective_epsilon/env_5" in figures
+    policy = noisynet.doctor(net, batch)["policy"]
+    assert policy.status == "skipped"
+    assert "(6, 3, 7)" in policy.message
+
+
+def test_a_sequence_has_a_row_for_each_of_its_observations() -> None:
+    found = noisynet.behaviour(network(), torch.randn(4, 2, 5))
+    assert len(found.rows["q_gap"]) == 8
+
+
 def test_without_noise_nothing_differs_and_far_values_are_left_alone() -> None:
     batch = torch.randn(32, 5)
     assert noisynet.behaviour(network(sigma0=0.0), batch).effective_epsilon == 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import random
+import warnings
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 import noisynet
+from noisynet.diagnostics.checks.draws import kinds_of
+from noisynet.diagnostics.probe import Noise, see
 from noisynet.diagnostics.recognise import find_noisy_layers
 
 P, A, B = 5, 3, 8
@@ -131,6 +135,92 @@ def test_false_alarms_are_rare() -> None:
         diagnosis = noisynet.doctor(net, torch.randn(B, P))
         wrong = [str(one) for one in diagnosis if one.status == "fail"]
         assert wrong == [], seed
+
+
+def test_a_model_on_the_cpu_leaves_the_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    asked: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda *given: asked.append(given))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Agent().examined()
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("outputs", "inputs", "moments", "kind"),
+    [(2, 2, 5, "unknown"), (2, 2, 6, "factorised"), (2, 3, 2, "unknown"), (2, 3, 3, "factorised"),
+     (4, 8, 1, "factorised")],
+)  # fmt: skip
+def test_small_matrices_take_more_draws_to_tell_their_kind(
+    outputs: int, inputs: int, moments: int, kind: str
+) -> None:
+    class Like(nn.Module):
+        """A layer of another library: what it draws is given."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            for name in ("mu", "sigma"):
+                register = nn.Parameter(torch.ones(outputs, inputs))
+                setattr(self, f"weight_{name}", register)
+
+    found = find_noisy_layers(nn.Sequential(Like()))
+    torch.manual_seed(0)
+    products = [torch.outer(torch.randn(outputs), torch.randn(inputs)) for _ in range(moments)]
+    seen = [{"0": Noise(one, has_bias=False)} for one in products]
+    assert kinds_of(found, seen) == {"0": kind}
+    # One draw that was seen again and again is one draw.
+    repeated = kinds_of(found, seen[:1] * moments)["0"]
+    assert repeated == ("factorised" if (outputs, inputs) == (4, 8) else "unknown")
+
+
+def test_how_often_an_independent_matrix_passes_for_a_product() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for columns, rate in ((2, 0.04), (3, 0.04**2)):
+        values = torch.linalg.svdvals(torch.randn(50_000, 2, columns, generator=generator))
+        share = float((values[:, 1] < 0.02 * values[:, 0]).float().mean())
+        assert abs(share - rate) < 6 * math.sqrt(rate / 50_000)
+
+
+def test_sgd_without_momentum_does_not_tell_whether_learning_has_begun() -> None:
+    for momentum, status in ((0.0, "skipped"), (0.9, "warn")):
+        agent = Agent()
+        agent.optimizer = torch.optim.SGD(agent.online.parameters(), lr=0.01, momentum=momentum)
+        assert agent.examined()["warm-up"].status == status
+        agent.update()
+        assert agent.examined()["warm-up"].status == "skipped"
+
+
+@pytest.mark.parametrize(("rows", "status"), [(31, "skipped"), (32, "warn")])
+def test_few_observations_are_too_few_to_call_the_noise_idle(rows: int, status: str) -> None:
+    net = network()
+    with torch.no_grad():
+        net[2].bias[1] += 100.0
+    policy = noisynet.doctor(net, torch.randn(rows, P))["policy"]
+    assert policy.status == status
+    assert "effective ε 0.000" in policy.message
+
+
+def test_a_probe_needs_no_square_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, ...]] = []
+    eye = torch.eye
+
+    def noted(*sizes: int) -> Tensor:
+        asked.append(sizes)
+        return eye(*sizes)
+
+    monkeypatch.setattr(torch, "eye", noted)
+    stranger = nn.Module()
+    for name in ("mu", "sigma"):
+        stranger.register_parameter(f"weight_{name}", nn.Parameter(torch.ones(4, 3136)))
+    stranger.forward = lambda x: nn.functional.linear(  # pyright: ignore[reportAttributeAccessIssue]
+        x, stranger.weight_mu + stranger.weight_sigma * torch.ones(4, 3136)
+    )
+    seen = see(find_noisy_layers(nn.Sequential(stranger))["0"])
+    assert seen is not None
+    assert seen.values.shape == (4, 8)
+    assert bool((seen.values == 1).all())
+    assert asked == [(8, 3136)]
 
 
 def test_the_optimizer_s_faults() -> None:

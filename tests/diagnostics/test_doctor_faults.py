@@ -172,6 +172,16 @@ def test_independent_draws_with_the_sigma_of_factorised_ones(
     found = noisynet.doctor(replicas.net(replicas.CleanRLLike), batch)
     finds(found, "initial sigma", "fail", "independent draws", "factorised noise")
     assert noisynet.doctor(ours("independent"), batch)["initial sigma"].status == "pass"
+    # A stranger's layers of one p might have been given that σ; a σ of ours that was asked for is
+    # no fault: 0.05 is 0.4/√64, and 0.1/√4.
+    alone = nn.Sequential(replicas.CleanRLLike(32, 32), nn.ReLU(), replicas.CleanRLLike(32, A))
+    found = noisynet.doctor(alone, torch.randn(B, 32))
+    finds(found, "initial sigma", "warn", "independent draws", "factorised noise")
+    chosen = nn.Sequential(
+        noisynet.NoisyLinear(4, 64, noise="independent", sigma0=0.05), nn.ReLU(),
+        noisynet.NoisyLinear(64, 2, noise="independent", sigma0=0.05),
+    )  # fmt: skip
+    finds(noisynet.doctor(chosen), "initial sigma", "pass", "0.05", "")
 
 
 def test_one_random_key_for_all(replicas: ModuleType, batch: Tensor) -> None:
@@ -184,6 +194,8 @@ def test_one_random_key_for_all(replicas: ModuleType, batch: Tensor) -> None:
 def test_noise_that_is_cached_for_the_whole_run(replicas: ModuleType, batch: Tensor) -> None:
     found = noisynet.doctor(replicas.net(replicas.Cached), batch)
     finds(found, "redraw", "fail", "stays the same", "NoisyLinear")
+    # One draw seen often is one draw, from which neither can be told.
+    assert found["own draws"].status == found["distribution"].status == "skipped"
     held = ours()
     noisynet.hold(held)
     assert noisynet.doctor(held, batch)["redraw"].status == "pass"

@@ -29,14 +29,22 @@ def failed(folder: Path, preset: str, **overrides: Any) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "preset",
+    ("preset", "overrides"),
     [
-        "cartpole", "cartpole-noisy-dqn", "cartpole-noisy-dueling", "cartpole-rainbow",
-        "cartpole-noisy-a2c", "chain", "deep-sea",
+        ("cartpole", {}),
+        ("cartpole", {"redraw": "step"}),
+        ("cartpole", {"redraw": "episode"}),
+        ("cartpole-noisy-dqn", {}),
+        ("cartpole-noisy-dueling", {}),
+        ("cartpole-rainbow", {}),
+        ("cartpole-noisy-a2c", {}),
+        ("cartpole-noisy-a2c", {"environments": 1}),
+        ("chain", {}),
+        ("deep-sea", {}),
     ],
-)  # fmt: skip
-def test_the_presets_are_healthy(preset: str, tmp_path: Path) -> None:
-    assert failed(tmp_path / "run", preset) == set()
+)
+def test_the_presets_are_healthy(preset: str, overrides: dict[str, Any], tmp_path: Path) -> None:
+    assert failed(tmp_path / "run", preset, **overrides) == set()
 
 
 @pytest.mark.parametrize("preset", ["cartpole", "cartpole-noisy-a2c"])

@@ -94,8 +94,11 @@ def _values(config: Config, agent: Any, environments: Environments, step: int) -
         # As the first one: at the run's end the step size may have fallen to 0.
         agent.updates = 0
         agent.update(batch)
+        if config.exploration.redraw == "step":
+            # The noise is redrawn by the action after it.
+            agent.act(observation, now, same_game)
 
-    return doctor(
+    diagnosis = doctor(
         agent.online,
         torch.from_numpy(observation).to(agent.device),
         act=lambda _: agent.act(observation, now, same_game),
@@ -106,6 +109,12 @@ def _values(config: Config, agent: Any, environments: Environments, step: int) -
         update=update,
         epsilon=agent.epsilon(now) or 0.0,
     )
+    if config.exploration.redraw != "episode":
+        return diagnosis
+    by_episode = Finding(
+        "redraw between updates", "skipped", "redraw = episode: noise is kept over updates"
+    )
+    return Diagnosis(by_episode if one.name == by_episode.name else one for one in diagnosis)
 
 
 def _policy(config: Config, agent: Any, environments: Environments) -> Diagnosis:
@@ -114,6 +123,10 @@ def _policy(config: Config, agent: Any, environments: Environments) -> Diagnosis
     rollout = player.play().rollout
     observation, first = rollout.observation[-1], rollout.first[-1]
     core = agent.network.initial_state(len(observation))
+    # All of the rollout: with few environments what is seen last is too little to judge by.
+    sequence = (
+        torch.from_numpy(one).to(agent.device) for one in (rollout.observation, rollout.first)
+    )
     section = config.actor_critic
 
     def loss() -> Tensor:
@@ -121,10 +134,9 @@ def _policy(config: Config, agent: Any, environments: Environments) -> Diagnosis
         bonus = section.entropy_bonus * entropy
         return policy_loss + section.value_coefficient * value_loss - bonus
 
-    arguments = (torch.from_numpy(observation)[None], torch.from_numpy(first)[None])
     return doctor(
         agent.network,
-        (*(one.to(agent.device) for one in arguments), core),
+        (*sequence, core),
         act=lambda _: agent.act(observation, first),
         evaluate=_evaluation(agent, lambda: agent.greedy(observation)),
         loss=loss,

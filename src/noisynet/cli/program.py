@@ -20,7 +20,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; gives the exit status: 0, 1 for a loss that diverged, 2 for bad input."""
+    """Run one command and give the exit status.
+
+    0; 1 for a loss that diverged, or a check of `doctor` that failed; 2 for bad input; 130 for an
+    interrupt.
+    """
     try:
         _require(
             "pydantic", "yaml", "numpy", "gymnasium", "safetensors", "rich", "scipy",

@@ -6,6 +6,7 @@ it would by the mean weights. Unlike ε it depends on the observation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import draw, mean_weights, using
+from .preserve import buffers_preserved
+
+ToValues = Callable[[Any], Tensor]
+"""From what a model gives to Q or logits (B, A)."""
 
 
 @dataclass(frozen=True)
@@ -107,24 +112,28 @@ def behaviour(
     *,
     draws: int = 16,
     generator: torch.Generator | None = None,
+    values: ToValues | None = None,
 ) -> Behaviour:
     """Measure what the noise of noisynet's layers does to a model's greedy actions on a batch.
 
     `batch` is an observation batch (B, …), or the tuple of arguments that the model takes; the
-    model gives Q or logits (B, A), or a tuple that begins with them. The model and what it holds
-    are not touched. Raises ValueError for fewer than two draws, a model without noisy layers, or
-    an output of another shape.
+    model gives Q or logits (B, A), or a tuple that begins with them. For a sequence (T, N, p) or
+    (T, N, C, H, W) they are (T, N, A), and T·N rows. `values` makes them from any other output,
+    such as Q from a distribution (B, A, atoms). The model is left as it was, its draws and buffers
+    (running means) too, and so are torch's global generators. Raises ValueError for fewer than two
+    draws, a model without noisy layers, or an output of another shape.
     """
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 2:
         raise ValueError(f"draws: got {draws!r}, expected a whole number of at least 2")
     arguments = batch if isinstance(batch, tuple) else (batch,)
-    drawn = draw(model, rows=draws, generator=generator)
-    with mean_weights(model):
-        mean = _values(model(*arguments))
     noisy: list[Tensor] = []
-    for number in range(draws):
-        with using(model, drawn[number]):
-            noisy.append(_values(model(*arguments)))
+    with buffers_preserved(model):
+        drawn = draw(model, rows=draws, generator=generator)
+        with mean_weights(model):
+            mean = values_of(model(*arguments), arguments, values)
+        for number in range(draws):
+            with using(model, drawn[number]):
+                noisy.append(values_of(model(*arguments), arguments, values))
     return measure(torch.stack(noisy), mean)
 
 
@@ -140,13 +149,14 @@ def behaviour_of_head(
 
     The body's features are computed once for all draws, and the head's weights are read once.
     """
-    drawn = draw(head, rows=draws, generator=generator)
-    with mean_weights(head):
-        mean = _values(head(features))
-    with using(head, drawn):
-        # Every observation is shown to every draw: (B, K, p), row k of which is draw k's.
-        rows = features.unsqueeze(1).expand(-1, draws, *features.shape[1:])
-        noisy = _first(head(rows))
+    with buffers_preserved(head):
+        drawn = draw(head, rows=draws, generator=generator)
+        with mean_weights(head):
+            mean = values_of(head(features), (features,))
+        with using(head, drawn):
+            # Every observation is shown to every draw: (B, K, p), row k of which is draw k's.
+            rows = features.unsqueeze(1).expand(-1, draws, *features.shape[1:])
+            noisy = _first(head(rows))
     return measure(noisy.transpose(0, 1), mean)
 
 
@@ -158,5 +168,25 @@ def _first(output: Any) -> Tensor:
     return first
 
 
-def _values(output: Any) -> Tensor:
-    return _first(output).flatten(0, -2)
+def values_of(output: Any, arguments: tuple[Any, ...], values: ToValues | None = None) -> Tensor:
+    """Give values (rows, A) of what a model returned for its arguments.
+
+    Raises ValueError where more than one dimension precedes the last and they are not those of a
+    sequence of observations: (B, A, atoms) would pass for B·A rows otherwise.
+    """
+    found = _first(output if values is None else values(output))
+    if found.ndim == 2:
+        return found
+    batch = arguments[0] if arguments else None
+    leading = found.shape[:-1]
+    # What is left of the batch is one observation: a vector, or an image with its channels.
+    if (
+        isinstance(batch, Tensor)
+        and batch.shape[: len(leading)] == leading
+        and batch.ndim - len(leading) in (1, 3)
+    ):
+        return found.flatten(0, -2)
+    raise ValueError(
+        f"the model gave shape {tuple(found.shape)}, expected values (B, A): a distribution's "
+        "mean, say, made by a function from output to Q (values= of behaviour and NoiseMonitor)"
+    )

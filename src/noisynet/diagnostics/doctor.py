@@ -207,7 +207,12 @@ class _Examination:
             ),
             acting.acting(self._layers, self._acted),
             acting.rows(self._acted),
-            acting.warm_up(self._moments, learning_began=began, holds_rollout=self._on_policy),
+            acting.warm_up(
+                self._moments,
+                learning_began=began,
+                holds_rollout=self._on_policy,
+                keeps_state=_keeps_state(self._optimizer),
+            ),
             acting.other_exploration(
                 epsilon=epsilon,
                 entropy_bonus=entropy_bonus,
@@ -311,6 +316,13 @@ class _Examination:
             first, second = patient.look(), patient.look()
         fresh = bool(first) and not any(first[one].equals(second[one]) for one in first)
         return first, fresh
+
+
+def _keeps_state(optimizer: Optimizer | None) -> bool:
+    """Tell whether an optimizer's state shows its first step: SGD without momentum has none."""
+    if not isinstance(optimizer, torch.optim.SGD):
+        return True
+    return any(group["momentum"] for group in optimizer.param_groups)
 
 
 def _checked_loss(loss: Any) -> Tensor:

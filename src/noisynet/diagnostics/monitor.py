@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .behaviour import behaviour
+from .behaviour import ToValues, behaviour
 from .sigma import mean_sigma, snr
 
 
@@ -18,12 +18,20 @@ class NoiseMonitor:
     `step(batch)` counts; every `every` calls it gives figures by the tags that noisynet's own
     metrics have, for TensorBoard or a file, and None otherwise: "snr/<layer>", "sigma/<layer>",
     "noise/effective_epsilon", "noise/action_entropy" (nats), "noise/q_spread", "noise/q_gap", and
-    "noise/effective_epsilon/env_<i>" for each row of the batch. It draws from a generator of its
-    own: training is not changed by it. Raises ValueError for `every` below 1, `draws` below 2.
+    "noise/effective_epsilon/env_<i>" for each row of the batch. It draws from a generator of
+    its own, and leaves buffers and torch's global generators as they were: training is not changed
+    by it. `values` makes Q (B, A) from the model's output where it gives something else. Raises
+    ValueError for `every` below 1, `draws` below 2.
     """
 
     def __init__(
-        self, model: nn.Module, *, every: int = 100, draws: int = 16, seed: int = 0
+        self,
+        model: nn.Module,
+        *,
+        every: int = 100,
+        draws: int = 16,
+        seed: int = 0,
+        values: ToValues | None = None,
     ) -> None:
         """Take the model; its device may change later."""
         for name, value, least in (("every", every, 1), ("draws", draws, 2)):
@@ -35,6 +43,7 @@ class NoiseMonitor:
         self.every = every
         self.draws = draws
         self.seed = seed
+        self.values = values
         self.steps = 0
 
     def step(self, batch: Tensor | tuple[Any, ...] | Callable[[], Any]) -> dict[str, float] | None:
@@ -50,7 +59,9 @@ class NoiseMonitor:
         device = next(self.model.parameters()).device
         # Seeded by the step, so that a loop that is resumed measures what it would have.
         generator = torch.Generator(device).manual_seed(hash((self.seed, self.steps)) & (2**63 - 1))
-        found = behaviour(self.model, shown, draws=self.draws, generator=generator)
+        found = behaviour(
+            self.model, shown, draws=self.draws, generator=generator, values=self.values
+        )
         return {
             **{f"snr/{name}": value for name, value in snr(self.model).items()},
             **{f"sigma/{name}": value for name, value in mean_sigma(self.model).items()},

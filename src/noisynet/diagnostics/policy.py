@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from .behaviour import measure
+from .behaviour import measure, values_of
 from .findings import Finding
 from .recognise import Found
 
 _DRAWS = 16
+_ENOUGH_OBSERVATIONS = 32
 
 
 @torch.no_grad()
@@ -28,21 +29,29 @@ def policy_noise(
         for one, found in layers.items()
         for sigma, tensor in zip(found.sigmas, found.tensors(found.sigmas), strict=True)
     }
-    mean = _values(functional_call(model, quiet, arguments))
-    if mean is None:
-        return Finding(name, "skipped", "the model's output is no batch of values per action")
+    try:
+        mean = values_of(functional_call(model, quiet, arguments), arguments)
+    except ValueError as error:
+        return Finding(name, "skipped", str(error))
+    if mean.shape[-1] < 2:
+        return Finding(name, "skipped", f"the model gave {mean.shape[-1]} value a row: no choice")
     noisy: list[Tensor] = []
     for _ in range(_DRAWS):
         redraw()
-        values = _values(model(*arguments))
-        assert values is not None, "the same model gave values before"
-        noisy.append(values)
+        noisy.append(values_of(model(*arguments), arguments))
     found = measure(torch.stack(noisy), mean)
     message = (
         f"effective ε {found.effective_epsilon:.3f}: that share of greedy actions is not the mean "
         f"weights' (spread of Q {found.q_spread:.3g}, gap of the best two {found.q_gap:.3g}, "
         f"{_DRAWS} draws of {len(mean)} observations)"
     )
+    if found.effective_epsilon == 0 and len(mean) < _ENOUGH_OBSERVATIONS:
+        return Finding(
+            name,
+            "skipped",
+            f"{message}; the noise changes no action here, and fewer than "
+            f"{_ENOUGH_OBSERVATIONS} observations are too few to judge by",
+        )
     if found.effective_epsilon == 0:
         return Finding(
             name,
@@ -51,11 +60,3 @@ def policy_noise(
             "look at more observations; if none changes, a larger σ0",
         )
     return Finding(name, "pass", message)
-
-
-def _values(output: Any) -> Tensor | None:
-    """Give (B, A) values of what a model returned: a tensor, or a tuple that begins with one."""
-    first = output[0] if isinstance(output, tuple | list) and output else output
-    if not isinstance(first, Tensor) or first.ndim < 2 or first.shape[-1] < 2:
-        return None
-    return first.flatten(0, -2)

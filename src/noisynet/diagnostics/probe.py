@@ -111,7 +111,7 @@ def _of_another(found: Found, layer: nn.Module) -> Noise | None:
     if weight.ndim == 2:
         inputs = found.inputs
         columns = min(COLUMNS, inputs)
-        probe = torch.cat([weight.new_zeros(1, inputs), torch.eye(inputs).to(weight)[:columns]])
+        probe = torch.cat([weight.new_zeros(1, inputs), torch.eye(columns, inputs).to(weight)])
     else:
         channels = getattr(layer, "in_channels", weight.shape[1])
         shape = (3, channels, *weight.shape[2:])

@@ -107,12 +107,23 @@ def rows(calls: Sequence[Call] | None) -> Finding:
     )
 
 
-def warm_up(draws: Sequence[Seen], *, learning_began: bool | None, holds_rollout: bool) -> Finding:
-    """Say whether noise changes between actions before the first update is taken."""
+def warm_up(
+    draws: Sequence[Seen],
+    *,
+    learning_began: bool | None,
+    holds_rollout: bool,
+    keeps_state: bool = True,
+) -> Finding:
+    """Say whether noise changes between actions before the first update is taken.
+
+    `keeps_state`: whether the optimizer's state tells that it has taken a step.
+    """
     name = "warm-up"
     if learning_began is None or holds_rollout:
         reason = "a rollout keeps its draw" if holds_rollout else "it takes act= and optimizer="
         return Finding(name, "skipped", reason)
+    if not keeps_state:
+        return Finding(name, "skipped", "an optimizer without state does not tell if it has begun")
     if learning_began:
         return Finding(name, "skipped", "the optimizer has taken steps already")
     noisy = [seen for seen in draws if seen and all(noise.is_on for noise in seen.values())]

@@ -36,12 +36,22 @@ def kinds_of(layers: Mapping[str, Found], seen: Sequence[Seen]) -> dict[str, Kin
         if noise in ("factorised", "independent"):
             kinds[name] = "factorised" if noise == "factorised" else "independent"
             continue
-        kinds[name] = _kind([one[name] for one in seen if name in one and one[name].is_on])
+        kinds[name] = _kind([noise for noise in _distinct(name, seen).values() if noise.is_on])
     # A layer of one output looks like both; it is of the kind that the others are.
     known: set[Kind] = {kind for kind in kinds.values() if kind != "unknown"}
     if len(known) == 1:
         return dict.fromkeys(kinds, known.pop())
     return kinds
+
+
+def _distinct(layer: str, seen: Sequence[Seen]) -> dict[int, Noise]:
+    """Give a layer's draws, each once, {moment: noise}: a draw seen again tells nothing new."""
+    distinct: dict[int, Noise] = {}
+    for moment, noises in enumerate(seen):
+        noise = noises.get(layer)
+        if noise is not None and not any(noise.equals(other) for other in distinct.values()):
+            distinct[moment] = noise
+    return distinct
 
 
 def _kind(noises: Sequence[Noise]) -> Kind:
@@ -50,9 +60,14 @@ def _kind(noises: Sequence[Noise]) -> Kind:
     if not matrices or min(matrices[0].shape) < 2:
         return "unknown"
     values = [torch.linalg.svdvals(matrix.double()) for matrix in matrices]
-    # An independent matrix has a second singular value as small as this once in 10⁵ draws or less;
-    # it would have to be so in every draw. A product's is rounding, in bfloat16 below 1 %.
-    return "factorised" if all(one[1] < 0.02 * one[0] for one in values) else "independent"
+    # A product's second singular value is rounding, in bfloat16 below 1 % of the first.
+    if any(one[1] >= 0.02 * one[0] for one in values):
+        return "independent"
+    # An independent matrix of two rows and c columns passes for a product with a chance of
+    # 0.04^(c - 1) (4 % for 2 × 2, 0.16 % for 2 × 3), and larger ones more seldom still. As many
+    # draws as take that to 0.04⁶, 4 in 10⁹, decide.
+    rows, columns = matrices[0].shape
+    return "factorised" if len(values) * (rows - 1) * (columns - 1) >= 6 else "unknown"
 
 
 def redraws(layers: Mapping[str, Found], before: Seen, after: Seen, how: str) -> Finding:
@@ -79,22 +94,23 @@ def redraws(layers: Mapping[str, Found], before: Seen, after: Seen, how: str) ->
 def own_draws(layers: Mapping[str, Found], seen: Sequence[Seen]) -> Finding:
     """Look whether layers, and the two factors of a layer, share random numbers."""
     name = "own draws"
-    streams: dict[str, Tensor] = {}
+    streams: dict[str, dict[int, Tensor]] = {}
     for one in layers:
-        noises = [moment[one] for moment in seen if one in moment and moment[one].is_matrix]
+        noises = {at: noise for at, noise in _distinct(one, seen).items() if noise.is_matrix}
         if len(noises) < 2:
             continue
-        for part, values in _factors(noises).items():
-            streams[f"{one} {part}".strip()] = values
+        for part, values in _factors(list(noises.values())).items():
+            streams[f"{one} {part}".strip()] = dict(zip(noises, values, strict=True))
     alike: list[tuple[str, str]] = []
     compared = 0
     for (first, a), (second, b) in combinations(streams.items(), 2):
-        length = min(a.shape[1], b.shape[1])
-        a, b = a[:, :length].flatten(), b[:, :length].flatten()
-        if len(a) < _ENOUGH_PAIRS:
+        moments = [moment for moment in a if moment in b]
+        length = min(len(next(iter(a.values()))), len(next(iter(b.values()))))
+        if len(moments) < 2 or len(moments) * length < _ENOUGH_PAIRS:
             continue
         compared += 1
-        if abs(float(torch.corrcoef(torch.stack([a, b]))[0, 1])) > ALIKE:
+        pair = [torch.cat([one[moment][:length] for moment in moments]) for one in (a, b)]
+        if abs(float(torch.corrcoef(torch.stack(pair))[0, 1])) > ALIKE:
             alike.append((first, second))
     if alike:
         pairs = ", ".join(f"{first} and {second}" for first, second in alike[:3])
@@ -105,7 +121,7 @@ def own_draws(layers: Mapping[str, Found], seen: Sequence[Seen]) -> Finding:
             "a key, or a part of a generator's stream, for every layer and every factor",
         )
     if not compared:
-        return Finding(name, "skipped", "too few draws were seen to compare")
+        return Finding(name, "skipped", "too few different draws were seen to compare")
     return Finding(name, "pass", f"{compared} pairs of layers or factors, none of them alike")
 
 
@@ -133,9 +149,9 @@ def distribution(
     expected = {"factorised": (math.sqrt(2 / math.pi), math.sqrt(1 - 2 / math.pi)),
                 "independent": (1.0, math.sqrt(2.0))}  # fmt: skip
     for one in layers:
-        biases = [moment[one].bias for moment in seen if one in moment]
+        biases = [noise.bias for noise in _distinct(one, seen).values()]
         squares = [bias.flatten().square() for bias in biases if bias is not None]
-        if kinds[one] == "unknown" or not squares:
+        if kinds[one] == "unknown" or len(squares) < 2:
             continue
         values = torch.cat(squares)
         if len(values) < _ENOUGH_SQUARES:
@@ -155,7 +171,9 @@ def distribution(
             "factorised: f(x) = sgn(x) √|x| of standard normals; independent: the normals",
         )
     if not measured:
-        return Finding(name, "skipped", f"fewer than {_ENOUGH_SQUARES} values of ε were seen")
+        return Finding(
+            name, "skipped", f"fewer than {_ENOUGH_SQUARES} different values of ε were seen"
+        )
     low, high = min(measured.values()), max(measured.values())
     described = " and ".join(sorted({kinds[one] for one in measured}))
     return Finding(name, "pass", f"{described}: E ε² {low:.3f} to {high:.3f}")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Literal
 
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ...layers import NoisyLayer
 from ...layers.initial import PRESETS, initial_sigmas, mean_bound
 from ...layers.kinds import NoiseKind
 from ..findings import Finding, listed
@@ -44,8 +46,9 @@ def is_constant(tensor: Tensor) -> bool:
 def initial_sigma(layers: Mapping[str, Found], kinds: Mapping[str, Kind]) -> Finding:
     """Compare σ with the paper's initial value where it has not been trained yet.
 
-    Any σ0 in the paper's form passes; σ_b over √q, which some libraries have, is a warning; draws
-    of one kind with the initial σ of the other are a failure.
+    Any σ0 in the paper's form passes; σ_b over √q, which some libraries have, is a warning.
+    Independent draws with a factorised layer's σ are a failure where layers of different p show
+    σ0/√p, and a warning where one alone has a usual σ0/√p, which may be a σ that was chosen.
     """
     name = "initial sigma"
     untouched = {
@@ -55,7 +58,7 @@ def initial_sigma(layers: Mapping[str, Found], kinds: Mapping[str, Kind]) -> Fin
     }
     if not untouched:
         return Finding(name, "skipped", "σ has been trained: its initial value is gone")
-    wrong_kind: list[str] = []
+    scaled: dict[str, tuple[float, int]] = {}
     over_outputs: list[str] = []
     other: list[str] = []
     sizes: set[float] = set()
@@ -68,8 +71,9 @@ def initial_sigma(layers: Mapping[str, Found], kinds: Mapping[str, Kind]) -> Fin
         if kind == "independent":
             sizes.add(round(weight, 4))
             # 0.017 is a number of its own; σ0/√p for a usual σ0 is the factorised layer's.
-            if not _near(weight, 0.017) and any(_near(sigma0, usual) for usual in (0.5, 0.4, 0.1)):
-                wrong_kind.append(one)
+            usual = any(_near(sigma0, value) for value in (0.5, 0.4, 0.1))
+            if usual and not _near(weight, 0.017) and not _as_chosen(found, weight):
+                scaled[one] = (sigma0, p)
             elif bias is not None and not _near(bias, weight):
                 other.append(one)
             continue
@@ -78,14 +82,8 @@ def initial_sigma(layers: Mapping[str, Found], kinds: Mapping[str, Kind]) -> Fin
         if bias is None or _near(bias, weight):
             continue
         (over_outputs if _near(bias * math.sqrt(q), sigma0) else other).append(one)
-    if wrong_kind:
-        return Finding(
-            name,
-            "fail",
-            f"{listed(wrong_kind)}: independent draws with a factorised layer's initial "
-            f"σ = {_initial(untouched[wrong_kind[0]])[0]:.4f}, where the paper has 0.017",
-            "draw factorised noise, or start σ at 0.017: noisynet.NoisyLinear(…, noise=…)",
-        )
+    if scaled:
+        return _of_the_other_kind(scaled)
     if over_outputs:
         fitting = f" (as {', '.join(sorted(presets))})" if presets else ""
         return Finding(
@@ -106,6 +104,38 @@ def initial_sigma(layers: Mapping[str, Found], kinds: Mapping[str, Kind]) -> Fin
     form = "σ" if independent else "σ0/√p with σ0"
     paper = sizes <= {0.017, 0.5}
     return Finding(name, "pass", f"{form} = {values}" + (", the paper's" if paper else ""))
+
+
+def _as_chosen(found: Found, weight: float) -> bool:
+    """Tell whether σ of one of noisynet's layers of independent noise is the one asked for."""
+    layer = found.module
+    if not isinstance(layer, NoisyLayer):
+        return False
+    expected, _ = initial_sigmas(
+        noise="independent",
+        init=layer.init,
+        sigma0=layer.sigma0,
+        inputs=found.inputs,
+        outputs=found.outputs,
+    )
+    return _near(weight, expected)
+
+
+def _of_the_other_kind(scaled: Mapping[str, tuple[float, int]]) -> Finding:
+    """Judge independent draws with a factorised layer's σ, {layer: (σ·√p, p)}."""
+    alike = any(
+        p != other_p and _near(sigma0, other)
+        for (sigma0, p), (other, other_p) in combinations(scaled.values(), 2)
+    )
+    sigma0, p = next(iter(scaled.values()))
+    return Finding(
+        "initial sigma",
+        "fail" if alike else "warn",
+        f"{listed(scaled)}: independent draws with a factorised layer's initial "
+        f"σ = {sigma0 / math.sqrt(p):.4f}, where the paper has 0.017"
+        + ("" if alike else f"; leave it if it was not meant as {sigma0:.2g}/√{p}"),
+        "draw factorised noise, or start σ at 0.017: noisynet.NoisyLinear(…, noise=…)",
+    )
 
 
 def _initial(found: Found) -> tuple[float, float | None]:
