@@ -129,7 +129,7 @@ def attach(optimizer: Optimizer, loss: nn.Module, policy: nn.Module) -> Attached
         supported = " and ".join(one.__name__ for one in _LOSSES)
         raise TypeError(f"attach: got the loss {type(loss).__name__}; supported are {supported}")
     noisy = _find_policy(policy)
-    network: nn.Module = loss.value_network
+    network: Any = loss.value_network
     name = type(loss).__name__
     if any(isinstance(part, NoisyPolicy) for part in network.modules()):
         raise TypeError(f"{name}: got a NoisyPolicy, expected the actor inside it")
