@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
+from typing import Any, ClassVar
 
+import gymnasium
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import CartPoleEnv
 from PIL import Image
 
 from noisynet.agents import make_environments
 from noisynet.cli import main
+from noisynet.envs import AtariEnvironments, Environments, UnusableEnvironment
+from noisynet.evaluation import pictures
 from noisynet.evaluation.agent import evaluate_run
 from noisynet.evaluation.pictures import make_game
 from noisynet.evaluation.video import film
@@ -114,6 +120,78 @@ def test_looking_shows_means_draws_and_choice(run: Path) -> None:
     noisy = agent.look(observation, noise=True)
     assert noisy.drawn is not None
     assert noisy.action == noisy.drawn[0].argmax()
+
+
+def test_values_are_those_that_acting_chooses_by_in_bfloat16(tmp_path: Path) -> None:
+    chosen = config.load("cartpole", {**SMALL, "steps": 250, "precision": "bfloat16"})
+    agent = WatchedAgent.load(start(chosen, tmp_path / "run").folder)
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        observation = generator.normal(0, 0.1, (1, 4)).astype(np.float32)
+        look = agent.look(observation)
+        assert look.action == agent.act(observation)[0]
+        # bfloat16 has 8 bits of mantissa, so its values would leave the 16 lower ones empty.
+        assert (look.values.view(np.uint32) & 0xFFFF).any()
+
+
+@pytest.mark.parametrize("chosen", [None, "offscreen"])
+def test_drawing_leaves_the_caller_s_environment_alone(
+    chosen: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SDL_VIDEODRIVER", raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("SDL_VIDEODRIVER", chosen)
+    game = make_game(config.load("CartPole-v1", {"device": "cpu"}), 0)
+    try:
+        assert game.picture(game.reset()).any()
+    finally:
+        game.close()
+    assert os.environ.get("SDL_VIDEODRIVER") == chosen
+
+
+def test_a_twin_that_cannot_be_made_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[AtariEnvironments] = []
+    close = AtariEnvironments.close
+
+    def noted(self: AtariEnvironments) -> None:
+        closed.append(self)
+        close(self)
+
+    def refuse(*_: object, **__: object) -> Environments:
+        raise UnusableEnvironment("no twin")
+
+    monkeypatch.setattr(AtariEnvironments, "close", noted)
+    monkeypatch.setattr(pictures, "make", refuse)
+    with pytest.raises(UnusableEnvironment, match="no twin"):
+        make_game(config.load("ALE/Pong-v5", {"device": "cpu", "threads": 1}), 0)
+    assert len(closed) == 1
+
+
+def test_a_game_that_cannot_be_shown_leaves_nothing_open() -> None:
+    opened: list[gymnasium.Env] = []
+
+    class Odd(CartPoleEnv):
+        metadata: ClassVar[dict[str, Any]] = {
+            "render_modes": ["rgb_array"],
+            "render_fps": "as fast as it can",
+        }
+
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            opened.append(self)
+
+        def close(self) -> None:
+            super().close()
+            if self in opened:
+                opened.remove(self)
+
+    gymnasium.register("Odd-v0", Odd)
+    try:
+        with pytest.raises(ValueError, match="as fast as it can"):
+            make_game(config.load("Odd-v0", {"device": "cpu"}), 0)
+    finally:
+        del gymnasium.registry["Odd-v0"]
+    assert opened == []
 
 
 @needs_ffmpeg

@@ -55,7 +55,7 @@ def write_run(tmp_path: Path) -> Write:
         with RunFolder.create(path, chosen.to_yaml()):
             lines = []
             for number, one in enumerate(returns, start=1):
-                last = returns[max(number - 100, 0) : number]
+                last = returns[max(number - chosen.training.solved_games, 0) : number]
                 lines.append(
                     {
                         "step": number * every,

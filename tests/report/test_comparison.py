@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from noisynet.evaluation.scores import (
     probability_of_improvement,
 )
 from noisynet.report import compare, find_runs, read_run, variants
+from noisynet.report.record import holds
 from noisynet.runs.errors import RunError
 
 
@@ -127,6 +129,73 @@ def test_different_lengths_are_compared_where_all_have_been(write_run) -> None:
     assert any("one seed only" in note for note in found["notes"])
 
 
+def test_lengths_far_apart_are_compared_at_the_very_step(write_run) -> None:
+    # What is left of the long run are buckets of 512 steps: 2,000 is inside the first of them.
+    returns = [float(number) for number in range(1, 10_001)]
+    long = write_run("long", returns, every=10, solved_games=1)
+    short = write_run("short", returns[:200], preset="cartpole-epsilon", every=10, solved_games=1)
+    assert len(read_run(long).curves["game/mean_return"].step) <= 256
+    found = compared(long, short)
+    (game,) = found["games"]
+    assert game["at_step"] == 2_000
+    assert [row["scores"] for row in game["variants"]] == [[200], [200]]
+    assert any("compared at step 2,000, the length of short" in note for note in found["notes"])
+
+
+def test_a_first_game_after_the_others_end_sets_the_step(write_run) -> None:
+    late = write_run("late", [1.0] * 40, every=1_000)
+    short = write_run("short", [5.0] * 5, preset="cartpole-epsilon")
+    found = compared(late, short)
+    assert found["games"][0]["at_step"] == 1_000
+    (note,) = [note for note in found["notes"] if "compared at" in note]
+    assert "step 1,000, where late finished its first game" in note
+
+
+def test_a_solved_run_keeps_its_last_score(write_run) -> None:
+    goal = {"solved_return": 20.0, "solved_games": 1}
+    solved = write_run("solved", [5.0, 10.0, 20.0], **goal)
+    scores = [float(number) for number in range(1, 10)]
+    others = [
+        write_run(f"other{seed}", scores, seed=seed, preset="cartpole-epsilon", **goal)
+        for seed in (0, 1)
+    ]
+    found = compared(solved, *others)
+    (game,) = found["games"]
+    assert game["at_step"] == 900
+    assert [row["scores"] for row in game["variants"]] == [[20], [9, 9]]
+    assert any("solved stopped early because solved" in note for note in found["notes"])
+    assert not any("different lengths" in note for note in found["notes"])
+
+
+def test_runs_that_were_all_solved_are_compared_at_the_longest(write_run) -> None:
+    goal = {"solved_return": 5.0, "solved_games": 2}
+    quick = write_run("quick", [1.0, 8.0, 8.0], **goal)
+    slow = write_run("slow", [1.0, 1.0, 1.0, 30.0, 30.0], preset="cartpole-epsilon", **goal)
+    found = compared(quick, slow)
+    (game,) = found["games"]
+    assert game["at_step"] == 500
+    assert game["variants"][0]["scores"] == [8]
+    assert any("quick stopped early because solved" in note for note in found["notes"])
+
+
+def test_windows_that_differ_are_noted(write_run) -> None:
+    paths = [
+        write_run("a", [1.0], solved_games=10),
+        write_run("b", [1.0], solved_games=20, preset="cartpole-epsilon"),
+    ]
+    (note,) = [note for note in compared(*paths)["notes"] if "solved_games" in note]
+    assert note.endswith("10, 20")
+
+
+def test_alike_variants_of_different_games_each_name_theirs(write_run) -> None:
+    paths = [
+        write_run("cart", [1.0], learning_rate=0.002),
+        write_run("acro", [1.0], preset="Acrobot-v1"),
+    ]
+    labels = [kind.label for kind in variants([read_run(path) for path in paths])]
+    assert sorted(labels) == ["noise, Acrobot-v1", "noise, CartPole-v1"]
+
+
 def test_different_games_stand_apart_without_reference_scores(write_run) -> None:
     found = compared(
         write_run("cart", [1.0]), write_run("acro", [2.0], preset="Acrobot-v1", seed=1)
@@ -187,6 +256,20 @@ def test_a_run_still_being_written_is_no_damaged_one(write_run) -> None:
     assert read_run(path).state == "stopped"
 
 
+def test_a_lock_of_the_same_inode_elsewhere_is_not_the_run_s(tmp_path: Path) -> None:
+    found = tmp_path.stat()
+    here = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
+    inode = found.st_ino
+
+    def line(device: str, process: int = 77) -> str:
+        return f"3: FLOCK  ADVISORY  WRITE {process} {device}:{inode} 0 EOF"
+
+    assert holds(line(here), found, 1)
+    assert not holds(line("ff:fe"), found, 1)
+    assert holds(line("ff:fe"), found, 77)  # as overlayfs has it
+    assert not holds(line(here).replace("FLOCK", "POSIX"), found, 77)
+
+
 def test_states(trained: list[Path], write_run) -> None:
     run = read_run(trained[0])
     assert run.state == "finished"
@@ -234,6 +317,16 @@ def test_compare_and_runs_for_people(
     assert "one seed only" in said
     assert main(["runs", str(trained[0].parent)]) == 0
     assert capsys.readouterr().out.splitlines()[0].startswith("run")
+
+
+def test_a_run_that_is_named_twice_counts_once(
+    write_run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_run("long", [1.0] * 3)
+    monkeypatch.chdir(path.parent)
+    assert main(["compare", "long", str(path), "./long/../long", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["games"][0]["variants"]
+    assert row["runs"] == 1
 
 
 def test_what_is_no_run_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -24,9 +24,9 @@ def add_compare(commands: Any) -> None:
 def _compare(parsed: argparse.Namespace) -> int:
     from ..report.comparison import compare
     from ..report.groups import variants
-    from ..report.record import read_run
+    from ..report.record import distinct, read_run
 
-    runs = [read_run(path) for path in dict.fromkeys(parsed.folders)]
+    runs = [read_run(path) for path in distinct(parsed.folders)]
     found = compare(variants(runs))
     skipped = {run.name: run.damaged for run in runs if run.damaged}
     found["notes"] += [

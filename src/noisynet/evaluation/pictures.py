@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -91,15 +93,19 @@ class AtariGame(Game):
 
     def __init__(self, config: Config, seed: int) -> None:
         own = make_environments(config, count=1, seed=seed)
-        super().__init__(own)
-        assert isinstance(own, AtariEnvironments)
-        section = config.environment
-        # Everything that the game depends on is the run's own; only what is shown differs.
-        shown = replace(own.preprocessing, height=210, width=160, grayscale=False, stack=1)
-        self._twin = make(own.id, 1, seed=seed, atari=shown)
-        self._screen: npt.NDArray[Any] | None = None
-        self.steps_per_second = 60 / section.frame_skip
-        self.action_names = _atari_actions(own.id, section.full_action_space)
+        with ExitStack() as unfinished:
+            unfinished.callback(own.close)
+            super().__init__(own)
+            assert isinstance(own, AtariEnvironments)
+            section = config.environment
+            # Everything that the game depends on is the run's own; only what is shown differs.
+            shown = replace(own.preprocessing, height=210, width=160, grayscale=False, stack=1)
+            self._twin = make(own.id, 1, seed=seed, atari=shown)
+            unfinished.callback(self._twin.close)
+            self._screen: npt.NDArray[Any] | None = None
+            self.steps_per_second = 60 / section.frame_skip
+            self.action_names = _atari_actions(own.id, section.full_action_space)
+            unfinished.pop_all()
 
     def reset(self) -> npt.NDArray[Any]:
         """Start both; return the first observation (1, *shape)."""
@@ -144,7 +150,8 @@ class GymnasiumGame(Game):
         """Show what the environment renders; raises UnusableEnvironment where that is nothing."""
         del observation
         try:
-            seen = self._drawn.render()
+            with _no_screen():
+                seen = self._drawn.render()
         except Exception as error:
             raise UnusableEnvironment(
                 f"{self.environments.id}: cannot be drawn: {str(error).splitlines()[0]}"
@@ -179,25 +186,43 @@ def _drawn_by_gymnasium(name: str, seed: int) -> Game | None:
     """Make a registered environment that renders; None where it has no pictures to give."""
     import gymnasium
 
-    # pygame, by which classic control draws, looks for a screen that is not needed here.
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     spec = gymnasium.registry.get(name)
     if spec is None:
         return None
     options: dict[str, Any] = {"max_episode_steps": -1, "disable_env_checker": True}
     try:
         plain = gymnasium.make(name, **options)
-        can = "rgb_array" in plain.metadata.get("render_modes", [])
-        plain.close()
+        try:
+            can = "rgb_array" in plain.metadata.get("render_modes", [])
+        finally:
+            plain.close()
         if not can:
             return None
-        drawn = gymnasium.make(name, render_mode="rgb_array", **options)
+        with _no_screen():
+            drawn = gymnasium.make(name, render_mode="rgb_array", **options)
     except Exception as error:
         raise UnusableEnvironment(
             f"{name}: cannot be made: {str(error).splitlines()[0]}"
         ) from error
-    own = GymnasiumEnvironments(name, [drawn], seed=seed, step_limit=spec.max_episode_steps)
-    return GymnasiumGame(own, drawn)
+    try:
+        own = GymnasiumEnvironments(name, [drawn], seed=seed, step_limit=spec.max_episode_steps)
+        return GymnasiumGame(own, drawn)
+    except BaseException:
+        drawn.close()
+        raise
+
+
+@contextmanager
+def _no_screen() -> Iterator[None]:
+    """Let pygame, by which classic control draws, not look for a screen; for this while alone."""
+    if "SDL_VIDEODRIVER" in os.environ:
+        yield
+        return
+    os.environ["SDL_VIDEODRIVER"] = "dummy"
+    try:
+        yield
+    finally:
+        del os.environ["SDL_VIDEODRIVER"]
 
 
 def _atari_actions(name: str, full: bool) -> list[str]:

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import torch
 
 from ..agents import ActorCritic, acting_network
-from ..agents.precision import products_in
 from ..layers import draw, mean_weights, using
 from .agent import TrainedAgent
 
@@ -75,6 +74,6 @@ class WatchedAgent(TrainedAgent):
         if isinstance(agent, ActorCritic):
             same_game = np.zeros(len(observation), np.bool_)
             return agent.policy(observation, same_game).softmax(-1).float().cpu().numpy()
-        with torch.inference_mode(), products_in(self.config.training.precision, agent.device):
+        with torch.inference_mode():  # in the weights' own precision, as `greedy` acts
             seen = torch.from_numpy(observation).to(agent.device)
             return agent.online(seen).float().cpu().numpy()

@@ -17,7 +17,7 @@ from ..evaluation.scores import (
     probability_of_improvement,
 )
 from .groups import Variant
-from .record import RunRecord
+from .record import RunRecord, mean_return_at
 
 CONFIDENCE = 0.95
 
@@ -28,7 +28,9 @@ def compare(variants: Sequence[Variant]) -> dict[str, Any]:
     """Compare variants game by game, and over all games where that says something.
 
     A run's score is the mean return of its last training games (at most `solved_games` of its
-    config) at the last step that all compared runs of the game reached. Over several games scores
+    config) at the last step that all compared runs of the game reached. Runs that ended early
+    because they were solved do not set that step: they keep their last score up to it, or up to
+    the end of the longest where all were solved. Over several games scores
     are human-normalised, in percent. Intervals are those of the stratified bootstrap over runs, at
     95 % (Agarwal et al., arXiv 2108.13264).
 
@@ -61,6 +63,12 @@ def _game(game: str, variants: Sequence[Variant], notes: list[str]) -> dict[str,
         return None
     everyone = [run for runs in members.values() for run in runs]
     step = _common_step(game, everyone, notes)
+    windows = sorted({run.config.training.solved_games for run in everyone})
+    if len(windows) > 1:
+        notes.append(
+            f"{game}: scores are means of different numbers of games (solved_games): "
+            f"{', '.join(map(str, windows))}"
+        )
     scores = {label: [_score(run, step) for run in runs] for label, runs in members.items()}
     rows: list[dict[str, Any]] = []
     for label, runs in members.items():
@@ -80,23 +88,47 @@ def _game(game: str, variants: Sequence[Variant], notes: list[str]) -> dict[str,
 
 
 def _common_step(game: str, runs: Sequence[RunRecord], notes: list[str]) -> float:
-    """Give the last step that all have reached, but not one before a run's first finished game."""
-    reached = [max(run.step, run.curves["game/mean_return"].step[-1]) for run in runs]
-    step = float(min(reached))
-    first_games = max(float(run.curves["game/mean_return"].step[0]) for run in runs)
-    if max(reached) > 1.02 * step:
-        shortest = runs[int(np.argmin(reached))]
+    """Give the step of the scores, and note where a run's end or its beginning chose it.
+
+    A run that was solved stopped by its own success: to cut the others there would hide what they
+    learned later, so it is carried forward instead.
+    """
+    solved = [run for run in runs if run.state == "solved"]
+    others = [run for run in runs if run.state != "solved"]
+    step = min(map(_reached, others)) if others else max(map(_reached, runs))
+    first = max(runs, key=_first_game)
+    late = _first_game(first) > step
+    if others and (longest := max(map(_reached, others))) > 1.02 * step:
+        shortest = min(others, key=_reached)
+        where = "" if late else f": compared at step {step:,.0f}, the length of {shortest.name}"
         notes.append(
-            f"{game}: runs of different lengths, {min(reached):,.0f} to {max(reached):,.0f} steps: "
-            f"compared at step {max(step, first_games):,.0f}, the length of {shortest.name}"
+            f"{game}: runs of different lengths, {step:,.0f} to {longest:,.0f} steps{where}"
         )
-    return max(step, first_games)
+    if late:
+        step = _first_game(first)
+        notes.append(
+            f"{game}: compared at step {step:,.0f}, where {first.name} finished its first game"
+        )
+    carried = [run.name for run in solved if _reached(run) < step]
+    if carried:
+        notes.append(
+            f"{game}: {_some(carried)} stopped early because solved, and counts with its last "
+            f"score up to step {step:,.0f}; how soon is not in a score"
+        )
+    return step
+
+
+def _reached(run: RunRecord) -> float:
+    return float(max(run.step, run.curves["game/mean_return"].step[-1]))
+
+
+def _first_game(run: RunRecord) -> float:
+    return float(run.curves["game/mean_return"].first_step)
 
 
 def _score(run: RunRecord, step: float) -> float:
-    value = run.curves["game/mean_return"].at(step)
-    if value is None:  # its first bucket ends after the step
-        value = float(run.curves["game/mean_return"].mean[0])
+    value = mean_return_at(run, step)
+    assert value is not None, "the step is not before a run's first game"
     return value
 
 

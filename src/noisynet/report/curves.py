@@ -29,6 +29,8 @@ class Curve:
     high: Numbers
     low_step: Numbers
     high_step: Numbers
+    first_step: int
+    """Where it begins, within the first bucket."""
 
     def extremes(self) -> tuple[Numbers, Numbers]:
         """Give steps and values of the lowest and highest point of each bucket, in order."""
@@ -64,11 +66,13 @@ class Thinner:
         """Begin with buckets of one step."""
         self._most = buckets
         self._width = 1
+        self._first: int | None = None
         # index: [count, total, last, last step, low, its step, high, its step]
         self._buckets: dict[int, list[float]] = {}
 
     def add(self, step: int, value: float) -> None:
         """Take one point."""
+        self._first = step if self._first is None else min(step, self._first)
         index = step // self._width
         bucket = self._buckets.get(index)
         if bucket is None:
@@ -86,11 +90,11 @@ class Thinner:
 
     def curve(self) -> Curve | None:
         """Give what was kept, in order of step; None before the first point."""
-        if not self._buckets:
+        if self._first is None:
             return None
         rows = np.array([self._buckets[index] for index in sorted(self._buckets)], np.float64)
         count, total, last, step, low, low_step, high, high_step = rows.T
-        return Curve(step, total / count, last, low, high, low_step, high_step)
+        return Curve(step, total / count, last, low, high, low_step, high_step, self._first)
 
     def _widen(self) -> None:
         self._width *= 2

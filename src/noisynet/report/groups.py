@@ -108,13 +108,14 @@ _Described = tuple[dict[str, Any], list[str], Config]
 
 def _labels(described: Sequence[_Described]) -> list[str]:
     """Label each variant by what sets it apart from those that play the same games."""
-    labels = []
+    short: list[str] = []
     for one in described:
         rivals = [other for other in described if set(one[1]) & set(other[1])]
-        labels.append(_label(one, rivals))
-    for index, (_, games, _) in enumerate(described):
-        if labels.count(labels[index]) > 1 and len(games) == 1:
-            labels[index] = f"{labels[index]}, {games[0]}"
+        short.append(_label(one, rivals))
+    labels = [
+        f"{label}, {games[0]}" if short.count(label) > 1 and len(games) == 1 else label
+        for label, (_, games, _) in zip(short, described, strict=True)
+    ]
     if len(set(labels)) == len(labels):
         return labels
     return [f"{label} [{number}]" for number, label in enumerate(labels, start=1)]

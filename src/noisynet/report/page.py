@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.resources
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from bokeh.embed import components
 from bokeh.resources import Resources
@@ -15,13 +17,26 @@ from .. import __version__
 from ..runs.errors import RunError
 from .comparison import compare
 from .groups import Variant, variants
-from .record import RunRecord, read_run
+from .plots import Detail
+from .record import RunRecord, distinct, read_run
 from .sections import MOST_VARIANTS, Figures, compared, learning, made, noise, played
 
 PAGE_BYTES = 5_000_000
 """A page stays below this."""
 
 _MOST_NOTES = 40
+_MOST_FILM_BYTES = 2_200_000
+# Kept for the table of played games, and what is noted while they are played.
+_PLAYED_BYTES = 150_000
+
+_DETAILS = (
+    Detail(),
+    Detail(single=False),
+    Detail(single=False, points=80),
+    Detail(single=False, points=40),
+    Detail(single=False, points=20),
+)
+"""What figures show, tried in this order until a page without films is small enough."""
 
 
 def write_report(
@@ -35,7 +50,9 @@ def write_report(
 
     Figures come from metrics.jsonl, read line by line. `episodes` games are played with each of up
     to 4 runs, and one game of up to 2 is filmed; with 0 nothing is played. `tell` hears what is
-    being done. Raises RunError with one line where no run can be read or the file not written.
+    being done. Where figures and tables fill the page, films become smaller or are left out, then
+    lines of single runs, then points of curves. Raises RunError with one line where no run can be
+    read, the page would still be too large (before anything is played), or not be written.
     """
     say = tell or (lambda _: None)
     notes: list[str] = []
@@ -49,21 +66,13 @@ def write_report(
         )
     comparison = compare(kinds)
     notes += comparison["notes"]
-    figures = Figures()
-    sections = [
-        learning(shown, figures, notes),
-        compared(comparison, kinds, figures),
-        noise(shown, figures, notes),
-        played(shown, episodes, notes, say),
-        made(kinds),
-    ]
-    text = _page(_title(kinds), notes, sections, figures)
-    content = text.encode()
-    if len(content) >= PAGE_BYTES:
-        raise RunError(
-            f"{out}: the page would take {len(content):,} bytes, expected fewer than "
-            f"{PAGE_BYTES:,}: report fewer games or runs at once"
-        )
+    draft = _draft(out, kinds, comparison, notes)
+    # A film grows by a third as text.
+    room = (PAGE_BYTES - len(draft.text(draft.notes).encode()) - _PLAYED_BYTES) * 3 // 4
+    said: list[str] = []
+    games = played(shown, episodes, min(room, _MOST_FILM_BYTES), said, say)
+    notes = [*draft.notes, *said]
+    content = draft.text(notes, games).encode()
     unfinished = out.with_name(f".unfinished-{out.name}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +87,7 @@ def write_report(
 def _read(paths: Sequence[Path], notes: list[str]) -> list[RunRecord]:
     runs: list[RunRecord] = []
     unreadable: list[RunError] = []
-    for path in dict.fromkeys(path.resolve() for path in paths):
+    for path in distinct(paths):
         try:
             runs.append(read_run(path))
         except RunError as error:
@@ -101,6 +110,74 @@ def _read(paths: Sequence[Path], notes: list[str]) -> list[RunRecord]:
     return runs
 
 
+@dataclass(frozen=True)
+class _Draft:
+    """Hold a page but for what is played for it."""
+
+    title: str
+    notes: list[str]
+    above: str
+    """Sections before what is played."""
+    below: str
+    """Sections after it, and the figures' script."""
+
+    def text(self, notes: Sequence[str], games: str = "") -> str:
+        """Give the page, with the games that were played."""
+        made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z")
+        return (
+            "<!doctype html>\n"
+            '<html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            '<link rel="icon" href="data:,">'
+            f"<title>{escape(self.title)}</title><style>{_file('page.css')}</style></head><body>"
+            f"<h1>{escape(self.title)}</h1>"
+            f'<p class="dim">noisynet {escape(__version__)}, {made}</p>'
+            f"{_notes(notes)}{self.above}{games}{self.below}"
+            f"<script>{_file('page.js')}</script></body></html>\n"
+        )
+
+
+def _draft(
+    out: Path, kinds: Sequence[Variant], comparison: dict[str, Any], notes: Sequence[str]
+) -> _Draft:
+    """Build figures and tables in as much detail as the page has room for."""
+    most = PAGE_BYTES - _PLAYED_BYTES
+    size = 0
+    for detail in _DETAILS:
+        draft = _draft_with(detail, kinds, comparison, notes)
+        size = len(draft.text(draft.notes).encode())
+        if size < most:
+            return draft
+    raise RunError(
+        f"{out}: the page would take {size:,} bytes without films, expected fewer than {most:,}: "
+        "report fewer games or runs at once"
+    )
+
+
+def _draft_with(
+    detail: Detail, kinds: Sequence[Variant], comparison: dict[str, Any], notes: Sequence[str]
+) -> _Draft:
+    shown, figures, said = kinds[:MOST_VARIANTS], Figures(), list(notes)
+    if detail != Detail():
+        less = "" if detail.points == Detail().points else f", and {detail.points} points of a mean"
+        said.append(
+            f"to stay below {PAGE_BYTES / 1e6:g} MB, figures show means without single runs{less}"
+        )
+    above = (
+        learning(shown, figures, said, detail)
+        + compared(comparison, kinds, figures)
+        + noise(shown, figures, said, detail)
+    )
+    if not figures.all:
+        return _Draft(_title(kinds), said, above, made(kinds))
+    script, places = components(figures.all)
+    for name, place in places.items():
+        above = above.replace(f"{{{{{name}}}}}", place, 1)
+    library = Resources(mode="inline", components=["bokeh"], minified=True).render_js()
+    below = f'{made(kinds)}<div data-figures="yes"></div>{library}{script}'
+    return _Draft(_title(kinds), said, above, below)
+
+
 def _title(kinds: Sequence[Variant]) -> str:
     games = list(dict.fromkeys(game for kind in kinds for game in kind.games()))
     what = ", ".join(games) if len(games) <= 3 else f"{len(games)} games"
@@ -110,31 +187,6 @@ def _title(kinds: Sequence[Variant]) -> str:
         else (f"{len(kinds)} configs")
     )
     return f"{what}: {against}"
-
-
-def _page(title: str, notes: Sequence[str], sections: Sequence[str], figures: Figures) -> str:
-    script, places = components(figures.all) if figures.all else ("", {})
-    body = "".join(sections)
-    for name, place in places.items():
-        body = body.replace(f"{{{{{name}}}}}", place, 1)
-    library = (
-        Resources(mode="inline", components=["bokeh"], minified=True).render_js()
-        if figures.all
-        else ""
-    )
-    marker = '<div data-figures="yes"></div>' if figures.all else ""
-    made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z")
-    return (
-        "<!doctype html>\n"
-        '<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<link rel="icon" href="data:,">'
-        f"<title>{escape(title)}</title><style>{_file('page.css')}</style></head><body>"
-        f"<h1>{escape(title)}</h1>"
-        f'<p class="dim">noisynet {escape(__version__)}, {made}</p>'
-        f"{_notes(notes)}{body}{marker}{library}{script}"
-        f"<script>{_file('page.js')}</script></body></html>\n"
-    )
 
 
 def _notes(notes: Sequence[str]) -> str:

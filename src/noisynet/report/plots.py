@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,22 @@ _STEPS = "agent steps"
 Figure = Any
 
 
+@dataclass(frozen=True)
+class Detail:
+    """Hold how much of each run its figures show: less of it takes fewer bytes."""
+
+    single: bool = True
+    """Lines of single runs, and dots of single games, beside the means."""
+    points: int = 160
+    """Points of a mean and its band."""
+
+
 def style(index: int) -> tuple[str, str]:
     """Give colour and dash of the line with a number, different for the first 28."""
     return PALETTE[index % len(PALETTE)], _DASHES[index // len(PALETTE) % len(_DASHES)]
 
 
-def learning_curve(game: str, variants: Sequence[Variant]) -> Figure | None:
+def learning_curve(game: str, variants: Sequence[Variant], detail: Detail) -> Figure | None:
     """Draw the mean return of the last games, with an interval over seeds; None without games."""
     plot = _figure(f"{game}: learning curve", _STEPS, "mean return of the last games")
     games = sum(len(variant.on(game)) for variant in variants)
@@ -38,31 +49,33 @@ def learning_curve(game: str, variants: Sequence[Variant]) -> Figure | None:
         if not runs:
             continue
         drawn = True
-        if games <= 2:
+        if detail.single and games <= 2:
             _games(plot, runs, index)
-        if 1 < len(runs) <= _MOST_SEEDS:
+        if detail.single and 1 < len(runs) <= _MOST_SEEDS:
             for run in runs:
                 _seed_line(plot, run, index)
-        found = band([run.curves["game/mean_return"] for run in runs])
+        found = band([run.curves["game/mean_return"] for run in runs], detail.points)
         if found is not None:
             _banded(plot, variant.label, found, index)
     return _finished(plot) if drawn else None
 
 
-def layers(title: str, unit: str, runs: Sequence[RunRecord], family: str) -> Figure | None:
+def layers(
+    title: str, unit: str, runs: Sequence[RunRecord], family: str, detail: Detail
+) -> Figure | None:
     """Draw a figure of every noisy layer, averaged over the runs; None where none has it."""
     names = list(dict.fromkeys(tag for run in runs for tag in run.tags(family)))
     if not names:
         return None
     plot = _figure(title, _STEPS, unit)
     for index, tag in enumerate(names):
-        found = band([run.curves[tag] for run in runs if tag in run.curves])
+        found = band([run.curves[tag] for run in runs if tag in run.curves], detail.points)
         if found is not None:
             _banded(plot, tag.removeprefix(family), found, index)
     return _finished(plot)
 
 
-def exploration(game: str, variants: Sequence[Variant]) -> Figure | None:
+def exploration(game: str, variants: Sequence[Variant], detail: Detail) -> Figure | None:
     """Draw the effective ε of noise beside the ε of ε-greedy; None where neither was recorded."""
     title = f"{game}: exploration"
     return _by_variant(
@@ -71,24 +84,30 @@ def exploration(game: str, variants: Sequence[Variant]) -> Figure | None:
         game,
         variants,
         {"noise/effective_epsilon": "effective ε", "epsilon": "ε of ε-greedy"},
+        detail,
     )
 
 
-def spread(game: str, variants: Sequence[Variant]) -> Figure | None:
+def spread(game: str, variants: Sequence[Variant], detail: Detail) -> Figure | None:
     """Draw the spread of Q over draws against the gap between the best two; None without."""
     title = f"{game}: gap and spread of Q"
     tags = {"noise/q_gap": "gap of the best two", "noise/q_spread": "spread over draws"}
-    return _by_variant(title, "Q", game, variants, tags)
+    return _by_variant(title, "Q", game, variants, tags, detail)
 
 
-def loss(game: str, variants: Sequence[Variant]) -> Figure | None:
+def loss(game: str, variants: Sequence[Variant], detail: Detail) -> Figure | None:
     """Draw the training loss; None where none was recorded."""
     title = f"{game}: loss"
-    return _by_variant(title, "mean loss of an update", game, variants, {"loss": ""})
+    return _by_variant(title, "mean loss of an update", game, variants, {"loss": ""}, detail)
 
 
 def _by_variant(
-    title: str, unit: str, game: str, variants: Sequence[Variant], tags: Mapping[str, str]
+    title: str,
+    unit: str,
+    game: str,
+    variants: Sequence[Variant],
+    tags: Mapping[str, str],
+    detail: Detail,
 ) -> Figure | None:
     plot = _figure(title, _STEPS, unit)
     drawn = False
@@ -96,7 +115,7 @@ def _by_variant(
         style_number = index  # the colour that the variant has everywhere, for its first line
         for tag, word in tags.items():
             curves = [run.curves[tag] for run in variant.on(game) if tag in run.curves]
-            found = band(curves) if curves else None
+            found = band(curves, detail.points) if curves else None
             if found is not None:
                 label = f"{variant.label}: {word}" if word else variant.label
                 _banded(plot, label, found, style_number, share=unit.startswith("share"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
@@ -94,6 +95,33 @@ def read_run(path: Path) -> RunRecord:
     return RunRecord(path, config, state, step, games, mean_return, seconds, damaged, curves)
 
 
+def mean_return_at(run: RunRecord, step: float) -> float | None:
+    """Give a run's mean return of the last games at a step, exactly; None before its first game.
+
+    Curves are thinned: where the last line up to the step may have gone into a wider bucket,
+    metrics.jsonl is read once more, line by line.
+    """
+    curve = run.curves.get("game/mean_return")
+    if curve is None:
+        return None
+    if step >= curve.step[-1] or step in curve.step:
+        return curve.at(step)
+    latest, found = -1, None
+    for line in read_metrics(run.path):
+        value = line.get("game/mean_return")
+        if _is_number(value) and latest <= line["step"] <= step:
+            latest, found = line["step"], float(value)
+    return found
+
+
+def distinct(paths: Iterable[Path]) -> list[Path]:
+    """Leave out paths that name a folder again, as they were given: `run`, `./run`, a link."""
+    found: dict[Path, Path] = {}
+    for path in paths:
+        found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
 def _is_number(value: object) -> TypeGuard[float]:
     return type(value) in (int, float)
 
@@ -154,11 +182,25 @@ def _is_written(folder: RunFolder) -> bool:
         held = Path("/proc/locks").read_text().splitlines()
     except OSError:
         return holder is not None and _lives(int(holder[1]), holder[2].strip())
-    return any(
-        " FLOCK " in line and line.split()[5].rpartition(":")[2] == str(found.st_ino)
-        for line in held
-        if len(line.split()) > 5
-    )
+    process = int(holder[1]) if holder else None
+    return any(holds(line, found, process) for line in held)
+
+
+def holds(line: str, file: os.stat_result, process: int | None) -> bool:
+    """Tell whether a line of /proc/locks is a lock on the file, which `process` says to hold.
+
+    Other file systems have files with the same inode, so the device counts too. Where folders are
+    laid over others (overlayfs, btrfs) `stat` names another device than the kernel: there the
+    holder's process must be the one that the lock file names.
+    """
+    parts = line.split()
+    if len(parts) < 6 or parts[1] != "FLOCK":
+        return False
+    *device, inode = parts[5].split(":")
+    if inode != str(file.st_ino):
+        return False
+    same = [int(part, 16) for part in device] == [os.major(file.st_dev), os.minor(file.st_dev)]
+    return same or parts[4] == str(process)
 
 
 def _lives(process: int, host: str) -> bool:

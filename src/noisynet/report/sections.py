@@ -13,8 +13,8 @@ from .played import Clip, clip, evaluations
 from .record import RunRecord
 from .sigma import layer_sigmas
 
-# Room for the library, the figures and the tables; films share the rest, grown by a third as text.
-_FILM_BYTES = 2_200_000
+# A smaller film shows too little to be worth its making.
+_LEAST_FILM_BYTES = 60_000
 _MOST_GAMES = 60
 MOST_VARIANTS = 12
 """Variants that figures show."""
@@ -37,24 +37,27 @@ class Figures:
         return f'<div class="plot">{{{{{name}}}}}</div>'
 
 
-def learning(kinds: Sequence[Variant], figures: Figures, notes: list[str]) -> str:
+def learning(
+    kinds: Sequence[Variant], figures: Figures, notes: list[str], detail: plots.Detail
+) -> str:
     """Show the learning curves and the losses of each game."""
     games = list(dict.fromkeys(game for kind in kinds for game in kind.games()))
     if len(games) > _MOST_GAMES:
         notes.append(f"{len(games)} games: the curves of the first {_MOST_GAMES} are shown")
     parts: list[str] = []
     for game in games[:_MOST_GAMES]:
-        place = figures.place(plots.learning_curve(game, kinds))
+        place = figures.place(plots.learning_curve(game, kinds, detail))
         if not place:
             notes.append(f"{game}: no finished game yet, so there is no learning curve")
         parts.append(place)
         if len(games) <= 2:
-            parts.append(figures.place(plots.loss(game, kinds)))
+            parts.append(figures.place(plots.loss(game, kinds, detail)))
     about = (
         "A point is the mean return of the last games (at most 100 unless the config says "
         "otherwise), true scores, never clipped. The band is the 95 % interval of the mean over "
-        "seeds (Student's t); thin lines are single runs. Where runs have different lengths, the "
-        "mean ends with the shortest. A step is one decision of the agent."
+        "seeds (Student's t). Where runs have different lengths, the mean ends with the shortest. "
+        "A step is one decision of the agent."
+        + (" Thin lines are single runs." if detail.single else "")
     )
     return f'<h2>Learning</h2><p class="dim">{about}</p>{"".join(parts)}'
 
@@ -65,10 +68,10 @@ def compared(found: dict[str, Any], kinds: Sequence[Variant], figures: Figures) 
         return ""
     about = (
         "A run's score is the mean return of its last training games, at the last step that all "
-        "runs of the game reached. IQM is the interquartile mean of all runs; its interval is that "
-        "of the stratified bootstrap over runs, and is too narrow for few of them. The probability "
-        "of improvement is that of a run scoring higher than one of the rival (Agarwal et al., "
-        "arXiv 2108.13264)."
+        "runs of the game reached; one that was solved before keeps its last score. IQM is the "
+        "interquartile mean of all runs; its interval is that of the stratified bootstrap over "
+        "runs, and is too narrow for few of them. The probability of improvement is that of a run "
+        "scoring higher than one of the rival (Agarwal et al., arXiv 2108.13264)."
     )
     parts = []
     for part in found["games"] if len(kinds) > 1 and len(found["games"]) <= 3 else []:
@@ -85,7 +88,9 @@ def compared(found: dict[str, Any], kinds: Sequence[Variant], figures: Figures) 
     return f'<h2>Comparison</h2><p class="dim">{about}</p>{"".join(parts)}{tables_}'
 
 
-def noise(kinds: Sequence[Variant], figures: Figures, notes: list[str]) -> str:
+def noise(
+    kinds: Sequence[Variant], figures: Figures, notes: list[str], detail: plots.Detail
+) -> str:
     """Show SNR and σ of the layers, effective ε, and the spread of Q beside its gap."""
     parts: list[str] = []
     groups = [(kind, game) for kind in kinds if kind.has_noise for game in kind.games()]
@@ -96,15 +101,17 @@ def noise(kinds: Sequence[Variant], figures: Figures, notes: list[str]) -> str:
     for kind, game in groups[:_MOST_SHOWN_NOISE]:
         runs = kind.on(game)
         name = f"{game}, {kind.label}"
-        snr = figures.place(plots.layers(f"{name}: SNR", "RMS(μ) / RMS(σ)", runs, "snr/"))
-        sigma = figures.place(plots.layers(f"{name}: σ", "mean |σ|", runs, "sigma/"))
+        title, unit = f"{name}: SNR", "RMS(μ) / RMS(σ)"
+        snr = figures.place(plots.layers(title, unit, runs, "snr/", detail))
+        title, unit = f"{name}: σ", "mean |σ|"
+        sigma = figures.place(plots.layers(title, unit, runs, "sigma/", detail))
         if not snr:
             notes.append(f"{name}: no update was logged yet, so there is no SNR and no σ over time")
         parts.append(f'<div class="pair">{snr}{sigma}</div>')
         parts.append(_histograms(runs[0], name, figures, notes))
     games = list(dict.fromkeys(game for kind in kinds for game in kind.games()))
     for game in games[:_MOST_SHOWN_NOISE]:
-        explored = plots.exploration(game, kinds)
+        explored = plots.exploration(game, kinds, detail)
         if explored is None:
             notes.append(f"{game}: neither effective ε nor ε was recorded")
         elif any(
@@ -116,7 +123,7 @@ def noise(kinds: Sequence[Variant], figures: Figures, notes: list[str]) -> str:
                 f"{game}: runs with noise without a record of effective ε are not in its figure"
             )
         parts.append(figures.place(explored))
-        parts.append(figures.place(plots.spread(game, kinds)))
+        parts.append(figures.place(plots.spread(game, kinds, detail)))
     about = (
         "SNR is the size of a layer's means against that of its σ: it rises as the agent comes to "
         "trust a layer. Effective ε is the share of decisions in which the noise chooses another "
@@ -142,9 +149,13 @@ def _histograms(run: RunRecord, name: str, figures: Figures, notes: list[str]) -
 
 
 def played(
-    kinds: Sequence[Variant], episodes: int, notes: list[str], say: Callable[[str], object]
+    kinds: Sequence[Variant],
+    episodes: int,
+    film_bytes: int,
+    notes: list[str],
+    say: Callable[[str], object],
 ) -> str:
-    """Let the newest checkpoints play, and film them."""
+    """Let the newest checkpoints play, and film them; the films share `film_bytes`."""
     everyone = [run for kind in kinds for run in kind.runs]
     if episodes == 0:
         notes.append("no game was played for this report: no evaluation, no film (--episodes 0)")
@@ -163,9 +174,12 @@ def played(
         notes += problems
     first = list({kind.label: kind.runs[0] for kind in kinds}.values())[:2]
     clips: list[Clip] = []
+    if film_bytes // len(first) < _LEAST_FILM_BYTES:
+        notes.append("no film: the figures leave no room for one; `noisynet watch` makes it")
+        first = []
     for run in first:
         say(f"Filming {run.name} …")
-        filmed, problems = clip(run, _FILM_BYTES // len(first))
+        filmed, problems = clip(run, film_bytes // len(first))
         notes += problems
         clips += [filmed] if filmed is not None else []
     parts: list[str] = []
