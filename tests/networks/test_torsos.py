@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from noisynet.networks import MLPTorso, NatureTorso, make_torso
-from noisynet.networks.torsos import MinAtarTorso
+from noisynet.networks import FirstDQNTorso, MinAtarTorso, MLPTorso, NatureTorso, make_torso
 
 
 def test_the_minatar_torso_is_one_convolution_of_sixteen_filters() -> None:
@@ -64,3 +63,19 @@ def test_minatar_by_name_and_shapes_that_do_not_fit() -> None:
     for shape in ((8,), (4, 2, 10), (10, 10)):
         with pytest.raises(ValueError, match=r"minatar torso: got .*, expected \(channels, height"):
             make_torso("minatar", shape, ())
+
+
+def test_the_first_dqns_torso_has_its_papers_two_convolutions() -> None:
+    torso = make_torso("dqn2013", (4, 84, 84), ())
+    assert isinstance(torso, FirstDQNTorso)
+    assert torso.features == 32 * 9 * 9
+    wanted = 16 * (4 * 8 * 8 + 1) + 32 * (16 * 4 * 4 + 1)
+    assert sum(parameter.numel() for parameter in torso.parameters()) == wanted
+    frames = torch.randint(0, 256, (2, 3, 4, 84, 84), dtype=torch.uint8)
+    first, second = (layer for layer in torso.convolutions if isinstance(layer, nn.Conv2d))
+    hidden = nn.functional.conv2d(frames[1].float() / 255, first.weight, first.bias, 4).relu()
+    expected = nn.functional.conv2d(hidden, second.weight, second.bias, 2).relu()
+    assert torch.allclose(torso(frames)[1], expected.flatten(1), atol=1e-5)
+    assert make_torso("dqn2013", (1, 20, 20), ()).features == 32
+    with pytest.raises(ValueError, match=r"dqn2013 torso: .* at least 20 pixels each way"):
+        make_torso("dqn2013", (4, 19, 84), ())

@@ -3,7 +3,7 @@
 from .actor_critic import ActorCriticNetwork
 from .core import CoreState, RecurrentCore
 from .heads import ActorCriticHead, DistributionalHead, DuelingHead, MakeLinear, QHead, QNetwork
-from .torsos import MinAtarTorso, MLPTorso, NatureTorso, make_torso
+from .torsos import FirstDQNTorso, MinAtarTorso, MLPTorso, NatureTorso, make_torso
 
 __all__ = [
     "ActorCriticHead",
@@ -11,6 +11,7 @@ __all__ = [
     "CoreState",
     "DistributionalHead",
     "DuelingHead",
+    "FirstDQNTorso",
     "MLPTorso",
     "MakeLinear",
     "MinAtarTorso",

@@ -9,31 +9,32 @@ import torch
 from torch import Tensor, nn
 
 
-class NatureTorso(nn.Module):
-    """Turn stacked frames into features with the CNN of Mnih et al. 2015.
+class FramesTorso(nn.Module):
+    """Turn stacked frames into features with convolutions of no padding, each with a ReLU after it.
 
-    Input (…, stack, 84, 84), uint8 or what `prepare` made of it; output (…, 3136) for 84 by 84
-    pixels. Other sizes work from 36 pixels up.
+    Input (…, stack, height, width), uint8 or what `prepare` made of it; output (…, features).
     """
 
+    name: str
+    # Of each layer: filters, size, stride.
+    layers: tuple[tuple[int, int, int], ...]
+    smallest: int
+
     def __init__(self, observation_shape: Sequence[int]) -> None:
-        """Build the three convolutions for observations of (stack, height, width)."""
+        """Build the convolutions for observations of (stack, height, width)."""
         super().__init__()
-        if len(observation_shape) != 3 or min(observation_shape[1:]) < 36:
+        if len(observation_shape) != 3 or min(observation_shape[1:]) < self.smallest:
             raise ValueError(
-                f"nature torso: got observations of shape {tuple(observation_shape)}, expected "
-                "(stack, height, width) with at least 36 pixels each way"
+                f"{self.name} torso: got observations of shape {tuple(observation_shape)}, "
+                f"expected (stack, height, width) with at least {self.smallest} pixels each way"
             )
         self.observation_shape = tuple(observation_shape)
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(observation_shape[0], 32, 8, stride=4),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, 4, stride=2),
-            nn.ReLU(),
-            nn.Conv2d(64, 64, 3, stride=1),
-            nn.ReLU(),
-            nn.Flatten(),
-        )
+        modules: list[nn.Module] = []
+        channels = observation_shape[0]
+        for filters, size, stride in self.layers:
+            modules += [nn.Conv2d(channels, filters, size, stride=stride), nn.ReLU()]
+            channels = filters
+        self.convolutions = nn.Sequential(*modules, nn.Flatten())
         for parameter in self.convolutions.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -60,6 +61,25 @@ class NatureTorso(nn.Module):
         leading = observation.shape[:-3]
         frames = observation.reshape(-1, *self.observation_shape)
         return self.convolutions(frames).reshape(*leading, self.features)
+
+
+class NatureTorso(FramesTorso):
+    """The CNN of Mnih et al. 2015: 3136 features from 84 by 84 pixels; from 36 pixels up."""
+
+    name = "nature"
+    layers = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+    smallest = 36
+
+
+class FirstDQNTorso(FramesTorso):
+    """The CNN of the first DQN: 2592 features from 84 by 84 pixels; from 20 pixels up.
+
+    Mnih et al. 2013, arXiv 1312.5602, §4.1. Its products are two fifths of the Nature CNN's.
+    """
+
+    name = "dqn2013"
+    layers = ((16, 8, 4), (32, 4, 2))
+    smallest = 20
 
 
 class MinAtarTorso(nn.Module):
@@ -128,11 +148,11 @@ class MLPTorso(nn.Module):
         return self.layers(observation)
 
 
-Torso = NatureTorso | MinAtarTorso | MLPTorso
+Torso = FramesTorso | MinAtarTorso | MLPTorso
 
 
 def make_torso(kind: str, observation_shape: Sequence[int], hidden: Sequence[int]) -> Torso:
-    """Build the torso named "nature", "minatar" or "mlp"; "auto" goes by the observation's shape.
+    """Build the torso of a name; "auto" goes by the observation's shape.
 
     Vectors get "mlp", images "nature" from 36 pixels each way up, and "minatar" below.
     """
@@ -140,8 +160,9 @@ def make_torso(kind: str, observation_shape: Sequence[int], hidden: Sequence[int
         kind = "mlp"
         if len(observation_shape) == 3:
             kind = "nature" if min(observation_shape[1:]) >= 36 else "minatar"
-    if kind == "nature":
-        return NatureTorso(observation_shape)
+    for frames_torso in (NatureTorso, FirstDQNTorso):
+        if kind == frames_torso.name:
+            return frames_torso(observation_shape)
     if kind == "minatar":
         return MinAtarTorso(observation_shape)
     return MLPTorso(observation_shape, hidden)

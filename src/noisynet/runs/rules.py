@@ -83,8 +83,8 @@ def why_idle(config: Config, field: str, section: str) -> str | None:
         return f"exploration is {exploration.exploration}, no layer is noisy"
     if field.startswith("epsilon_") and not exploration.has_epsilon:
         return f"exploration is {exploration.exploration}, there is no ε"
-    torso = config.network.torso
-    if field == "torso_hidden" and (torso in ("nature", "minatar") or environment.is_atari):
+    of_images = environment.is_atari or config.network.torso not in ("auto", "mlp")
+    if field == "torso_hidden" and of_images:
         return "the torso of images has fixed layers"
     if learning.is_actor_critic and field in _Q_LEARNING:
         what = "learns from rollouts" if field in _REPLAY else "learns no Q-values"
