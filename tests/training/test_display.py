@@ -22,6 +22,7 @@ GAME = GameFinished(
 EVENTS: list[Event] = [
     GAME,
     FiguresTaken(step=9200, figures={"loss": 0.0123, "snr/advantage.0": 1.234, "epsilon": 0.5}),
+    FiguresTaken(step=9300, figures={"noise/effective_epsilon": 0.12345}),
     CheckpointDue(step=10_000),
     TrainingEnded(step=10_400, reason="interrupted"),
 ]
@@ -50,9 +51,10 @@ def test_one_plain_line_per_finished_game() -> None:
 
 
 def test_the_table_shows_progress_returns_speed_and_the_noise() -> None:
-    text = shown(terminal=True)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", shown(terminal=True))
     for part in (
         "ALE/Pong-v5", "10,400 of 1,000,000", "41,600", "-20.50 over 12 games", "solved at 18",
         "SNR advantage.0", "1.23", "steps/s", "left at most", "interrupted", "games start anew",
     ):  # fmt: skip
         assert part in text, part
+    assert re.search(r"effective ε *0\.123", text)
