@@ -10,6 +10,7 @@ from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.utils import LinearSchedule
 
 from noisynet.integrations.sb3 import (
     NoisyA2CPolicy,
@@ -27,31 +28,33 @@ _CLASSES: dict[str, tuple[Any, Any]] = {
     "a2c": (A2C, NoisyA2CPolicy),
 }
 _NO_EPSILON = {"exploration_initial_eps": 0.0, "exploration_final_eps": 0.0}
+# What noisynet's own preset `cartpole` has. The tuned settings of the host's zoo (a step size of
+# 2.3e-3, one-step returns, 128 updates after every 256 steps) ended at 500 and at 162.
 _REPLAY: dict[str, Any] = {
-    "learning_rate": 2.3e-3,
-    "batch_size": 64,
-    "buffer_size": 100_000,
+    "batch_size": 128,
+    "buffer_size": 50_000,
     "learning_starts": 1000,
-    "target_update_interval": 10,
-    "train_freq": 256,
-    "gradient_steps": 128,
+    "n_steps": 10,
+    "target_update_interval": 500,
+    "train_freq": 1,
+    "gradient_steps": 2,
+    **_NO_EPSILON,
 }
-# The host's zoo of tuned settings has these for CartPole, but for its exploration.
+_NETWORK: dict[str, Any] = {"net_arch": [128, 128], "sigma0": 0.2}
 SETTINGS: dict[str, dict[str, Any]] = {
     "dqn": {
-        "steps": 50_000,
-        "environments": 1,
-        "options": {**_REPLAY, **_NO_EPSILON, "policy_kwargs": {"net_arch": [256, 256]}},
+        "steps": 80_000,
+        "environments": 8,
+        "learning_rate": [1e-3, 1e-4],
+        "options": {**_REPLAY, "policy_kwargs": _NETWORK},
     },
     "qrdqn": {
-        "steps": 50_000,
-        "environments": 1,
-        "options": {
-            **_REPLAY,
-            **_NO_EPSILON,
-            "policy_kwargs": {"net_arch": [256, 256], "n_quantiles": 10},
-        },
+        "steps": 80_000,
+        "environments": 8,
+        "learning_rate": [1e-3, 1e-4],
+        "options": {**_REPLAY, "policy_kwargs": {**_NETWORK, "n_quantiles": 10}},
     },
+    # The host's zoo of tuned settings has these for CartPole, but for its exploration.
     "ppo": {
         "steps": 80_000,
         "environments": 8,
@@ -83,7 +86,17 @@ def build(algorithm: str, seed: int) -> Any:
     settings = SETTINGS[algorithm]
     kind, policy = _CLASSES[algorithm]
     environments = make_vec_env("CartPole-v1", settings["environments"], seed=seed)
-    return kind(policy, environments, seed=seed, device="cpu", **settings["options"])
+    return kind(policy, environments, seed=seed, device="cpu", **_options(algorithm))
+
+
+def _options(algorithm: str) -> dict[str, Any]:
+    """Give the host's options; a pair of step sizes falls from one to the other over the run."""
+    settings = SETTINGS[algorithm]
+    options = dict(settings["options"])
+    if "learning_rate" in settings:
+        first, last = settings["learning_rate"]
+        options["learning_rate"] = LinearSchedule(first, last, 1.0)
+    return options
 
 
 def play(model: Any, seed: int, games: int) -> list[float]:
@@ -119,7 +132,7 @@ def agent(algorithm: str, *, noisy: bool, observations: str) -> Timed:
     options: dict[str, Any] = {}
     if observations == "vector":
         settings = SETTINGS[algorithm]
-        options = dict(settings["options"])
+        options = _options(algorithm)
         environments = make_vec_env("CartPole-v1", settings["environments"], seed=0)
     else:
         if replays:
@@ -129,6 +142,9 @@ def agent(algorithm: str, *, noisy: bool, observations: str) -> Timed:
         policy = "MlpPolicy" if observations == "vector" else "CnnPolicy"
         rate = {"exploration_initial_eps": 0.05, "exploration_final_eps": 0.05}
         options |= rate if replays else {"ent_coef": 0.01}
+        if "policy_kwargs" in options:
+            shape = options["policy_kwargs"].items()
+            options["policy_kwargs"] = {name: value for name, value in shape if name != "sigma0"}
     return Timed(kind(policy, environments, seed=0, device="cpu", **options))
 
 

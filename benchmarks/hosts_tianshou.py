@@ -13,7 +13,7 @@ from gymnasium import spaces
 from tianshou.algorithm import C51, DQN, RainbowDQN
 from tianshou.algorithm.modelfree.c51 import C51Policy
 from tianshou.algorithm.modelfree.dqn import DiscreteQLearningPolicy
-from tianshou.algorithm.optim import TorchOptimizerFactory
+from tianshou.algorithm.optim import LRSchedulerFactoryLinear, TorchOptimizerFactory
 from tianshou.data import Collector, CollectStats, PrioritizedVectorReplayBuffer, VectorReplayBuffer
 from tianshou.env import DummyVectorEnv
 from tianshou.trainer import OffPolicyTrainer, OffPolicyTrainerParams
@@ -26,15 +26,16 @@ PACKAGES = ("tianshou", "gymnasium")
 
 _DISTRIBUTIONAL = {"num_atoms": 51, "v_min": 0.0, "v_max": 100.0}
 _COMMON: dict[str, Any] = {
-    "steps": 40_000,
+    "steps": 80_000,
     "environments": 8,
     "warm_up": 1024,
     "hidden_sizes": [128, 128],
-    "learning_rate": 1e-3,
-    "buffer_size": 40_000,
-    "batch_size": 64,
+    "sigma0": 0.2,
+    "learning_rate": 1e-3,  # falls linearly to 0 over the steps
+    "buffer_size": 50_000,
+    "batch_size": 128,
     "updates_per_step": 0.25,
-    "algorithm": {"gamma": 0.99, "target_update_freq": 100},
+    "algorithm": {"gamma": 0.99, "target_update_freq": 125, "n_step_return_horizon": 10},
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "dqn": {**_COMMON, "policy": {}},
@@ -42,7 +43,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "rainbow": {
         **_COMMON,
         "policy": _DISTRIBUTIONAL,
-        "algorithm": {**_COMMON["algorithm"], "n_step_return_horizon": 3},
         "prioritized": {"alpha": 0.5, "beta": 0.4},
     },
 }
@@ -129,19 +129,25 @@ class Learner:
             )
         )
         algorithm, noisy_policy, own_policy = _CLASSES[name]
-        self.policy = (noisy_policy if noisy else own_policy)(
+        policy: Any = noisy_policy if noisy else own_policy
+        exploration = (
+            {"sigma0": settings["sigma0"], "eps_training": 0.0} if noisy else {"eps_training": 0.05}
+        )
+        self.policy = policy(
             model=net,
             action_space=action_space,
             observation_space=observation_space,
-            eps_training=0.0 if noisy else 0.05,
+            **exploration,
             **settings["policy"],
         )
         # Both have the fused Adam: σ doubles the parameters, and the looping one costs more then.
-        self.algorithm = algorithm(
-            policy=self.policy,
-            optim=TorchOptimizerFactory(torch.optim.Adam, lr=settings["learning_rate"], fused=True),
-            **settings["algorithm"],
+        optimizer = TorchOptimizerFactory(
+            torch.optim.Adam, lr=settings["learning_rate"], fused=True
+        ).with_lr_scheduler_factory(
+            # It counts updates, of which there is one for so many steps.
+            LRSchedulerFactoryLinear(1, settings["steps"], round(1 / settings["updates_per_step"]))
         )
+        self.algorithm = algorithm(policy=self.policy, optim=optimizer, **settings["algorithm"])
         size = 4096 if images else settings["buffer_size"]
         buffer = (
             PrioritizedVectorReplayBuffer(size, environments, **settings["prioritized"])

@@ -18,6 +18,7 @@ from tensordict.nn import TensorDictSequential
 from torch import nn
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, ReplayBuffer
+from torchrl.data.postprocs import MultiStep
 from torchrl.envs import GymEnv, GymWrapper, SerialEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules import EGreedyModule, QValueActor
@@ -30,15 +31,18 @@ PACKAGES = ("torchrl", "tensordict", "gymnasium")
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "dqn": {
-        "steps": 40_000,
+        "steps": 80_000,
         "environments": 8,
+        "steps_a_batch": 16,
         "warm_up": 1024,
         "hidden_sizes": [128, 128],
-        "learning_rate": 1e-3,
-        "buffer_size": 40_000,
-        "batch_size": 64,
+        "sigma0": 0.2,
+        "learning_rate": [1e-3, 1e-4],
+        "n_steps": 10,
+        "buffer_size": 50_000,
+        "batch_size": 128,
         "steps_per_update": 4,
-        "target_update_interval": 100,
+        "target_update_interval": 125,
         "gamma": 0.99,
         "double_dqn": True,
     },
@@ -119,7 +123,7 @@ class Learner:
         net = network(settings["hidden_sizes"], images=images)
         spec = games.action_spec_unbatched
         self.actor = QValueActor(
-            noisynet.noisify(net) if noisy else net,
+            noisynet.noisify(net, sigma0=settings["sigma0"]) if noisy else net,
             in_keys=["observation"],
             spec=spec,
             action_space="categorical",
@@ -133,7 +137,7 @@ class Learner:
         )
         # Both have the fused Adam: σ doubles the parameters, and the looping one costs more then.
         self._optimizer = torch.optim.Adam(
-            self.loss.parameters(), lr=settings["learning_rate"], fused=True
+            self.loss.parameters(), lr=settings["learning_rate"][0], fused=True
         )
         if noisy:
             self.policy: nn.Module = NoisyPolicy(self.actor)
@@ -146,24 +150,26 @@ class Learner:
             storage=LazyTensorStorage(4096 if images else settings["buffer_size"]),
             batch_size=settings["batch_size"],
         )
+        self._steps_a_batch = settings["environments"] * settings["steps_a_batch"]
         self._collector: Any = Collector(
             games,
             self.policy,
-            frames_per_batch=settings["environments"],
+            frames_per_batch=self._steps_a_batch,
             total_frames=-1,
             init_random_frames=settings["warm_up"],
+            postproc=MultiStep(settings["gamma"], settings["n_steps"]),
             auto_register_policy_transforms=False,
         )
         self._collected = iter(self._collector)
-        for _ in range(0, settings["warm_up"], settings["environments"]):
+        for _ in range(0, settings["warm_up"], self._steps_a_batch):
             self._replay.extend(next(self._collected).reshape(-1))
 
     def run(self, steps: int) -> None:
         """Go on acting and learning for so many agent steps."""
         settings = self.settings
-        for _ in range(0, steps, settings["environments"]):
+        for _ in range(0, steps, self._steps_a_batch):
             self._replay.extend(next(self._collected).reshape(-1))
-            for _ in range(settings["environments"] // settings["steps_per_update"]):
+            for _ in range(self._steps_a_batch // settings["steps_per_update"]):
                 loss = self.loss(self._replay.sample())["loss"]
                 self._optimizer.zero_grad()
                 loss.backward()
@@ -173,7 +179,10 @@ class Learner:
     def train(self, steps: int, seed: int) -> None:
         """Train for so many agent steps; the best of the policies tested on the way is kept."""
         best, kept = -1.0, self.actor.state_dict()
-        for _ in range(0, steps, 5000):
+        first, last = self.settings["learning_rate"]
+        for done in range(0, steps, 5000):
+            for group in self._optimizer.param_groups:
+                group["lr"] = first + (last - first) * done / steps
             self.run(min(steps, 5000))
             score = statistics.fmean(play(self.actor, 20_000 + seed, 10))
             if score > best:
