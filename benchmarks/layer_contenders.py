@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import noisynet
+from noisynet.layers import fused
 
 Origin = Literal["torch", "noisynet", "installed", "re-implemented"]
 Sharing = Literal["none", "shared", "per row"]
@@ -102,6 +103,47 @@ def ours() -> Iterator[Contender]:
             )
 
 
+class Plain(nn.Module):
+    """Run a layer by plain operations where it would choose its kernels, compiled if asked."""
+
+    def __init__(self, layer: nn.Module, *, compiled: bool) -> None:
+        """Wrap a layer; its parameters are this module's."""
+        super().__init__()
+        self.layer = layer
+        # Not a module of its own: the parameters are counted once.
+        self.__dict__["run"] = torch.compile(layer, dynamic=False) if compiled else layer
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply the layer."""
+        with fused.plain_operations():
+            return self.__dict__["run"](input)
+
+
+def on_a_gpu() -> Iterator[Contender]:
+    """Give the layer with its kernels, eager and compiled; without a kernel "triton" is eager."""
+    states: list[tuple[str, str, Sharing, Callable[[nn.Module, int], None]]] = [
+        ("factorised", "", "shared", leave),
+        ("factorised", "-rows", "per row", _release_per_row),
+        ("independent", "", "shared", leave),
+    ]
+    for noise, suffix, sharing, ready in states:
+        make = partial(noisynet.NoisyLinear, noise=noise)
+        for way in ("triton", "eager", "compiled"):
+            wrap = {
+                "triton": make,
+                "eager": lambda p, q, make=make: Plain(make(p, q), compiled=False),
+                "compiled": lambda p, q, make=make: Plain(make(p, q), compiled=True),
+            }
+            yield Contender(
+                name=f"{way}-{noise}{suffix}",
+                label=f"noisynet {noise}, {sharing}, fresh: {way}",
+                origin="noisynet",
+                sharing=sharing,
+                make=wrap[way],
+                ready=ready,
+            )
+
+
 def reimplemented() -> Iterator[Contender]:
     """Give the layers that are re-implemented from their published description."""
     for name, (label, layer) in peer_layers.REIMPLEMENTED.items():
@@ -115,15 +157,18 @@ def reimplemented() -> Iterator[Contender]:
         )
 
 
-def contenders(only: list[str] | None = None) -> tuple[list[Contender], dict[str, str]]:
+def contenders(
+    only: list[str] | None = None, *, gpu: bool = False
+) -> tuple[list[Contender], dict[str, str]]:
     """List the contenders, nn.Linear first, and {name: reason} of those that cannot compete.
 
-    `only` holds patterns of names to pick. Raises ValueError for one that fits no name.
+    On a GPU ours take part by their kernels, eager and compiled too. `only` holds patterns of names
+    to pick. Raises ValueError for one that fits no name.
     """
     plain = Contender(
         name="linear", label="nn.Linear", origin="torch", sharing="none", make=nn.Linear
     )
-    competing = [plain, *ours()]
+    competing = [plain, *ours(), *(on_a_gpu() if gpu else ())]
     absent: dict[str, str] = {}
     for package, (make, method) in peer_layers.INSTALLED.items():
         try:

@@ -120,7 +120,7 @@ def main() -> None:
         )
     shapes = arguments.shape or ([(24, 16)] if arguments.quick else list(SHAPES))
     try:
-        competing, absent = contenders(arguments.only)
+        competing, absent = contenders(arguments.only, gpu=device.type == "cuda")
     except ValueError as error:
         parser.error(str(error))
     skipped: list[dict[str, Any]] = [

@@ -20,6 +20,7 @@ from noisynet.layers import NoisyLinear, forms, scratch
 
 @pytest.fixture(autouse=True)
 def _small_layers_use_scratch_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forms, "TINY_WEIGHT", 0)
     monkeypatch.setattr(forms, "SMALL_WEIGHT", 0)
 
 

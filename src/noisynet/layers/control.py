@@ -56,12 +56,13 @@ def _require_layers_of_all(modules: Sequence[nn.Module]) -> list[dict[str, Noisy
     return [_require_layers(module) for module in modules]
 
 
-# Noise drawn under inference_mode is used in training later, so it is never an inference tensor.
-@torch.inference_mode(False)
 def _draw(
     layers: dict[str, NoisyLayer], rows: int | None, generator: torch.Generator | None
 ) -> Draw:
-    """Draw for all layers with one random call per device, dtype and kind of noise."""
+    """Draw for all layers with one random call per device, dtype and kind of noise.
+
+    Never under inference_mode: what is drawn may be used in training later.
+    """
     groups: dict[tuple[torch.device, torch.dtype, str], list[Slot]] = {}
     for name, layer in layers.items():
         spec = layer.noise_spec()
@@ -92,6 +93,7 @@ def draw(
     rows: int | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Draw, ...]: ...
+@torch.inference_mode(False)
 def draw(
     *modules: nn.Module, rows: int | None = None, generator: torch.Generator | None = None
 ) -> Draw | tuple[Draw, ...]:

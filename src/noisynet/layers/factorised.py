@@ -29,8 +29,8 @@ def shared(
     noise: FactorisedNoise,
 ) -> Tensor:
     """Apply the layer under one draw for the whole batch, in the cheaper form."""
-    learns = torch.is_grad_enabled() and any(
-        tensor.requires_grad for tensor in (input, weight, weight_sigma)
+    learns = torch.is_grad_enabled() and (
+        input.requires_grad or weight.requires_grad or weight_sigma.requires_grad
     )
     apply = FORMS[cheapest_form(input, weight, learns=learns)]
     return apply(input, weight, bias, weight_sigma, bias_sigma, noise)
@@ -63,8 +63,8 @@ def one_product(
     bias_sigma: Tensor | None,
     noise: FactorisedNoise,
 ) -> Tensor:
-    """Build μ + σ ⊙ ε with plain operations, and apply it in one product."""
-    noisy_weight = torch.addcmul(weight, weight_sigma * noise.input, noise.output.unsqueeze(-1))
+    """Build μ + σ ⊙ ε_w with plain operations, and apply it in one product."""
+    noisy_weight = torch.addcmul(weight, weight_sigma, noise.weight_noise())
     noisy_bias = None
     if bias is not None and bias_sigma is not None:
         noisy_bias = torch.addcmul(bias, bias_sigma, noise.output)
@@ -81,7 +81,7 @@ def one_product_from_scratch(
 ) -> Tensor:
     """Build μ + σ ⊙ ε in scratch memory, with a backward of its own; the same as `one_product`."""
     if is_traced(input, weight, bias, weight_sigma, bias_sigma):
-        return one_product(input, weight, bias, weight_sigma, bias_sigma, noise)
+        return _by_factors(input, weight, bias, weight_sigma, bias_sigma, noise)
     dtype = autocast_dtype(input)
     return _OneProduct.apply(
         input if dtype is None else input.to(dtype),
@@ -93,6 +93,22 @@ def one_product_from_scratch(
         noise.output,
         weight.dtype if dtype is None else dtype,
     )
+
+
+def _by_factors(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    weight_sigma: Tensor,
+    bias_sigma: Tensor | None,
+    noise: FactorisedNoise,
+) -> Tensor:
+    """Build μ + σ ⊙ ε with plain operations whose backward keeps the factors, and no ε_w."""
+    noisy_weight = torch.addcmul(weight, weight_sigma * noise.input, noise.output.unsqueeze(-1))
+    noisy_bias = None
+    if bias is not None and bias_sigma is not None:
+        noisy_bias = torch.addcmul(bias, bias_sigma, noise.output)
+    return functional.linear(input, noisy_weight, noisy_bias)
 
 
 FORMS = {

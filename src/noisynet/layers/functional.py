@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import factorised, independent
+from . import factorised, fused, independent
 from .kinds import FactorisedNoise, IndependentNoise, LinearNoise, WeightNoise
 
 
@@ -28,15 +28,18 @@ def noisy_linear(
     ValueError where the input's features or rows do not fit.
     """
     check_features(input, weight.shape[-1])
-    check_rows_of_input(input, noise.rows, features=1)
-    parameters = (weight, bias, weight_sigma, bias_sigma)
+    rows = noise.rows
+    if rows is not None:
+        check_rows_of_input(input, rows, features=1)
+    if fused.takes(noise, input, weight, bias, weight_sigma, bias_sigma):
+        return fused.apply(input, weight, bias, weight_sigma, bias_sigma, noise)
     if isinstance(noise, FactorisedNoise):
-        apply = factorised.shared if noise.rows is None else factorised.two_products
-        return apply(input, *parameters, noise)
+        apply = factorised.shared if rows is None else factorised.two_products
+        return apply(input, weight, bias, weight_sigma, bias_sigma, noise)
     if isinstance(noise, IndependentNoise):
-        apply = independent.shared if noise.rows is None else independent.rows
-        return apply(input, *parameters, noise)
-    return independent.reparameterised(input, *parameters, noise.normals)
+        apply = independent.shared if rows is None else independent.rows
+        return apply(input, weight, bias, weight_sigma, bias_sigma, noise)
+    return independent.reparameterised(input, weight, bias, weight_sigma, bias_sigma, noise.normals)
 
 
 def noisy_parameters(

@@ -27,20 +27,24 @@ class FactorisedNoise:
 
     `input` is (p,) and `output` (q,) for one draw that all rows share; (rows, p) and (rows, q) for
     one draw per row. A weight of several groups, as grouped convolutions have, is as many layers
-    side by side, each with its own ε_i: `input` is then (…, groups · p).
+    side by side, each with its own ε_i: `input` is then (…, groups · p). `weight` is ε_w where it
+    is built already.
     """
 
     input: Tensor
     output: Tensor
     groups: int = 1
+    weight: Tensor | None = None
 
     @property
     def rows(self) -> tuple[int, ...] | None:
         """Give the leading dimensions of the draw, or None where all rows share it."""
-        return tuple(self.output.shape[:-1]) or None
+        return None if self.output.ndim == 1 else tuple(self.output.shape[:-1])
 
     def weight_noise(self) -> Tensor:
         """Build ε_w, shape (…, q, p)."""
+        if self.weight is not None:
+            return self.weight
         if self.groups == 1:
             return self.output.unsqueeze(-1) * self.input.unsqueeze(-2)
         output = self.output.unflatten(-1, (self.groups, -1)).unsqueeze(-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, cast
 
@@ -10,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from . import initial
+from . import forms, fused, initial
 from .functional import noisy_linear, noisy_parameters
 from .kinds import (
     NOISE_KINDS,
+    FactorisedNoise,
+    LayerNoise,
     LinearNoise,
     NoiseKind,
     NoiseSpec,
@@ -112,6 +115,27 @@ class NoisyLinear(NoisyLayer, nn.Linear):
     def noise_spec(self) -> NoiseSpec:
         """Say what one draw of this layer consists of."""
         return NoiseSpec(self.noise, self.in_features, self.out_features, self.bias is not None)
+
+    def noise_to_keep(self, noise: LayerNoise) -> LayerNoise:
+        """Build ε_w of a small layer once for all forwards.
+
+        On the CPU, where calls are what costs; a graph on a GPU must read the draw at each replay.
+        """
+        if (
+            isinstance(noise, FactorisedNoise)
+            and noise.rows is None
+            and noise.input.device.type == "cpu"
+            and self.weight.numel() <= forms.SMALL_WEIGHT
+        ):
+            return replace(noise, weight=noise.weight_noise())
+        return noise
+
+    def _fresh(self, leading: Sequence[int]) -> LayerNoise:
+        if self.noise == "independent" and not leading:
+            drawn = fused.draw_by_counter(self.noise_reference, bias=self.bias is not None)
+            if drawn is not None:
+                return drawn
+        return super()._fresh(leading)
 
     def fresh_rows(self, leading: Sequence[int]) -> LinearNoise:
         """Draw for each row of an input of shape (*leading, p).

@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from .draw import tensor_from_bytes, tensor_to_bytes
 from .kinds import LayerNoise, LayerSpec, NoiseKind
-from .machinery import snapshot
+from .machinery import is_traced, snapshot
 
 MEANS = {"weight", "bias", "weight_ih", "weight_hh", "bias_ih", "bias_hh"}
 """How the layers that can be noisy name their means."""
@@ -36,13 +36,14 @@ class NoiseState:
     own, and forget the override: its end would never reach them.
     """
 
-    __slots__ = ("held", "override", "per_row", "static")
+    __slots__ = ("held", "kept", "override", "per_row", "static")
 
     def __init__(self) -> None:
         self.held: Tensor | None = None
         self.per_row = False
         self.static = False
         self.override: Tensor | Off | None = None
+        self.kept: tuple[Tensor, int, LayerNoise] | None = None
 
     def hold(self, flat: Tensor, *, static: bool = False) -> None:
         """Hold a flat draw of shape (size,) or (rows, size); `static` keeps its address."""
@@ -60,9 +61,30 @@ class NoiseState:
 
     def release(self, *, per_row: bool) -> None:
         """Go back to a fresh draw at every forward, shared by the batch or one per row."""
-        self.held = None
+        self.held = self.kept = None
         self.static = False
         self.per_row = per_row
+
+    def noise_of_held(self, layer: NoisyLayer) -> LayerNoise:
+        """View the held draw as the layer's noise, the same view at every forward.
+
+        Like the draw, what is kept is neither saved nor copied. It is of the tensor as it was: one
+        that was written into is viewed anew.
+        """
+        flat, kept = self.held, self.kept
+        assert flat is not None, "asked where a draw is held"
+        if torch.compiler.is_compiling():
+            return layer.noise_spec().unflatten(flat)
+        if kept is not None and kept[0] is flat and kept[1] == flat._version:
+            return kept[2]
+        noise = layer.noise_spec().unflatten(flat)
+        if is_traced(flat) or flat.is_inference():
+            return noise
+        # Kept for forwards that learn, too, though the first may be under inference_mode.
+        with torch.inference_mode(False), torch.no_grad():
+            noise = layer.noise_to_keep(noise)
+        self.kept = (flat, flat._version, noise)
+        return noise
 
     def follow(self, layer: NoisyLayer) -> None:
         """Move what is held to the device and dtype of the layer's weight."""
@@ -90,7 +112,7 @@ class NoiseState:
         held, self.per_row, self.static = state
         # The device it came from may not exist here; the layer moves it to its weight's.
         self.held = None if held is None else tensor_from_bytes(held, "cpu")
-        self.override = None
+        self.override = self.kept = None
 
 
 class NoisyLayer(nn.Module):
@@ -154,12 +176,18 @@ class NoisyLayer(nn.Module):
                 if state.per_row and leading is not None:
                     return self.fresh_rows(leading)
                 return self._fresh(())
-            if state.static:
+            if not state.static:
+                return state.noise_of_held(self)
+            if torch.is_grad_enabled():
                 # Later draws go into the same memory; a backward still needs this one.
                 flat = snapshot(flat)
         if isinstance(flat, Off):
             return None
         return self.noise_spec().unflatten(flat)
+
+    def noise_to_keep(self, noise: LayerNoise) -> LayerNoise:
+        """Give the noise of a held draw as the layer wants it at every forward."""
+        return noise
 
     def fresh_rows(self, leading: Sequence[int]) -> LayerNoise:
         """Draw for each row of an input of shape (*leading, features)."""
