@@ -21,6 +21,7 @@ from .figures import noise_figures, q_behaviour
 from .optimizers import build_optimizer, leave_gradient, set_step_size, step_size
 from .precision import products_in
 from .q_network import build_q_network
+from .tensor_transitions import TensorTransitions
 from .tensors import (
     generator_from_array,
     generator_to_array,
@@ -124,7 +125,7 @@ class QLearning:
 
     # Learning
 
-    def update(self, batch: Transitions) -> Learned:
+    def update(self, batch: Transitions | TensorTransitions) -> Learned:
         """Take one optimisation step and let the acting noise be redrawn.
 
         Raises LossNotFinite, with the parameters as they were, where the loss or its gradient is
@@ -145,6 +146,11 @@ class QLearning:
             self.noise.after_update()
         return Learned(value, errors.cpu().numpy())
 
+    @property
+    def generators(self) -> tuple[torch.Generator, torch.Generator]:
+        """Give what an update draws from: for the acting draws, and for its own."""
+        return self._acting, self._learning
+
     def learning_rate(self) -> float:
         """Give the step size of the next update: constant, or falling linearly."""
         learning = self.config.learning
@@ -161,12 +167,12 @@ class QLearning:
         )
         return online, target, choice if self.config.exploration.choice_draw else online
 
-    def loss(self, batch: Transitions, draws: Draws | None = None) -> Tensor:
+    def loss(self, batch: Transitions | TensorTransitions, draws: Draws | None = None) -> Tensor:
         """Give the batch's mean loss; ε, ε′, ε″ are drawn anew unless given."""
         return self.loss_and_errors(batch, draws)[0]
 
     def loss_and_errors(
-        self, batch: Transitions, draws: Draws | None = None
+        self, batch: Transitions | TensorTransitions, draws: Draws | None = None
     ) -> tuple[Tensor, Tensor]:
         """Give the mean loss, weighted where the batch has weights, and each error (B,)."""
         draws = self.draws() if draws is None else draws
@@ -181,7 +187,7 @@ class QLearning:
             losses_tm1 = losses_tm1 * self._tensor(batch.weights)
         return losses_tm1.mean(), errors
 
-    def _td_errors(self, batch: Transitions, draws: Draws) -> Tensor:
+    def _td_errors(self, batch: Transitions | TensorTransitions, draws: Draws) -> Tensor:
         online_noise, target_noise, choice_noise = draws
         return_t, discount_t = self._tensor(batch.return_t), self._tensor(batch.discount_t)
         with self._precision():
@@ -201,7 +207,7 @@ class QLearning:
                 q_tm1 = self.online(self._tensor(batch.observation_tm1))
         return losses.td_error(q_tm1, self._tensor(batch.action_tm1), target_tm1)
 
-    def _categorical_losses(self, batch: Transitions, draws: Draws) -> Tensor:
+    def _categorical_losses(self, batch: Transitions | TensorTransitions, draws: Draws) -> Tensor:
         online_noise, target_noise, choice_noise = draws
         head = self.target.head
         assert isinstance(head, DistributionalHead), "atoms make a distributional head"
@@ -234,8 +240,10 @@ class QLearning:
         """Copy the online net's parameters, μ and σ, into the target net; never its noise."""
         self.target.load_state_dict(self.online.state_dict())
 
-    def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self.device)
+    def _tensor(self, values: np.ndarray | Tensor) -> Tensor:
+        if isinstance(values, np.ndarray):
+            values = torch.from_numpy(values)
+        return values.to(self.device)
 
     def _precision(self) -> AbstractContextManager[object]:
         return products_in(self.config.training.precision, self.device)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
 from ..agents import QLearning
+from ..agents.updates import updates_of
 from ..envs import Environments, EpisodeCounter, Step
 from ..replay import Batch, FrameReplay, annealed_beta
+from ..replay.device import DeviceBatch, DeviceReplay
 from ..runs.config import Config
 from .events import CheckpointDue, Event, FiguresTaken, GameFinished, TrainingEnded
 
@@ -41,7 +45,9 @@ class TrainingLoop:
         self._episodes = EpisodeCounter(environments.count)
         self._observation: np.ndarray | None = None
         self._first = np.ones(environments.count, bool)
+        self._updates = updates_of(agent)
         self._batch: Batch | None = None
+        self._device_batch: DeviceBatch | None = None
         self._losses: list[float] = []
         self._target_copies = 0
         self._last_checkpoint = 0
@@ -60,19 +66,24 @@ class TrainingLoop:
         """Play and learn until the budget is used, the task is solved, or `stop` is called."""
         if self._observation is None:
             self._observation = self.environments.reset()
-        while True:
-            reason = self._end()
-            if reason is not None:
-                yield TrainingEnded(step=self.step, reason=reason)
-                return
-            yield from self._record(self._play())
-            yield from self._learn()
-            if (
-                self.step - self._last_checkpoint >= self.config.training.checkpoint_every
-                or self.replay.must_commit
-            ):
-                self._last_checkpoint = self.step
-                yield CheckpointDue(step=self.step)
+        overlap = self.config.training.overlap
+        with ThreadPoolExecutor(1, "environments") if overlap else nullcontext() as thread:
+            while True:
+                reason = self._end()
+                if reason is not None:
+                    yield TrainingEnded(step=self.step, reason=reason)
+                    return
+                if thread is None:
+                    yield from self._record(self._play())
+                    yield from self._learn()
+                else:
+                    yield from self._play_and_learn(thread)
+                if (
+                    self.step - self._last_checkpoint >= self.config.training.checkpoint_every
+                    or self.replay.must_commit
+                ):
+                    self._last_checkpoint = self.step
+                    yield CheckpointDue(step=self.step)
 
     def _end(self) -> Any:
         training = self.config.training
@@ -88,10 +99,36 @@ class TrainingLoop:
 
     def _play(self) -> Step:
         """Take one vector step and store it."""
-        assert self._observation is not None
-        observation = self._observation
-        action = self.agent.act(observation, self.step, self._first)
+        action = self._act()
         result = self.environments.step(action)
+        self._store(action, result)
+        return result
+
+    def _play_and_learn(self, thread: ThreadPoolExecutor) -> Iterator[Event]:
+        """Take one vector step on a thread, and do meanwhile the updates that were due before it.
+
+        Neither sees anything of the other, however fast it is: the actions were chosen before, and
+        the step is stored after both. So each update learns from the records that it would have
+        without the thread, and an action lacks the updates of one vector step.
+        """
+        action = self._act()
+        played = thread.submit(self.environments.step, action)
+        try:
+            events = list(self._learn())
+        finally:
+            result = played.result()
+        self._store(action, result)
+        yield from events
+        yield from self._record(result)
+
+    def _act(self) -> np.ndarray:
+        assert self._observation is not None
+        return self.agent.act(self._observation, self.step, self._first)
+
+    def _store(self, action: np.ndarray, result: Step) -> None:
+        """Store a vector step that was taken from the observation now at hand."""
+        observation = self._observation
+        assert observation is not None
         clip = self.config.learning.reward_clip
         reward = result.reward if clip is None else np.clip(result.reward, -clip, clip)
         self.replay.add(
@@ -105,7 +142,6 @@ class TrainingLoop:
         )
         self.step += int(np.count_nonzero(~result.first))
         self._observation, self._first = result.observation, result.first
-        return result
 
     def _record(self, result: Step) -> Iterator[Event]:
         for episode in self._episodes.update(result):
@@ -130,17 +166,10 @@ class TrainingLoop:
         while self.agent.updates < since_warmup // learning.update_every:
             if not self.replay.can_sample(learning.n_step):
                 return
-            self._batch = self.replay.sample(
-                learning.batch_size,
-                learning.n_step,
-                learning.discount,
-                out=self._batch,
-                beta=self._beta(),
-            )
-            learned = self.agent.update(self._batch)
+            batch = self._sampled()
+            self._updates.update(batch)
             if learning.prioritised:
-                self.replay.update_priorities(self._batch.indices, learned.errors)
-            self._losses.append(learned.loss)
+                self.replay.update_priorities(batch.indices, self._updates.errors())
             # The step at which this update was due, so that the order of updates and copies does
             # not depend on how many steps one vector step takes.
             due = self.agent.updates * learning.update_every
@@ -149,6 +178,18 @@ class TrainingLoop:
                 self._target_copies = due // learning.target_every
             if self.agent.updates % self.config.training.log_every == 0:
                 yield self._figures()
+
+    def _sampled(self) -> Batch | DeviceBatch:
+        """Draw a batch into the memory of the last one."""
+        learning = self.config.learning
+        how = (learning.batch_size, learning.n_step, learning.discount)
+        if isinstance(self.replay, DeviceReplay):
+            self._device_batch = self.replay.sample_on_device(
+                *how, out=self._device_batch, beta=self._beta()
+            )
+            return self._device_batch
+        self._batch = self.replay.sample(*how, out=self._batch, beta=self._beta())
+        return self._batch
 
     def _beta(self) -> float | None:
         """Give β of the importance weights; None where transitions are drawn uniformly."""
@@ -159,7 +200,8 @@ class TrainingLoop:
         )
 
     def _figures(self) -> FiguresTaken:
-        figures = {"loss": float(np.mean(self._losses)), "updates": float(self.agent.updates)}
+        losses = self._losses + self._updates.losses()
+        figures = {"loss": float(np.mean(losses)), "updates": float(self.agent.updates)}
         self._losses.clear()
         epsilon = self.agent.epsilon(self.step)
         if epsilon is not None:
@@ -168,7 +210,11 @@ class TrainingLoop:
         return FiguresTaken(step=self.step, figures=figures)
 
     def state(self) -> dict[str, Any]:
-        """Give everything of the loop and the environments that a resumed run needs."""
+        """Give everything of the loop and the environments that a resumed run needs.
+
+        Raises LossNotFinite where an update has failed and nobody knew.
+        """
+        self._losses += self._updates.losses()
         state: dict[str, Any] = {
             "step": self.step,
             "games": self.games,

@@ -1,0 +1,190 @@
+"""Updates from buffers that stay where they are: what a GPU runs as one CUDA graph.
+
+The arithmetic, and the order of every draw, are those of `QLearning.update`. What differs is who
+waits for whom: losses and norms are kept on the device and read when they are asked for, and an
+update whose loss or gradient is not finite is not prevented by the host but withheld on the device.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..layers import held, hold
+from .device_graph import DeviceGraph
+from .optimizers import LossNotFinite
+from .q_learning import QLearning
+from .tensor_transitions import TensorTransitions
+from .transitions import Transitions
+
+_FIELDS = ("observation_tm1", "action_tm1", "return_t", "discount_t", "observation_t", "weights")
+_KEPT = 1024
+"""Losses that are kept on the device at most before they are read."""
+
+
+class _StaticBatch:
+    """Hold transitions in tensors that stay where they are.
+
+    Tensors of the device are taken as they are, and copied into once others come.
+    """
+
+    def __init__(self, batch: Transitions | TensorTransitions, device: torch.device) -> None:
+        self._device = device
+        self._fields = {
+            name: self._own(value)
+            for name in _FIELDS
+            if (value := getattr(batch, name)) is not None
+        }
+        self.observation_tm1 = self._fields["observation_tm1"]
+        self.action_tm1 = self._fields["action_tm1"]
+        self.return_t, self.discount_t = self._fields["return_t"], self._fields["discount_t"]
+        self.observation_t = self._fields["observation_t"]
+        self.weights = self._fields.get("weights")
+
+    def _own(self, value: np.ndarray | Tensor) -> Tensor:
+        if isinstance(value, Tensor):
+            return value
+        return torch.from_numpy(value).to(self._device, copy=True)
+
+    def fill(self, batch: Transitions | TensorTransitions) -> None:
+        """Take over another batch of the same sizes; raises ValueError for other ones."""
+        for name in _FIELDS:
+            value, own = getattr(batch, name), self._fields.get(name)
+            if value is own:
+                continue
+            if value is None or own is None or value.shape != own.shape:
+                sizes = [None if one is None else tuple(one.shape) for one in (value, own)]
+                raise ValueError(f"{name}: got shape {sizes[0]}, expected {sizes[1]} as before")
+            if not isinstance(value, Tensor):
+                value = torch.from_numpy(value)
+                if own.is_cuda:
+                    value = value.pin_memory()
+            own.copy_(value, non_blocking=True)
+
+
+class StaticUpdates:
+    """Take an agent's updates without waiting for the device; see `Updates`.
+
+    The agent's acting draw is held at a fixed address from here on, and its optimizer reads its
+    step size from a tensor. On the CPU the results are those of `QLearning.update`, bit for bit.
+    """
+
+    def __init__(self, agent: QLearning) -> None:
+        """Take an agent whose state has been restored, if it is to be."""
+        self._agent = agent
+        self._batch: _StaticBatch | None = None
+        device = agent.device
+        # The CPU's Adam reads a double, as from a plain number; the GPU's a float.
+        of_steps = torch.float32 if device.type == "cuda" else torch.float64
+        self._step_size = torch.tensor(agent.learning_rate(), dtype=of_steps, device=device)
+        self._size_set = agent.learning_rate()
+        self._told = torch.zeros(_KEPT, 2, device=device)  # loss and norm of each update
+        self._place = torch.zeros(1, dtype=torch.int64, device=device)
+        self._untold = 0
+        self._read: list[float] = []
+        self._errors: Tensor | None = None
+        self._withheld = torch.zeros((), device=device)
+        self._prepare_optimizer()
+        if agent.noise is not None:
+            hold(agent.online, drawn=held(agent.online), static=True)
+        self._graph = DeviceGraph(
+            self._work, device, generators=agent.generators, before_capture=self._allow_capture
+        )
+
+    def _prepare_optimizer(self) -> None:
+        optimizer = self._agent.optimizer
+        for group in optimizer.param_groups:
+            group["lr"] = self._step_size
+        # Fused Adam leaves everything as it is where this is 1, as mixed precision asks of it.
+        self._withholds = isinstance(optimizer, torch.optim.Adam)
+        if self._withholds:
+            optimizer.found_inf = self._withheld  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _allow_capture(self) -> None:
+        optimizer = self._agent.optimizer
+        for group in optimizer.param_groups:
+            group["capturable"] = True
+        for state in optimizer.state.values():
+            state["step"] = state["step"].to(self._agent.device)
+
+    def update(self, batch: Transitions | TensorTransitions) -> None:
+        """Take one optimisation step, and let the acting noise be redrawn.
+
+        Raises LossNotFinite as `losses` does, now and then.
+        """
+        if self._batch is None:
+            self._batch = _StaticBatch(batch, self._agent.device)
+        else:
+            self._batch.fill(batch)
+        if self._untold == _KEPT:
+            self._tell()
+        size = self._agent.learning_rate()
+        if size != self._size_set:
+            self._step_size.fill_(size)
+            self._size_set = size
+        self._graph.run()
+        self._untold += 1
+        self._agent.updates += 1
+
+    def _work(self) -> None:
+        """Do what `QLearning.update` does, and note what it would have looked at."""
+        agent, optimizer = self._agent, self._agent.optimizer
+        assert self._batch is not None, "work begins with a batch"
+        loss, errors = agent.loss_and_errors(self._batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        limit = agent.config.learning.max_gradient_norm
+        norm = nn.utils.clip_grad_norm_(
+            agent.online.parameters(), math.inf if limit is None else limit, foreach=True
+        )
+        told = torch.stack([loss.detach(), norm.detach()])
+        self._told.index_copy_(0, self._place, told.unsqueeze(0))
+        self._place.add_(1)
+        self._withheld.copy_(torch.maximum(self._withheld, (~told.isfinite()).any().float()))
+        if not self._withholds:
+            self._silence_gradient()
+        optimizer.step()
+        if agent.noise is not None:
+            agent.noise.after_update()
+        if self._errors is None:
+            self._errors = torch.empty_like(errors)
+        self._errors.copy_(errors)
+
+    def _silence_gradient(self) -> None:
+        """Let RMSProp stand still where it is to; it has no momentum to go on by."""
+        for parameter in self._agent.online.parameters():
+            if parameter.grad is not None:
+                parameter.grad = parameter.grad.masked_fill_(self._withheld.bool(), 0)
+
+    def errors(self) -> np.ndarray:
+        """Give each transition's error in the last update, (B,); waits for the device."""
+        assert self._errors is not None, "errors are asked for after an update"
+        return self._errors.cpu().numpy()
+
+    def losses(self) -> list[float]:
+        """Give the losses of the updates since this was last asked; waits for the device.
+
+        Raises LossNotFinite, naming the first update whose loss or gradient was NaN or infinite.
+        The parameters are as before it, and nothing was learned since.
+        """
+        self._tell()
+        losses, self._read = self._read, []
+        return losses
+
+    def _tell(self) -> None:
+        """Read what stands on the device, and begin again there."""
+        if not self._untold:
+            return
+        told = self._told[: self._untold].tolist()
+        first = self._agent.updates - self._untold + 1
+        self._place.zero_()
+        self._untold = 0
+        for update, (loss, norm) in enumerate(told, start=first):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                self._agent.updates = update - 1
+                what, got = ("loss's gradient", norm) if math.isfinite(loss) else ("loss", loss)
+                raise LossNotFinite(f"the {what} became {got} at update {update}")
+            self._read.append(loss)

@@ -1,0 +1,271 @@
+"""Updates from buffers that stay: those of `QLearning.update`, bit for bit, without a look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from noisynet import held, noisy_layers
+from noisynet.agents import LossNotFinite, QLearning
+from noisynet.agents.static_updates import StaticUpdates
+from noisynet.agents.updates import PlainUpdates, updates_of
+from noisynet.runs import config
+
+SHAPE, ACTIONS, SIZE = (4,), 3, 16
+FIRST = np.zeros(8, bool)
+
+
+@dataclass
+class Batch:
+    observation_tm1: Any
+    action_tm1: Any
+    return_t: Any
+    discount_t: Any
+    observation_t: Any
+    weights: Any = None
+
+
+def make_agent(**overrides: Any) -> QLearning:
+    chosen = {"device": "cpu", "precision": "float32", "threads": 1, **overrides}
+    return QLearning(config.load("cartpole", chosen), SHAPE, ACTIONS)
+
+
+def make_batch(seed: int, weighted: bool = False, size: int = SIZE) -> Batch:
+    generator = np.random.Generator(np.random.PCG64(seed))
+    return Batch(
+        generator.normal(size=(size, *SHAPE)).astype(np.float32),
+        generator.integers(ACTIONS, size=size),
+        generator.normal(size=size).astype(np.float32),
+        np.where(generator.random(size) < 0.3, 0, 0.97).astype(np.float32),
+        generator.normal(size=(size, *SHAPE)).astype(np.float32),
+        generator.random(size).astype(np.float32) if weighted else None,
+    )
+
+
+def assert_same_state(one: QLearning, other: QLearning) -> None:
+    arrays, plain = one.state()
+    others, other_plain = other.state()
+    assert plain == other_plain
+    assert arrays.keys() == others.keys()
+    for name, array in arrays.items():
+        assert np.array_equal(array, others[name]), name
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"noise": "independent"},
+        {"noise_in": "all", "draw_per_environment": False},
+        {"redraw": "step"},
+        {"redraw": "episode"},
+        {"double": False, "dueling": False, "loss": "squared"},
+        {"exploration": "epsilon"},
+        {"exploration": "both"},
+        {"atoms": 11, "value_min": -3.0, "value_max": 3.0},
+        {"optimizer": "rmsprop"},
+        {"optimizer": "rmsprop", "rmsprop_centred": False, "max_gradient_norm": None},
+        {"max_gradient_norm": 0.01},
+        {"final_learning_rate": 0.0, "warmup_steps": 150, "steps": 200},
+        {"precision": "bfloat16"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_they_are_the_plain_updates_bit_for_bit(overrides: dict[str, Any], weighted: bool) -> None:
+    plain, static = make_agent(**overrides), make_agent(**overrides)
+    updates = (PlainUpdates(plain), StaticUpdates(static))
+    observation = np.random.Generator(np.random.PCG64(3)).normal(size=(8, *SHAPE))
+    first = FIRST.copy()
+    for number in range(9):
+        first[number % 8] = number % 2
+        actions = [
+            agent.act(observation.astype(np.float32), 10**6, first) for agent in (plain, static)
+        ]
+        assert np.array_equal(*actions)
+        for one in updates:
+            one.update(make_batch(number, weighted))
+        assert np.array_equal(updates[0].errors(), updates[1].errors())
+        if number == 4:
+            for agent in (plain, static):
+                agent.copy_to_target()
+            assert updates[0].losses() == updates[1].losses()
+    told = [one.losses() for one in updates]
+    assert told[0] == told[1]
+    assert len(told[0]) == 4
+    assert all(one.losses() == [] for one in updates)
+    assert_same_state(plain, static)
+
+
+def test_more_updates_than_are_kept_lose_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("noisynet.agents.static_updates._KEPT", 4)
+    plain, static = PlainUpdates(make_agent()), StaticUpdates(make_agent())
+    for number in range(11):
+        for one in (plain, static):
+            one.update(make_batch(number))
+    assert plain.losses() == static.losses()
+
+
+def test_a_restored_agent_goes_on_as_the_plain_one() -> None:
+    origin = make_agent()
+    for number in range(3):
+        origin.update(make_batch(number))
+    arrays, plain_state = origin.state()
+    agents = []
+    for kind in (PlainUpdates, StaticUpdates):
+        agent = make_agent()
+        agent.restore(arrays, plain_state)
+        updates = kind(agent)
+        for number in range(3, 6):
+            updates.update(make_batch(number))
+        agents.append(agent)
+    assert_same_state(*agents)
+
+
+# What a graph needs
+
+
+class Watch(TorchDispatchMode):
+    """Note what would make the host wait for a device, or depend on what lies there."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited: list[str] = []
+        self.calls = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += 1
+        name = func.name().removeprefix("aten::").partition(".")[0]
+        if name in self.WAITS:
+            self.waited.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [{}, {"noise": "independent"}, {"atoms": 11}, {"exploration": "epsilon"}, {"double": False}],
+    ids=str,
+)
+def test_an_update_never_waits_for_the_device(overrides: dict[str, Any]) -> None:
+    static = StaticUpdates(make_agent(**overrides))
+    static.update(make_batch(0))
+    with Watch() as watch:
+        static.update(make_batch(1))
+    assert watch.calls > 20
+    assert watch.waited == []
+    # The watch sees it where it happens: a plain update looks at its loss and its norm.
+    with Watch() as watch:
+        make_agent(**overrides).update(make_batch(1))
+    assert watch.waited.count("_local_scalar_dense") >= 2
+
+
+def test_everything_that_is_read_and_written_stays_where_it_is() -> None:
+    agent = make_agent()
+    static = StaticUpdates(agent)
+    static.update(make_batch(0))
+
+    def places() -> list[int]:
+        noise = [layer.noise_state.held for layer in noisy_layers(agent.online).values()]
+        states = [value for state in agent.optimizer.state.values() for value in state.values()]
+        batch = [value for value in vars(static._batch).values() if isinstance(value, torch.Tensor)]
+        every = [*agent.online.parameters(), *noise, *states, *batch, static._told, static._errors]
+        return [one.data_ptr() for one in every if one is not None]
+
+    before, drawn = places(), held(agent.online)
+    for number in range(1, 4):
+        static.update(make_batch(number))
+        static.losses()
+        agent.copy_to_target()
+    assert places() == before
+    after = held(agent.online)
+    assert drawn is not None
+    assert after is not None
+    assert not any(torch.equal(*pair) for pair in zip(drawn.flats, after.flats, strict=True))
+
+
+def test_tensors_that_lie_there_already_are_used_where_they_lie() -> None:
+    plain, static = make_agent(), make_agent()
+    updates = StaticUpdates(static)
+    arrays = make_batch(0)
+    there = Batch(*(torch.from_numpy(value) for value in list(vars(arrays).values())[:5]))
+    for seed in range(3):
+        fresh = make_batch(seed)
+        for name in ("observation_tm1", "action_tm1", "return_t", "discount_t", "observation_t"):
+            getattr(there, name).copy_(torch.from_numpy(getattr(fresh, name)))
+        updates.update(there)
+        plain.update(fresh)
+    assert_same_state(plain, static)
+
+
+def test_a_batch_of_another_size_is_refused() -> None:
+    static = StaticUpdates(make_agent())
+    static.update(make_batch(0))
+    with pytest.raises(ValueError, match=r"got shape \(17, 4\), expected \(16, 4\)"):
+        static.update(make_batch(1, size=17))
+    with pytest.raises(ValueError, match=r"weights: got shape \(16,\), expected None"):
+        static.update(make_batch(1, weighted=True))
+
+
+# A loss that is no number
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_loss_that_is_no_number_is_told_later_and_nothing_is_learned_from_it(
+    optimizer: str, value: float
+) -> None:
+    plain, static = make_agent(optimizer=optimizer), make_agent(optimizer=optimizer)
+    updates = StaticUpdates(static)
+    for number in range(2):
+        plain.update(make_batch(number))
+        updates.update(make_batch(number))
+    broken = make_batch(2)
+    broken.return_t[3] = value
+    with pytest.raises(LossNotFinite) as expected:
+        plain.update(broken)
+    updates.update(broken)
+    for number in range(3, 6):
+        updates.update(make_batch(number))
+    with pytest.raises(LossNotFinite) as caught:
+        updates.losses()
+    assert str(caught.value) == str(expected.value)
+    assert static.updates == plain.updates == 2
+    for one, other in zip(plain.online.parameters(), static.online.parameters(), strict=True):
+        assert torch.equal(one, other)
+    if optimizer == "adam":
+        for parameter, other in zip(
+            plain.online.parameters(), static.online.parameters(), strict=True
+        ):
+            theirs = static.optimizer.state[other]
+            for name, kept in plain.optimizer.state[parameter].items():
+                assert torch.equal(kept, theirs[name]), name
+    # It is told once: the state can then be kept.
+    assert len(updates.losses()) == 2
+
+
+def test_a_gradient_that_is_no_number_is_named_as_such() -> None:
+    plain, static = make_agent(loss="squared"), make_agent(loss="squared")
+    updates = StaticUpdates(static)
+    batch = make_batch(0)
+    batch.observation_tm1[:] = 1e-3
+    batch.return_t[:] = 1e18
+    batch.observation_tm1[0] = 1e25
+    messages = []
+    for act in (lambda: plain.update(batch), lambda: (updates.update(batch), updates.losses())):
+        with pytest.raises(LossNotFinite) as caught:
+            act()
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+
+
+def test_the_config_chooses() -> None:
+    assert isinstance(updates_of(make_agent(execution="graph")), StaticUpdates)
+    for execution in ("plain", "auto"):
+        assert isinstance(updates_of(make_agent(execution=execution)), PlainUpdates)

@@ -1,0 +1,344 @@
+"""The path that a GPU takes, walked on the CPU: static buffers, frames on the device, overlap."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from noisynet.agents import QLearning, make_environments
+from noisynet.agents.static_updates import StaticUpdates
+from noisynet.envs import Environments, Step
+from noisynet.replay.device import DeviceReplay
+from noisynet.runs import Config, RunError, checkpoint, config, read_metrics
+from noisynet.training import (
+    Diverged,
+    Event,
+    GameFinished,
+    Outcome,
+    TrainingLoop,
+    choose,
+    resume,
+    start,
+)
+from noisynet.training.choose import resolve
+from noisynet.training.parts import environments_of, new_parts, restored_parts
+
+DEVICE_PATH = {"execution": "graph", "replay_device": "device"}
+
+
+class Crash(Exception):
+    """End a run without any chance to save."""
+
+
+class CrashAt:
+    """Listen, and crash at the first game that ends from a step on."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:
+        pass
+
+    def heard(self, event: Event, elapsed: float) -> None:
+        if isinstance(event, GameFinished) and event.step >= self.step:
+            raise Crash
+
+    def closed(self) -> None:
+        pass
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """Read a run's metrics without the times."""
+    return [
+        {tag: value for tag, value in record.items() if not tag.startswith("time/")}
+        for record in read_metrics(folder)
+    ]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert metrics(one) == metrics(other)
+    first, second = (checkpoint.read_newest(run / "checkpoints") for run in (one, other))
+    assert first is not None
+    assert second is not None
+    assert first.step == second.step
+    assert first.arrays.keys() == second.arrays.keys()
+    for name, array in first.arrays.items():
+        assert np.array_equal(array, second.arrays[name]), name
+    for key in ("agent", "loop"):
+        assert first.state[key] == second.state[key]
+
+
+@pytest.mark.parametrize("chosen", [{"execution": "graph"}, DEVICE_PATH], ids=str)
+def test_the_run_is_the_plain_one(
+    finished: Outcome, small_config: Callable[..., Config], tmp_path: Path, chosen: dict[str, str]
+) -> None:
+    start(small_config(**chosen), tmp_path / "run")
+    assert_same_run(tmp_path / "run", finished.folder)
+
+
+def test_with_priorities_too(small_config: Callable[..., Config], tmp_path: Path) -> None:
+    start(small_config("cartpole-rainbow", steps=900), tmp_path / "plain")
+    start(small_config("cartpole-rainbow", steps=900, **DEVICE_PATH), tmp_path / "device")
+    assert_same_run(tmp_path / "plain", tmp_path / "device")
+
+
+def test_a_crashed_run_goes_on_on_the_same_path(
+    finished: Outcome, small_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(Crash):
+        start(small_config(**DEVICE_PATH), run, [CrashAt(1200)])
+    resume(run)
+    assert_same_run(run, finished.folder)
+
+
+def test_the_parts_are_those_that_the_config_names(
+    small_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    from noisynet.runs import RunFolder
+
+    run = tmp_path / "run"
+    chosen = small_config(**DEVICE_PATH, device="cpu", precision="float32", threads=1)
+    with RunFolder.create(run, chosen.to_yaml()) as folder, environments_of(chosen) as games:
+        parts = new_parts(chosen, games, folder)
+        assert isinstance(parts.loop, TrainingLoop)
+        assert isinstance(parts.loop._updates, StaticUpdates)
+        assert isinstance(parts.replay, DeviceReplay)
+    start(small_config(**DEVICE_PATH, steps=600), tmp_path / "other")
+    found = checkpoint.read_newest(tmp_path / "other" / "checkpoints")
+    assert found is not None
+    with environments_of(chosen) as games:
+        folder = RunFolder.open(tmp_path / "other")
+        assert isinstance(restored_parts(chosen, games, folder, found).replay, DeviceReplay)
+
+
+def test_a_loss_that_is_no_number_is_found_before_anything_is_saved(
+    small_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    wild = {"learning_rate": 1e30, "warmup_steps": 500, "checkpoint_every": 200, "log_every": 10**6}
+    with pytest.raises(Diverged) as caught:
+        start(small_config(**wild, **DEVICE_PATH), run)
+    assert "\n" not in str(caught.value)
+    good = checkpoint.read_newest(run / "checkpoints")
+    assert good is not None
+    assert 200 <= good.step < 700
+    assert all(np.isfinite(value).all() for name, value in good.arrays.items() if "online" in name)
+
+
+# What is chosen
+
+
+def resolved(chosen: Config) -> Config:
+    environments = make_environments(chosen)
+    try:
+        return resolve(
+            chosen,
+            environments.observation_shape,
+            np.dtype(environments.observation_dtype),
+            environments.action_count,
+        )
+    finally:
+        environments.close()
+
+
+def test_on_the_cpu_the_plain_path_is_chosen_and_written_down(
+    small_config: Callable[..., Config],
+) -> None:
+    chosen = resolved(small_config(precision="float32", device="cpu"))
+    assert chosen.training.execution == "plain"
+    assert chosen.learning.replay_device == "host"
+    asked = resolved(small_config(precision="float32", device="cpu", **DEVICE_PATH))
+    assert asked.training.execution == "graph"
+    assert asked.learning.replay_device == "device"
+
+
+def test_frames_go_to_a_gpu_that_has_room_for_them(
+    small_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pong = small_config("pong", replay_capacity=1000, environments=8, checkpoint_every=200)
+    # 125 vector steps that can be sampled and 47 of slack, and one frame of zeros.
+    needed = ((125 + 47) * 8 + 1) * 84 * 84
+    shape, kind = (4, 84, 84), np.dtype(np.uint8)
+    for free, expected in ((2 * needed, "device"), (2 * needed - 1, "host")):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 10**12))
+        assert choose._replay_device(pong, "cuda", shape, kind) == expected
+        assert choose._replay_device(pong, "cpu", shape, kind) == "host"
+        for asked in ("host", "device"):
+            chosen = pong.replaced(replay_device=asked)
+            assert choose._replay_device(chosen, "cuda", shape, kind) == asked
+
+
+def test_where_no_graph_can_be_captured_updates_are_plain_unless_it_was_asked_for(
+    small_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> str:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(choose, "_faster", fails)
+    what = ((4,), np.dtype(np.float32), 2)
+    assert choose._execution(small_config(device="cuda"), *what) == "plain"
+    assert choose._execution(small_config(device="cuda", execution="plain"), *what) == "plain"
+    with pytest.raises(RunError, match=r"--execution: got graph, .*capturing$"):
+        choose._execution(small_config(device="cuda", execution="graph"), *what)
+
+
+def test_a_run_from_before_the_choice_existed_goes_on_as_it_was(
+    finished: Outcome, small_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(Crash):
+        start(small_config(), run, [CrashAt(700)])
+    file = run / "config.yaml"
+    lines = file.read_text().splitlines(keepends=True)
+    new = ("  execution:", "  overlap:", "  replay_device:")
+    file.write_text("".join(line for line in lines if not line.startswith(new)))
+    resume(run)
+    assert_same_run(run, finished.folder)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"replay_device": "device"}, {"execution": "graph"}, {"overlap": True}], ids=str
+)
+def test_what_an_actor_critic_does_not_have_is_refused(
+    asked: dict[str, Any], tmp_path: Path
+) -> None:
+    option = "--" + next(iter(asked)).replace("_", "-")
+    with pytest.raises(RunError, match=f"{option}: .*rollouts"):
+        start(config.load("cartpole-noisy-a2c", asked), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# Overlap
+
+
+def dawdle(monkeypatch: pytest.MonkeyPatch, config: Config, seed: int) -> None:
+    """Let the environments take now a moment, now longer, by another chance each time."""
+    from noisynet.envs import generic
+
+    generator = np.random.Generator(np.random.PCG64(seed))
+    kind = next(
+        one
+        for one in vars(generic).values()
+        if isinstance(one, type) and issubclass(one, Environments) and one is not Environments
+    )
+    step = kind.step
+
+    def slow(self: Environments, actions: Any) -> Step:
+        time.sleep(0.004 * generator.random() * (generator.random() < 0.3))
+        return step(self, actions)
+
+    monkeypatch.setattr(kind, "step", slow)
+
+
+@pytest.mark.parametrize("path", [{}, DEVICE_PATH], ids=str)
+def test_overlapping_runs_repeat_however_long_a_step_takes(
+    small_config: Callable[..., Config],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    path: dict[str, str],
+) -> None:
+    chosen = small_config(steps=1000, overlap=True, **path)
+    runs = [tmp_path / name for name in ("one", "other")]
+    for seed, run in enumerate(runs):
+        with monkeypatch.context() as patch:
+            dawdle(patch, chosen, seed)
+            start(chosen, run)
+    assert_same_run(*runs)
+
+
+def test_an_overlapping_run_that_crashed_goes_on_as_if_nothing_had_happened(
+    small_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    chosen = small_config(steps=1500, overlap=True)
+    start(chosen, tmp_path / "whole")
+    with pytest.raises(Crash):
+        start(chosen, tmp_path / "cut", [CrashAt(1000)])
+    resume(tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_updates_learn_from_what_they_would_have_without_a_thread(
+    small_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Update by update: the steps that were stored when it was sampled for.
+    seen: dict[bool, list[int]] = {False: [], True: []}
+    from noisynet.replay import FrameReplay
+
+    sample = FrameReplay.sample
+    for overlap, heads in seen.items():
+
+        def note(
+            self: FrameReplay, *arguments: Any, heads: list[int] = heads, **options: Any
+        ) -> Any:
+            heads.append(self.head)
+            return sample(self, *arguments, **options)
+
+        monkeypatch.setattr(FrameReplay, "sample", note)
+        chosen = small_config(
+            "cartpole-epsilon", steps=400, overlap=overlap, epsilon_start=1.0, epsilon_end=1.0
+        )
+        start(chosen, tmp_path / str(overlap))
+    # Actions are random throughout, so both play the same games.
+    assert seen[True] == seen[False][: len(seen[True])]
+    lag = len(seen[False]) - len(seen[True])
+    # Those that the last vector step made due are not done any more.
+    assert 0 < lag <= chosen.environment.environments // chosen.learning.update_every + 1
+
+
+def test_actions_come_from_the_weights_before_the_updates_of_a_vector_step(
+    small_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Agent steps at which an action was chosen, and the updates that had been done by then.
+    seen: dict[bool, list[tuple[int, int]]] = {False: [], True: []}
+    act = QLearning.act
+    for overlap, choices in seen.items():
+
+        def note(
+            self: QLearning,
+            observation: np.ndarray,
+            step: int,
+            first: np.ndarray,
+            choices: list[tuple[int, int]] = choices,
+        ) -> np.ndarray:
+            choices.append((step, self.updates))
+            return act(self, observation, step, first)
+
+        monkeypatch.setattr(QLearning, "act", note)
+        chosen = small_config(
+            "cartpole-epsilon", steps=400, overlap=overlap, epsilon_start=1.0, epsilon_end=1.0
+        )
+        start(chosen, tmp_path / str(overlap))
+    steps = [[step for step, _ in choices] for choices in seen.values()]
+    assert steps[0] == steps[1]
+    updates = {overlap: [done for _, done in choices] for overlap, choices in seen.items()}
+    assert updates[True][1:] == updates[False][:-1]
+    assert updates[False][-1] > 0
+
+
+def test_an_environment_that_fails_on_its_thread_ends_the_run_as_ever(
+    small_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from noisynet.envs import EnvironmentFailed, generic
+
+    kind = next(
+        one
+        for one in vars(generic).values()
+        if isinstance(one, type) and issubclass(one, Environments) and one is not Environments
+    )
+    step, calls = kind.step, iter(range(10**6))
+
+    def fails(self: Environments, actions: Any) -> Step:
+        if next(calls) == 90:
+            raise EnvironmentFailed("CartPole-v1, environment 2: it broke")
+        return step(self, actions)
+
+    monkeypatch.setattr(kind, "step", fails)
+    with pytest.raises(RunError, match="it broke; the run was saved at step"):
+        start(small_config(overlap=True), tmp_path / "run")
