@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     from .presets import add_presets
     from .report import add_report
     from .runs import add_runs
+    from .suite import add_suite
     from .train import add_resume, add_train
     from .watch import add_watch
 
@@ -87,5 +88,6 @@ def _parser() -> argparse.ArgumentParser:
     add_report(commands)
     add_compare(commands)
     add_runs(commands)
+    add_suite(commands)
     add_presets(commands)
     return parser

@@ -32,6 +32,7 @@ def add_train(commands: Any) -> None:
         help="a preset's name, an environment id, or a YAML file (default: pong)",
     )
     train.add_argument("--out", type=Path, metavar="FOLDER", help="the run's folder, new or empty")
+    _add_ray(train)
     groups: dict[str, Any] = {}
     for section, name, info in config.fields():
         group = groups.setdefault(section, train.add_argument_group(section))
@@ -48,7 +49,17 @@ def add_resume(commands: Any) -> None:
     """Add `resume`."""
     resume = commands.add_parser("resume", help="go on with a run", allow_abbrev=False)
     resume.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
+    _add_ray(resume)
     resume.set_defaults(run=_resume)
+
+
+def _add_ray(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="HOST:PORT of the Ray cluster that sampler actors are to live on; without it Ray runs "
+        "on this machine (with --actors only)",
+    )
 
 
 def _overrides(parsed: argparse.Namespace) -> dict[str, Any]:
@@ -69,16 +80,39 @@ def _train(parsed: argparse.Namespace) -> int:
 
     chosen = config.load(parsed.preset, _overrides(parsed))
     path = parsed.out or (lambda: default_path(parsed.preset))
-    return _report(start(chosen, path, [make_display(Console())]))
+    listeners = [make_display(Console())]
+    if chosen.scale.actors is not None:
+        from ..scale import actors
+
+        return _report(actors.start(chosen, path, listeners, address=parsed.ray))
+    _check_ray(parsed.ray)
+    return _report(start(chosen, path, listeners))
 
 
 def _resume(parsed: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from ..runs import RunFolder, config
     from ..training import resume
     from ..training.display import make_display
 
-    return _report(resume(parsed.folder, [make_display(Console())]))
+    listeners = [make_display(Console())]
+    stored = RunFolder.open(parsed.folder)
+    chosen = config.from_yaml(stored.config_text, str(stored.config_file))
+    if chosen.scale.actors is not None:
+        from ..scale import actors
+
+        return _report(actors.resume(parsed.folder, listeners, address=parsed.ray))
+    _check_ray(parsed.ray)
+    return _report(resume(parsed.folder, listeners))
+
+
+def _check_ray(address: str | None) -> None:
+    """Raise RunError for an address that nothing would use."""
+    from ..runs.errors import RunError
+
+    if address is not None:
+        raise RunError(f"--ray: got {address!r}, expected none without --actors")
 
 
 def _command() -> str:

@@ -13,9 +13,18 @@ from .record import RunRecord
 # the machine or changes nothing that is learned.
 _FREE = {
     "environment", "seed", "device", "threads", "precision", "log_every", "checkpoint_every",
+    "backend",
 }  # fmt: skip
 
-_TELLING = ("exploration", "learning", "network", "actor_critic", "training", "environment")
+_TELLING = (
+    "exploration",
+    "learning",
+    "network",
+    "actor_critic",
+    "scale",
+    "training",
+    "environment",
+)
 """The sections, those first whose fields say most about how two agents differ."""
 
 _LONGEST_LABEL = 60

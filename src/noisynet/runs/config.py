@@ -23,6 +23,7 @@ from .sections import (
     ExplorationSection,
     LearningSection,
     NetworkSection,
+    ScaleSection,
     Section,
     TrainingSection,
 )
@@ -40,6 +41,7 @@ class Config(Section):
     exploration: ExplorationSection = ExplorationSection()
     learning: LearningSection = LearningSection()
     actor_critic: ActorCriticSection = ActorCriticSection()
+    scale: ScaleSection = ScaleSection()
     training: TrainingSection = TrainingSection()
 
     @model_validator(mode="after")
@@ -62,7 +64,9 @@ class Config(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-SECTIONS = ("environment", "network", "exploration", "learning", "actor_critic", "training")
+SECTIONS = (
+    "environment", "network", "exploration", "learning", "actor_critic", "scale", "training",
+)  # fmt: skip
 
 
 def fields() -> Iterator[tuple[str, str, pydantic.fields.FieldInfo]]:

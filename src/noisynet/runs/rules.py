@@ -17,11 +17,15 @@ _Q_LEARNING = _REPLAY | {
 _ACTOR_CRITIC = {
     "rollout_steps", "gae_lambda", "value_coefficient", "entropy_bonus", "lstm_size", "workers",
 }  # fmt: skip
+_SCALE = {"backend", "replay_shards", "fragment_steps", "weights_every", "max_staleness"}
 _NOISE = {"noise", "sigma0", "noise_in", "redraw", "draw_per_environment", "choice_draw"}
 
 
 def first_misfit(config: Config) -> str | None:
     """Say which two parts cannot go together, and why; None where all do."""
+    misfit = _actors_misfit(config)
+    if misfit is not None:
+        return misfit
     if config.learning.is_actor_critic:
         return _actor_critic_misfit(config)
     learning, section = config.learning, config.actor_critic
@@ -73,6 +77,28 @@ def _actor_critic_misfit(config: Config) -> str | None:
     return None
 
 
+def _actors_misfit(config: Config) -> str | None:
+    actors, shards = config.scale.actors, config.scale.replay_shards
+    if actors is None:
+        return None
+    if config.learning.algorithm == "a3c":
+        return (
+            f"actors: got {actors}, expected none: a3c's workers play for themselves (--workers); "
+            "sampler actors feed the learners of q_learning and a2c"
+        )
+    if config.actor_critic.lstm_size:
+        return (
+            f"actors: got {actors}, expected none with lstm_size {config.actor_critic.lstm_size}: "
+            "fragments do not carry an LSTM's state"
+        )
+    if shards > actors:
+        return (
+            f"replay_shards: got {shards}, expected at most actors ({actors}): each is fed by "
+            "samplers of its own"
+        )
+    return None
+
+
 def why_idle(config: Config, field: str, section: str) -> str | None:
     """Say why a field does nothing beside the others; None where it acts."""
     environment, exploration = config.environment, config.exploration
@@ -91,6 +117,12 @@ def why_idle(config: Config, field: str, section: str) -> str | None:
         return f"algorithm is {algorithm}, which {what}"
     if not learning.is_actor_critic and field in _ACTOR_CRITIC:
         return f"algorithm is {algorithm}, which has neither rollouts nor a policy"
+    if field in _SCALE and config.scale.actors is None:
+        return "actors is empty, the run plays in its own process"
+    if field in _SCALE - {"backend", "max_staleness"} and learning.is_actor_critic:
+        return (
+            f"algorithm is {algorithm}, whose fragments are rollouts, each with weights of its own"
+        )
     if field == "workers" and algorithm != "a3c":
         return f"algorithm is {algorithm}, which trains in one process"
     if field in ("value_min", "value_max") and not config.network.atoms:

@@ -229,6 +229,11 @@ class LearningSection(Section):
     replay_capacity: PositiveInt = Field(
         default=100_000, description="transitions the replay holds"
     )
+    replay_device: Literal["auto", "host", "device"] = Field(
+        default="auto",
+        description="where samples are put together: host; device: a copy of the frames stays in "
+        "its memory; auto: device on a GPU with room for it",
+    )
     prioritised: bool = Field(
         default=False, description="sample by TD error (arXiv 1511.05952) and not uniformly"
     )
@@ -271,6 +276,36 @@ class ActorCriticSection(Section):
     )
 
 
+class ScaleSection(Section):
+    """Sampler actors: more environments than one process steps."""
+
+    actors: Annotated[FewThousand, Field(ge=1)] | None = Field(
+        default=None,
+        description="sampler actors, each with all of `environments` for itself; empty: none, the "
+        "run plays in its own process",
+    )
+    backend: Literal["ray", "in-process"] = Field(
+        default="ray", description="where actors live: ray; in-process: one after the other"
+    )
+    replay_shards: FewThousand = Field(
+        default=0,
+        description="replays in actors of their own, each fed by a share of the samplers; 0: the "
+        "learner's process holds the one replay",
+    )
+    fragment_steps: PositiveInt = Field(
+        default=16, description="steps of each environment that a sampler sends at a time"
+    )
+    weights_every: PositiveInt = Field(
+        default=16, description="updates between weights that are sent to samplers, at least"
+    )
+    max_staleness: Count | None = Field(
+        default=None,
+        description="updates that the weights behind a fragment may be old when it arrives; "
+        "a2c: rollouts played ahead (empty: 0); q_learning, empty: what two fragments of "
+        "every sampler take",
+    )
+
+
 class TrainingSection(Section):
     """How long, with which seed, on what, and what is kept."""
 
@@ -294,6 +329,16 @@ class TrainingSection(Section):
     )
     threads: FewThousand = Field(
         default=0, description="CPU threads of torch and environments; 0: all cores"
+    )
+    execution: Literal["auto", "plain", "graph"] = Field(
+        default="auto",
+        description="of updates: plain, each step of it launched by itself; graph: from buffers "
+        "that stay in place, a GPU runs the whole as one CUDA graph; auto: the faster one on a GPU",
+    )
+    overlap: bool = Field(
+        default=False,
+        description="environments step on a thread while updates are done: an action then comes "
+        "from the network before the updates that its vector step made due",
     )
     log_every: PositiveInt = Field(default=100, description="updates between lines of figures")
     checkpoint_every: PositiveInt = Field(default=10_000, description="steps between checkpoints")

@@ -12,6 +12,7 @@ import torch
 from ..agents import ActorCritic, Agent, QLearning, build_agent, make_environments
 from ..envs import Environments, UnusableEnvironment
 from ..replay import FrameReplay, PrioritySettings, ReplayDamaged
+from ..replay.device import DeviceReplay
 from ..runs.checkpoint import Checkpoint
 from ..runs.config import Config
 from ..runs.errors import RunError
@@ -67,6 +68,44 @@ class Parts:
         return {} if self.replay is None else {"replay": self.replay.commit()}
 
 
+class PartsBuilder(Protocol):
+    """Build a run's parts: in this process, or in many."""
+
+    def new(self, config: Config, environments: Environments, folder: RunFolder) -> Parts:
+        """Build everything for a run that begins."""
+        ...
+
+    def restored(
+        self, config: Config, environments: Environments, folder: RunFolder, found: Checkpoint
+    ) -> Parts:
+        """Build everything for a run that goes on; raises RunError for what does not fit."""
+        ...
+
+
+class OwnProcess:
+    """Build a run that plays in this process, or in a3c's workers."""
+
+    def new(self, config: Config, environments: Environments, folder: RunFolder) -> Parts:
+        """Build everything for a run that begins."""
+        _refuse_actors(config)
+        return new_parts(config, environments, folder)
+
+    def restored(
+        self, config: Config, environments: Environments, folder: RunFolder, found: Checkpoint
+    ) -> Parts:
+        """Build everything for a run that goes on; raises RunError for what does not fit."""
+        _refuse_actors(config)
+        return restored_parts(config, environments, folder, found)
+
+
+def _refuse_actors(config: Config) -> None:
+    if config.scale.actors is not None:
+        raise RunError(
+            f"--actors: got {config.scale.actors}, expected none here: `noisynet train` and "
+            "`noisynet.scale.actors` train with sampler actors"
+        )
+
+
 @contextmanager
 def environments_of(config: Config, seed: int | None = None) -> Iterator[Environments]:
     """Make the environments, and close them at the end; raises RunError where it cannot."""
@@ -105,7 +144,7 @@ def restored_parts(
         agent.restore(found.arrays, found.state["agent"])
         replay = None
         if isinstance(agent, QLearning):
-            replay = FrameReplay.reopen(folder.replay, found.state["replay"])
+            replay = _placed(config, FrameReplay.reopen(folder.replay, found.state["replay"]))
         loop = _loop(config, environments, agent, replay)
         loop.restore(found.state["loop"])
     except ReplayDamaged as error:
@@ -155,4 +194,15 @@ def _new_replay(config: Config, environments: Environments, folder: RunFolder) -
         raise RunError(f"--replay-capacity, --n-step: {error}") from error
     except OSError as error:
         raise RunError(f"{folder.replay}: {error.strerror or error}") from error
-    return replay
+    return _placed(config, replay)
+
+
+def _placed(config: Config, replay: FrameReplay) -> FrameReplay:
+    """Give the replay, its frames on the device where they are to be there."""
+    if config.learning.replay_device != "device":
+        return replay
+    try:
+        return DeviceReplay(replay, torch.device(config.training.device))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"--replay-device: got device, which has no room: {reason}") from error

@@ -34,7 +34,7 @@ from .events import (
     TrainingEnded,
     WorkerRestarted,
 )
-from .parts import Loop, Parts, agent_for, environments_of, new_parts, restored_parts
+from .parts import Loop, OwnProcess, Parts, PartsBuilder, agent_for, environments_of
 
 
 class Listener(Protocol):
@@ -68,15 +68,20 @@ class Outcome:
 
 
 def start(
-    config: Config, path: Path | Callable[[], Path], listeners: Iterable[Listener] = ()
+    config: Config,
+    path: Path | Callable[[], Path],
+    listeners: Iterable[Listener] = (),
+    builder: PartsBuilder | None = None,
 ) -> Outcome:
     """Train a new run to its end; see `train`."""
-    return _outcome(train(config, path, listeners))
+    return _outcome(train(config, path, listeners, builder))
 
 
-def resume(path: Path, listeners: Iterable[Listener] = ()) -> Outcome:
+def resume(
+    path: Path, listeners: Iterable[Listener] = (), builder: PartsBuilder | None = None
+) -> Outcome:
     """Go on with a run to its end; see `train_on`."""
-    return _outcome(train_on(path, listeners))
+    return _outcome(train_on(path, listeners, builder))
 
 
 def _outcome(events: Generator[Event, None, Outcome]) -> Outcome:
@@ -88,13 +93,17 @@ def _outcome(events: Generator[Event, None, Outcome]) -> Outcome:
 
 
 def train(
-    config: Config, path: Path | Callable[[], Path], listeners: Iterable[Listener] = ()
+    config: Config,
+    path: Path | Callable[[], Path],
+    listeners: Iterable[Listener] = (),
+    builder: PartsBuilder | None = None,
 ) -> Generator[Event, None, Outcome]:
     """Train a new run in a new or empty folder, and yield what happens; gives its outcome.
 
     Training goes on while events are asked for; a loop that is left saves the run and ends it. A
-    function instead of a path is called once the config has proved to work. Raises RunError with
-    one line where the run cannot begin, which leaves no folder behind, and Diverged for a loss that
+    function instead of a path is called once the config has proved to work. `builder` puts the
+    run's parts together; without one they are all in this process. Raises RunError with one line
+    where the run cannot begin, which leaves no folder behind, and Diverged for a loss that
     is not finite.
     """
     if isinstance(path, Path):
@@ -111,7 +120,7 @@ def train(
         environments_of(config) as environments,
     ):
         try:
-            parts = new_parts(config, environments, folder)
+            parts = (builder or OwnProcess()).new(config, environments, folder)
         except RunError:
             folder.discard()
             raise
@@ -120,13 +129,16 @@ def train(
             return (yield from session.run([]))
 
 
-def train_on(path: Path, listeners: Iterable[Listener] = ()) -> Generator[Event, None, Outcome]:
+def train_on(
+    path: Path, listeners: Iterable[Listener] = (), builder: PartsBuilder | None = None
+) -> Generator[Event, None, Outcome]:
     """Go on with a run from its newest checkpoint, as if nothing had happened; as `train` does.
 
     Raises RunError with one line for a folder that is missing, damaged, of a newer format or in
     use.
     """
     folder = RunFolder.open(path)
+    build = builder or OwnProcess()
     with folder.lock():
         config = run_config.from_yaml(folder.config_text, str(folder.config_file))
         check_device(config.training.device)
@@ -139,13 +151,15 @@ def train_on(path: Path, listeners: Iterable[Listener] = ()) -> Generator[Event,
             if found is None:
                 shutil.rmtree(folder.replay, ignore_errors=True)
                 notes.append("no checkpoint yet: training starts again from the first step")
-                parts = new_parts(config, environments, folder)
+                parts = build.new(config, environments, folder)
             else:
-                parts = restored_parts(config, environments, folder, found)
+                parts = build.restored(config, environments, folder, found)
                 step, elapsed = found.step, float(found.state["elapsed"])
                 committed = int(found.state["metrics_bytes"])
                 if config.learning.algorithm == "a3c":
                     notes.append("asynchronous workers start new games")
+                elif config.scale.actors is not None:
+                    notes.append("sampler actors start new games")
                 elif not environments.can_save_state:
                     notes.append(
                         f"the state of {config.environment.environment} cannot be saved: "

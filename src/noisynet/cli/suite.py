@@ -1,0 +1,231 @@
+"""`noisynet suite`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..scale.suite import Plan
+
+
+def add_suite(commands: Any) -> None:
+    """Add `suite`."""
+    suite = commands.add_parser(
+        "suite",
+        help="run games × presets × seeds on Ray",
+        allow_abbrev=False,
+        description="Run trials on Ray; the same command goes on where it was interrupted.",
+    )
+    suite.add_argument("file", metavar="FILE", help="a YAML file, or a suite's name (see the docs)")
+    suite.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="the suite's folder (default: runs/NAME)"
+    )
+    suite.add_argument(
+        "--ray", metavar="ADDRESS", help="HOST:PORT of a Ray cluster (default: this machine)"
+    )
+    suite.add_argument("--dry-run", action="store_true", help="list the trials and start nothing")
+    suite.add_argument("--yes", action="store_true", help="start a large suite")
+    suite.add_argument("--json", action="store_true", help="print one JSON object")
+    suite.set_defaults(run=_suite)
+
+
+def _suite(parsed: argparse.Namespace) -> int:
+    from ..scale.suite_file import SuiteErrors
+
+    try:
+        return _checked(parsed)
+    except SuiteErrors as error:
+        for problem in error.problems:
+            print(f"noisynet suite: {problem}", file=sys.stderr)
+        return 2
+
+
+def _checked(parsed: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from ..runs.errors import RunError
+    from ..scale.progress import SuiteDisplay
+    from ..scale.suite import plan, run
+
+    planned = plan(parsed.file, parsed.out)
+    if parsed.dry_run:
+        return _list(planned, as_json=parsed.json)
+    # With --json standard output is the object's alone.
+    display = SuiteDisplay(Console(stderr=parsed.json))
+    if (large := _large(planned, parsed.ray)) is not None:
+        for line in large:
+            display.say(line)
+        if not parsed.yes:
+            raise RunError(f"{parsed.file}: large as estimated above: --yes starts it")
+    summary = run(planned, parsed.ray, display)
+    if not summary["interrupted"] and summary["runs"]:
+        summary["report"] = _report(summary, planned.folder / "report.html", display.say)
+    if parsed.json:
+        print(json.dumps(summary))
+    else:
+        _print(summary)
+    if summary["interrupted"]:
+        return 130
+    return 1 if summary["failed"] else 0
+
+
+def _large(planned: Plan, address: str | None) -> list[str] | None:
+    """Estimate what a large suite will take, by measuring; None for one that is not large."""
+    from ..scale.cost import LARGE_STEPS, estimate
+
+    if planned.steps < LARGE_STEPS:
+        return None
+    left = planned.steps_left()
+    if planned.suite.search is not None:
+        left = {name: steps * planned.suite.search.trials for name, steps in left.items()}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    at_once = None if address else (cores or 1) // planned.suite.resources.cpus
+    return estimate(planned.trials, left, at_once=at_once)
+
+
+def _list(planned: Plan, *, as_json: bool) -> int:
+    left = planned.steps_left()
+    rows = [
+        {
+            "trial": trial.name,
+            "environment": trial.game,
+            "label": trial.label,
+            "seed": trial.seed,
+            "steps": trial.config.training.steps,
+            "steps_left": left[trial.name],
+        }
+        for trial in planned.trials
+    ]
+    if as_json:
+        listed = {"suite": planned.name, "folder": str(planned.folder), "steps": planned.steps}
+        print(json.dumps({**listed, "trials": rows}))
+        return 0
+    width = max(len(row["trial"]) for row in rows)
+    for row in rows:
+        done = row["steps"] - row["steps_left"]
+        state = f", {done:,} done" if done else ""
+        print(f"{row['trial']:<{width}}  {row['environment']}  {row['steps']:,} steps{state}")
+    if planned.suite.search is None:
+        print(f"{len(rows)} trials, {planned.steps:,} steps, in {planned.folder}")
+    else:
+        points = planned.suite.search.trials
+        print(f"A corner of the search; {points} points, {planned.steps:,} steps in all")
+    return 0
+
+
+def _report(summary: dict[str, Any], out: Path, tell: Any) -> str | None:
+    """Write the report of the runs, with the suite's scores at its top; None where it cannot be."""
+    from ..runs.errors import RunError
+
+    try:
+        from ..report.page import write_report
+
+        write_report([Path(run) for run in summary["runs"]], out, episodes=0)
+        page = out.read_text("utf-8")
+        head, mark, rest = page.partition("</h1>")
+        out.write_text(f"{head}{mark}{_html(summary)}{rest}", "utf-8")
+    except ImportError as error:
+        tell(f"Note: no report: needs {error.name}: pip install 'noisynet[train]'")
+    except (RunError, OSError) as error:
+        tell(f"Note: no report: {error}")
+    else:
+        return str(out)
+    return None
+
+
+_GAMES = {
+    "environment": "game", "label": "trials", "noise": "noise", "runs": "runs", "mean": "mean",
+    "iqm": "IQM", "iqm_interval": "95 %", "human_normalised": "human %",
+    "paper_dqn": "DQN", "paper_noisynet_dqn": "NoisyNet-DQN", "paper_a3c": "A3C",
+    "paper_noisynet_a3c": "NoisyNet-A3C", "paper_dueling": "Dueling",
+    "paper_noisynet_dueling": "NoisyNet-Dueling",
+}  # fmt: skip
+_OVERALL = {
+    "label": "trials", "games": "games", "runs": "runs", "median": "median",
+    "median_interval": "95 %", "mean": "mean", "mean_interval": "95 %",
+    "mean_as_printed": "mean as the paper's", "iqm": "IQM", "iqm_interval": "95 %",
+}  # fmt: skip
+_NOTE = (
+    "Video Pinball's random score is 16256.9; the means that the paper prints take it as 0, as the "
+    "column “mean as the paper's” does."
+)
+
+
+def _tables(summary: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Give (title, heads, rows) of what there is to show."""
+    games, overall = summary["games"], [*summary["overall"], *summary["paper"]]
+    columns = dict(_GAMES)
+    if not summary["paper"]:
+        columns = {name: head for name, head in columns.items() if not name.startswith("paper_")}
+        del columns["human_normalised"]
+    tables = [("Scores: mean returns of the evaluation's games", columns, games)]
+    if summary["overall"]:
+        tables.append(("Over all games, human-normalised, percent", _OVERALL, overall))
+    if points := summary["search"]:
+        names = {name: name for name in points[0] if name != "trials"}
+        tables.append(("The search's points, the best first", names, points))
+    return [
+        (title, list(heads.values()), [[_said(row.get(name)) for name in heads] for row in rows])
+        for title, heads, rows in tables
+    ]
+
+
+def _said(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, tuple):
+        return f"{value[0]:.2f} to {value[1]:.2f}"
+    return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1000 else _whole(value)
+
+
+def _whole(value: Any) -> str:
+    return f"{value:,.0f}" if isinstance(value, float) else str(value)
+
+
+def _html(summary: dict[str, Any]) -> str:
+    parts: list[str] = []
+    for title, heads, rows in _tables(summary):
+        head = "".join(f"<th>{escape(one)}</th>" for one in heads)
+        body = "".join(
+            f"<tr>{''.join(f'<td>{escape(one)}</td>' for one in row)}</tr>" for row in rows
+        )
+        parts.append(f"<h2>{escape(title)}</h2><table><tr>{head}</tr>{body}</table>")
+    if summary["paper"]:
+        parts.append(f'<p class="dim">{escape(_NOTE)}</p>')
+    failed = "".join(f"<li>{escape(f'{n}: {why}')}</li>" for n, why in summary["failed"].items())
+    return f"<section>{''.join(parts)}{f'<ul>{failed}</ul>' if failed else ''}</section>"
+
+
+def _print(summary: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+
+    def line(text: str) -> None:
+        console.print(text, soft_wrap=True, markup=False)
+
+    if summary["interrupted"]:
+        line(f"Stopped: {summary['done']} trials done. The same command goes on with the others.")
+        return
+    for title, heads, rows in _tables(summary):
+        line(title)
+        table = Table(box=None, pad_edge=False)
+        for head in heads:
+            table.add_column(head, justify="left" if head in ("game", "trials") else "right")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    if summary["paper"]:
+        line(f"Note: {_NOTE}")
+    for name, reason in summary["failed"].items():
+        line(f"Failed: {name}: {reason}")
+    line(f"{summary['done']} of {summary['trials']} trials done, in {summary['folder']}")
+    if summary.get("report"):
+        line(f"Report: {summary['report']}")

@@ -1,0 +1,1 @@
+"""Past one process: suites of runs, and runs with sampler actors, on Ray."""
