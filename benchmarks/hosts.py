@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 RESULTS = Path(__file__).parent / "results" / "hosts"
-HOSTS = ("sb3", "tianshou", "torchrl")
+HOSTS = ("sb3", "tianshou", "torchrl", "rllib")
 GAMES = 100
 GOAL = 450.0
 ROUNDS = 9

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def run(name: str, folder: Path, *options: str) -> str:
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / name, *options],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def said_by(run_example: Callable[..., Any]) -> Callable[..., list[str]]:
+    def run(name: str, *options: str) -> list[str]:
+        done = run_example(name, *options)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    return run
 
 
-def test_an_agent_learns_one_s_own_environment(tmp_path: Path) -> None:
-    said = run("own_environment.py", tmp_path).splitlines()
-    assert said[-1] == "signs 0, 1, 2 are named [0, 1, 2]"
+def test_an_agent_learns_one_s_own_environment(
+    said_by: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    assert said_by("own_environment.py")[-1] == "signs 0, 1, 2 are named [0, 1, 2]"
     assert (tmp_path / "runs" / "match" / "config.yaml").exists()
     assert len((EXAMPLES / "own_environment.py").read_text().splitlines()) <= 40
 
@@ -36,8 +34,10 @@ def test_no_example_is_long() -> None:
         assert len(path.read_text().splitlines()) <= 150, path.name
 
 
-def test_noise_explores_where_values_are_close(tmp_path: Path) -> None:
-    said = run("close_values.py", tmp_path, "--steps", "3000").splitlines()
+def test_noise_explores_where_values_are_close(
+    said_by: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    said = said_by("close_values.py", "--steps", "3000")
     start = said.index("gap of Q   noise   ε-greedy") + 1
     rows = [[float(part) for part in line.split()] for line in said[start : start + 8]]
     gaps, noise, greedy = zip(*rows, strict=True)
@@ -46,3 +46,24 @@ def test_noise_explores_where_values_are_close(tmp_path: Path) -> None:
     assert noise[0] > 2 * noise[-1]
     assert max(greedy) < 1.5 * min(greedy)
     assert (tmp_path / "close_values.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_plain_loop_learns_by_noise_alone(
+    said_by: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    *_, ratios, played = said_by("plain_loop.py", "--steps", "8000")
+    assert ratios.startswith("SNR: {'2': ")
+    # A uniformly random player gets about 22, and one that always does the same about 10.
+    assert float(played.removeprefix("mean weights: ").removesuffix(" of 500")) >= 100
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_page_of_the_plain_loop(run_page: Callable[[str], dict[str, Any]]) -> None:
+    names = run_page("plain.md")
+    failed = [one.name for one in names["before"] if one.status == "fail"]
+    assert failed == ["draws in the loss", "redraw between updates"]
+    assert names["after"]["warm-up"].status == "warn"
+    # What the page explains stands in the file that it shows.
+    shown = (EXAMPLES / "plain_loop.py").read_text()
+    for call in ("noisify", "attach", "using", "draw", "mean_weights", "snr"):
+        assert f"noisynet.{call}(" in shown

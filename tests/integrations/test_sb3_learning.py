@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import os
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +54,8 @@ def test_noise_alone_solves_cartpole(algorithm: str) -> None:
     assert np.mean(hosts_sb3.play_trained(algorithm, 0, 100)) >= hosts.GOAL
 
 
-def test_the_example_runs(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, ROOT / "examples" / "sb3_dqn.py", "--steps", "1500"],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+def test_the_example_runs(run_example: Callable[..., Any], tmp_path: Path) -> None:
+    done = run_example("sb3_dqn.py", "--steps", "1500")
     assert done.returncode == 0, done.stderr
     figures = dict(line.split(": ") for line in done.stdout.splitlines())
     assert 0 < float(figures["effective_epsilon"]) < 1

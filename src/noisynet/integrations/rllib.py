@@ -1,0 +1,273 @@
+"""Noise inside RLlib's new API stack: `add_noise(DQNConfig().training(epsilon=0.0))`.
+
+One RLModule for DQN and one for PPO; nothing of the host is changed. Needs
+`pip install 'noisynet[rllib]'`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import Draw, mean_weights, noisify, noisy_layers, sigma_parameters, using
+from .host import check_host
+from .rllib_seeds import ActingNoise, draw_of_seeds
+
+TESTED = {"ray": "2.60.0"}
+"""The version of the host that this was tested with."""
+
+check_host("noisynet.integrations.rllib", extra="rllib", tested=TESTED)
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig  # noqa: E402
+from ray.rllib.algorithms.dqn import DQNConfig  # noqa: E402
+from ray.rllib.algorithms.dqn.default_dqn_rl_module import (  # noqa: E402
+    ATOMS,
+    QF_LOGITS,
+    QF_NEXT_PREDS,
+    QF_PREDS,
+    QF_PROBS,
+    QF_TARGET_NEXT_PREDS,
+    QF_TARGET_NEXT_PROBS,
+)
+from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import (  # noqa: E402
+    DefaultDQNTorchRLModule,
+)
+from ray.rllib.algorithms.ppo import PPOConfig  # noqa: E402
+from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import (  # noqa: E402
+    DefaultPPOTorchRLModule,
+)
+from ray.rllib.core.columns import Columns  # noqa: E402
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec  # noqa: E402
+
+__all__ = ["NOISE_SEED", "NoisyDQNRLModule", "NoisyPPORLModule", "add_noise"]
+
+NOISE_SEED = "noise_seed"
+"""The column of PPO's samples that says which draw each was taken under."""
+
+NOISE_IN = ("all", "head", "last")
+
+Config = TypeVar("Config", bound=AlgorithmConfig)
+
+
+class NoisyDQNRLModule(DefaultDQNTorchRLModule):
+    """Explore by learned noise in RLlib's DQN, with whichever of its parts are on.
+
+    `model_config` takes `noise`, `sigma0` (as `noisynet.NoisyLinear` has them) and `noise_in`:
+    "all" (every fully connected layer), "head" (those after the encoder) or "last" (the outputs).
+
+    Exploration acts under a draw for each environment, held until new weights arrive, and until
+    the first update drawn anew at every step. Inference is the mean weights. In training every
+    forward draws for itself: the online network ε, the target network ε′, the choice of the next
+    action ε″. Raises ValueError for unknown options, a module that is recurrent or without
+    `nn.Linear`; warns of ε-greedy left on. Source: Fortunato et al., §3.1, eq. 15 and 16.
+    """
+
+    def setup(self) -> None:
+        """Build the host's networks, and make their layers noisy."""
+        super().setup()
+        _make_noisy(self)
+        # Once for an agent: its actors are built for inference only.
+        epsilon = self.model_config["epsilon"]
+        if not self.inference_only and _ever_positive(epsilon):
+            warnings.warn(
+                f"{type(self).__name__}: ε-greedy explores beside the noise, ε = {epsilon}; turn "
+                "it off with .training(epsilon=0.0)",
+                stacklevel=2,
+            )
+        self._acting = ActingNoise()
+        self._learned = False
+
+    def set_state(self, state: Any) -> None:
+        """Take over weights; new ones bring new noise for acting."""
+        # Every network starts with the same σ: another one has been learned.
+        sigma = min(sigma_parameters(self), key=lambda one: one.numel())
+        former = sigma.detach().clone()
+        super().set_state(state)
+        if not torch.equal(former, sigma):
+            self._acting.redraw()
+            self._learned = True
+
+    def _forward_inference(self, batch: dict[str, Any]) -> dict[str, Any]:
+        with torch.no_grad(), mean_weights(self):
+            return super()._forward_inference(batch)
+
+    def _forward_exploration(self, batch: dict[str, Any], t: int) -> dict[str, Any]:
+        # A whole warm-up under one draw would see one action only.
+        if not self._learned:
+            self._acting.redraw()
+        _, drawn = self._acting.of_rows(self, _rows(batch))
+        with torch.no_grad(), using(self, drawn):
+            return super()._forward_exploration(batch, t)
+
+    def _forward_train(self, batch: dict[str, Any]) -> dict[str, Any]:
+        following = {Columns.OBS: batch[Columns.NEXT_OBS]}
+        online = self.compute_q_values({Columns.OBS: batch[Columns.OBS]})
+        with torch.no_grad():
+            target = self.forward_target(following)
+        output = {QF_PREDS: online[QF_PREDS], QF_TARGET_NEXT_PREDS: target[QF_PREDS]}
+        if self.uses_double_q:
+            # The host asks for both observations in one forward, which would share one draw.
+            with torch.no_grad():
+                output[QF_NEXT_PREDS] = self.compute_q_values(following)[QF_PREDS]
+        if self.num_atoms > 1:
+            output[ATOMS] = target[ATOMS]
+            output[QF_LOGITS] = online[QF_LOGITS]
+            output[QF_PROBS] = online[QF_PROBS]
+            output[QF_TARGET_NEXT_PROBS] = target[QF_PROBS]
+        return output
+
+
+class NoisyPPORLModule(DefaultPPOTorchRLModule):
+    """Explore by learned noise in RLlib's PPO.
+
+    Options and errors are those of `NoisyDQNRLModule`. Exploration holds one draw for each
+    environment over the rollout, until new weights arrive, and writes its seed beside each action;
+    the learner makes the very same noise of it again, for the policy, the value function and the
+    advantages, so that the first ratio is 1. Inference is the mean weights.
+    Source: Fortunato et al., §3.2.
+    """
+
+    def setup(self) -> None:
+        """Build the host's networks, and make their layers noisy."""
+        super().setup()
+        _make_noisy(self)
+        self._acting = ActingNoise()
+        self._learning: tuple[Tensor, Draw] | None = None
+
+    def set_state(self, state: Any) -> None:
+        """Take over weights, and let the next rollout have new noise."""
+        super().set_state(state)
+        self._acting.redraw()
+
+    def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        with mean_weights(self):
+            return super()._forward_inference(batch, **kwargs)
+
+    def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        seeds, drawn = self._acting.of_rows(self, _rows(batch))
+        with using(self, drawn):
+            output = super()._forward_exploration(batch, **kwargs)
+        output[NOISE_SEED] = seeds
+        return output
+
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        with using(self, self._rollout_draw(batch)):
+            return super()._forward_train(batch, **kwargs)
+
+    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
+        """Estimate values (B,) under the draws that the batch was sampled under."""
+        with using(self, self._rollout_draw(batch)):
+            values: Any = super().compute_values(batch, embeddings)
+        return values
+
+    def _rollout_draw(self, batch: dict[str, Any]) -> Draw:
+        seeds = batch.get(NOISE_SEED)
+        if seeds is None:
+            raise ValueError(
+                f"{type(self).__name__}: got a batch without {NOISE_SEED!r}, expected one that was "
+                "sampled by this module with explore=True"
+            )
+        # The loss asks twice for the same batch: for the policy and for the values.
+        if self._learning is None or self._learning[0] is not seeds:
+            self._learning = seeds, draw_of_seeds(self, seeds)
+        return self._learning[1]
+
+
+_MODULES: dict[type[AlgorithmConfig], type[Any]] = {
+    DQNConfig: NoisyDQNRLModule,
+    PPOConfig: NoisyPPORLModule,
+}
+
+
+def add_noise(
+    config: Config,
+    *,
+    noise: str = "factorised",
+    sigma0: float | None = None,
+    noise_in: str = "all",
+) -> Config:
+    """Let an algorithm's config have the noisy RLModule that is for it; returns the config.
+
+    Options are those of `NoisyDQNRLModule`. An RLModule that the config names already is replaced.
+    Raises TypeError for an algorithm that is not supported, ValueError for unknown options and for
+    the old API stack; warns of an entropy bonus and of the host's `noisy=True`.
+    """
+    module = next((ours for kind, ours in _MODULES.items() if type(config) is kind), None)
+    if module is None:
+        supported = " and ".join(kind.__name__ for kind in _MODULES)
+        raise TypeError(
+            f"add_noise: got a {type(config).__name__}; supported are {supported} of the new API "
+            "stack"
+        )
+    if not config.enable_rl_module_and_learner:
+        raise ValueError(
+            "add_noise: got a config of the old API stack, expected "
+            ".api_stack(enable_rl_module_and_learner=True, "
+            "enable_env_runner_and_connector_v2=True)"
+        )
+    _check_noise_in(noise_in)
+    noisify(nn.Linear(1, 1), noise=noise, sigma0=sigma0)
+    bonus = getattr(config, "entropy_coeff", 0.0)
+    if bonus:
+        warnings.warn(
+            f"{module.__name__}: an entropy bonus of {bonus} explores beside the noise; turn it "
+            "off with .training(entropy_coeff=0.0)",
+            stacklevel=2,
+        )
+    if getattr(config, "noisy", False):
+        warnings.warn(
+            f"{module.__name__}: noisy=True of the host does nothing in the new API stack; leave "
+            "it out",
+            stacklevel=2,
+        )
+    options = {"noise": noise, "sigma0": sigma0, "noise_in": noise_in}
+    config.rl_module(rl_module_spec=RLModuleSpec(module_class=module, model_config=options))
+    return config
+
+
+def _ever_positive(epsilon: Any) -> bool:
+    """Say whether ε, a number or a schedule [(step, value), …], is above 0 at any time."""
+    schedule = epsilon if isinstance(epsilon, list | tuple) else [(0, epsilon)]
+    return any(value != 0.0 for _, value in schedule)
+
+
+def _check_noise_in(noise_in: str) -> None:
+    if noise_in not in NOISE_IN:
+        expected = ", ".join(map(repr, NOISE_IN))
+        raise ValueError(f"noise_in: got {noise_in!r}, expected one of {expected}")
+
+
+def _make_noisy(module: Any) -> None:
+    """Make the chosen layers of an RLModule noisy, by the options of its model_config."""
+    name, options = type(module).__name__, module.model_config
+    # The host can tell whether a module is recurrent only after `setup`.
+    if module.get_initial_state():
+        raise ValueError(f"{name}: got a recurrent module, expected one with use_lstm=False")
+    noise_in = options.get("noise_in", "all")
+    _check_noise_in(noise_in)
+    linears = [path for path, part in module.named_modules() if type(part) is nn.Linear]
+    if noise_in != "all":
+        linears = [path for path in linears if not path.startswith("encoder.")]
+    if noise_in == "last":
+        linears = list({path.partition(".")[0]: path for path in linears}.values())
+    if not linears:
+        raise ValueError(
+            f"{name}: noise_in={noise_in!r} finds no nn.Linear, expected at least one to make noisy"
+        )
+    noisify(
+        module,
+        lambda path, _: path in linears,
+        noise=options.get("noise", "factorised"),
+        sigma0=options.get("sigma0"),
+    )
+    assert noisy_layers(module), "some were chosen"
+
+
+def _rows(batch: dict[str, Any]) -> int:
+    observation = batch[Columns.OBS]
+    while isinstance(observation, dict):
+        observation = next(iter(observation.values()))
+    return int(observation.shape[0])

@@ -1,0 +1,60 @@
+"""Noise that follows from a seed, so that a column of numbers carries it from actor to learner."""
+
+from __future__ import annotations
+
+import random
+import zlib
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import Draw, noisy_layers
+from ..layers.draw import Slot
+from ..layers.kinds import LayerSpec
+
+
+def draw_of_seeds(module: nn.Module, seeds: Tensor) -> Draw:
+    """Make the draw whose row i follows from seeds[i], (B,) whole numbers below 2³¹.
+
+    The noise of a layer depends on seed and name alone: neither on the device, nor on which other
+    layers a module has, so that an actor without a value function and a learner that has one agree
+    about the layers of both. Numbers are made on the CPU.
+    """
+    distinct, rows = torch.unique(seeds, return_inverse=True)
+    flats: list[Tensor] = []
+    slots: list[Slot] = []
+    for number, (name, layer) in enumerate(noisy_layers(module).items()):
+        spec, reference = layer.noise_spec(), layer.noise_reference
+        flat = torch.stack([_noise_of(spec, name, seed) for seed in distinct.tolist()])
+        flats.append(flat.to(reference.device, reference.dtype))
+        slots.append(Slot(name, spec, number, 0))
+    return Draw(tuple(flats), tuple(slots))[rows]
+
+
+def _noise_of(spec: LayerSpec, name: str, seed: int) -> Tensor:
+    # The CPU's generator reads 32 bits of a seed; each layer has a stream of its own.
+    generator = torch.Generator().manual_seed(seed ^ zlib.crc32(name.encode()))
+    return spec.draw((), device=torch.device("cpu"), dtype=torch.float32, generator=generator)
+
+
+class ActingNoise:
+    """Hold a seed and its draw for each environment of an actor, until new ones are due."""
+
+    def __init__(self) -> None:
+        self._seeds: list[int] = []
+        self._held: Draw | None = None
+
+    def redraw(self) -> None:
+        """Let the next forward have new noise."""
+        self._seeds, self._held = [], None
+
+    def of_rows(self, module: nn.Module, rows: int) -> tuple[Tensor, Draw]:
+        """Give seeds (rows,) and draw; row i keeps its noise where the number of rows changes."""
+        held = self._held
+        if held is None or held.rows is None or held.rows < rows:
+            # Python's generator: the host seeds it for each actor apart, or nobody does and the
+            # system did. Torch's begins alike in every process.
+            self._seeds += [random.getrandbits(31) for _ in range(rows - len(self._seeds))]
+            held = self._held = draw_of_seeds(module, torch.tensor(self._seeds))
+        drawn = held if held.rows == rows else held[:rows]
+        return torch.tensor(self._seeds[:rows]), drawn

@@ -1,0 +1,72 @@
+"""What the tests of several rooms share: pages and examples are run as their readers run them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+RunPage = Callable[[str], dict[str, Any]]
+RunExample = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run_page() -> RunPage:
+    """Run a page's blocks of Python one after the other; gives the names that they made.
+
+    Of the doctor's reports that a page makes, as `before` and `after`, it shows lines under these
+    words, and each must be one that the doctor says today.
+    """
+
+    def run(name: str) -> dict[str, Any]:
+        page = ROOT / "docs" / name
+        text = page.read_text()
+        namespace: dict[str, Any] = {"__name__": "page"}
+        blocks = list(re.finditer(r"^```py(?:thon)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+        assert blocks, f"{name} has no block of Python"
+        for block in blocks:
+            # Blank lines in front make a traceback's line numbers those of the page.
+            code = "\n" * text.count("\n", 0, block.start(1)) + block[1]
+            exec(compile(code, str(page), "exec"), namespace)
+        for which in {"before", "after"} & namespace.keys():
+            said = {f"{one.status} {one.name}" for one in namespace[which]}
+            shown = _shown(text, which)
+            assert shown, f"{name} shows nothing of {which}"
+            assert shown <= said
+        return namespace
+
+    return run
+
+
+def _shown(text: str, which: str) -> set[str]:
+    """Give status and name of each line of the doctor that stands under a word of a page."""
+    told = "\n".join(re.findall(r"^```text\n(.*?^)```", text, re.MULTILINE | re.DOTALL))
+    parts = re.findall(rf"^{which}\n(.*?)(?:^$|\Z)", told, re.MULTILINE | re.DOTALL)
+    lines = "".join(parts).splitlines()
+    return {" ".join(line.split(":")[0].split(None, 1)) for line in lines}
+
+
+@pytest.fixture
+def run_example(tmp_path: Path) -> RunExample:
+    """Run examples/NAME with options, in a folder of its own: `tmp_path`."""
+
+    def run(name: str, *options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, ROOT / "examples" / name, *options],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,207 @@
+"""An Ignite engine with noisy networks: what the handler redraws, copies and measures."""
+
+from __future__ import annotations
+
+import copy
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ignite", reason="needs noisynet[ignite]")
+
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+
+import noisynet
+from noisynet.integrations.ignite import TESTED, NoiseHandler
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def network() -> nn.Module:
+    return noisynet.noisify(nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)))
+
+
+def engine_of(net: nn.Module) -> Engine:
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+
+    def process_batch(_: Engine, batch: torch.Tensor) -> dict[str, float]:
+        optimizer.zero_grad()
+        loss = net(batch).square().mean()
+        loss.backward()
+        optimizer.step()
+        return {"loss": loss.item()}
+
+    return Engine(process_batch)
+
+
+def noise_of(net: nn.Module) -> torch.Tensor:
+    drawn = noisynet.held(net)
+    assert drawn is not None
+    return torch.cat([flat.flatten() for flat in drawn.flats])
+
+
+def batches(count: int) -> list[torch.Tensor]:
+    return list(torch.randn(count, 5, 3))
+
+
+def test_every_iteration_brings_new_noise_to_each_network() -> None:
+    net = network()
+    target = copy.deepcopy(net)
+    engine = engine_of(net)
+    NoiseHandler(net, target, target_every=2).attach(engine)
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    @engine.on(Events.ITERATION_STARTED)
+    def _() -> None:
+        seen.append((noise_of(net), noise_of(target)))
+
+    engine.run(batches(4))
+    draws = torch.stack([one for pair in seen for one in pair])
+    assert len(draws) == len(draws.unique(dim=0)) == 8
+
+
+def test_the_target_follows_every_so_many_iterations_and_keeps_its_noise() -> None:
+    net = network()
+    target = network()
+    engine = engine_of(net)
+    NoiseHandler(net, target, target_every=3, redraw=False).attach(engine)
+    noisynet.hold(target)
+    noise = noise_of(target)
+    same: list[bool] = []
+
+    @engine.on(Events.ITERATION_COMPLETED)
+    def _() -> None:
+        theirs = target.state_dict()
+        same.append(all(torch.equal(one, theirs[key]) for key, one in net.state_dict().items()))
+
+    assert all(
+        torch.equal(*pair) for pair in zip(net.parameters(), target.parameters(), strict=True)
+    )
+    engine.run(batches(6))
+    assert same == [False, False, True, False, False, True]
+    assert torch.equal(noise_of(target), noise)
+
+
+def test_signal_to_noise_ratios_stand_in_the_metrics_when_they_are_due() -> None:
+    net = network()
+    engine = engine_of(net)
+    NoiseHandler(net, snr_every=2).attach(engine)
+    seen: list[tuple[int, dict[str, Any], list[float]]] = []
+
+    # Attached later, so called later, as loggers are.
+    @engine.on(Events.ITERATION_COMPLETED)
+    def _() -> None:
+        metrics = dict(engine.state.metrics)
+        seen.append((engine.state.iteration, metrics, list(noisynet.snr(net).values())))
+
+    engine.run(batches(4))
+    assert [sorted(metrics) for _, metrics, _ in seen] == [[]] + 3 * [["snr_1", "snr_2"]]
+    for iteration, metrics, ratios in seen:
+        if iteration % 2 == 0:
+            assert [metrics["snr_1"], metrics["snr_2"]] == ratios
+
+
+def test_rows_that_are_held_are_kept_and_fresh_noise_may_stay_fresh() -> None:
+    net = network()
+    noisynet.hold(net, rows=5)
+    engine = engine_of(net)
+    NoiseHandler(net).attach(engine)
+    before = noise_of(net)
+    engine.run(batches(1))
+    assert noise_of(net).shape == before.shape
+    assert not torch.equal(noise_of(net), before)
+    fresh = network()
+    engine = engine_of(fresh)
+    NoiseHandler(fresh, redraw=False).attach(engine)
+    engine.run(batches(2))
+    assert noisynet.held(fresh) is None
+
+
+def test_removed_it_does_nothing_more() -> None:
+    net = network()
+    engine = engine_of(net)
+    NoiseHandler(net, snr_every=1).attach(engine).remove()
+    noise = noise_of(net)
+    engine.run(batches(2))
+    assert torch.equal(noise_of(net), noise)
+    assert engine.state.metrics == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"network": nn.Linear(2, 2)}, "network: finds no noisy layer in Linear; noisynet.noisify"),
+        ({"network": "net"}, "network: finds no noisy layer in str"),
+        ({"target": nn.Linear(2, 2), "target_every": 1}, "target: finds no noisy layer in Linear"),
+        (
+            {"target": noisynet.noisify(nn.Sequential(nn.Linear(3, 8))), "target_every": 1},
+            "target: got another network, which differs in '2.bias'; expected a copy of the first",
+        ),
+        ({"target_every": 5}, "got no target with target_every, expected both or none"),
+        ({"snr_every": 0}, "snr_every: got 0, expected a whole number of iterations, at least 1"),
+        ({"target_every": True}, "target_every: got True, expected a whole number"),
+    ],
+)
+def test_bad_input(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^NoiseHandler: {message}"):
+        NoiseHandler(**{"network": network(), **options})
+
+
+def test_a_target_needs_its_period() -> None:
+    net = network()
+    with pytest.raises(ValueError, match="got a target without target_every"):
+        NoiseHandler(net, copy.deepcopy(net))
+
+
+def test_what_is_no_engine() -> None:
+    with pytest.raises(TypeError, match=r"^NoiseHandler: got function, expected ignite's Engine"):
+        NoiseHandler(network()).attach(batches)
+
+
+def test_the_tested_version_is_that_of_the_extra() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    ((name, version),) = TESTED.items()
+    assert f"{name}=={version}" in extras["optional-dependencies"]["ignite"]
+
+
+def test_the_page_runs(run_page: Callable[[str], dict[str, Any]]) -> None:
+    names = run_page("ignite.md")
+    assert names["trainer"].state.iteration == 200
+    failed = [one.name for one in names["before"] if one.status == "fail"]
+    assert failed == ["redraw between updates"]
+    assert names["after"]["sigma moves"].status == "pass"
+
+
+def test_the_book_s_flow_runs_on_pong(run_example: Callable[..., Any], tmp_path: Path) -> None:
+    pytest.importorskip("ale_py", reason="needs noisynet[atari]")
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="needs noisynet[train]"
+    )
+    options = ["--steps", "500", "--warmup-steps", "100", "--batch-size", "2"]
+    done = run_example("ignite_pong.py", *options)
+    assert done.returncode == 0, done.stderr
+    said = dict(line.split(": ") for line in done.stdout.splitlines())
+    assert said["iterations"] == "100"
+    assert float(said["loss"]) >= 0
+    assert 0 < float(said["snr_1"]) < 10
+    (folder,) = (tmp_path / "runs").iterdir()
+    events = event_accumulator.EventAccumulator(str(folder)).Reload()
+    assert {"train/snr_1", "train/snr_2", "train/loss"} <= set(events.Tags()["scalars"])
+    (point,) = events.Scalars("train/snr_2")
+    assert point.step == 100
+    assert point.value == pytest.approx(float(said["snr_2"]), abs=1e-3)
+
+
+def test_an_example_of_nothing_but_warm_up_is_refused(
+    run_example: Callable[..., Any], tmp_path: Path
+) -> None:
+    pytest.importorskip("ale_py", reason="needs noisynet[atari]")
+    done = run_example("ignite_pong.py", "--steps", "500")
+    assert done.returncode == 2
+    assert done.stderr.endswith("--steps: got 500, which leaves nothing after the warm-up\n")
+    assert not any(tmp_path.iterdir())
