@@ -30,6 +30,7 @@ OPTIONAL = {
     "cv2",
     "gymnasium",
     "hypothesis",
+    "ignite",
     "imageio",
     "imageio_ffmpeg",
     "matplotlib",
