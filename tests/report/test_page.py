@@ -49,6 +49,15 @@ def test_the_page_fetches_nothing(trained: list[Path], tmp_path: Path) -> None:
     assert all(source.startswith("data:") for source in sources)
 
 
+def test_what_a_caller_opens_the_page_with_stands_before_the_figures(
+    trained: list[Path], tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    write_report(trained[:1], page, episodes=0, opening="<h2>Scores of a suite</h2>")
+    headings = re.findall(r"<h2>(.*?)</h2>", text_of(page))
+    assert headings[:2] == ["Scores of a suite", "Learning"]
+
+
 def test_a_single_run_has_its_page_in_its_folder(
     trained: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -126,13 +126,11 @@ def _report(summary: dict[str, Any], out: Path, tell: Any) -> str | None:
     try:
         from ..report.page import write_report
 
-        write_report([Path(run) for run in summary["runs"]], out, episodes=0)
-        page = out.read_text("utf-8")
-        head, mark, rest = page.partition("</h1>")
-        out.write_text(f"{head}{mark}{_html(summary)}{rest}", "utf-8")
+        runs = [Path(run) for run in summary["runs"]]
+        write_report(runs, out, episodes=0, opening=_html(summary))
     except ImportError as error:
         tell(f"Note: no report: needs {error.name}: pip install 'noisynet[train]'")
-    except (RunError, OSError) as error:
+    except RunError as error:
         tell(f"Note: no report: {error}")
     else:
         return str(out)

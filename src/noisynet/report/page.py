@@ -44,15 +44,17 @@ def write_report(
     out: Path,
     *,
     episodes: int = 5,
+    opening: str = "",
     tell: Callable[[str], object] | None = None,
 ) -> list[str]:
     """Write the report of runs into a file; give what it could not show, and why.
 
     Figures come from metrics.jsonl, read line by line. `episodes` games are played with each of up
-    to 4 runs, and one game of up to 2 is filmed; with 0 nothing is played. `tell` hears what is
-    being done. Where figures and tables fill the page, films become smaller or are left out, then
-    lines of single runs, then points of curves. Raises RunError with one line where no run can be
-    read, the page would still be too large (before anything is played), or not be written.
+    to 4 runs, and one game of up to 2 is filmed; with 0 nothing is played. `opening` is HTML that
+    stands before the figures, such as the scores of a suite. `tell` hears what is being done.
+    Where figures and tables fill the page, films become smaller or are left out, then lines of
+    single runs, then points of curves. Raises RunError with one line where no run can be read, the
+    page would still be too large (before anything is played), or not be written.
     """
     say = tell or (lambda _: None)
     notes: list[str] = []
@@ -66,7 +68,7 @@ def write_report(
         )
     comparison = compare(kinds)
     notes += comparison["notes"]
-    draft = _draft(out, kinds, comparison, notes)
+    draft = _draft(out, kinds, comparison, notes, opening)
     # A film grows by a third as text.
     room = (PAGE_BYTES - len(draft.text(draft.notes).encode()) - _PLAYED_BYTES) * 3 // 4
     said: list[str] = []
@@ -138,13 +140,17 @@ class _Draft:
 
 
 def _draft(
-    out: Path, kinds: Sequence[Variant], comparison: dict[str, Any], notes: Sequence[str]
+    out: Path,
+    kinds: Sequence[Variant],
+    comparison: dict[str, Any],
+    notes: Sequence[str],
+    opening: str,
 ) -> _Draft:
     """Build figures and tables in as much detail as the page has room for."""
     most = PAGE_BYTES - _PLAYED_BYTES
     size = 0
     for detail in _DETAILS:
-        draft = _draft_with(detail, kinds, comparison, notes)
+        draft = _draft_with(detail, kinds, comparison, notes, opening)
         size = len(draft.text(draft.notes).encode())
         if size < most:
             return draft
@@ -155,7 +161,11 @@ def _draft(
 
 
 def _draft_with(
-    detail: Detail, kinds: Sequence[Variant], comparison: dict[str, Any], notes: Sequence[str]
+    detail: Detail,
+    kinds: Sequence[Variant],
+    comparison: dict[str, Any],
+    notes: Sequence[str],
+    opening: str,
 ) -> _Draft:
     shown, figures, said = kinds[:MOST_VARIANTS], Figures(), list(notes)
     if detail != Detail():
@@ -164,7 +174,8 @@ def _draft_with(
             f"to stay below {PAGE_BYTES / 1e6:g} MB, figures show means without single runs{less}"
         )
     above = (
-        learning(shown, figures, said, detail)
+        opening
+        + learning(shown, figures, said, detail)
         + compared(comparison, kinds, figures)
         + noise(shown, figures, said, detail)
     )
