@@ -14,7 +14,6 @@ from noisynet.scale import actors
 LEARNED = 100.0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "steps"), [("cartpole", 20_000), ("cartpole-noisy-a2c", 40_000)]
 )
