@@ -65,10 +65,15 @@ def one_product(
 ) -> Tensor:
     """Build μ + σ ⊙ ε_w with plain operations, and apply it in one product."""
     noisy_weight = torch.addcmul(weight, weight_sigma, noise.weight_noise())
-    noisy_bias = None
-    if bias is not None and bias_sigma is not None:
-        noisy_bias = torch.addcmul(bias, bias_sigma, noise.output)
-    return functional.linear(input, noisy_weight, noisy_bias)
+    return functional.linear(input, noisy_weight, _noisy_bias(bias, bias_sigma, noise))
+
+
+def _noisy_bias(
+    bias: Tensor | None, bias_sigma: Tensor | None, noise: FactorisedNoise
+) -> Tensor | None:
+    if bias is None or bias_sigma is None:
+        return None
+    return torch.addcmul(bias, bias_sigma, noise.output)
 
 
 def one_product_from_scratch(
@@ -105,10 +110,7 @@ def _by_factors(
 ) -> Tensor:
     """Build μ + σ ⊙ ε with plain operations whose backward keeps the factors, and no ε_w."""
     noisy_weight = torch.addcmul(weight, weight_sigma * noise.input, noise.output.unsqueeze(-1))
-    noisy_bias = None
-    if bias is not None and bias_sigma is not None:
-        noisy_bias = torch.addcmul(bias, bias_sigma, noise.output)
-    return functional.linear(input, noisy_weight, noisy_bias)
+    return functional.linear(input, noisy_weight, _noisy_bias(bias, bias_sigma, noise))
 
 
 FORMS = {
