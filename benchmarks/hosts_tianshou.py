@@ -28,17 +28,22 @@ _DISTRIBUTIONAL = {"num_atoms": 51, "v_min": 0.0, "v_max": 100.0}
 _COMMON: dict[str, Any] = {
     "steps": 80_000,
     "environments": 8,
+    "steps_a_batch": 16,  # the acting noise is held over them
     "warm_up": 1024,
     "hidden_sizes": [128, 128],
     "sigma0": 0.2,
-    "learning_rate": 1e-3,  # falls linearly to 0 over the steps
+    "learning_rate": [1e-3, 1e-4],
     "buffer_size": 50_000,
     "batch_size": 128,
     "updates_per_step": 0.25,
     "algorithm": {"gamma": 0.99, "target_update_freq": 125, "n_step_return_horizon": 10},
 }
 SETTINGS: dict[str, dict[str, Any]] = {
-    "dqn": {**_COMMON, "policy": {}},
+    "dqn": {
+        **_COMMON,
+        "policy": {},
+        "algorithm": {**_COMMON["algorithm"], "huber_loss_delta": 1.0},
+    },
     "c51": {**_COMMON, "policy": _DISTRIBUTIONAL},
     "rainbow": {
         **_COMMON,
@@ -46,7 +51,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "prioritized": {"alpha": 0.5, "beta": 0.4},
     },
 }
-TIMED_STEPS = {"vector": 512, "image": 64}
+TIMED_STEPS = {"vector": 512, "image": 128}
 
 _CLASSES: dict[str, tuple[Any, Any, Any]] = {
     "dqn": (DQN, NoisyDiscreteQLearningPolicy, DiscreteQLearningPolicy),
@@ -141,11 +146,14 @@ class Learner:
             **settings["policy"],
         )
         # Both have the fused Adam: σ doubles the parameters, and the looping one costs more then.
+        first, last = settings["learning_rate"]
+        # The host's falls to 0, so it is given as many steps more as `last` is left of.
+        steps = round(settings["steps"] * first / (first - last))
         optimizer = TorchOptimizerFactory(
-            torch.optim.Adam, lr=settings["learning_rate"], fused=True
+            torch.optim.Adam, lr=first, fused=True
         ).with_lr_scheduler_factory(
             # It counts updates, of which there is one for so many steps.
-            LRSchedulerFactoryLinear(1, settings["steps"], round(1 / settings["updates_per_step"]))
+            LRSchedulerFactoryLinear(1, steps, round(1 / settings["updates_per_step"]))
         )
         self.algorithm = algorithm(policy=self.policy, optim=optimizer, **settings["algorithm"])
         size = 4096 if images else settings["buffer_size"]
@@ -164,7 +172,7 @@ class Learner:
     def run(self, steps: int) -> None:
         """Go on acting and learning for so many agent steps."""
         settings = self._settings
-        each = settings["environments"]
+        each = _batch(settings)
         updates = int(each * settings["updates_per_step"])
         with policy_within_training_step(self.policy):
             for _ in range(0, steps, each):
@@ -186,7 +194,7 @@ class Learner:
                 test_collector=test,
                 max_epochs=max(1, steps // 5000),
                 epoch_num_steps=min(steps, 5000),
-                collection_step_num_env_steps=settings["environments"],
+                collection_step_num_env_steps=_batch(settings),
                 update_step_num_gradient_steps_per_sample=settings["updates_per_step"],
                 batch_size=settings["batch_size"],
                 test_step_num_episodes=10,
@@ -197,6 +205,10 @@ class Learner:
         )
         trainer.run()
         self.policy.load_state_dict(torch.load(best))
+
+
+def _batch(settings: dict[str, Any]) -> int:
+    return int(settings["environments"] * settings["steps_a_batch"])
 
 
 def _collector(policy: Any, environments: int, seed: int) -> Collector[CollectStats]:
