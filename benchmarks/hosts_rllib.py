@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from host_images import Images
 from ray.rllib.algorithms.dqn import DQNConfig
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.columns import Columns
@@ -60,7 +61,23 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "model": {"fcnet_hiddens": [64, 64]},
     },
 }
-TIMED_STEPS = {"vector": 2048}
+TIMED_STEPS = {"vector": 2048, "image": 256}
+
+# In place of CartPole's, with DQN's network for frames; the host takes these channels last.
+_IMAGES: dict[str, dict[str, Any]] = {
+    "dqn": {
+        "train_batch_size_per_learner": 32,
+        "num_steps_sampled_before_learning_starts": 100,
+        "replay_buffer_config": {"type": "EpisodeReplayBuffer", "capacity": 2000},
+    },
+    "ppo": {"train_batch_size_per_learner": 256, "minibatch_size": 64, "num_epochs": 4},
+}
+_IMAGE_MODEL: dict[str, Any] = {
+    "conv_filters": [[32, 8, 4], [64, 4, 2], [64, 3, 1]],
+    "conv_activation": "relu",
+    "head_fcnet_hiddens": [512],
+    "head_fcnet_activation": "relu",
+}
 
 
 def play_trained(algorithm: str, seed: int, games: int) -> list[float]:
@@ -70,6 +87,13 @@ def play_trained(algorithm: str, seed: int, games: int) -> list[float]:
     returns = play(agent, seed, games)
     agent.stop()
     return returns
+
+
+class _Images(Images):
+    """What the host builds: by its class, with a config."""
+
+    def __init__(self, _: Any) -> None:
+        super().__init__(channels_last=True)
 
 
 class Trained:
@@ -91,19 +115,24 @@ class Trained:
         self.algorithm.stop()
 
 
-def build(algorithm: str, seed: int, *, noisy: bool = True) -> Trained:
-    """Build the noisy agent for CartPole, or the host's own with ε = 0.05 or a bonus of 0.01."""
+def build(algorithm: str, seed: int, *, noisy: bool = True, images: bool = False) -> Trained:
+    """Build the noisy agent, or the host's own with ε = 0.05 or a bonus of 0.01."""
     torch.set_num_threads(1)
     settings = SETTINGS[algorithm]
+    training = {**settings["training"], **(_IMAGES[algorithm] if images else {})}
+    model = _IMAGE_MODEL if images else settings["model"]
     config = (
         _CONFIGS[algorithm]()
-        .environment("CartPole-v1")
+        .environment(_Images if images else "CartPole-v1")
         .env_runners(num_env_runners=0, num_envs_per_env_runner=settings["environments"])
-        .training(**settings["training"])
-        .rl_module(model_config=DefaultModelConfig(**settings["model"]))
+        .training(**training)
+        .rl_module(model_config=DefaultModelConfig(**model))
         .debugging(seed=seed, log_level="ERROR")
         # One report for many updates: reports cost more than an update of this size.
-        .reporting(min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=1024)
+        .reporting(
+            min_time_s_per_iteration=0,
+            min_sample_timesteps_per_iteration=TIMED_STEPS["image"] if images else 1024,
+        )
     )
     if noisy:
         add_noise(config, **settings["noise"])
@@ -135,6 +164,5 @@ def play(agent: Trained, seed: int, games: int) -> list[float]:
 
 
 def agent(algorithm: str, *, noisy: bool, observations: str) -> Trained:
-    """Build the noisy agent or the host's own; only CartPole's vectors are timed."""
-    assert observations == "vector", "the host has no environment of images of its own"
-    return build(algorithm, 0, noisy=noisy)
+    """Build the noisy agent or the host's own: for CartPole's vectors, or for 84 × 84 × 4."""
+    return build(algorithm, 0, noisy=noisy, images=observations == "image")

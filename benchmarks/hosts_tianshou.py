@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from gymnasium import spaces
+from host_images import Images, frame_network
 from tianshou.algorithm import C51, DQN, RainbowDQN
 from tianshou.algorithm.modelfree.c51 import C51Policy
 from tianshou.algorithm.modelfree.dqn import DiscreteQLearningPolicy
@@ -60,50 +60,18 @@ _CLASSES: dict[str, tuple[Any, Any, Any]] = {
 }
 
 
-class Images(gymnasium.Env[np.ndarray, np.int64]):
-    """Show noise of the size of Atari's frames, in games of 100 steps."""
-
-    observation_space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
-    action_space = spaces.Discrete(6)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin a game."""
-        super().reset(seed=seed, options=options)
-        self._steps = 0
-        self._frame = self.np_random.integers(0, 256, (4, 84, 84), np.uint8)
-        return self._frame, {}
-
-    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Show the same frame again: drawing one is no part of an agent's work."""
-        self._steps += 1
-        return self._frame, float(action == 0), self._steps >= 100, False, {}
-
-
 class Frames(torch.nn.Module):
     """Give Q of frames by the convolutional network of DQN, as the host's policies call it."""
 
     def __init__(self, actions: int, atoms: int) -> None:
         super().__init__()
         self._shape = (actions, atoms) if atoms > 1 else (actions,)
-        self._layers = torch.nn.Sequential(
-            torch.nn.Conv2d(4, 32, 8, 4),
-            torch.nn.ReLU(),
-            torch.nn.Conv2d(32, 64, 4, 2),
-            torch.nn.ReLU(),
-            torch.nn.Conv2d(64, 64, 3),
-            torch.nn.ReLU(),
-            torch.nn.Flatten(),
-            torch.nn.Linear(3136, 512),
-            torch.nn.ReLU(),
-            torch.nn.Linear(512, actions * atoms),
-        )
+        self._layers = frame_network(actions * atoms)
 
     def forward(self, obs: Any, state: Any = None, info: Any = None) -> tuple[torch.Tensor, Any]:
         """Give values (B, A), or probabilities (B, A, atoms)."""
         del info
-        values = self._layers(torch.as_tensor(obs, dtype=torch.float32) / 255)
+        values = self._layers(torch.as_tensor(obs))
         values = values.unflatten(-1, self._shape)
         return (values.softmax(-1) if len(self._shape) > 1 else values), state
 

@@ -10,10 +10,8 @@ from typing import Any
 # The host warns that the target is updated by hand where a loss is built before its updater.
 os.environ.setdefault("RL_WARNINGS", "False")
 
-import gymnasium
-import numpy as np
 import torch
-from gymnasium import spaces
+from host_images import Images, frame_network
 from tensordict.nn import TensorDictSequential
 from torch import nn
 from torchrl.collectors import Collector
@@ -50,35 +48,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
 TIMED_STEPS = {"vector": 512, "image": 64}
 
 
-class Images(gymnasium.Env[np.ndarray, np.int64]):
-    """Show a frame of the size of Atari's, in games of 100 steps."""
-
-    observation_space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
-    action_space = spaces.Discrete(6)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin a game."""
-        super().reset(seed=seed, options=options)
-        self._steps = 0
-        self._frame = self.np_random.integers(0, 256, (4, 84, 84), np.uint8)
-        return self._frame, {}
-
-    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Show the same frame again: drawing one is no part of an agent's work."""
-        self._steps += 1
-        return self._frame, float(action == 0), self._steps >= 100, False, {}
-
-
-class Scaled(nn.Module):
-    """Turn bytes into numbers from 0 to 1."""
-
-    def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        """Scale (…, C, H, W)."""
-        return frames.float() / 255
-
-
 def environments(count: int, seed: int, *, images: bool = False) -> SerialEnv:
     """Make environments one after the other in this process."""
     make = (
@@ -94,19 +63,7 @@ def environments(count: int, seed: int, *, images: bool = False) -> SerialEnv:
 def network(hidden_sizes: list[int], *, images: bool = False) -> nn.Sequential:
     """Build a multi-layer perceptron for CartPole, or DQN's network for frames."""
     if images:
-        return nn.Sequential(
-            Scaled(),
-            nn.Conv2d(4, 32, 8, 4),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, 4, 2),
-            nn.ReLU(),
-            nn.Conv2d(64, 64, 3),
-            nn.ReLU(),
-            nn.Flatten(-3),
-            nn.Linear(3136, 512),
-            nn.ReLU(),
-            nn.Linear(512, 6),
-        )
+        return frame_network(6)
     layers: list[nn.Module] = []
     for inputs, outputs in zip([4, *hidden_sizes], [*hidden_sizes, 2], strict=True):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]

@@ -23,7 +23,7 @@ from ray.rllib.examples.envs.classes.multi_agent import MultiAgentCartPole
 
 import noisynet
 from noisynet.integrations.rllib import NOISE_SEED, add_noise
-from noisynet.integrations.rllib_seeds import draw_of_seeds
+from noisynet.integrations.rllib_seeds import LearningNoise, draw_of_seeds
 
 pytestmark = [
     pytest.mark.usefixtures("cluster"),
@@ -278,6 +278,16 @@ def test_noise_of_a_seed_does_not_depend_on_the_other_layers() -> None:
     assert torch.equal(drawn.layer("b").input, again.layer("b").input)
     assert torch.equal(drawn.layer("b").input[0], drawn.layer("b").input[2])
     assert not torch.equal(drawn.layer("b").input[0], drawn.layer("b").input[1])
+
+
+def test_a_learner_has_the_noise_of_whatever_seeds_a_batch_has() -> None:
+    module = noisynet.noisify(torch.nn.ModuleDict({"a": torch.nn.Linear(3, 2)}))
+    learning = LearningNoise()
+    for batch in ([5, 9, 5], [9, 5, 5, 9], [9, 9], [7, 9, 5], [5, 9, 5]):
+        seeds = torch.tensor(batch)
+        drawn, expected = learning.of_seeds(module, seeds), draw_of_seeds(module, seeds)
+        assert torch.equal(drawn.layer("a").input, expected.layer("a").input)
+        assert torch.equal(drawn.layer("a").output, expected.layer("a").output)
 
 
 def test_several_policies_of_a_multi_agent_game_have_noise_each(built: Any) -> None:

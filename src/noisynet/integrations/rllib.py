@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..layers import Draw, mean_weights, noisify, noisy_layers, sigma_parameters, using
 from .host import check_host
-from .rllib_seeds import ActingNoise, draw_of_seeds
+from .rllib_seeds import ActingNoise, LearningNoise
 
 TESTED = {"ray": "2.60.0"}
 """The version of the host that this was tested with."""
@@ -135,7 +135,7 @@ class NoisyPPORLModule(DefaultPPOTorchRLModule):
         super().setup()
         _make_noisy(self)
         self._acting = ActingNoise()
-        self._learning: tuple[Tensor, Draw] | None = None
+        self._learning = LearningNoise()
 
     def set_state(self, state: Any) -> None:
         """Take over weights, and let the next rollout have new noise."""
@@ -170,10 +170,7 @@ class NoisyPPORLModule(DefaultPPOTorchRLModule):
                 f"{type(self).__name__}: got a batch without {NOISE_SEED!r}, expected one that was "
                 "sampled by this module with explore=True"
             )
-        # The loss asks twice for the same batch: for the policy and for the values.
-        if self._learning is None or self._learning[0] is not seeds:
-            self._learning = seeds, draw_of_seeds(self, seeds)
-        return self._learning[1]
+        return self._learning.of_seeds(self, seeds)
 
 
 _MODULES: dict[type[AlgorithmConfig], type[Any]] = {

@@ -21,14 +21,18 @@ def draw_of_seeds(module: nn.Module, seeds: Tensor) -> Draw:
     about the layers of both. Numbers are made on the CPU.
     """
     distinct, rows = torch.unique(seeds, return_inverse=True)
+    return _draw_of(module, distinct)[rows]
+
+
+def _draw_of(module: nn.Module, seeds: Tensor) -> Draw:
     flats: list[Tensor] = []
     slots: list[Slot] = []
     for number, (name, layer) in enumerate(noisy_layers(module).items()):
         spec, reference = layer.noise_spec(), layer.noise_reference
-        flat = torch.stack([_noise_of(spec, name, seed) for seed in distinct.tolist()])
+        flat = torch.stack([_noise_of(spec, name, seed) for seed in seeds.tolist()])
         flats.append(flat.to(reference.device, reference.dtype))
         slots.append(Slot(name, spec, number, 0))
-    return Draw(tuple(flats), tuple(slots))[rows]
+    return Draw(tuple(flats), tuple(slots))
 
 
 def _noise_of(spec: LayerSpec, name: str, seed: int) -> Tensor:
@@ -58,3 +62,24 @@ class ActingNoise:
             held = self._held = draw_of_seeds(module, torch.tensor(self._seeds))
         drawn = held if held.rows == rows else held[:rows]
         return torch.tensor(self._seeds[:rows]), drawn
+
+
+class LearningNoise:
+    """Give a learner the draws of its batches, of which all of one rollout have the same seeds."""
+
+    def __init__(self) -> None:
+        self._distinct: Tensor | None = None
+        self._of_distinct: Draw | None = None
+        self._seeds: Tensor | None = None
+        self._drawn: Draw | None = None
+
+    def of_seeds(self, module: nn.Module, seeds: Tensor) -> Draw:
+        """Give what `draw_of_seeds` gives."""
+        # The loss asks twice for the same batch: for the policy and for the values.
+        if self._drawn is None or self._seeds is not seeds:
+            distinct, rows = torch.unique(seeds, return_inverse=True)
+            if self._distinct is None or not torch.equal(self._distinct, distinct):
+                self._distinct, self._of_distinct = distinct, _draw_of(module, distinct)
+            assert self._of_distinct is not None, "made with _distinct"
+            self._seeds, self._drawn = seeds, self._of_distinct[rows]
+        return self._drawn
