@@ -139,9 +139,11 @@ def test_only_the_newest_is_kept(tmp_path: Path) -> None:
     assert checkpoint.newest(tmp_path / "missing") is None
     assert checkpoint.newest(tmp_path) is None
     assert checkpoint.read_newest(tmp_path) is None
+    assert checkpoint.newest_step(tmp_path) is None
     for step in (12_000, 999_999_999, 1_000_000_000):
         path = checkpoint.write(tmp_path, step, ARRAYS, {"step": step})
         assert checkpoint.newest(tmp_path) == path
+        assert checkpoint.newest_step(tmp_path) == step
         assert [p.name for p in tmp_path.iterdir()] == [f"step_{step:09d}"]
         found = checkpoint.read_newest(tmp_path)
         assert found is not None

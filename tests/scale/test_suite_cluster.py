@@ -119,3 +119,31 @@ except ScaleError as error:
     print(error)
 cluster.shutdown()
 """
+
+
+def test_a_worker_that_dies_leaves_standard_output_alone() -> None:
+    """Ray's ten lines about it would stand in the middle of a table, or of JSON."""
+    pytest.importorskip("ray", reason="Ray is an extra")
+    done = subprocess.run(
+        [sys.executable, "-c", DYING], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "WorkerCrashedError\n"), done.stderr
+
+
+DYING = """
+import os, time
+from noisynet.scale.cluster import connect
+
+with connect(None, cpus=1):
+    import ray
+
+    @ray.remote(max_retries=0)
+    def die():
+        os._exit(7)
+
+    try:
+        ray.get(die.remote())
+    except ray.exceptions.RayError as error:
+        print(type(error).__name__)
+    time.sleep(2)
+"""

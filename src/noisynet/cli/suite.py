@@ -44,6 +44,10 @@ def _suite(parsed: argparse.Namespace) -> int:
         for problem in error.problems:
             print(f"noisynet suite: {problem}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        # Before the trials began, after they ended, or a second time while they saved.
+        print("noisynet suite: interrupted; the same command goes on", file=sys.stderr)
+        return 130
 
 
 def _checked(parsed: argparse.Namespace) -> int:
@@ -77,19 +81,24 @@ def _checked(parsed: argparse.Namespace) -> int:
 
 def _large(planned: Plan, address: str | None) -> list[str] | None:
     """Estimate what a large suite will take, by measuring; None for one that is not large."""
-    from ..scale.cost import LARGE_STEPS, estimate
+    from ..scale.cost import LARGE_STEPS, estimate, measure
 
     if planned.steps < LARGE_STEPS:
         return None
-    left = planned.steps_left()
-    if planned.suite.search is not None:
-        left = {name: steps * planned.suite.search.trials for name, steps in left.items()}
+    suite = planned.suite
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    at_once = None if address else (cores or 1) // planned.suite.resources.cpus
-    return estimate(planned.trials, left, at_once=at_once)
+    at_once = None if address else (cores or 1) // suite.resources.cpus
+    points = 1
+    if suite.search is not None:
+        points = suite.search.trials
+        at_once = at_once and min(at_once, suite.search.concurrent * len(planned.trials))
+    speeds = measure(planned.trials)
+    return estimate(planned.trials, planned.steps_left(), speeds, at_once=at_once, points=points)
 
 
 def _list(planned: Plan, *, as_json: bool) -> int:
+    from ..scale.cost import LARGE_STEPS, frames_of
+
     left = planned.steps_left()
     rows = [
         {
@@ -111,11 +120,15 @@ def _list(planned: Plan, *, as_json: bool) -> int:
         done = row["steps"] - row["steps_left"]
         state = f", {done:,} done" if done else ""
         print(f"{row['trial']:<{width}}  {row['environment']}  {row['steps']:,} steps{state}")
+    frames = frames_of(planned.trials, {row["trial"]: row["steps"] for row in rows})
+    points = 1 if planned.suite.search is None else planned.suite.search.trials
+    size = f"{planned.steps:,} steps" + (f" ({points * frames:,} frames)" if frames else "")
     if planned.suite.search is None:
-        print(f"{len(rows)} trials, {planned.steps:,} steps, in {planned.folder}")
+        print(f"{len(rows)} trials, {size}, in {planned.folder}")
     else:
-        points = planned.suite.search.trials
-        print(f"A corner of the search; {points} points, {planned.steps:,} steps in all")
+        print(f"A corner of the search; {points} points, {size} in all")
+    if planned.steps >= LARGE_STEPS:
+        print("Large: without --dry-run its time is estimated first, and --yes starts it")
     return 0
 
 
@@ -162,7 +175,9 @@ def _tables(summary: dict[str, Any]) -> list[tuple[str, list[str], list[list[str
     if not summary["paper"]:
         columns = {name: head for name, head in columns.items() if not name.startswith("paper_")}
         del columns["human_normalised"]
-    tables = [("Scores: mean returns of the evaluation's games", columns, games)]
+    tables: list[tuple[str, dict[str, str], list[dict[str, Any]]]] = []
+    if games:
+        tables.append(("Scores: mean returns of the evaluation's games", columns, games))
     if summary["overall"]:
         tables.append(("Over all games, human-normalised, percent", _OVERALL, overall))
     if points := summary["search"]:

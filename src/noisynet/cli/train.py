@@ -79,14 +79,23 @@ def _train(parsed: argparse.Namespace) -> int:
     from ..training.display import make_display
 
     chosen = config.load(parsed.preset, _overrides(parsed))
-    path = parsed.out or (lambda: default_path(parsed.preset))
-    listeners = [make_display(Console())]
-    if chosen.scale.actors is not None:
-        from ..scale import actors
+    made: list[Path] = []
 
-        return _report(actors.start(chosen, path, listeners, address=parsed.ray))
-    _check_ray(parsed.ray)
-    return _report(start(chosen, path, listeners))
+    def make() -> Path:
+        made.append(default_path(parsed.preset))
+        return made[0]
+
+    path = parsed.out or make
+    listeners = [make_display(Console())]
+    try:
+        if chosen.scale.actors is not None:
+            from ..scale import actors
+
+            return _report(actors.start(chosen, path, listeners, address=parsed.ray))
+        _check_ray(parsed.ray)
+        return _report(start(chosen, path, listeners))
+    except KeyboardInterrupt:
+        return _report_interrupt(parsed.out or (made[0] if made else None))
 
 
 def _resume(parsed: argparse.Namespace) -> int:
@@ -99,12 +108,15 @@ def _resume(parsed: argparse.Namespace) -> int:
     listeners = [make_display(Console())]
     stored = RunFolder.open(parsed.folder)
     chosen = config.from_yaml(stored.config_text, str(stored.config_file))
-    if chosen.scale.actors is not None:
-        from ..scale import actors
+    try:
+        if chosen.scale.actors is not None:
+            from ..scale import actors
 
-        return _report(actors.resume(parsed.folder, listeners, address=parsed.ray))
-    _check_ray(parsed.ray)
-    return _report(resume(parsed.folder, listeners))
+            return _report(actors.resume(parsed.folder, listeners, address=parsed.ray))
+        _check_ray(parsed.ray)
+        return _report(resume(parsed.folder, listeners))
+    except KeyboardInterrupt:
+        return _report_interrupt(parsed.folder)
 
 
 def _check_ray(address: str | None) -> None:
@@ -135,7 +147,26 @@ def _report(outcome: Any) -> int:
     }
     print(ends[outcome.reason])
     if outcome.reason == "interrupted":
-        print(f"Go on with: {_command()} resume {shlex.quote(str(outcome.folder))}")
-        return 130
+        return _go_on(outcome.folder)
     print(f"Play it: {_command()} evaluate {shlex.quote(str(outcome.folder))}")
     return 0
+
+
+def _report_interrupt(folder: Path | None) -> int:
+    """Say what is left of a run that was interrupted before or after training, or twice in it."""
+    from ..runs import checkpoint
+
+    if folder is None or not (folder / "config.yaml").exists():
+        print("Stopped before the run began: there is nothing to go on with.")
+        return 130
+    step = checkpoint.newest_step(folder / "checkpoints")
+    if step is None:
+        print("Stopped before the first checkpoint.")
+    else:
+        print(f"Stopped; saved at step {step:,}.")
+    return _go_on(folder)
+
+
+def _go_on(folder: Path) -> int:
+    print(f"Go on with: {_command()} resume {shlex.quote(str(folder))}")
+    return 130

@@ -108,6 +108,13 @@ def newest(folder: Path) -> Path | None:
     return None
 
 
+def newest_step(folder: Path) -> int | None:
+    """Return the step of the newest checkpoint in `folder`, by its name, or None."""
+    path = newest(folder)
+    match = None if path is None else _STEP_NAME.fullmatch(path.name)
+    return None if match is None else int(match[1])
+
+
 def read(path: Path) -> Checkpoint:
     """Read a checkpoint, comparing every byte with the checksums it was written with.
 

@@ -15,7 +15,8 @@ from typing import Any
 from .errors import ScaleError
 
 _ANSWER_SECONDS = 5.0
-"""How long to wait for a connection, and then for the other side to speak gRPC."""
+"""How long to wait for a connection, and then for the other side to answer as Ray does."""
+_WHICH_CLUSTER = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 _PROBE_SECONDS = 180.0
 """How long a node may take to start a process and answer; loaded machines take long."""
 
@@ -57,7 +58,7 @@ def connect(
     """
     if address is not None:
         _check_answers(address)
-    ray = _ray()
+    ray = _ray(address)
     if ray.is_initialized():
         raise ScaleError("--ray: this process is connected to Ray already")
     if address is None:
@@ -77,9 +78,14 @@ def connect(
         ray.shutdown()
 
 
-def _ray() -> Any:
+def _ray(address: str | None) -> Any:
     # Ray's own usage reports, its banner and its log lines are not for the users of this.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ten lines on standard output, in the middle of a table or of JSON; who asked says it in one.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed while execu")
+    if address is not None:
+        # A second each. That somebody is there was asked before.
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "5")
     try:
         import ray
     except ImportError as error:
@@ -102,6 +108,10 @@ def _start(ray: Any, cpus: int | None) -> None:
         except Exception as error:  # noqa: BLE001 - Ray raises bare Exceptions here
             problem = error
             ray.shutdown()
+        except BaseException:
+            # An interrupt: what Ray has started by then ends with this process.
+            ray.shutdown()
+            raise
         else:
             return
     raise ScaleError(f"Ray could not be started here: {_first_line(problem)}")
@@ -122,8 +132,7 @@ def _check_answers(address: str) -> None:
             f"--ray: no cluster at {address}: {error.strerror or error}; `ray start --head` "
             "starts one"
         ) from None
-    if not _speaks_grpc(address):
-        raise ScaleError(f"--ray: what answers at {address} is no Ray cluster")
+    _check_is_ray(address)
 
 
 def _join(ray: Any, address: str) -> None:
@@ -134,22 +143,31 @@ def _join(ray: Any, address: str) -> None:
         raise ScaleError(f"--ray: cannot join {address}: {_first_line(error)}") from error
 
 
-def _speaks_grpc(address: str) -> bool:
-    """Tell whether a gRPC server answers; with TLS only Ray itself knows how to ask."""
+def _check_is_ray(address: str) -> None:
+    """Make sure that it is Ray's head that answers, and one that this process may ask.
+
+    With TLS only Ray itself knows how to ask.
+    """
     if os.environ.get("RAY_USE_TLS", "0").lower() not in ("0", "false", ""):
-        return True
+        return
     try:
         import grpc
     except ImportError:  # it comes with Ray, which says by itself what is missing
-        return True
-    channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
-    try:
-        grpc.channel_ready_future(channel).result(timeout=_ANSWER_SECONDS)
-    except grpc.FutureTimeoutError:
-        return False
-    finally:
-        channel.close()
-    return True
+        return
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        ask = channel.unary_unary(_WHICH_CLUSTER)
+        try:
+            ask(b"", timeout=_ANSWER_SECONDS)
+        except grpc.RpcError as error:
+            told = getattr(error, "code", lambda: None)()
+            if told != grpc.StatusCode.UNAUTHENTICATED:
+                raise ScaleError(f"--ray: what answers at {address} is no Ray cluster") from None
+            if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+                # Ray sends its token to no address that was given, unless told to.
+                raise ScaleError(
+                    f"--ray: {address} asks for Ray's token, got none: RAY_AUTH_MODE=token in the "
+                    "environment sends it"
+                ) from None
 
 
 def _found(ray: Any, address: str | None) -> Cluster:

@@ -51,36 +51,58 @@ def steps_per_second(config: Config, seconds: float = _SECONDS) -> float:
     return (after - before) / (ended - began)
 
 
-def estimate(trials: Sequence[Trial], left: Mapping[str, int], *, at_once: int | None) -> list[str]:
-    """Say in lines what the trials will take; measures each label's first trial.
+def measure(trials: Sequence[Trial]) -> dict[str, float]:
+    """Measure each label by its first trial: steps per second."""
+    first = {trial.label: trial for trial in reversed(trials)}
+    return {
+        label: steps_per_second(first[label].config)
+        for label in dict.fromkeys(trial.label for trial in trials)
+    }
 
-    left: agent steps that each trial still has to take. at_once: how many trials run at the same
-    time; None where that is not known.
-    """
-    total = sum(left.values())
-    frames = sum(
-        left[trial.name] * trial.config.environment.frame_skip
+
+def frames_of(trials: Sequence[Trial], steps: Mapping[str, int]) -> int:
+    """Count the emulator frames of so many agent steps of each trial; 0 where there is none."""
+    return sum(
+        steps[trial.name] * trial.config.environment.frame_skip
         for trial in trials
         if trial.config.environment.is_atari
     )
-    said = f"{sum(map(bool, left.values()))} trials still have {total:,} steps to take"
+
+
+def estimate(
+    trials: Sequence[Trial],
+    left: Mapping[str, int],
+    speeds: Mapping[str, float],
+    *,
+    at_once: int | None,
+    points: int = 1,
+) -> list[str]:
+    """Say in lines what the trials will take.
+
+    left: agent steps that each trial still has to take. speeds: what `measure` gave. at_once: how
+    many trials run at the same time; None where that is not known. points: how often a search runs
+    such trials.
+    """
+    count = points * sum(map(bool, left.values()))
+    frames = points * frames_of(trials, left)
+    said = f"{count} trials still have {points * sum(left.values()):,} steps to take"
     lines = [said + (f" ({frames:,} frames)" if frames else "")]
     seconds = 0.0
-    for label in dict.fromkeys(trial.label for trial in trials):
+    for label, speed in speeds.items():
         members = [trial for trial in trials if trial.label == label]
-        speed = steps_per_second(members[0].config)
         threads = members[0].config.training.threads
         lines.append(
             f"{label}: {speed:,.0f} steps/s, measured here in {_SECONDS:g} s of "
             f"{members[0].game} with {threads} thread{'s' * (threads != 1)}"
         )
-        seconds += sum(left[trial.name] for trial in members) / speed
+        seconds += points * sum(left[trial.name] for trial in members) / speed
     lines.append(f"At that speed: {duration(seconds)} one after the other")
-    if at_once is not None and at_once > 1:
+    together = min(at_once or 1, count)
+    if together > 1:
         lines.append(
-            f"{at_once} at the same time, if none slows another: {duration(seconds / at_once)}"
+            f"{together} at the same time, if none slows another: {duration(seconds / together)}"
         )
-    size = sum(map(_replay_bytes, (trial.config for trial in trials)))
+    size = points * sum(map(_replay_bytes, (trial.config for trial in trials)))
     if size:
         lines.append(f"Replays on disk: up to {size / 1e9:,.0f} GB for all trials together")
     return lines

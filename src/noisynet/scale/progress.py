@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
@@ -50,12 +50,14 @@ class Pace:
 
 
 def duration(seconds: float | None) -> str:
-    """Write a time as days and h:mm:ss."""
+    """Write a time as days and h:mm:ss; what takes a hundred days as days alone."""
     if seconds is None:
         return "?"
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
+    if days >= 100:
+        return f"{days:,} d"
     clock = f"{hours}:{minutes:02}:{rest:02}"
     return f"{days} d {clock}" if days else clock
 
@@ -92,8 +94,8 @@ class SuiteDisplay:
             self._live.stop()
             self._live = None
 
-    def _table(self, trials: Mapping[str, Status], left: float | None) -> Table:
-        table = Table(box=None, pad_edge=False, title=summary(trials, left), title_justify="left")
+    def _table(self, trials: Mapping[str, Status], left: float | None) -> Group:
+        table = Table(box=None, pad_edge=False)
         table.add_column("trial", no_wrap=True)
         table.add_column("state")
         table.add_column("steps", justify="right")
@@ -102,7 +104,8 @@ class SuiteDisplay:
             table.add_row(name, one.state, f"{one.step:,} of {one.steps:,}")
         if len(moving) > _MOST_SHOWN:
             table.add_row(f"and {len(moving) - _MOST_SHOWN} more", "", "")
-        return table
+        # A title of the table's own would wrap at the width of its columns.
+        return Group(summary(trials, left), table)
 
 
 def summary(trials: Mapping[str, Status], left: float | None) -> str:

@@ -13,6 +13,8 @@ import ray
 import torch
 from ray.exceptions import (
     GetTimeoutError,
+    ObjectStoreFullError,
+    OutOfDiskError,
     RayActorError,
     RayError,
     RayTaskError,
@@ -31,6 +33,7 @@ from .shard import Shard, ShardPlan
 
 _FETCH_SECONDS = 120.0
 _OPENING_SECONDS = 300.0
+_FRAGMENT = "a fragment; lower --fragment-steps (a2c: --rollout-steps) make it smaller"
 
 
 class SamplerActor:
@@ -89,6 +92,8 @@ class RaySamplers:
         try:
             return ray.put(weights)
         except RayError as error:
+            size = sum(array.nbytes for array in weights.values())
+            _check_room(error, f"weights of {size / 1e6:,.0f} MB")
             raise WorkersFailed(f"weights cannot be sent to samplers: {_said(error)}") from error
 
     def start(self, assignment: Assignment) -> None:
@@ -131,10 +136,11 @@ class RaySamplers:
         return Arrived(number, actor.life, report, parcel)
 
     def open(self, parcel: Any) -> Fragment:
-        """Fetch a fragment from where it was played."""
+        """Fetch a fragment from where it was played; raises WorkersFailed where it had no room."""
         try:
             return ray.get(parcel, timeout=_FETCH_SECONDS)
         except (GetTimeoutError, RayError) as error:
+            _check_room(error, _FRAGMENT)
             raise ParcelLost(_said(error)) from error
 
     @property
@@ -202,6 +208,7 @@ class RayShard:
             try:
                 return ray.get(reference)
             except RayTaskError as error:
+                _check_room(error, _FRAGMENT if method == "insert" else f"a shard's {method}")
                 if isinstance(error.cause, RayError):
                     raise ParcelLost(_said(error.cause)) from error
                 raise error.cause from error
@@ -221,6 +228,19 @@ class RayShard:
         """End the actor."""
         if ray.is_initialized():
             ray.kill(self._actor)
+
+
+def _check_room(error: BaseException, what: str) -> None:
+    """Raise WorkersFailed where something was lost because nothing had room for it.
+
+    To ask for it again would be to wait for ever.
+    """
+    if isinstance(error, ObjectStoreFullError | OutOfDiskError):
+        size = ray.cluster_resources().get("object_store_memory", 0.0)
+        raise WorkersFailed(
+            f"Ray's object store ({size / 1e6:,.0f} MB on all nodes) and the disk behind it are "
+            f"full, expected room for {what}"
+        ) from error
 
 
 def _said(error: BaseException) -> str:

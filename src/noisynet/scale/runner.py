@@ -30,6 +30,7 @@ from .trial_run import (
 from .trials import Trial
 
 _LOOK_SECONDS = 1.0
+_SAME_SECONDS = 1.0
 _SAVE_SECONDS = 120.0
 """How long trials may take to save when they are asked to stop."""
 
@@ -239,13 +240,18 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Collect Ctrl-C, a polite kill and a closed terminal in a list; a second Ctrl-C ends now."""
-    got: list[int] = []
+def _interrupts() -> Iterator[list[float]]:
+    """Collect Ctrl-C, a polite kill and a closed terminal in a list; a second Ctrl-C ends now.
+
+    What follows within a second is the first one still: a program between the terminal and this
+    one may send each twice.
+    """
+    got: list[float] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
-        got.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        got.append(time.monotonic())
+        if number == signal.SIGINT and got[-1] - got[0] > _SAME_SECONDS:
+            raise KeyboardInterrupt
 
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     numbers = [getattr(signal, name) for name in names]

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -29,7 +28,6 @@ from ..training import Diverged, resume, start
 
 RESULT = "evaluation.json"
 _LEFTOVERS = {"run.lock", "checkpoints", "config.yaml.tmp"}
-_STEP = re.compile(r"step_(\d+)")
 
 
 @dataclass(frozen=True)
@@ -128,9 +126,7 @@ def result_of(order: Order) -> dict[str, Any] | None:
 
 def checkpoint_step(folder: Path) -> int:
     """Give the step of a run's newest checkpoint, by its name; 0 for none."""
-    newest = checkpoint.newest(folder / "checkpoints")
-    match = None if newest is None else _STEP.match(newest.name)
-    return 0 if match is None else int(match[1])
+    return checkpoint.newest_step(folder / "checkpoints") or 0
 
 
 def reached_step(folder: Path) -> int:

@@ -306,6 +306,7 @@ class _Session:
         return f"{stopped}, the state is kept in {kept}"
 
 
+_SAME_SECONDS = 1.0
 _POLITE_SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
@@ -315,12 +316,18 @@ _POLITE_SIGNALS = [
 def _stop_on_signals(loop: Loop) -> Iterator[None]:
     """Turn Ctrl-C, a polite kill and a closed terminal into an orderly end.
 
-    A second Ctrl-C interrupts at once.
+    A second Ctrl-C interrupts at once. What follows within a second is the first one still: what
+    stands between the terminal and this process (`timeout`, `uv run`) may send each one twice.
     """
+    first: float | None = None
 
-    def ask(_number: int, _frame: FrameType | None) -> None:
+    def ask(number: int, _frame: FrameType | None) -> None:
+        nonlocal first
+        now = time.monotonic()
+        first = now if first is None else first
+        if number == signal.SIGINT and now - first > _SAME_SECONDS:
+            raise KeyboardInterrupt
         loop.stop()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     try:
         former = {number: signal.signal(number, ask) for number in _POLITE_SIGNALS}
