@@ -163,6 +163,7 @@ def test_a_solved_run_keeps_its_last_score(write_run) -> None:
     (game,) = found["games"]
     assert game["at_step"] == 900
     assert [row["scores"] for row in game["variants"]] == [[20], [9, 9]]
+    assert [row["solved_at"] for row in game["variants"]] == [300, None]
     assert any("solved stopped early because solved" in note for note in found["notes"])
     assert not any("different lengths" in note for note in found["notes"])
 
@@ -175,7 +176,17 @@ def test_runs_that_were_all_solved_are_compared_at_the_longest(write_run) -> Non
     (game,) = found["games"]
     assert game["at_step"] == 500
     assert game["variants"][0]["scores"] == [8]
+    assert [row["solved_at"] for row in game["variants"]] == [300, 500]
     assert any("quick stopped early because solved" in note for note in found["notes"])
+
+
+@pytest.mark.parametrize(("solving", "expected"), [(1, None), (2, 300), (3, 300)])
+def test_solved_at_is_the_median_of_all_runs(write_run, solving: int, expected: int | None) -> None:
+    goal = {"solved_return": 20.0, "solved_games": 1}
+    games = [[1.0, 1.0, 20.0 if seed < solving else 1.0] for seed in range(3)]
+    paths = [write_run(f"run{seed}", one, seed=seed, **goal) for seed, one in enumerate(games)]
+    ((row,),) = [game["variants"] for game in compared(*paths)["games"]]
+    assert row["solved_at"] == expected
 
 
 def test_windows_that_differ_are_noted(write_run) -> None:

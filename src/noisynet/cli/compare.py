@@ -61,15 +61,18 @@ def _print_part(console: Any, title: str, part: dict[str, Any]) -> None:
 
     console.print(title, soft_wrap=True, markup=False)
     scores = Table(box=None, pad_edge=False)
-    for name in ("variant", "runs", "mean", "IQM", "95 % interval"):
+    names = ["variant", "runs", "mean", "IQM", "95 % interval"]
+    solved = any(row.get("solved_at") is not None for row in part["variants"])
+    for name in [*names, "solved at step"] if solved else names:
         scores.add_column(
             name, justify="left" if name == "variant" else "right", no_wrap=name != "variant"
         )
     for row in part["variants"]:
-        interval = _said(row["interval"])
-        scores.add_row(
-            row["label"], str(row["runs"]), f"{row['mean']:.2f}", f"{row['iqm']:.2f}", interval
-        )
+        cells = [row["label"], str(row["runs"]), f"{row['mean']:.2f}", f"{row['iqm']:.2f}"]
+        cells.append(_said(row["interval"]))
+        if solved:
+            cells.append("-" if row["solved_at"] is None else f"{row['solved_at']:,.0f}")
+        scores.add_row(*cells)
     console.print(scores)
     for pair in part["improvement"]:
         interval = "" if pair["interval"] is None else f", 95 % {_said(pair['interval'])}"

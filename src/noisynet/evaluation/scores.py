@@ -97,6 +97,9 @@ def interquartile_mean(scores: Sequence[float] | npt.NDArray[np.floating]) -> fl
     return float(ordered[cut : len(ordered) - cut].mean())
 
 
+_AT_A_TIME = 250
+
+
 def bootstrap_interval(
     statistic: Callable[..., npt.ArrayLike],
     strata: Sequence[npt.ArrayLike],
@@ -126,7 +129,12 @@ def bootstrap_interval(
     generator = np.random.default_rng(seed)
     drawn = [row[generator.integers(len(row), size=(resamples, len(row)))] for row in rows]
     tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(np.asarray(statistic(*drawn), np.float64), [tail, 1.0 - tail])
+    # Some at a time: a statistic of pairs takes memory for each pair of scores in each resample.
+    found = [
+        np.asarray(statistic(*(row[begin : begin + _AT_A_TIME] for row in drawn)), np.float64)
+        for begin in range(0, resamples, _AT_A_TIME)
+    ]
+    low, high = np.quantile(np.concatenate(found), [tail, 1.0 - tail])
     return float(low), float(high)
 
 

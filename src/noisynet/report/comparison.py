@@ -34,6 +34,9 @@ def compare(variants: Sequence[Variant]) -> dict[str, Any]:
     are human-normalised, in percent. Intervals are those of the stratified bootstrap over runs, at
     95 % (Agarwal et al., arXiv 2108.13264).
 
+    `solved_at` of a variant is the median of the steps at which its runs were solved, one that was
+    not counting as later than all; None where that is half of them or more, or none has a goal.
+
     Gives plain values, ready for JSON: `games`, `overall` (None for one game, or where a game has
     no reference scores) and `notes`, which say what could not be compared, and why.
     """
@@ -75,6 +78,7 @@ def _game(game: str, variants: Sequence[Variant], notes: list[str]) -> dict[str,
         row = _row(label, [scores[label]])
         row["scores"] = scores[label]
         row["seeds"] = [run.seed for run in runs]
+        row["solved_at"] = _solved_at(runs)
         normal = human_normalised(game, row["iqm"])
         if normal is not None:
             row["human_normalised_iqm"] = normal
@@ -113,9 +117,15 @@ def _common_step(game: str, runs: Sequence[RunRecord], notes: list[str]) -> floa
     if carried:
         notes.append(
             f"{game}: {_some(carried)} stopped early because solved, and counts with its last "
-            f"score up to step {step:,.0f}; how soon is not in a score"
+            f"score up to step {step:,.0f}; how soon is not in a score, but in 'solved at step'"
         )
     return step
+
+
+def _solved_at(runs: Sequence[RunRecord]) -> float | None:
+    steps = [run.step if run.state == "solved" else np.inf for run in runs]
+    median = float(np.median(steps))
+    return median if np.isfinite(median) else None
 
 
 def _reached(run: RunRecord) -> float:

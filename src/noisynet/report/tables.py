@@ -68,7 +68,8 @@ def made_table(runs: Sequence[RunRecord]) -> str:
         made = dict(run.config.made_with)
         commit, machine = (made.pop(name, "not recorded") for name in ("commit", "processor"))
         training = run.config.training
-        devices = f"{training.device}, {training.threads} threads, {training.precision}"
+        threads = "1 thread" if training.threads == 1 else f"{training.threads} threads"
+        devices = f"{training.device}, {threads}, {training.precision}"
         versions = ", ".join(f"{name} {version}" for name, version in made.items())
         key = (commit, machine, devices, versions or "not recorded")
         found.setdefault(key, []).append(run.name)
@@ -109,9 +110,12 @@ def score_table(rows: Sequence[dict[str, Any]]) -> str:
     normal = any("human_normalised_iqm" in row for row in rows)
     heads = ["variant", "runs", "mean", "IQM", "95 % interval of the IQM"]
     heads += ["IQM, human-normalised %"] if normal else []
+    solved = any(row.get("solved_at") is not None for row in rows)
+    heads += ["solved at step"] if solved else []
     body = [
         [row["label"], row["runs"], row["mean"], row["iqm"], interval_text(row["interval"])]
         + ([row.get("human_normalised_iqm")] if normal else [])
+        + ([solved_text(row.get("solved_at"))] if solved else [])
         for row in rows
     ]
     return table(heads, body, long=[0])
@@ -148,6 +152,11 @@ def evaluation_table(results: Sequence[dict[str, Any]]) -> str:
     ]
     heads = ["run", "game", "noise", "games", "mean return", "deviation", "95 % of the mean"]
     return table(heads + (["human-normalised %"] if normal else []), body)
+
+
+def solved_text(step: float | None) -> str:
+    """Say at which step a variant was solved."""
+    return "–" if step is None else f"{step:,.0f}"
 
 
 def interval_text(interval: Sequence[float] | None) -> str:
