@@ -6,7 +6,8 @@
 The first trains CartPole by noise alone, five seeds one after the other, and plays 100 games with
 the mean weights of each; it writes benchmarks/results/hosts/<host>-<algorithm>.json after every
 seed, and goes on there where it was stopped. The second runs the host's own agent and the noisy one
-in turns, on the same work, and writes …-overhead.json. What is a host's own stands in hosts_*.py.
+in turns, on the same work, and writes …-overhead.json. Both write <host>.md, the host's tables.
+What is a host's own stands in hosts_*.py.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
+
+from host_tables import write_tables
 
 RESULTS = Path(__file__).parent / "results" / "hosts"
 HOSTS = ("sb3", "tianshou", "torchrl", "rllib")
@@ -142,6 +145,7 @@ def learn(host: Host, name: str, algorithm: str, seeds: int, machine: str) -> No
             "runs": runs,
         }
         _write(path, result)
+        write_tables(RESULTS, name)
 
 
 def main() -> None:
@@ -169,6 +173,7 @@ def main() -> None:
     result["measured"] = measured
     print(json.dumps(result, indent=1, ensure_ascii=False))
     _write(RESULTS / f"{name}-{algorithm}-overhead.json", result)
+    write_tables(RESULTS, name)
 
 
 if __name__ == "__main__":
