@@ -165,7 +165,7 @@ class Learner:
                 show_progress=False,
             ),
         )
-        # A reset would begin new games, and n-step returns of the warm-up's last ones run into them.
+        # A reset begins new games, and n-step returns of the warm-up's last ones run into them.
         trainer.run(reset_collectors=False)
 
 
