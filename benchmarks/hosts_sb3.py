@@ -123,7 +123,8 @@ def agent(algorithm: str, *, noisy: bool, observations: str) -> Timed:
     """Build the noisy agent or the host's own, which has ε = 0.05 or an entropy bonus of 0.01.
 
     Both act and learn as often, on batches as large. Vectors are CartPole's, with the settings
-    above; images are 84 × 84 × 4, with the host's own settings and its convolutional network.
+    above; images are 84 × 84 × 4, with the host's convolutional network and, but for the lengths of
+    rollouts and replay, its own settings.
     """
     torch.set_num_threads(1)
     kind, policy = _CLASSES[algorithm]
@@ -136,6 +137,8 @@ def agent(algorithm: str, *, noisy: bool, observations: str) -> Timed:
     else:
         if replays:
             options = {**_NO_EPSILON, "buffer_size": 2000, "train_freq": 4, "batch_size": 32}
+        elif algorithm == "ppo":
+            options = {"n_steps": TIMED_STEPS["image"] // 2, "batch_size": 64, "n_epochs": 4}
         environments = make_vec_env(_images, 2)
     if not noisy:
         policy = "MlpPolicy" if observations == "vector" else "CnnPolicy"
