@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+from ..training.session import SAME_SECONDS
 from .errors import ScaleError
 
 _ANSWER_SECONDS = 5.0
@@ -104,7 +109,8 @@ def _start(ray: Any, cpus: int | None) -> None:
     problem: Exception | None = None
     for _ in range(2):  # a loaded machine may take longer than Ray waits
         try:
-            ray.init(address="local", num_cpus=have, include_dashboard=False, **_QUIET)
+            with _interrupt_after():
+                ray.init(address="local", num_cpus=have, include_dashboard=False, **_QUIET)
         except Exception as error:  # noqa: BLE001 - Ray raises bare Exceptions here
             problem = error
             ray.shutdown()
@@ -115,6 +121,33 @@ def _start(ray: Any, cpus: int | None) -> None:
         else:
             return
     raise ScaleError(f"Ray could not be started here: {_first_line(problem)}")
+
+
+@contextmanager
+def _interrupt_after() -> Iterator[None]:
+    """Keep Ctrl-C until the end: while Ray starts it may get lost. A second one is not kept.
+
+    What follows at once is the first one still.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    first: float | None = None
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        nonlocal first
+        now = time.monotonic()
+        first = now if first is None else first
+        if now - first > SAME_SECONDS:
+            raise KeyboardInterrupt
+
+    former = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
+        if first is not None:
+            raise KeyboardInterrupt
 
 
 def _check_answers(address: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
+from ..training.session import SAME_SECONDS
 from .errors import ScaleError
 from .progress import Status, SuiteDisplay
 from .suite_file import Suite
@@ -30,7 +31,6 @@ from .trial_run import (
 from .trials import Trial
 
 _LOOK_SECONDS = 1.0
-_SAME_SECONDS = 1.0
 _SAVE_SECONDS = 120.0
 """How long trials may take to save when they are asked to stop."""
 
@@ -243,14 +243,14 @@ def _reason(error: Exception) -> str:
 def _interrupts() -> Iterator[list[float]]:
     """Collect Ctrl-C, a polite kill and a closed terminal in a list; a second Ctrl-C ends now.
 
-    What follows within a second is the first one still: a program between the terminal and this
+    What follows at once is the first one still: a program between the terminal and this
     one may send each twice.
     """
     got: list[float] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
         got.append(time.monotonic())
-        if number == signal.SIGINT and got[-1] - got[0] > _SAME_SECONDS:
+        if number == signal.SIGINT and got[-1] - got[0] > SAME_SECONDS:
             raise KeyboardInterrupt
 
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]

@@ -306,7 +306,8 @@ class _Session:
         return f"{stopped}, the state is kept in {kept}"
 
 
-_SAME_SECONDS = 1.0
+SAME_SECONDS = 3.0
+"""How long after an interrupt another one is still the same; a busy process hears them late."""
 _POLITE_SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
@@ -316,7 +317,7 @@ _POLITE_SIGNALS = [
 def _stop_on_signals(loop: Loop) -> Iterator[None]:
     """Turn Ctrl-C, a polite kill and a closed terminal into an orderly end.
 
-    A second Ctrl-C interrupts at once. What follows within a second is the first one still: what
+    A second Ctrl-C interrupts at once. What follows at once is the first one still: what
     stands between the terminal and this process (`timeout`, `uv run`) may send each one twice.
     """
     first: float | None = None
@@ -325,7 +326,7 @@ def _stop_on_signals(loop: Loop) -> Iterator[None]:
         nonlocal first
         now = time.monotonic()
         first = now if first is None else first
-        if number == signal.SIGINT and now - first > _SAME_SECONDS:
+        if number == signal.SIGINT and now - first > SAME_SECONDS:
             raise KeyboardInterrupt
         loop.stop()
 
