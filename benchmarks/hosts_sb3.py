@@ -123,8 +123,8 @@ def agent(algorithm: str, *, noisy: bool, observations: str) -> Timed:
     """Build the noisy agent or the host's own, which has ε = 0.05 or an entropy bonus of 0.01.
 
     Both act and learn as often, on batches as large. Vectors are CartPole's, with the settings
-    above; images are 84 × 84 × 4, with the host's convolutional network and, but for the lengths of
-    rollouts and replay, its own settings.
+    above; images are 84 × 84 × 4, with the host's convolutional network and, but for its replay's
+    size and PPO's rollouts, batches and epochs, its own settings.
     """
     torch.set_num_threads(1)
     kind, policy = _CLASSES[algorithm]

@@ -197,6 +197,28 @@ def test_environments_have_draws_of_their_own_until_the_next_update() -> None:
     assert same == [True, False, True, False, True]
 
 
+@pytest.mark.parametrize("resets", [True, False])
+def test_the_host_s_trainer_begins_new_games_over_unfinished_ones(resets: bool) -> None:
+    # Games of CartPole last more than four steps.
+    algorithm, warm_up = agent("dqn"), 4
+    buffer = VectorReplayBuffer(50 * ENVIRONMENTS, ENVIRONMENTS)
+    collector = Collector[CollectStats](algorithm.policy, environments(), buffer)
+    collector.reset()
+    collector.collect(n_step=warm_up * ENVIRONMENTS, random=True)
+    OffPolicyTrainer(
+        algorithm,
+        OffPolicyTrainerParams(
+            training_collector=collector, test_collector=None, max_epochs=1, batch_size=8,
+            epoch_num_steps=ENVIRONMENTS, collection_step_num_env_steps=ENVIRONMENTS,
+            verbose=False, show_progress=False,
+        ),
+    ).run(reset_collectors=resets)  # fmt: skip
+    for begin in range(0, 50 * ENVIRONMENTS, 50):
+        last = begin + warm_up - 1
+        assert not buffer.done[last]
+        assert np.array_equal(buffer.obs_next[last], buffer.obs[last + 1]) is not resets
+
+
 def test_fewer_environments_at_the_end_of_a_collection_keep_their_draws() -> None:
     policy = agent("dqn").policy.eval()
     observation = np.random.default_rng(0).normal(size=(1, 4)).repeat(ENVIRONMENTS, 0)

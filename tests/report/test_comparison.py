@@ -20,6 +20,7 @@ from noisynet.evaluation.scores import (
 )
 from noisynet.report import compare, find_runs, read_run, variants
 from noisynet.report.record import holds
+from noisynet.report.tables import score_table
 from noisynet.runs.errors import RunError
 
 
@@ -187,6 +188,8 @@ def test_solved_at_is_the_median_of_all_runs(write_run, solving: int, expected: 
     paths = [write_run(f"run{seed}", one, seed=seed, **goal) for seed, one in enumerate(games)]
     ((row,),) = [game["variants"] for game in compared(*paths)["games"]]
     assert row["solved_at"] == expected
+    assert (">300</td>" in score_table([row])) is bool(expected)
+    assert ("solved at step" in score_table([row])) is bool(expected)
 
 
 def test_windows_that_differ_are_noted(write_run) -> None:

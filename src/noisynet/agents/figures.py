@@ -29,8 +29,7 @@ def noise_figures(network: nn.Module) -> dict[str, float]:
 def _draws(network: nn.Module) -> int:
     """Give how many draws to measure by: fewer where one takes millions of normals.
 
-    Independent noise on the Nature network does; 8 of them were 1.7 % of the training time, 4 of
-    them 1.2 %.
+    Independent noise on the Nature network does.
     """
     normals = sum(layer.noise_spec().size for layer in noisy_layers(network).values())
     return DRAWS if normals < _COSTLY else _FEW_DRAWS
