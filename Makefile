@@ -41,7 +41,7 @@ train: .venv/.has-train
 	$(BIN)/noisynet train $(PRESET) $(ARGS)
 
 test: .venv/.has-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -X faulthandler -m pytest $(ARGS)
 
 check: .venv/.has-dev
 	$(BIN)/ruff check .
