@@ -23,9 +23,10 @@ RunExample = Callable[..., subprocess.CompletedProcess[str]]
 def pytest_sessionfinish(exitstatus: int) -> None:
     """Leave without taking Python apart where Ray was used in this process.
 
-    `ray.shutdown` leaves threads of Ray's own that go on running (`gcs_client_io_s`, `event_engine`;
-    after a sampler was killed `worker.io` too), and taking the process down under them has ended a
-    run whose tests had all passed with a segmentation fault. By then the verdict stands.
+    `ray.shutdown` leaves threads of Ray's own that go on running (`gcs_client_io_s`,
+    `event_engine`; after a sampler was killed `worker.io` too), and taking the process down under
+    them has ended a run whose tests had all passed with a segmentation fault. By then the verdict
+    stands.
     """
     if "ray" in sys.modules:
         atexit.register(_leave, int(exitstatus))
