@@ -84,6 +84,10 @@ def summary(
     return rows
 
 
+TASK_BY_TASK = "<!-- task by task -->"
+"""Where docs/study.md cuts the tables in two."""
+
+
 def markdown(rows: list[Record], tasks: list[str]) -> str:
     """Write the rows as tables, one for each task."""
     parts: list[str] = []
@@ -102,6 +106,8 @@ def markdown(rows: list[Record], tasks: list[str]) -> str:
             cells = [_cell(row, figure) for figure in ("final", "area")]
             parts.append(f"| {row['arm']} | {row['seeds']} | {cells[0]} | {cells[1]} |")
         parts.append("")
+        if task == SHARED:
+            parts += [TASK_BY_TASK, ""]
     return "\n".join(parts)
 
 
