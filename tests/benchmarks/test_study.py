@@ -1,0 +1,40 @@
+"""The study's tables are those of its runs, and its page finds where to cut them."""
+
+import importlib
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "study"
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+try:
+    study: Any = importlib.import_module("study")
+    study_report: Any = importlib.import_module("study_report")
+finally:
+    sys.path.pop(0)
+
+
+def test_the_table_is_that_of_the_runs() -> None:
+    shared = [name for name, task in study.TASKS.items() if task.arms is None]
+    rows = study_report.summary(study.read_runs(), list(study.TASKS), list(study.ARMS), shared)
+    table = study_report.markdown(rows, list(study.TASKS))
+    assert (RESULTS / "table.md").read_text() == table
+
+
+def test_no_run_counts_twice_and_small_tasks_are_complete() -> None:
+    counts = Counter((one["task"], one["arm"], one["seed"]) for one in study.read_runs())
+    assert set(counts.values()) == {1}
+    small = [name for name in study.TASKS if not name.startswith("MinAtar")]
+    assert list(study.missing(small, list(study.ARMS), 10)) == []
+
+
+def test_the_page_finds_where_it_cuts_the_table() -> None:
+    table = (RESULTS / "table.md").read_text()
+    cuts = re.findall(r':(?:start-after|end-before): "(.*)"', (ROOT / "docs/study.md").read_text())
+    assert len(cuts) == 3
+    for cut in cuts:
+        assert table.count(cut) == 1
