@@ -4,14 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from noisynet.networks import (
-    FirstDQNTorso,
-    HalfDQNTorso,
-    MinAtarTorso,
-    MLPTorso,
-    NatureTorso,
-    make_torso,
-)
+from noisynet.networks import FirstDQNTorso, MinAtarTorso, MLPTorso, NatureTorso, make_torso
 
 
 def test_the_minatar_torso_is_one_convolution_of_sixteen_filters() -> None:
@@ -86,23 +79,3 @@ def test_the_first_dqns_torso_has_its_papers_two_convolutions() -> None:
     assert make_torso("dqn2013", (1, 20, 20), ()).features == 32
     with pytest.raises(ValueError, match=r"dqn2013 torso: .* at least 20 pixels each way"):
         make_torso("dqn2013", (4, 19, 84), ())
-
-
-def test_the_half_torso_sees_what_the_first_dqns_sees_of_frames_twice_as_large() -> None:
-    """With its first layer's weights shared out over two by two pixels, both compute the same."""
-    half, whole = HalfDQNTorso((4, 42, 42)), FirstDQNTorso((4, 84, 84))
-    mine, its = (
-        [one for one in torso.convolutions if isinstance(one, nn.Conv2d)] for torso in (half, whole)
-    )
-    with torch.no_grad():
-        its[0].weight.copy_(mine[0].weight.repeat_interleave(2, -1).repeat_interleave(2, -2) / 4)
-        its[0].bias.copy_(mine[0].bias)
-        its[1].load_state_dict(mine[1].state_dict())
-    frames = torch.rand(3, 4, 84, 84)
-    halved = nn.functional.avg_pool2d(frames, 2)
-    assert half.features == whole.features == 2592
-    assert torch.allclose(half(halved), whole(frames), atol=1e-5)
-    assert isinstance(make_torso("half", (4, 42, 42), ()), HalfDQNTorso)
-    with pytest.raises(ValueError, match=r"half torso: .* at least 10 pixels each way"):
-        make_torso("half", (4, 9, 42), ())
-    assert make_torso("half", (1, 10, 10), ()).features == 32

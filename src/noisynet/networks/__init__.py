@@ -3,7 +3,7 @@
 from .actor_critic import ActorCriticNetwork
 from .core import CoreState, RecurrentCore
 from .heads import ActorCriticHead, DistributionalHead, DuelingHead, MakeLinear, QHead, QNetwork
-from .torsos import FirstDQNTorso, HalfDQNTorso, MinAtarTorso, MLPTorso, NatureTorso, make_torso
+from .torsos import FirstDQNTorso, MinAtarTorso, MLPTorso, NatureTorso, make_torso
 
 __all__ = [
     "ActorCriticHead",
@@ -12,7 +12,6 @@ __all__ = [
     "DistributionalHead",
     "DuelingHead",
     "FirstDQNTorso",
-    "HalfDQNTorso",
     "MLPTorso",
     "MakeLinear",
     "MinAtarTorso",

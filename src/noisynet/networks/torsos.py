@@ -82,19 +82,6 @@ class FirstDQNTorso(FramesTorso):
     smallest = 20
 
 
-class HalfDQNTorso(FramesTorso):
-    """The first DQN's CNN for frames of half the size: 2592 features from 42 by 42 pixels.
-
-    The first layer's filters and strides are half as large each way as those of `FirstDQNTorso`, so
-    that it looks at the same part of the screen, and has a quarter of the products. From 10 pixels
-    up.
-    """
-
-    name = "half"
-    layers = ((16, 4, 2), (32, 4, 2))
-    smallest = 10
-
-
 class MinAtarTorso(nn.Module):
     """Turn a small image into features with the one convolution of MinAtar's DQN.
 
@@ -173,7 +160,7 @@ def make_torso(kind: str, observation_shape: Sequence[int], hidden: Sequence[int
         kind = "mlp"
         if len(observation_shape) == 3:
             kind = "nature" if min(observation_shape[1:]) >= 36 else "minatar"
-    for frames_torso in (NatureTorso, FirstDQNTorso, HalfDQNTorso):
+    for frames_torso in (NatureTorso, FirstDQNTorso):
         if kind == frames_torso.name:
             return frames_torso(observation_shape)
     if kind == "minatar":

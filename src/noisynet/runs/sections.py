@@ -108,11 +108,10 @@ class EnvironmentSection(Section):
 class NetworkSection(Section):
     """The Q-network."""
 
-    torso: Literal["auto", "nature", "dqn2013", "half", "minatar", "mlp"] = Field(
+    torso: Literal["auto", "nature", "dqn2013", "minatar", "mlp"] = Field(
         default="auto",
-        description="nature: the CNN for stacked frames; dqn2013: the smaller one before it; half: "
-        "that one for frames of half the size; minatar: for small images; mlp: for vectors; auto: "
-        "by shape",
+        description="nature: the CNN for stacked frames; dqn2013: the smaller one before it; "
+        "minatar: for small images; mlp: for vectors; auto: by shape",
     )
     torso_hidden: tuple[PositiveInt, ...] = Field(
         default=(), description="mlp torso: sizes of its (plain) hidden layers"
