@@ -121,6 +121,41 @@ cluster.shutdown()
 """
 
 
+@pytest.mark.slow
+def test_a_node_that_has_just_been_lost_does_not_count(tmp_path: Path) -> None:
+    """For some seconds Ray still says that it is alive."""
+    pytest.importorskip("ray", reason="Ray is an extra")
+    done = subprocess.run(
+        [sys.executable, "-c", JUST_LOST, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=550,
+        check=False,
+    )
+    # Ray says on its own, between the lines, that the node is dead.
+    assert done.stdout.startswith("still counted: True\n"), done.stderr
+    assert done.stdout.endswith("\nconnected: 2 nodes, 1 CPUs\n"), done.stderr
+
+
+JUST_LOST = """
+import sys
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from noisynet.scale.cluster import connect
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+lost, _ = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
+lost.kill_raylet(check_alive=False)
+ray.init(address=cluster.address, log_to_driver=False)
+print("still counted:", sum(node["Alive"] for node in ray.nodes()) == 3)
+ray.shutdown()
+with connect(cluster.address, cpus=1, shared=Path(sys.argv[1])) as found:
+    print(f"connected: {found.nodes} nodes, {found.cpus:g} CPUs")
+cluster.shutdown()
+"""
+
+
 def test_a_worker_that_dies_leaves_standard_output_alone() -> None:
     """Ray's ten lines about it would stand in the middle of a table, or of JSON."""
     pytest.importorskip("ray", reason="Ray is an extra")

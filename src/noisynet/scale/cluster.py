@@ -71,13 +71,13 @@ def connect(
     else:
         _join(ray, address)
     try:
+        if address is not None:
+            _check_nodes(ray, shared)
         cluster = _found(ray, address)
         if cpus is not None and cpus > cluster.cpus:
             raise ScaleError(
                 f"--ray: {cluster.address} has {cluster.cpus:g} CPUs, expected at least {cpus}"
             )
-        if address is not None:
-            _check_nodes(ray, shared)
         yield cluster
     finally:
         ray.shutdown()
@@ -250,12 +250,15 @@ def _check_nodes(ray: Any, shared: Path | None) -> None:
 
 
 def _ask_everywhere(ray: Any, probe: Any, mark: str | None) -> dict[str, Any]:
-    """Run the probe once on each node: {node: what it answered, None where it does not}."""
+    """Run the probe once on each node: {node: what it answered, None where it does not}.
+
+    A node that has just died still counts as alive for a while. Once it does not, it is left out.
+    """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     remote = ray.remote(probe)
     asked = {
-        node["NodeManagerAddress"] + "/" + node["NodeID"][:6]: remote.options(
+        _name(node): remote.options(
             num_cpus=0,
             max_retries=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
@@ -269,7 +272,12 @@ def _ask_everywhere(ray: Any, probe: Any, mark: str | None) -> dict[str, Any]:
             answers[name] = ray.get(reference, timeout=0)
         except ray.exceptions.RayError:  # a timeout is one too
             answers[name] = None
-    return answers
+    alive = {_name(node) for node in _alive(ray)}
+    return {name: answer for name, answer in answers.items() if answer or name in alive}
+
+
+def _name(node: dict[str, Any]) -> str:
+    return f"{node['NodeManagerAddress']}/{node['NodeID'][:6]}"
 
 
 def fingerprint() -> tuple[str | None, str | None]:
