@@ -2,13 +2,16 @@
 
     python benchmarks/scale.py --machine "…"                    cartpole and pong, actors that fit
     python benchmarks/scale.py --presets pong --actors 1 2 4 8 --seconds 60 --machine "…"
+    python benchmarks/scale.py --only "ray, 1, playing" --machine "…"    the others stay as they are
     python benchmarks/scale.py --tiny                           seconds each, written nowhere
 
 Each contender trains for `--seconds` after its start and first updates, which are not timed: the
 plain run, where one process plays and learns; a sampler in that process; and Ray actors, with the
-replay beside the learner and in a shard of its own. Each sampler has as many environments as the
-plain run. Overhead is that of the same cores: the processor time of all processes per step, beside
-the plain run's. Writes benchmarks/results/scale/scale.json and table.md.
+replay beside the learner and in a shard of its own. "Playing" is a sampler whose learner has next
+to nothing to do, an update for 400 steps: how fast one sampler is. Each sampler has as many
+environments as the plain run. Overhead is that of the same cores: the processor time of all
+processes per step, beside the plain run's. Writes
+benchmarks/results/scale/scale.json and table.md.
 """
 
 from __future__ import annotations
@@ -108,6 +111,8 @@ def contenders(preset: str, counts: list[int], tiny: bool) -> Iterator[tuple[str
     for count in counts:
         yield f"ray, {count}", config.load(preset, {**base, "actors": count})
     yield "ray, 1, shard", config.load(preset, {**base, "actors": 1, "replay_shards": 1})
+    rarely = {"update_every": 400, "log_every": 1}
+    yield "ray, 1, playing", config.load(preset, {**base, **rarely, "actors": 1})
 
 
 def run(chosen: Config, seconds: float) -> dict[str, float]:
@@ -158,15 +163,20 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", default=["cartpole", "pong"])
     parser.add_argument("--actors", nargs="+", type=int, default=None)
     parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--only", nargs="+", default=None, help="names of the table's rows")
     parser.add_argument("--tiny", action="store_true", help="a second each; nothing is written")
     arguments = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     counts = arguments.actors or [1 << power for power in range(cores.bit_length())]
     seconds = 1.0 if arguments.tiny else arguments.seconds
     results: dict[str, dict[str, dict[str, float]]] = {}
+    if arguments.only is not None and not arguments.tiny:
+        results = json.loads((RESULTS / "scale.json").read_text())["results"]
     for preset in arguments.presets:
-        results[preset] = {}
+        results.setdefault(preset, {})
         for name, chosen in contenders(preset, counts, arguments.tiny):
+            if arguments.only is not None and name not in arguments.only:
+                continue
             results[preset][name] = run(chosen, seconds)
             print(preset, name, results[preset][name], flush=True)
     text = table(results)

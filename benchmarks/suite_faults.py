@@ -91,9 +91,12 @@ def table(record: dict[str, Any]) -> str:
         f"| {one['what']} | {one['after_seconds']:.0f} | {one['trials_done']} of 12 |"
         for one in record["did"]
     ]
-    same = "the same, byte for byte" if record["same_table"] else "NOT the same"
+    same = "is, byte for byte," if record["same_table"] else "is NOT"
     took = record["undisturbed_seconds"]
-    lines += ["", f"The table of scores is {same} as that of the undisturbed suite ({took:.0f} s)."]
+    lines += [
+        "",
+        f"The table of scores {same} that of the undisturbed suite, which took {took:.0f} s.",
+    ]
     return "\n".join(lines) + "\n"
 
 
