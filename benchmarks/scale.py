@@ -169,6 +169,9 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     counts = arguments.actors or [1 << power for power in range(cores.bit_length())]
     seconds = 1.0 if arguments.tiny else arguments.seconds
+    names = {name for name, _ in contenders(arguments.presets[0], counts, arguments.tiny)}
+    if unknown := set(arguments.only or ()) - names:
+        parser.error(f"--only: got {sorted(unknown)}, expected names among {sorted(names)}")
     results: dict[str, dict[str, dict[str, float]]] = {}
     if arguments.only is not None and not arguments.tiny:
         results = json.loads((RESULTS / "scale.json").read_text())["results"]

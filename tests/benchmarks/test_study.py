@@ -25,11 +25,13 @@ def test_the_table_is_that_of_the_runs() -> None:
     assert (RESULTS / "table.md").read_text() == table
 
 
-def test_no_run_counts_twice_and_small_tasks_are_complete() -> None:
+def test_no_run_counts_twice_and_none_is_missing() -> None:
     counts = Counter((one["task"], one["arm"], one["seed"]) for one in study.read_runs())
     assert set(counts.values()) == {1}
     small = [name for name in study.TASKS if not name.startswith("MinAtar")]
     assert list(study.missing(small, list(study.ARMS), 10)) == []
+    minatar = [name for name in study.TASKS if name.startswith("MinAtar")]
+    assert list(study.missing(minatar, list(study.RIVALS), 5)) == []
 
 
 def test_the_page_finds_where_it_cuts_the_table() -> None:
