@@ -1,21 +1,14 @@
 """The benchmark of growth, and that of training on a GPU: that they measure what they say."""
 
 import importlib
-import sys
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
-sys.path.insert(0, BENCHMARKS)
-try:
-    growth: Any = importlib.import_module("growth")
-    gpu_training: Any = importlib.import_module("gpu_training")
-    gpu_training_paths: Any = importlib.import_module("gpu_training_paths")
-finally:
-    sys.path.remove(BENCHMARKS)
+growth: Any = importlib.import_module("growth")
+gpu_training: Any = importlib.import_module("gpu_training")
+gpu_training_paths: Any = importlib.import_module("gpu_training_paths")
 
 
 def test_costs_take_turns_and_medians_are_told() -> None:
@@ -88,11 +81,8 @@ def test_what_the_gpu_s_paths_are_compared_with_is_the_plain_one() -> None:
         "graph, device, overlap",
     ],
 )
-def test_a_path_is_trained_along_and_taken_apart(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_path_is_trained_along_and_taken_apart(name: str) -> None:
     pytest.importorskip("ale_py", reason="Atari is an extra")
-    monkeypatch.syspath_prepend(BENCHMARKS)  # for the process of its own
     told = gpu_training_paths.run_path(name, "cpu", 1, 0.5, brief=True)
     assert "failed" not in told, told
     assert told["steps_per_second"] > 0
@@ -103,7 +93,6 @@ def test_a_path_is_trained_along_and_taken_apart(
     assert all(share > 0 for part, share in told["parts"].items() if part in parts)
 
 
-def test_a_path_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(BENCHMARKS)
+def test_a_path_that_fails_says_why() -> None:
     told = gpu_training_paths.run_path("plain, replay on the host", "cuda:99", 1, 0.5, brief=True)
     assert "cuda:99" in told["failed"]

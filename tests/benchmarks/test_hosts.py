@@ -2,7 +2,6 @@
 
 import importlib
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
-sys.path.insert(0, str(BENCHMARKS))
-try:
-    host_tables: Any = importlib.import_module("host_tables")
-finally:
-    sys.path.pop(0)
+host_tables: Any = importlib.import_module("host_tables")
 
 
 @pytest.mark.parametrize("host", ["sb3", "tianshou", "torchrl", "rllib"])

@@ -23,14 +23,10 @@ SCRIPT = ROOT / "benchmarks" / "layers.py"
 CPU = torch.device("cpu")
 INPUTS, OUTPUTS = 6, 5
 
-sys.path.insert(0, str(SCRIPT.parent))
-try:
-    peer_layers = importlib.import_module("peer_layers")
-    layer_contenders = importlib.import_module("layer_contenders")
-    layer_timing = importlib.import_module("layer_timing")
-    layer_report = importlib.import_module("layer_report")
-finally:
-    sys.path.remove(str(SCRIPT.parent))
+peer_layers = importlib.import_module("peer_layers")
+layer_contenders = importlib.import_module("layer_contenders")
+layer_timing = importlib.import_module("layer_timing")
+layer_report = importlib.import_module("layer_report")
 
 PEERS = sorted(peer_layers.REIMPLEMENTED)
 CONTENDERS = {contender.name: contender for contender in layer_contenders.contenders()[0]}

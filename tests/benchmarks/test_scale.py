@@ -3,7 +3,6 @@
 import csv
 import importlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,8 @@ pytest.importorskip("ray", reason="Ray is an extra")
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "scale"
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
-try:
-    scale: Any = importlib.import_module("scale")
-    suite_faults: Any = importlib.import_module("suite_faults")
-finally:
-    sys.path.pop(0)
+scale: Any = importlib.import_module("scale")
+suite_faults: Any = importlib.import_module("suite_faults")
 
 
 def test_the_disturbed_suite_has_the_table_of_the_calm_one() -> None:

@@ -2,7 +2,6 @@
 
 import importlib
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,8 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "study"
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
-try:
-    study: Any = importlib.import_module("study")
-    study_report: Any = importlib.import_module("study_report")
-finally:
-    sys.path.pop(0)
+study: Any = importlib.import_module("study")
+study_report: Any = importlib.import_module("study_report")
 
 
 def test_the_table_is_that_of_the_runs() -> None:

@@ -1,21 +1,15 @@
 """The benchmark of training loops: its floor, its ratios and its table."""
 
 import importlib
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-try:
-    training: Any = importlib.import_module("training")
-    training_contenders: Any = importlib.import_module("training_contenders")
-    training_floor: Any = importlib.import_module("training_floor")
-finally:
-    sys.path.pop(0)
+training: Any = importlib.import_module("training")
+training_contenders: Any = importlib.import_module("training_contenders")
+training_floor: Any = importlib.import_module("training_floor")
 
 
 def test_the_floor_counts_the_multiply_adds_of_an_update() -> None:

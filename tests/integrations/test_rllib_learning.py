@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,8 @@ import ray
 
 import noisynet
 
-ROOT = Path(__file__).resolve().parents[2]
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-try:
-    hosts = importlib.import_module("hosts")
-    hosts_rllib = importlib.import_module("hosts_rllib")
-finally:
-    sys.path.remove(str(ROOT / "benchmarks"))
+hosts = importlib.import_module("hosts")
+hosts_rllib = importlib.import_module("hosts_rllib")
 
 # A uniformly random player gets about 22, and one that always does the same about 10.
 LEARNED = 100.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,8 @@ import numpy as np
 
 import noisynet
 
-ROOT = Path(__file__).resolve().parents[2]
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-try:
-    hosts = importlib.import_module("hosts")
-    hosts_sb3 = importlib.import_module("hosts_sb3")
-finally:
-    sys.path.remove(str(ROOT / "benchmarks"))
+hosts = importlib.import_module("hosts")
+hosts_sb3 = importlib.import_module("hosts_sb3")
 
 # A uniformly random player gets about 22, and one that always does the same about 10.
 LEARNED = 100.0

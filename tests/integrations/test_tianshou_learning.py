@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,14 +12,8 @@ import numpy as np
 
 import noisynet
 
-ROOT = Path(__file__).resolve().parents[2]
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-try:
-    hosts = importlib.import_module("hosts")
-    hosts_tianshou = importlib.import_module("hosts_tianshou")
-finally:
-    sys.path.remove(str(ROOT / "benchmarks"))
+hosts = importlib.import_module("hosts")
+hosts_tianshou = importlib.import_module("hosts_tianshou")
 
 # A uniformly random player gets about 22, and one that always does the same about 10.
 LEARNED = 100.0

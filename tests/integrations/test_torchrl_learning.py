@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import sys
 import warnings
-from pathlib import Path
 
 import pytest
 
@@ -20,14 +18,8 @@ from torchrl.modules import EGreedyModule
 
 import noisynet
 
-ROOT = Path(__file__).resolve().parents[2]
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-try:
-    hosts = importlib.import_module("hosts")
-    hosts_torchrl = importlib.import_module("hosts_torchrl")
-finally:
-    sys.path.remove(str(ROOT / "benchmarks"))
+hosts = importlib.import_module("hosts")
+hosts_torchrl = importlib.import_module("hosts_torchrl")
 
 # A uniformly random player gets about 22, and one that always does the same about 10.
 LEARNED = 100.0

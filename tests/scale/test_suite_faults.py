@@ -8,7 +8,6 @@ import importlib
 import json
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,7 @@ from noisynet.scale.suite import Plan, plan
 from noisynet.scale.suite_scores import suite_scores, to_csv
 from noisynet.scale.trial_run import RESULT, result_of, run_trial
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-try:
-    suite_driver: Any = importlib.import_module("suite_driver")
-finally:
-    sys.path.pop(0)
+suite_driver: Any = importlib.import_module("suite_driver")
 
 SUITE = """
 environments: [CartPole-v1, Chain-6]
