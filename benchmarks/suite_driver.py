@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from noisynet.runs import checkpoint
 from noisynet.scale.trial_run import RESULT
 
@@ -24,6 +26,7 @@ class Driver:
     def __init__(self, folder: Path, *options: str, text: str) -> None:
         """Write the suite and start the command."""
         self.out = folder / "out"
+        self._steps = int(yaml.safe_load(text)["overrides"]["steps"])
         (folder / "suite.yaml").write_text(text)
         self.log = folder / "log"
         command = [sys.executable, "-m", "noisynet", "suite", str(folder / "suite.yaml")]
@@ -50,14 +53,14 @@ class Driver:
         return sorted(run.parent.name for run in self.out.glob(f"runs/*/{RESULT}"))
 
     def in_the_middle(self) -> list[Path]:
-        """List the trials that run and have a checkpoint, once another is done."""
+        """List the trials that train and have a checkpoint, once another trial is done."""
         if not self.done():
             return []
-        return [
-            run
-            for run in self.out.glob("runs/*")
-            if not (run / RESULT).exists() and checkpoint.newest(run / "checkpoints") is not None
-        ]
+        steps = {run: checkpoint.newest_step(run / "checkpoints") for run in self._running()}
+        return [run for run, step in steps.items() if step is not None and step < self._steps]
+
+    def _running(self) -> list[Path]:
+        return [run for run in self.out.glob("runs/*") if not (run / RESULT).exists()]
 
     def at_work(self) -> Iterator[int]:
         """Name the living processes that train in the middle of a run."""
