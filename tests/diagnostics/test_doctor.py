@@ -201,6 +201,25 @@ def test_few_observations_are_too_few_to_call_the_noise_idle(rows: int, status: 
     assert "effective ε 0.000" in policy.message
 
 
+def test_a_network_that_tells_no_observations_apart_is_dead() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(P, 8), nn.ReLU(), noisynet.NoisyLinear(8, 3))
+    observations = torch.randn(32, P)
+    assert noisynet.doctor(net, observations)["policy"].status == "pass"
+    # Observations that are all alike say nothing of the network.
+    assert noisynet.doctor(net, observations[:1].expand(32, -1))["policy"].status == "pass"
+    with torch.no_grad():
+        net[0].bias -= 100.0
+    policy = noisynet.doctor(net, observations)["policy"]
+    assert policy.status == "fail"
+    assert "the same for 32 observations that differ" in policy.message
+    with torch.no_grad():
+        net[2].weight.zero_()
+        net[2].bias.zero_()
+    # A last layer that starts at 0 is no dead one.
+    assert noisynet.doctor(net, observations)["policy"].status != "fail"
+
+
 def test_a_probe_needs_no_square_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, ...]] = []
     eye = torch.eye

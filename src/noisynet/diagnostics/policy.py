@@ -15,6 +15,9 @@ from .recognise import Found
 
 _DRAWS = 16
 _ENOUGH_OBSERVATIONS = 32
+_ALIKE = 1e-4
+"""Deviation of an action's Q over observations, in shares of its largest |Q|, above which they
+count as told apart. Dead networks of Pong had 10⁻⁵ and less, new ones have 10⁻³ and more."""
 
 
 @torch.no_grad()
@@ -35,6 +38,14 @@ def policy_noise(
         return Finding(name, "skipped", str(error))
     if mean.shape[-1] < 2:
         return Finding(name, "skipped", f"the model gave {mean.shape[-1]} value a row: no choice")
+    if _is_blind(mean, arguments[0]):
+        return Finding(
+            name,
+            "fail",
+            f"the mean weights' Q is the same for {len(mean)} observations that differ: nothing "
+            "before the noise tells them apart, and no σ learns from them",
+            "its units have died: train anew with a smaller step size",
+        )
     noisy: list[Tensor] = []
     for _ in range(_DRAWS):
         redraw()
@@ -60,3 +71,15 @@ def policy_noise(
             "look at more observations; if none changes, a larger σ0",
         )
     return Finding(name, "pass", message)
+
+
+def _is_blind(mean_q_BA: Tensor, observations: Any) -> bool:
+    """Tell whether different observations have the same values; if all are 0 they say nothing."""
+    rows = len(mean_q_BA)
+    if not isinstance(observations, Tensor) or rows < 2 or observations.numel() % rows:
+        return False
+    each = observations.reshape(rows, -1)
+    largest_A = mean_q_BA.float().abs().amax(0)
+    if not bool(largest_A.any()) or bool((each == each[0]).all()):
+        return False
+    return bool((mean_q_BA.float().std(0) <= _ALIKE * largest_A).all())
