@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from noisynet.networks import FirstDQNTorso, MinAtarTorso, MLPTorso, NatureTorso, make_torso
+from noisynet.networks import (
+    DataEfficientTorso,
+    FirstDQNTorso,
+    MinAtarTorso,
+    MLPTorso,
+    NatureTorso,
+    make_torso,
+)
 
 
 def test_the_minatar_torso_is_one_convolution_of_sixteen_filters() -> None:
@@ -79,3 +86,19 @@ def test_the_first_dqns_torso_has_its_papers_two_convolutions() -> None:
     assert make_torso("dqn2013", (1, 20, 20), ()).features == 32
     with pytest.raises(ValueError, match=r"dqn2013 torso: .* at least 20 pixels each way"):
         make_torso("dqn2013", (4, 19, 84), ())
+
+
+def test_the_data_efficient_torso_has_its_papers_two_convolutions() -> None:
+    torso = make_torso("data-efficient", (4, 84, 84), ())
+    assert isinstance(torso, DataEfficientTorso)
+    assert torso.features == 64 * 3 * 3
+    wanted = 32 * (4 * 5 * 5 + 1) + 64 * (32 * 5 * 5 + 1)
+    assert sum(parameter.numel() for parameter in torso.parameters()) == wanted
+    frames = torch.randint(0, 256, (2, 3, 4, 84, 84), dtype=torch.uint8)
+    first, second = (layer for layer in torso.convolutions if isinstance(layer, nn.Conv2d))
+    hidden = nn.functional.conv2d(frames[1].float() / 255, first.weight, first.bias, 5).relu()
+    expected = nn.functional.conv2d(hidden, second.weight, second.bias, 5).relu()
+    assert torch.allclose(torso(frames)[1], expected.flatten(1), atol=1e-5)
+    assert make_torso("data-efficient", (1, 25, 25), ()).features == 64
+    with pytest.raises(ValueError, match=r"data-efficient torso: .* at least 25 pixels each way"):
+        make_torso("data-efficient", (4, 24, 84), ())

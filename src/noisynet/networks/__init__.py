@@ -3,12 +3,20 @@
 from .actor_critic import ActorCriticNetwork
 from .core import CoreState, RecurrentCore
 from .heads import ActorCriticHead, DistributionalHead, DuelingHead, MakeLinear, QHead, QNetwork
-from .torsos import FirstDQNTorso, MinAtarTorso, MLPTorso, NatureTorso, make_torso
+from .torsos import (
+    DataEfficientTorso,
+    FirstDQNTorso,
+    MinAtarTorso,
+    MLPTorso,
+    NatureTorso,
+    make_torso,
+)
 
 __all__ = [
     "ActorCriticHead",
     "ActorCriticNetwork",
     "CoreState",
+    "DataEfficientTorso",
     "DistributionalHead",
     "DuelingHead",
     "FirstDQNTorso",

@@ -82,6 +82,18 @@ class FirstDQNTorso(FramesTorso):
     smallest = 20
 
 
+class DataEfficientTorso(FramesTorso):
+    """The CNN of data-efficient Rainbow: 576 features from 84 by 84 pixels; from 25 pixels up.
+
+    Van Hasselt, Hessel and Aslanides 2019, arXiv 1906.05243, appendix E. Filters as wide as their
+    strides: its products are a seventh of the Nature CNN's, and the head after it is a fifth.
+    """
+
+    name = "data-efficient"
+    layers = ((32, 5, 5), (64, 5, 5))
+    smallest = 25
+
+
 class MinAtarTorso(nn.Module):
     """Turn a small image into features with the one convolution of MinAtar's DQN.
 
@@ -160,7 +172,7 @@ def make_torso(kind: str, observation_shape: Sequence[int], hidden: Sequence[int
         kind = "mlp"
         if len(observation_shape) == 3:
             kind = "nature" if min(observation_shape[1:]) >= 36 else "minatar"
-    for frames_torso in (NatureTorso, FirstDQNTorso):
+    for frames_torso in (NatureTorso, FirstDQNTorso, DataEfficientTorso):
         if kind == frames_torso.name:
             return frames_torso(observation_shape)
     if kind == "minatar":
