@@ -76,6 +76,27 @@ def test_it_learns_as_often_as_configured_and_copies_the_target_in_time(
     assert all(np.isfinite(value) for event in figures for value in event.figures.values())
 
 
+def test_updates_thin_out_from_a_step_on(
+    small_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(
+        steps=1500, warmup_steps=100, update_every=7, final_update_every=50,
+        final_update_from=800, target_every=200,
+    )  # fmt: skip
+    loop = make_loop(config)
+    copies: list[int] = []
+    copy = loop.agent.copy_to_target
+    monkeypatch.setattr(
+        loop.agent, "copy_to_target", lambda: (copies.append(loop.agent.updates), copy())
+    )
+    list(loop.run())
+    # 700 steps of an update each 7, and what is left of them one each 50.
+    assert loop.agent.updates == 100 + (loop.step - 800) // 50
+    # Copies at every 200 steps after the warm-up: 29 × 7 = 203, 58 × 7 = 406, 86 × 7 = 602; then
+    # 700 + 2 × 50 = 800, 1000 and so on.
+    assert copies[:6] == [29, 58, 86, 102, 106, 110]
+
+
 def test_noise_moves_and_epsilon_is_told_only_where_there_is_one(
     small_config: Callable[..., Config],
 ) -> None:

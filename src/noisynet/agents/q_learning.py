@@ -156,7 +156,7 @@ class QLearning:
         learning = self.config.learning
         last = learning.learning_rate_steps or self.config.training.steps
         steps = last - learning.warmup_steps
-        return step_size(learning, self.updates * learning.update_every / max(steps, 1))
+        return step_size(learning, learning.steps_due(self.updates) / max(steps, 1))
 
     def draws(self) -> Draws:
         """Draw ε for the online net, ε′ for the target net, ε″ for the action choice."""

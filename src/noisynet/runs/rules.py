@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from .config import Config
 
 _REPLAY = {
-    "batch_size", "replay_capacity", "warmup_steps", "update_every", "target_every", "prioritised",
-    "priority_exponent", "priority_beta", "priority_epsilon",
+    "batch_size", "replay_capacity", "warmup_steps", "update_every", "final_update_every",
+    "final_update_from", "target_every", "prioritised", "priority_exponent", "priority_beta",
+    "priority_epsilon",
 }  # fmt: skip
 _Q_LEARNING = _REPLAY | {
     "double", "n_step", "loss", "dueling", "atoms", "value_min", "value_max", "choice_draw",
@@ -38,6 +39,11 @@ def first_misfit(config: Config) -> str | None:
         return (
             f"replay_capacity: got {learning.replay_capacity}, expected at least batch_size "
             f"({learning.batch_size})"
+        )
+    if (learning.final_update_every is None) != (learning.final_update_from is None):
+        return (
+            f"final_update_every: got {learning.final_update_every}, expected it and "
+            f"final_update_from ({learning.final_update_from}) together or neither"
         )
     if section.entropy_bonus:
         return (

@@ -108,10 +108,10 @@ class EnvironmentSection(Section):
 class NetworkSection(Section):
     """The Q-network."""
 
-    torso: Literal["auto", "nature", "dqn2013", "minatar", "mlp"] = Field(
+    torso: Literal["auto", "nature", "dqn2013", "data-efficient", "minatar", "mlp"] = Field(
         default="auto",
         description="nature: the CNN for stacked frames; dqn2013: the smaller one before it; "
-        "minatar: for small images; mlp: for vectors; auto: by shape",
+        "data-efficient: the smallest; minatar: for small images; mlp: for vectors; auto: by shape",
     )
     torso_hidden: tuple[PositiveInt, ...] = Field(
         default=(), description="mlp torso: sizes of its (plain) hidden layers"
@@ -223,6 +223,13 @@ class LearningSection(Section):
         default=10_000, description="uniformly random steps before learning starts"
     )
     update_every: PositiveInt = Field(default=4, description="steps between updates")
+    final_update_every: PositiveInt | None = Field(
+        default=None,
+        description="steps between updates from final_update_from on; empty: no change",
+    )
+    final_update_from: PositiveInt | None = Field(
+        default=None, description="agent step from which updates are final_update_every apart"
+    )
     target_every: PositiveInt = Field(
         default=2_000, description="steps between copies of the online net into the target net"
     )
@@ -251,6 +258,28 @@ class LearningSection(Section):
     def is_actor_critic(self) -> bool:
         """Tell whether the agent is an actor-critic; the others learn from a replay."""
         return self.algorithm in ("a2c", "a3c")
+
+    def updates_due(self, step: int) -> int:
+        """Count the updates that have come due by an agent step."""
+        since_warmup = max(step - self.warmup_steps, 0)
+        if self.final_update_every is None:
+            return since_warmup // self.update_every
+        early = min(since_warmup, self._early_steps)
+        return early // self.update_every + (since_warmup - early) // self.final_update_every
+
+    def steps_due(self, updates: int) -> int:
+        """Give the steps since the warm-up at which the last of so many updates came due."""
+        if self.final_update_every is None:
+            return updates * self.update_every
+        early = min(updates, self._early_steps // self.update_every)
+        if updates == early:
+            return early * self.update_every
+        return self._early_steps + (updates - early) * self.final_update_every
+
+    @property
+    def _early_steps(self) -> int:
+        assert self.final_update_from is not None, "the two are given together"
+        return max(self.final_update_from - self.warmup_steps, 0)
 
 
 class ActorCriticSection(Section):

@@ -131,7 +131,7 @@ class ReplaySampler(Sampler):
         """Act at an estimated step of the run, and redraw where an update has come due by then."""
         assert self._observation is not None
         learning, agent = self.config.learning, self._agent
-        due = max(step - learning.warmup_steps, 0) // learning.update_every
+        due = learning.updates_due(step)
         if due > agent.updates:
             agent.updates = due
             if agent.noise is not None:

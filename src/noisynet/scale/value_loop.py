@@ -99,8 +99,7 @@ class SamplerLoop:
     @property
     def _due(self) -> int:
         """Updates that the steps so far have made due."""
-        learning = self.config.learning
-        return max(self.step - learning.warmup_steps, 0) // learning.update_every
+        return self.config.learning.updates_due(self.step)
 
     def _ask(self) -> None:
         """Ask every sampler for what it may be asked for."""
@@ -179,7 +178,7 @@ class SamplerLoop:
             if learning.prioritised:
                 self.replay.update_priorities(sampled, learned.errors)
             self._losses.append(learned.loss)
-            due = agent.updates * learning.update_every
+            due = learning.steps_due(agent.updates)
             if due // learning.target_every > self._target_copies:
                 agent.copy_to_target()
                 self._target_copies = due // learning.target_every

@@ -160,10 +160,7 @@ class TrainingLoop:
     def _learn(self) -> Iterator[Event]:
         """Do the updates that have come due, and copy the target net when its time has come."""
         learning = self.config.learning
-        since_warmup = self.step - learning.warmup_steps
-        if since_warmup < 0:
-            return
-        while self.agent.updates < since_warmup // learning.update_every:
+        while self.agent.updates < learning.updates_due(self.step):
             if not self.replay.can_sample(learning.n_step):
                 return
             batch = self._sampled()
@@ -172,7 +169,7 @@ class TrainingLoop:
                 self.replay.update_priorities(batch.indices, self._updates.errors())
             # The step at which this update was due, so that the order of updates and copies does
             # not depend on how many steps one vector step takes.
-            due = self.agent.updates * learning.update_every
+            due = learning.steps_due(self.agent.updates)
             if due // learning.target_every > self._target_copies:
                 self.agent.copy_to_target()
                 self._target_copies = due // learning.target_every
