@@ -79,8 +79,10 @@ def summarise(run: Run) -> dict[str, Any]:
 def plot(runs: list[Run], file: Path) -> None:
     """Draw returns over steps, and the signal-to-noise ratio of each noisy layer."""
     figure, (returns, ratios) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    names = [run.name for run in runs]
     for run, colour in zip(runs, COLOURS, strict=False):
-        plot_returns(returns, run, colour)
+        seed = f", seed {run.config.training.seed}" if names.count(run.name) > 1 else ""
+        plot_returns(returns, run, colour, run.name + seed)
     returns.axhline(18, color="0.6", linewidth=1, linestyle=":")
     returns.set(
         xlabel="agent steps (4 frames each)",
@@ -113,13 +115,13 @@ def plot(runs: list[Run], file: Path) -> None:
     plt.close(figure)
 
 
-def plot_returns(axes: Axes, run: Run, colour: str) -> None:
+def plot_returns(axes: Axes, run: Run, colour: str, label: str) -> None:
     """Draw each game as a dot and their moving mean as a line."""
     steps = np.array([game["step"] for game in run.games])
     scores = np.array([game["game/return"] for game in run.games])
     axes.plot(steps, scores, ".", color=colour, alpha=0.18, markersize=3)
     means = np.convolve(scores, np.ones(WINDOW) / WINDOW, mode="valid")
-    axes.plot(steps[WINDOW - 1 :], means, color=colour, linewidth=2, label=run.name)
+    axes.plot(steps[WINDOW - 1 :], means, color=colour, linewidth=2, label=label)
 
 
 def main() -> None:
