@@ -85,8 +85,8 @@ class FirstDQNTorso(FramesTorso):
 class DataEfficientTorso(FramesTorso):
     """The CNN of data-efficient Rainbow: 576 features from 84 by 84 pixels; from 25 pixels up.
 
-    Van Hasselt, Hessel and Aslanides 2019, arXiv 1906.05243, appendix E. Filters as wide as their
-    strides: its products are a seventh of the Nature CNN's, and the head after it is a fifth.
+    Van Hasselt, Hessel and Aslanides 2019, arXiv 1906.05243. Filters as wide as their strides: its
+    products are a seventh of the Nature CNN's, and the head after it is a fifth.
     """
 
     name = "data-efficient"
