@@ -4,14 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from noisynet.networks import (
-    DataEfficientTorso,
-    FirstDQNTorso,
-    MinAtarTorso,
-    MLPTorso,
-    NatureTorso,
-    make_torso,
-)
+from noisynet.networks import MinAtarTorso, MLPTorso, NatureTorso, make_torso
+from noisynet.networks.torsos import FramesTorso
 
 
 def test_the_minatar_torso_is_one_convolution_of_sixteen_filters() -> None:
@@ -72,33 +66,29 @@ def test_minatar_by_name_and_shapes_that_do_not_fit() -> None:
             make_torso("minatar", shape, ())
 
 
-def test_the_first_dqns_torso_has_its_papers_two_convolutions() -> None:
-    torso = make_torso("dqn2013", (4, 84, 84), ())
-    assert isinstance(torso, FirstDQNTorso)
-    assert torso.features == 32 * 9 * 9
-    wanted = 16 * (4 * 8 * 8 + 1) + 32 * (16 * 4 * 4 + 1)
+@pytest.mark.parametrize(("kind", "filters", "sizes", "strides", "points", "smallest"), [
+    ("dqn2013", (16, 32), (8, 4), (4, 2), 9 * 9, 20),  # arXiv 1312.5602, §4.1
+    ("data-efficient", (32, 64), (5, 5), (5, 5), 3 * 3, 25),  # arXiv 1906.05243
+])  # fmt: skip
+def test_a_torso_of_two_convolutions_is_its_papers(
+    kind: str,
+    filters: tuple[int, int],
+    sizes: tuple[int, int],
+    strides: tuple[int, int],
+    points: int,
+    smallest: int,
+) -> None:
+    torso = make_torso(kind, (4, 84, 84), ())
+    assert isinstance(torso, FramesTorso)
+    assert torso.features == filters[1] * points
+    wanted = filters[0] * (4 * sizes[0] ** 2 + 1) + filters[1] * (filters[0] * sizes[1] ** 2 + 1)
     assert sum(parameter.numel() for parameter in torso.parameters()) == wanted
     frames = torch.randint(0, 256, (2, 3, 4, 84, 84), dtype=torch.uint8)
-    first, second = (layer for layer in torso.convolutions if isinstance(layer, nn.Conv2d))
-    hidden = nn.functional.conv2d(frames[1].float() / 255, first.weight, first.bias, 4).relu()
-    expected = nn.functional.conv2d(hidden, second.weight, second.bias, 2).relu()
+    expected = frames[1].float() / 255
+    layers = [layer for layer in torso.convolutions if isinstance(layer, nn.Conv2d)]
+    for layer, stride in zip(layers, strides, strict=True):
+        expected = nn.functional.conv2d(expected, layer.weight, layer.bias, stride).relu()
     assert torch.allclose(torso(frames)[1], expected.flatten(1), atol=1e-5)
-    assert make_torso("dqn2013", (1, 20, 20), ()).features == 32
-    with pytest.raises(ValueError, match=r"dqn2013 torso: .* at least 20 pixels each way"):
-        make_torso("dqn2013", (4, 19, 84), ())
-
-
-def test_the_data_efficient_torso_has_its_papers_two_convolutions() -> None:
-    torso = make_torso("data-efficient", (4, 84, 84), ())
-    assert isinstance(torso, DataEfficientTorso)
-    assert torso.features == 64 * 3 * 3
-    wanted = 32 * (4 * 5 * 5 + 1) + 64 * (32 * 5 * 5 + 1)
-    assert sum(parameter.numel() for parameter in torso.parameters()) == wanted
-    frames = torch.randint(0, 256, (2, 3, 4, 84, 84), dtype=torch.uint8)
-    first, second = (layer for layer in torso.convolutions if isinstance(layer, nn.Conv2d))
-    hidden = nn.functional.conv2d(frames[1].float() / 255, first.weight, first.bias, 5).relu()
-    expected = nn.functional.conv2d(hidden, second.weight, second.bias, 5).relu()
-    assert torch.allclose(torso(frames)[1], expected.flatten(1), atol=1e-5)
-    assert make_torso("data-efficient", (1, 25, 25), ()).features == 64
-    with pytest.raises(ValueError, match=r"data-efficient torso: .* at least 25 pixels each way"):
-        make_torso("data-efficient", (4, 24, 84), ())
+    assert make_torso(kind, (1, smallest, smallest), ()).features == filters[1]
+    with pytest.raises(ValueError, match=rf"{kind} torso: .* at least {smallest} pixels each way"):
+        make_torso(kind, (4, smallest - 1, 84), ())

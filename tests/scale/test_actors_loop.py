@@ -130,6 +130,17 @@ def test_updates_follow_steps_and_no_fragment_is_older_than_the_bound(
     assert sum(game.game_steps for game in games) <= loop.step
 
 
+def test_updates_thin_out_with_samplers_too(tmp_path: Path) -> None:
+    thin = {"final_update_every": 40, "final_update_from": 600}
+    loop, _ = run(small(**thin), tmp_path / "run")
+    # 400 steps of an update each 8, and what is left of them one each 40; what the last fragments
+    # of two samplers make due may be left.
+    due = 50 + (loop.step - 600) // 40
+    assert due - 2 * 2 * 8 * 4 // 40 - 1 <= loop.agent.updates <= due
+    last = [record for record in metrics(tmp_path / "run") if "loss" in record][-1]
+    assert last["updates"] <= due
+
+
 def test_the_run_is_an_ordinary_one(tmp_path: Path) -> None:
     from noisynet.evaluation.agent import evaluate_run
 

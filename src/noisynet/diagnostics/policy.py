@@ -17,7 +17,8 @@ _DRAWS = 16
 _ENOUGH_OBSERVATIONS = 32
 _ALIKE = 1e-5
 """Deviation of an action's Q over observations, in shares of its largest |Q|, above which they
-count as told apart. Networks of Pong that died had 0 to 2·10⁻⁵, new ones 0.007 and more."""
+count as told apart. Networks of Pong that died had 0 to 3·10⁻⁵, new ones 0.02 and more
+(benchmarks/results/pong/earlier/units.json)."""
 
 
 @torch.no_grad()
@@ -44,7 +45,7 @@ def policy_noise(
             "fail",
             f"the mean weights' Q is the same for {len(mean)} observations that differ: nothing "
             "before the noise tells them apart, and no σ learns from them",
-            "its units have died: train anew with a smaller step size",
+            "its units have died: train anew with a smaller step size, or a larger ε of Adam",
         )
     noisy: list[Tensor] = []
     for _ in range(_DRAWS):
