@@ -36,7 +36,7 @@ def observations(seed: int = 0) -> torch.Tensor:
     """Play 60 random actions in eight games; give what is seen then, (8, 4, 84, 84)."""
     environments = make_environments(config.load("pong"), seed=seed)
     generator = np.random.default_rng(seed)
-    environments.reset()
+    seen = environments.reset()
     for _ in range(60):
         seen = environments.step(generator.integers(ACTIONS, size=environments.count)).observation
     environments.close()
