@@ -4,6 +4,7 @@ from .actor_critic import ActorCritic, RolloutLearned
 from .actor_critic_network import build_actor_critic_network
 from .build import Agent, acting_network, build_agent
 from .environments import make_environments
+from .frames import measure_frames
 from .optimizers import LossNotFinite
 from .q_learning import Learned, QLearning
 from .q_network import build_q_network
@@ -22,4 +23,5 @@ __all__ = [
     "build_agent",
     "build_q_network",
     "make_environments",
+    "measure_frames",
 ]

@@ -23,7 +23,12 @@ def build_actor_critic_network(
     noisy_body = exploration.has_noise and exploration.noise_in == "all"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.stream("network"))
-        torso = make_torso(section.torso, observation_shape, section.torso_hidden)
+        torso = make_torso(
+            section.torso,
+            observation_shape,
+            section.torso_hidden,
+            standardise_frames=section.standardise_frames,
+        )
         linear, hidden_linear = head_layers(config)
         hidden = hidden_linear(torso.features, section.head_hidden)
         features, core = section.head_hidden, None

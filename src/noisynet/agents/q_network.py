@@ -17,7 +17,12 @@ def build_q_network(config: Config, observation_shape: tuple[int, ...], actions:
     section, exploration = config.network, config.exploration
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.stream("network"))
-        torso = make_torso(section.torso, observation_shape, section.torso_hidden)
+        torso = make_torso(
+            section.torso,
+            observation_shape,
+            section.torso_hidden,
+            standardise_frames=section.standardise_frames,
+        )
         linear, hidden_linear = head_layers(config)
         sizes = (torso.features, section.head_hidden, actions)
         if section.atoms:

@@ -13,6 +13,9 @@ class FramesTorso(nn.Module):
     """Turn stacked frames into features with convolutions of no padding, each with a ReLU after it.
 
     Input (…, stack, height, width), uint8 or what `prepare` made of it; output (…, features).
+    A standardised one shows its convolutions how a frame differs from the mean frame, once
+    `measure_frames` has been told of some: in most games the picture hardly changes, and what
+    moves in it is a few pixels.
     """
 
     name: str
@@ -20,7 +23,12 @@ class FramesTorso(nn.Module):
     layers: tuple[tuple[int, int, int], ...]
     smallest: int
 
-    def __init__(self, observation_shape: Sequence[int]) -> None:
+    frame_mean: Tensor
+    """(height, width), brightness in 0…1; of a standardised torso."""
+    frame_deviation: Tensor
+    """(1,), the root of the mean over pixels of their variances."""
+
+    def __init__(self, observation_shape: Sequence[int], *, standardised: bool = False) -> None:
         """Build the convolutions for observations of (stack, height, width)."""
         super().__init__()
         if len(observation_shape) != 3 or min(observation_shape[1:]) < self.smallest:
@@ -41,19 +49,54 @@ class FramesTorso(nn.Module):
         with torch.no_grad():
             probe = self.convolutions(torch.zeros(1, *observation_shape))
         self.features = int(probe.shape[-1])
+        self.standardised = standardised
+        if standardised:
+            self.register_buffer("frame_mean", torch.zeros(observation_shape[1:]))
+            self.register_buffer("frame_deviation", torch.ones(1))
+
+    @torch.no_grad()
+    def measure_frames(self, frames: Tensor) -> None:
+        """Standardise from now on by the mean and the deviation of these, (N, height, width) uint8.
+
+        The deviation is one number for all pixels, so that a pixel that moves much still shows
+        more than one that hardly does. Raises ValueError for a torso that is not standardised, or
+        frames that are all the same.
+        """
+        if not self.standardised:
+            raise ValueError("measure_frames: got a torso that takes frames as they are")
+        if frames.shape[1:] != self.frame_mean.shape or frames.dtype != torch.uint8:
+            raise ValueError(
+                f"measure_frames: got {tuple(frames.shape)} of {frames.dtype}, expected "
+                f"(N, {', '.join(str(size) for size in self.frame_mean.shape)}) of uint8"
+            )
+        # Whole numbers, whose sums are exact and do not depend on the order.
+        numbers = frames.to(torch.int32)
+        mean = numbers.sum(0).double() / len(frames)
+        variance = numbers.square().sum(0).double() / len(frames) - mean.square()
+        deviation = variance.mean().sqrt()
+        if not deviation > 0:
+            raise ValueError("measure_frames: got frames that are all the same")
+        self.frame_mean.copy_(mean / 255)
+        self.frame_deviation.copy_(deviation / 255)
 
     def prepare(self, observation: Tensor) -> Tensor:
-        """Turn uint8 frames (…, stack, height, width) into floats in 0…1, channels last.
+        """Turn uint8 frames (…, stack, height, width) into floats, channels last.
 
-        `forward` does it by itself; who shows the same frames to two networks does it once. Frames
-        that are floats already are left as they are.
+        They are brightness in 0…1; of a standardised torso its distance from the mean frame in
+        deviations, at most 5 either way (the bound of arXiv 1810.12894, §2.4). `forward` does it
+        by itself; who shows the same frames to two networks does it once. Frames that are floats
+        already are left as they are.
         """
         if observation.dtype != torch.uint8:
             return observation
         dtype = _dtype_of_products(observation)
         # Bytes are moved first and grow to floats then, which moves less memory out of order.
         channels_last = torch.stack(observation.unbind(-3), -1)
-        return channels_last.to(dtype).div_(255).movedim(-1, -3)
+        if not self.standardised:
+            return channels_last.to(dtype).div_(255).movedim(-1, -3)
+        # In float32 whatever the products are in: small differences of large numbers.
+        distance = channels_last.to(torch.float32).div_(255).sub_(self.frame_mean.unsqueeze(-1))
+        return distance.div_(self.frame_deviation).clamp_(-5, 5).to(dtype).movedim(-1, -3)
 
     def forward(self, observation: Tensor) -> Tensor:
         """Give features (…, features)."""
@@ -163,10 +206,18 @@ class MLPTorso(nn.Module):
 Torso = FramesTorso | MinAtarTorso | MLPTorso
 
 
-def make_torso(kind: str, observation_shape: Sequence[int], hidden: Sequence[int]) -> Torso:
+def make_torso(
+    kind: str,
+    observation_shape: Sequence[int],
+    hidden: Sequence[int],
+    *,
+    standardise_frames: bool = False,
+) -> Torso:
     """Build the torso of a name; "auto" goes by the observation's shape.
 
-    Vectors get "mlp", images "nature" from 36 pixels each way up, and "minatar" below.
+    Vectors get "mlp", images "nature" from 36 pixels each way up, and "minatar" below. Raises
+    ValueError for observations that it does not take, and for `standardise_frames` where it takes
+    no frames.
     """
     if kind == "auto":
         kind = "mlp"
@@ -174,7 +225,11 @@ def make_torso(kind: str, observation_shape: Sequence[int], hidden: Sequence[int
             kind = "nature" if min(observation_shape[1:]) >= 36 else "minatar"
     for frames_torso in (NatureTorso, FirstDQNTorso, DataEfficientTorso):
         if kind == frames_torso.name:
-            return frames_torso(observation_shape)
+            return frames_torso(observation_shape, standardised=standardise_frames)
+    if standardise_frames:
+        raise ValueError(
+            f"standardise_frames: got true, expected false: the {kind} torso takes no frames"
+        )
     if kind == "minatar":
         return MinAtarTorso(observation_shape)
     return MLPTorso(observation_shape, hidden)

@@ -113,6 +113,11 @@ class NetworkSection(Section):
         description="nature: the CNN for stacked frames; dqn2013: the smaller one before it; "
         "data-efficient: the smallest; minatar: for small images; mlp: for vectors; auto: by shape",
     )
+    standardise_frames: bool = Field(
+        default=False,
+        description="torsos of frames: show how a frame differs from the mean frame of random "
+        "play, in its deviations",
+    )
     torso_hidden: tuple[PositiveInt, ...] = Field(
         default=(), description="mlp torso: sizes of its (plain) hidden layers"
     )

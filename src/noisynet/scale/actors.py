@@ -22,7 +22,7 @@ from ..runs.config import Config
 from ..runs.errors import RunError
 from ..runs.folder import RunFolder
 from ..training import Event, Outcome, session
-from ..training.parts import Loop, Parts, agent_for
+from ..training.parts import Loop, Parts, agent_for, new_agent
 from .backend import InProcessSamplers, Samplers
 from .cluster import connect
 from .crew import Crew
@@ -57,7 +57,7 @@ class WithSamplers:
 
     def new(self, config: Config, environments: Environments, folder: RunFolder) -> Parts:
         """Build everything for a run that begins."""
-        agent = agent_for(config, environments)
+        agent = new_agent(config, environments)
         shards = self._replay(config, environments, folder, None) if _learns_q(agent) else None
         return SampledParts(self._loop(config, environments, agent, shards, 0), shards=shards)
 

@@ -9,7 +9,14 @@ from typing import Any, Protocol
 
 import torch
 
-from ..agents import ActorCritic, Agent, QLearning, build_agent, make_environments
+from ..agents import (
+    ActorCritic,
+    Agent,
+    QLearning,
+    build_agent,
+    make_environments,
+    measure_frames,
+)
 from ..envs import Environments, UnusableEnvironment
 from ..replay import FrameReplay, PrioritySettings, ReplayDamaged
 from ..replay.device import DeviceReplay
@@ -128,9 +135,22 @@ def agent_for(config: Config, environments: Environments) -> Agent:
         raise RunError(f"{environments.id}: {str(error).splitlines()[0]}") from error
 
 
+def new_agent(config: Config, environments: Environments) -> Agent:
+    """Build the agent of a run that begins; raises RunError as `agent_for` does.
+
+    A run that goes on has in its checkpoint what is measured here.
+    """
+    agent = agent_for(config, environments)
+    try:
+        measure_frames(config, agent)
+    except ValueError as error:
+        raise RunError(f"{environments.id}: {error}") from error
+    return agent
+
+
 def new_parts(config: Config, environments: Environments, folder: RunFolder) -> Parts:
     """Build everything for a run that begins."""
-    agent = agent_for(config, environments)
+    agent = new_agent(config, environments)
     replay = _new_replay(config, environments, folder) if isinstance(agent, QLearning) else None
     return Parts(_loop(config, environments, agent, replay), replay)
 

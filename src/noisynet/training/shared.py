@@ -27,6 +27,8 @@ class Shared:
     parameters: list[Tensor]
     optimizer: list[dict[str, Tensor]]
     """The optimizer's statistics, parameter by parameter."""
+    frames: list[Tensor]
+    """What the torso knows of the game's frames; it does not change."""
     progress: Tensor
     """(workers, 2), int64: agent steps and updates of this session."""
     stopping: Tensor
@@ -47,6 +49,7 @@ class Shared:
         return Shared(
             parameters=[parameter.detach() for parameter in parameters],
             optimizer=statistics,
+            frames=list(agent.network.torso.buffers()),
             progress=torch.zeros(
                 agent.config.actor_critic.workers, 2, dtype=torch.int64
             ).share_memory_(),
@@ -67,6 +70,11 @@ class Shared:
     def ends(self, config: Config) -> bool:
         """Tell whether workers are to end: they were asked to, or the budget is used."""
         return bool(self.stopping) or self.step >= config.training.steps
+
+    def copy_frames_to(self, torso: nn.Module) -> None:
+        """Copy what the torso knows of the game's frames into a worker's own."""
+        for own, shared in zip(torso.buffers(), self.frames, strict=True):
+            own.copy_(shared)
 
     def copy_to(self, network: nn.Module) -> None:
         """Copy the parameters, as they now stand, into a worker's own network."""

@@ -1,0 +1,87 @@
+"""Standardised frames: the mean frame is taken away, and what differs is in deviations."""
+
+import pytest
+import torch
+
+from noisynet.networks import MLPTorso, NatureTorso, make_torso
+from noisynet.networks.torsos import FramesTorso
+
+
+def standardised(shape: tuple[int, ...] = (2, 40, 44)) -> FramesTorso:
+    torso = make_torso("nature", shape, (), standardise_frames=True)
+    assert isinstance(torso, NatureTorso)
+    return torso
+
+
+def test_frames_become_distances_from_the_mean_frame_in_deviations() -> None:
+    """Two frames: all 100, but for one pixel of 100 and 120. Its mean is 110, its variance 100."""
+    torso = standardised()
+    frames = torch.full((2, 40, 44), 100, dtype=torch.uint8)
+    frames[1, 3, 7] = 120
+    torso.measure_frames(frames)
+    deviation = (100 / (40 * 44)) ** 0.5
+    assert torso.frame_mean[3, 7].item() == pytest.approx(110 / 255)
+    assert torso.frame_deviation.item() == pytest.approx(deviation / 255)
+    seen = frames[0].repeat(1, 2, 1, 1)
+    seen[0, 0, 0, 1] = 101
+    seen[0, 1, 0, 2] = 99
+    prepared = torso.prepare(seen)
+    assert prepared.shape == (1, 2, 40, 44)
+    assert prepared[0, 0, 0, 1].item() == pytest.approx(1 / deviation, rel=1e-4)
+    assert prepared[0, 1, 0, 2].item() == pytest.approx(-1 / deviation, rel=1e-4)
+    assert prepared[0, :, 3, 7].tolist() == [-5, -5]  # 10 / 0.24 = 42 deviations, bounded
+    assert prepared[0, :, 5:].abs().max().item() < 1e-4
+
+
+def test_measured_frames_have_mean_zero_and_deviation_one() -> None:
+    torch.manual_seed(0)
+    torso = standardised((4, 40, 44))
+    frames = torch.randint(60, 200, (500, 40, 44), dtype=torch.uint8)
+    torso.measure_frames(frames)
+    prepared = torso.prepare(frames[:, None].expand(-1, 4, -1, -1)).double()
+    assert prepared.mean((0, 1)).abs().max() < 1e-4
+    assert prepared.var((0, 1), correction=0).mean().item() == pytest.approx(1, abs=1e-5)
+    reference = frames.double()
+    assert torso.frame_deviation.item() * 255 == pytest.approx(
+        reference.var(0, correction=0).mean().sqrt().item()
+    )
+
+
+def test_bfloat16_is_of_the_distance_and_not_of_the_brightness() -> None:
+    """A pixel that differs by one grey of 255 in a bright frame keeps its distance to 8 bits."""
+    torso = standardised()
+    frames = torch.full((2, 40, 44), 250, dtype=torch.uint8)
+    frames[1, 0] = 249
+    torso.measure_frames(frames)
+    seen = frames[1].repeat(1, 2, 1, 1)
+    exact = torso.prepare(seen)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = torso.prepare(seen)
+    assert rounded.dtype == torch.bfloat16
+    assert torch.allclose(rounded.float(), exact, rtol=2**-8, atol=1e-4)
+
+
+def test_what_was_measured_is_part_of_the_network_and_not_learned() -> None:
+    torso, other = standardised(), standardised()
+    torso.measure_frames(torch.randint(0, 256, (9, 40, 44), dtype=torch.uint8))
+    other.load_state_dict(torso.state_dict())
+    seen = torch.randint(0, 256, (3, 2, 40, 44), dtype=torch.uint8)
+    assert torch.equal(other(seen), torso(seen))
+    plain = NatureTorso((2, 40, 44))
+    assert {name for name, _ in torso.named_parameters()} == set(plain.state_dict())
+    assert torch.equal(torso.prepare(torso.prepare(seen)), torso.prepare(seen))
+
+
+def test_frames_that_cannot_be_standardised() -> None:
+    torso = standardised()
+    with pytest.raises(ValueError, match="all the same"):
+        torso.measure_frames(torch.full((3, 40, 44), 7, dtype=torch.uint8))
+    for frames in (torch.zeros(3, 40, 40, dtype=torch.uint8), torch.rand(3, 40, 44)):
+        with pytest.raises(ValueError, match=r"measure_frames: got .*, expected \(N, 40, 44\)"):
+            torso.measure_frames(frames)
+    with pytest.raises(ValueError, match="takes frames as they are"):
+        NatureTorso((2, 40, 44)).measure_frames(torch.zeros(3, 40, 44, dtype=torch.uint8))
+    for kind, shape in (("mlp", (6,)), ("minatar", (4, 10, 10)), ("auto", (6,))):
+        with pytest.raises(ValueError, match="standardise_frames: got true, expected false"):
+            make_torso(kind, shape, (), standardise_frames=True)
+    assert isinstance(make_torso("auto", (6,), ()), MLPTorso)

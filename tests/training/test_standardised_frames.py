@@ -1,0 +1,133 @@
+"""Frames measured before a run: every network of the run has them, and whatever goes on with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from noisynet.agents import ActorCritic, QLearning, make_environments, measure_frames
+from noisynet.networks import FramesTorso
+from noisynet.runs import Config, RunError, checkpoint, config
+from noisynet.scale import actors
+from noisynet.scale.fragments import Assignment, Order
+from noisynet.scale.sampler import ReplaySampler, weights_of
+from noisynet.training import resume, start
+from noisynet.training.parts import new_agent
+from noisynet.training.shared import Shared
+
+SMALL = {
+    "standardise_frames": True, "frame_height": 36, "frame_width": 36, "environments": 2,
+    "head_hidden": 8, "device": "cpu", "precision": "float32", "threads": 1, "seed": 4,
+}  # fmt: skip
+REPLAYED = {
+    "steps": 120, "warmup_steps": 40, "batch_size": 8, "update_every": 10, "target_every": 1000,
+    "replay_capacity": 200,
+}  # fmt: skip
+
+
+def small(preset: str = "pong", **overrides: Any) -> Config:
+    replayed = {} if "a3c" in preset else REPLAYED
+    return config.load(preset, {**SMALL, **replayed, **overrides})
+
+
+@pytest.fixture(scope="module")
+def frames_of_pong() -> np.ndarray:
+    """Random play of another seed, as the game itself shows it."""
+    environments = make_environments(small(), count=4, seed=99)
+    choose = np.random.default_rng(0)
+    environments.reset()
+    frames = [environments.step(choose.integers(6, size=4)).observation[:, -1] for _ in range(500)]
+    environments.close()
+    return np.concatenate(frames).astype(np.float64) / 255
+
+
+def test_a_run_measures_its_game_once_and_keeps_it(
+    tmp_path: Path, frames_of_pong: np.ndarray
+) -> None:
+    for name, steps in (("whole", 120), ("halves", 60)):
+        start(small(steps=steps), tmp_path / name)
+    halves = tmp_path / "halves"
+    text = (halves / "config.yaml").read_text()
+    (halves / "config.yaml").write_text(text.replace("\n  steps: 60\n", "\n  steps: 120\n"))
+    resume(halves)
+    whole, other = (
+        checkpoint.read_newest(tmp_path / name / "checkpoints") for name in ("whole", "halves")
+    )
+    assert whole is not None
+    assert other is not None
+    assert (whole.step, other.step) == (120, 120)
+    for which in ("online", "target"):
+        for name in ("frame_mean", "frame_deviation"):
+            tag = f"{which}.torso.{name}"
+            assert np.array_equal(whole.arrays[tag], other.arrays[tag]), tag
+    mean = whole.arrays["online.torso.frame_mean"]
+    assert np.array_equal(mean, whole.arrays["target.torso.frame_mean"])
+    assert np.abs(mean - frames_of_pong.mean(0)).mean() < 0.01
+    deviation = np.sqrt(frames_of_pong.var(0).mean())
+    assert whole.arrays["online.torso.frame_deviation"] == pytest.approx(deviation, rel=0.1)
+
+
+def test_samplers_act_by_what_the_learner_measured(tmp_path: Path) -> None:
+    chosen = small(actors=1, backend="in-process", fragment_steps=5)
+    actors.start(chosen, tmp_path / "run")
+    found = checkpoint.read_newest(tmp_path / "run" / "checkpoints")
+    assert found is not None
+    environments = make_environments(chosen)
+    environments.close()
+    sampler = ReplaySampler(
+        Assignment(
+            config=chosen,
+            observation_shape=environments.observation_shape,
+            actions=environments.action_count,
+            stack=environments.stack,
+            number=0,
+            life=0,
+            steps_before=0,
+        )
+    )
+    learner = new_agent(chosen, environments)
+    assert isinstance(learner, QLearning)
+    sampler.play(Order(step=0, version=0), weights_of(learner.online))
+    sampler.close()
+    for name in ("torso.frame_mean", "torso.frame_deviation"):
+        kept = found.arrays[f"online.{name}"]
+        assert np.array_equal(sampler._agent.online.state_dict()[name].numpy(), kept), name
+        assert kept.max() < 1
+
+
+def test_the_workers_of_a3c_are_told() -> None:
+    chosen = small("a3c", environment="ALE/Pong-v5", lstm_size=0)
+    environments = make_environments(chosen)
+    agent = new_agent(chosen, environments)
+    environments.close()
+    assert isinstance(agent, ActorCritic)
+    worker = ActorCritic(chosen, environments.observation_shape, environments.action_count)
+    Shared.of(agent, steps_before=0).copy_frames_to(worker.network.torso)
+    torso = worker.network.torso
+    assert isinstance(torso, FramesTorso)
+    assert torso.frame_deviation < 0.2
+    assert torch.equal(torso.frame_mean, agent.network.torso.frame_mean)
+
+
+def test_what_has_no_frames_is_refused_in_one_line(tmp_path: Path) -> None:
+    chosen = config.load("cartpole", {"standardise_frames": True})
+    with pytest.raises(RunError, match=r"^CartPole-v1: standardise_frames: got true, expected"):
+        start(chosen, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_that_takes_frames_as_they_are_measures_nothing() -> None:
+    chosen = small(standardise_frames=False)
+    environments = make_environments(chosen)
+    agent = new_agent(chosen, environments)
+    before = {name: value.clone() for name, value in agent.online.state_dict().items()}
+    measure_frames(chosen, agent)
+    environments.close()
+    assert all(
+        torch.equal(value, before[name]) for name, value in agent.online.state_dict().items()
+    )
+    assert not any("frame" in name for name in before)
