@@ -9,8 +9,8 @@
   path: what the others are compared with comes first. Paths live in processes of their own and take
   turns. The share of the time that each part of the loop takes; acting waits for the updates
   before it, so that what the GPU takes shows there.
-- `solve`: the wall time until the mean return of the last 100 training games is 18, of the
-  preset with what --solve-with says; where it is not reached in time, the best mean so far.
+- `solve`: the wall time until the mean return of the last 100 training games is 18, of --preset
+  with what --solve-with says; where it is not reached in time, the best mean so far.
 
 Each part is written to training.json as soon as it is measured, and training.md is the table, both
 under benchmarks/results/gpu. With --device cpu --brief everything runs without a GPU, to see that
@@ -222,7 +222,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=20.0, help="of a turn of `training`")
     parser.add_argument("--turns", type=int, default=2)
-    parser.add_argument("--preset", default="pong")
+    parser.add_argument("--preset", default="pong-fast", help="what `solve` trains")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--solve-seconds", type=float, default=240.0)
     parser.add_argument(
