@@ -34,7 +34,7 @@ def measure_frames(config: Config, agent: Agent) -> None:
 
 
 def _frames_of_random_play(config: Config) -> np.ndarray:
-    """Give the newest frame of each observation, (N, height, width) uint8."""
+    """Give the newest frame of each stack, (N, 1, height, width), or whole images, uint8."""
     seed = config.training.stream("frames") % SEEDS
     environments = make_environments(config, count=_ENVIRONMENTS, seed=seed)
     choose = np.random.Generator(np.random.PCG64(seed))
@@ -43,7 +43,8 @@ def _frames_of_random_play(config: Config) -> np.ndarray:
         environments.reset()
         for _ in range(_STEPS):
             action = choose.integers(environments.action_count, size=_ENVIRONMENTS)
-            frames.append(environments.step(action).observation[:, -1])
+            seen = environments.step(action).observation
+            frames.append(seen[:, -1:] if environments.stack > 1 else seen)
     finally:
         environments.close()
     return np.concatenate(frames)

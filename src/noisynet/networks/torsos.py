@@ -24,7 +24,7 @@ class FramesTorso(nn.Module):
     smallest: int
 
     frame_mean: Tensor
-    """(height, width), brightness in 0…1; of a standardised torso."""
+    """(stack, height, width), brightness in 0…1; of a standardised torso."""
     frame_deviation: Tensor
     """(1,), the root of the mean over pixels of their variances."""
 
@@ -51,28 +51,34 @@ class FramesTorso(nn.Module):
         self.features = int(probe.shape[-1])
         self.standardised = standardised
         if standardised:
-            self.register_buffer("frame_mean", torch.zeros(observation_shape[1:]))
+            self.register_buffer("frame_mean", torch.zeros(observation_shape))
             self.register_buffer("frame_deviation", torch.ones(1))
 
     @torch.no_grad()
     def measure_frames(self, frames: Tensor) -> None:
-        """Standardise from now on by the mean and the deviation of these, (N, height, width) uint8.
+        """Standardise from now on by the mean and the deviation of these, uint8.
 
-        The deviation is one number for all pixels, so that a pixel that moves much still shows
-        more than one that hardly does. Raises ValueError for a torso that is not standardised, or
-        frames that are all the same.
+        Of shape (N, 1, height, width) where a stack is of frames of one kind, or (N, stack, height,
+        width) where its planes are different things, such as colours. The deviation is one number
+        for all pixels, so that a pixel that moves much still shows more than one that hardly does.
+        Raises ValueError for a torso that is not standardised, for other frames, and for frames
+        that are all the same.
         """
         if not self.standardised:
             raise ValueError("measure_frames: got a torso that takes frames as they are")
-        if frames.shape[1:] != self.frame_mean.shape or frames.dtype != torch.uint8:
+        stack, height, width = self.observation_shape
+        kinds = [(1, height, width), (stack, height, width)]
+        if frames.shape[1:] not in kinds or not len(frames) or frames.dtype != torch.uint8:
             raise ValueError(
                 f"measure_frames: got {tuple(frames.shape)} of {frames.dtype}, expected "
-                f"(N, {', '.join(str(size) for size in self.frame_mean.shape)}) of uint8"
+                f"(N, 1 or {stack}, {height}, {width}) of uint8"
             )
         # Whole numbers, whose sums are exact and do not depend on the order.
-        numbers = frames.to(torch.int32)
-        mean = numbers.sum(0).double() / len(frames)
-        variance = numbers.square().sum(0).double() / len(frames) - mean.square()
+        mean = frames.sum(0, dtype=torch.int64).double() / len(frames)
+        squares = torch.zeros_like(frames[0], dtype=torch.int64)
+        for some in frames.split(256):
+            squares += some.to(torch.int32).square().sum(0)
+        variance = squares.double() / len(frames) - mean.square()
         deviation = variance.mean().sqrt()
         if not deviation > 0:
             raise ValueError("measure_frames: got frames that are all the same")
@@ -95,7 +101,7 @@ class FramesTorso(nn.Module):
         if not self.standardised:
             return channels_last.to(dtype).div_(255).movedim(-1, -3)
         # In float32 whatever the products are in: small differences of large numbers.
-        distance = channels_last.to(torch.float32).div_(255).sub_(self.frame_mean.unsqueeze(-1))
+        distance = channels_last.to(torch.float32).div_(255).sub_(self.frame_mean.movedim(0, -1))
         return distance.div_(self.frame_deviation).clamp_(-5, 5).to(dtype).movedim(-1, -3)
 
     def forward(self, observation: Tensor) -> Tensor:
