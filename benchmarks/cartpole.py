@@ -12,12 +12,13 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from provenance import current_commit
 
 from noisynet.evaluation.agent import evaluate_run
 from noisynet.runs import config
@@ -48,16 +49,13 @@ def run_seed(preset: str, seed: int) -> dict[str, Any]:
 
 def run_preset(preset: str, seeds: int, machine: str) -> None:
     """Run the seeds one after the other and write the results."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True
-    ).stdout.strip()
     runs = []
     for seed in range(seeds):
         runs.append(run_seed(preset, seed))
         print(preset, json.dumps(runs[-1]), flush=True)
     result = {
         "preset": preset,
-        "commit": commit,
+        "commit": current_commit(),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine,
         "cores": len(os.sched_getaffinity(0)),

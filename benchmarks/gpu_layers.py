@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from layer_contenders import Contender, contenders
 from layer_timing import Call, Cell, Spread, Timing, alternate, make_call, synchronise
-from layers import current_commit, machine_in_words
+from provenance import current_commit, machine_in_words
 from torch import nn
 
 from noisynet.layers import (

@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 import torch
 from gpu_training_paths import PATHS, run_path
-from sum_tree import current_commit
+from provenance import current_commit
 
 from noisynet.agents import QLearning
 from noisynet.agents.updates import updates_of

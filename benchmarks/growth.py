@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sum_tree import current_commit, machine_in_words
+from provenance import current_commit, machine_in_words
 
 from noisynet.agents import QLearning, make_environments
 from noisynet.replay import FrameReplay, PrioritySettings

@@ -17,7 +17,6 @@ import importlib
 import json
 import os
 import statistics
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from host_tables import write_tables
+from provenance import current_commit
 
 RESULTS = Path(__file__).parent / "results" / "hosts"
 HOSTS = ("sb3", "tianshou", "torchrl", "rllib")
@@ -105,11 +105,8 @@ def measure_overhead(host: Host, algorithm: str, observations: str) -> dict[str,
 
 
 def _context(host: Host, machine: str) -> dict[str, Any]:
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True
-    ).stdout.strip()
     return {
-        "commit": commit,
+        "commit": current_commit(),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine,
         "cores": len(os.sched_getaffinity(0)),

@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import subprocess
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +30,7 @@ from layer_report import (
     targets,
 )
 from layer_timing import Timing, start_profiler
+from provenance import current_commit, machine_in_words
 
 RESULTS = Path(__file__).parent / "results" / "layers"
 FULL = Timing(rounds=101, seconds=40.0, slice_seconds=3e-3, seed=0)
@@ -42,30 +41,6 @@ def shape(text: str) -> tuple[int, int]:
     """Read "3136x512"."""
     inputs, outputs = text.split("x")
     return int(inputs), int(outputs)
-
-
-def current_commit() -> str:
-    """Ask git for the commit, marked where the tree differs from it."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    )
-    return done.stdout.strip() or "unknown"
-
-
-def machine_in_words(device: torch.device) -> str:
-    """Say processor and cores, and the GPU where it is measured."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    cores = os.cpu_count()
-    words = f"{models[0] if models else platform.processor() or platform.machine()}, {cores} cores"
-    if device.type == "cuda":
-        words = f"{torch.cuda.get_device_name(device)}; {words}"
-    return words
 
 
 def options() -> argparse.ArgumentParser:

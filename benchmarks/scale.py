@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from provenance import current_commit
 
 from noisynet.runs import Config, config
 from noisynet.scale import actors
@@ -188,6 +189,7 @@ def main() -> None:
         return
     RESULTS.mkdir(parents=True, exist_ok=True)
     record = {
+        "commit": current_commit(),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": arguments.machine,
         "cores": cores,

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from provenance import current_commit
 from study_report import write_report
 
 from noisynet.evaluation.agent import evaluate_run
@@ -178,11 +178,8 @@ def main() -> None:
     arguments = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
     if not arguments.table:
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True
-        ).stdout.strip()
         made = {
-            "commit": commit,
+            "commit": current_commit(),
             "machine": arguments.machine,
             "date": datetime.now(UTC).date().isoformat(),
         }

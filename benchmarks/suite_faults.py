@@ -21,8 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from provenance import current_commit, machine_in_words
 from suite_driver import Driver, Nodes, lives
-from sum_tree import current_commit, machine_in_words
 
 RESULTS = Path(__file__).parent / "results" / "scale" / "suite_faults"
 SUITE = """\

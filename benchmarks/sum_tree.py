@@ -16,16 +16,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from provenance import current_commit, machine_in_words
 
 from noisynet.replay import FrameReplay, PrioritySettings
 from noisynet.replay.files import PrioritySnapshots, create_ring
@@ -35,27 +33,6 @@ from noisynet.replay.sum_tree import SumTree
 RESULT = Path(__file__).parent / "results" / "sum_tree.json"
 TARGET_US = 100.0
 BATCH, N_STEP, ENVIRONMENTS = 32, 3, 4
-
-
-def current_commit() -> str:
-    """Ask git for the commit, marked where the tree differs from it."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    )
-    return done.stdout.strip() or "unknown"
-
-
-def machine_in_words() -> str:
-    """Say processor and cores."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = models[0] if models else platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores"
 
 
 def spread(values: list[float]) -> dict[str, float]:

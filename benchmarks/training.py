@@ -19,12 +19,12 @@ import multiprocessing
 import os
 import platform
 import statistics
-import subprocess
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from provenance import current_commit
 from training_contenders import CONTENDERS, missing
 from training_floor import floor
 
@@ -167,11 +167,8 @@ def main() -> None:
                 names.append(name)
         if names:
             results |= compare(names, arguments.threads, arguments.rounds, arguments.seconds)
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     result = {
-        "commit": commit,
+        "commit": current_commit(),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": arguments.machine,
         "processor": platform.processor(),
