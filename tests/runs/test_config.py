@@ -4,12 +4,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from noisynet.runs import config
 from noisynet.runs.errors import RunError
-from noisynet.runs.sections import LearningSection
 
 
 def test_every_preset_loads_and_names_itself() -> None:
@@ -176,35 +173,8 @@ def test_numbers_in_the_presets_are_numbers_and_not_text() -> None:
                 assert not (isinstance(value, str) and value[0].isdigit()), (file.name, name)
 
 
-@given(
-    every=st.integers(1, 50), later=st.integers(1, 50) | st.none(),
-    start=st.integers(1, 3000), warmup=st.integers(0, 500), step=st.integers(0, 5000),
-)  # fmt: skip
-def test_updates_come_due_one_after_the_other(
-    every: int, later: int | None, start: int, warmup: int, step: int
-) -> None:
-    learning = LearningSection(
-        update_every=every,
-        final_update_every=later,
-        final_update_from=None if later is None else start,
-        warmup_steps=warmup,
-    )
-    due = learning.updates_due(step)
-    # Counted out: a step that ends a round of `every` steps, or of `later` ones from `start` on.
-    begin = max(start, warmup)
-    early = range(every, step - warmup + 1, every)
-    if later is not None:
-        late = range(later, step - begin + 1, later)
-        early = [at for at in early if at <= begin - warmup]
-        assert due == len(early) + len(late)
-    else:
-        assert due == len(early)
-    # The inverse: the last of them came due by now, and the next one has not.
-    assert learning.steps_due(due) <= max(step - warmup, 0) < learning.steps_due(due + 1)
-
-
-def test_thinner_updates_need_a_step_to_begin_at() -> None:
-    with pytest.raises(RunError, match=r"final_update_every: got 8, .* final_update_from \(None\)"):
+def test_thinner_updates_need_a_return_to_begin_at() -> None:
+    with pytest.raises(RunError, match=r"final_update_every: got 8, .*_update_return \(None\)"):
         config.load("cartpole", {"final_update_every": 8})
-    with pytest.raises(RunError, match=r"final_update_every: got None, .* \(500\) together"):
-        config.load("cartpole", {"final_update_from": 500})
+    with pytest.raises(RunError, match=r"final_update_every: got None, .* \(500.0\) together"):
+        config.load("cartpole", {"final_update_return": 500})

@@ -131,11 +131,15 @@ def test_updates_follow_steps_and_no_fragment_is_older_than_the_bound(
 
 
 def test_updates_thin_out_with_samplers_too(tmp_path: Path) -> None:
-    thin = {"final_update_every": 40, "final_update_from": 600}
-    loop, _ = run(small(**thin), tmp_path / "run")
-    # 400 steps of an update each 8, and what is left of them one each 40; what the last fragments
-    # of two samplers make due may be left.
-    due = 50 + (loop.step - 600) // 40
+    thin = {"final_update_every": 40, "final_update_return": 5.0}
+    loop, games = run(small(**thin), tmp_path / "run")
+    begin = loop.agent.schedule.thinned_from
+    # When the fragment in which the tenth game ended had arrived.
+    assert begin is not None
+    assert games[9].step <= begin < games[9].step + 8 * 4
+    # An update each 8 steps after the warm-up, then one each 40; what the last fragments of two
+    # samplers make due may be left, and updates that were due before that fragment are done.
+    due = max(begin - 200, 0) // 8 + (loop.step - max(begin, 200)) // 40
     assert due - 2 * 2 * 8 * 4 // 40 - 1 <= loop.agent.updates <= due
     last = [record for record in metrics(tmp_path / "run") if "loss" in record][-1]
     assert last["updates"] <= due

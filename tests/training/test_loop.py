@@ -76,12 +76,12 @@ def test_it_learns_as_often_as_configured_and_copies_the_target_in_time(
     assert all(np.isfinite(value) for event in figures for value in event.figures.values())
 
 
-def test_updates_thin_out_from_a_step_on(
+def test_updates_thin_out_once_ten_games_were_good_enough(
     small_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small_config(
         steps=1500, warmup_steps=100, update_every=7, final_update_every=50,
-        final_update_from=800, target_every=200,
+        final_update_return=5.0, target_every=200,
     )  # fmt: skip
     loop = make_loop(config)
     copies: list[int] = []
@@ -89,12 +89,17 @@ def test_updates_thin_out_from_a_step_on(
     monkeypatch.setattr(
         loop.agent, "copy_to_target", lambda: (copies.append(loop.agent.updates), copy())
     )
-    list(loop.run())
-    # 700 steps of an update each 7, and what is left of them one each 50.
-    assert loop.agent.updates == 100 + (loop.step - 800) // 50
-    # Copies at every 200 steps after the warm-up: 29 × 7 = 203, 58 × 7 = 406, 86 × 7 = 602; then
-    # 700 + 2 × 50 = 800, 1000 and so on.
-    assert copies[:6] == [29, 58, 86, 102, 106, 110]
+    tenth = [event for event in loop.run() if isinstance(event, GameFinished)][9]
+    begin = loop.agent.schedule.thinned_from
+    assert begin == tenth.step
+    # The steps after the warm-up at which updates came due, counted out.
+    due = [*range(7, begin - 100 + 1, 7), *range(begin - 50, loop.step - 100 + 1, 50)]
+    assert 10 < len(due) == loop.agent.updates
+    assert due[-1] > 1000
+    rounds = [step // 200 for step in [0, *due]]
+    assert copies == [
+        number for number in range(1, len(rounds)) if rounds[number] > rounds[number - 1]
+    ]
 
 
 def test_noise_moves_and_epsilon_is_told_only_where_there_is_one(

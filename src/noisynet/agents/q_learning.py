@@ -21,6 +21,7 @@ from .figures import noise_figures, q_behaviour
 from .optimizers import build_optimizer, leave_gradient, set_step_size, step_size
 from .precision import products_in
 from .q_network import build_q_network
+from .schedule import UpdateSchedule
 from .tensor_transitions import TensorTransitions
 from .tensors import (
     generator_from_array,
@@ -91,6 +92,8 @@ class QLearning:
                 draw_per_environment=config.exploration.draw_per_environment,
             )
         self.updates = 0
+        self.schedule = UpdateSchedule(learning)
+        """When updates come due. Whoever trains says when games end."""
 
     # Acting
 
@@ -156,7 +159,7 @@ class QLearning:
         learning = self.config.learning
         last = learning.learning_rate_steps or self.config.training.steps
         steps = last - learning.warmup_steps
-        return step_size(learning, learning.steps_due(self.updates) / max(steps, 1))
+        return step_size(learning, self.schedule.steps_due(self.updates) / max(steps, 1))
 
     def draws(self) -> Draws:
         """Draw ε for the online net, ε′ for the target net, ε″ for the action choice."""
@@ -279,6 +282,7 @@ class QLearning:
             arrays.update(held_draw_arrays(self.online))
         plain = {
             "updates": self.updates,
+            "schedule": self.schedule.state(),
             "action_generator": self._action_generator.bit_generator.state,
         }
         return arrays, plain
@@ -292,6 +296,8 @@ class QLearning:
         if self.noise is not None:
             restore_held_draw(self.online, arrays)
         self.updates = int(plain["updates"])
+        # Checkpoints of former versions have none.
+        self.schedule.restore(plain.get("schedule", self.schedule.state()))
         self._action_generator.bit_generator.state = dict(plain["action_generator"])
 
     def load_networks(self, arrays: Mapping[str, np.ndarray]) -> None:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 _REPLAY = {
     "batch_size", "replay_capacity", "warmup_steps", "update_every", "final_update_every",
-    "final_update_from", "target_every", "prioritised", "priority_exponent", "priority_beta",
+    "final_update_return", "target_every", "prioritised", "priority_exponent", "priority_beta",
     "priority_epsilon",
 }  # fmt: skip
 _Q_LEARNING = _REPLAY | {
@@ -40,10 +40,10 @@ def first_misfit(config: Config) -> str | None:
             f"replay_capacity: got {learning.replay_capacity}, expected at least batch_size "
             f"({learning.batch_size})"
         )
-    if (learning.final_update_every is None) != (learning.final_update_from is None):
+    if (learning.final_update_every is None) != (learning.final_update_return is None):
         return (
             f"final_update_every: got {learning.final_update_every}, expected it and "
-            f"final_update_from ({learning.final_update_from}) together or neither"
+            f"final_update_return ({learning.final_update_return}) together or neither"
         )
     if section.entropy_bonus:
         return (

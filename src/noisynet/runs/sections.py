@@ -230,10 +230,13 @@ class LearningSection(Section):
     update_every: PositiveInt = Field(default=4, description="steps between updates")
     final_update_every: PositiveInt | None = Field(
         default=None,
-        description="steps between updates from final_update_from on; empty: no change",
+        description="steps between updates once final_update_return is reached; empty: no change",
     )
-    final_update_from: PositiveInt | None = Field(
-        default=None, description="agent step from which updates are final_update_every apart"
+    final_update_return: _Float | None = Field(
+        default=None,
+        allow_inf_nan=False,
+        description="mean return of ten games in a row from which on updates are "
+        "final_update_every apart",
     )
     target_every: PositiveInt = Field(
         default=2_000, description="steps between copies of the online net into the target net"
@@ -263,28 +266,6 @@ class LearningSection(Section):
     def is_actor_critic(self) -> bool:
         """Tell whether the agent is an actor-critic; the others learn from a replay."""
         return self.algorithm in ("a2c", "a3c")
-
-    def updates_due(self, step: int) -> int:
-        """Count the updates that have come due by an agent step."""
-        since_warmup = max(step - self.warmup_steps, 0)
-        if self.final_update_every is None:
-            return since_warmup // self.update_every
-        early = min(since_warmup, self._early_steps)
-        return early // self.update_every + (since_warmup - early) // self.final_update_every
-
-    def steps_due(self, updates: int) -> int:
-        """Give the steps since the warm-up at which the last of so many updates came due."""
-        if self.final_update_every is None:
-            return updates * self.update_every
-        early = min(updates, self._early_steps // self.update_every)
-        if updates == early:
-            return early * self.update_every
-        return self._early_steps + (updates - early) * self.final_update_every
-
-    @property
-    def _early_steps(self) -> int:
-        assert self.final_update_from is not None, "the two are given together"
-        return max(self.final_update_from - self.warmup_steps, 0)
 
 
 class ActorCriticSection(Section):

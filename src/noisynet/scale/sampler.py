@@ -98,6 +98,7 @@ class ReplaySampler(Sampler):
     def _play(self, order: Order) -> tuple[Fragment, list[tuple[int, FinishedEpisode]], int]:
         if self._observation is None:
             self._observation = self.environments.reset()
+        self._agent.schedule.thinned_from = order.thinned_from
         section = self.config.scale
         samplers = section.actors or 1
         clip = self.config.learning.reward_clip
@@ -130,8 +131,8 @@ class ReplaySampler(Sampler):
     def _act(self, step: int) -> np.ndarray:
         """Act at an estimated step of the run, and redraw where an update has come due by then."""
         assert self._observation is not None
-        learning, agent = self.config.learning, self._agent
-        due = learning.updates_due(step)
+        agent = self._agent
+        due = agent.schedule.updates_due(step)
         if due > agent.updates:
             agent.updates = due
             if agent.noise is not None:

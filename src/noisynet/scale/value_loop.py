@@ -99,7 +99,7 @@ class SamplerLoop:
     @property
     def _due(self) -> int:
         """Updates that the steps so far have made due."""
-        return self.config.learning.updates_due(self.step)
+        return self.agent.schedule.updates_due(self.step)
 
     def _ask(self) -> None:
         """Ask every sampler for what it may be asked for."""
@@ -114,6 +114,7 @@ class SamplerLoop:
                     oldest=self.agent.updates
                     - min(self.config.scale.weights_every - 1, self.max_staleness),
                     measure=self._measure,
+                    thinned_from=self.agent.schedule.thinned_from,
                 )
                 self._measure = False
 
@@ -146,6 +147,7 @@ class SamplerLoop:
         environments = self.config.environment.environments
         for steps, game in report.games:
             environment = sampler * environments + game.environment
+            self.agent.schedule.game_finished(self.step, game.reward_sum)
             yield self._games.finished(before + steps, environment, game)
 
     def _shards(self) -> Iterator[Event]:
@@ -178,7 +180,7 @@ class SamplerLoop:
             if learning.prioritised:
                 self.replay.update_priorities(sampled, learned.errors)
             self._losses.append(learned.loss)
-            due = learning.steps_due(agent.updates)
+            due = agent.schedule.steps_due(agent.updates)
             if due // learning.target_every > self._target_copies:
                 agent.copy_to_target()
                 self._target_copies = due // learning.target_every

@@ -147,6 +147,7 @@ class TrainingLoop:
         for episode in self._episodes.update(result):
             self.games += 1
             self._returns.append(episode.reward_sum)
+            self.agent.schedule.game_finished(self.step, episode.reward_sum)
             yield GameFinished(
                 step=self.step,
                 game=self.games,
@@ -159,8 +160,8 @@ class TrainingLoop:
 
     def _learn(self) -> Iterator[Event]:
         """Do the updates that have come due, and copy the target net when its time has come."""
-        learning = self.config.learning
-        while self.agent.updates < learning.updates_due(self.step):
+        learning, schedule = self.config.learning, self.agent.schedule
+        while self.agent.updates < schedule.updates_due(self.step):
             if not self.replay.can_sample(learning.n_step):
                 return
             batch = self._sampled()
@@ -169,7 +170,7 @@ class TrainingLoop:
                 self.replay.update_priorities(batch.indices, self._updates.errors())
             # The step at which this update was due, so that the order of updates and copies does
             # not depend on how many steps one vector step takes.
-            due = learning.steps_due(self.agent.updates)
+            due = schedule.steps_due(self.agent.updates)
             if due // learning.target_every > self._target_copies:
                 self.agent.copy_to_target()
                 self._target_copies = due // learning.target_every
