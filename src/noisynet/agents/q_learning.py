@@ -296,7 +296,7 @@ class QLearning:
         if self.noise is not None:
             restore_held_draw(self.online, arrays)
         self.updates = int(plain["updates"])
-        # Checkpoints of former versions have none.
+        # Checkpoints of before there was a schedule have none.
         self.schedule.restore(plain.get("schedule", self.schedule.state()))
         self._action_generator.bit_generator.state = dict(plain["action_generator"])
 
