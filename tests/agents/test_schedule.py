@@ -3,7 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from noisynet.agents import QLearning
 from noisynet.agents.schedule import RECENT_GAMES, UpdateSchedule
+from noisynet.runs import config
 from noisynet.runs.sections import LearningSection
 
 
@@ -73,3 +75,27 @@ def test_what_was_heard_is_kept() -> None:
     third = schedule(later=40)
     third.restore(chosen.state())
     assert third.updates_due(240) == chosen.updates_due(240) == 51
+
+
+def test_an_agent_keeps_its_schedule_and_its_step_size_goes_by_it() -> None:
+    chosen = config.load(
+        "cartpole",
+        {
+            "final_update_every": 40, "final_update_return": 5.0, "final_learning_rate": 1e-5,
+            "device": "cpu", "precision": "float32",
+        },
+    )  # fmt: skip
+    agent, other = QLearning(chosen, (4,), 2), QLearning(chosen, (4,), 2)
+    play(agent.schedule, 2000, *[7.0] * RECENT_GAMES)
+    agent.updates = agent.schedule.updates_due(2000) + 100
+    before = other.learning_rate()
+    other.restore(*agent.state())
+    assert other.schedule.thinned_from == 2000
+    assert other.learning_rate() == agent.learning_rate() < before
+    # 100 updates of 40 steps after the 2,000, linearly to 1e-5 at the last step.
+    learning = chosen.learning
+    done = (2000 + 100 * 40 - learning.warmup_steps) / (
+        (learning.learning_rate_steps or chosen.training.steps) - learning.warmup_steps
+    )
+    expected = learning.learning_rate + done * (1e-5 - learning.learning_rate)
+    assert abs(agent.learning_rate() - expected) < 1e-9

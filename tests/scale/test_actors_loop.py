@@ -130,7 +130,17 @@ def test_updates_follow_steps_and_no_fragment_is_older_than_the_bound(
     assert sum(game.game_steps for game in games) <= loop.step
 
 
-def test_updates_thin_out_with_samplers_too(tmp_path: Path) -> None:
+def test_updates_thin_out_with_samplers_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders: list[Order] = []
+    ask = InProcessSamplers.ask
+
+    def heard(samplers: InProcessSamplers, number: int, order: Order, weights: Any) -> None:
+        orders.append(order)
+        ask(samplers, number, order, weights)
+
+    monkeypatch.setattr(InProcessSamplers, "ask", heard)
     thin = {"final_update_every": 40, "final_update_return": 5.0}
     loop, games = run(small(**thin), tmp_path / "run")
     begin = loop.agent.schedule.thinned_from
@@ -143,6 +153,27 @@ def test_updates_thin_out_with_samplers_too(tmp_path: Path) -> None:
     assert due - 2 * 2 * 8 * 4 // 40 - 1 <= loop.agent.updates <= due
     last = [record for record in metrics(tmp_path / "run") if "loss" in record][-1]
     assert last["updates"] <= due
+    # Samplers are told, and from then on redraw as seldom.
+    assert {order.thinned_from for order in orders} == {None, begin}
+    assert all(order.step >= begin for order in orders if order.thinned_from is not None)
+
+
+def test_a_sampler_redraws_as_seldom_as_the_learner_updates() -> None:
+    from noisynet.agents import make_environments
+
+    chosen = small(
+        actors=1, update_every=8, warmup_steps=100, final_update_every=80, final_update_return=5.0
+    )
+    environments = make_environments(chosen)
+    updates: list[int] = []
+    for thinned_from in (None, 200):
+        sampler = ReplaySampler(make_assignment(chosen, environments))
+        sampler.play(Order(step=360, version=0, thinned_from=thinned_from), None)
+        updates.append(sampler._agent.updates)
+        sampler.close()
+    environments.close()
+    # At step 388: 288 steps of one each 8; or 100 of them, and 188 of one each 80.
+    assert updates == [36, 12 + 2]
 
 
 def test_the_run_is_an_ordinary_one(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from noisynet.training import resume, start
 from noisynet.training.parts import new_agent
 from noisynet.training.shared import Shared
 
+pytest.importorskip("ale_py")
+
 SMALL = {
     "standardise_frames": True, "frame_height": 36, "frame_width": 36, "environments": 2,
     "head_hidden": 8, "device": "cpu", "precision": "float32", "threads": 1, "seed": 4,
@@ -106,7 +108,7 @@ def test_the_workers_of_a3c_are_told() -> None:
     environments.close()
     assert isinstance(agent, ActorCritic)
     worker = ActorCritic(chosen, environments.observation_shape, environments.action_count)
-    Shared.of(agent, steps_before=0).copy_frames_to(worker.network.torso)
+    Shared.of(agent, steps_before=0).copy_to(worker.network)
     torso = worker.network.torso
     assert isinstance(torso, FramesTorso)
     assert torso.frame_deviation < 0.2

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..agents import ActorCritic, RolloutLearned
 from ..agents.optimizers import build_optimizer
 from ..envs import FinishedEpisode
+from ..networks import ActorCriticNetwork
 from ..runs.config import Config
 from ..runs.sections import SEEDS
 
@@ -71,15 +72,12 @@ class Shared:
         """Tell whether workers are to end: they were asked to, or the budget is used."""
         return bool(self.stopping) or self.step >= config.training.steps
 
-    def copy_frames_to(self, torso: nn.Module) -> None:
-        """Copy what the torso knows of the game's frames into a worker's own."""
-        for own, shared in zip(torso.buffers(), self.frames, strict=True):
-            own.copy_(shared)
-
-    def copy_to(self, network: nn.Module) -> None:
-        """Copy the parameters, as they now stand, into a worker's own network."""
+    def copy_to(self, network: ActorCriticNetwork) -> None:
+        """Copy the parameters, as they now stand, and the frames into a worker's own network."""
         with torch.no_grad():
             for own, shared in zip(network.parameters(), self.parameters, strict=True):
+                own.copy_(shared)
+            for own, shared in zip(network.torso.buffers(), self.frames, strict=True):
                 own.copy_(shared)
 
 

@@ -48,7 +48,6 @@ def _train(assignment: Assignment, shared: Shared, parent: int, pipe: Connection
     environments = make_environments(config)
     try:
         agent = ActorCritic(config, assignment.observation_shape, assignment.actions)
-        shared.copy_frames_to(agent.network.torso)
         optimizer = SharedOptimizer(shared, config)
         player = RolloutPlayer(config, environments, agent)
         progress = shared.progress[assignment.number]
