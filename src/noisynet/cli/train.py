@@ -27,9 +27,9 @@ def add_train(commands: Any) -> None:
     train.add_argument(
         "preset",
         nargs="?",
-        default="pong",
+        default="pong-fast",
         metavar="PRESET",
-        help="a preset's name, an environment id, or a YAML file (default: pong)",
+        help="a preset's name, an environment id, or a YAML file (default: pong-fast)",
     )
     train.add_argument("--out", type=Path, metavar="FOLDER", help="the run's folder, new or empty")
     _add_ray(train)
