@@ -90,7 +90,7 @@ def plot(runs: list[Run], file: Path) -> None:
         title="Pong",
         ylim=(-21.5, 21.5),
     )
-    returns.legend(loc="upper left", frameon=False)
+    returns.legend(loc="lower right", frameon=False)
     layers = sorted({tag for run in runs for tag in run.figures[-1] if tag.startswith("snr/")})
     noisy = next((run for run in runs if "snr/" in "".join(run.figures[-1])), None)
     if noisy is not None:
