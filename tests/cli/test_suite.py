@@ -8,7 +8,7 @@ import pytest
 
 from noisynet.cli import main
 from noisynet.runs import config
-from noisynet.scale.cost import steps_per_second
+from noisynet.suite.cost import steps_per_second
 
 TEXT = """
 environments: [Chain-6]

@@ -12,9 +12,9 @@ import torch
 from noisynet.agents import ActorCritic, QLearning, make_environments, measure_frames
 from noisynet.networks import FramesTorso
 from noisynet.runs import Config, RunError, checkpoint, config
-from noisynet.scale import actors
-from noisynet.scale.fragments import Assignment, Order
-from noisynet.scale.sampler import ReplaySampler, weights_of
+from noisynet.samplers import actors
+from noisynet.samplers.messages import Assignment, Order
+from noisynet.samplers.sampler import ReplaySampler, weights_of
 from noisynet.training import resume, start
 from noisynet.training.parts import new_agent
 from noisynet.training.shared import Shared

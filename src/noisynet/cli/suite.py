@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..scale.suite import Plan
+    from ..suite.suite import Plan
 
 
 def add_suite(commands: Any) -> None:
@@ -36,7 +36,7 @@ def add_suite(commands: Any) -> None:
 
 
 def _suite(parsed: argparse.Namespace) -> int:
-    from ..scale.suite_file import SuiteErrors
+    from ..suite.suite_file import SuiteErrors
 
     try:
         return _checked(parsed)
@@ -54,8 +54,8 @@ def _checked(parsed: argparse.Namespace) -> int:
     from rich.console import Console
 
     from ..runs.errors import RunError
-    from ..scale.progress import SuiteDisplay
-    from ..scale.suite import plan, run
+    from ..suite.table import SuiteDisplay
+    from ..suite.suite import plan, run
 
     planned = plan(parsed.file, parsed.out)
     if parsed.dry_run:
@@ -81,7 +81,7 @@ def _checked(parsed: argparse.Namespace) -> int:
 
 def _large(planned: Plan, address: str | None) -> list[str] | None:
     """Estimate what a large suite will take, by measuring; None for one that is not large."""
-    from ..scale.cost import LARGE_STEPS, estimate, measure
+    from ..suite.cost import LARGE_STEPS, estimate, measure
 
     if planned.steps < LARGE_STEPS:
         return None
@@ -97,7 +97,7 @@ def _large(planned: Plan, address: str | None) -> list[str] | None:
 
 
 def _list(planned: Plan, *, as_json: bool) -> int:
-    from ..scale.cost import LARGE_STEPS, frames_of
+    from ..suite.cost import LARGE_STEPS, frames_of
 
     left = planned.steps_left()
     rows = [

@@ -109,7 +109,7 @@ def _refuse_actors(config: Config) -> None:
     if config.scale.actors is not None:
         raise RunError(
             f"--actors: got {config.scale.actors}, expected none here: `noisynet train` and "
-            "`noisynet.scale.actors` train with sampler actors"
+            "`noisynet.samplers.actors` train with sampler actors"
         )
 
 

@@ -1,0 +1,1 @@
+"""The connection to Ray, and what can be wrong with it."""

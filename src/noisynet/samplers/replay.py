@@ -1,0 +1,297 @@
+"""The replay of a run with samplers, in one or more shards: where fragments go, batches come from.
+
+Suffixes: B samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..replay import Batch
+from ..replay.prioritized import importance_weights
+from .backend import ParcelLost
+from .messages import Fragment
+from .shard import Drawn, Inserted, Shard, ShardPlan
+
+Answer = Callable[[], Any]
+"""Gives what a shard answers, and waits for it where that takes time. Raises ShardLost."""
+
+
+class ShardLost(Exception):
+    """Say that a shard died, and why."""
+
+
+class ShardHost(Protocol):
+    """Where one shard lives."""
+
+    def call(self, method: str, *arguments: Any) -> Answer:
+        """Ask for a method of `Shard`; several shards work at the same time."""
+        ...
+
+    def close(self) -> None:
+        """End it."""
+        ...
+
+
+MakeHost = Callable[[ShardPlan, "Mapping[str, Any] | None", bool], ShardHost]
+"""Makes or reopens a shard: a plan, what its last commit gave, whether the samplers are new."""
+
+
+class LocalHost:
+    """A shard in this process."""
+
+    def __init__(
+        self,
+        plan: ShardPlan,
+        saved: Mapping[str, Any] | None,
+        resumed: bool,
+        *,
+        fetch: Callable[[Any], Fragment],
+    ) -> None:
+        """Make or reopen it; `fetch` opens the parcels that fragments come in."""
+        self._shard = Shard(plan, saved, resumed=resumed)
+        self._fetch = fetch
+
+    def call(self, method: str, *arguments: Any) -> Answer:
+        """Do it at once."""
+        if method == "insert":
+            *who, parcel = arguments
+            arguments = (*who, self._fetch(parcel))
+        answer = getattr(self._shard, method)(*arguments)
+        return lambda: answer
+
+    def close(self) -> None:
+        """Have nothing to end."""
+
+
+@dataclass(frozen=True)
+class ShardRestarted:
+    """A shard died, and came back from its last commit."""
+
+    shard: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """A batch over all shards."""
+
+    batch: Batch
+    parts: tuple[tuple[int, int, np.ndarray], ...]
+    """Shard, its life, and the indices of its rows, in the order of the batch's rows."""
+
+
+class ShardedReplay:
+    """Hand fragments to the shard of their sampler, and draw batches from all shards.
+
+    The rows of a batch are shared out among the shards in proportion to their priorities, or to
+    their records where draws are uniform, as they were at the last batch; importance weights are
+    exact for the shares that were taken: w ∝ P(i)^-β with P(i) = share · p_i / Σp of the shard. A
+    shard that dies comes back from its last commit: what came since is lost.
+    """
+
+    def __init__(
+        self,
+        plans: Sequence[ShardPlan],
+        make: MakeHost,
+        *,
+        saved: Sequence[Mapping[str, Any]] | None = None,
+        n_step: int,
+        seed: int,
+    ) -> None:
+        """Make every shard, or reopen it from what `commit` gave.
+
+        Raises ReplayDamaged, ValueError or OSError as `FrameReplay` does.
+        """
+        self._plans = list(plans)
+        self._make = make
+        self._n_step = n_step
+        self._saved: list[Mapping[str, Any] | None] = list(saved or [None] * len(plans))
+        self._hosts = [
+            make(plan, state, True) for plan, state in zip(plans, self._saved, strict=True)
+        ]
+        self._wait("check_windows", n_step)
+        self._lives = [0] * len(plans)
+        self._masses: list[float | None] = [None] * len(plans)
+        self._commit_due = False
+        self._generator = np.random.Generator(np.random.PCG64(seed))
+        self.restarted: list[ShardRestarted] = []
+        """Deaths that nobody has taken note of yet; whoever does empties the list."""
+
+    def _wait(self, method: str, *arguments: Any) -> list[Any]:
+        answers = [host.call(method, *arguments) for host in self._hosts]
+        return [answer() for answer in answers]
+
+    def _shard_of(self, sampler: int) -> int:
+        return sampler % len(self._hosts)
+
+    def insert(self, sampler: int, life: int, number: int, parcel: Any) -> bool:
+        """Hand over a fragment, or where it lies; False where it is lost, or was there already."""
+        shard = self._shard_of(sampler)
+        try:
+            told: Inserted = self._hosts[shard].call("insert", sampler, life, number, parcel)()
+        except ShardLost as lost:
+            self._restart(shard, lost)
+            return False
+        except ParcelLost:
+            return False
+        self._commit_due |= told.must_commit
+        return told.accepted
+
+    def leave_out(self, sampler: int) -> None:
+        """Let nobody wait for a sampler that died, until something comes from its successor."""
+        shard = self._shard_of(sampler)
+        try:
+            self._hosts[shard].call("leave_out", sampler)()
+        except ShardLost as lost:
+            self._restart(shard, lost)
+
+    @property
+    def must_commit(self) -> bool:
+        """Whether a shard is short of room that is not needed by the last commit."""
+        return self._commit_due
+
+    def sample(self, size: int, discount: float, beta: float | None) -> Sampled | None:
+        """Draw a batch; None where there is nothing to draw from yet."""
+        sizes = self._ask_all("size", self._n_step)
+        if not any(sizes):
+            return None
+        shares = self._shares(sizes, size)
+        answers = {
+            shard: self._hosts[shard].call("sample", rows, self._n_step, discount, beta)
+            for shard, rows in shares.items()
+        }
+        drawn: dict[int, Drawn] = {}
+        for shard, answer in answers.items():
+            try:
+                drawn[shard] = answer()
+            except ShardLost as lost:
+                self._restart(shard, lost)
+        if len(drawn) < len(shares):
+            return self.sample(size, discount, beta)
+        for shard, one in drawn.items():
+            self._masses[shard] = one.total
+        return Sampled(
+            batch=_joined(list(drawn.values()), beta),
+            parts=tuple(
+                (shard, self._lives[shard], one.batch.indices) for shard, one in drawn.items()
+            ),
+        )
+
+    def _ask_all(self, method: str, *arguments: Any) -> list[Any]:
+        """Ask every shard, those that come back from the dead once more."""
+        answers = [host.call(method, *arguments) for host in self._hosts]
+        found: list[Any] = []
+        for shard, answer in enumerate(answers):
+            try:
+                found.append(answer())
+            except ShardLost as lost:
+                self._restart(shard, lost)
+                found.append(self._hosts[shard].call(method, *arguments)())
+        return found
+
+    def _shares(self, sizes: list[int], rows: int) -> dict[int, int]:
+        """Share the rows of a batch out, in expectation by mass; give those that have any."""
+        able = np.flatnonzero(sizes)
+        known = [self._masses[shard] for shard in able]
+        mass_S = np.array([sizes[shard] for shard in able] if None in known else known, np.float64)
+        # One offset for all: each share is its expectation, rounded up or down by chance.
+        ends_S = mass_S.cumsum() / mass_S.sum() * rows
+        part_B = ends_S.searchsorted(np.arange(rows) + self._generator.random(), "right")
+        counts_S = np.bincount(part_B.clip(max=len(able) - 1), minlength=len(able))
+        return {
+            int(shard): int(count) for shard, count in zip(able, counts_S, strict=True) if count
+        }
+
+    def update_priorities(self, sampled: Sampled, errors: np.ndarray) -> None:
+        """Set priorities by the errors (B,) of a batch; those of a shard that died are dropped."""
+        answers: list[tuple[int, Answer]] = []
+        start = 0
+        for shard, life, indices in sampled.parts:
+            own = errors[start : start + len(indices)]
+            start += len(indices)
+            if life == self._lives[shard]:
+                answers.append((shard, self._hosts[shard].call("update_priorities", indices, own)))
+        for shard, answer in answers:
+            try:
+                answer()
+            except ShardLost as lost:
+                self._restart(shard, lost)
+
+    def commit(self) -> dict[str, Any]:
+        """Bring all shards to the disk; give what a resumed run reopens them from."""
+        self._saved = self._ask_all("commit")
+        self._commit_due = False
+        return {
+            "shards": list(self._saved),
+            "generator": self._generator.bit_generator.state,
+        }
+
+    def restore_generator(self, state: Mapping[str, Any]) -> None:
+        """Go on drawing shares where a commit left off."""
+        self._generator.bit_generator.state = dict(state)
+
+    def close(self) -> None:
+        """End every shard."""
+        for host in self._hosts:
+            host.close()
+
+    def _restart(self, shard: int, lost: ShardLost) -> None:
+        self._hosts[shard].close()
+        self._hosts[shard] = self._make(self._plans[shard], self._saved[shard], False)
+        self._lives[shard] += 1
+        self._masses[shard] = None
+        self.restarted.append(ShardRestarted(shard, str(lost)))
+
+
+def _joined(drawn: list[Drawn], beta: float | None) -> Batch:
+    """Put the batches of all shards together."""
+    batches = [one.batch for one in drawn]
+    # One batch of this process is taken as it is; what another one sent is read-only.
+    alone = len(batches) == 1 and batches[0].return_t.flags.writeable
+    together = {
+        name: getattr(batches[0], name)
+        if alone
+        else np.concatenate([getattr(batch, name) for batch in batches])
+        for name in (
+            "observation_tm1", "action_tm1", "return_t", "discount_t", "observation_t", "slot",
+            "environment", "indices",
+        )
+    }  # fmt: skip
+    weights = None
+    if beta is not None:
+        rows = sum(len(batch.action_tm1) for batch in batches)
+        chance_B = np.concatenate(
+            [
+                len(one.batch.action_tm1) / rows * one.priority / one.total
+                for one in drawn
+                if one.priority is not None
+            ]
+        )
+        weights = importance_weights(chance_B, beta)
+    return replace(batches[0], **together, weights=weights)
+
+
+def with_shards(
+    plan: ShardPlan, samplers: int, shards: int, seeds: Callable[[int], int]
+) -> list[ShardPlan]:
+    """Share a whole replay's plan out among shards; sampler i feeds shard i modulo their number."""
+    count = max(shards, 1)
+    plans: list[ShardPlan] = []
+    for number in range(count):
+        own = tuple(range(number, samplers, count))
+        plans.append(
+            replace(
+                plan,
+                number=number,
+                samplers=own,
+                capacity=max(plan.capacity * len(own) // samplers, 1),
+                seed=seeds(number),
+                folder=plan.folder / f"shard_{number}",
+            )
+        )
+    return plans

@@ -1,0 +1,245 @@
+"""One replay, fed by several samplers: fragments go in whole or not at all, and never twice."""
+
+from __future__ import annotations
+
+import shutil
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from ..replay import Batch, FrameReplay, PrioritySettings
+from .messages import ReplayFragment
+
+_FLAGS = ("terminated", "truncated", "first", "ignored")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardPlan:
+    """Say which shard of a replay one is."""
+
+    number: int
+    """From 0."""
+    samplers: tuple[int, ...]
+    """Numbers of the samplers that feed it."""
+    environments: int
+    """Of each sampler."""
+    capacity: int
+    """Transitions, over all its environments."""
+    frame_shape: tuple[int, ...]
+    frame_dtype: str
+    stack: int
+    slack: int
+    """Vector steps that can be added between two commits."""
+    seed: int
+    priority: PrioritySettings | None
+    folder: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inserted:
+    """What a shard tells of itself after a fragment came."""
+
+    accepted: bool
+    """False for a fragment that it has had already."""
+    must_commit: bool
+    """It is short of room that the last commit does not need."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A batch of one shard, with what importance weights over all shards need."""
+
+    batch: Batch
+    priority: np.ndarray | None
+    """(B,): what each transition was drawn in proportion to; None where draws are uniform."""
+    total: float
+    """The sum of all priorities of the shard; of uniform draws, its records."""
+
+
+class _Ring(FrameReplay):
+    """A replay that tells the priorities that it draws by."""
+
+    def priorities(self, indices: np.ndarray) -> tuple[np.ndarray | None, float]:
+        """Give those of records just drawn, and the sum of all."""
+        if self._sampler is None:
+            return None, float(len(self))
+        leaves = self._sampler.leaves
+        return leaves[indices % self.capacity], float(leaves.sum())
+
+
+@dataclass
+class _Lane:
+    """The environments of one sampler: what it sent and the ring has not taken yet."""
+
+    count: int
+    life: int = -1
+    last: int = -1
+    """Number of the newest fragment of that life."""
+    out: bool = False
+    """Its sampler died, and the next one has not sent anything: others do not wait for it."""
+    rows: deque[dict[str, np.ndarray]] = field(default_factory=deque)
+    torn: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    """(count,): what comes next does not follow what the ring holds."""
+    partial: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """(count,): records to come whose stacks would miss a frame."""
+
+    def __post_init__(self) -> None:
+        self.torn, self.partial = np.zeros(self.count, bool), np.zeros(self.count, np.int64)
+
+    def tear(self, stack: int) -> None:
+        """Let nothing reach from what comes next to what came before."""
+        self.torn[:], self.partial[:] = True, stack - 1
+
+
+class Shard:
+    """Hold the records of some samplers in one ring of the run's folder.
+
+    A vector step of the ring has a record of every environment of every sampler, so steps go in
+    when all samplers have sent one; those that are out are filled in by records that are never
+    sampled. Where a fragment is missing, the records around the gap know nothing of each other: no
+    window of steps reaches over it, and a stack that would is never sampled.
+    """
+
+    def __init__(self, plan: ShardPlan, saved: Mapping[str, Any] | None, *, resumed: bool) -> None:
+        """Make a new ring, or go on from what `commit` gave.
+
+        `resumed` says that the samplers are new, too, and their lives count from 0 again. Raises
+        ReplayDamaged, ValueError or OSError as `FrameReplay` does.
+        """
+        self.plan = plan
+        self._lanes = {number: _Lane(plan.environments) for number in plan.samplers}
+        if saved is None:
+            shutil.rmtree(plan.folder, ignore_errors=True)
+            self._ring = _Ring(
+                capacity=plan.capacity,
+                environments=plan.environments * len(plan.samplers),
+                frame_shape=plan.frame_shape,
+                frame_dtype=plan.frame_dtype,
+                stack=plan.stack,
+                slack=plan.slack,
+                folder=plan.folder,
+                seed=plan.seed,
+                priority=plan.priority,
+            )
+        else:
+            self._ring = cast("_Ring", _Ring.reopen(plan.folder, saved["ring"]))
+            for number, lane in self._lanes.items():
+                lane.tear(plan.stack)
+                if not resumed:
+                    lane.life, lane.last = saved["lanes"][str(number)]
+
+    def check_windows(self, n_step: int) -> None:
+        """Raise ValueError where windows of that many steps do not fit in."""
+        self._ring.can_sample(n_step)
+
+    def insert(self, sampler: int, life: int, number: int, fragment: ReplayFragment) -> Inserted:
+        """Take a fragment, or refuse one that was taken before; raises ValueError for a misfit."""
+        lane = self._lanes[sampler]
+        accepted = (life, number) > (lane.life, lane.last)
+        if accepted:
+            arrays = self._checked(fragment)
+            if life == lane.life and number != lane.last + 1:
+                lane.tear(self.plan.stack)
+            lane.life, lane.last, lane.out = life, number, False
+            for step in range(len(fragment.action)):
+                row = {name: array[step] for name, array in arrays.items()}
+                lane.rows.append(self._mended(lane, row))
+            self._flush()
+        return Inserted(accepted=accepted, must_commit=self._ring.must_commit)
+
+    def leave_out(self, sampler: int) -> None:
+        """Wait no longer for a sampler, until something comes from its successor."""
+        self._lanes[sampler].out = True
+        self._flush()
+
+    def size(self, n_step: int) -> int:
+        """Count the records; 0 while none can be drawn."""
+        return len(self._ring) if self._ring.can_sample(n_step) else 0
+
+    def sample(self, size: int, n_step: int, discount: float, beta: float | None) -> Drawn:
+        """Draw transitions, uniformly or by priority."""
+        batch = self._ring.sample(size, n_step, discount, beta=beta)
+        priority, total = self._ring.priorities(batch.indices)
+        return Drawn(batch=batch, priority=priority, total=total)
+
+    def update_priorities(self, indices: np.ndarray, errors: np.ndarray) -> None:
+        """Set the priorities of what was drawn."""
+        self._ring.update_priorities(indices, errors)
+
+    def commit(self) -> dict[str, Any]:
+        """Bring the ring to the disk; give what the next one goes on from, as plain JSON values.
+
+        What waits for other samplers is not part of it.
+        """
+        state = {
+            "ring": self._ring.commit(),
+            "lanes": {str(number): [one.life, one.last] for number, one in self._lanes.items()},
+        }
+        self._flush()
+        return state
+
+    def _checked(self, fragment: ReplayFragment) -> dict[str, np.ndarray]:
+        """Look at a whole fragment before anything of it goes in."""
+        arrays = fragment.arrays()
+        shape = (len(fragment.action), self.plan.environments)
+        wanted = {
+            **dict.fromkeys(_FLAGS, (shape, "bool")),
+            "frame": ((*shape, *self.plan.frame_shape), self.plan.frame_dtype),
+            "action": (shape, "int32"),
+            "reward": (shape, "float32"),
+        }
+        for name, (size, dtype) in wanted.items():
+            got = arrays[name]
+            if got.shape != size or got.dtype != np.dtype(dtype):
+                raise ValueError(
+                    f"fragment: {name}: got {got.dtype} {got.shape}, expected {dtype} {size}"
+                )
+        if not np.isfinite(arrays["reward"]).all():
+            raise ValueError("fragment: reward: expected finite numbers")
+        return arrays
+
+    def _mended(self, lane: _Lane, row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Mark the records after a gap: the first begins anew, those short of frames are out."""
+        if not lane.torn.any() and not lane.partial.any():
+            return row
+        # A new game has the empty frames of a new game, whatever was before it.
+        whole = row["first"]
+        lane.torn &= ~whole
+        lane.partial[whole] = 0
+        mended = {
+            **row,
+            "first": whole | lane.torn,
+            "ignored": row["ignored"] | (lane.partial > 0),
+        }
+        lane.torn[:] = False
+        np.maximum(lane.partial - 1, 0, out=lane.partial)
+        return mended
+
+    def _flush(self) -> None:
+        """Add vector steps while every sampler that is not out has one to give."""
+        lanes = list(self._lanes.values())
+        while any(lane.rows for lane in lanes) and all(lane.rows or lane.out for lane in lanes):
+            if self._ring.room == 0:
+                # Taken up again by the next commit.
+                return
+            rows = [lane.rows.popleft() if lane.rows else self._filler() for lane in lanes]
+            self._ring.add(
+                **{name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+            )
+
+    def _filler(self) -> dict[str, np.ndarray]:
+        count, plan = self.plan.environments, self.plan
+        nothing = np.zeros(count, bool)
+        return {
+            "frame": np.zeros((count, *plan.frame_shape), plan.frame_dtype),
+            "action": np.zeros(count, np.int32),
+            "reward": np.zeros(count, np.float32),
+            "terminated": nothing,
+            "truncated": nothing,
+            "first": ~nothing,
+            "ignored": ~nothing,
+        }

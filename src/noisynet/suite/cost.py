@@ -1,0 +1,116 @@
+"""What a large suite will cost, measured in a few seconds on the machine at hand."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..runs.config import Config
+from ..training import FiguresTaken, train
+from .table import duration
+from .trials import Trial
+
+LARGE_STEPS = 500_000_000
+"""A suite of at least so many agent steps is estimated first, and starts only when confirmed."""
+
+_SECONDS = 8.0
+_FOREVER = 2_000_000_000
+
+
+def steps_per_second(config: Config, seconds: float = _SECONDS) -> float:
+    """Measure how fast a config learns here, in agent steps; its first second does not count.
+
+    With a short warm-up and a small replay: what is timed is acting and learning as after it.
+    """
+    learning = config.learning
+    small = config.replaced(
+        steps=_FOREVER,
+        warmup_steps=max(
+            learning.batch_size, 8 * learning.n_step * config.environment.environments
+        ),
+        replay_capacity=min(learning.replay_capacity, max(10_000, learning.batch_size)),
+        checkpoint_every=_FOREVER,
+        log_every=1,
+        solved_return=None,
+    )
+    marks: list[tuple[float, int]] = []
+    end: float | None = None
+    with tempfile.TemporaryDirectory() as folder:
+        for event in train(small, Path(folder) / "run"):
+            if not isinstance(event, FiguresTaken):
+                continue
+            now = time.perf_counter()
+            end = now + 1.0 + seconds if end is None else end
+            if now >= end - seconds:
+                marks.append((now, event.step))
+            if now >= end and len(marks) > 1:
+                break
+    (began, before), (ended, after) = marks[0], marks[-1]
+    return (after - before) / (ended - began)
+
+
+def measure(trials: Sequence[Trial]) -> dict[str, float]:
+    """Measure each label by its first trial: steps per second."""
+    first = {trial.label: trial for trial in reversed(trials)}
+    return {
+        label: steps_per_second(first[label].config)
+        for label in dict.fromkeys(trial.label for trial in trials)
+    }
+
+
+def frames_of(trials: Sequence[Trial], steps: Mapping[str, int]) -> int:
+    """Count the emulator frames of so many agent steps of each trial; 0 where there is none."""
+    return sum(
+        steps[trial.name] * trial.config.environment.frame_skip
+        for trial in trials
+        if trial.config.environment.is_atari
+    )
+
+
+def estimate(
+    trials: Sequence[Trial],
+    left: Mapping[str, int],
+    speeds: Mapping[str, float],
+    *,
+    at_once: int | None,
+    points: int = 1,
+) -> list[str]:
+    """Say in lines what the trials will take.
+
+    left: agent steps that each trial still has to take. speeds: what `measure` gave. at_once: how
+    many trials run at the same time; None where that is not known. points: how often a search runs
+    such trials.
+    """
+    count = points * sum(map(bool, left.values()))
+    frames = points * frames_of(trials, left)
+    said = f"{count} trials still have {points * sum(left.values()):,} steps to take"
+    lines = [said + (f" ({frames:,} frames)" if frames else "")]
+    seconds = 0.0
+    for label, speed in speeds.items():
+        members = [trial for trial in trials if trial.label == label]
+        threads = members[0].config.training.threads
+        lines.append(
+            f"{label}: {speed:,.0f} steps/s, measured here in {_SECONDS:g} s of "
+            f"{members[0].game} with {threads} thread{'s' * (threads != 1)}"
+        )
+        seconds += points * sum(left[trial.name] for trial in members) / speed
+    lines.append(f"At that speed: {duration(seconds)} one after the other")
+    together = min(at_once or 1, count)
+    if together > 1:
+        lines.append(
+            f"{together} at the same time, if none slows another: {duration(seconds / together)}"
+        )
+    size = points * sum(map(_replay_bytes, (trial.config for trial in trials)))
+    if size:
+        lines.append(f"Replays on disk: up to {size / 1e9:,.0f} GB for all trials together")
+    return lines
+
+
+def _replay_bytes(config: Config) -> int:
+    """Count the bytes of stored frames: what of a run is large."""
+    if config.learning.is_actor_critic or not config.environment.is_atari:
+        return 0
+    section = config.environment
+    return config.learning.replay_capacity * section.frame_height * section.frame_width

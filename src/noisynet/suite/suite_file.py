@@ -1,0 +1,280 @@
+"""A suite's file: which trials to run, in YAML, with all that is wrong in it said at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from ..runs.errors import RunError
+from ..runs.sections import Count, FewThousand, PositiveInt, Seed
+
+
+class SuiteErrors(RunError):
+    """Say everything that is wrong with a suite: a line for each in `problems`."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(dict.fromkeys(problems))
+        super().__init__("; ".join(self.problems))
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _number(value: object) -> object:
+    # YAML 1.1 takes 1e-4 for text.
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+_Number = Annotated[int | float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+
+
+class Space(_Part):
+    """Where the search looks for one field: between two numbers, or among values."""
+
+    low: _Number | None = Field(default=None, description="the least value")
+    high: _Number | None = Field(default=None, description="the greatest value")
+    log: bool = Field(default=False, description="search evenly over the logarithm")
+    choices: tuple[Any, ...] = Field(default=(), description="values instead of a range")
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> Self:
+        is_range = self.low is not None and self.high is not None
+        if bool(self.choices) == is_range or (self.choices and (self.low or self.high)):
+            raise ValueError("expected low and high, or choices")
+        if self.low is not None and self.high is not None:
+            if self.low >= self.high:
+                raise ValueError(f"got low {self.low} and high {self.high}, expected low < high")
+            if self.log and self.low <= 0:
+                raise ValueError(f"got low {self.low}, expected more than 0 for a logarithm")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """Tell whether the range is one of whole numbers."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+
+class Search(_Part):
+    """Hyperparameters chosen by Optuna, to make the evaluation's mean return larger."""
+
+    trials: PositiveInt = Field(default=20, description="points to try")
+    concurrent: PositiveInt = Field(default=4, description="points tried at the same time")
+    seed: Seed = Field(default=0, description="seed of the search")
+    space: dict[str, Space] = Field(min_length=1, description="config field: where to look")
+
+
+def _on_or_off(value: object) -> object:
+    # YAML 1.1 reads on and off as true and false.
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+
+Noise = Annotated[Literal["off", "on"], BeforeValidator(_on_or_off)]
+
+
+class Evaluation(_Part):
+    """What is played at the end of each trial."""
+
+    episodes: PositiveInt = Field(default=20, description="whole games")
+    noise: tuple[Noise, ...] = Field(
+        default=("off",),
+        min_length=1,
+        description="off: by the mean weights; on: under a new draw at each step",
+    )
+
+
+class Resources(_Part):
+    """What one trial takes while it runs."""
+
+    cpus: PositiveInt = Field(default=1, description="CPUs that Ray keeps free for it")
+    gpus: Annotated[float, Field(ge=0, le=64, allow_inf_nan=False)] = Field(
+        default=0.0, description="GPUs, or a part of one"
+    )
+    threads: FewThousand | None = Field(
+        default=None, ge=1, description="threads of torch and environments; empty: as many as cpus"
+    )
+
+
+def _seeds(value: object) -> object:
+    return list(range(value)) if type(value) is int and 0 <= value <= 4096 else value
+
+
+class Suite(_Part):
+    """A grid of trials: games × presets × variants × grid × seeds."""
+
+    games: tuple[str, ...] | Literal["atari57"] = Field(
+        default=(), description="Atari games by name, such as ms_pacman, or atari57"
+    )
+    environments: tuple[str, ...] = Field(default=(), description="environment ids")
+    presets: tuple[str, ...] = Field(
+        default=("auto",),
+        min_length=1,
+        description="presets or config files; auto: the one made for the environment's kind",
+    )
+    variants: dict[str, dict[str, Any]] = Field(
+        default={}, description="name: config fields that it sets"
+    )
+    grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(
+        default={}, description="config field: values, each with each of the others"
+    )
+    overrides: dict[str, Any] = Field(
+        default={}, description="config fields that are the same in all trials"
+    )
+    seeds: Annotated[tuple[Seed, ...], BeforeValidator(_seeds), Field(min_length=1)] = Field(
+        default=(0,), description="seeds, or how many: 3 is 0, 1, 2"
+    )
+    evaluation: Evaluation = Evaluation()
+    resources: Resources = Resources()
+    retries: Count = Field(
+        default=2,
+        description="how often a trial that fails without a new checkpoint is tried again",
+    )
+    search: Search | None = Field(default=None, description="hyperparameters to search for")
+
+
+def ready_suites() -> list[str]:
+    """List the suites that the package brings."""
+    folder = resources.files("noisynet.suite") / "suites"
+    names = [entry.name for entry in folder.iterdir()]
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+
+
+def suite_name(file: str) -> str:
+    """Give a suite's name: its file's, without the ending."""
+    return Path(file).stem if file.endswith((".yaml", ".yml")) else file
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Hold what could be read of a suite's file, and what is wrong with the rest."""
+
+    text: str
+    suite: Suite | None
+    """Without the keys that are wrong; None where nothing useful is left."""
+    problems: list[str]
+
+
+def read_suite(file: str) -> Reading:
+    """Read a suite's file, or one that the package brings.
+
+    Raises SuiteErrors for what is no suite at all.
+    """
+    if file.endswith((".yaml", ".yml")):
+        try:
+            text = Path(file).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            raise SuiteErrors([f"{file}: cannot be read: {reason}"]) from None
+    elif file in ready_suites():
+        text = (resources.files("noisynet.suite") / "suites" / f"{file}.yaml").read_text("utf-8")
+    else:
+        near = difflib.get_close_matches(file, ready_suites(), n=1)
+        hint = f"; nearest: {near[0]}" if near else ""
+        ready = ", ".join(ready_suites())
+        raise SuiteErrors([f"FILE: got {file!r}, expected a YAML file or one of {ready}{hint}"])
+    return parse_suite(text, file)
+
+
+def parse_suite(text: str, origin: str) -> Reading:
+    """Read a suite from YAML; raises SuiteErrors for what is no suite at all."""
+    try:
+        values, twice = _loaded(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise SuiteErrors([f"{origin}: not valid YAML: {str(error).splitlines()[0]}"]) from None
+    if not isinstance(values, dict):
+        raise SuiteErrors([f"{origin}: got {type(values).__name__}, expected settings"])
+    problems = [f"{origin}: {problem}" for problem in twice]
+    try:
+        suite = Suite.model_validate(values)
+    except pydantic.ValidationError as error:
+        found = error.errors(include_url=False)
+        problems += [f"{origin}: {_said(one)}" for one in found]
+        wrong = {one["loc"][0] for one in found if one["loc"]}
+        if not wrong or wrong & {"games", "environments", "presets", "variants", "search"}:
+            return Reading(text, None, problems)
+        # The other keys may hold mistakes of their own.
+        suite = Suite.model_validate({key: v for key, v in values.items() if key not in wrong})
+    problems += [f"{origin}: {problem}" for problem in _repeated(suite)]
+    return Reading(text, suite, problems)
+
+
+class _Loader(yaml.SafeLoader):
+    """Read YAML, and note keys that are given twice, of which YAML would keep the last."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.twice: list[str] = []
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        """Make a mapping of a node."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in seen:
+                line = key.start_mark.line + 1
+                self.twice.append(f"{name!r} is given twice (again in line {line})")
+            seen.add(name)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _loaded(text: str) -> tuple[Any, list[str]]:
+    loader = _Loader(text)
+    try:
+        values = loader.get_single_data()
+        return values, loader.twice
+    finally:
+        loader.dispose()
+
+
+def _said(problem: Any) -> str:
+    place = [str(part) for part in problem["loc"] if not str(part).startswith("function-")]
+    name = ".".join(place)
+    if problem["type"] == "extra_forbidden":
+        known = list({1: Suite, 2: _PARTS.get(place[0], Suite)}.get(len(place), Space).model_fields)
+        near = difflib.get_close_matches(place[-1], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
+        return f"unknown key {name!r}; {hint}"
+    if problem["type"] == "value_error":
+        return f"{name}: {problem.get('ctx', {}).get('error', problem['msg'])}"
+    message = problem["msg"].replace("Input should be ", "expected ")
+    got = "" if problem["type"] == "missing" else f"got {problem['input']!r}, "
+    return f"{name or 'suite'}: {got}{message}"
+
+
+_PARTS: dict[str, type[_Part]] = {
+    "evaluation": Evaluation,
+    "resources": Resources,
+    "search": Search,
+}
+
+
+def _repeated(suite: Suite) -> list[str]:
+    """Name what stands twice in a list."""
+    lists: dict[str, Sequence[Any]] = {
+        "environments": suite.environments,
+        "presets": suite.presets,
+        "seeds": suite.seeds,
+        "evaluation.noise": suite.evaluation.noise,
+        **{f"grid.{field}": values for field, values in suite.grid.items()},
+    }
+    if not isinstance(suite.games, str):
+        lists["games"] = suite.games
+    problems: list[str] = []
+    for name, values in lists.items():
+        shown = [repr(value) for value in values]
+        again = [value for value in dict.fromkeys(shown) if shown.count(value) > 1]
+        problems += [f"{name}: got {value} twice, expected it once" for value in again]
+    return problems

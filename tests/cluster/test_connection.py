@@ -1,0 +1,184 @@
+"""Connecting to Ray: what is wrong is said plainly, and soon."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import noisynet
+from noisynet.cluster.connection import connect, fingerprint
+from noisynet.cluster.errors import ScaleError
+
+
+def refused(address: str | None, cpus: int | None = None) -> str:
+    with pytest.raises(ScaleError) as caught, connect(address, cpus=cpus):
+        pass
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """Listen, take connections and say nothing."""
+    taken: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def take() -> None:
+            while True:
+                try:
+                    taken.append(server.accept()[0])
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=take, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    for one in taken:
+        one.close()
+
+
+def test_nobody_at_the_address() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    began = time.monotonic()
+    said = refused(f"127.0.0.1:{port}")
+    assert time.monotonic() - began < 15
+    assert f"--ray: no cluster at 127.0.0.1:{port}: Connection refused" in said
+
+
+def test_somebody_else_at_the_address(silent: str) -> None:
+    pytest.importorskip("grpc", reason="it comes with Ray")
+    said = refused(silent)
+    assert f"what answers at {silent} is no Ray cluster" in said
+
+
+@pytest.mark.parametrize("address", ["here", "host:", ":6379", "host:port", "ray://head:10001"])
+def test_no_address_at_all(address: str) -> None:
+    assert f"got {address!r}, expected HOST:PORT" in refused(address)
+
+
+def test_too_few_cpus_here() -> None:
+    pytest.importorskip("ray", reason="Ray is an extra")
+    assert "expected at least 100000" in refused(None, cpus=100_000)
+
+
+def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert "needs ray: pip install 'noisynet[ray]'" in refused(None)
+
+
+def test_a_fingerprint_is_of_the_code_that_would_be_imported() -> None:
+    version, digest = fingerprint()
+    assert version == noisynet.__version__
+    assert fingerprint() == (version, digest)
+
+
+@pytest.mark.slow
+def test_a_node_with_another_noisynet_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is an extra")
+    other = tmp_path / "other"
+    package = Path(noisynet.__file__).parent
+    shutil.copytree(package, other / "noisynet", ignore=shutil.ignore_patterns("__pycache__"))
+    start = other / "noisynet" / "__init__.py"
+    start.write_text(start.read_text().replace(noisynet.__version__, "9.9.9"))
+    # In a process of its own: Ray's cluster lives and dies with it.
+    done = subprocess.run(
+        [sys.executable, "-c", OTHER_VERSION, str(other), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=550,
+        check=False,
+    )
+    assert "has noisynet 9.9.9, expected " + noisynet.__version__ in done.stdout, done.stderr
+    assert done.stdout.count("has noisynet") == 1
+
+
+OTHER_VERSION = """
+import os, sys
+from pathlib import Path
+from ray.cluster_utils import Cluster
+from noisynet.cluster.connection import connect
+from noisynet.cluster.errors import ScaleError
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+os.environ["PYTHONPATH"] = sys.argv[1]
+cluster.add_node(num_cpus=1)
+del os.environ["PYTHONPATH"]
+try:
+    with connect(cluster.address, cpus=2, shared=Path(sys.argv[2])):
+        print("connected")
+except ScaleError as error:
+    print(error)
+cluster.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_a_node_that_has_just_been_lost_does_not_count(tmp_path: Path) -> None:
+    """For some seconds Ray still says that it is alive."""
+    pytest.importorskip("ray", reason="Ray is an extra")
+    done = subprocess.run(
+        [sys.executable, "-c", JUST_LOST, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=550,
+        check=False,
+    )
+    # Ray says on its own, between the lines, that the node is dead.
+    assert done.stdout.startswith("still counted: True\n"), done.stderr
+    assert done.stdout.endswith("\nconnected: 2 nodes, 1 CPUs\n"), done.stderr
+
+
+JUST_LOST = """
+import sys
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from noisynet.cluster.connection import connect
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+lost, _ = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
+lost.kill_raylet(check_alive=False)
+ray.init(address=cluster.address, log_to_driver=False)
+print("still counted:", sum(node["Alive"] for node in ray.nodes()) == 3)
+ray.shutdown()
+with connect(cluster.address, cpus=1, shared=Path(sys.argv[1])) as found:
+    print(f"connected: {found.nodes} nodes, {found.cpus:g} CPUs")
+cluster.shutdown()
+"""
+
+
+def test_a_worker_that_dies_leaves_standard_output_alone() -> None:
+    """Ray's ten lines about it would stand in the middle of a table, or of JSON."""
+    pytest.importorskip("ray", reason="Ray is an extra")
+    done = subprocess.run(
+        [sys.executable, "-c", DYING], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "WorkerCrashedError\n"), done.stderr
+
+
+DYING = """
+import os, time
+from noisynet.cluster.connection import connect
+
+with connect(None, cpus=1):
+    import ray
+
+    @ray.remote(max_retries=0)
+    def die():
+        os._exit(7)
+
+    try:
+        ray.get(die.remote())
+    except ray.exceptions.RayError as error:
+        print(type(error).__name__)
+    time.sleep(2)
+"""

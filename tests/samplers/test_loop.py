@@ -1,0 +1,432 @@
+"""Runs with samplers in this process: what the flow promises, checkpoints, and bad input."""
+
+from __future__ import annotations
+
+import pickle
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from noisynet.agents import ActorCritic
+from noisynet.envs import Environments
+from noisynet.layers import hold, noisy_layers
+from noisynet.runs import Config, RunError, checkpoint, config, read_metrics
+from noisynet.samplers import actors
+from noisynet.samplers.backend import InProcessSamplers
+from noisynet.samplers.messages import Assignment, Order, RolloutFragment, restacked
+from noisynet.samplers.rollout_loop import SampledRolloutLoop, joined, joined_draws
+from noisynet.samplers.sampler import ReplaySampler, RolloutSampler, weights_of
+from noisynet.samplers.value_loop import SamplerLoop, default_staleness
+from noisynet.training import Event, GameFinished, session, start
+
+SMALL = {
+    "actors": 2, "backend": "in-process", "environments": 4, "steps": 1200, "warmup_steps": 200,
+    "replay_capacity": 1000, "batch_size": 16, "update_every": 8, "target_every": 200,
+    "fragment_steps": 8, "checkpoint_every": 500, "log_every": 10, "torso_hidden": [16],
+    "head_hidden": 16, "seed": 3,
+}  # fmt: skip
+SMALL_ROLLOUTS = {
+    "actors": 2, "backend": "in-process", "environments": 3, "steps": 900, "rollout_steps": 8,
+    "checkpoint_every": 300, "log_every": 5, "torso_hidden": [16], "head_hidden": 16, "seed": 3,
+}  # fmt: skip
+
+
+def small(preset: str = "cartpole", **overrides: Any) -> Config:
+    base = SMALL_ROLLOUTS if "a2c" in preset else SMALL
+    return config.load(preset, {**base, **overrides})
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [
+        {tag: value for tag, value in record.items() if not tag.startswith("time/")}
+        for record in read_metrics(folder)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("preset", "overrides"),
+    [
+        ("cartpole", {}),
+        ("cartpole", {"replay_shards": 2, "prioritised": True}),
+        ("cartpole-epsilon", {"epsilon_steps": 500, "max_staleness": 0}),
+        ("cartpole-noisy-a2c", {}),
+    ],
+)
+def test_a_seed_repeats_a_run_exactly(
+    tmp_path: Path, preset: str, overrides: dict[str, Any]
+) -> None:
+    chosen = small(preset, **overrides)
+    for name in ("one", "other"):
+        actors.start(chosen, tmp_path / name)
+    one, other = (metrics(tmp_path / name) for name in ("one", "other"))
+    assert one == other
+    assert any("scale/staleness" in record for record in one)
+    saved = [checkpoint.read_newest(tmp_path / name / "checkpoints") for name in ("one", "other")]
+    assert saved[0] is not None
+    assert saved[1] is not None
+    assert all(
+        np.array_equal(saved[0].arrays[name], saved[1].arrays[name]) for name in saved[0].arrays
+    )
+
+
+class Watched(session.Listener):
+    """Look at the loop at every event."""
+
+    def __init__(self, builder: actors.WithSamplers) -> None:
+        self.builder = builder
+        self.games: list[GameFinished] = []
+
+    def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:
+        self.notes = notes
+
+    def heard(self, event: Event, elapsed: float) -> None:
+        if isinstance(event, GameFinished):
+            self.games.append(event)
+
+    def closed(self) -> None:
+        pass
+
+
+def run(chosen: Config, folder: Path) -> tuple[Any, list[GameFinished]]:
+    """Train to the end and give the loop, too."""
+    with actors.builder_for(chosen, None) as builder:
+        kept: list[Any] = []
+        new = builder.new
+
+        def keep(*arguments: Any) -> Any:
+            kept.append(new(*arguments))
+            return kept[0]
+
+        builder.new = keep  # type: ignore[method-assign]
+        watched = Watched(builder)
+        session.start(chosen, folder, [watched], builder)
+    return kept[0].loop, watched.games
+
+
+@pytest.mark.parametrize("bound", [None, 0, 7])
+def test_updates_follow_steps_and_no_fragment_is_older_than_the_bound(
+    tmp_path: Path, bound: int | None
+) -> None:
+    chosen = small(max_staleness=bound, weights_every=5)
+    loop, games = run(chosen, tmp_path / "run")
+    assert isinstance(loop, SamplerLoop)
+    limit = default_staleness(chosen) if bound is None else bound
+    records = [record for record in metrics(tmp_path / "run") if "scale/staleness" in record]
+    assert len(records) > 5
+    assert max(record["scale/staleness_max"] for record in records) <= limit
+    assert all(record["scale/lost_fragments"] == 0 for record in records)
+    # Within what two fragments of each make due.
+    due = (loop.step - 200) // 8
+    assert due - 2 * 2 * 8 * 4 // 8 <= loop.agent.updates <= due
+    assert records[-1]["scale/updates_per_step"] == pytest.approx(1 / 8, rel=0.2)
+    # Frames of 16 bytes, and 13 of action, reward and flags: nothing is stacked, nothing twice.
+    assert all(28 <= record["scale/fragment_bytes_per_step"] < 33 for record in records)
+    assert all(game.game_return == game.game_steps for game in games)
+    assert {game.environment for game in games} == set(range(8))
+    assert sum(game.game_steps for game in games) <= loop.step
+
+
+def test_updates_thin_out_with_samplers_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders: list[Order] = []
+    ask = InProcessSamplers.ask
+
+    def heard(samplers: InProcessSamplers, number: int, order: Order, weights: Any) -> None:
+        orders.append(order)
+        ask(samplers, number, order, weights)
+
+    monkeypatch.setattr(InProcessSamplers, "ask", heard)
+    thin = {"final_update_every": 40, "final_update_return": 5.0}
+    loop, games = run(small(**thin), tmp_path / "run")
+    begin = loop.agent.schedule.thinned_from
+    # When the fragment in which the tenth game ended had arrived.
+    assert begin is not None
+    assert games[9].step <= begin < games[9].step + 8 * 4
+    # An update each 8 steps after the warm-up, then one each 40; what the last fragments of two
+    # samplers make due may be left, and updates that were due before that fragment are done.
+    due = max(begin - 200, 0) // 8 + (loop.step - max(begin, 200)) // 40
+    assert due - 2 * 2 * 8 * 4 // 40 - 1 <= loop.agent.updates <= due
+    last = [record for record in metrics(tmp_path / "run") if "loss" in record][-1]
+    assert last["updates"] <= due
+    # Samplers are told, and from then on redraw as seldom.
+    assert {order.thinned_from for order in orders} == {None, begin}
+    assert all(order.step >= begin for order in orders if order.thinned_from is not None)
+
+
+def test_a_sampler_redraws_as_seldom_as_the_learner_updates() -> None:
+    from noisynet.agents import make_environments
+
+    chosen = small(
+        actors=1, update_every=8, warmup_steps=100, final_update_every=80, final_update_return=5.0
+    )
+    environments = make_environments(chosen)
+    updates: list[int] = []
+    for thinned_from in (None, 200):
+        sampler = ReplaySampler(make_assignment(chosen, environments))
+        sampler.play(Order(step=360, version=0, thinned_from=thinned_from), None)
+        updates.append(sampler._agent.updates)
+        sampler.close()
+    environments.close()
+    # At step 388: 288 steps of one each 8; or 100 of them, and 188 of one each 80.
+    assert updates == [36, 12 + 2]
+
+
+def test_the_run_is_an_ordinary_one(tmp_path: Path) -> None:
+    from noisynet.evaluation.agent import evaluate_run
+
+    chosen = small()
+    actors.start(chosen, tmp_path / "run")
+    tags = {tag for record in metrics(tmp_path / "run") for tag in record}
+    assert {"snr/q.0", "sigma/q.2", "loss", "noise/effective_epsilon"} <= tags
+    assert {f"noise/effective_epsilon/env_{i}" for i in range(8)} <= tags
+    assert len(evaluate_run(tmp_path / "run", episodes=3)["returns"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("preset", "overrides"),
+    [("cartpole", {"replay_shards": 2}), ("cartpole-noisy-a2c", {"max_staleness": 1})],
+)
+def test_a_run_that_was_stopped_goes_on(
+    tmp_path: Path, preset: str, overrides: dict[str, Any]
+) -> None:
+    chosen = small(preset, **overrides)
+    folder = tmp_path / "run"
+    for event in actors.train(chosen, folder):
+        if isinstance(event, GameFinished) and event.step > 600:
+            break
+    saved = checkpoint.read_newest(folder / "checkpoints")
+    assert saved is not None
+    assert 600 < saved.step < chosen.training.steps
+    with pytest.raises(RunError, match="--actors: got 2"):
+        session.resume(folder)
+    listener = Watched(None)  # type: ignore[arg-type]
+    outcome = actors.resume(folder, [listener])
+    assert outcome.reason == "steps"
+    assert listener.notes == ["sampler actors start new games"]
+    steps = [record["step"] for record in metrics(folder)]
+    assert all(sooner <= later for sooner, later in pairwise(steps))
+    numbers = [r["game/number"] for r in metrics(folder) if "game/number" in r]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def make_assignment(chosen: Config, environments: Environments, number: int = 0) -> Assignment:
+    return Assignment(
+        config=chosen.replaced(device="cpu", precision="float32"),
+        observation_shape=environments.observation_shape,
+        actions=environments.action_count,
+        stack=environments.stack,
+        number=number,
+        life=0,
+        steps_before=0,
+    )
+
+
+def test_every_sampler_and_every_life_of_one_has_seeds_of_its_own() -> None:
+    seeds = set()
+    for number in range(2):
+        for life in range(2):
+            for before in (0, 100):
+                own = Assignment(
+                    config=small(), observation_shape=(4,), actions=2, stack=1, number=number,
+                    life=life, steps_before=before,
+                ).own_config()  # fmt: skip
+                assert (own.training.threads, own.training.device) == (1, "cpu")
+                seeds |= {own.training.seed, own.training.stream("acting")}
+    assert len(seeds) == 16
+
+
+def test_samplers_explore_apart_and_redraw_as_updates_come_due(tmp_path: Path) -> None:
+    from noisynet.agents import make_environments
+
+    chosen = small(update_every=40, warmup_steps=100)
+    environments = make_environments(chosen)
+    samplers = [ReplaySampler(make_assignment(chosen, environments, n)) for n in range(2)]
+    draws: list[list[torch.Tensor]] = []
+    for sampler in samplers:
+        seen: list[torch.Tensor] = []
+        layer = next(iter(noisy_layers(sampler._agent.online).values()))
+        greedy = sampler._agent.greedy
+
+        def watched(
+            observation: Any, layer: Any = layer, seen: Any = seen, greedy: Any = greedy
+        ) -> Any:
+            seen.append(layer.noise_state.held.clone())
+            return greedy(observation)
+
+        sampler._agent.greedy = watched  # type: ignore[method-assign]
+        # 8 vector steps of 4 environments, and as many of the other sampler.
+        sampler.play(Order(step=200, version=0), None)
+        draws.append(seen)
+    for seen in draws:
+        assert len(seen) == 8
+        assert all(len({tuple(row.tolist()) for row in draw}) == 4 for draw in seen)
+        redrawn = sum(not torch.equal(one, other) for one, other in pairwise(seen))
+        # Steps 200 to 256: updates 2 and 3 come due before the first and at step 240 or so.
+        assert redrawn == 1
+    assert not torch.equal(draws[0][0], draws[1][0])
+
+
+@pytest.mark.parametrize("per_environment", [True, False])
+def test_learning_is_under_the_very_noise_that_acted(per_environment: bool) -> None:
+    from noisynet.agents import make_environments
+
+    chosen = small("cartpole-noisy-a2c", draw_per_environment=per_environment)
+    environments = make_environments(chosen)
+    samplers = [RolloutSampler(make_assignment(chosen, environments, n)) for n in range(2)]
+    learner = ActorCritic(
+        chosen.replaced(device="cpu", precision="float32"), environments.observation_shape, 2
+    )
+    acted: list[torch.Tensor] = []
+    fragments: list[RolloutFragment] = []
+    for sampler in samplers:
+        said: list[torch.Tensor] = []
+        policy = sampler._agent.policy
+
+        def heard(observation: Any, first: Any, policy: Any = policy, said: Any = said) -> Any:
+            said.append(policy(observation, first))
+            return said[-1]
+
+        sampler._agent.policy = heard  # type: ignore[method-assign]
+        report, fragment = sampler.play(Order(step=0, version=0), weights_of(learner.network))
+        acted.append(torch.stack(said))
+        # As it travels between processes.
+        fragments.append(pickle.loads(pickle.dumps(fragment)))
+        assert report.nbytes > 0
+    drawn = [one.drawn for one in fragments if one.drawn is not None]
+    hold(learner.network, drawn=joined_draws(drawn, 3))
+    rollout = joined(fragments, stack=1)
+    logits, _ = learner.evaluate(rollout)
+    together = torch.cat(acted, dim=1)
+    assert logits.shape[:2] == (9, 6)
+    assert (logits[:-1] - together).abs().max() < 1e-5
+    # Any other draw would be seen.
+    hold(learner.network, drawn=joined_draws(drawn[::-1], 3))
+    assert (learner.evaluate(rollout)[0][:-1] - together).abs().max() > 1e-3
+
+
+def test_an_actor_critic_learns_from_every_sampler_under_the_newest_weights(
+    tmp_path: Path,
+) -> None:
+    loop, games = run(small("cartpole-noisy-a2c"), tmp_path / "run")
+    assert isinstance(loop, SampledRolloutLoop)
+    records = [record for record in metrics(tmp_path / "run") if "scale/staleness" in record]
+    assert {record["scale/staleness_max"] for record in records} == {0.0}
+    # 2 samplers, 3 environments, 8 steps, less the steps that restarted a game.
+    assert 0.8 < loop.step / (loop.agent.updates * 48) <= 1
+    assert {game.environment for game in games} == set(range(6))
+    loop, _ = run(small("cartpole-noisy-a2c", max_staleness=2), tmp_path / "ahead")
+    records = [record for record in metrics(tmp_path / "ahead") if "scale/staleness" in record]
+    assert max(record["scale/staleness_max"] for record in records) == 2.0
+
+
+def test_stacks_are_put_together_as_the_environment_had_them() -> None:
+    pytest.importorskip("ale_py", reason="Atari is an extra")
+    from noisynet.agents import make_environments
+
+    chosen = config.load(
+        "ALE/Breakout-v5",
+        {"environments": 2, "max_frames": 60, "max_noops": 0, "threads": 1, "frame_height": 20,
+         "frame_width": 20},
+    )  # fmt: skip
+    environments = make_environments(chosen)
+    observation = [environments.reset()]
+    first = [np.ones(2, bool)]
+    generator = np.random.default_rng(0)
+    for _ in range(40):
+        step = environments.step(generator.integers(environments.action_count, size=2))
+        observation.append(step.observation)
+        first.append(step.first)
+    environments.close()
+    whole, began = np.stack(observation), np.stack(first)
+    assert began[1:].sum() >= 4
+    for start_ in (0, 3):
+        again = restacked(whole[start_], whole[start_ + 1 :, :, -1], began[start_:], 4)
+        assert np.array_equal(again, whole[start_:])
+
+
+@pytest.mark.parametrize(
+    ("preset", "overrides", "said"),
+    [
+        ("cartpole", {"actors": 0}, ["--actors", "0", "greater than or equal to 1"]),
+        ("cartpole", {"actors": "many"}, ["--actors", "'many'"]),
+        ("cartpole-noisy-a3c", {"actors": 2}, ["a3c", "--workers", "q_learning and a2c"]),
+        ("cartpole-noisy-a2c", {"actors": 2, "lstm_size": 8}, ["actors", "lstm_size 8"]),
+        ("cartpole", {"actors": 2, "replay_shards": 3}, ["replay_shards", "3", "actors (2)"]),
+        ("cartpole", {"replay_shards": 1}, ["--replay-shards", "actors is empty"]),
+        ("cartpole", {"max_staleness": 1}, ["--max-staleness", "actors is empty"]),
+        (
+            "cartpole-a2c",
+            {"actors": 2, "fragment_steps": 4},
+            ["--fragment-steps", "fragments are rollouts"],
+        ),
+        ("cartpole", {"actors": 2, "backend": "threads"}, ["--backend", "'threads'", "'ray'"]),
+    ],
+)
+def test_bad_configs_are_named(preset: str, overrides: dict[str, Any], said: list[str]) -> None:
+    with pytest.raises(RunError) as caught:
+        config.load(preset, overrides)
+    assert all(part in str(caught.value) for part in said), caught.value
+
+
+def test_what_cannot_begin_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(RunError, match="--actors: got 2, expected none here"):
+        start(small(), folder)
+    with pytest.raises(RunError, match="--actors: got none"):
+        actors.start(config.load("cartpole"), folder)
+    with pytest.raises(RunError, match="--ray: got 'here:1', expected none with --backend"):
+        actors.start(small(), folder, address="here:1")
+    with pytest.raises(RunError, match="--replay-capacity, --n-step"):
+        actors.start(small(n_step=60, replay_capacity=400), folder)
+    with pytest.raises(RunError, match="unknown environment"):
+        actors.start(small(environment="CartPoel-v1"), folder)
+    assert not folder.exists()
+
+
+def test_the_command_line_takes_it_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from noisynet.cli import main
+
+    options = [
+        text
+        for name, value in SMALL.items()
+        for text in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    folder = str(tmp_path / "run")
+    assert main(["train", "cartpole", *options, "--out", folder]) == 0
+    assert "Done: 1,2" in capsys.readouterr().out
+    assert main(["resume", folder]) == 0
+    capsys.readouterr()
+    assert main(["resume", folder, "--ray", "here:1"]) == 2
+    assert "--ray: got 'here:1', expected none with --backend" in capsys.readouterr().err
+    assert main(["train", "cartpole", "--ray", "here:1"]) == 2
+    assert "--ray: got 'here:1', expected none without --actors" in capsys.readouterr().err
+
+
+def test_without_ray_the_cure_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(RunError, match=r"pip install 'noisynet\[ray\]'"):
+        actors.start(small(backend="ray"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_samplers_in_this_process_play_in_the_order_they_were_asked(tmp_path: Path) -> None:
+    from noisynet.agents import make_environments
+
+    chosen = small()
+    environments = make_environments(chosen)
+    samplers = InProcessSamplers()
+    assert samplers.take(0.0) is None
+    for number in range(3):
+        samplers.start(make_assignment(chosen.replaced(actors=3), environments, number))
+    for number in (2, 0, 2):
+        samplers.ask(number, Order(step=0, version=0), None)
+    arrived = [samplers.take(0.0) for _ in range(3)]
+    assert [(one.sampler, one.report.number) for one in arrived if one] == [(2, 0), (0, 0), (2, 1)]
+    samplers.close()

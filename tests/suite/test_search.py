@@ -1,0 +1,88 @@
+"""Optuna's search repeats itself, whatever the order in which its points end."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("optuna", reason="Ray and Optuna are an extra")
+pytest.importorskip("ray", reason="Ray and Optuna are an extra")
+
+from noisynet.suite.search import SearchSource
+from noisynet.suite.suite import plan
+from noisynet.suite.trials import Trial
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+TEXT = """
+environments: [Chain-6]
+seeds: 2
+overrides: {steps: 300}
+search:
+  trials: 12
+  concurrent: 3
+  seed: 5
+  space:
+    learning_rate: {low: 1e-5, high: 1e-1, log: true}
+    n_step: {low: 1, high: 5}
+    torso_hidden: {choices: [[32], [64, 64]]}
+"""
+
+
+def source(folder: Path) -> SearchSource:
+    file = folder / "search.yaml"
+    file.write_text(TEXT)
+    found = plan(str(file), folder / "out").source
+    assert isinstance(found, SearchSource)
+    return found
+
+
+def score(trial: Trial) -> float:
+    """Be best at a learning rate of 0.01 and two hidden layers."""
+    rate, layers = trial.config.learning.learning_rate, len(trial.config.network.torso_hidden)
+    return layers - abs(rate - 0.01) + trial.seed
+
+
+def result(mean: float) -> dict[str, Any]:
+    return {"evaluations": {"off": {"mean": mean}}}
+
+
+def search(folder: Path, pick: int, dead: frozenset[str] = frozenset()) -> SearchSource:
+    """Run a search whose open trials end in another order: the first, or the last of them."""
+    one = source(folder)
+    waiting: list[Trial] = []
+    most = 0
+    while True:
+        while given := one.more():
+            waiting += given
+        most = max(most, len({trial.label for trial in waiting}))
+        if not waiting:
+            assert most == 3
+            return one
+        trial = waiting.pop(pick)
+        one.ended(trial, None if trial.name in dead else result(score(trial)))
+
+
+def test_a_search_repeats_itself_whatever_ends_first(tmp_path: Path) -> None:
+    first, second = (search(tmp_path, pick).table() for pick in (0, -1))
+    assert first == second
+    assert len(first) == 12
+    scores = [row["score"] for row in first]
+    assert scores == sorted(scores, reverse=True)
+    assert all(len(row["trials"].split()) == 2 for row in first)
+    assert all(1 <= row["n_step"] <= 5 and type(row["n_step"]) is int for row in first)
+    assert all(1e-5 <= row["learning_rate"] <= 1e-1 for row in first)
+    assert {tuple(row["torso_hidden"]) for row in first} == {(32,), (64, 64)}
+    # The mean over the two seeds.
+    best = first[0]
+    layers = len(best["torso_hidden"])
+    assert best["score"] == pytest.approx(layers - abs(best["learning_rate"] - 0.01) + 0.5)
+
+
+def test_a_failed_trial_leaves_its_point_without_a_score(tmp_path: Path) -> None:
+    name = search(tmp_path, 0).table()[0]["trials"].split()[1]
+    table = search(tmp_path, 0, frozenset([name])).table()
+    assert len(table) == 12
+    assert table[-1]["score"] is None
+    assert name in table[-1]["trials"]
+    assert all(row["score"] is not None for row in table[:-1])
