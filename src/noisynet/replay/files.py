@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from noisynet.replay.ring import Ring, RingShape
+from .ring import Ring, RingShape
 
 
 class ReplayDamaged(ValueError):

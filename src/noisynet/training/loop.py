@@ -15,7 +15,6 @@ from ..agents import QLearning
 from ..agents.updates import updates_of
 from ..envs import Environments, EpisodeCounter, Step
 from ..replay import Batch, FrameReplay, annealed_beta
-from ..replay.device import DeviceBatch, DeviceReplay
 from ..runs.config import Config
 from .events import CheckpointDue, Event, FiguresTaken, GameFinished, TrainingEnded
 
@@ -46,8 +45,7 @@ class TrainingLoop:
         self._observation: np.ndarray | None = None
         self._first = np.ones(environments.count, bool)
         self._updates = updates_of(agent)
-        self._batch: Batch | None = None
-        self._device_batch: DeviceBatch | None = None
+        self._batch: Batch[Any] | None = None
         self._losses: list[float] = []
         self._target_copies = 0
         self._last_checkpoint = 0
@@ -167,6 +165,7 @@ class TrainingLoop:
             batch = self._sampled()
             self._updates.update(batch)
             if learning.prioritised:
+                assert batch.indices is not None, "a batch of a replay has them"
                 self.replay.update_priorities(batch.indices, self._updates.errors())
             # The step at which this update was due, so that the order of updates and copies does
             # not depend on how many steps one vector step takes.
@@ -177,16 +176,16 @@ class TrainingLoop:
             if self.agent.updates % self.config.training.log_every == 0:
                 yield self._figures()
 
-    def _sampled(self) -> Batch | DeviceBatch:
+    def _sampled(self) -> Batch[Any]:
         """Draw a batch into the memory of the last one."""
         learning = self.config.learning
-        how = (learning.batch_size, learning.n_step, learning.discount)
-        if isinstance(self.replay, DeviceReplay):
-            self._device_batch = self.replay.sample_on_device(
-                *how, out=self._device_batch, beta=self._beta()
-            )
-            return self._device_batch
-        self._batch = self.replay.sample(*how, out=self._batch, beta=self._beta())
+        self._batch = self.replay.sample(
+            learning.batch_size,
+            learning.n_step,
+            learning.discount,
+            out=self._batch,
+            beta=self._beta(),
+        )
         return self._batch
 
     def _beta(self) -> float | None:
