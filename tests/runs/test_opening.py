@@ -1,0 +1,98 @@
+"""Opening a run: what it gives, and one line for each way in which a folder can be damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from noisynet.runs import MetricsWriter, NewerFormat, RunError, RunFolder, checkpoint, open_run
+from noisynet.runs import config as run_config
+from noisynet.runs.checkpoint import DamagedCheckpoint
+
+CHOSEN = run_config.load("cartpole", {"steps": 300})
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """A run of one line of metrics and one checkpoint."""
+    path = tmp_path / "run"
+    with RunFolder.create(path, CHOSEN.to_yaml()) as folder:
+        with MetricsWriter(path) as metrics:
+            metrics.write(7, {"loss": 0.5})
+        checkpoint.write(folder.checkpoints, 7, {"a": np.arange(3)}, {"elapsed": 1.5})
+    return path
+
+
+def test_an_open_run_gives_config_metrics_and_checkpoint(made: Path) -> None:
+    run = open_run(str(made))
+    assert run.path == made
+    assert run.config == CHOSEN
+    assert list(run.metrics()) == [{"step": 7, "loss": 0.5}]
+    found = run.newest_checkpoint()
+    assert found is not None
+    assert (found.step, found.arrays["a"].tolist()) == (7, [0, 1, 2])
+    assert run.trained().state == {"elapsed": 1.5}
+
+
+def test_a_run_can_be_read_while_it_is_written(made: Path) -> None:
+    with RunFolder.open(made).lock():
+        run = open_run(made)
+        assert not run.folder.locked
+        assert run.trained().step == 7
+        with pytest.raises(RunError, match="in use by process"):
+            run.folder.lock()
+    with run.folder.lock():
+        assert run.folder.locked
+
+
+def test_a_run_without_a_checkpoint_is_one_line_where_one_is_needed(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "run", CHOSEN.to_yaml()).close()
+    run = open_run(tmp_path / "run")
+    assert run.newest_checkpoint() is None
+    with pytest.raises(RunError, match=r"run: no checkpoint yet$"):
+        run.trained()
+
+
+def _write(name: str, content: bytes) -> Callable[[Path], object]:
+    return lambda run: (run / name).write_bytes(content)
+
+
+DAMAGES: list[tuple[Callable[[Path], object], type[RunError], str]] = [
+    (lambda run: (run / "config.yaml").unlink(), RunError, "run: not a run: it holds no config"),
+    (_write("config.yaml", b"format: 1\na: ["), RunError, "config.yaml: damaged: line 2: "),
+    (_write("config.yaml", b"format: 1\npreset: a\n"), RunError, "config.yaml: --environment: "),
+    (_write("config.yaml", b"format: 2\n"), NewerFormat, "config.yaml: format 2 .* newer noisynet"),
+    (_write("config.yaml", b"steps: 3\n"), RunError, "config.yaml: not a run's config: "),
+]
+
+
+@pytest.mark.parametrize(("damage", "kind", "message"), DAMAGES)
+def test_each_damage_of_a_folder_is_one_line(
+    made: Path, damage: Callable[[Path], object], kind: type[RunError], message: str
+) -> None:
+    damage(made)
+    with pytest.raises(kind, match=message) as caught:
+        open_run(made)
+    assert str(caught.value).startswith(str(made))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_folder_and_a_file_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"missing: no such folder$"):
+        open_run(tmp_path / "missing")
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"this is a file$"):
+        open_run(tmp_path / "file")
+
+
+def test_a_damaged_checkpoint_does_not_keep_a_run_from_being_opened(made: Path) -> None:
+    newest = checkpoint.newest(made / "checkpoints")
+    assert newest is not None
+    (newest / "state.json").write_text("{")
+    run = open_run(made)
+    for read in (run.newest_checkpoint, run.trained):
+        with pytest.raises(DamagedCheckpoint, match="damaged: not JSON"):
+            read()
