@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-import platform
-import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,6 +16,7 @@ from ..agents.updates import updates_of
 from ..replay.device import DeviceReplay
 from ..runs.config import Config
 from ..runs.errors import RunError
+from ..runs.provenance import provenance
 from .loop import replay_slack
 from .shared import threads_each
 
@@ -61,7 +57,7 @@ def resolve(
     chosen = config.replaced(
         device=device,
         threads=threads,
-        made_with=_made_with(),
+        made_with=provenance(torch=torch.__version__),
         replay_device=_replay_device(config, device, observation_shape, dtype),
     )
     workers = config.actor_critic.workers if config.learning.algorithm == "a3c" else 1
@@ -148,56 +144,6 @@ def _cores() -> int:
     # macOS has no sched_getaffinity.
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-
-
-def _made_with() -> dict[str, str]:
-    """Name the versions and the processor that results may depend on."""
-    found = {"python": platform.python_version(), "processor": _processor()}
-    for name in ("noisynet", "torch", "numpy", "gymnasium", "ale-py", "minatar"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    found["torch"] = torch.__version__
-    commit = _commit(Path(__file__).parent)
-    if commit is not None:
-        found["commit"] = commit
-    return found
-
-
-def _commit(folder: Path) -> str | None:
-    """Name the commit that this code comes from, `-dirty` where it was changed since.
-
-    None where the code is no part of a repository, such as an installed package: the repository
-    around an environment is somebody else's.
-    """
-    git = shutil.which("git")
-    if git is None:
-        return None
-
-    def ask(*question: str) -> str | None:
-        # Without the optional locks a run that starts does not stand in the way of a commit.
-        command = [git, "--no-optional-locks", "-C", str(folder), *question]
-        try:
-            done = subprocess.run(  # noqa: S603 - nothing in it is a user's
-                command, capture_output=True, text=True, timeout=10, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    if ask("ls-files", "--error-unmatch", "__init__.py") is None:
-        return None
-    return ask("describe", "--always", "--abbrev=12", "--exclude=*", "--dirty")
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _faster(
