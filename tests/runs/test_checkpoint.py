@@ -1,7 +1,6 @@
 """Checkpoints: what comes back, and what a kill, a full disk or a bad block leave behind."""
 
 import errno
-import json
 import os
 import random
 import signal
@@ -52,7 +51,7 @@ json_values = st.recursive(
     st.none()
     | st.booleans()
     | st.integers()
-    | st.integers(min_value=-(2**2100), max_value=2**2100)
+    | st.integers(min_value=-(2**1999), max_value=2**1999)
     | st.floats()
     | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
@@ -67,13 +66,6 @@ json_values = st.recursive(
 def test_state_comes_back_equal(tmp_path: Path, state: dict[str, object]) -> None:
     path = checkpoint.write(tmp_path, 5, {}, state)
     assert same_bits(checkpoint.read(path).state, state)
-
-
-def test_a_generator_state_as_one_integer_comes_back() -> None:
-    # 5056 bytes, torch's CPU generator: more digits than Python reads or writes in decimal.
-    huge = int.from_bytes(random.Random(0).randbytes(5056), "big")
-    encoded = json.dumps(checkpoint._encode([huge, -huge, 2**128], "state"))
-    assert checkpoint._decode(json.loads(encoded)) == [huge, -huge, 2**128]
 
 
 def test_a_numpy_generator_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -118,8 +110,9 @@ def test_a_kind_that_cannot_be_stored_is_named(tmp_path: Path, kind: str) -> Non
     [
         ({"a": [{"b": (1, 2)}]}, r"state\['a'\]\[0\]\['b'\]: takes .* got tuple"),
         ({"a": np.float32(1)}, r"state\['a'\]: takes .* got float32"),
+        ({"a": [2**2000]}, r"state\['a'\]\[0\]: takes integers of at most 2000 bits"),
         ({"a": {3: 4}}, r"state\['a'\]: a key is text, got 3"),
-        ({"a": {"__int__": 4}}, r"state\['a'\]: the key '__int__' is reserved"),
+        ({"a": {"__float__": 4}}, r"state\['a'\]: the key '__float__' is reserved"),
     ],
 )
 def test_state_that_would_come_back_different_is_refused(

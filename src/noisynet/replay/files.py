@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..disk import sync_folder
 from .ring import Ring, RingShape
 
 
@@ -45,7 +46,7 @@ def create_ring(shape: RingShape, folder: Path, *, priorities: bool = False) -> 
     try:
         for file, size in sizes.items():
             _allocate(file, size)
-        _sync_folder(folder)
+        sync_folder(folder)
     except OSError as error:
         for file in sizes:
             file.unlink(missing_ok=True)
@@ -138,12 +139,3 @@ def _allocate(file: Path, size: int) -> None:
                 _ = stream.write(zeros[: size - start])
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the names of new files durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,12 +8,15 @@ before it go. So at every moment, whatever kills the process, the newest folder 
 What a kill leaves behind is ignored, and cleaned away by the next write. Reading executes no code.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import re
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +26,8 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from noisynet.runs.errors import NewerFormat, RunError
-from noisynet.runs.folder import sync_folder, write_file
+from ..disk import sync_folder, write_file
+from .errors import NewerFormat, RunError
 
 FORMAT = 1
 """The format that this version writes, and the newest that it reads."""
@@ -41,15 +44,15 @@ _SIGNED = ("int8", "int16", "int32", "int64")
 _UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
 _KINDS = ("bool", *_SIGNED, *_UNSIGNED, "float16", "float32", "float64", "complex64")
 
-# JSON has no infinity, and Python reads no decimal integer above a limit that an environment
-# variable can lower to 640 digits. Both are written as an object with one of these keys.
-_INTEGER_TAG = "__int__"
+# JSON has no infinity: it is written as an object with this key.
 _FLOAT_TAG = "__float__"
-_PLAIN_INTEGER_BITS = 2000
+# Python reads no decimal integer above a limit that an environment variable can lower to 640
+# digits. The state of a generator that is larger goes into the arrays.
+_LARGEST_INTEGER_BITS = 2000
 
 
 class DamagedCheckpoint(RunError):
-    """Say that a checkpoint is not what was written: torn, shortened, altered."""
+    """A checkpoint that is not what was written: torn, shortened, altered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +70,10 @@ def write(
     """Write a checkpoint into `folder` (a run's checkpoints/), then remove the one before it.
 
     `arrays` holds numpy arrays of the kinds that safetensors and numpy share (no bfloat16, no
-    complex128, no text, no objects). `state` is nested dicts with text keys and lists of int (of
-    any size), float, str, bool and None; it comes back equal, NaN and infinities included. Anything
-    else is a TypeError or ValueError that names the place. Raises RunError if the disk is full or
-    cannot be written: the checkpoint before it is then untouched.
+    complex128, no text, no objects). `state` is nested dicts with text keys and lists of int (at
+    most 2000 bits), float, str, bool and None; it is read back equal, NaN and infinities included.
+    Anything else is a TypeError or ValueError that names the place. Raises RunError if the disk is
+    full or cannot be written: the checkpoint before it is then untouched.
     """
     _check_step(step)
     path = _write_whole(folder, f"step_{step:09d}", step, arrays, state)
@@ -157,6 +160,16 @@ def read_newest(folder: Path) -> Checkpoint | None:
                 raise
             failed = path
     return None
+
+
+@contextmanager
+def fits_config(run: Path) -> Iterator[None]:
+    """Raise RunError in place of what restoring from a checkpoint of another config raises."""
+    try:
+        yield
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        what = str(error).splitlines()[0]
+        raise RunError(f"{run}: its checkpoint does not fit its config: {what}") from error
 
 
 def _check_step(step: int) -> None:
@@ -287,10 +300,10 @@ def _to_json(value: object) -> str:
 
 def _encode(value: object, place: str) -> object:
     """Return `value` as what JSON can hold, or raise with the place that it cannot."""
-    if value is None or isinstance(value, bool | str):
+    if isinstance(value, int) and value.bit_length() > _LARGEST_INTEGER_BITS:
+        raise ValueError(f"{place}: takes integers of at most {_LARGEST_INTEGER_BITS} bits")
+    if value is None or isinstance(value, bool | int | str):
         return value
-    if isinstance(value, int):
-        return value if value.bit_length() <= _PLAIN_INTEGER_BITS else {_INTEGER_TAG: hex(value)}
     if isinstance(value, float):
         return value if math.isfinite(value) else {_FLOAT_TAG: repr(float(value))}
     if isinstance(value, list):
@@ -306,7 +319,7 @@ def _check_key(key: object, place: str) -> str:
     # json would turn a key such as 3 into "3" without a word.
     if not isinstance(key, str):
         raise TypeError(f"{place}: a key is text, got {key!r}")
-    if key in (_INTEGER_TAG, _FLOAT_TAG):
+    if key == _FLOAT_TAG:
         raise ValueError(f"{place}: the key {key!r} is reserved")
     return key
 
@@ -315,8 +328,6 @@ def _decode(value: Any) -> Any:
     if isinstance(value, list):
         return [_decode(item) for item in value]
     if isinstance(value, dict):
-        if _INTEGER_TAG in value:
-            return int(value[_INTEGER_TAG], 16)
         if _FLOAT_TAG in value:
             return float(value[_FLOAT_TAG])
         return {key: _decode(item) for key, item in value.items()}

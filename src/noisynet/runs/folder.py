@@ -10,41 +10,24 @@
 reader into the writer. An error is one line (`RunError`).
 """
 
-import fcntl
-import os
+from __future__ import annotations
+
 import re
 import shutil
-import socket
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import yaml
 
-from noisynet.runs.errors import NewerFormat, RunError
+from ..disk import sync_folder, write_file
+from .errors import NewerFormat, RunError
+from .locks import InUse, Lock
 
 FORMAT = 1
 """The layout that this version writes, and the newest that it reads."""
 
 _FORMAT_LINE = re.compile(r"^format:[^\n]*\n?", re.MULTILINE)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` (created, renamed, removed) survive a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_file(file: Path, content: bytes) -> None:
-    """Write a new file and wait until its bytes are on the disk."""
-    with file.open("xb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def default_path(preset: str, root: str | Path = "runs", *, now: datetime | None = None) -> Path:
@@ -82,7 +65,7 @@ class RunFolder:
     def __init__(self, path: Path, config_text: str) -> None:
         self.path = path
         self.config_text = config_text
-        self._lock: int | None = None
+        self._lock = Lock(self.lock_file)
 
     @staticmethod
     def check_free(path: Path) -> None:
@@ -114,7 +97,7 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             cls.check_free(path)
-            run._take_lock(os.O_CREAT | os.O_EXCL)
+            run._take_lock(new=True)
             run.checkpoints.mkdir()
             # A folder is a run once it has a config.yaml: the last thing to come, whole or not.
             unfinished = path / "config.yaml.tmp"
@@ -180,7 +163,7 @@ class RunFolder:
     @property
     def locked(self) -> bool:
         """Whether this object holds the run's lock."""
-        return self._lock is not None
+        return self._lock.held
 
     def lock(self) -> Self:
         """Become the run's only writer, until `close` or the end of the process.
@@ -188,62 +171,27 @@ class RunFolder:
         Raises RunError, naming the holder, if another process (or another RunFolder in this one)
         writes this run. Does nothing if this object holds the lock already.
         """
-        if self._lock is None:
-            try:
-                self._take_lock(os.O_CREAT)
-            except OSError as error:
-                raise RunError(f"{self.path}: cannot be locked: {error.strerror}") from error
+        try:
+            self._take_lock()
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be locked: {error.strerror}") from error
         return self
 
     def close(self) -> None:
         """Free the lock, if held. The folder's names stay usable for reading."""
-        if self._lock is not None:
-            _lock_holders.discard(self)
-            os.close(self._lock)
-            self._lock = None
+        self._lock.release()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _take_lock(self, flags: int) -> None:
-        descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CLOEXEC | flags, 0o644)
+    def _take_lock(self, *, new: bool = False) -> None:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        except BlockingIOError as error:
-            holder = os.read(descriptor, 200).decode(errors="replace").strip()
-            os.close(descriptor)
-            raise RunError(
-                f"{self.path}: in use by {holder or 'another process'}; one process at a time "
-                "writes a run"
-            ) from error
-        except OSError:
-            os.close(descriptor)
-            raise
-        self._lock = descriptor
-        _lock_holders.add(self)
-
-
-_lock_holders: set[RunFolder] = set()
-
-
-def _forget_locks_in_child() -> None:
-    # A flock belongs to the open file, which a forked child shares: a worker that outlives its
-    # parent would keep the run locked. Closing the child's copy leaves the parent's lock alone.
-    for run in list(_lock_holders):
-        run.close()
-
-
-os.register_at_fork(after_in_child=_forget_locks_in_child)
+            self._lock.acquire(new=new)
+        except InUse as error:
+            raise RunError(f"{error}; one process at a time writes a run") from error
 
 
 def _with_format(path: Path, config_text: str) -> str:

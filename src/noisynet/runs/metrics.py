@@ -17,8 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
-from noisynet.runs.errors import RunError
-from noisynet.runs.folder import sync_folder
+from ..disk import sync_folder
+from .errors import RunError
 
 FILE_NAME = "metrics.jsonl"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from noisynet.training import choose
+from noisynet.runs import provenance
 
 ROOT = Path(__file__).resolve().parents[2]
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -25,19 +25,26 @@ def test_the_commit_is_that_of_the_code(tmp_path: Path) -> None:
     package = tmp_path / "package"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    assert choose._commit(package) is None  # no repository
+    assert provenance._commit(package) is None  # no repository
     git(tmp_path, "init")
-    assert choose._commit(package) is None  # somebody else's repository
+    assert provenance._commit(package) is None  # somebody else's repository
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-m", "first")
     commit = git(tmp_path, "rev-parse", "--short=12", "HEAD")
-    assert choose._commit(package) == commit
+    assert provenance._commit(package) == commit
     (package / "__init__.py").write_text("changed = True")
-    assert choose._commit(package) == f"{commit}-dirty"
+    assert provenance._commit(package) == f"{commit}-dirty"
 
 
 @needs_git
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
 def test_what_a_run_is_made_with_names_it() -> None:
     head = git(ROOT, "rev-parse", "--short=12", "HEAD")
-    assert choose._made_with()["commit"].removesuffix("-dirty") == head
+    assert provenance.provenance()["commit"].removesuffix("-dirty") == head
+
+
+def test_versions_are_those_of_the_packages_unless_one_knows_better() -> None:
+    found = provenance.provenance(torch="2.0+own")
+    assert found["torch"] == "2.0+own"
+    assert {"python", "processor", "noisynet", "numpy", "gymnasium"} <= found.keys()
+    assert list(provenance.provenance()) == list(found)
