@@ -15,12 +15,12 @@ from noisynet.agents import ActorCritic
 from noisynet.envs import Environments
 from noisynet.layers import hold, noisy_layers
 from noisynet.runs import Config, RunError, checkpoint, config, read_metrics
-from noisynet.samplers import actors
+from noisynet.samplers import assembler as actors
 from noisynet.samplers.backend import InProcessSamplers
 from noisynet.samplers.messages import Assignment, Order, RolloutFragment, restacked
-from noisynet.samplers.rollout_loop import SampledRolloutLoop, joined, joined_draws
+from noisynet.samplers.rollout_source import SampledRolloutLoop, joined, joined_draws
 from noisynet.samplers.sampler import ReplaySampler, RolloutSampler, weights_of
-from noisynet.samplers.value_loop import SamplerLoop, default_staleness
+from noisynet.samplers.replay_source import SamplerLoop, default_staleness
 from noisynet.training import Event, GameFinished, session, start
 
 SMALL = {

@@ -12,7 +12,7 @@ import torch
 from noisynet.agents import ActorCritic, QLearning, make_environments, measure_frames
 from noisynet.networks import FramesTorso
 from noisynet.runs import Config, RunError, checkpoint, config
-from noisynet.samplers import actors
+from noisynet.samplers import assembler as actors
 from noisynet.samplers.messages import Assignment, Order
 from noisynet.samplers.sampler import ReplaySampler, weights_of
 from noisynet.training import resume, start

@@ -89,7 +89,7 @@ def _train(parsed: argparse.Namespace) -> int:
     listeners = [make_display(Console())]
     try:
         if chosen.scale.actors is not None:
-            from ..samplers import actors
+            from ..samplers import assembler as actors
 
             return _report(actors.start(chosen, path, listeners, address=parsed.ray))
         _check_ray(parsed.ray)
@@ -110,7 +110,7 @@ def _resume(parsed: argparse.Namespace) -> int:
     chosen = config.from_yaml(stored.config_text, str(stored.config_file))
     try:
         if chosen.scale.actors is not None:
-            from ..samplers import actors
+            from ..samplers import assembler as actors
 
             return _report(actors.resume(parsed.folder, listeners, address=parsed.ray))
         _check_ray(parsed.ray)

@@ -27,7 +27,7 @@ from ..runs.errors import RunError
 from ..training import WorkersFailed
 from .backend import Arrived, Lost, ParcelLost
 from .messages import Assignment, Fragment, Order, Report, Weights
-from .replay import Answer, ShardLost
+from .sharded_replay import Answer, ShardLost
 from .sampler import Sampler, build_sampler
 from .shard import Shard, ShardPlan
 
