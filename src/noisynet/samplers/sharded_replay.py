@@ -11,8 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..replay import Batch
-from ..replay.prioritized import importance_weights
+from ..replay import Batch, importance_weights
 from .backend import ParcelLost
 from .messages import Fragment
 from .shard import Drawn, Inserted, Shard, ShardPlan
