@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from ..envs import Environments
-from ..replay import FrameReplay, PrioritySettings, ReplayDamaged
+from ..replay import FrameReplay, PrioritySettings, ReplayDamaged, slack_for
 from ..replay.device import DeviceReplay
-from ..replay.ring import slack_for
 from ..runs.config import Config
 from ..runs.errors import RunError
 from ..runs.folder import RunFolder

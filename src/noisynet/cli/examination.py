@@ -20,7 +20,7 @@ from ..runs import config as run_config
 from ..runs.config import Config
 from ..runs.errors import RunError
 from ..runs.folder import RunFolder
-from ..runs.sections import SEEDS
+from ..runs.seeds import SEEDS
 from ..training.rollouts import RolloutPlayer
 
 _SEED_OFFSET = 2_000_003

@@ -17,7 +17,7 @@ from ..runs import config as run_config
 from ..runs.config import Config
 from ..runs.errors import RunError
 from ..runs.folder import RunFolder
-from ..runs.sections import SEEDS
+from ..runs.seeds import SEEDS
 from .play import EpisodeResult, UnusableEvaluation, play
 from .scores import human_normalised, mean_interval, reference_scores
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..envs import UnusableEnvironment
 from ..runs.errors import RunError
-from ..runs.sections import SEEDS
+from ..runs.seeds import SEEDS
 from .frames import FrameDrawer
 from .pictures import Game, make_game
 from .watched import WatchedAgent

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..agents import make_environments
+from ..assemble import make_environments
 from ..envs import UnusableEnvironment
 from ..evaluation.scores import atari57_games
 from ..runs import config as run_config
