@@ -135,7 +135,7 @@ def _take_apart(spent: dict[str, float]) -> None:
         ("acting", QLearning, "act"),
         ("storing", FrameReplay, "add"),
         ("sampling", FrameReplay, "sample"),
-        ("sampling", DeviceReplay, "sample_on_device"),
+        ("sampling", DeviceReplay, "sample"),
         ("learning", PlainUpdates, "update"),
         ("learning", StaticUpdates, "update"),
         ("copying to the target", QLearning, "copy_to_target"),

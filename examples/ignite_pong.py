@@ -51,7 +51,7 @@ def configured(arguments: argparse.Namespace) -> Config:
 
 def batches(
     config: Config, environments: Environments, agent: QLearning, engine: Engine
-) -> Iterator[Batch]:
+) -> Iterator[Batch[Any]]:
     """Play, and give a batch whenever an update is due; fires the events of episodes."""
     learning, solved_return = config.learning, config.training.solved_return or np.inf
     state: Any = engine.state
@@ -105,7 +105,7 @@ def main() -> None:
     environments = make_environments(config)
     agent = QLearning(config, environments.observation_shape, environments.action_count)
 
-    def process_batch(_: Engine, batch: Batch) -> dict[str, float]:
+    def process_batch(_: Engine, batch: Batch[Any]) -> dict[str, float]:
         # Loss under ε, ε′ and ε″, gradient, step of the optimizer, new noise for acting.
         return {"loss": agent.update(batch).loss}
 

@@ -148,7 +148,7 @@ def test_frames_on_the_gpu_make_the_batches_of_the_host(stack: int) -> None:
             )  # fmt: skip
         if number < 10:
             continue
-        batch, out = host.sample(16, 3, 0.9), there.sample_on_device(16, 3, 0.9, out=out)
+        batch, out = host.sample(16, 3, 0.9), there.sample(16, 3, 0.9, out=out)
         for name in ("observation_tm1", "action_tm1", "return_t", "discount_t", "observation_t"):
             np.testing.assert_array_equal(getattr(out, name).cpu().numpy(), getattr(batch, name))
 

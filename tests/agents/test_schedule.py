@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noisynet.agents import QLearning
-from noisynet.agents.schedule import RECENT_GAMES, UpdateSchedule
+from noisynet.training.update_schedule import RECENT_GAMES, UpdateSchedule
 from noisynet.runs import config
 from noisynet.runs.sections import LearningSection
 

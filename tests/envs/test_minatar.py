@@ -177,10 +177,11 @@ def test_the_replay_gives_back_images_that_are_not_stacked(in_files: bool, tmp_p
     batch = replay.sample(64, 1, 0.9)
     assert batch.observation_tm1.dtype == np.uint8
     assert batch.observation_tm1.shape == (64, 4, 10, 10)
-    for row, (slot, environment) in enumerate(zip(batch.slot, batch.environment, strict=True)):
-        assert np.array_equal(batch.observation_tm1[row], observations[slot][environment])
+    for row, index in enumerate(batch.indices):
+        step, environment = divmod(index, 2)
+        assert np.array_equal(batch.observation_tm1[row], observations[step][environment])
         if batch.discount_t[row] > 0:
-            assert np.array_equal(batch.observation_t[row], observations[slot + 1][environment])
+            assert np.array_equal(batch.observation_t[row], observations[step + 1][environment])
 
 
 def test_a_state_of_another_minatar_is_refused() -> None:

@@ -1,6 +1,7 @@
 """The actor-critic's head, core and network."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,14 @@ from torch import nn
 
 from noisynet import NoisyLSTMCell, hold, noisy_layers
 from noisynet.layers import NoisyLinear
-from noisynet.networks import ActorCriticHead, ActorCriticNetwork, MLPTorso, RecurrentCore
+from noisynet.networks import (
+    ActorCriticHead,
+    ActorCriticNetwork,
+    MLPTorso,
+    NoiseSettings,
+    RecurrentCore,
+    build_actor_critic_network,
+)
 
 TIME, ROWS, SIZE = 5, 3, 4
 
@@ -78,3 +86,46 @@ def test_the_network_joins_its_parts_with_and_without_a_core() -> None:
     outputs, after = core(hidden(torso(observation)).relu(), first, begin)
     torch.testing.assert_close((logits, value), head(outputs))
     torch.testing.assert_close(state, after)
+
+
+@pytest.mark.parametrize(
+    ("where", "noisy", "expected"),
+    [
+        ("last", ["head.policy", "head.value"], 136.22743280400755),
+        ("head", ["head.policy", "head.value", "hidden"], 161.68327649106504),
+        (
+            "all",
+            ["core.cell", "head.policy", "head.value", "hidden", "torso.layers.0"],
+            193.72071401943685,
+        ),
+    ],
+)
+def test_the_noise_reaches_as_far_as_asked_and_initial_values_stay_what_they_were(
+    where: Any, noisy: list[str], expected: float
+) -> None:
+    torch.manual_seed(3)
+    network = build_actor_critic_network(
+        (6,),
+        3,
+        torso_hidden=(8,),
+        head_hidden=16,
+        lstm_size=4,
+        noise=NoiseSettings(sigma0=0.5, where=where),
+    )
+    assert sorted(noisy_layers(network)) == noisy
+    total = sum(one.double().abs().sum().item() for one in network.state_dict().values())
+    assert total == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_network_is_that_of_its_parts_drawn_in_their_order() -> None:
+    torch.manual_seed(1)
+    built = build_actor_critic_network((6,), 3, head_hidden=7, lstm_size=5)
+    torch.manual_seed(1)
+    hidden, cell = nn.Linear(6, 7), nn.LSTMCell(7, 5)
+    expected = ActorCriticNetwork(
+        MLPTorso((6,), ()), hidden, RecurrentCore(cell), ActorCriticHead(5, 3, nn.Linear)
+    )
+    assert built.state_dict().keys() == expected.state_dict().keys()
+    for name, value in expected.state_dict().items():
+        assert torch.equal(built.state_dict()[name], value), name
+    assert build_actor_critic_network((6,), 3).initial_state(2) is None

@@ -1,4 +1,4 @@
-"""The torso for small images, and which torso a shape gets."""
+"""Torsos: their layers, how frames are prepared, and which one a shape gets."""
 
 import pytest
 import torch
@@ -6,6 +6,26 @@ from torch import nn
 
 from noisynet.networks import MinAtarTorso, MLPTorso, NatureTorso, make_torso
 from noisynet.networks.torsos import FramesTorso
+
+
+def test_the_nature_torso_gives_3136_features_and_takes_any_leading_dimensions() -> None:
+    torso = NatureTorso((4, 84, 84))
+    frames = torch.randint(0, 256, (2, 3, 4, 84, 84), dtype=torch.uint8)
+    features = torso(frames)
+    assert torso.features == 3136
+    assert features.shape == (2, 3, 3136)
+    assert torch.allclose(features[1, 2], torso(frames[1, 2]), atol=1e-5)
+
+
+def test_frames_become_numbers_from_0_to_1_and_are_left_as_they_were() -> None:
+    torso = NatureTorso((2, 40, 44))
+    frames = torch.randint(0, 256, (3, 2, 40, 44), dtype=torch.uint8)
+    before = frames.clone()
+    prepared = torso.prepare(frames)
+    assert torch.allclose(prepared, frames.float() / 255)
+    assert torch.equal(frames, before)
+    # Prepared once, or by forward: the same.
+    assert torch.equal(torso(frames), torso(prepared))
 
 
 def test_the_minatar_torso_is_one_convolution_of_sixteen_filters() -> None:
@@ -92,3 +112,25 @@ def test_a_torso_of_two_convolutions_is_its_papers(
     assert make_torso(kind, (1, smallest, smallest), ()).features == filters[1]
     with pytest.raises(ValueError, match=rf"{kind} torso: .* at least {smallest} pixels each way"):
         make_torso(kind, (4, smallest - 1, 84), ())
+
+
+def test_auto_goes_by_the_shape_of_the_observation() -> None:
+    assert isinstance(make_torso("auto", (4, 84, 84), ()), NatureTorso)
+    torso = make_torso("auto", (6,), (32, 16))
+    assert isinstance(torso, MLPTorso)
+    assert torso.features == 16
+    assert make_torso("mlp", (6,), ()).features == 6
+
+
+def test_observations_that_do_not_fit_are_named() -> None:
+    with pytest.raises(ValueError, match=r"\(4, 84, 84, 3\), expected \(stack, height, width\)"):
+        NatureTorso((4, 84, 84, 3))
+    with pytest.raises(ValueError, match="at least 36 pixels"):
+        NatureTorso((4, 20, 84))
+    with pytest.raises(ValueError, match=r"\(4, 84, 84\), expected \(size,\)"):
+        MLPTorso((4, 84, 84), ())
+
+
+def test_a_torso_of_another_name_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"torso: got 'natur', expected one of auto, mlp, minatar"):
+        make_torso("natur", (4, 84, 84))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from noisynet.replay import Batch, FrameReplay, PrioritySettings
-from noisynet.replay.device import DeviceBatch, DeviceReplay
+from noisynet.replay.device import DeviceReplay
 
 CPU = torch.device("cpu")
 PRIORITY = PrioritySettings(exponent=0.6, epsilon=1e-3)
@@ -22,7 +22,7 @@ def make(folder: Path | None = None, **sizes: Any) -> FrameReplay:
     return FrameReplay(slack=0 if folder is None else 9, seed=4, folder=folder, **chosen)
 
 
-def assert_equal(batch: Batch, there: DeviceBatch) -> None:
+def assert_equal(batch: Batch, there: Batch) -> None:
     np.testing.assert_array_equal(there.indices, batch.indices)
     for name in SHARED:
         here, other = getattr(batch, name), getattr(there, name)
@@ -45,7 +45,7 @@ def test_the_same_records_are_drawn_and_the_same_batches_come_of_them(
     host = make(stack=stack, priority=priority)
     there = DeviceReplay(make(stack=stack, priority=priority), CPU)
     beta = None if priority is None else 0.4
-    out: DeviceBatch | None = None
+    out: Batch | None = None
     seen_empty = False
     for number, records in enumerate(random_stream(8, 2, 150, 0.2)):
         for replay in (host, there):
@@ -53,7 +53,7 @@ def test_the_same_records_are_drawn_and_the_same_batches_come_of_them(
         if number < 12:
             continue
         batch = host.sample(16, n_step, 0.9, beta=beta)
-        out = there.sample_on_device(16, n_step, 0.9, out=out, beta=beta)
+        out = there.sample(16, n_step, 0.9, out=out, beta=beta)
         assert_equal(batch, out)
         if stack > 1:
             seen_empty |= bool((batch.observation_tm1[:, 0] == 0).all((1, 2)).any())
@@ -83,7 +83,7 @@ def test_frames_of_every_kind(
                 first if number == 0 else none,
                 none,
             )
-    assert_equal(host.sample(20, 2, 0.9), there.sample_on_device(20, 2, 0.9))
+    assert_equal(host.sample(20, 2, 0.9), there.sample(20, 2, 0.9))
 
 
 def test_batches_share_nothing_unless_one_is_given_back(
@@ -92,17 +92,17 @@ def test_batches_share_nothing_unless_one_is_given_back(
     there = DeviceReplay(make(), CPU)
     for records in random_stream(8, 2, 30, 0.2):
         add_step(there, records, (3, 2))
-    one = there.sample_on_device(8, 1, 0.9)
+    one = there.sample(8, 1, 0.9)
     before = {name: getattr(one, name).clone() for name in SHARED[:-1]}
-    other = there.sample_on_device(8, 1, 0.9)
+    other = there.sample(8, 1, 0.9)
     for name, value in before.items():
         assert torch.equal(getattr(one, name), value)
         assert getattr(one, name).data_ptr() != getattr(other, name).data_ptr()
-    again = there.sample_on_device(8, 1, 0.9, out=one)
+    again = there.sample(8, 1, 0.9, out=one)
     for name in before:
         assert getattr(again, name).data_ptr() == getattr(one, name).data_ptr()
     with pytest.raises(ValueError, match="out: got a batch of another size"):
-        there.sample_on_device(9, 1, 0.9, out=one)
+        there.sample(9, 1, 0.9, out=one)
 
 
 @pytest.mark.parametrize("priority", [None, PRIORITY])
@@ -134,7 +134,7 @@ def test_a_commit_is_that_of_the_files_and_frames_come_back_from_it(
             add_step(replay, records, (3, 2))
     for _ in range(3):
         batch = host.sample(32, 2, 0.9, beta=beta)
-        assert_equal(batch, there.sample_on_device(32, 2, 0.9, beta=beta))
+        assert_equal(batch, there.sample(32, 2, 0.9, beta=beta))
 
 
 def test_what_was_not_committed_when_it_was_taken_over_still_is_not(
@@ -156,17 +156,17 @@ def test_bad_arguments_are_named(
 ) -> None:
     there = DeviceReplay(make(), CPU)
     with pytest.raises(RuntimeError, match="none of its 0 records can be sampled"):
-        there.sample_on_device(4, 1, 0.9)
+        there.sample(4, 1, 0.9)
     for records in random_stream(8, 2, 30, 0.2):
         add_step(there, records, (3, 2))
     with pytest.raises(ValueError, match="batch_size: got 0"):
-        there.sample_on_device(0, 1, 0.9)
+        there.sample(0, 1, 0.9)
     with pytest.raises(ValueError, match=r"beta: got 0\.5, expected None"):
-        there.sample_on_device(4, 1, 0.9, beta=0.5)
+        there.sample(4, 1, 0.9, beta=0.5)
     with pytest.raises(ValueError, match="beta: got None, expected a number"):
-        DeviceReplay(make(priority=PRIORITY), CPU).sample_on_device(4, 1, 0.9)
+        DeviceReplay(make(priority=PRIORITY), CPU).sample(4, 1, 0.9)
     with pytest.raises(ValueError, match="discount"):
-        there.sample_on_device(4, 1, 1.5)
+        there.sample(4, 1, 1.5)
 
 
 def test_its_memory_is_told_before_it_is_made() -> None:

@@ -22,7 +22,7 @@ def make(**sizes: Any) -> FrameReplay:
 
 def everything(replay: FrameReplay, n_step: int, discount: float = DISCOUNT) -> Batch:
     """Gather all that can be sampled."""
-    return replay.gather(*np.nonzero(replay.samplable(n_step)), n_step, discount)
+    return replay.gather(replay.samplable(n_step), n_step, discount)
 
 
 def assert_equal(left: Batch, right: Batch) -> None:
@@ -81,14 +81,14 @@ def test_every_transition_equals_the_reference(
     assert len(replay) == min(head, window) * environments
 
     rows = expected.transitions(max(0, head - window), n_step, DISCOUNT)
-    mask = replay.samplable(n_step)
-    got = {(slot, environment) for slot, environment in zip(*np.nonzero(mask), strict=True)}
-    assert got == {(step % window, environment) for step, environment in rows}
+    samplable = replay.samplable(n_step)
+    assert samplable.tolist() == sorted(samplable)
+    assert {divmod(index, environments) for index in samplable} == set(rows)
     assert replay.can_sample(n_step) == bool(rows)
     if not rows:
         return
     steps_B, environment_B = (np.array(part) for part in zip(*rows, strict=True))
-    batch = replay.gather(steps_B % window, environment_B, n_step, DISCOUNT)
+    batch = replay.gather(steps_B * environments + environment_B, n_step, DISCOUNT)
     shape = (len(rows), stack, 2) if stack > 1 else (len(rows), 2)
     assert batch.observation_tm1.shape == batch.observation_t.shape == shape
     for index, row in enumerate(rows.values()):
@@ -100,8 +100,8 @@ def test_every_transition_equals_the_reference(
             assert batch.observation_t[index].reshape(stack, 2)[:, 1].tolist() == row.next_frames
 
     drawn = replay.sample(20, n_step, DISCOUNT)
-    assert mask[drawn.slot, drawn.environment].all()
-    assert_equal(drawn, replay.gather(drawn.slot, drawn.environment, n_step, DISCOUNT))
+    assert np.isin(drawn.indices, samplable).all()
+    assert_equal(drawn, replay.gather(drawn.indices, n_step, DISCOUNT))
 
 
 # By hand
@@ -191,21 +191,19 @@ def test_sampling_is_uniform(random_stream: Callable[..., Any], add_step: Callab
     replay = make(capacity=300, environments=3, stack=2, seed=11)
     for records in random_stream(3, 3, 150, 0.3):
         add_step(replay, records, (2,))
-    mask = replay.samplable(3)
+    samplable = replay.samplable(3)
     batches = [replay.sample(500, 3, DISCOUNT) for _ in range(100)]
-    counts = np.zeros(mask.shape)
-    for batch in batches:
-        np.add.at(counts, (batch.slot, batch.environment), 1)
-    assert counts[~mask].sum() == 0
-    expected = 50_000 / mask.sum()
-    freedom = mask.sum() - 1
-    chi_square = ((counts[mask] - expected) ** 2 / expected).sum()
+    flat = np.concatenate([batch.indices for batch in batches])
+    counts = np.bincount(flat, minlength=450)
+    assert np.isin(np.flatnonzero(counts), samplable).all()
+    expected = 50_000 / len(samplable)
+    freedom = len(samplable) - 1
+    chi_square = ((counts[samplable] - expected) ** 2 / expected).sum()
     # Mean `freedom`, standard deviation √(2 · freedom): four of them either side.
     assert abs(chi_square - freedom) < 4 * math.sqrt(2 * freedom)
     # Consecutive rows are independent of each other: as often the same as by chance.
-    flat = np.concatenate([batch.slot * 3 + batch.environment for batch in batches])
     repeats = int((flat[1:] == flat[:-1]).sum())
-    chance = len(flat) / mask.sum()
+    chance = len(flat) / len(samplable)
     assert abs(repeats - chance) < 4 * math.sqrt(chance)
 
 
@@ -234,7 +232,7 @@ def test_sampling_lists_the_records_only_when_few_are_valid(
 
     monkeypatch.setattr("noisynet.replay.transitions.scan_samplable", scan)
     for _ in range(200):
-        assert len(replay.sample(64, 3, DISCOUNT).slot) == 64
+        assert len(replay.sample(64, 3, DISCOUNT)) == 64
 
 
 def test_a_seed_gives_one_sequence(
@@ -247,8 +245,8 @@ def test_a_seed_gives_one_sequence(
     one, same, other = ([replay.sample(9, 2, DISCOUNT) for _ in "ab"] for replay in replays)
     assert_equal(one[0], same[0])
     assert_equal(one[1], same[1])
-    assert (one[0].slot != one[1].slot).any()
-    assert (one[0].slot != other[0].slot).any()
+    assert (one[0].indices != one[1].indices).any()
+    assert (one[0].indices != other[0].indices).any()
 
 
 def test_batches_share_nothing_unless_asked(
@@ -416,14 +414,19 @@ def test_sampling_nothing_is_a_clear_error(record: Any, add_step: Callable[..., 
         _ = replay.sample(4, 2, DISCOUNT)
 
 
-@pytest.mark.parametrize(
-    ("slot", "environment"), [(2, 0), (4, 0), (7, 0), (40, 0), (-1, 0), (0, 1)]
-)
+@pytest.mark.parametrize("index", [2, 4, 7, 40, -1])
 def test_gather_refuses_what_cannot_be_sampled(
-    record: Any, add_step: Callable[..., None], slot: int, environment: int
+    record: Any, add_step: Callable[..., None], index: int
 ):
     replay = make()
     play(replay, add_step, "F U I F .", record)
-    slots, environments = np.array([0, slot]), np.array([0, environment])
-    with pytest.raises(ValueError, match=rf"index: got slot {slot} of environment {environment}, "):
-        _ = replay.gather(slots, environments, 1, DISCOUNT)
+    with pytest.raises(ValueError, match=f"indices: got {index}, expected a record that can be"):
+        _ = replay.gather(np.array([0, index]), 1, DISCOUNT)
+
+
+def test_gather_refuses_what_was_overwritten(record: Any, add_step: Callable[..., None]):
+    replay = make(capacity=4)
+    play(replay, add_step, "F . . . . .", record)
+    assert replay.gather(np.array([2, 4]), 1, DISCOUNT).action_tm1.tolist() == [3, 5]
+    with pytest.raises(ValueError, match="indices: got 1, expected a record that can be"):
+        _ = replay.gather(np.array([2, 1]), 1, DISCOUNT)

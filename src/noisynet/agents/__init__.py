@@ -1,27 +1,26 @@
-"""Agents: one value-based agent and one actor-critic, each with parts chosen by config."""
+"""Agents: one value-based agent and one actor-critic, built from parts of one's choice."""
 
 from .actor_critic import ActorCritic, RolloutLearned
-from .actor_critic_network import build_actor_critic_network
-from .build import Agent, acting_network, build_agent
-from .environments import make_environments
-from .frames import measure_frames
-from .optimizers import LossNotFinite
+from .exploration import LinearEpsilon
+from .frame_statistics import measure_frames
+from .optimizers import LossNotFinite, StepSize, adam
 from .q_learning import Learned, QLearning
-from .q_network import build_q_network
 from .rollout import Rollout
+from .static_updates import StaticUpdates
+
+Agent = QLearning | ActorCritic
 
 __all__ = [
     "ActorCritic",
     "Agent",
     "Learned",
+    "LinearEpsilon",
     "LossNotFinite",
     "QLearning",
     "Rollout",
     "RolloutLearned",
-    "acting_network",
-    "build_actor_critic_network",
-    "build_agent",
-    "build_q_network",
-    "make_environments",
+    "StaticUpdates",
+    "StepSize",
+    "adam",
     "measure_frames",
 ]

@@ -1,35 +1,35 @@
-"""The actor-critic: a policy and its value, learned from rollouts, with parts chosen by config."""
+"""The actor-critic: a policy and its value, learned from rollouts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..networks import CoreState
-from ..runs.config import Config
+from ..layers import noisy_layers
+from ..networks import ActorCriticNetwork, CoreState
+from ..runs.seeds import stream
 from . import losses
-from .actor_critic_network import build_actor_critic_network
 from .exploration import LearnedNoise
-from .figures import noise_figures, policy_behaviour
+from .noise_metrics import noise_figures, policy_behaviour
 from .optimizers import (
     LossNotFinite,
-    build_optimizer,
-    leave_gradient,
+    autocast_for,
+    backward_and_clip,
+    is_finite,
     set_step_size,
-    step_size,
 )
-from .precision import products_in
 from .rollout import Rollout
-from .tensors import (
+from .saved_arrays import (
     generator_from_array,
     generator_to_array,
     held_draw_arrays,
+    load_network,
+    network_arrays,
     optimizer_arrays,
     restore_held_draw,
     restore_optimizer,
@@ -39,7 +39,7 @@ from .tensors import (
 
 @dataclass(frozen=True)
 class RolloutLearned:
-    """Hold what an update tells: means over the rollout's steps."""
+    """What an update reports: means over the rollout's steps."""
 
     loss: float
     policy_loss: float
@@ -48,39 +48,61 @@ class RolloutLearned:
 
 
 class ActorCritic:
-    """Act by a policy, and learn it from the rollout that it played.
+    """The actor-critic: acts by a policy, and learns it from the rollout that it played.
 
     The noise is drawn once for a rollout, one draw for each environment, and held: the update runs
     the network under the very draws that acted, and only then are they redrawn (arXiv 1706.10295,
-    §3.1). Every source of randomness is a generator of its own, seeded from the config: `acting`
-    for the draws, `actions` for the policy's choices.
+    §3.1). Every source of randomness is a generator of its own, seeded from `seed`: `acting` for
+    the draws, `actions` for the policy's choices.
+
+    Args:
+        network: policy and value, on its device.
+        optimizer: of the network's parameters.
+        actions: how many there are.
+        environments: how many act side by side, each with a draw of its own.
+        gae_lambda: λ of the advantages (arXiv 1506.02438); 1: n-step returns.
+        value_coefficient: weight of the value's loss beside the policy's.
+        entropy_bonus: weight of the policy's entropy.
+        max_gradient_norm: larger gradients are scaled down; None: none is.
+        draw_per_environment: False: one acting draw for all environments.
+        precision: "float32", or "bfloat16" for the products.
+        seed: of everything random.
     """
 
-    def __init__(self, config: Config, observation_shape: tuple[int, ...], actions: int) -> None:
-        """Build network, optimizer and generators; device and precision must be chosen."""
-        training = config.training
-        if training.device == "auto" or training.precision == "auto":
-            raise ValueError("device and precision: got 'auto', expected what was chosen for it")
-        self.config = config
+    def __init__(
+        self,
+        network: ActorCriticNetwork,
+        optimizer: torch.optim.Optimizer,
+        *,
+        actions: int,
+        environments: int,
+        gae_lambda: float = 1.0,
+        value_coefficient: float = 0.5,
+        entropy_bonus: float = 0.0,
+        max_gradient_norm: float | None = 0.5,
+        draw_per_environment: bool = True,
+        precision: Literal["float32", "bfloat16"] = "float32",
+        seed: int = 0,
+    ) -> None:
+        self.network = network
+        self.optimizer = optimizer
         self.actions = actions
-        self.device = torch.device(training.device)
-        self.network = build_actor_critic_network(config, observation_shape, actions).to(
-            self.device
-        )
-        self.optimizer = build_optimizer(self.network.parameters(), config.learning)
-        self._acting = torch.Generator(self.device).manual_seed(training.stream("acting"))
-        self._choosing = torch.Generator(self.device).manual_seed(training.stream("actions"))
-        environments = config.environment.environments
+        self.precision = precision
+        self.device = next(network.parameters()).device
+        self._gae_lambda = gae_lambda
+        self._value_coefficient = value_coefficient
+        self._entropy_bonus = entropy_bonus
+        self._max_gradient_norm = max_gradient_norm
+        self._seed = seed
+        self._acting = torch.Generator(self.device).manual_seed(stream(seed, "acting"))
+        self._choosing = torch.Generator(self.device).manual_seed(stream(seed, "actions"))
         self.noise = None
-        if config.exploration.has_noise:
+        if noisy_layers(network):
             self.noise = LearnedNoise(
-                self.network,
-                environments,
-                self._acting,
-                draw_per_environment=config.exploration.draw_per_environment,
+                network, environments, self._acting, draw_per_environment=draw_per_environment
             )
         # The LSTM's state now, and where the rollout that is being played began.
-        self._core = self._core_before = self.network.initial_state(environments)
+        self._core = self._core_before = network.initial_state(environments)
         self.updates = 0
 
     # Acting
@@ -98,7 +120,7 @@ class ActorCritic:
         return action.squeeze(-1).cpu().numpy()
 
     def policy(self, observation: np.ndarray, first: np.ndarray) -> Tensor:
-        """Give the policy's logits (N, actions) under the noise in force; an LSTM steps on."""
+        """Return the policy's logits (N, actions) under the noise in force; an LSTM steps on."""
         with torch.no_grad():
             logits, _, self._core = self._forward(observation[None], first[None], self._core)
         return logits[0]
@@ -120,18 +142,17 @@ class ActorCritic:
     # Learning
 
     def evaluate(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
-        """Give logits (T + 1, N, actions) and values (T + 1, N) under the noise that acted."""
+        """Return logits (T + 1, N, actions) and values (T + 1, N) under the noise that acted."""
         logits, value, _ = self._forward(rollout.observation, rollout.first, self._core_before)
         return logits, value
 
     def loss_terms(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
-        """Give policy loss, value loss and entropy: means over the steps that were taken."""
-        section = self.config.actor_critic
+        """Return policy loss, value loss and entropy: means over the steps that were taken."""
         logits, value = self.evaluate(rollout)
         advantage_t = losses.generalised_advantage(
             self._tensor(rollout.reward_t),
             self._tensor(rollout.discount_t),
-            section.gae_lambda * self._tensor(rollout.goes_on_t),
+            self._gae_lambda * self._tensor(rollout.goes_on_t),
             value.detach(),
         )
         logits_t, value_t = logits[:-1], value[:-1]
@@ -152,29 +173,30 @@ class ActorCritic:
 
         Raises LossNotFinite where the loss or its gradient is NaN or infinite.
         """
-        section = self.config.actor_critic
         policy_loss, value_loss, entropy = self.loss_terms(rollout)
-        loss = policy_loss + section.value_coefficient * value_loss
-        if section.entropy_bonus:
-            loss = loss - section.entropy_bonus * entropy
-        value = leave_gradient(
+        loss = policy_loss + self._value_coefficient * value_loss
+        if self._entropy_bonus:
+            loss = loss - self._entropy_bonus * entropy
+        value = backward_and_clip(
             loss,
             self.network,
             self.optimizer,
-            max_norm=self.config.learning.max_gradient_norm,
+            max_norm=self._max_gradient_norm,
             update=self.updates + 1,
         )
         return RolloutLearned(
             value, float(policy_loss.detach()), float(value_loss.detach()), float(entropy.detach())
         )
 
-    def update(self, rollout: Rollout, step: int) -> RolloutLearned:
-        """Take one optimisation step at an agent step, and begin the next rollout.
+    def update(self, rollout: Rollout, step_size: float | None = None) -> RolloutLearned:
+        """Take one optimisation step, and begin the next rollout.
 
-        Raises LossNotFinite, with the parameters as they were, as `gradient` does.
+        `step_size` replaces the optimizer's. Raises LossNotFinite, with the parameters as they
+        were, as `gradient` does.
         """
         learned = self.gradient(rollout)
-        set_step_size(self.optimizer, self.learning_rate(step))
+        if step_size is not None:
+            set_step_size(self.optimizer, step_size)
         self.optimizer.step()
         self.next_rollout()
         return learned
@@ -186,63 +208,52 @@ class ActorCritic:
         if self.noise is not None:
             self.noise.redraw()
 
-    def learning_rate(self, step: int) -> float:
-        """Give the step size at an agent step: constant, or falling linearly."""
-        learning = self.config.learning
-        last = learning.learning_rate_steps or self.config.training.steps
-        return step_size(learning, step / last)
-
     def is_finite(self) -> bool:
-        """Tell whether all parameters are finite."""
-        with torch.no_grad():
-            return all(bool(one.isfinite().all()) for one in self.network.parameters())
+        """Return whether all parameters are finite."""
+        return is_finite(self.network)
 
     def _forward(
         self, observation: np.ndarray, first: np.ndarray, core: CoreState | None
     ) -> tuple[Tensor, Tensor, CoreState | None]:
-        with self._precision():
+        with autocast_for(self.precision, self.device):
             return self.network(self._tensor(observation), self._tensor(first), core)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
 
-    def _precision(self) -> AbstractContextManager[object]:
-        return products_in(self.config.training.precision, self.device)
-
     # What is seen of it
 
-    def figures(
-        self, observation: np.ndarray | None = None, first: np.ndarray | None = None
-    ) -> dict[str, float]:
-        """Give SNR and mean |σ| per noisy layer, by the names that metrics have.
+    def figures(self) -> dict[str, float]:
+        """Return SNR and mean |σ| per noisy layer, by the names that metrics have."""
+        return noise_figures(self.network)
 
-        With the observations (N, …) that are to be acted on next, and `first` (N,), also what the
-        noise does to the most probable actions there. Its draws are seeded by the number of
-        updates: nothing else changes by them.
+    def behaviour(self, observation: np.ndarray, first: np.ndarray) -> dict[str, float]:
+        """Return what the noise does to the most probable actions for observations (N, …).
+
+        They are those that are acted on next; `first` (N,) is true where a game begins. The draws
+        are seeded by the number of updates: nothing else changes by them.
         """
-        figures = noise_figures(self.network)
-        if self.noise is not None and observation is not None and first is not None:
-            seed = self.config.training.stream(f"behaviour {self.updates}")
-            generator = torch.Generator(self.device).manual_seed(seed)
-            with self._precision():
-                figures |= policy_behaviour(
-                    self.network,
-                    self._tensor(observation),
-                    self._tensor(first),
-                    self._core,
-                    generator,
-                )
-        return figures
+        if self.noise is None:
+            return {}
+        seed = stream(self._seed, f"behaviour {self.updates}")
+        generator = torch.Generator(self.device).manual_seed(seed)
+        with autocast_for(self.precision, self.device):
+            return policy_behaviour(
+                self.network,
+                self._tensor(observation),
+                self._tensor(first),
+                self._core,
+                generator,
+            )
 
     # Saving
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Give everything that goes on changing, between two rollouts."""
+        """Return everything that goes on changing, between two rollouts."""
         arrays = {
-            f"network.{name}": to_array(tensor)
-            for name, tensor in self.network.state_dict().items()
+            **network_arrays(self.network, "network"),
+            **optimizer_arrays(self.optimizer, "optimizer"),
         }
-        arrays.update(optimizer_arrays(self.optimizer, "optimizer"))
         arrays["generator.acting"] = generator_to_array(self._acting)
         arrays["generator.actions"] = generator_to_array(self._choosing)
         if self.noise is not None:
@@ -252,7 +263,7 @@ class ActorCritic:
         return arrays, {"updates": self.updates}
 
     def restore(self, arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> None:
-        """Take over what `state` gave; raises KeyError or RuntimeError where it does not fit."""
+        """Take over what `state` returned; raises KeyError or RuntimeError where it does not fit."""
         self.load_networks(arrays)
         restore_optimizer(self.optimizer, arrays, "optimizer")
         generator_from_array(self._acting, arrays["generator.acting"])
@@ -266,10 +277,4 @@ class ActorCritic:
 
     def load_networks(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take over the network alone, as evaluation does."""
-        self.network.load_state_dict(
-            {
-                name.removeprefix("network."): torch.from_numpy(array)
-                for name, array in arrays.items()
-                if name.startswith("network.")
-            }
-        )
+        load_network(self.network, arrays, "network")

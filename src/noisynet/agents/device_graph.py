@@ -11,7 +11,7 @@ _PLAIN_RUNS = 3
 
 
 class DeviceGraph:
-    """Run work that takes nothing and gives nothing back: it reads and writes tensors in place.
+    """Work that takes and returns nothing, run again and again: it writes tensors in place.
 
     On a CUDA device the first runs are plain ones, on a stream of their own; then the work is
     captured in a graph, and each further run launches that. Every run counts, and none is done for
@@ -45,7 +45,7 @@ class DeviceGraph:
 
     @property
     def is_captured(self) -> bool:
-        """Tell whether further runs launch a graph."""
+        """Whether further runs launch a graph."""
         return self._graph is not None
 
     def run(self) -> None:

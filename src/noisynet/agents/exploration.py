@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,24 +11,27 @@ from torch import nn
 
 from ..layers import hold, resample
 
+Redraw = Literal["step", "update", "episode"]
+"""When the acting noise is drawn anew."""
+
 
 @dataclass(frozen=True)
 class LinearEpsilon:
-    """Let ε fall linearly from `start` to `end` over `steps`, from step `begin` on."""
+    """An ε that falls linearly from `start` to `end` over `steps`, from step `begin` on."""
 
     start: float
     end: float
     steps: int
-    begin: int
+    begin: int = 0
 
     def __call__(self, step: int) -> float:
-        """Give ε at an agent step."""
+        """Return ε at an agent step."""
         done = min(max((step - self.begin) / self.steps, 0.0), 1.0)
         return self.start + (self.end - self.start) * done
 
 
 class LearnedNoise:
-    """Act with a held draw, one for each environment or one for all, and say when it is redrawn.
+    """The acting noise: a held draw, one for each environment or one for all, and its redraws.
 
     In the paper noise is drawn after every optimisation step, which there comes before every
     action (arXiv 1706.10295, §3.1).
@@ -39,7 +43,7 @@ class LearnedNoise:
         environments: int,
         generator: torch.Generator,
         *,
-        redraw: str = "update",
+        redraw: Redraw = "update",
         draw_per_environment: bool = True,
     ) -> None:
         """Draw for the first time."""

@@ -1,4 +1,7 @@
-"""Losses as pure functions, written as the papers' equations."""
+"""Losses as pure functions, written as the papers' equations.
+
+Each checks the ranks of what it is given: (B,) against (B, 1) would broadcast in silence.
+"""
 
 from __future__ import annotations
 
@@ -7,40 +10,65 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def q_target(return_t: Tensor, discount_t: Tensor, q_target_t: Tensor) -> Tensor:
-    """Give r + γ max_b Q(y, b, ε′; ζ⁻) (arXiv 1706.10295, eq. 14, summed over n steps).
+def check_ranks(function: str, ranks: dict[str, tuple[Tensor, int]]) -> None:
+    """Raise ValueError for a tensor of another rank, naming function, argument and shape."""
+    for name, (tensor, rank) in ranks.items():
+        if tensor.dim() != rank:
+            raise ValueError(
+                f"{function}: {name}: got shape {tuple(tensor.shape)}, expected {rank} dimension"
+                + ("s" if rank > 1 else "")
+            )
 
-    Shapes: return_t and discount_t (B,), q_target_t (B, actions); gives (B,). discount_t carries
+
+def check_shape(function: str, name: str, tensor: Tensor, shape: torch.Size) -> None:
+    """Raise ValueError for a tensor of another shape, naming function, argument and shapes."""
+    if tensor.shape != shape:
+        raise ValueError(
+            f"{function}: {name}: got shape {tuple(tensor.shape)}, expected {tuple(shape)}"
+        )
+
+
+def q_target(return_t: Tensor, discount_t: Tensor, q_target_t: Tensor) -> Tensor:
+    """Return r + γ max_b Q(y, b, ε′; ζ⁻) (arXiv 1706.10295, eq. 14, summed over n steps).
+
+    Shapes: return_t and discount_t (B,), q_target_t (B, actions); returns (B,). discount_t carries
     termination: 0 there, else γ to the number of steps.
     """
+    check_ranks("q_target", {"return_t": (return_t, 1), "q_target_t": (q_target_t, 2)})
+    check_shape("q_target", "discount_t", discount_t, return_t.shape)
     return return_t + discount_t * q_target_t.amax(-1)
 
 
 def double_q_target(
     return_t: Tensor, discount_t: Tensor, q_target_t: Tensor, q_choice_t: Tensor
 ) -> Tensor:
-    """Give r + γ Q(y, b*, ε′; ζ⁻) with b* = argmax_b Q(y, b, ε″; ζ) (arXiv 1706.10295, eq. 16).
+    """Return r + γ Q(y, b*, ε′; ζ⁻) with b* = argmax_b Q(y, b, ε″; ζ) (arXiv 1706.10295, eq. 16).
 
     Shapes as in `q_target`; q_choice_t (B, actions) comes from the online net under a draw of its
     own, ε″.
     """
+    check_ranks("double_q_target", {"return_t": (return_t, 1), "q_target_t": (q_target_t, 2)})
+    check_shape("double_q_target", "discount_t", discount_t, return_t.shape)
+    check_shape("double_q_target", "q_choice_t", q_choice_t, q_target_t.shape)
     action_t = q_choice_t.argmax(-1, keepdim=True)
     return return_t + discount_t * q_target_t.gather(-1, action_t).squeeze(-1)
 
 
 def td_error(q_tm1: Tensor, action_tm1: Tensor, target_tm1: Tensor) -> Tensor:
-    """Give target - Q(x, a, ε; ζ), shape (B,); no gradient flows into the target."""
+    """Return target - Q(x, a, ε; ζ), shape (B,); no gradient flows into the target."""
+    check_ranks("td_error", {"q_tm1": (q_tm1, 2), "action_tm1": (action_tm1, 1)})
+    check_shape("td_error", "target_tm1", target_tm1, action_tm1.shape)
     q_a_tm1 = q_tm1.gather(-1, action_tm1.unsqueeze(-1)).squeeze(-1)
     return target_tm1.detach() - q_a_tm1
 
 
 def huber(error: Tensor) -> Tensor:
-    """Give ½e² where |e| ≤ 1, else |e| - ½ (Huber 1964; Mnih et al. 2015 clip the same way)."""
+    """Return ½e² where |e| ≤ 1, else |e| - ½ (Huber 1964; Mnih et al. 2015 clip the same way)."""
     return functional.huber_loss(error, torch.zeros_like(error), reduction="none")
 
 
 def squared(error: Tensor) -> Tensor:
-    """Give ½e²."""
+    """Return ½e²."""
     return 0.5 * error.square()
 
 
@@ -48,7 +76,7 @@ LOSSES = {"huber": huber, "squared": squared}
 
 
 def chosen(of_actions: Tensor, action: Tensor) -> Tensor:
-    """Pick what belongs to each row's action: (B, actions, atoms) and (B,) to (B, atoms)."""
+    """Return what belongs to each row's action: (B, actions, atoms) and (B,) to (B, atoms)."""
     index = action.view(-1, 1, 1).expand(-1, 1, of_actions.shape[-1])
     return of_actions.gather(1, index).squeeze(1)
 
@@ -56,12 +84,16 @@ def chosen(of_actions: Tensor, action: Tensor) -> Tensor:
 def categorical_projection(
     return_t: Tensor, discount_t: Tensor, probabilities_t: Tensor, support: Tensor
 ) -> Tensor:
-    """Give Φ T̂ Z, r + γ z spread over the fixed atoms (arXiv 1707.06887, §4.1).
+    """Return Φ T̂ Z, r + γ z spread over the fixed atoms (arXiv 1707.06887, §4.1).
 
     Shapes: return_t and discount_t (B,), probabilities_t (B, atoms), support (atoms,), evenly
-    spaced and rising; gives (B, atoms). Each atom's mass goes to its two neighbours in proportion
+    spaced and rising; returns (B, atoms). Each atom's mass goes to its two neighbours in proportion
     to their nearness (eq. 7): neighbour i gets max(0, 1 - |T z_j - z_i| / Δz).
     """
+    ranks = {"return_t": (return_t, 1), "probabilities_t": (probabilities_t, 2)}
+    check_ranks("categorical_projection", ranks)
+    check_shape("categorical_projection", "discount_t", discount_t, return_t.shape)
+    check_shape("categorical_projection", "support", support, probabilities_t.shape[1:])
     low, high, gap = support[0], support[-1], support[1] - support[0]
     atom_t = return_t.unsqueeze(-1) + discount_t.unsqueeze(-1) * support
     atom_t = atom_t.clamp(low, high)
@@ -71,11 +103,14 @@ def categorical_projection(
 
 
 def categorical_loss(logits_tm1: Tensor, action_tm1: Tensor, target_tm1: Tensor) -> Tensor:
-    """Give the KL divergence of prediction from target, shape (B,) (arXiv 1707.06887, §4.1).
+    """Return the KL divergence of prediction from target, shape (B,) (arXiv 1707.06887, §4.1).
 
     Shapes: logits_tm1 (B, actions, atoms), action_tm1 (B,), target_tm1 (B, atoms). Its gradient is
     that of the cross-entropy; no gradient flows into the target.
     """
+    ranks = {"logits_tm1": (logits_tm1, 3), "action_tm1": (action_tm1, 1)}
+    check_ranks("categorical_loss", ranks)
+    check_shape("categorical_loss", "target_tm1", target_tm1, logits_tm1[:, 0].shape)
     log_probabilities = chosen(logits_tm1, action_tm1).log_softmax(-1)
     target = target_tm1.detach()
     return functional.kl_div(log_probabilities, target, reduction="none").sum(-1)
@@ -84,14 +119,16 @@ def categorical_loss(logits_tm1: Tensor, action_tm1: Tensor, target_tm1: Tensor)
 def generalised_advantage(
     reward_t: Tensor, discount_t: Tensor, trace_t: Tensor, value: Tensor
 ) -> Tensor:
-    """Give A_t = δ_t + discount_t trace_t A_t+1 with δ_t = r_t + discount_t V_t+1 - V_t.
+    """Return A_t = δ_t + discount_t trace_t A_t+1 with δ_t = r_t + discount_t V_t+1 - V_t.
 
     Shapes: reward_t, discount_t and trace_t (T, …), value (T + 1, …), the last one to bootstrap
-    from; gives (T, …). discount_t carries termination: 0 there, else γ. trace_t is λ where the next
+    from; returns (T, …). discount_t carries termination: 0 there, else γ. trace_t is λ where the next
     step goes on with the same game, and 0 where it does not: a truncated game so bootstraps from
     its own last observation. λ = 1 gives n-step returns, A_t + V_t (arXiv 1602.01783, §4.3).
     Source: arXiv 1506.02438, eq. 16.
     """
+    for name, tensor in (("discount_t", discount_t), ("trace_t", trace_t), ("value", value[1:])):
+        check_shape("generalised_advantage", name, tensor, reward_t.shape)
     delta_t = reward_t + discount_t * value[1:] - value[:-1]
     decay_t = discount_t * trace_t
     advantage_t = torch.zeros_like(delta_t)
@@ -103,25 +140,28 @@ def generalised_advantage(
 
 
 def policy_gradient(logits_t: Tensor, action_t: Tensor, advantage_t: Tensor) -> Tensor:
-    """Give -A_t log π(a_t | x_t, ε; ζ) (arXiv 1706.10295, appendix C.2; arXiv 1602.01783, §4.3).
+    """Return -A_t log π(a_t | x_t, ε; ζ) (arXiv 1706.10295, appendix C.2; arXiv 1602.01783, §4.3).
 
-    Shapes: logits_t (…, actions), action_t and advantage_t (…); gives (…). No gradient flows into
+    Shapes: logits_t (…, actions), action_t and advantage_t (…); returns (…). No gradient flows into
     the advantage.
     """
+    check_shape("policy_gradient", "advantage_t", advantage_t, action_t.shape)
     return -advantage_t.detach() * log_probability(logits_t, action_t)
 
 
 def log_probability(logits_t: Tensor, action_t: Tensor) -> Tensor:
-    """Give log π(a_t | x_t): logits (…, actions) and actions (…) to (…)."""
+    """Return log π(a_t | x_t): logits (…, actions) and actions (…) to (…)."""
+    check_shape("log_probability", "action_t", action_t, logits_t.shape[:-1])
     return logits_t.log_softmax(-1).gather(-1, action_t.unsqueeze(-1)).squeeze(-1)
 
 
 def value_error(value_t: Tensor, return_t: Tensor) -> Tensor:
-    """Give (R_t - V(x_t, ε; ζ))², shape (…); no gradient flows into the return."""
+    """Return (R_t - V(x_t, ε; ζ))², shape (…); no gradient flows into the return."""
+    check_shape("value_error", "return_t", return_t, value_t.shape)
     return (return_t.detach() - value_t).square()
 
 
 def entropy(logits_t: Tensor) -> Tensor:
-    """Give -Σ_a π(a | x_t) log π(a | x_t): logits (…, actions) to (…)."""
+    """Return -Σ_a π(a | x_t) log π(a | x_t): logits (…, actions) to (…)."""
     log_probabilities = logits_t.log_softmax(-1)
     return -(log_probabilities.exp() * log_probabilities).sum(-1)

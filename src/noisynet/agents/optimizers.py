@@ -1,52 +1,50 @@
-"""The optimizer that a config describes, its step size and the gradient that it follows."""
+"""What an update needs beside its loss: optimizer, step size, gradient and precision."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ..runs.sections import LearningSection
-
 
 class LossNotFinite(ArithmeticError):
-    """Say that a loss became NaN or infinite."""
+    """A loss, its gradient or a policy that became NaN or infinite."""
 
 
-def build_optimizer(
-    parameters: Iterable[nn.Parameter], learning: LearningSection
-) -> torch.optim.Optimizer:
-    """Build Adam, or the RMSProp of Mnih et al. 2015 without momentum."""
-    if learning.optimizer == "adam":
-        return torch.optim.Adam(
-            parameters, lr=learning.learning_rate, eps=learning.adam_epsilon, fused=True
-        )
-    return torch.optim.RMSprop(
-        parameters,
-        lr=learning.learning_rate,
-        alpha=learning.rmsprop_decay,
-        eps=learning.rmsprop_epsilon,
-        centered=learning.rmsprop_centred,
-    )
+@dataclass(frozen=True)
+class StepSize:
+    """The optimizer's step size: constant, or falling linearly from `start` to `end`."""
+
+    start: float
+    end: float | None = None
+    steps: int = 1
+    """Steps over which it falls; what counts as a step is the caller's choice."""
+
+    def __call__(self, step: int) -> float:
+        """Return the step size at a step."""
+        if self.end is None:
+            return self.start
+        return self.start + min(step / self.steps, 1.0) * (self.end - self.start)
 
 
-def step_size(learning: LearningSection, done: float) -> float:
-    """Give the step size when a share of the run is done: constant, or falling linearly."""
-    if learning.final_learning_rate is None:
-        return learning.learning_rate
-    change = learning.final_learning_rate - learning.learning_rate
-    return learning.learning_rate + min(done, 1.0) * change
+def adam(
+    parameters: Iterable[nn.Parameter], *, learning_rate: float = 1e-4, epsilon: float = 1e-8
+) -> torch.optim.Adam:
+    """Build fused Adam."""
+    return torch.optim.Adam(parameters, lr=learning_rate, eps=epsilon, fused=True)
 
 
 def set_step_size(optimizer: torch.optim.Optimizer, size: float) -> None:
-    """Let the next step have this size."""
+    """Set the size of the next step."""
     for group in optimizer.param_groups:
         group["lr"] = size
 
 
-def leave_gradient(
+def backward_and_clip(
     loss: Tensor,
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -54,9 +52,9 @@ def leave_gradient(
     max_norm: float | None,
     update: int,
 ) -> float:
-    """Leave the loss's gradient, no longer than allowed, in the parameters; gives the loss.
+    """Leave the loss's gradient in the parameters, scaled down to `max_norm`; return the loss.
 
-    Raises LossNotFinite, naming the update, where either is NaN or infinite.
+    Raises LossNotFinite, naming the update, if either is NaN or infinite.
     """
     value = float(loss.detach())
     if not math.isfinite(value):
@@ -68,3 +66,16 @@ def leave_gradient(
     if not math.isfinite(norm):
         raise LossNotFinite(f"the loss's gradient became {norm} at update {update}")
     return value
+
+
+def is_finite(network: nn.Module) -> bool:
+    """Return whether all parameters are finite."""
+    with torch.no_grad():
+        return all(bool(one.isfinite().all()) for one in network.parameters())
+
+
+def autocast_for(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Compute products inside in bfloat16 where `precision` says so, else in float32."""
+    if precision == "bfloat16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()

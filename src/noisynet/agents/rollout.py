@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Rollout:
-    """Hold T steps of N environments, as numpy arrays.
+    """T steps of N environments, as numpy arrays.
 
     Environments restart a game at a step of its own, which ignores its action. So the observation
     after a truncated game's last step is that game's true last one, and its value is there to
@@ -43,7 +43,7 @@ class Rollout:
         ignored: np.ndarray,
         discount: float,
     ) -> Rollout:
-        """Make it from what the environments returned: T + 1 observations, T of everything else.
+        """Build it from what the environments returned: T + 1 observations, T of everything else.
 
         A game that ended unseen shows by the ignored step that follows, and counts as truncated.
         """

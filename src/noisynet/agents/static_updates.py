@@ -14,73 +14,66 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import held, hold
+from ..replay import Batch
 from .device_graph import DeviceGraph
 from .optimizers import LossNotFinite
-from .q_learning import QLearning
-from .tensor_transitions import TensorTransitions
-from .transitions import Transitions
+from .q_learning import AnyBatch, QLearning
 
 _FIELDS = ("observation_tm1", "action_tm1", "return_t", "discount_t", "observation_t", "weights")
 _KEPT = 1024
 """Losses that are kept on the device at most before they are read."""
 
 
-class _StaticBatch:
-    """Hold transitions in tensors that stay where they are.
+def _fill(own: Batch[Tensor], batch: AnyBatch) -> None:
+    """Copy a batch of the same sizes into tensors that stay; raises ValueError for other ones.
 
-    Tensors of the device are taken as they are, and copied into once others come.
+    A tensor that is its own source is left alone: the device's replay fills its batch in place.
     """
+    for name in _FIELDS:
+        value, kept = getattr(batch, name), getattr(own, name)
+        if value is kept:
+            continue
+        if value is None or kept is None or value.shape != kept.shape:
+            sizes = [None if one is None else tuple(one.shape) for one in (value, kept)]
+            raise ValueError(f"{name}: got shape {sizes[0]}, expected {sizes[1]} as before")
+        if not isinstance(value, Tensor):
+            value = torch.from_numpy(value)
+            if kept.is_cuda:
+                value = value.pin_memory()
+        kept.copy_(value, non_blocking=True)
 
-    def __init__(self, batch: Transitions | TensorTransitions, device: torch.device) -> None:
-        self._device = device
-        self._fields = {
-            name: self._own(value)
-            for name in _FIELDS
-            if (value := getattr(batch, name)) is not None
-        }
-        self.observation_tm1 = self._fields["observation_tm1"]
-        self.action_tm1 = self._fields["action_tm1"]
-        self.return_t, self.discount_t = self._fields["return_t"], self._fields["discount_t"]
-        self.observation_t = self._fields["observation_t"]
-        self.weights = self._fields.get("weights")
 
-    def _own(self, value: np.ndarray | Tensor) -> Tensor:
+def _kept(batch: AnyBatch, device: torch.device) -> Batch[Tensor]:
+    """Return the batch in tensors that stay: its own, where they are tensors already."""
+
+    def own(value: np.ndarray | Tensor) -> Tensor:
         if isinstance(value, Tensor):
             return value
-        return torch.from_numpy(value).to(self._device, copy=True)
+        return torch.from_numpy(value).to(device, copy=True)
 
-    def fill(self, batch: Transitions | TensorTransitions) -> None:
-        """Take over another batch of the same sizes; raises ValueError for other ones."""
-        for name in _FIELDS:
-            value, own = getattr(batch, name), self._fields.get(name)
-            if value is own:
-                continue
-            if value is None or own is None or value.shape != own.shape:
-                sizes = [None if one is None else tuple(one.shape) for one in (value, own)]
-                raise ValueError(f"{name}: got shape {sizes[0]}, expected {sizes[1]} as before")
-            if not isinstance(value, Tensor):
-                value = torch.from_numpy(value)
-                if own.is_cuda:
-                    value = value.pin_memory()
-            own.copy_(value, non_blocking=True)
+    fields = {name: getattr(batch, name) for name in _FIELDS}
+    return Batch(**{name: own(one) for name, one in fields.items() if one is not None})
 
 
 class StaticUpdates:
-    """Take an agent's updates without waiting for the device; see `Updates`.
+    """An agent's updates, taken without waiting for the device.
 
     The agent's acting draw is held at a fixed address from here on, and its optimizer reads its
     step size from a tensor. On the CPU the results are those of `QLearning.update`, bit for bit.
     """
 
-    def __init__(self, agent: QLearning) -> None:
-        """Take an agent whose state has been restored, if it is to be."""
+    def __init__(self, agent: QLearning, step_size: float | None = None) -> None:
+        """Take an agent whose state has been restored, if it is to be.
+
+        `step_size` is that of the first update; None: the optimizer's.
+        """
         self._agent = agent
-        self._batch: _StaticBatch | None = None
+        self._batch: Batch[Tensor] | None = None
         device = agent.device
         # The CPU's Adam reads a double, as from a plain number; the GPU's a float.
         of_steps = torch.float32 if device.type == "cuda" else torch.float64
-        self._step_size = torch.tensor(agent.learning_rate(), dtype=of_steps, device=device)
-        self._size_set = agent.learning_rate()
+        self._size_set = agent.optimizer.param_groups[0]["lr"] if step_size is None else step_size
+        self._step_size = torch.tensor(self._size_set, dtype=of_steps, device=device)
         self._told = torch.zeros(_KEPT, 2, device=device)  # loss and norm of each update
         self._place = torch.zeros(1, dtype=torch.int64, device=device)
         self._untold = 0
@@ -110,21 +103,20 @@ class StaticUpdates:
         for state in optimizer.state.values():
             state["step"] = state["step"].to(self._agent.device)
 
-    def update(self, batch: Transitions | TensorTransitions) -> None:
+    def update(self, batch: AnyBatch, step_size: float | None = None) -> None:
         """Take one optimisation step, and let the acting noise be redrawn.
 
-        Raises LossNotFinite as `losses` does, now and then.
+        `step_size` replaces the one before. Raises LossNotFinite as `losses` does, now and then.
         """
         if self._batch is None:
-            self._batch = _StaticBatch(batch, self._agent.device)
+            self._batch = _kept(batch, self._agent.device)
         else:
-            self._batch.fill(batch)
+            _fill(self._batch, batch)
         if self._untold == _KEPT:
             self._tell()
-        size = self._agent.learning_rate()
-        if size != self._size_set:
-            self._step_size.fill_(size)
-            self._size_set = size
+        if step_size is not None and step_size != self._size_set:
+            self._step_size.fill_(step_size)
+            self._size_set = step_size
         self._graph.run()
         self._untold += 1
         self._agent.updates += 1
@@ -136,7 +128,7 @@ class StaticUpdates:
         loss, errors = agent.loss_and_errors(self._batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        limit = agent.config.learning.max_gradient_norm
+        limit = agent.max_gradient_norm
         norm = nn.utils.clip_grad_norm_(
             agent.online.parameters(), math.inf if limit is None else limit, foreach=True
         )
@@ -160,12 +152,12 @@ class StaticUpdates:
                 parameter.grad = parameter.grad.masked_fill_(self._withheld.bool(), 0)
 
     def errors(self) -> np.ndarray:
-        """Give each transition's error in the last update, (B,); waits for the device."""
+        """Return each transition's error in the last update, (B,); waits for the device."""
         assert self._errors is not None, "errors are asked for after an update"
         return self._errors.cpu().numpy()
 
     def losses(self) -> list[float]:
-        """Give the losses of the updates since this was last asked; waits for the device.
+        """Return the losses of the updates since this was last asked; waits for the device.
 
         Raises LossNotFinite, naming the first update whose loss or gradient was NaN or infinite.
         The parameters are as before it, and nothing was learned since.

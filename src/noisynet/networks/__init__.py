@@ -1,8 +1,20 @@
-"""Networks: torsos without noise, heads that carry it."""
+"""Networks: torsos that turn observations into features, and heads that carry the noise."""
 
-from .actor_critic import ActorCriticNetwork
-from .core import CoreState, RecurrentCore
-from .heads import ActorCriticHead, DistributionalHead, DuelingHead, MakeLinear, QHead, QNetwork
+from .actor_critic import (
+    ActorCriticHead,
+    ActorCriticNetwork,
+    CoreState,
+    RecurrentCore,
+    build_actor_critic_network,
+)
+from .noise_settings import MakeLinear, NoiseSettings
+from .q_network import (
+    DistributionalHead,
+    DuelingHead,
+    QHead,
+    QNetwork,
+    build_q_network,
+)
 from .torsos import (
     DataEfficientTorso,
     FirstDQNTorso,
@@ -26,8 +38,11 @@ __all__ = [
     "MakeLinear",
     "MinAtarTorso",
     "NatureTorso",
+    "NoiseSettings",
     "QHead",
     "QNetwork",
     "RecurrentCore",
+    "build_actor_critic_network",
+    "build_q_network",
     "make_torso",
 ]

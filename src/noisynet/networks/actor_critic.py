@@ -2,19 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from ..layers import noisy_layers
-from .core import CoreState, RecurrentCore
-from .heads import ActorCriticHead
-from .torsos import MLPTorso, Torso
+from ..layers import NoisyLSTMCell, noisy_layers
+from .noise_settings import MakeLinear, NoiseSettings, head_layers, make_torso_noisy
+from .torsos import MLPTorso, Torso, make_torso
+
+CoreState = tuple[Tensor, Tensor]
+"""An LSTM's (h, c), each of shape (rows, size)."""
+
+
+class RecurrentCore(nn.Module):
+    """An LSTM over sequences, its state reset where an episode begins.
+
+    The cell may be a noisy one; its noise is then held over the sequence by whoever holds the
+    network's. It computes in its weights' own precision, also under autocast.
+    """
+
+    def __init__(self, cell: nn.LSTMCell) -> None:
+        """Take the cell: `nn.LSTMCell`, or the noisy one, which is one too."""
+        super().__init__()
+        self.cell = cell
+
+    def initial_state(self, rows: int) -> CoreState:
+        """Return zeros for a number of rows."""
+        zeros = self.cell.weight_ih.new_zeros(rows, self.cell.hidden_size)
+        return zeros, zeros
+
+    def forward(
+        self, features: Tensor, first: Tensor, state: CoreState
+    ) -> tuple[Tensor, CoreState]:
+        """Return outputs (T, rows, size) and the state after the last step.
+
+        Features (T, rows, p); first (T, rows), booleans, is true where an episode begins.
+        """
+        outputs: list[Tensor] = []
+        with torch.autocast(features.device.type, enabled=False):
+            for feature_t, first_t in zip(
+                features.to(self.cell.weight_ih.dtype), first, strict=True
+            ):
+                keep = (~first_t).unsqueeze(-1)
+                state = self.cell(feature_t, (state[0] * keep, state[1] * keep))
+                outputs.append(state[0])
+        return torch.stack(outputs), state
+
+
+class ActorCriticHead(nn.Module):
+    """Policy logits and a value: (…, features) to (…, actions) and (…).
+
+    With noise both are noisy, as all fully connected layers of NoisyNet-A3C (arXiv 1706.10295,
+    §3.1). Both compute in their weights' own precision, as the last layer of a `Stream` does.
+    """
+
+    def __init__(self, features: int, actions: int, linear: MakeLinear) -> None:
+        """Build one layer each."""
+        super().__init__()
+        self.policy = linear(features, actions)
+        self.value = linear(features, 1)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (…, actions) and values (…)."""
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.to(next(self.policy.parameters()).dtype)
+            return self.policy(features), self.value(features).squeeze(-1)
 
 
 class ActorCriticNetwork(nn.Module):
-    """Give policy logits and values for sequences of observations (arXiv 1602.01783, §5).
+    """Policy logits and values for sequences of observations (arXiv 1602.01783, §5).
 
-    Torso, a fully connected layer with a ReLU, an LSTM where there is one, and the heads.
+    A torso, a fully connected layer with a ReLU, an LSTM where there is one, and the head.
     """
 
     def __init__(
@@ -30,13 +89,13 @@ class ActorCriticNetwork(nn.Module):
         self._step_by_step = not isinstance(torso, MLPTorso) and bool(noisy_layers(torso))
 
     def initial_state(self, rows: int) -> CoreState | None:
-        """Give the state that episodes begin with; None without an LSTM."""
+        """Return the state that episodes begin with; None without an LSTM."""
         return None if self.core is None else self.core.initial_state(rows)
 
     def forward(
         self, observation: Tensor, first: Tensor, state: CoreState | None
     ) -> tuple[Tensor, Tensor, CoreState | None]:
-        """Give logits (T, rows, actions), values (T, rows) and the state after the last step.
+        """Return logits (T, rows, actions), values (T, rows) and the state after the last step.
 
         Observations (T, rows, *shape); first (T, rows), booleans, is true where an episode begins.
         """
@@ -46,7 +105,48 @@ class ActorCriticNetwork(nn.Module):
             features = self.torso(observation)
         features = self.hidden(features).relu()
         if self.core is not None:
-            assert state is not None, "an LSTM has a state: initial_state gives the first"
+            assert state is not None, "an LSTM has a state: see initial_state"
             features, state = self.core(features, first, state)
         logits, value = self.head(features)
         return logits, value, state
+
+
+def build_actor_critic_network(
+    observation_shape: Sequence[int],
+    actions: int,
+    *,
+    torso: str = "auto",
+    torso_hidden: Sequence[int] = (),
+    head_hidden: int = 512,
+    lstm_size: int = 0,
+    noise: NoiseSettings | None = None,
+    standardise_frames: bool = False,
+) -> ActorCriticNetwork:
+    """Build an actor-critic's network, its initial values drawn from torch's default generator.
+
+    Args:
+        observation_shape: of one observation, as `build_q_network` takes it.
+        actions: number of actions.
+        torso: name of the torso; see `make_torso`.
+        torso_hidden: sizes of the hidden layers of the "mlp" torso, which are plain.
+        head_hidden: size of the fully connected layer after the torso.
+        lstm_size: size of the LSTM after that; 0 for none.
+        noise: which layers are noisy, and how; None for a plain network.
+        standardise_frames: whether the torso standardises frames; see `FramesTorso`.
+
+    Raises:
+        ValueError: a torso of that name does not exist, or does not fit the observations.
+    """
+    body = make_torso(torso, observation_shape, torso_hidden, standardise_frames=standardise_frames)
+    linear, hidden_linear = head_layers(noise)
+    hidden = hidden_linear(body.features, head_hidden)
+    features, core = head_hidden, None
+    if lstm_size:
+        if noise is not None and noise.where == "all":
+            cell = NoisyLSTMCell(features, lstm_size, noise=noise.kind, sigma0=noise.sigma0)
+        else:
+            cell = nn.LSTMCell(features, lstm_size)
+        features, core = lstm_size, RecurrentCore(cell)
+    head = ActorCriticHead(features, actions, linear)
+    make_torso_noisy(body, noise)
+    return ActorCriticNetwork(body, hidden, core, head)

@@ -1,4 +1,4 @@
-"""What turns an observation into features: no noise here, and none that needs any."""
+"""Torsos: what turns an observation into features. They are built without noise."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 
 class FramesTorso(nn.Module):
-    """Turn stacked frames into features with convolutions of no padding, each with a ReLU after it.
+    """Stacked frames to features, by convolutions without padding, each with a ReLU after it.
 
     Input (…, stack, height, width), uint8 or what `prepare` made of it; output (…, features).
     A standardised one shows its convolutions how a frame differs from the mean frame, once
-    `measure_frames` has been told of some: in most games the picture hardly changes, and what
-    moves in it is a few pixels.
+    `measure_frames` has seen some: in most games the picture hardly changes, and only a few pixels
+    move.
     """
 
     name: str
@@ -58,11 +58,11 @@ class FramesTorso(nn.Module):
 
     @torch.no_grad()
     def measure_frames(self, frames: Tensor) -> None:
-        """Standardise from now on by the mean and the deviation of these, uint8.
+        """Standardise from now on by the mean and the deviation of these frames, uint8.
 
-        Of shape (N, 1, height, width) where a stack is of frames of one kind, or (N, stack, height,
-        width) where its planes are different things, such as colours. The deviation is one number
-        for all pixels, so that a pixel that moves much still shows more than one that hardly does.
+        Their shape is (N, 1, height, width) where a stack is of frames of one kind, or (N, stack,
+        height, width) where its planes are different things, such as colours. The deviation is one
+        number for all pixels: a pixel that moves much still shows more than one that hardly does.
         Raises ValueError for a torso that is not standardised, for other frames, and for frames
         that are all the same.
         """
@@ -92,8 +92,8 @@ class FramesTorso(nn.Module):
 
         They are brightness in 0…1; of a standardised torso its distance from the mean frame in
         deviations, at most 5 either way (the bound of arXiv 1810.12894, §2.4). `forward` does it
-        by itself; who shows the same frames to two networks does it once. Frames that are floats
-        already are left as they are.
+        by itself; to show the same frames to two networks, prepare them once. Floats are returned
+        as they are.
         """
         if observation.dtype != torch.uint8:
             return observation
@@ -109,7 +109,7 @@ class FramesTorso(nn.Module):
         return distance.sub_(mean).clamp_(-5, 5).to(dtype).movedim(-1, -3)
 
     def forward(self, observation: Tensor) -> Tensor:
-        """Give features (…, features)."""
+        """Return features (…, features)."""
         observation = self.prepare(observation)
         leading = observation.shape[:-3]
         frames = observation.reshape(-1, *self.observation_shape)
@@ -148,7 +148,7 @@ class DataEfficientTorso(FramesTorso):
 
 
 class MinAtarTorso(nn.Module):
-    """Turn a small image into features with the one convolution of MinAtar's DQN.
+    """A small image to features, by the one convolution of MinAtar's DQN.
 
     Sixteen 3 × 3 filters of stride 1 and a ReLU (Young and Tian 2019, arXiv 1903.03176; the hidden
     layer of 128 after it is the head's). Input (…, channels, height, width), output
@@ -176,7 +176,7 @@ class MinAtarTorso(nn.Module):
         return observation.to(_dtype_of_products(observation))
 
     def forward(self, observation: Tensor) -> Tensor:
-        """Give features (…, features)."""
+        """Return features (…, features)."""
         observation = self.prepare(observation)
         leading = observation.shape[:-3]
         frames = observation.reshape(-1, *self.observation_shape)
@@ -184,7 +184,7 @@ class MinAtarTorso(nn.Module):
 
 
 class MLPTorso(nn.Module):
-    """Turn a vector into features with plain hidden layers, each with a ReLU after it.
+    """A vector to features, by plain hidden layers, each with a ReLU after it.
 
     Input (…, size); output (…, features), the size of the last hidden layer, or of the input where
     there is none.
@@ -205,48 +205,52 @@ class MLPTorso(nn.Module):
         self.features = sizes[-1]
 
     def prepare(self, observation: Tensor) -> Tensor:
-        """Leave the vector as it is."""
+        """Return the vector as it is."""
         return observation
 
     def forward(self, observation: Tensor) -> Tensor:
-        """Give features (…, features)."""
+        """Return features (…, features)."""
         return self.layers(observation)
 
 
 Torso = FramesTorso | MinAtarTorso | MLPTorso
 
+_FRAMES_TORSOS = {one.name: one for one in (NatureTorso, FirstDQNTorso, DataEfficientTorso)}
+_NAMES = ("auto", "mlp", "minatar", *_FRAMES_TORSOS)
+
 
 def make_torso(
-    kind: str,
+    name: str,
     observation_shape: Sequence[int],
-    hidden: Sequence[int],
+    hidden: Sequence[int] = (),
     *,
     standardise_frames: bool = False,
 ) -> Torso:
     """Build the torso of a name; "auto" goes by the observation's shape.
 
-    Vectors get "mlp", images "nature" from 36 pixels each way up, and "minatar" below. Raises
-    ValueError for observations that it does not take, and for `standardise_frames` where it takes
-    no frames.
+    Vectors get "mlp", images "nature" from 36 pixels each way up, and "minatar" below. `hidden` are
+    the sizes of the hidden layers of "mlp". Raises ValueError for another name, for observations
+    that the torso does not take, and for `standardise_frames` where it takes no frames.
     """
-    if kind == "auto":
-        kind = "mlp"
+    if name not in _NAMES:
+        raise ValueError(f"torso: got {name!r}, expected one of {', '.join(_NAMES)}")
+    if name == "auto":
+        name = "mlp"
         if len(observation_shape) == 3:
-            kind = "nature" if min(observation_shape[1:]) >= 36 else "minatar"
-    for frames_torso in (NatureTorso, FirstDQNTorso, DataEfficientTorso):
-        if kind == frames_torso.name:
-            return frames_torso(observation_shape, standardised=standardise_frames)
+            name = "nature" if min(observation_shape[1:]) >= 36 else "minatar"
+    if name in _FRAMES_TORSOS:
+        return _FRAMES_TORSOS[name](observation_shape, standardised=standardise_frames)
     if standardise_frames:
         raise ValueError(
-            f"standardise_frames: got true, expected false: the {kind} torso takes no frames"
+            f"standardise_frames: got true, expected false: the {name} torso takes no frames"
         )
-    if kind == "minatar":
+    if name == "minatar":
         return MinAtarTorso(observation_shape)
     return MLPTorso(observation_shape, hidden)
 
 
 def _dtype_of_products(observation: Tensor) -> torch.dtype:
-    """Give the type that whole numbers become: autocast's where it is on."""
+    """Return the type that whole numbers become: autocast's where it is on."""
     device = observation.device.type
     autocast = torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if autocast else torch.float32

@@ -4,11 +4,11 @@ numpy only. `FrameReplay` keeps the records of several environments in one ring,
 files; stacks and returns are put together when a batch is sampled, uniformly or by priority.
 """
 
-from noisynet.replay.files import ReplayDamaged
-from noisynet.replay.frames import FrameReplay
-from noisynet.replay.nstep import n_step_return
-from noisynet.replay.prioritized import PrioritySettings, annealed_beta
-from noisynet.replay.transitions import Batch
+from .batch import Batch
+from .files import ReplayDamaged
+from .frames import FrameReplay
+from .nstep import n_step_return
+from .prioritized import PrioritySettings, annealed_beta
 
 __all__ = [
     "Batch",

@@ -1,66 +1,38 @@
 """A replay whose frames also lie where the network computes: each is moved there once.
 
-It needs torch, so `noisynet.replay` does not bring it by itself. Suffixes: B samples, S frames of a
-stack, N steps of a window.
+It needs torch, so `noisynet.replay` does not import it. Suffixes: B samples, S frames of a stack.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from noisynet.replay.frames import FrameReplay
-from noisynet.replay.nstep import mark_taken, n_step_return
-from noisynet.replay.prioritized import importance_weights
-from noisynet.replay.records import check_fraction
-from noisynet.replay.ring import FIRST, TERMINATED, TRUNCATED, RingShape, whole
-from noisynet.replay.transitions import draw_samplable
+from .batch import Batch
+from .frames import FrameReplay
+from .ring import RingShape
+from .transitions import locate_stack, read_windows
 
 _CHUNK_BYTES = 1 << 26  # frames that are moved in one go when a ring is taken over
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceBatch:
-    """Transitions of m ≤ n steps on the device, one per row: `Batch`, as tensors.
-
-    Overwritten when it is given back as `out`.
-    """
-
-    observation_tm1: Tensor
-    """(B, stack, *frame_shape), oldest frame first; (B, *frame_shape) when stack is 1."""
-    action_tm1: Tensor
-    """(B,), int64."""
-    return_t: Tensor
-    """(B,), float32: Σ γ^k r over the m steps."""
-    discount_t: Tensor
-    """(B,), float32: γ^m, or 0 if the window was terminated."""
-    observation_t: Tensor
-    """Like `observation_tm1`, m steps later; any observation where `discount_t` is 0."""
-    weights: Tensor | None
-    """(B,), float32: importance weights, at most 1; None unless drawn by priority."""
-    indices: npt.NDArray[np.int64]
-    """(B,) numbers of the first records, on the host, as `Batch` has them."""
-    memory: "BatchMemory"
-    """What the tensors above are views of."""
-
-
-class BatchMemory:
+class _Memory:
     """The tensors of one batch on the device: they stay where they are while batches come and go.
 
     Everything but the observations lies in one parcel of bytes, which is sent in one copy.
     """
 
     def __init__(self, shape: RingShape, frames: Tensor, batch_size: int, weighted: bool) -> None:
-        stacked = (shape.stack, *shape.frame_shape) if shape.stack > 1 else shape.frame_shape
         device = frames.device
         self.signature = (shape, batch_size, weighted, device)
         self.observations = torch.empty(
-            (2, batch_size, *stacked), dtype=frames.dtype, device=device
+            (2, batch_size, *shape.observation_shape), dtype=frames.dtype, device=device
         )
         places = 2 * batch_size * shape.stack
         # The widest first, so that each part begins at a multiple of its size.
@@ -94,13 +66,21 @@ class BatchMemory:
         self._parcel.copy_(parcel, non_blocking=True)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _DeviceBatch(Batch[Tensor]):
+    """A batch that knows the memory which its tensors are views of."""
+
+    memory: _Memory
+
+
 class DeviceReplay(FrameReplay):
     """A `FrameReplay` that keeps a copy of its frames on a device, and samples there.
 
     The ring stays where it is, in memory or in files, and with it every commit. A frame goes to
     the device when it is added, and never again; of a sample only the places of its frames travel,
-    with actions, returns and weights, and the stacks are put together on the device. The same
-    records are drawn as by the replay that was taken over, and the same batches come of them.
+    with actions, returns and weights, and the stacks are put together on the device. `sample` and
+    `gather` draw the records, and return the batches, of the replay that was taken over, as tensors
+    on the device; with `out` all tensors of the earlier batch are overwritten.
 
     Args:
         replay: what is taken over; it must not be used any more.
@@ -163,76 +143,42 @@ class DeviceReplay(FrameReplay):
             stored = stored.pin_memory()
         self._frames[rows].copy_(stored, non_blocking=True)
 
-    def sample_on_device(
+    def _gather(
         self,
-        batch_size: int,
+        step_B: npt.NDArray[np.int64],
+        environment_B: npt.NDArray[np.int64],
         n_step: int,
         discount: float,
-        *,
-        out: DeviceBatch | None = None,
-        beta: float | None = None,
-    ) -> DeviceBatch:
-        """Draw the transitions that `sample` would draw, as tensors on the device.
-
-        Args:
-            batch_size: rows of the batch.
-            n_step: the n of n-step returns, in steps.
-            discount: γ, per step.
-            out: an earlier batch of the same size that is no longer needed: its tensors are
-                overwritten, and are those of the new batch.
-            beta: β of the importance weights; only, and always, for a replay with priorities.
-
-        Raises:
-            ValueError: a bad argument.
-            RuntimeError: nothing can be sampled yet (see `can_sample`).
-        """
-        _ = whole("batch_size", batch_size, 1)
-        ring, shape = self._ring, self._ring.shape
-        shape.check_n_step(n_step)
-        check_fraction("discount", discount)
-        if (self._sampler is None) != (beta is None):
-            expected = "None: this replay has no" if self._sampler is None else "a number: it has"
-            raise ValueError(f"beta: got {beta!r}, expected {expected} priorities")
-        memory = self._memory(batch_size, out)
-        weights: list[npt.NDArray[np.generic]] = []
-        if self._sampler is None:
-            step_B, environment_B = draw_samplable(ring, self._generator, batch_size, n_step)
-        else:
-            assert beta is not None
-            check_fraction("beta", beta)
-            drawn = self._sampler.draw(self._generator, batch_size, n_step)
-            step_B, environment_B, priority_B = drawn
-            weights.append(importance_weights(priority_B, beta))
-        index_BN = ring.index(step_B[:, None] + np.arange(n_step), environment_B[:, None])
-        flags_BN = ring.flags[index_BN]
-        return_B, discount_B, steps_B = n_step_return(
-            ring.reward[index_BN], flags_BN & TERMINATED != 0, flags_BN & TRUNCATED != 0, discount
+        out: Batch[Any] | None,
+        weights: npt.NDArray[np.float32] | None,
+    ) -> Batch[Tensor]:
+        memory = self._memory(len(step_B), weights is not None, out)
+        next_B, action_B, return_B, discount_B = read_windows(
+            self._ring, step_B, environment_B, n_step, discount
         )
-        # After a termination the next record may not be there yet: the newest stands in.
-        next_B = np.minimum(step_B + steps_B, ring.head - 1)
         places_2BS = np.stack(
             [self._places(step_B, environment_B), self._places(next_B, environment_B)]
         )
-        memory.send(places_2BS, ring.action[index_BN[:, 0]], return_B, discount_B, *weights)
+        weighted = [] if weights is None else [weights]
+        memory.send(places_2BS, action_B, return_B, discount_B, *weighted)
         stacks = memory.observations.view(places_2BS.size, -1)
         torch.index_select(self._frames, 0, memory.place, out=stacks)
-        return DeviceBatch(
+        return _DeviceBatch(
             observation_tm1=memory.observations[0],
             action_tm1=memory.action_tm1,
             return_t=memory.return_t,
             discount_t=memory.discount_t,
             observation_t=memory.observations[1],
             weights=memory.weights,
-            indices=step_B * shape.environments + environment_B,
+            indices=step_B * self._ring.shape.environments + environment_B,
             memory=memory,
         )
 
-    def _memory(self, batch_size: int, out: DeviceBatch | None) -> BatchMemory:
+    def _memory(self, batch_size: int, weighted: bool, out: Batch[Any] | None) -> _Memory:
         if out is None:
-            weighted = self._sampler is not None
-            return BatchMemory(self._ring.shape, self._frames, batch_size, weighted)
-        signature = (self._ring.shape, batch_size, self._sampler is not None, self._frames.device)
-        if out.memory.signature != signature:
+            return _Memory(self._ring.shape, self._frames, batch_size, weighted)
+        signature = (self._ring.shape, batch_size, weighted, self._frames.device)
+        if not isinstance(out, _DeviceBatch) or out.memory.signature != signature:
             raise ValueError("out: got a batch of another size or replay, expected one of this")
         return out.memory
 
@@ -240,11 +186,8 @@ class DeviceReplay(FrameReplay):
         self, step_B: npt.NDArray[np.int64], environment_B: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.int64]:
         """Return where the frames of each record's stack lie, (B, S), oldest first."""
-        ring, stack = self._ring, self._ring.shape.stack
-        place_BS = ring.index(step_B[:, None] + np.arange(1 - stack, 1), environment_B[:, None])
-        newest_first_BS = ring.flags_between(step_B, environment_B, stack - 1, 0)[:, ::-1]
-        of_episode_BS = mark_taken(newest_first_BS & FIRST != 0)[:, ::-1]
-        return np.where(of_episode_BS, place_BS, self._nothing)
+        index_BS, empty_BS = locate_stack(self._ring, step_B, environment_B)
+        return np.where(empty_BS, self._nothing, index_BS)
 
 
 def _torch_type(dtype: np.dtype[np.generic]) -> torch.dtype:

@@ -2,18 +2,19 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from noisynet.replay.files import PrioritySnapshots, create_ring
-from noisynet.replay.prioritized import PrioritizedSampler, PrioritySettings, importance_weights
-from noisynet.replay.records import check_array, check_fraction, encode_records
-from noisynet.replay.ring import Ring, RingShape, whole
-from noisynet.replay.state import read_priorities, read_ring, ring_state
-from noisynet.replay.transitions import (
+from .batch import Batch
+from .files import PrioritySnapshots, create_ring
+from .prioritized import PrioritizedSampler, PrioritySettings, importance_weights
+from .records import check_array, check_fraction, encode_records
+from .ring import Ring, RingShape, whole
+from .state import read_priorities, read_ring, ring_state
+from .transitions import (
     GLANCE,
-    Batch,
     draw_samplable,
     gather_batch,
     mark_samplable,
@@ -189,14 +190,13 @@ class FrameReplay:
         found = scan_samplable(self._ring, n_step, GLANCE)
         return any(len(step_B) > 0 for step_B, _ in found)
 
-    def samplable(self, n_step: int) -> npt.NDArray[np.bool_]:
-        """Return for each record whether it can be sampled, (slots, environments)."""
-        shape = self._ring.shape
-        shape.check_n_step(n_step)
-        mask = np.zeros((shape.slots, shape.environments), np.bool_)
-        for step_B, environment_B in scan_samplable(self._ring, n_step):
-            mask[step_B % shape.slots, environment_B] = True
-        return mask
+    def samplable(self, n_step: int) -> npt.NDArray[np.int64]:
+        """Return the indices of all records that can be sampled, oldest first."""
+        self._ring.shape.check_n_step(n_step)
+        environments = self._ring.shape.environments
+        found = scan_samplable(self._ring, n_step)
+        indices = [step_B * environments + environment_B for step_B, environment_B in found]
+        return np.concatenate([np.empty(0, np.int64), *indices])
 
     def sample(
         self,
@@ -204,9 +204,9 @@ class FrameReplay:
         n_step: int,
         discount: float,
         *,
-        out: Batch | None = None,
+        out: Batch[Any] | None = None,
         beta: float | None = None,
-    ) -> Batch:
+    ) -> Batch[Any]:
         """Draw transitions from all that can be sampled.
 
         Uniformly and independently, or by priority: one from each of `batch_size` equal parts of
@@ -229,19 +229,32 @@ class FrameReplay:
         _ = whole("batch_size", batch_size, 1)
         self._ring.shape.check_n_step(n_step)
         check_fraction("discount", discount)
+        weight_B = None
         if self._sampler is None:
             if beta is not None:
                 raise ValueError(
                     f"beta: got {beta!r}, expected None: this replay has no priorities"
                 )
             step_B, environment_B = draw_samplable(self._ring, self._generator, batch_size, n_step)
-            return gather_batch(self._ring, step_B, environment_B, n_step, discount, out)
-        check_fraction("beta", beta)
-        assert beta is not None
-        drawn = self._sampler.draw(self._generator, batch_size, n_step)
-        step_B, environment_B, priority_B = drawn
-        weight_B = importance_weights(priority_B, beta)
-        return gather_batch(self._ring, step_B, environment_B, n_step, discount, out, weight_B)
+        else:
+            check_fraction("beta", beta)
+            assert beta is not None
+            drawn = self._sampler.draw(self._generator, batch_size, n_step)
+            step_B, environment_B, priority_B = drawn
+            weight_B = importance_weights(priority_B, beta)
+        return self._gather(step_B, environment_B, n_step, discount, out, weight_B)
+
+    def _gather(
+        self,
+        step_B: npt.NDArray[np.int64],
+        environment_B: npt.NDArray[np.int64],
+        n_step: int,
+        discount: float,
+        out: Batch[Any] | None,
+        weights: npt.NDArray[np.float32] | None,
+    ) -> Batch[Any]:
+        """Put together the transitions that begin at records which can be sampled."""
+        return gather_batch(self._ring, step_B, environment_B, n_step, discount, out, weights)
 
     def update_priorities(
         self, indices: npt.NDArray[np.integer], td_errors: npt.NDArray[np.floating]
@@ -264,36 +277,23 @@ class FrameReplay:
             raise RuntimeError("replay: it samples uniformly and has no priorities to update")
         self._sampler.update(indices, td_errors)
 
-    def gather(
-        self,
-        slot: npt.NDArray[np.integer],
-        environment: npt.NDArray[np.integer],
-        n_step: int,
-        discount: float,
-    ) -> Batch:
-        """Return the transitions that begin at the given records, both (B,).
+    def gather(self, indices: npt.NDArray[np.integer], n_step: int, discount: float) -> Batch[Any]:
+        """Return the transitions that begin at the given records, (B,) as in `Batch.indices`.
 
         Raises:
             ValueError: a bad argument, or a record that cannot be sampled (see `samplable`).
         """
-        shape = self._ring.shape
-        shape.check_n_step(n_step)
+        self._ring.shape.check_n_step(n_step)
         check_fraction("discount", discount)
-        check_array("slot", slot, np.shape(slot)[:1], "iu")
-        check_array("environment", environment, slot.shape, "iu")
-        known_B = (slot >= 0) & (slot < shape.slots)
-        known_B &= (environment >= 0) & (environment < shape.environments)
-        newest = self._ring.head - 1
-        step_B = newest - (newest - slot.astype(np.int64)) % shape.slots
-        environment_B = np.where(known_B, environment, 0).astype(np.int64)
-        valid_B = known_B & mark_samplable(self._ring, step_B, environment_B, n_step)
+        check_array("indices", indices, np.shape(indices)[:1], "iu")
+        step_B, environment_B = np.divmod(indices.astype(np.int64), self._ring.shape.environments)
+        valid_B = mark_samplable(self._ring, step_B, environment_B, n_step)
         if not valid_B.all():
-            row = int(np.argmin(valid_B))
             raise ValueError(
-                f"index: got slot {slot[row]} of environment {environment[row]}, "
+                f"indices: got {indices[np.argmin(valid_B)]}, "
                 f"expected a record that can be sampled with n_step {n_step}"
             )
-        return gather_batch(self._ring, step_B, environment_B, n_step, discount)
+        return self._gather(step_B, environment_B, n_step, discount, None, None)
 
     @property
     def uncommitted(self) -> int:

@@ -11,10 +11,10 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from noisynet.replay.records import check_array, check_fraction, is_number
-from noisynet.replay.ring import Ring, whole
-from noisynet.replay.sum_tree import SumTree
-from noisynet.replay.transitions import CHUNK, locate, mark_samplable, nothing_to_sample
+from .records import check_array, check_fraction, is_number
+from .ring import Ring, whole
+from .sum_tree import SumTree
+from .transitions import CHUNK, locate, mark_samplable, nothing_to_sample
 
 _LARGEST_ERROR = float(np.finfo(np.float32).max)
 

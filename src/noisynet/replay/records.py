@@ -5,7 +5,7 @@ from typing import TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from noisynet.replay.ring import FIRST, IGNORED, TERMINATED, TRUNCATED, RingShape
+from .ring import FIRST, IGNORED, TERMINATED, TRUNCATED, RingShape
 
 
 def encode_records(

@@ -69,6 +69,11 @@ class RingShape:
         """Vector steps that the ring holds."""
         return self.window + self.slack
 
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Shape of one observation, (stack, *frame_shape), or `frame_shape` when stack is 1."""
+        return (self.stack, *self.frame_shape) if self.stack > 1 else self.frame_shape
+
     def arrays(self) -> Iterator[tuple[str, tuple[int, ...], np.dtype[np.generic]]]:
         """Yield name, shape (slots, environments, …) and type of each array of the ring."""
         records = (self.slots, self.environments)

@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from noisynet.replay.files import PrioritySnapshots, ReplayDamaged, open_ring
-from noisynet.replay.prioritized import PrioritizedSampler
-from noisynet.replay.ring import Ring, RingShape, whole
+from .files import PrioritySnapshots, ReplayDamaged, open_ring
+from .prioritized import PrioritizedSampler
+from .ring import Ring, RingShape, whole
 
 FORMAT = 1
 """Version of the files and of the state that `FrameReplay.commit` returns."""

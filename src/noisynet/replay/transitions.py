@@ -4,44 +4,18 @@ Suffixes: B samples, S frames of a stack, N steps of a window, K both.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from noisynet.replay.nstep import mark_taken, n_step_return
-from noisynet.replay.ring import FIRST, IGNORED, MISSING, TERMINATED, TRUNCATED, Ring
+from .batch import Batch
+from .nstep import mark_taken, n_step_return
+from .ring import FIRST, IGNORED, MISSING, TERMINATED, TRUNCATED, Ring
 
 CHUNK = 1 << 12  # records that a scan looks at in one go
 GLANCE = 1 << 6  # the same, for a scan that stops at the first it finds
 _ROUNDS = 8  # of rejection sampling, before the samplable records are listed instead
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """Transitions of m ≤ n steps, one per row; the arrays belong to whoever sampled them.
-
-    A target reads `return_t + discount_t * q_t.max()`, with `q_t` of `observation_t`.
-    """
-
-    observation_tm1: npt.NDArray[np.generic]
-    """(B, stack, *frame_shape), oldest frame first; (B, *frame_shape) when stack is 1."""
-    action_tm1: npt.NDArray[np.int64]
-    """(B,)"""
-    return_t: npt.NDArray[np.float32]
-    """(B,) Σ γ^k r over the m steps."""
-    discount_t: npt.NDArray[np.float32]
-    """(B,) γ^m, or 0 if the window was terminated."""
-    observation_t: npt.NDArray[np.generic]
-    """Like `observation_tm1`, m steps later; any observation where `discount_t` is 0."""
-    slot: npt.NDArray[np.int64]
-    """(B,) slot of the ring that holds the first step's record."""
-    environment: npt.NDArray[np.int64]
-    """(B,) its environment."""
-    indices: npt.NDArray[np.int64]
-    """(B,) number of that record, counted from the replay's first: never used again."""
-    weights: npt.NDArray[np.float32] | None = None
-    """(B,) importance weights, at most 1; None unless drawn by priority."""
 
 
 def mark_samplable(
@@ -125,23 +99,55 @@ def nothing_to_sample(ring: Ring, n_step: int) -> RuntimeError:
     )
 
 
+def read_windows(
+    ring: Ring,
+    step_B: npt.NDArray[np.int64],
+    environment_B: npt.NDArray[np.int64],
+    n_step: int,
+    discount: float,
+) -> tuple[
+    npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32]
+]:
+    """Return the step after each window, and its action, return and discount, all (B,)."""
+    index_BN = ring.index(step_B[:, None] + np.arange(n_step), environment_B[:, None])
+    flags_BN = ring.flags[index_BN]
+    return_B, discount_B, steps_B = n_step_return(
+        ring.reward[index_BN], flags_BN & TERMINATED != 0, flags_BN & TRUNCATED != 0, discount
+    )
+    # After a termination the next record may not be there yet: the newest stands in.
+    next_B = np.minimum(step_B + steps_B, ring.head - 1)
+    return next_B, ring.action[index_BN[:, 0]].astype(np.int64), return_B, discount_B
+
+
+def locate_stack(
+    ring: Ring, step_B: npt.NDArray[np.int64], environment_B: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Return the flat index of each frame of a stack, oldest first, and whether it is empty.
+
+    Both are (B, S). Frames from before the episode's first are empty: zeros stand for them.
+    """
+    stack = ring.shape.stack
+    index_BS = ring.index(step_B[:, None] + np.arange(1 - stack, 1), environment_B[:, None])
+    newest_first_BS = ring.flags_between(step_B, environment_B, stack - 1, 0)[:, ::-1]
+    return index_BS, ~_mark_episode(newest_first_BS)[:, ::-1]
+
+
 def gather_batch(
     ring: Ring,
     step_B: npt.NDArray[np.int64],
     environment_B: npt.NDArray[np.int64],
     n_step: int,
     discount: float,
-    out: Batch | None = None,
+    out: Batch[Any] | None = None,
     weights: npt.NDArray[np.float32] | None = None,
-) -> Batch:
+) -> Batch[npt.NDArray[Any]]:
     """Return the transitions that begin at the given records, all of which can be sampled.
 
     The observations are written into those of `out`, if given. Raises ValueError if its batch size
     or its replay is another.
     """
     shape = ring.shape
-    stacked = (shape.stack, *shape.frame_shape) if shape.stack > 1 else shape.frame_shape
-    sizes = (len(step_B), *stacked)
+    sizes = (len(step_B), *shape.observation_shape)
     if out is None:
         observation_tm1, observation_t = (np.empty(sizes, shape.frame_dtype) for _ in range(2))
     else:
@@ -153,25 +159,19 @@ def gather_batch(
                     f"out: got observations {buffer.dtype} {buffer.shape}, "
                     f"expected contiguous {shape.frame_dtype} {sizes}"
                 )
-    index_BN = ring.index(step_B[:, None] + np.arange(n_step), environment_B[:, None])
-    flags_BN = ring.flags[index_BN]
-    return_B, discount_B, steps_B = n_step_return(
-        ring.reward[index_BN], flags_BN & TERMINATED != 0, flags_BN & TRUNCATED != 0, discount
+    next_B, action_B, return_B, discount_B = read_windows(
+        ring, step_B, environment_B, n_step, discount
     )
-    # After a termination the next record may not be there yet: the newest stands in.
-    next_B = np.minimum(step_B + steps_B, ring.head - 1)
     _stack_frames(ring, step_B, environment_B, observation_tm1)
     _stack_frames(ring, next_B, environment_B, observation_t)
     return Batch(
         observation_tm1=observation_tm1,
-        action_tm1=ring.action[index_BN[:, 0]].astype(np.int64),
+        action_tm1=action_B,
         return_t=return_B,
         discount_t=discount_B,
         observation_t=observation_t,
-        slot=step_B % ring.shape.slots,
-        environment=environment_B,
-        indices=step_B * shape.environments + environment_B,
         weights=weights,
+        indices=step_B * shape.environments + environment_B,
     )
 
 
@@ -182,13 +182,10 @@ def _stack_frames(
     out: npt.NDArray[np.generic],
 ) -> None:
     """Write the observation of each record: its episode's last frames, zeros before the first."""
-    stack = ring.shape.stack
-    index_BS = ring.index(step_B[:, None] + np.arange(1 - stack, 1), environment_B[:, None])
+    index_BS, empty_BS = locate_stack(ring, step_B, environment_B)
     frames = out.reshape(index_BS.size, -1)
     # All indices are in range; "raise", the default, would go through a buffer.
     _ = ring.frames.take(index_BS.ravel(), axis=0, out=frames, mode="clip")
-    newest_first_BS = ring.flags_between(step_B, environment_B, stack - 1, 0)[:, ::-1]
-    empty_BS = ~_mark_episode(newest_first_BS)[:, ::-1]
     frames[empty_BS.ravel()] = 0
 
 

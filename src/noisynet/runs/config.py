@@ -15,7 +15,8 @@ import pydantic
 import yaml
 from pydantic import BaseModel, Field, model_validator
 
-from . import rules
+from .conditions import Acts
+from .conflicts import Fits
 from .errors import RunError
 from .sections import (
     ActorCriticSection,
@@ -46,18 +47,35 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        misfit = rules.first_misfit(self)
-        if misfit is not None:
-            raise ValueError(misfit)
+        for _, _, info in fields():
+            for fits in info.metadata:
+                conflict = fits.conflict(self) if isinstance(fits, Fits) else None
+                if conflict is not None:
+                    raise ValueError(conflict)
         return self
 
     def replaced(self, **fields: Any) -> Config:
-        """Copy the config with some fields, by their bare names, set to other values."""
+        """Return a copy with some fields, by their bare names, set to other values."""
         return parse(_overridden(self.model_dump(), fields), "config")
 
-    def why_idle(self, field: str) -> str | None:
-        """Say why a field does nothing beside the others; None where it acts."""
-        return rules.why_idle(self, field, SECTION_OF[field])
+    def why_unused(self, field: str) -> str | None:
+        """Return why a field does nothing beside the others; None where it acts."""
+        for acts in _INFO_OF[field].metadata:
+            if isinstance(acts, Acts) and not acts.when(self):
+                return acts.otherwise(self)
+        return None
+
+    @property
+    def learns_beside_play(self) -> bool:
+        """Whether one process plays, and learns from a replay between its steps."""
+        return not self.learning.is_actor_critic and self.scale.actors is None
+
+    @property
+    def why_not_beside_play(self) -> str:
+        """Why the learner does not take updates from a replay beside its own play."""
+        if self.scale.actors is not None:
+            return "sampler actors play, and the learner takes what they send"
+        return f"{self.learning.algorithm} learns from rollouts"
 
     def to_yaml(self) -> str:
         """Write the config as YAML, in the order of its fields."""
@@ -80,6 +98,7 @@ def fields() -> Iterator[tuple[str, str, pydantic.fields.FieldInfo]]:
 
 
 SECTION_OF = {name: section for section, name, _ in fields()}
+_INFO_OF = {name: info for _, name, info in fields()}
 
 
 def parse(values: Mapping[str, Any], origin: str) -> Config:
@@ -109,8 +128,7 @@ def _first_problem(error: pydantic.ValidationError) -> str:
     got = "" if problem["type"] == "missing" else f"got {problem['input']!r}, "
     takes = ""
     if field is not None:
-        info = next(info for _, known, info in fields() if known == field)
-        takes = f" ({info.description})"
+        takes = f" ({_INFO_OF[field].description})"
     return f"{option_name(field) if field else name or 'config'}: {got}{message}{takes}"
 
 
@@ -170,7 +188,7 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
         )
     config = parse(_overridden(values, {"preset": name, **(overrides or {})}), name)
     for field in overrides or {}:
-        reason = config.why_idle(field)
+        reason = config.why_unused(field)
         if reason is not None:
             raise RunError(f"{option_name(field)}: would do nothing: {reason}")
     return config

@@ -6,15 +6,35 @@ Field names are unique over the sections, so that the command line can take each
 
 from __future__ import annotations
 
-import zlib
 from typing import Annotated, Literal
 
-import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-SEEDS = 2_000_000_000
-"""Seeds are below this: ale-py keeps them in a C int, and counts up from them."""
+from . import conflicts
+from .conditions import (
+    ALWAYS,
+    BESIDE_PLAY,
+    OF_A3C,
+    OF_ACTOR_CRITIC,
+    OF_FRAGMENTS,
+    OF_Q_VALUES,
+    OF_REPLAY,
+    ON_ATARI,
+    ON_ATARI_OR_MINATAR,
+    ON_MINATAR,
+    ON_VECTORS,
+    WITH_ACTORS,
+    WITH_ADAM,
+    WITH_ATOMS,
+    WITH_DOUBLE,
+    WITH_EPSILON,
+    WITH_FALLING_STEP_SIZE,
+    WITH_NOISE,
+    WITH_PRIORITIES,
+    WITH_RMSPROP,
+)
+from .seeds import SEEDS, stream
 
 
 def _no_bool(value: object) -> object:
@@ -35,7 +55,7 @@ FewThousand = Annotated[_Int, Field(ge=0, le=4096)]
 
 
 class Section(BaseModel):
-    """Be a part of the configuration: frozen, without unknown keys."""
+    """A part of the configuration: frozen, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,96 +63,100 @@ class Section(BaseModel):
 class EnvironmentSection(Section):
     """What the agent plays, and every choice of preprocessing."""
 
-    environment: str = Field(
+    environment: Annotated[str, ALWAYS] = Field(
         description="environment id, such as ALE/Pong-v5, MinAtar/Breakout-v1, DeepSea-10 or "
         "CartPole-v1, or module:function for your own"
     )
-    environments: FewThousand = Field(
+    environments: Annotated[FewThousand, ALWAYS] = Field(
         default=8, ge=1, description="how many are stepped side by side"
     )
-    frame_skip: PositiveInt = Field(
+    frame_skip: Annotated[PositiveInt, ON_ATARI] = Field(
         default=4, description="Atari: frames that an action is repeated for"
     )
-    max_pool: bool = Field(
+    max_pool: Annotated[bool, ON_ATARI] = Field(
         default=True, description="Atari: show the brighter of a step's last two frames"
     )
-    frame_stack: PositiveInt = Field(default=4, description="Atari: frames in an observation")
-    frame_height: PositiveInt = Field(default=84, description="Atari: rows of a frame")
-    frame_width: PositiveInt = Field(default=84, description="Atari: columns of a frame")
-    grayscale: Literal[True] = Field(
+    frame_stack: Annotated[PositiveInt, ON_ATARI] = Field(
+        default=4, description="Atari: frames in an observation"
+    )
+    frame_height: Annotated[PositiveInt, ON_ATARI] = Field(
+        default=84, description="Atari: rows of a frame"
+    )
+    frame_width: Annotated[PositiveInt, ON_ATARI] = Field(
+        default=84, description="Atari: columns of a frame"
+    )
+    grayscale: Annotated[Literal[True], ON_ATARI] = Field(
         default=True, description="Atari: frames are grey, the only kind the networks take"
     )
-    sticky_actions: Fraction = Field(
+    sticky_actions: Annotated[Fraction, ON_ATARI_OR_MINATAR] = Field(
         default=0.0,
         description="Atari, MinAtar: probability that a game repeats the former action",
     )
-    max_noops: FewThousand = Field(
+    max_noops: Annotated[FewThousand, ON_ATARI] = Field(
         default=30, description="Atari: no-op actions at a game's start, at most"
     )
-    fire_on_reset: bool = Field(
+    fire_on_reset: Annotated[bool, ON_ATARI] = Field(
         default=False, description="Atari: press FIRE at a game's start where the game has it"
     )
-    life_loss: bool = Field(
+    life_loss: Annotated[bool, ON_ATARI] = Field(
         default=True, description="Atari: a lost life ends bootstrapping (the game goes on)"
     )
-    full_action_space: bool = Field(
+    full_action_space: Annotated[bool, ON_ATARI] = Field(
         default=False, description="Atari: all 18 actions in every game"
     )
-    max_frames: PositiveInt = Field(
+    max_frames: Annotated[PositiveInt, ON_ATARI_OR_MINATAR] = Field(
         default=108_000,
         description="Atari, MinAtar: frames after which a game is truncated (Atari: 30 minutes)",
     )
-    difficulty_ramping: bool = Field(
+    difficulty_ramping: Annotated[bool, ON_MINATAR] = Field(
         default=True, description="MinAtar: games become harder as they go on"
     )
 
     @property
     def is_atari(self) -> bool:
-        """Tell whether this is an Atari game."""
+        """Whether this is an Atari game."""
         return self.environment.startswith("ALE/")
 
     @property
     def is_minatar(self) -> bool:
-        """Tell whether this is a MinAtar game."""
+        """Whether this is a MinAtar game."""
         return self.environment.startswith("MinAtar/")
-
-    def takes(self, field: str) -> bool:
-        """Tell whether a field of this section acts on this kind of environment."""
-        if field in ("environment", "environments"):
-            return True
-        if self.is_minatar:
-            return field in ("sticky_actions", "max_frames", "difficulty_ramping")
-        return self.is_atari and field != "difficulty_ramping"
 
 
 class NetworkSection(Section):
     """The Q-network."""
 
-    torso: Literal["auto", "nature", "dqn2013", "data-efficient", "minatar", "mlp"] = Field(
+    torso: Annotated[
+        Literal["auto", "nature", "dqn2013", "data-efficient", "minatar", "mlp"], ALWAYS
+    ] = Field(
         default="auto",
         description="nature: the CNN for stacked frames; dqn2013: the smaller one before it; "
         "data-efficient: the smallest; minatar: for small images; mlp: for vectors; auto: by shape",
     )
-    standardise_frames: bool = Field(
+    standardise_frames: Annotated[bool, ALWAYS] = Field(
         default=False,
         description="torsos of frames: show how a frame differs from the mean frame of random "
         "play, in its deviations",
     )
-    torso_hidden: tuple[PositiveInt, ...] = Field(
+    torso_hidden: Annotated[tuple[PositiveInt, ...], ON_VECTORS] = Field(
         default=(), description="mlp torso: sizes of its (plain) hidden layers"
     )
-    head_hidden: PositiveInt = Field(default=512, description="size of the head's hidden layer")
-    dueling: bool = Field(
+    head_hidden: Annotated[PositiveInt, ALWAYS] = Field(
+        default=512, description="size of the head's hidden layer"
+    )
+    dueling: Annotated[bool, OF_Q_VALUES, conflicts.needs_q_values("dueling", "network")] = Field(
         default=False, description="a value and an advantage stream (arXiv 1511.06581)"
     )
-    atoms: FewThousand = Field(
-        default=0,
-        description="atoms of the value's distribution (arXiv 1707.06887: 51); 0: its mean alone",
+    atoms: Annotated[FewThousand, OF_Q_VALUES, conflicts.needs_q_values("atoms", "network")] = (
+        Field(
+            default=0,
+            description="atoms of the value's distribution (arXiv 1707.06887: 51); 0: its mean alone",
+        )
     )
-    value_min: _Float = Field(
+    value_min: Annotated[_Float, OF_Q_VALUES, WITH_ATOMS] = Field(
         default=-10.0, allow_inf_nan=False, description="value of the lowest atom"
     )
-    value_max: _Float = Field(
+    value_max: Annotated[_Float, OF_Q_VALUES, WITH_ATOMS] = Field(
         default=10.0, allow_inf_nan=False, description="value of the highest atom"
     )
 
@@ -140,153 +164,175 @@ class NetworkSection(Section):
 class ExplorationSection(Section):
     """How the agent explores: by learned noise, by ε-greedy, by both, or not at all."""
 
-    exploration: Literal["noise", "epsilon", "both", "none"] = Field(
-        default="noise", description="noise, epsilon, both, none"
-    )
-    noise: Literal["factorised", "independent"] = Field(
+    exploration: Annotated[
+        Literal["noise", "epsilon", "both", "none"], ALWAYS, conflicts.EXPLORATION
+    ] = Field(default="noise", description="noise, epsilon, both, none")
+    noise: Annotated[Literal["factorised", "independent"], WITH_NOISE] = Field(
         default="factorised", description="kind of noise in the head's layers"
     )
-    sigma0: _Float | None = Field(
+    sigma0: Annotated[_Float | None, WITH_NOISE] = Field(
         default=None,
         ge=0,
         allow_inf_nan=False,
         description="initial σ; empty: the paper's for the kind",
     )
-    noise_in: Literal["head", "last", "all"] = Field(
+    noise_in: Annotated[Literal["head", "last", "all"], WITH_NOISE] = Field(
         default="head",
         description="noisy layers: all of the head, those of the outputs, or the torso's too",
     )
-    redraw: Literal["step", "update", "episode"] = Field(
+    redraw: Annotated[Literal["step", "update", "episode"], WITH_NOISE, conflicts.REDRAW] = Field(
         default="update", description="when the acting noise is drawn anew"
     )
-    draw_per_environment: bool = Field(
+    draw_per_environment: Annotated[bool, WITH_NOISE] = Field(
         default=True, description="an acting draw for each environment; false: all share one"
     )
-    choice_draw: bool = Field(
+    choice_draw: Annotated[bool, WITH_NOISE, OF_Q_VALUES, WITH_DOUBLE] = Field(
         default=True,
         description="double: a draw of its own chooses the next action; false: the online net's",
     )
-    epsilon_start: Fraction = Field(default=1.0, description="ε at the end of the warm-up")
-    epsilon_end: Fraction = Field(default=0.01, description="ε from epsilon_steps on")
-    epsilon_steps: PositiveInt = Field(
+    epsilon_start: Annotated[Fraction, WITH_EPSILON] = Field(
+        default=1.0, description="ε at the end of the warm-up"
+    )
+    epsilon_end: Annotated[Fraction, WITH_EPSILON] = Field(
+        default=0.01, description="ε from epsilon_steps on"
+    )
+    epsilon_steps: Annotated[PositiveInt, WITH_EPSILON] = Field(
         default=100_000,
         description="steps over which ε falls linearly, counted from the warm-up's end",
     )
 
     @property
     def has_noise(self) -> bool:
-        """Tell whether the head's layers are noisy."""
+        """Whether the head's layers are noisy."""
         return self.exploration in ("noise", "both")
 
     @property
     def has_epsilon(self) -> bool:
-        """Tell whether some actions are drawn uniformly."""
+        """Whether some actions are drawn uniformly."""
         return self.exploration in ("epsilon", "both")
 
 
 class LearningSection(Section):
     """The update: which agent, target, loss, optimizer, replay, and how often."""
 
-    algorithm: Literal["q_learning", "a2c", "a3c"] = Field(
+    algorithm: Annotated[Literal["q_learning", "a2c", "a3c"], ALWAYS] = Field(
         default="q_learning",
         description="q_learning: values from a replay; a2c, a3c: actor-critic from rollouts",
     )
-    double: bool = Field(default=True, description="the online net chooses, the target net values")
-    n_step: PositiveInt = Field(default=1, description="rewards summed before bootstrapping")
-    discount: Fraction = Field(default=0.99, description="γ, per step")
-    reward_clip: PositiveFloat | None = Field(
+    double: Annotated[bool, OF_Q_VALUES] = Field(
+        default=True, description="the online net chooses, the target net values"
+    )
+    n_step: Annotated[PositiveInt, OF_Q_VALUES] = Field(
+        default=1, description="rewards summed before bootstrapping"
+    )
+    discount: Annotated[Fraction, ALWAYS] = Field(default=0.99, description="γ, per step")
+    reward_clip: Annotated[PositiveFloat | None, ALWAYS] = Field(
         default=None, description="rewards are cut to ±this for learning; empty: as they are"
     )
-    batch_size: PositiveInt = Field(default=32, description="transitions in an update")
-    optimizer: Literal["adam", "rmsprop"] = Field(default="adam", description="adam, rmsprop")
-    learning_rate: PositiveFloat = Field(default=1e-4, description="the optimizer's step size")
-    final_learning_rate: _Float | None = Field(
+    batch_size: Annotated[PositiveInt, OF_REPLAY] = Field(
+        default=32, description="transitions in an update"
+    )
+    optimizer: Annotated[Literal["adam", "rmsprop"], ALWAYS] = Field(
+        default="adam", description="adam, rmsprop"
+    )
+    learning_rate: Annotated[PositiveFloat, ALWAYS] = Field(
+        default=1e-4, description="the optimizer's step size"
+    )
+    final_learning_rate: Annotated[_Float | None, ALWAYS] = Field(
         default=None,
         ge=0,
         allow_inf_nan=False,
         description="step size at the last step, where it falls linearly; empty: constant",
     )
-    learning_rate_steps: PositiveInt | None = Field(
+    learning_rate_steps: Annotated[PositiveInt | None, WITH_FALLING_STEP_SIZE] = Field(
         default=None,
         description="agent step at which it has fallen that far; empty: the run's last",
     )
-    adam_epsilon: PositiveFloat = Field(default=1e-8, description="Adam's ε")
-    rmsprop_decay: Fraction = Field(
+    adam_epsilon: Annotated[PositiveFloat, WITH_ADAM] = Field(default=1e-8, description="Adam's ε")
+    rmsprop_decay: Annotated[Fraction, WITH_RMSPROP] = Field(
         default=0.95, description="RMSProp's decay of the mean square (Mnih et al. 2015)"
     )
-    rmsprop_epsilon: PositiveFloat = Field(
+    rmsprop_epsilon: Annotated[PositiveFloat, WITH_RMSPROP] = Field(
         default=0.01, description="RMSProp's ε (Mnih et al. 2015), beside the root"
     )
-    rmsprop_centred: bool = Field(
+    rmsprop_centred: Annotated[bool, WITH_RMSPROP] = Field(
         default=True, description="RMSProp divides by the deviation, not by the mean square"
     )
-    loss: Literal["huber", "squared"] = Field(default="huber", description="of the TD error")
-    max_gradient_norm: PositiveFloat | None = Field(
+    loss: Annotated[Literal["huber", "squared"], OF_Q_VALUES] = Field(
+        default="huber", description="of the TD error"
+    )
+    max_gradient_norm: Annotated[PositiveFloat | None, ALWAYS] = Field(
         default=10.0, description="larger gradients are scaled down; empty: none is"
     )
-    warmup_steps: Count = Field(
+    warmup_steps: Annotated[Count, OF_REPLAY, conflicts.WARMUP] = Field(
         default=10_000, description="uniformly random steps before learning starts"
     )
-    update_every: PositiveInt = Field(default=4, description="steps between updates")
-    final_update_every: PositiveInt | None = Field(
+    update_every: Annotated[PositiveInt, OF_REPLAY] = Field(
+        default=4, description="steps between updates"
+    )
+    final_update_every: Annotated[PositiveInt | None, OF_REPLAY, conflicts.FINAL_UPDATES] = Field(
         default=None,
         description="steps between updates once final_update_return is reached; empty: no change",
     )
-    final_update_return: _Float | None = Field(
+    final_update_return: Annotated[_Float | None, OF_REPLAY] = Field(
         default=None,
         allow_inf_nan=False,
         description="mean return of ten games in a row from which on updates are "
         "final_update_every apart",
     )
-    target_every: PositiveInt = Field(
+    target_every: Annotated[PositiveInt, OF_REPLAY] = Field(
         default=2_000, description="steps between copies of the online net into the target net"
     )
-    replay_capacity: PositiveInt = Field(
+    replay_capacity: Annotated[PositiveInt, OF_REPLAY, conflicts.REPLAY] = Field(
         default=100_000, description="transitions the replay holds"
     )
-    replay_device: Literal["auto", "host", "device"] = Field(
+    replay_device: Annotated[
+        Literal["auto", "host", "device"],
+        BESIDE_PLAY,
+        conflicts.beside_play_only("replay_device", "learning", "device", "auto"),
+    ] = Field(
         default="auto",
         description="where samples are put together: host; device: a copy of the frames stays in "
         "its memory; auto: device on a GPU with room for it",
     )
-    prioritised: bool = Field(
-        default=False, description="sample by TD error (arXiv 1511.05952) and not uniformly"
+    prioritised: Annotated[bool, OF_REPLAY, conflicts.needs_q_values("prioritised", "learning")] = (
+        Field(default=False, description="sample by TD error (arXiv 1511.05952) and not uniformly")
     )
-    priority_exponent: Fraction = Field(
+    priority_exponent: Annotated[Fraction, OF_REPLAY, WITH_PRIORITIES] = Field(
         default=0.5, description="α: 0 samples uniformly, 1 in proportion to the error"
     )
-    priority_beta: Fraction = Field(
+    priority_beta: Annotated[Fraction, OF_REPLAY, WITH_PRIORITIES] = Field(
         default=0.4, description="β of the importance weights at the start; 1 at the last step"
     )
-    priority_epsilon: PositiveFloat = Field(
+    priority_epsilon: Annotated[PositiveFloat, OF_REPLAY, WITH_PRIORITIES] = Field(
         default=1e-6, description="what is added to an error, so that none is forgotten"
     )
 
     @property
     def is_actor_critic(self) -> bool:
-        """Tell whether the agent is an actor-critic; the others learn from a replay."""
+        """Whether the agent is an actor-critic; the others learn from a replay."""
         return self.algorithm in ("a2c", "a3c")
 
 
 class ActorCriticSection(Section):
     """The actor-critic's own: rollouts, advantages, losses, workers."""
 
-    rollout_steps: PositiveInt = Field(
+    rollout_steps: Annotated[PositiveInt, OF_ACTOR_CRITIC] = Field(
         default=5, description="steps of each environment between updates (arXiv 1602.01783: 5)"
     )
-    gae_lambda: Fraction = Field(
+    gae_lambda: Annotated[Fraction, OF_ACTOR_CRITIC] = Field(
         default=1.0, description="λ of the advantages (arXiv 1506.02438); 1: n-step returns"
     )
-    value_coefficient: PositiveFloat = Field(
+    value_coefficient: Annotated[PositiveFloat, OF_ACTOR_CRITIC] = Field(
         default=0.5, description="weight of the value's loss beside the policy's"
     )
-    entropy_bonus: Annotated[_Float, Field(ge=0, allow_inf_nan=False)] = Field(
-        default=0.0, description="weight of the policy's entropy; 0: no bonus"
-    )
-    lstm_size: FewThousand = Field(
+    entropy_bonus: Annotated[
+        _Float, Field(ge=0, allow_inf_nan=False), OF_ACTOR_CRITIC, conflicts.ENTROPY
+    ] = Field(default=0.0, description="weight of the policy's entropy; 0: no bonus")
+    lstm_size: Annotated[FewThousand, OF_ACTOR_CRITIC, conflicts.LSTM] = Field(
         default=0, description="units of an LSTM before policy and value; 0: none"
     )
-    workers: FewThousand = Field(
+    workers: Annotated[FewThousand, OF_ACTOR_CRITIC, OF_A3C] = Field(
         default=2, ge=1, description="a3c: processes, each with all of `environments` for itself"
     )
 
@@ -294,26 +340,26 @@ class ActorCriticSection(Section):
 class ScaleSection(Section):
     """Sampler actors: more environments than one process steps."""
 
-    actors: Annotated[FewThousand, Field(ge=1)] | None = Field(
+    actors: Annotated[Annotated[FewThousand, Field(ge=1)] | None, ALWAYS, conflicts.ACTORS] = Field(
         default=None,
         description="sampler actors, each with all of `environments` for itself; empty: none, the "
         "run plays in its own process",
     )
-    backend: Literal["ray", "in-process"] = Field(
+    backend: Annotated[Literal["ray", "in-process"], WITH_ACTORS] = Field(
         default="ray", description="where actors live: ray; in-process: one after the other"
     )
-    replay_shards: FewThousand = Field(
+    replay_shards: Annotated[FewThousand, WITH_ACTORS, OF_FRAGMENTS, conflicts.SHARDS] = Field(
         default=0,
         description="replays in actors of their own, each fed by a share of the samplers; 0: the "
         "learner's process holds the one replay",
     )
-    fragment_steps: PositiveInt = Field(
+    fragment_steps: Annotated[PositiveInt, WITH_ACTORS, OF_FRAGMENTS] = Field(
         default=16, description="steps of each environment that a sampler sends at a time"
     )
-    weights_every: PositiveInt = Field(
+    weights_every: Annotated[PositiveInt, WITH_ACTORS, OF_FRAGMENTS] = Field(
         default=16, description="updates between weights that are sent to samplers, at least"
     )
-    max_staleness: Count | None = Field(
+    max_staleness: Annotated[Count | None, WITH_ACTORS] = Field(
         default=None,
         description="updates that the weights behind a fragment may be old when it arrives; "
         "a2c: rollouts played ahead (empty: 0); q_learning, empty: what two fragments of "
@@ -324,41 +370,52 @@ class ScaleSection(Section):
 class TrainingSection(Section):
     """How long, with which seed, on what, and what is kept."""
 
-    steps: PositiveInt = Field(
+    steps: Annotated[PositiveInt, ALWAYS] = Field(
         default=1_000_000, description="agent steps after which training ends"
     )
-    seed: Seed = Field(default=0, description="seed of everything that is random")
-    solved_return: _Float | None = Field(
+    seed: Annotated[Seed, ALWAYS] = Field(
+        default=0, description="seed of everything that is random"
+    )
+    solved_return: Annotated[_Float | None, ALWAYS] = Field(
         default=None,
         allow_inf_nan=False,
         description="training ends when the last solved_games games reach this mean",
     )
-    solved_games: PositiveInt = Field(
+    solved_games: Annotated[PositiveInt, ALWAYS] = Field(
         default=100, description="games that solved_return is a mean of"
     )
-    device: str = Field(
+    device: Annotated[str, ALWAYS, conflicts.DEVICE] = Field(
         default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda"
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Annotated[Literal["auto", "float32", "bfloat16"], ALWAYS] = Field(
         default="auto", description="of the products; auto: the faster one, measured at the start"
     )
-    threads: FewThousand = Field(
+    threads: Annotated[FewThousand, ALWAYS] = Field(
         default=0, description="CPU threads of torch and environments; 0: all cores"
     )
-    execution: Literal["auto", "plain", "graph"] = Field(
+    execution: Annotated[
+        Literal["auto", "plain", "graph"],
+        BESIDE_PLAY,
+        conflicts.beside_play_only("execution", "training", "graph", "auto"),
+    ] = Field(
         default="auto",
         description="of updates: plain, each step of it launched by itself; graph: from buffers "
         "that stay in place, a GPU runs the whole as one CUDA graph; auto: the faster one on a GPU",
     )
-    overlap: bool = Field(
+    overlap: Annotated[
+        bool, BESIDE_PLAY, conflicts.beside_play_only("overlap", "training", True, False)
+    ] = Field(
         default=False,
         description="environments step on a thread while updates are done: an action then comes "
         "from the network before the updates that its vector step made due",
     )
-    log_every: PositiveInt = Field(default=100, description="updates between lines of figures")
-    checkpoint_every: PositiveInt = Field(default=10_000, description="steps between checkpoints")
+    log_every: Annotated[PositiveInt, ALWAYS] = Field(
+        default=100, description="updates between lines of figures"
+    )
+    checkpoint_every: Annotated[PositiveInt, ALWAYS] = Field(
+        default=10_000, description="steps between checkpoints"
+    )
 
     def stream(self, name: str) -> int:
-        """Give the seed of one named source of randomness, independent of all others."""
-        sequence = np.random.SeedSequence([self.seed, zlib.crc32(name.encode())])
-        return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+        """Return the seed of one named source of randomness, independent of all others."""
+        return stream(self.seed, name)

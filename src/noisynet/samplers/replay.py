@@ -80,7 +80,7 @@ class ShardRestarted:
 class Sampled:
     """A batch over all shards."""
 
-    batch: Batch
+    batch: Batch[np.ndarray]
     parts: tuple[tuple[int, int, np.ndarray], ...]
     """Shard, its life, and the indices of its rows, in the order of the batch's rows."""
 
@@ -173,14 +173,12 @@ class ShardedReplay:
                 self._restart(shard, lost)
         if len(drawn) < len(shares):
             return self.sample(size, discount, beta)
+        parts: list[tuple[int, int, np.ndarray]] = []
         for shard, one in drawn.items():
             self._masses[shard] = one.total
-        return Sampled(
-            batch=_joined(list(drawn.values()), beta),
-            parts=tuple(
-                (shard, self._lives[shard], one.batch.indices) for shard, one in drawn.items()
-            ),
-        )
+            assert one.batch.indices is not None, "a batch of a replay has them"
+            parts.append((shard, self._lives[shard], one.batch.indices))
+        return Sampled(batch=_joined(list(drawn.values()), beta), parts=tuple(parts))
 
     def _ask_all(self, method: str, *arguments: Any) -> list[Any]:
         """Ask every shard, those that come back from the dead once more."""
@@ -248,7 +246,7 @@ class ShardedReplay:
         self.restarted.append(ShardRestarted(shard, str(lost)))
 
 
-def _joined(drawn: list[Drawn], beta: float | None) -> Batch:
+def _joined(drawn: list[Drawn], beta: float | None) -> Batch[np.ndarray]:
     """Put the batches of all shards together."""
     batches = [one.batch for one in drawn]
     # One batch of this process is taken as it is; what another one sent is read-only.
@@ -258,8 +256,7 @@ def _joined(drawn: list[Drawn], beta: float | None) -> Batch:
         if alone
         else np.concatenate([getattr(batch, name) for batch in batches])
         for name in (
-            "observation_tm1", "action_tm1", "return_t", "discount_t", "observation_t", "slot",
-            "environment", "indices",
+            "observation_tm1", "action_tm1", "return_t", "discount_t", "observation_t", "indices",
         )
     }  # fmt: skip
     weights = None

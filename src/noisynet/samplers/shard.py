@@ -53,7 +53,7 @@ class Inserted:
 class Drawn:
     """A batch of one shard, with what importance weights over all shards need."""
 
-    batch: Batch
+    batch: Batch[np.ndarray]
     priority: np.ndarray | None
     """(B,): what each transition was drawn in proportion to; None where draws are uniform."""
     total: float
@@ -163,6 +163,7 @@ class Shard:
     def sample(self, size: int, n_step: int, discount: float, beta: float | None) -> Drawn:
         """Draw transitions, uniformly or by priority."""
         batch = self._ring.sample(size, n_step, discount, beta=beta)
+        assert batch.indices is not None, "a batch of a replay has them"
         priority, total = self._ring.priorities(batch.indices)
         return Drawn(batch=batch, priority=priority, total=total)
 

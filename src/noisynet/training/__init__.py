@@ -1,6 +1,6 @@
-"""Training: the loops, their listeners, and the session that keeps a run on disk."""
+"""Training: sources of experience, learners, the loop that joins them, the session on disk."""
 
-from .asynchronous import AsynchronousLoop, WorkersFailed
+from .a3c import AsynchronousLoop, WorkersFailed
 from .events import (
     CheckpointDue,
     Event,
@@ -10,24 +10,32 @@ from .events import (
     WorkerRestarted,
 )
 from .loop import TrainingLoop
-from .rollout_loop import RolloutLoop
-from .session import Diverged, Outcome, resume, start, train, train_on
+from .progress import Progress
+from .replay_learner import ReplayLearner
+from .rollout_learner import RolloutLearner
+from .session import Assembler, Diverged, Listener, Loop, Outcome
+from .sources import ReplaySource, RolloutSource
+from .update_schedule import UpdateSchedule
 
 __all__ = [
+    "Assembler",
     "AsynchronousLoop",
     "CheckpointDue",
     "Diverged",
     "Event",
     "FiguresTaken",
     "GameFinished",
+    "Listener",
+    "Loop",
     "Outcome",
-    "RolloutLoop",
+    "Progress",
+    "ReplayLearner",
+    "ReplaySource",
+    "RolloutLearner",
+    "RolloutSource",
     "TrainingEnded",
     "TrainingLoop",
+    "UpdateSchedule",
     "WorkerRestarted",
     "WorkersFailed",
-    "resume",
-    "start",
-    "train",
-    "train_on",
 ]

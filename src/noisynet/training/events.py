@@ -1,9 +1,12 @@
-"""What the training loop tells its listeners."""
+"""What happens in a run, as the training loop yields it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+
+EndReason = Literal["solved", "steps", "interrupted"]
+"""Why a run is over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,7 @@ class TrainingEnded:
     """No further step is taken; the run's state is to be saved if it has not been."""
 
     step: int
-    reason: Literal["solved", "steps", "interrupted"]
+    reason: EndReason
 
 
 Event = GameFinished | FiguresTaken | CheckpointDue | WorkerRestarted | TrainingEnded

@@ -1,12 +1,12 @@
-"""Put a run together from its config and folder, train it, and keep it on disk."""
+"""A session of training: drives a run's loop, writes what it yields, and keeps it on disk."""
 
 from __future__ import annotations
 
 import shutil
 import signal
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -15,17 +15,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from .. import __version__
-from ..agents import LossNotFinite
+from ..agents import Agent, LossNotFinite
 from ..envs import UnusableEnvironment
 from ..runs import checkpoint
-from ..runs import config as run_config
+from ..runs.checkpoint import Checkpoint
 from ..runs.config import Config
 from ..runs.errors import RunError
 from ..runs.folder import RunFolder
 from ..runs.metrics import MetricsWriter
-from ..runs.sections import SEEDS
-from .asynchronous import WorkersFailed
-from .choose import check_device, resolve
+from ..runs.opening import Run
+from .a3c import WorkersFailed
 from .events import (
     CheckpointDue,
     Event,
@@ -34,11 +33,59 @@ from .events import (
     TrainingEnded,
     WorkerRestarted,
 )
-from .parts import Loop, OwnProcess, Parts, PartsBuilder, agent_for, environments_of
+from .progress import Progress
+
+
+class Loop(Protocol):
+    """What trains an agent and yields what happens: what a session drives."""
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run is; `progress.stop()` asks for an orderly end."""
+        ...
+
+    @property
+    def agent(self) -> Agent:
+        """What is trained."""
+        ...
+
+    def run(self) -> Iterator[Event]:
+        """Train until the end, yielding events; TrainingEnded is the last."""
+        ...
+
+    def commit(self) -> dict[str, Any]:
+        """Bring to the disk what does not stand in a checkpoint; return what refers to it."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed run needs, as plain JSON values."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` returned."""
+        ...
+
+
+class Assembler(AbstractContextManager[Any], Protocol):
+    """What builds a run's parts from its config; `noisynet.assemble` has the one of this process."""
+
+    config: Config
+
+    def prepare(self, found: Checkpoint | None = None) -> Config:
+        """Build what needs no folder; return the config with nothing left open."""
+        ...
+
+    def loop(self, folder: RunFolder) -> Loop:
+        """Build the loop in a run's folder, restored where the run goes on."""
+        ...
+
+    def notes(self) -> list[str]:
+        """Return what a user should know of a run that goes on."""
+        ...
 
 
 class Listener(Protocol):
-    """Hear what happens in a run: a display, for one."""
+    """What hears of a run: a display, for one."""
 
     def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:
         """Hear that training starts or goes on at a step, with remarks for the user."""
@@ -54,7 +101,7 @@ class Listener(Protocol):
 
 
 class Diverged(RunError):
-    """Say that the loss became NaN or infinite, and where the state was saved."""
+    """A loss that became NaN or infinite; it names where the state was saved."""
 
 
 @dataclass(frozen=True)
@@ -67,24 +114,8 @@ class Outcome:
     mean_return: float | None
 
 
-def start(
-    config: Config,
-    path: Path | Callable[[], Path],
-    listeners: Iterable[Listener] = (),
-    builder: PartsBuilder | None = None,
-) -> Outcome:
-    """Train a new run to its end; see `train`."""
-    return _outcome(train(config, path, listeners, builder))
-
-
-def resume(
-    path: Path, listeners: Iterable[Listener] = (), builder: PartsBuilder | None = None
-) -> Outcome:
-    """Go on with a run to its end; see `train_on`."""
-    return _outcome(train_on(path, listeners, builder))
-
-
-def _outcome(events: Generator[Event, None, Outcome]) -> Outcome:
+def finish(events: Generator[Event, None, Outcome]) -> Outcome:
+    """Train to the end, and return the outcome."""
     while True:
         try:
             next(events)
@@ -93,81 +124,56 @@ def _outcome(events: Generator[Event, None, Outcome]) -> Outcome:
 
 
 def train(
-    config: Config,
-    path: Path | Callable[[], Path],
-    listeners: Iterable[Listener] = (),
-    builder: PartsBuilder | None = None,
+    assembler: Assembler, path: Path | Callable[[], Path], listeners: Iterable[Listener] = ()
 ) -> Generator[Event, None, Outcome]:
-    """Train a new run in a new or empty folder, and yield what happens; gives its outcome.
+    """Train a new run in a new or empty folder, and yield what happens; return its outcome.
 
     Training goes on while events are asked for; a loop that is left saves the run and ends it. A
-    function instead of a path is called once the config has proved to work. `builder` puts the
-    run's parts together; without one they are all in this process. Raises RunError with one line
-    where the run cannot begin, which leaves no folder behind, and Diverged for a loss that
+    function instead of a path is called once the config has proved to work. Raises RunError with
+    one line where the run cannot begin, which leaves no folder behind, and Diverged for a loss that
     is not finite.
     """
     if isinstance(path, Path):
         RunFolder.check_free(path)
-    check_device(config.training.device)
-    with environments_of(config) as probe:
-        shape, dtype = probe.observation_shape, np.dtype(probe.observation_dtype)
-        # Before there is a folder: a config that no agent can be built from leaves nothing behind.
-        agent_for(config.replaced(device="cpu", precision="float32"), probe)
-        config = resolve(config, shape, dtype, probe.action_count)
-    place = path if isinstance(path, Path) else path()
-    with (
-        RunFolder.create(place, config.to_yaml()) as folder,
-        environments_of(config) as environments,
-    ):
-        try:
-            parts = (builder or OwnProcess()).new(config, environments, folder)
-        except RunError:
-            folder.discard()
-            raise
-        with MetricsWriter(folder.path) as metrics:
-            session = _Session(folder, parts, metrics, list(listeners), elapsed=0.0)
-            return (yield from session.run([]))
+    with assembler:
+        config = assembler.prepare()
+        place = path if isinstance(path, Path) else path()
+        with RunFolder.create(place, config.to_yaml()) as folder:
+            try:
+                loop = assembler.loop(folder)
+            except RunError:
+                folder.discard()
+                raise
+            with MetricsWriter(folder.path) as metrics:
+                session = _Session(folder, config, loop, metrics, list(listeners), elapsed=0.0)
+                return (yield from session.run([]))
 
 
 def train_on(
-    path: Path, listeners: Iterable[Listener] = (), builder: PartsBuilder | None = None
+    run: Run, assembler: Assembler, listeners: Iterable[Listener] = ()
 ) -> Generator[Event, None, Outcome]:
     """Go on with a run from its newest checkpoint, as if nothing had happened; as `train` does.
 
-    Raises RunError with one line for a folder that is missing, damaged, of a newer format or in
-    use.
+    Raises RunError with one line for a folder that is damaged or in use, or a checkpoint that does
+    not fit the config.
     """
-    folder = RunFolder.open(path)
-    build = builder or OwnProcess()
-    with folder.lock():
-        config = run_config.from_yaml(folder.config_text, str(folder.config_file))
-        check_device(config.training.device)
-        found = checkpoint.read_newest(folder.checkpoints)
-        # Games that cannot be restored start anew, and not as the run's first games did.
-        seed = None if found is None else (config.training.seed + found.step) % SEEDS
-        with environments_of(config, seed=seed) as environments:
-            notes: list[str] = []
-            step, elapsed, committed = 0, 0.0, 0
-            if found is None:
-                shutil.rmtree(folder.replay, ignore_errors=True)
-                notes.append("no checkpoint yet: training starts again from the first step")
-                parts = build.new(config, environments, folder)
-            else:
-                parts = build.restored(config, environments, folder, found)
-                step, elapsed = found.step, float(found.state["elapsed"])
-                committed = int(found.state["metrics_bytes"])
-                if config.learning.algorithm == "a3c":
-                    notes.append("asynchronous workers start new games")
-                elif config.scale.actors is not None:
-                    notes.append("sampler actors start new games")
-                elif not environments.can_save_state:
-                    notes.append(
-                        f"the state of {config.environment.environment} cannot be saved: "
-                        "the games in flight start anew"
-                    )
-            with MetricsWriter(folder.path, resume_at=step, committed_bytes=committed) as metrics:
-                session = _Session(folder, parts, metrics, list(listeners), elapsed)
-                return (yield from session.run(notes))
+    folder = run.folder
+    with folder.lock(), assembler:
+        found = run.newest_checkpoint()
+        step, elapsed, committed = 0, 0.0, 0
+        if found is None:
+            shutil.rmtree(folder.replay, ignore_errors=True)
+            notes = ["no checkpoint yet: training starts again from the first step"]
+        else:
+            step, elapsed = found.step, float(found.state["elapsed"])
+            committed = int(found.state["metrics_bytes"])
+        config = assembler.prepare(found)
+        loop = assembler.loop(folder)
+        if found is not None:
+            notes = assembler.notes()
+        with MetricsWriter(folder.path, resume_at=step, committed_bytes=committed) as metrics:
+            session = _Session(folder, config, loop, metrics, list(listeners), elapsed)
+            return (yield from session.run(notes))
 
 
 class _Session:
@@ -176,18 +182,19 @@ class _Session:
     def __init__(
         self,
         folder: RunFolder,
-        parts: Parts,
+        config: Config,
+        loop: Loop,
         metrics: MetricsWriter,
         listeners: list[Listener],
         elapsed: float,
     ) -> None:
         self._folder = folder
-        self._loop = loop = parts.loop
-        self._commit = parts.commit
+        self._config = config
+        self._loop = loop
         self._metrics = metrics
         self._listeners = listeners
         self._started = time.perf_counter() - elapsed
-        self._speed = (time.perf_counter(), loop.step)
+        self._speed = (time.perf_counter(), loop.progress.step)
         self._checkpoint_seconds: float | None = None
 
     @property
@@ -195,12 +202,13 @@ class _Session:
         return time.perf_counter() - self._started
 
     def run(self, notes: list[str]) -> Generator[Event, None, Outcome]:
+        progress = self._loop.progress
         for listener in self._listeners:
-            listener.started(self._folder.path, self._loop.config, self._loop.step, notes)
+            listener.started(self._folder.path, self._config, progress.step, notes)
         ended: TrainingEnded | None = None
         events = self._loop.run()
         try:
-            with _stop_on_signals(self._loop):
+            with _stop_on_signals(progress):
                 for event in events:
                     self._write(event)
                     if isinstance(event, CheckpointDue | TrainingEnded):
@@ -211,7 +219,7 @@ class _Session:
                     yield event
         except GeneratorExit:
             # Nobody asks for more: the step in progress is finished, and what was learned is kept.
-            self._loop.stop()
+            progress.stop()
             for event in events:
                 self._write(event)
             self._save()
@@ -220,7 +228,7 @@ class _Session:
             raise Diverged(self._keep_for_inspection(error)) from error
         except (UnusableEnvironment, WorkersFailed) as error:
             self._save()
-            raise RunError(f"{error}; the run was saved at step {self._loop.step}") from error
+            raise RunError(f"{error}; the run was saved at step {progress.step}") from error
         finally:
             if isinstance(events, Generator):
                 # Whatever broke off the run, no process of it stays behind.
@@ -228,7 +236,7 @@ class _Session:
             for listener in self._listeners:
                 listener.closed()
         assert ended is not None, "the loop ends with TrainingEnded"
-        return Outcome(self._folder.path, ended.reason, ended.step, self._loop.mean_return)
+        return Outcome(self._folder.path, ended.reason, ended.step, progress.mean_return)
 
     def _tell(self, event: Event) -> None:
         """Tell the listeners; one that can no longer speak ends the run in good order."""
@@ -238,7 +246,7 @@ class _Session:
             except (OSError, SystemExit):
                 # A closed pipe or a full disk behind standard output; rich leaves by SystemExit.
                 self._listeners.remove(listener)
-                self._loop.stop()
+                self._loop.progress.stop()
 
     def _write(self, event: Event) -> None:
         if isinstance(event, GameFinished):
@@ -286,16 +294,16 @@ class _Session:
             raise LossNotFinite("the network's parameters became NaN or infinite")
         arrays, state = self._state()
         try:
-            state.update(self._commit())
+            state.update(self._loop.commit())
         except OSError as error:
             raise RunError(f"{self._folder.replay}: {error.strerror or error}") from error
         state["metrics_bytes"] = self._metrics.commit()
-        checkpoint.write(self._folder.checkpoints, self._loop.step, arrays, state)
+        checkpoint.write(self._folder.checkpoints, self._loop.progress.step, arrays, state)
         self._checkpoint_seconds = time.perf_counter() - began
 
     def _keep_for_inspection(self, error: LossNotFinite) -> str:
         arrays, state = self._state()
-        step = self._loop.step
+        step = self._loop.progress.step
         stopped = f"{error}, at step {step}; training stopped"
         try:
             kept = checkpoint.write_inspection(
@@ -314,7 +322,7 @@ _POLITE_SIGNALS = [
 
 
 @contextmanager
-def _stop_on_signals(loop: Loop) -> Iterator[None]:
+def _stop_on_signals(progress: Progress) -> Iterator[None]:
     """Turn Ctrl-C, a polite kill and a closed terminal into an orderly end.
 
     A second Ctrl-C interrupts at once. What follows at once is the first one still: what
@@ -328,7 +336,7 @@ def _stop_on_signals(loop: Loop) -> Iterator[None]:
         first = now if first is None else first
         if number == signal.SIGINT and now - first > SAME_SECONDS:
             raise KeyboardInterrupt
-        loop.stop()
+        progress.stop()
 
     try:
         former = {number: signal.signal(number, ask) for number in _POLITE_SIGNALS}

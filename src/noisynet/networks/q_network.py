@@ -1,20 +1,18 @@
-"""What turns features into Q-values: the layers that carry the noise."""
+"""Networks of Q-values: a torso, and a head whose layers carry the noise."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from .torsos import Torso
-
-MakeLinear = Callable[[int, int], nn.Module]
-"""Builds the fully connected layers of a head: `nn.Linear`, or a noisy one with its options."""
+from .noise_settings import MakeLinear, NoiseSettings, head_layers, make_torso_noisy
+from .torsos import Torso, make_torso
 
 
 class Stream(nn.Sequential):
-    """Apply two fully connected layers with a ReLU between: (…, features) to (…, outputs).
+    """Two fully connected layers with a ReLU between: (…, features) to (…, outputs).
 
     The second layer always computes in its weights' own precision, also under autocast: bfloat16
     keeps 8 bits, too few to tell apart actions whose values differ by less than a hundredth.
@@ -34,7 +32,7 @@ class Stream(nn.Sequential):
         )
 
     def forward(self, input: Tensor) -> Tensor:
-        """Give outputs (…, outputs) in the precision of the weights."""
+        """Return outputs (…, outputs) in the precision of the weights."""
         first, activation, second = self
         hidden = activation(first(input))
         with torch.autocast(input.device.type, enabled=False):
@@ -42,7 +40,7 @@ class Stream(nn.Sequential):
 
 
 class QHead(nn.Module):
-    """Give one value per action from two fully connected layers: (…, features) to (…, actions)."""
+    """One value per action from two fully connected layers: (…, features) to (…, actions)."""
 
     def __init__(
         self,
@@ -57,12 +55,12 @@ class QHead(nn.Module):
         self.q = Stream(features, hidden, actions, linear, hidden_linear)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Give Q-values (…, actions)."""
+        """Return Q-values (…, actions)."""
         return self.q(features)
 
 
 class DuelingHead(nn.Module):
-    """Give Q = V + A - mean A from a value and an advantage stream (arXiv 1511.06581, eq. 9).
+    """Q = V + A - mean A from a value and an advantage stream (arXiv 1511.06581, eq. 9).
 
     Shapes: (…, features) to (…, actions).
     """
@@ -81,13 +79,13 @@ class DuelingHead(nn.Module):
         self.advantage = Stream(features, hidden, actions, linear, hidden_linear)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Give Q-values (…, actions)."""
+        """Return Q-values (…, actions)."""
         advantage = self.advantage(features)
         return self.value(features) + advantage - advantage.mean(-1, keepdim=True)
 
 
 class DistributionalHead(nn.Module):
-    """Give each action's value as probabilities of fixed atoms (C51, arXiv 1707.06887, §4).
+    """Each action's value as probabilities of fixed atoms (C51, arXiv 1707.06887, §4).
 
     With `dueling`, the logits are v + a - mean a, atom by atom (Rainbow, arXiv 1710.02298, §3).
     """
@@ -114,7 +112,7 @@ class DistributionalHead(nn.Module):
         self.value = Stream(features, hidden, atoms, linear, hidden_linear) if dueling else None
 
     def logits(self, features: Tensor) -> Tensor:
-        """Give the logits (…, actions, atoms)."""
+        """Return the logits (…, actions, atoms)."""
         advantage = self.advantage(features).unflatten(-1, (self.actions, -1))
         if self.value is None:
             return advantage
@@ -122,48 +120,69 @@ class DistributionalHead(nn.Module):
         return value + advantage - advantage.mean(-2, keepdim=True)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Give Q-values (…, actions): the means of the distributions."""
+        """Return Q-values (…, actions): the means of the distributions."""
         return self.mean(self.logits(features).softmax(-1))
 
     def mean(self, probabilities: Tensor) -> Tensor:
-        """Give the mean of distributions (…, atoms), in full precision."""
+        """Return the mean of distributions (…, atoms), in full precision."""
         return (probabilities.float() * self.support).sum(-1)
 
 
-class ActorCriticHead(nn.Module):
-    """Give policy logits and a value: (…, features) to (…, actions) and (…).
-
-    With noise both are noisy, as all fully connected layers of NoisyNet-A3C (arXiv 1706.10295,
-    §3.1). Both compute in their weights' own precision, as the last layer of a `Stream` does.
-    """
-
-    def __init__(self, features: int, actions: int, linear: MakeLinear) -> None:
-        """Build one layer each."""
-        super().__init__()
-        self.policy = linear(features, actions)
-        self.value = linear(features, 1)
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Give logits (…, actions) and values (…)."""
-        with torch.autocast(features.device.type, enabled=False):
-            features = features.to(next(self.policy.parameters()).dtype)
-            return self.policy(features), self.value(features).squeeze(-1)
-
-
 class QNetwork(nn.Module):
-    """Give Q-values for observations: a torso and a head."""
+    """A torso and a head: observations to Q-values."""
 
-    def __init__(self, torso: Torso, head: nn.Module) -> None:
-        """Join a torso and a head."""
+    def __init__(self, torso: Torso, head: QHead | DuelingHead | DistributionalHead) -> None:
+        """Join a torso and a head of as many features."""
         super().__init__()
         self.torso = torso
         self.head = head
 
     def forward(self, observation: Tensor) -> Tensor:
-        """Give Q-values (…, actions) for observations (…, *observation shape)."""
+        """Return Q-values (…, actions) for observations (…, *observation shape)."""
         return self.head(self.torso(observation))
 
     def logits(self, observation: Tensor) -> Tensor:
-        """Give logits (…, actions, atoms); only a distributional head has them."""
+        """Return logits (…, actions, atoms); only a distributional head has them."""
         assert isinstance(self.head, DistributionalHead), "the head gives expected values alone"
         return self.head.logits(self.torso(observation))
+
+
+def build_q_network(
+    observation_shape: Sequence[int],
+    actions: int,
+    *,
+    torso: str = "auto",
+    torso_hidden: Sequence[int] = (),
+    head_hidden: int = 512,
+    dueling: bool = False,
+    support: Tensor | None = None,
+    noise: NoiseSettings | None = None,
+    standardise_frames: bool = False,
+) -> QNetwork:
+    """Build a Q-network, its initial values drawn from torch's default generator.
+
+    Args:
+        observation_shape: of one observation: (size,) for vectors, (stack, height, width) or
+            (channels, height, width) for images.
+        actions: number of actions.
+        torso: name of the torso; see `make_torso`.
+        torso_hidden: sizes of the hidden layers of the "mlp" torso, which are plain.
+        head_hidden: size of the head's hidden layer, or of each stream's.
+        dueling: a value and an advantage stream (arXiv 1511.06581).
+        support: values of the atoms (atoms,), in the unit of returns; None for expected values
+            alone. For C51: `torch.linspace(-10, 10, 51)` (arXiv 1707.06887).
+        noise: which layers are noisy, and how; None for a plain network.
+        standardise_frames: whether the torso standardises frames; see `FramesTorso`.
+
+    Raises:
+        ValueError: a torso of that name does not exist, or does not fit the observations.
+    """
+    body = make_torso(torso, observation_shape, torso_hidden, standardise_frames=standardise_frames)
+    sizes = (body.features, head_hidden, actions)
+    linear, hidden_linear = head_layers(noise)
+    if support is not None:
+        head = DistributionalHead(*sizes, linear, hidden_linear, support=support, dueling=dueling)
+    else:
+        head = (DuelingHead if dueling else QHead)(*sizes, linear, hidden_linear)
+    make_torso_noisy(body, noise)
+    return QNetwork(body, head)

@@ -20,12 +20,12 @@ from typing import Any, cast
 
 import torch.multiprocessing
 
-from ..agents import ActorCritic, LossNotFinite
-from ..runs.config import Config
-from .events import CheckpointDue, Event, FiguresTaken, TrainingEnded, WorkerRestarted
-from .rollout_loop import Games, means
+from ...agents import ActorCritic, LossNotFinite
+from ..events import CheckpointDue, EndReason, Event, FiguresTaken, TrainingEnded, WorkerRestarted
+from ..progress import Progress
+from ..rollout_learner import means
 from .shared import Assignment, Message, Shared, WorkerFailed, WorkerGame, WorkerLearned
-from .worker import work
+from .worker import MakeWorker, work
 
 _POLL_SECONDS = 0.1
 _PATIENCE_SECONDS = 20.0
@@ -34,7 +34,7 @@ _BARREN_LIVES = 5
 
 
 class WorkersFailed(RuntimeError):
-    """Say that a worker cannot be started, or dies again and again before an update."""
+    """A worker that cannot be started, or dies again and again before an update."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class _Worker:
 
 
 class AsynchronousLoop:
-    """Keep worker processes at work, and tell what happens.
+    """Worker processes that train one agent: kept at work, and heard.
 
     A worker that dies, of whatever cause, is replaced; the others do not notice. Steps count the
     decisions of all workers. Their order is that of the machine's scheduler: no two runs are alike,
@@ -57,31 +57,19 @@ class AsynchronousLoop:
     """
 
     def __init__(
-        self, config: Config, agent: ActorCritic, observation_shape: tuple[int, ...]
+        self, progress: Progress, agent: ActorCritic, make_worker: MakeWorker, *, workers: int
     ) -> None:
         """Take the agent that is trained; no process starts before `run` is iterated."""
-        self.config = config
+        self.progress = progress
         self.agent = agent
-        self.step = 0
         self.restarts = 0
-        self._observation_shape = observation_shape
-        self._games = Games(config)
+        self._make_worker = make_worker
+        self._count_of_workers = workers
         self._workers: dict[int, _Worker] = {}
-        self._last_checkpoint = 0
-        self._stopping = False
-
-    def stop(self) -> None:
-        """Ask for an orderly end: every worker finishes its update."""
-        self._stopping = True
-
-    @property
-    def mean_return(self) -> float | None:
-        """Mean return of the last games, at most `solved_games`; None before the first."""
-        return self._games.mean_return
 
     @property
     def process_ids(self) -> list[int]:
-        """Give the ids of the worker processes, in the order of their numbers."""
+        """Ids of the worker processes, in the order of their numbers."""
         return [self._workers[number].process.pid or 0 for number in sorted(self._workers)]
 
     def run(self) -> Iterator[Event]:
@@ -89,12 +77,17 @@ class AsynchronousLoop:
 
         Raises LossNotFinite where a worker's loss did, and WorkersFailed where one cannot live.
         """
-        shared = Shared.of(self.agent, self.step)
+        shared = Shared.of(
+            self.agent,
+            workers=self._count_of_workers,
+            steps_before=self.progress.step,
+            steps=self.progress.steps,
+        )
         updates_before = self.agent.updates
-        reason: Any = None
+        reason: EndReason | None = None
         deadline = math.inf
         try:
-            for number in range(self.config.actor_critic.workers):
+            for number in range(self._count_of_workers):
                 self._start(shared, number)
             while self._workers and time.monotonic() < deadline:
                 for number, message in self._messages():
@@ -103,20 +96,17 @@ class AsynchronousLoop:
                 yield from self._bury(shared)
                 self._count(shared, updates_before)
                 if reason is None:
-                    reason = self._end()
+                    reason = self.progress.end
                     if reason is not None:
                         shared.stopping.fill_(True)
                         deadline = time.monotonic() + _PATIENCE_SECONDS
-                if reason is None and (
-                    self.step - self._last_checkpoint >= self.config.training.checkpoint_every
-                ):
-                    self._last_checkpoint = self.step
-                    yield CheckpointDue(step=self.step)
+                if reason is None and self.progress.checkpoint_due():
+                    yield CheckpointDue(step=self.progress.step)
         finally:
             shared.stopping.fill_(True)
             self._close()
             self._count(shared, updates_before)
-        yield TrainingEnded(step=self.step, reason=reason or "steps")
+        yield TrainingEnded(step=self.progress.step, reason=reason or "steps")
 
     def _close(self) -> None:
         """End the worker processes that there still are: politely, then at once."""
@@ -137,29 +127,16 @@ class AsynchronousLoop:
         self._workers.clear()
 
     def _count(self, shared: Shared, updates_before: int) -> None:
-        self.step = shared.step
+        self.progress.step = shared.step
         self.agent.updates = updates_before + shared.updates
-
-    def _end(self) -> Any:
-        if self._games.solved:
-            return "solved"
-        if self.step >= self.config.training.steps:
-            return "steps"
-        return "interrupted" if self._stopping else None
 
     def _start(self, shared: Shared, number: int, life: int = 0, barren: int = 0) -> None:
         context = torch.multiprocessing.get_context("spawn")
         receiving, sending = cast("tuple[Connection, Connection]", Pipe(duplex=False))
-        assignment = Assignment(
-            config=self.config,
-            observation_shape=self._observation_shape,
-            actions=self.agent.actions,
-            number=number,
-            life=life,
-        )
+        assignment = Assignment(number=number, life=life, steps_before=shared.steps_before)
         process = context.Process(
             target=work,
-            args=(assignment, shared, os.getpid(), sending),
+            args=(self._make_worker, assignment, shared, os.getpid(), sending),
             name=f"noisynet-worker-{number}",
             daemon=True,
         )
@@ -174,7 +151,7 @@ class AsynchronousLoop:
         self._workers[number] = _Worker(process, receiving, life, updates, barren)
 
     def _messages(self) -> Iterator[tuple[int, Message]]:
-        """Wait a little, and give what the workers sent, what dead ones left included."""
+        """Wait a little, and yield what the workers sent, what dead ones left included."""
         pipes = [worker.pipe for worker in self._workers.values() if not worker.pipe.closed]
         wait([*pipes, *(one.process.sentinel for one in self._workers.values())], _POLL_SECONDS)
         for number, worker in list(self._workers.items()):
@@ -183,13 +160,11 @@ class AsynchronousLoop:
 
     def _told(self, number: int, message: Message) -> Iterator[Event]:
         if isinstance(message, WorkerGame):
-            environments = self.config.environment.environments
-            environment = number * environments + message.game.environment
-            yield self._games.finished(self.step, environment, message.game)
+            yield self.progress.finished(self.progress.step, message.environment, message.game)
         elif isinstance(message, WorkerLearned):
             figures = {**means(message.learned), "updates": float(self.agent.updates)}
             figures |= {**self.agent.figures(), **message.noise}
-            yield FiguresTaken(step=self.step, figures=figures)
+            yield FiguresTaken(step=self.progress.step, figures=figures)
         else:
             self._workers[number].failed = message
 
@@ -207,7 +182,7 @@ class AsynchronousLoop:
             failed = worker.failed
             if failed is not None and failed.diverged:
                 raise LossNotFinite(f"{failed.reason} of worker {number}")
-            if self._stopping or self._games.solved or shared.ends(self.config):
+            if self.progress.end is not None or shared.ends:
                 continue
             reason = _cause(worker) if failed is None else failed.reason
             learned = int(shared.progress[number, 1]) > worker.updates_before
@@ -222,18 +197,21 @@ class AsynchronousLoop:
                 step=shared.step, worker=number, reason=reason, restarts=self.restarts
             )
 
+    def commit(self) -> dict[str, Any]:
+        """Return nothing: a checkpoint holds all that there is."""
+        return {}
+
     def state(self) -> dict[str, Any]:
-        """Give what a resumed run needs: games in flight are not of it."""
-        return {"step": self.step, **self._games.state()}
+        """Return what a resumed run needs: games in flight are not part of it."""
+        return self.progress.state()
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` gave; every game starts anew."""
-        self.step = self._last_checkpoint = int(state["step"])
-        self._games.restore(state)
+        """Take over what `state` returned; every game starts anew."""
+        self.progress.restore(state)
 
 
 def _received(pipe: Connection) -> Iterator[Message]:
-    """Give what lies in a pipe; a message that its sender died over is lost."""
+    """Yield what lies in a pipe; a message that its sender died over is lost."""
     try:
         while pipe.poll():
             yield pipe.recv()

@@ -18,7 +18,7 @@ _COSTLY = 1_000_000
 
 
 def noise_figures(network: nn.Module) -> dict[str, float]:
-    """Give SNR and mean |σ| per noisy layer, by the names that metrics have."""
+    """Return SNR and mean |σ| per noisy layer, by the names that metrics have."""
     return {
         f"{figure}/{name.removeprefix('head.')}": value
         for figure, values in (("snr", snr(network)), ("sigma", mean_sigma(network)))
@@ -27,7 +27,7 @@ def noise_figures(network: nn.Module) -> dict[str, float]:
 
 
 def _draws(network: nn.Module) -> int:
-    """Give how many draws to measure by: fewer where one takes millions of normals.
+    """Return how many draws to measure by: fewer where one takes millions of normals.
 
     Independent noise on the Nature network does.
     """
@@ -41,7 +41,7 @@ def q_behaviour(
 ) -> dict[str, float]:
     """Measure what the noise does to the greedy actions for observations (N, …).
 
-    Gives effective ε, entropy, spread and gap of Q by the names that metrics have. A torso without
+    Returns effective ε, entropy, spread and gap of Q by the names that metrics have. A torso without
     noise runs once for all draws.
     """
     if noisy_layers(network.torso):

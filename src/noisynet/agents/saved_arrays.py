@@ -12,7 +12,7 @@ from ..layers import Draw, held, hold
 
 
 def optimizer_arrays(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, np.ndarray]:
-    """Give each tensor of the optimizer's state as `prefix.<parameter number>.<name>`."""
+    """Return each tensor of the optimizer's state as `prefix.<parameter number>.<name>`."""
     return {
         f"{prefix}.{number}.{name}": np.array(value.detach().cpu().numpy(), order="C")
         for number, state in optimizer.state_dict()["state"].items()
@@ -23,7 +23,7 @@ def optimizer_arrays(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str,
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, arrays: Mapping[str, np.ndarray], prefix: str
 ) -> None:
-    """Take over what `optimizer_arrays` gave; hyperparameters stay those of the optimizer.
+    """Take over what `optimizer_arrays` returned; hyperparameters stay those of the optimizer.
 
     Moments get the memory layout of their parameter: fused Adam walks both side by side in memory,
     and channels-last weights would otherwise meet the moments of other weights.
@@ -42,8 +42,25 @@ def restore_optimizer(
     optimizer.load_state_dict({"state": state, "param_groups": current["param_groups"]})
 
 
+def network_arrays(network: nn.Module, prefix: str) -> dict[str, np.ndarray]:
+    """Return each tensor of a network's state as `prefix.<name>`."""
+    return {f"{prefix}.{name}": to_array(tensor) for name, tensor in network.state_dict().items()}
+
+
+def load_network(network: nn.Module, arrays: Mapping[str, np.ndarray], prefix: str) -> None:
+    """Load what `network_arrays` returned; raises RuntimeError where it does not fit."""
+    own = f"{prefix}."
+    network.load_state_dict(
+        {
+            name.removeprefix(own): torch.from_numpy(array)
+            for name, array in arrays.items()
+            if name.startswith(own)
+        }
+    )
+
+
 def generator_to_array(generator: torch.Generator) -> np.ndarray:
-    """Give a generator's state as bytes."""
+    """Return a generator's state as bytes."""
     return generator.get_state().numpy()
 
 
@@ -53,17 +70,17 @@ def generator_from_array(generator: torch.Generator, array: np.ndarray) -> None:
 
 
 def to_array(tensor: Tensor) -> np.ndarray:
-    """Give a tensor's values as a contiguous array."""
+    """Return a tensor's values as a contiguous array."""
     return np.ascontiguousarray(tensor.detach().cpu().numpy())
 
 
 def held_draw_arrays(network: nn.Module) -> dict[str, np.ndarray]:
-    """Give the draw that a network holds."""
+    """Return the draw that a network holds."""
     return {f"noise.{number}": to_array(flat) for number, flat in enumerate(_held(network).flats)}
 
 
 def restore_held_draw(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
-    """Hold the draw that `held_draw_arrays` gave, in place of the one that is held."""
+    """Hold the draw that `held_draw_arrays` returned, in place of the one that is held."""
     drawn = _held(network)
     flats = tuple(
         torch.from_numpy(arrays[f"noise.{number}"]).to(flat)

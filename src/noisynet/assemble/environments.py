@@ -9,7 +9,7 @@ from ..runs.config import Config
 def make_environments(
     config: Config, *, count: int | None = None, seed: int | None = None
 ) -> Environments:
-    """Build them, seeded; `count` and `seed` are the config's unless given.
+    """Build the environments, seeded; `count` and `seed` are the config's unless given.
 
     Raises UnusableEnvironment as `noisynet.envs.make` does.
     """

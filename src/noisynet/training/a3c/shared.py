@@ -1,24 +1,23 @@
-"""What the processes of an asynchronous run share, without a lock, and what they tell."""
+"""What the processes of an asynchronous run share, without a lock, and what they report."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ..agents import ActorCritic, RolloutLearned
-from ..agents.optimizers import build_optimizer
-from ..envs import FinishedEpisode
-from ..networks import ActorCriticNetwork
-from ..runs.config import Config
-from ..runs.sections import SEEDS
+from ...agents import ActorCritic, RolloutLearned
+from ...agents.optimizers import set_step_size
+from ...envs import FinishedEpisode
+from ...networks import ActorCriticNetwork
 
 
 @dataclass(frozen=True)
 class Shared:
-    """Hold tensors in shared memory. Nothing here is ever locked, so no death can block anyone.
+    """Tensors in shared memory. Nothing here is ever locked, so no death can block anyone.
 
     Parameters and the optimizer's statistics are written by all workers at once, Hogwild
     (arXiv 1106.5730; shared RMSProp: arXiv 1602.01783, §4): some additions are lost, and a read may
@@ -36,9 +35,11 @@ class Shared:
     """(1,), bool: the workers are to end."""
     steps_before: int
     """Agent steps of the run before this session."""
+    steps: int
+    """Agent steps after which the run ends."""
 
     @staticmethod
-    def of(agent: ActorCritic, steps_before: int) -> Shared:
+    def of(agent: ActorCritic, *, workers: int, steps_before: int, steps: int) -> Shared:
         """Move an agent's parameters and statistics into shared memory, where it then uses them."""
         agent.network.share_memory()
         _begin_statistics(agent.optimizer)
@@ -51,11 +52,10 @@ class Shared:
             parameters=[parameter.detach() for parameter in parameters],
             optimizer=statistics,
             frames=list(agent.network.torso.buffers()),
-            progress=torch.zeros(
-                agent.config.actor_critic.workers, 2, dtype=torch.int64
-            ).share_memory_(),
+            progress=torch.zeros(workers, 2, dtype=torch.int64).share_memory_(),
             stopping=torch.zeros(1, dtype=torch.bool).share_memory_(),
             steps_before=steps_before,
+            steps=steps,
         )
 
     @property
@@ -68,9 +68,10 @@ class Shared:
         """Updates of this session, over all workers."""
         return int(self.progress[:, 1].sum())
 
-    def ends(self, config: Config) -> bool:
-        """Tell whether workers are to end: they were asked to, or the budget is used."""
-        return bool(self.stopping) or self.step >= config.training.steps
+    @property
+    def ends(self) -> bool:
+        """Whether workers are to end: they were asked to, or the budget is used."""
+        return bool(self.stopping) or self.step >= self.steps
 
     def copy_to(self, network: ActorCriticNetwork) -> None:
         """Copy the parameters, as they now stand, and the frames into a worker's own network."""
@@ -82,21 +83,23 @@ class Shared:
 
 
 class SharedOptimizer:
-    """Apply a worker's gradients to the shared parameters, with the shared statistics."""
+    """A worker's optimizer of the shared parameters, with the shared statistics."""
 
-    def __init__(self, shared: Shared, config: Config) -> None:
-        """Build an optimizer whose every tensor lies in shared memory."""
+    def __init__(self, shared: Shared, optimizer: torch.optim.Optimizer) -> None:
+        """Build one like `optimizer`, whose every tensor lies in shared memory."""
         self._parameters = [nn.Parameter(tensor) for tensor in shared.parameters]
-        self._optimizer = build_optimizer(self._parameters, config.learning)
+        self._optimizer = copy.deepcopy(optimizer)
+        self._optimizer.state.clear()
+        (group,) = self._optimizer.param_groups
+        group["params"] = self._parameters
         for parameter, statistics in zip(self._parameters, shared.optimizer, strict=True):
             self._optimizer.state[parameter] = dict(statistics)
 
-    def step(self, gradients: Iterable[Tensor | None], learning_rate: float) -> None:
+    def step(self, gradients: Iterable[Tensor | None], step_size: float) -> None:
         """Take one step."""
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_step_size(self._optimizer, step_size)
         self._optimizer.step()
 
 
@@ -119,43 +122,28 @@ def _begin_statistics(optimizer: torch.optim.Optimizer) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """Say which worker a process is."""
+    """Which worker a process is."""
 
-    config: Config
-    observation_shape: tuple[int, ...]
-    actions: int
     number: int
     """From 0."""
     life: int
     """How many processes had this number before, in this session."""
-
-    def own_config(self, steps_before: int) -> Config:
-        """Give the config with this worker's seed and share of the threads.
-
-        Seeds differ between workers, between a process and the one that replaces it, and between
-        a run and its resumption, so that no game and no noise is played twice.
-        """
-        training = self.config.training
-        seed = training.stream(f"worker {self.number}.{self.life} from {steps_before}") % SEEDS
-        threads = threads_each(training.threads, self.config.actor_critic.workers)
-        return self.config.replaced(seed=seed, threads=threads)
-
-
-def threads_each(threads: int, workers: int) -> int:
-    """Give the threads of one worker, of those that the run has."""
-    return max(threads // workers, 1)
+    steps_before: int
+    """Agent steps of the run before this session."""
 
 
 @dataclass(frozen=True)
 class WorkerGame:
-    """Tell that a worker's game ended."""
+    """A worker's game ended."""
 
+    environment: int
+    """Its number among the environments of all workers."""
     game: FinishedEpisode
 
 
 @dataclass(frozen=True)
 class WorkerLearned:
-    """Tell the figures of a worker's last updates, and of its noise by their tags."""
+    """The figures of a worker's last updates, and of its noise by their tags."""
 
     learned: list[RolloutLearned]
     noise: dict[str, float]
@@ -163,7 +151,7 @@ class WorkerLearned:
 
 @dataclass(frozen=True)
 class WorkerFailed:
-    """Tell why a worker ends; `diverged` where a loss became NaN or infinite."""
+    """Why a worker ends; `diverged` where a loss became NaN or infinite."""
 
     reason: str
     diverged: bool

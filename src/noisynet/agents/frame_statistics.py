@@ -1,0 +1,40 @@
+"""What a game's frames look like before anything is learned: for torsos that standardise them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..envs import Environments
+from ..networks import FramesTorso
+from .actor_critic import ActorCritic
+from .q_learning import QLearning
+
+ENVIRONMENTS = 8
+_STEPS = 500
+"""Of each environment: 4,000 frames, some seconds of Atari."""
+
+
+def measure_frames(agent: QLearning | ActorCritic, environments: Environments, seed: int) -> None:
+    """Measure the frames of uniformly random play, for the torsos of a new agent.
+
+    The environments are played for this alone: nothing is learned from them but a mean frame and a
+    deviation. Raises ValueError for a game whose frames are all the same.
+    """
+    frames = torch.from_numpy(_frames_of_random_play(environments, seed))
+    networks = [agent.network] if isinstance(agent, ActorCritic) else [agent.online, agent.target]
+    for network in networks:
+        assert isinstance(network.torso, FramesTorso), "only torsos of frames are standardised"
+        network.torso.measure_frames(frames)
+
+
+def _frames_of_random_play(environments: Environments, seed: int) -> np.ndarray:
+    """Return the newest frame of each stack, (N, 1, height, width), or whole images, uint8."""
+    choose = np.random.Generator(np.random.PCG64(seed))
+    frames: list[np.ndarray] = []
+    environments.reset()
+    for _ in range(_STEPS):
+        action = choose.integers(environments.action_count, size=environments.count)
+        seen = environments.step(action).observation
+        frames.append(seen[:, -1:] if environments.stack > 1 else seen)
+    return np.concatenate(frames)

@@ -1,0 +1,16 @@
+"""From a config to a learning agent: the one room that reads every section of a config."""
+
+from .agents import build_agent
+from .assembler import Assembler
+from .environments import make_environments
+from .running import resume, start, train, train_on
+
+__all__ = [
+    "Assembler",
+    "build_agent",
+    "make_environments",
+    "resume",
+    "start",
+    "train",
+    "train_on",
+]

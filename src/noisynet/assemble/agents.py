@@ -1,0 +1,141 @@
+"""The agent that a config describes: its network, optimizer, exploration and update."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..agents import ActorCritic, Agent, LinearEpsilon, QLearning, StepSize, adam, measure_frames
+from ..agents.frame_statistics import ENVIRONMENTS
+from ..networks import NoiseSettings, build_actor_critic_network, build_q_network
+from ..runs.config import Config
+from ..runs.seeds import SEEDS
+from .environments import make_environments
+
+
+def build_agent(config: Config, observation_shape: tuple[int, ...], actions: int) -> Agent:
+    """Build the agent with initial values from the run's seed.
+
+    Raises ValueError for observations that its network does not accept, or where device and
+    precision are left open.
+    """
+    learning, exploration, training = config.learning, config.exploration, config.training
+    if training.device == "auto" or training.precision == "auto":
+        raise ValueError("device and precision: got 'auto', expected what was chosen for it")
+    common: dict[str, Any] = {
+        "actions": actions,
+        "environments": config.environment.environments,
+        "max_gradient_norm": learning.max_gradient_norm,
+        "draw_per_environment": exploration.draw_per_environment,
+        "precision": training.precision,
+        "seed": training.seed,
+    }
+    body = _body(config)
+    # The caller's random numbers stay what they were.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.stream("network"))
+        if learning.is_actor_critic:
+            section = config.actor_critic
+            policy = build_actor_critic_network(
+                observation_shape, actions, lstm_size=section.lstm_size, **body
+            ).to(training.device)
+            return ActorCritic(
+                policy,
+                build_optimizer(policy, config),
+                gae_lambda=section.gae_lambda,
+                value_coefficient=section.value_coefficient,
+                entropy_bonus=section.entropy_bonus,
+                **common,
+            )
+        network = config.network
+        support = None
+        if network.atoms:
+            support = torch.linspace(network.value_min, network.value_max, network.atoms)
+        values = build_q_network(
+            observation_shape, actions, dueling=network.dueling, support=support, **body
+        ).to(training.device)
+    return QLearning(
+        values,
+        build_optimizer(values, config),
+        double=learning.double,
+        loss=learning.loss,
+        redraw=exploration.redraw,
+        choice_draw=exploration.choice_draw,
+        epsilon=_epsilon(config),
+        warmup_steps=learning.warmup_steps,
+        **common,
+    )
+
+
+def _body(config: Config) -> dict[str, Any]:
+    """Return what both kinds of network have in common."""
+    section, exploration = config.network, config.exploration
+    noise = None
+    if exploration.has_noise:
+        noise = NoiseSettings(
+            kind=exploration.noise, sigma0=exploration.sigma0, where=exploration.noise_in
+        )
+    return {
+        "torso": section.torso,
+        "torso_hidden": section.torso_hidden,
+        "head_hidden": section.head_hidden,
+        "standardise_frames": section.standardise_frames,
+        "noise": noise,
+    }
+
+
+def _epsilon(config: Config) -> LinearEpsilon | None:
+    exploration = config.exploration
+    if not exploration.has_epsilon:
+        return None
+    return LinearEpsilon(
+        exploration.epsilon_start,
+        exploration.epsilon_end,
+        exploration.epsilon_steps,
+        begin=config.learning.warmup_steps,
+    )
+
+
+def build_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer:
+    """Build Adam, or the RMSProp of Mnih et al. 2015 without momentum."""
+    learning = config.learning
+    if learning.optimizer == "adam":
+        return adam(
+            network.parameters(),
+            learning_rate=learning.learning_rate,
+            epsilon=learning.adam_epsilon,
+        )
+    return torch.optim.RMSprop(
+        network.parameters(),
+        lr=learning.learning_rate,
+        alpha=learning.rmsprop_decay,
+        eps=learning.rmsprop_epsilon,
+        centered=learning.rmsprop_centred,
+    )
+
+
+def step_size(config: Config) -> StepSize:
+    """Build the schedule of the step size: by agent steps, of a replay those since the warm-up."""
+    learning = config.learning
+    last = learning.learning_rate_steps or config.training.steps
+    if not learning.is_actor_critic:
+        last = max(last - learning.warmup_steps, 1)
+    return StepSize(learning.learning_rate, learning.final_learning_rate, last)
+
+
+def measure_frames_of(config: Config, agent: Agent) -> None:
+    """Measure the game's frames for the torsos of a new agent, where the config standardises them.
+
+    They are played beside the run, in games of their own seed, and do not count as steps. Raises
+    ValueError for a game whose frames are all the same.
+    """
+    if not config.network.standardise_frames:
+        return
+    seed = config.training.stream("frames") % SEEDS
+    environments = make_environments(config, count=ENVIRONMENTS, seed=seed)
+    try:
+        measure_frames(agent, environments, seed)
+    finally:
+        environments.close()

@@ -1,0 +1,218 @@
+"""The parts of a run, built once from its config: environments, agent, replay, loop."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from ..agents import ActorCritic, Agent, QLearning
+from ..envs import Environments, UnusableEnvironment
+from ..replay import FrameReplay
+from ..runs.checkpoint import Checkpoint
+from ..runs.config import Config
+from ..runs.errors import RunError
+from ..runs.folder import RunFolder
+from ..runs.seeds import SEEDS
+from ..training import (
+    AsynchronousLoop,
+    Loop,
+    Progress,
+    ReplayLearner,
+    ReplaySource,
+    RolloutLearner,
+    RolloutSource,
+    TrainingLoop,
+    UpdateSchedule,
+)
+from ..training.replay_learner import Memory
+from .agents import build_agent, measure_frames_of, step_size
+from .environments import make_environments
+from .replay import build_replay, reopen_replay
+from .resolve import resolve, set_threads
+from .workers import WorkerParts
+
+
+class Assembler:
+    """Builds what a run in one process needs, in two steps that a session asks for.
+
+    `prepare` sets the threads, makes the environments, resolves what the config leaves open and
+    builds the agent: whatever can be wrong with a config shows before there is a folder. `loop`
+    then builds what lives in the run's folder, and joins the parts. Leaving it closes the
+    environments.
+    """
+
+    def __init__(self, config: Config) -> None:
+        """Take the config; raises RunError for one that is not for this assembler."""
+        self.config = config
+        self._check()
+
+    def _check(self) -> None:
+        if self.config.scale.actors is not None:
+            raise RunError(
+                f"--actors: got {self.config.scale.actors}, expected none here: `noisynet train` "
+                "and `noisynet.samplers` train with sampler actors"
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if hasattr(self, "environments"):
+            self.environments.close()
+
+    def prepare(self, found: Checkpoint | None = None) -> Config:
+        """Build the agent, restored from a checkpoint where there is one; return the whole config.
+
+        Raises RunError with one line where it cannot be built, or the checkpoint does not fit.
+        """
+        self.found = found
+        self.config = set_threads(self.config)
+        self.environments = self._make_environments()
+        if found is None:
+            self.config = resolve(self.config, self.environments)
+        self.agent = self._build_agent()
+        return self.config
+
+    def _make_environments(self) -> Environments:
+        seed = None
+        if self.found is not None:
+            # Games that cannot be restored start anew, and not as the run's first games did.
+            seed = (self.config.training.seed + self.found.step) % SEEDS
+        try:
+            return make_environments(self.config, seed=seed)
+        except UnusableEnvironment as error:
+            raise RunError(str(error)) from error
+
+    def _build_agent(self) -> Agent:
+        environments = self.environments
+        try:
+            agent = build_agent(
+                self.config, environments.observation_shape, environments.action_count
+            )
+            if self.found is None:
+                # A checkpoint has what is measured here.
+                measure_frames_of(self.config, agent)
+        except (ValueError, RuntimeError) as error:
+            raise RunError(f"{environments.id}: {str(error).splitlines()[0]}") from error
+        return agent
+
+    def loop(self, folder: RunFolder) -> Loop:
+        """Build the loop in a run's folder, and restore it where the run goes on.
+
+        Raises RunError with one line where the folder cannot be written, or the checkpoint does not
+        fit the config.
+        """
+        if self.found is None:
+            return self._build_loop(folder)
+        try:
+            self.agent.restore(self.found.arrays, self.found.state["agent"])
+            loop = self._build_loop(folder)
+            # The schedule of updates stood with the agent once.
+            schedule = self.found.state["agent"].get("schedule")
+            state = {} if schedule is None else {"schedule": schedule}
+            loop.restore(state | self.found.state["loop"])
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            what = str(error).splitlines()[0]
+            raise RunError(
+                f"{folder.path}: its checkpoint does not fit its config: {what}"
+            ) from error
+        return loop
+
+    def notes(self) -> list[str]:
+        """Return what a user should know of a run that goes on."""
+        if self.config.learning.algorithm == "a3c":
+            return ["asynchronous workers start new games"]
+        if not self.environments.can_save_state:
+            game = self.config.environment.environment
+            return [f"the state of {game} cannot be saved: the games in flight start anew"]
+        return []
+
+    def _build_loop(self, folder: RunFolder) -> Loop:
+        if isinstance(self.agent, QLearning):
+            return self._replay_loop(self.agent, folder)
+        if self.config.learning.algorithm == "a3c":
+            return self._asynchronous_loop(self.agent)
+        return self._rollout_loop(self.agent)
+
+    def progress(self) -> Progress:
+        """Build the count of the run's steps and games."""
+        training = self.config.training
+        return Progress(
+            steps=training.steps,
+            checkpoint_every=training.checkpoint_every,
+            solved_return=training.solved_return,
+            solved_games=training.solved_games,
+        )
+
+    def _replay_loop(self, agent: QLearning, folder: RunFolder) -> Loop:
+        replay = self._replay(folder)
+        source = ReplaySource(
+            self.environments,
+            agent,
+            replay,
+            reward_clip=self.config.learning.reward_clip,
+            overlap=self.config.training.overlap,
+        )
+        return TrainingLoop(self.progress(), source, self.replay_learner(agent, replay))
+
+    def _replay(self, folder: RunFolder) -> FrameReplay:
+        if self.found is None:
+            return build_replay(self.config, self.environments, folder)
+        return reopen_replay(self.config, folder, self.found.state["replay"])
+
+    def replay_learner(self, agent: QLearning, replay: Memory) -> ReplayLearner:
+        """Build the learner of a value-based agent."""
+        learning, training = self.config.learning, self.config.training
+        return ReplayLearner(
+            agent,
+            replay,
+            update_schedule(self.config),
+            batch_size=learning.batch_size,
+            n_step=learning.n_step,
+            discount=learning.discount,
+            target_every=learning.target_every,
+            step_size=step_size(self.config),
+            beta=learning.priority_beta if learning.prioritised else None,
+            log_every=training.log_every,
+            from_graph=training.execution == "graph",
+        )
+
+    def _rollout_loop(self, agent: ActorCritic) -> Loop:
+        source = RolloutSource(
+            self.environments,
+            agent,
+            steps=self.config.actor_critic.rollout_steps,
+            discount=self.config.learning.discount,
+            reward_clip=self.config.learning.reward_clip,
+        )
+        return TrainingLoop(self.progress(), source, self.rollout_learner(agent))
+
+    def rollout_learner(self, agent: ActorCritic) -> RolloutLearner:
+        """Build the learner of an actor-critic."""
+        return RolloutLearner(
+            agent, step_size=step_size(self.config), log_every=self.config.training.log_every
+        )
+
+    def _asynchronous_loop(self, agent: ActorCritic) -> Loop:
+        parts = WorkerParts(
+            self.config, self.environments.observation_shape, self.environments.action_count
+        )
+        return AsynchronousLoop(
+            self.progress(), agent, parts, workers=self.config.actor_critic.workers
+        )
+
+
+def update_schedule(config: Config) -> UpdateSchedule:
+    """Build the schedule of a value-based agent's updates."""
+    learning = config.learning
+    return UpdateSchedule(
+        warmup_steps=learning.warmup_steps,
+        update_every=learning.update_every,
+        final_update_every=learning.final_update_every,
+        final_update_return=learning.final_update_return,
+    )

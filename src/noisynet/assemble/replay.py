@@ -1,0 +1,81 @@
+"""The replay that a config describes, in the folder of its run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ..envs import Environments
+from ..replay import FrameReplay, PrioritySettings, ReplayDamaged
+from ..replay.device import DeviceReplay
+from ..runs.config import Config
+from ..runs.errors import RunError
+from ..runs.folder import RunFolder
+
+
+def priority_settings(config: Config) -> PrioritySettings | None:
+    """Return how priorities follow errors; None where draws are uniform."""
+    learning = config.learning
+    if not learning.prioritised:
+        return None
+    return PrioritySettings(exponent=learning.priority_exponent, epsilon=learning.priority_epsilon)
+
+
+def frame_shape(environments: Environments) -> tuple[int, ...]:
+    """Return the shape of what the replay stores of an observation: its newest frame."""
+    shape = environments.observation_shape
+    return shape[1:] if environments.stack > 1 else shape
+
+
+def build_replay(config: Config, environments: Environments, folder: RunFolder) -> FrameReplay:
+    """Build an empty replay; raises RunError with one line where it cannot."""
+    try:
+        replay = FrameReplay(
+            capacity=config.learning.replay_capacity,
+            environments=environments.count,
+            frame_shape=frame_shape(environments),
+            frame_dtype=environments.observation_dtype,
+            stack=environments.stack,
+            slack=slack_of(config),
+            folder=folder.replay,
+            seed=config.training.stream("replay"),
+            priority=priority_settings(config),
+        )
+        replay.can_sample(config.learning.n_step)
+    except ValueError as error:
+        raise RunError(f"--replay-capacity, --n-step: {error}") from error
+    except OSError as error:
+        raise RunError(f"{folder.replay}: {error.strerror or error}") from error
+    return _placed(config, replay)
+
+
+def reopen_replay(config: Config, folder: RunFolder, saved: Mapping[str, Any]) -> FrameReplay:
+    """Reopen a replay from what a checkpoint refers to; raises RunError where it is damaged."""
+    try:
+        return _placed(config, FrameReplay.reopen(folder.replay, saved))
+    except ReplayDamaged as error:
+        raise RunError(f"{folder.replay}: {error}") from error
+    except OSError as error:
+        raise RunError(f"{folder.replay}: {error.strerror or error}") from error
+
+
+def _placed(config: Config, replay: FrameReplay) -> FrameReplay:
+    """Return the replay, its frames on the device where they are to be there."""
+    if config.learning.replay_device != "device":
+        return replay
+    try:
+        return DeviceReplay(replay, torch.device(config.training.device))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"--replay-device: got device, which has no room: {reason}") from error
+
+
+def slack_of(config: Config) -> int:
+    """Return the vector steps that may pass between two checkpoints, with room to spare."""
+    return slack_for(
+        checkpoint_every=config.training.checkpoint_every,
+        capacity=config.learning.replay_capacity,
+        environments=config.environment.environments,
+    )

@@ -1,0 +1,175 @@
+"""What a config leaves to the machine, chosen once for a run, by measuring where it must be."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from ..agents import ActorCritic, Rollout, StaticUpdates
+from ..envs import Environments
+from ..replay import Batch
+from ..replay.device import DeviceReplay
+from ..runs.config import Config
+from ..runs.errors import RunError
+from ..runs.provenance import provenance
+from .agents import build_agent
+from .replay import frame_shape, slack_of
+
+_PRECISIONS = ("float32", "bfloat16")
+_OF_DEVICE_MEMORY = 0.5
+"""Share of a GPU's free memory that the frames of a replay may take by themselves."""
+
+
+def set_threads(config: Config) -> Config:
+    """Set torch's threads, all cores where the config leaves them open; return the config."""
+    check_device(config.training.device)
+    threads = config.training.threads or _cores()
+    torch.set_num_threads(threads)
+    return config if config.training.threads else config.replaced(threads=threads)
+
+
+def resolve(config: Config, environments: Environments) -> Config:
+    """Replace every "auto" by what is chosen here, so that the run's config repeats the run.
+
+    It also notes what the run is made with. device: a GPU where there is one, but the CPU for a3c,
+    whose processes share its memory. replay_device: a GPU with room for the frames. execution:
+    plain on the CPU; on a GPU, and with it precision, by the time of a few updates on made-up
+    batches. Raises RunError for a choice that the device cannot do.
+    """
+    training = config.training
+    device = training.device
+    if device == "auto":
+        shares_memory = config.learning.algorithm == "a3c"
+        device = "cuda" if torch.cuda.is_available() and not shares_memory else "cpu"
+    chosen = config.replaced(
+        device=device,
+        made_with=provenance(torch=torch.__version__),
+        replay_device=_replay_device(config, device, environments),
+    )
+    torch.set_num_threads(threads_each(chosen))
+    try:
+        chosen = chosen.replaced(execution=_execution(chosen, environments))
+        if training.precision == "auto":
+            precision = _faster(chosen, "precision", _PRECISIONS, environments)
+            chosen = chosen.replaced(precision=precision)
+    finally:
+        torch.set_num_threads(chosen.training.threads)
+    return chosen
+
+
+def threads_each(config: Config) -> int:
+    """Return the threads of one process that learns: a3c's workers share those of the run."""
+    workers = config.actor_critic.workers if config.learning.algorithm == "a3c" else 1
+    return max(config.training.threads // workers, 1)
+
+
+def _replay_device(config: Config, device: str, environments: Environments) -> str:
+    """Return where the replay's frames are to be; on a GPU they need room."""
+    wanted = config.learning.replay_device
+    if wanted != "auto" or not config.learns_beside_play or not device.startswith("cuda"):
+        return "host" if wanted == "auto" else wanted
+    window = math.ceil(config.learning.replay_capacity / environments.count)
+    needed = DeviceReplay.device_bytes(
+        records=(window + slack_of(config)) * environments.count,
+        frame_shape=frame_shape(environments),
+        frame_dtype=np.dtype(environments.observation_dtype),
+    )
+    free, _ = torch.cuda.mem_get_info(device)
+    return "device" if needed <= _OF_DEVICE_MEMORY * free else "host"
+
+
+def _execution(config: Config, environments: Environments) -> str:
+    """Return how updates are to run; "graph" on a GPU only where a capture has worked."""
+    wanted = config.training.execution
+    if not config.learns_beside_play or not config.training.device.startswith("cuda"):
+        return "plain" if wanted == "auto" else wanted
+    if wanted == "plain":
+        return wanted
+    if config.training.precision == "auto":
+        config = config.replaced(precision="float32")
+    values = ("graph", "plain") if wanted == "auto" else (wanted,)
+    try:
+        return _faster(config, "execution", values, environments)
+    except (RuntimeError, AttributeError) as error:
+        # A capture that failed, or a torch that is too old for it. Plain updates give the same
+        # results: who left the choice open need not be told.
+        if wanted == "auto":
+            return "plain"
+        reason = str(error).splitlines()[0]
+        raise RunError(f"--execution: got graph, which does not work here: {reason}") from error
+
+
+def check_device(device: str) -> None:
+    """Raise RunError for a GPU that this machine, or this build of torch, does not have."""
+    if device.startswith("cuda"):
+        found = torch.cuda.device_count()
+        if int(device.partition(":")[2] or 0) >= found:
+            raise RunError(f"--device: got {device!r}, but torch finds {found} GPUs; expected cpu")
+
+
+def _cores() -> int:
+    # macOS has no sched_getaffinity.
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def _faster(config: Config, field: str, values: tuple[str, ...], environments: Environments) -> str:
+    """Return the value of a field with which an update is fastest; all of them must work."""
+    updates = {value: _trial(config.replaced(**{field: value}), environments) for value in values}
+    times: dict[str, list[float]] = {value: [] for value in updates}
+    on_gpu = config.training.device.startswith("cuda")
+    # The first rounds warm up caches and allocators, and capture graphs.
+    rounds, practice = (12, 5) if on_gpu else (6, 2)
+    for _ in range(rounds):
+        for value, update in updates.items():
+            start = time.perf_counter()
+            update()
+            if on_gpu:
+                torch.cuda.synchronize(config.training.device)
+            times[value].append(time.perf_counter() - start)
+    return min(times, key=lambda value: float(np.median(times[value][practice:])))
+
+
+def _trial(config: Config, environments: Environments) -> Callable[[], object]:
+    """Return an update, of an agent of its own, on an experience made up for it."""
+    agent = build_agent(config, environments.observation_shape, environments.action_count)
+    if isinstance(agent, ActorCritic):
+        rollout = _made_up_rollout(config, environments)
+        return lambda: agent.update(rollout)
+    batch = _made_up_batch(config, environments)
+    updates = StaticUpdates(agent) if config.training.execution == "graph" else agent
+    return lambda: updates.update(batch)
+
+
+def _made_up_batch(config: Config, environments: Environments) -> Batch[np.ndarray]:
+    size = config.learning.batch_size
+    shape = (size, *environments.observation_shape)
+    observation = np.zeros(shape, environments.observation_dtype)
+    return Batch(
+        observation_tm1=observation,
+        action_tm1=np.zeros(size, np.int64),
+        return_t=np.zeros(size, np.float32),
+        discount_t=np.zeros(size, np.float32),
+        observation_t=observation,
+    )
+
+
+def _made_up_rollout(config: Config, environments: Environments) -> Rollout:
+    steps, count = config.actor_critic.rollout_steps, environments.count
+    none = np.zeros((steps, count), bool)
+    shape = (steps + 1, count, *environments.observation_shape)
+    return Rollout.of_steps(
+        observation=np.zeros(shape, environments.observation_dtype),
+        first=np.zeros((steps + 1, count), bool),
+        action=np.zeros((steps, count), np.int64),
+        reward=np.zeros((steps, count), np.float32),
+        terminated=none,
+        truncated=none,
+        ignored=none,
+        discount=config.learning.discount,
+    )

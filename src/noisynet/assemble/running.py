@@ -1,0 +1,36 @@
+"""Runs in this process, from their beginning or from where they stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
+
+from ..runs.config import Config
+from ..runs.opening import open_run
+from ..training import Event, Listener, Outcome, session
+from .assembler import Assembler
+
+
+def train(
+    config: Config, path: Path | Callable[[], Path], listeners: Iterable[Listener] = ()
+) -> Generator[Event, None, Outcome]:
+    """Train a new run, and yield what happens; see `noisynet.training.session.train`."""
+    return session.train(Assembler(config), path, listeners)
+
+
+def train_on(path: Path, listeners: Iterable[Listener] = ()) -> Generator[Event, None, Outcome]:
+    """Go on with a run, and yield what happens; see `noisynet.training.session.train_on`."""
+    run = open_run(path)
+    return session.train_on(run, Assembler(run.config), listeners)
+
+
+def start(
+    config: Config, path: Path | Callable[[], Path], listeners: Iterable[Listener] = ()
+) -> Outcome:
+    """Train a new run to its end."""
+    return session.finish(train(config, path, listeners))
+
+
+def resume(path: Path, listeners: Iterable[Listener] = ()) -> Outcome:
+    """Go on with a run to its end."""
+    return session.finish(train_on(path, listeners))

@@ -1,0 +1,48 @@
+"""Which layers of a network are noisy, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from torch import nn
+
+from ..layers import NoisyLinear, noisify
+
+MakeLinear = Callable[[int, int], nn.Module]
+"""Builds a fully connected layer from its sizes: `nn.Linear`, or a noisy one with its options."""
+
+_PLACES = ("last", "head", "all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseSettings:
+    """Which layers of a network are noisy, and how. Raises ValueError for another place."""
+
+    kind: Literal["factorised", "independent"] = "factorised"
+    """How ε is drawn (arXiv 1706.10295, §3)."""
+    sigma0: float | None = None
+    """σ₀ of the initial σ; None for the paper's value: 0.5, or 0.017 for independent noise."""
+    where: Literal["last", "head", "all"] = "head"
+    """`last`: the layers of the outputs. `head`: all of the head. `all`: the torso's and an LSTM's
+    too."""
+
+    def __post_init__(self) -> None:
+        if self.where not in _PLACES:
+            raise ValueError(f"where: got {self.where!r}, expected one of {', '.join(_PLACES)}")
+
+
+def head_layers(noise: NoiseSettings | None) -> tuple[MakeLinear, MakeLinear]:
+    """Return what builds a head's last layers, and its hidden ones."""
+    if noise is None:
+        return nn.Linear, nn.Linear
+    noisy = partial(NoisyLinear, noise=noise.kind, sigma0=noise.sigma0)
+    return noisy, (nn.Linear if noise.where == "last" else noisy)
+
+
+def make_torso_noisy(torso: nn.Module, noise: NoiseSettings | None) -> None:
+    """Make every layer of a torso noisy where the noise reaches it; one without layers may be."""
+    if noise is not None and noise.where == "all" and any(True for _ in torso.parameters()):
+        noisify(torso, where=lambda *_: True, noise=noise.kind, sigma0=noise.sigma0)

@@ -1,0 +1,96 @@
+"""Where a field of the config does something: stated at the field, as `Acts` in its annotation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .config import Config
+
+
+@dataclass(frozen=True)
+class Acts:
+    """A condition under which a field does something, and why it does nothing otherwise."""
+
+    when: Callable[[Config], bool]
+    otherwise: Callable[[Config], str]
+
+
+ALWAYS = Acts(lambda _: True, lambda _: "")
+
+
+def _algorithm(what: str) -> Callable[[Config], str]:
+    return lambda config: f"algorithm is {config.learning.algorithm}, which {what}"
+
+
+def _no_such_choice(config: Config) -> str:
+    return f"{config.environment.environment} has no such choice"
+
+
+ON_ATARI = Acts(lambda config: config.environment.is_atari, _no_such_choice)
+ON_MINATAR = Acts(lambda config: config.environment.is_minatar, _no_such_choice)
+ON_ATARI_OR_MINATAR = Acts(
+    lambda config: config.environment.is_atari or config.environment.is_minatar, _no_such_choice
+)
+WITH_NOISE = Acts(
+    lambda config: config.exploration.has_noise,
+    lambda config: f"exploration is {config.exploration.exploration}, no layer is noisy",
+)
+WITH_EPSILON = Acts(
+    lambda config: config.exploration.has_epsilon,
+    lambda config: f"exploration is {config.exploration.exploration}, there is no ε",
+)
+ON_VECTORS = Acts(
+    lambda config: not config.environment.is_atari and config.network.torso in ("auto", "mlp"),
+    lambda _: "the torso of images has fixed layers",
+)
+OF_REPLAY = Acts(
+    lambda config: not config.learning.is_actor_critic, _algorithm("learns from rollouts")
+)
+OF_Q_VALUES = Acts(
+    lambda config: not config.learning.is_actor_critic, _algorithm("learns no Q-values")
+)
+OF_ACTOR_CRITIC = Acts(
+    lambda config: config.learning.is_actor_critic,
+    _algorithm("has neither rollouts nor a policy"),
+)
+OF_A3C = Acts(
+    lambda config: config.learning.algorithm == "a3c", _algorithm("trains in one process")
+)
+WITH_ACTORS = Acts(
+    lambda config: config.scale.actors is not None,
+    lambda _: "actors is empty, the run plays in its own process",
+)
+OF_FRAGMENTS = Acts(
+    lambda config: not config.learning.is_actor_critic,
+    lambda config: (
+        f"algorithm is {config.learning.algorithm}, whose fragments are rollouts, each with weights "
+        "of its own"
+    ),
+)
+BESIDE_PLAY = Acts(
+    lambda config: config.learns_beside_play,
+    lambda config: config.why_not_beside_play,
+)
+WITH_ATOMS = Acts(
+    lambda config: config.network.atoms > 0,
+    lambda _: "atoms is 0, values are no distributions",
+)
+WITH_PRIORITIES = Acts(lambda config: config.learning.prioritised, lambda _: "prioritised is false")
+WITH_DOUBLE = Acts(
+    lambda config: config.learning.double, lambda _: "double is false, the target net chooses"
+)
+WITH_FALLING_STEP_SIZE = Acts(
+    lambda config: config.learning.final_learning_rate is not None,
+    lambda _: "final_learning_rate is empty, the step size is constant",
+)
+WITH_ADAM = Acts(
+    lambda config: config.learning.optimizer == "adam",
+    lambda config: f"optimizer is {config.learning.optimizer}",
+)
+WITH_RMSPROP = Acts(
+    lambda config: config.learning.optimizer == "rmsprop",
+    lambda config: f"optimizer is {config.learning.optimizer}",
+)

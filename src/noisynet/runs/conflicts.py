@@ -1,0 +1,162 @@
+"""What a field's value must agree with: stated at the field, as `Fits` in its annotation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import Config
+
+
+@dataclass(frozen=True)
+class Fits:
+    """What a field's value must agree with."""
+
+    conflict: Callable[[Config], str | None]
+    """Returns field, value, what it expects and why; None where all agree."""
+
+
+def needs_q_values(field: str, section: str) -> Fits:
+    """Refuse anything but a field's zero where no Q-values are learned."""
+
+    def conflict(config: Config) -> str | None:
+        value = getattr(getattr(config, section), field)
+        if not value or not config.learning.is_actor_critic:
+            return None
+        return (
+            f"{field}: got {value}, expected {type(value)()}: {config.learning.algorithm} learns "
+            "no Q-values"
+        )
+
+    return Fits(conflict)
+
+
+def beside_play_only(field: str, section: str, value: Any, otherwise: Any) -> Fits:
+    """Refuse a value where the learner does not take updates from a replay beside its own play."""
+
+    def conflict(config: Config) -> str | None:
+        if config.learns_beside_play or getattr(getattr(config, section), field) != value:
+            return None
+        return f"{field}: got {value}, expected {otherwise}: {config.why_not_beside_play}"
+
+    return Fits(conflict)
+
+
+def _exploration(config: Config) -> str | None:
+    if not config.learning.is_actor_critic or not config.exploration.has_epsilon:
+        return None
+    return (
+        f"exploration: got {config.exploration.exploration}, expected noise or none: "
+        f"{config.learning.algorithm} draws its actions from a policy, and ε-greedy would act by "
+        "another one than is learned"
+    )
+
+
+def _redraw(config: Config) -> str | None:
+    redraw = config.exploration.redraw
+    held = config.learning.is_actor_critic and config.exploration.has_noise
+    if not held or redraw == "update":
+        return None
+    return (
+        f"redraw: got {redraw}, expected update: {config.learning.algorithm} learns under the very "
+        "draw that acted, which is held over the rollout"
+    )
+
+
+def _warmup(config: Config) -> str | None:
+    learning = config.learning
+    if learning.is_actor_critic or learning.warmup_steps >= learning.batch_size:
+        return None
+    return (
+        f"warmup_steps: got {learning.warmup_steps}, expected at least batch_size "
+        f"({learning.batch_size}): the first update needs a batch"
+    )
+
+
+def _replay(config: Config) -> str | None:
+    learning = config.learning
+    if learning.is_actor_critic or learning.replay_capacity >= learning.batch_size:
+        return None
+    return (
+        f"replay_capacity: got {learning.replay_capacity}, expected at least batch_size "
+        f"({learning.batch_size})"
+    )
+
+
+def _final_updates(config: Config) -> str | None:
+    learning = config.learning
+    given = [one is not None for one in (learning.final_update_every, learning.final_update_return)]
+    if learning.is_actor_critic or all(given) or not any(given):
+        return None
+    return (
+        f"final_update_every: got {learning.final_update_every}, expected it and "
+        f"final_update_return ({learning.final_update_return}) together or neither"
+    )
+
+
+def _entropy(config: Config) -> str | None:
+    bonus = config.actor_critic.entropy_bonus
+    if config.learning.is_actor_critic or not bonus:
+        return None
+    return (
+        f"entropy_bonus: got {bonus:g}, expected 0: q_learning has no policy whose entropy could "
+        "be paid for"
+    )
+
+
+def _lstm(config: Config) -> str | None:
+    size = config.actor_critic.lstm_size
+    if config.learning.is_actor_critic or not size:
+        return None
+    return (
+        f"lstm_size: got {size}, expected 0: q_learning's replay holds single transitions, not the "
+        "sequences that an LSTM needs"
+    )
+
+
+def _actors(config: Config) -> str | None:
+    actors, size = config.scale.actors, config.actor_critic.lstm_size
+    if actors is None:
+        return None
+    if config.learning.algorithm == "a3c":
+        return (
+            f"actors: got {actors}, expected none: a3c's workers play for themselves (--workers); "
+            "sampler actors feed the learners of q_learning and a2c"
+        )
+    if size:
+        return (
+            f"actors: got {actors}, expected none with lstm_size {size}: fragments do not carry an "
+            "LSTM's state"
+        )
+    return None
+
+
+def _shards(config: Config) -> str | None:
+    actors, shards = config.scale.actors, config.scale.replay_shards
+    if actors is None or shards <= actors:
+        return None
+    return (
+        f"replay_shards: got {shards}, expected at most actors ({actors}): each is fed by samplers "
+        "of its own"
+    )
+
+
+def _device(config: Config) -> str | None:
+    device = config.training.device
+    if config.learning.algorithm != "a3c" or device in ("auto", "cpu"):
+        return None
+    return f"device: got {device}, expected cpu: a3c's processes share the CPU's memory"
+
+
+EXPLORATION = Fits(_exploration)
+REDRAW = Fits(_redraw)
+WARMUP = Fits(_warmup)
+REPLAY = Fits(_replay)
+FINAL_UPDATES = Fits(_final_updates)
+ENTROPY = Fits(_entropy)
+LSTM = Fits(_lstm)
+ACTORS = Fits(_actors)
+SHARDS = Fits(_shards)
+DEVICE = Fits(_device)

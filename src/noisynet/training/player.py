@@ -1,0 +1,100 @@
+"""Environments in play: what is seen now, which games run, and rollouts played from there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..agents import ActorCritic, Rollout
+from ..envs import Environments, EpisodeCounter, FinishedEpisode, Step
+
+
+class Player:
+    """N environments that are played step by step: in a run's own process, a worker or a sampler."""
+
+    def __init__(self, environments: Environments, reward_clip: float | None = None) -> None:
+        """Take the environments; `reward_clip` cuts rewards to ±this, for learning alone."""
+        self.environments = environments
+        self._reward_clip = reward_clip
+        self._episodes = EpisodeCounter(environments.count)
+        self._observation: np.ndarray | None = None
+        self.first = np.ones(environments.count, bool)
+        """(N,): the observation now at hand is the first of a game."""
+
+    @property
+    def observation(self) -> np.ndarray:
+        """The observations now at hand, (N, …); the environments are reset at the first look."""
+        if self._observation is None:
+            self._observation = self.environments.reset()
+        return self._observation
+
+    def moved(self, result: Step) -> list[FinishedEpisode]:
+        """Go on from what a step returned; return the games that ended."""
+        self._observation, self.first = result.observation, result.first
+        return self._episodes.update(result)
+
+    def clipped(self, reward: np.ndarray) -> np.ndarray:
+        """Return the rewards to learn from."""
+        clip = self._reward_clip
+        return reward if clip is None else np.clip(reward, -clip, clip)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed run needs, as plain JSON values."""
+        state: dict[str, Any] = {"environments": None}
+        if self.environments.can_save_state:
+            state["environments"] = self.environments.state()
+            state["episodes"] = self._episodes.state()
+            state["first"] = self.first.tolist()
+        return state
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` returned. Environments that cannot be saved start new games."""
+        if state["environments"] is not None:
+            self._observation = self.environments.restore(state["environments"])
+            self._episodes.restore(state["episodes"])
+            self.first = np.asarray(state["first"], bool)
+
+
+@dataclass(frozen=True)
+class PlayedRollout:
+    """A rollout, and the games that ended in it."""
+
+    rollout: Rollout
+    games: list[tuple[int, FinishedEpisode]]
+    """Each with the steps of the rollout so far."""
+    steps: int
+    """Agent steps: those of all environments, less the ones that restarted a game."""
+
+
+def play_rollout(
+    player: Player, agent: ActorCritic, *, steps: int, discount: float
+) -> PlayedRollout:
+    """Take `steps` steps of every environment; `discount` is γ, per step."""
+    observations, firsts = [player.observation], [player.first]
+    actions: list[np.ndarray] = []
+    results: list[Step] = []
+    games: list[tuple[int, FinishedEpisode]] = []
+    taken = 0
+    for _ in range(steps):
+        action = agent.act(player.observation, player.first)
+        result = player.environments.step(action)
+        actions.append(action)
+        results.append(result)
+        taken += int(np.count_nonzero(~result.first))
+        games += [(taken, episode) for episode in player.moved(result)]
+        observations.append(result.observation)
+        firsts.append(result.first)
+    rollout = Rollout.of_steps(
+        observation=np.stack(observations),
+        first=np.stack(firsts),
+        action=np.stack(actions),
+        reward=player.clipped(np.stack([result.reward for result in results])),
+        terminated=np.stack([result.terminated for result in results]),
+        truncated=np.stack([result.truncated for result in results]),
+        ignored=np.stack([result.first for result in results]),
+        discount=discount,
+    )
+    return PlayedRollout(rollout, games, taken)

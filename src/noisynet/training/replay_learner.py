@@ -1,0 +1,181 @@
+"""The learner of the value-based agent: which updates are due, from what, and what they show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..agents import QLearning, StaticUpdates, StepSize
+from ..agents.q_learning import AnyBatch
+from ..replay import annealed_beta
+from .events import Event, FiguresTaken
+from .progress import Progress
+from .update_schedule import UpdateSchedule
+
+
+class Memory(Protocol):
+    """A replay, of this process or in shards elsewhere."""
+
+    @property
+    def must_commit(self) -> bool:
+        """Whether it is short of room that is not needed by the last commit."""
+        ...
+
+    def can_sample(self, n_step: int) -> bool:
+        """Return whether there is a transition to draw."""
+        ...
+
+    def sample(
+        self, size: int, n_step: int, discount: float, *, out: Any = None, beta: float | None
+    ) -> AnyBatch:
+        """Draw a batch, into the memory of a former one where there is one."""
+        ...
+
+    def update_priorities(self, indices: np.ndarray, errors: np.ndarray) -> None:
+        """Set the priorities of what was drawn by its errors (B,)."""
+        ...
+
+    def commit(self) -> dict[str, Any]:
+        """Bring everything to the disk; return what a resumed run reopens it from."""
+        ...
+
+
+class ReplayLearner:
+    """Takes the updates of a value-based agent that the steps of a run make due.
+
+    Args:
+        agent: what learns.
+        replay: what its batches are drawn from.
+        schedule: when updates come due.
+        batch_size: transitions in an update.
+        n_step: rewards summed before bootstrapping.
+        discount: γ, per step.
+        target_every: steps between copies of the online net into the target net.
+        step_size: by the steps since the warm-up; None: the optimizer's.
+        beta: β of the importance weights at the start of the run, 1 at its last step; None: batches
+            are drawn uniformly, and their priorities left alone.
+        log_every: updates between events with figures.
+        from_graph: take updates from buffers that stay in place, on a GPU as one CUDA graph.
+    """
+
+    def __init__(
+        self,
+        agent: QLearning,
+        replay: Memory,
+        schedule: UpdateSchedule,
+        *,
+        batch_size: int = 32,
+        n_step: int = 1,
+        discount: float = 0.99,
+        target_every: int = 2000,
+        step_size: StepSize | None = None,
+        beta: float | None = None,
+        log_every: int = 100,
+        from_graph: bool = False,
+    ) -> None:
+        self.agent = agent
+        self.replay = replay
+        self.schedule = schedule
+        self._sizes = (batch_size, n_step, discount)
+        self._n_step = n_step
+        self._target_every = target_every
+        self._step_size = step_size
+        self._beta = beta
+        self._log_every = log_every
+        self._graph = StaticUpdates(agent, self._next_size()) if from_graph else None
+        self._batch: AnyBatch | None = None
+        self._losses: list[float] = []
+        self._target_copies = 0
+
+    def game_finished(self, step: int, game_return: float) -> None:
+        """Take note of a game that ended while the run was at an agent step."""
+        self.schedule.game_finished(step, game_return)
+
+    @property
+    def must_commit(self) -> bool:
+        """Whether a checkpoint is needed now, for want of room in the replay."""
+        return self.replay.must_commit
+
+    def learn(
+        self,
+        progress: Progress,
+        experience: None,  # noqa: ARG002 - it is in the replay
+        may_update: Callable[[], bool],
+    ) -> Iterator[Event]:
+        """Take the updates that have come due, and copy the target net when its time has come."""
+        agent, schedule = self.agent, self.schedule
+        while agent.updates < schedule.updates_due(progress.step) and may_update():
+            if not self.replay.can_sample(self._n_step):
+                return
+            beta = None
+            if self._beta is not None:
+                beta = annealed_beta(self._beta, progress.step, progress.steps)
+            self._batch = self.replay.sample(*self._sizes, out=self._batch, beta=beta)
+            self._update(self._batch)
+            # The step at which this update was due, so that the order of updates and copies does
+            # not depend on how many steps one vector step takes.
+            due = schedule.steps_due(agent.updates)
+            if due // self._target_every > self._target_copies:
+                agent.copy_to_target()
+                self._target_copies = due // self._target_every
+            if agent.updates % self._log_every == 0:
+                yield self._figures(progress)
+
+    def _next_size(self) -> float | None:
+        if self._step_size is None:
+            return None
+        return self._step_size(self.schedule.steps_due(self.agent.updates))
+
+    def _update(self, batch: AnyBatch) -> None:
+        if self._graph is None:
+            learned = self.agent.update(batch, self._next_size())
+            self._losses.append(learned.loss)
+            errors = learned.errors
+        else:
+            self._graph.update(batch, self._next_size())
+            errors = None
+        if self._beta is not None:
+            assert batch.indices is not None, "a replay's batch has indices"
+            if errors is None:
+                assert self._graph is not None, "plain updates have errors at once"
+                errors = self._graph.errors()
+            self.replay.update_priorities(batch.indices, errors)
+
+    def _read_losses(self) -> None:
+        """Wait for the device where losses are still there. Raises LossNotFinite."""
+        if self._graph is not None:
+            self._losses += self._graph.losses()
+
+    def _figures(self, progress: Progress) -> FiguresTaken:
+        self._read_losses()
+        figures = {"loss": float(np.mean(self._losses)), "updates": float(self.agent.updates)}
+        self._losses.clear()
+        if self.agent.epsilon is not None:
+            figures["epsilon"] = self.agent.epsilon(progress.step)
+        return FiguresTaken(step=progress.step, figures=figures | self.agent.figures())
+
+    def commit(self) -> dict[str, Any]:
+        """Bring the replay to the disk; return what refers to it."""
+        return {"replay": self.replay.commit()}
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed run needs, as plain JSON values.
+
+        Raises LossNotFinite where an update has failed and nobody knew.
+        """
+        self._read_losses()
+        return {
+            "losses": list(self._losses),
+            "target_copies": self._target_copies,
+            "schedule": self.schedule.state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` returned."""
+        self._losses = [float(value) for value in state["losses"]]
+        self._target_copies = int(state["target_copies"])
+        # Checkpoints of before there was a schedule have none.
+        if "schedule" in state:
+            self.schedule.restore(state["schedule"])

@@ -1,0 +1,69 @@
+"""The learner of the actor-critic: one update from each rollout, and what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from ..agents import ActorCritic, RolloutLearned, StepSize
+from .events import Event, FiguresTaken
+from .progress import Progress
+from .sources import RolloutExperience
+
+
+def means(learned: list[RolloutLearned]) -> dict[str, float]:
+    """Return the mean of each figure over some updates."""
+    every = [asdict(one) for one in learned]
+    return {name: float(np.mean([one[name] for one in every])) for name in every[0]}
+
+
+class RolloutLearner:
+    """Takes one update of an actor-critic from each rollout.
+
+    `step_size` goes by agent steps; None: the optimizer's. `log_every` is the number of updates
+    between events with figures.
+    """
+
+    must_commit = False
+
+    def __init__(
+        self, agent: ActorCritic, *, step_size: StepSize | None = None, log_every: int = 100
+    ) -> None:
+        self.agent = agent
+        self._step_size = step_size
+        self._log_every = log_every
+        self._learned: list[RolloutLearned] = []
+
+    def game_finished(self, step: int, game_return: float) -> None:
+        """Let a game's end change nothing: every rollout is learned from."""
+
+    def learn(
+        self,
+        progress: Progress,
+        experience: RolloutExperience | None,
+        may_update: Callable[[], bool],  # noqa: ARG002 - a rollout that is there is learned from
+    ) -> Iterator[Event]:
+        """Take one update, where there is a rollout."""
+        if experience is None:
+            return
+        size = None if self._step_size is None else self._step_size(experience.step)
+        self._learned.append(self.agent.update(experience.rollout, size))
+        if self.agent.updates % self._log_every == 0:
+            figures = {**means(self._learned), "updates": float(self.agent.updates)}
+            self._learned.clear()
+            yield FiguresTaken(step=progress.step, figures=figures | self.agent.figures())
+
+    def commit(self) -> dict[str, Any]:
+        """Return nothing: a checkpoint holds all that there is."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed run needs, as plain JSON values."""
+        return {"learned": [asdict(one) for one in self._learned]}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` returned."""
+        self._learned = [RolloutLearned(**one) for one in state["learned"]]

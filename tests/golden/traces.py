@@ -1,0 +1,116 @@
+"""Short seeded runs of every kind, reduced to hashes: what a change of the house must not move.
+
+    python tests/golden/traces.py          writes traces.json anew, for a change that is meant
+
+A trace holds the hash of every array of the last checkpoint (parameters, moments, generators, held
+draws), the hash of all metrics but the times, and the first line of figures as numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.numpy import load_file
+
+from noisynet.cli import main
+
+FILE = Path(__file__).with_name("traces.json")
+
+_ALL = "--seed 3 --device cpu --threads 1 --precision float32 --log-every 10"
+_REPLAY = "--steps 1000 --warmup-steps 300 --replay-capacity 600 --checkpoint-every 450"
+_ROLLOUTS = "--steps 1500 --checkpoint-every 600"
+_FRAMES = (
+    "--torso data-efficient --head-hidden 32 --environments 4 --steps 480 --warmup-steps 120 "
+    "--replay-capacity 300 --batch-size 16 --checkpoint-every 200"
+)
+_SAMPLERS = "--actors 2 --backend in-process"
+
+KINDS = {
+    "vectors": f"cartpole {_REPLAY}",
+    "vectors, one step, ε-greedy": f"cartpole-epsilon {_REPLAY}",
+    "vectors, noise and ε, a draw a game": (
+        f"cartpole {_REPLAY} --exploration both --redraw episode --noise-in all --choice-draw false"
+    ),
+    "vectors, independent noise": f"cartpole {_REPLAY} --noise independent --redraw step",
+    "vectors, from buffers that stay": f"cartpole {_REPLAY} --execution graph",
+    "vectors, environments on a thread": f"cartpole {_REPLAY} --overlap true",
+    "prioritised, distributional, dueling": f"cartpole-rainbow {_REPLAY}",
+    "prioritised": f"cartpole {_REPLAY} --prioritised true --double false",
+    "updates that thin out": (
+        f"cartpole {_REPLAY} --final-update-every 16 --final-update-return 15"
+    ),
+    "small images": f"MinAtar/Breakout-v1 {_REPLAY} --steps 700",
+    "frames": f"ALE/Pong-v5 {_FRAMES}",
+    "standardised frames": f"ALE/Pong-v5 {_FRAMES} --standardise-frames true --prioritised true",
+    "a2c": f"cartpole-noisy-a2c {_ROLLOUTS}",
+    "a2c, entropy bonus": f"cartpole-a2c {_ROLLOUTS}",
+    "a2c, LSTM": f"cartpole-noisy-a2c {_ROLLOUTS} --lstm-size 16 --noise-in all",
+    "a2c, frames": (
+        "noisy-a2c --torso data-efficient --head-hidden 32 --environments 4 --steps 240 "
+        "--checkpoint-every 100 --log-every 4"
+    ),
+    "samplers": f"cartpole {_REPLAY} {_SAMPLERS}",
+    "samplers, shards, prioritised": (
+        f"cartpole-rainbow {_REPLAY} {_SAMPLERS} --replay-shards 2"
+    ),
+    "samplers, a2c": f"cartpole-noisy-a2c {_ROLLOUTS} {_SAMPLERS} --log-every 5",
+}
+
+
+def where() -> dict[str, str]:
+    """Return what equal bits depend on besides the code."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "flags": hashlib.sha256(flags.encode()).hexdigest()[:16],
+        "torch": torch.__version__.partition("+")[0],
+    }
+
+
+def _arguments(kind: str) -> list[str]:
+    preset, *options = KINDS[kind].split()
+    return [preset, *_ALL.split(), *options]  # of an option that stands twice, the last counts
+
+
+def trace(kind: str, folder: Path) -> dict[str, Any]:
+    """Train a run of this kind in a new folder, and return its trace."""
+    status = main(["train", *_arguments(kind), "--out", str(folder)])
+    assert status == 0, f"{kind}: exit status {status}"
+    (checkpoint,) = (folder / "checkpoints").glob("step_*")
+    arrays = load_file(checkpoint / "arrays.safetensors")
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        digest.update(arrays[name].tobytes())
+    metrics = [
+        {name: value for name, value in json.loads(line).items() if not name.startswith("time/")}
+        for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
+    told = "\n".join(json.dumps(record, sort_keys=True) for record in metrics)
+    return {
+        "step": int(checkpoint.name.removeprefix("step_")),
+        "arrays": digest.hexdigest(),
+        "metrics": hashlib.sha256(told.encode()).hexdigest(),
+        "first_figures": next(record for record in metrics if "loss" in record),
+    }
+
+
+def _record() -> None:
+    traces: dict[str, Any] = {"where": where()}
+    with tempfile.TemporaryDirectory() as folder:
+        for number, kind in enumerate(KINDS):
+            traces[kind] = trace(kind, Path(folder) / str(number))
+    FILE.write_text(json.dumps(traces, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    _record()
