@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 RunPage = Callable[[str], dict[str, Any]]
 RunExample = Callable[..., subprocess.CompletedProcess[str]]
+WriteRun = Callable[..., Path]
 
 
 @pytest.hookimpl(trylast=True)
@@ -91,3 +93,40 @@ def run_example(tmp_path: Path) -> RunExample:
         )
 
     return run
+
+
+@pytest.fixture
+def write_run(tmp_path: Path) -> WriteRun:
+    """Write a run's config and metrics as training does, with returns that are known."""
+
+    def write(
+        name: str,
+        returns: list[float],
+        *,
+        preset: str = "cartpole",
+        every: int = 100,
+        after: str = "",
+        **fields: Any,
+    ) -> Path:
+        from noisynet.runs import RunFolder, config
+
+        chosen = config.load(preset, {"steps": 10_000, **fields})
+        path = tmp_path / name
+        with RunFolder.create(path, chosen.to_yaml()):
+            lines = []
+            for number, one in enumerate(returns, start=1):
+                last = returns[max(number - chosen.training.solved_games, 0) : number]
+                lines.append(
+                    {
+                        "step": number * every,
+                        "game/number": number,
+                        "game/return": one,
+                        "game/mean_return": sum(last) / len(last),
+                        "time/elapsed": number * 1.5,
+                    }
+                )
+            text = "".join(json.dumps(line) + "\n" for line in lines) + after
+            (path / "metrics.jsonl").write_text(text)
+        return path
+
+    return write

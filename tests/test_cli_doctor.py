@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from noisynet.cli import main
-from noisynet.cli.examination import over_the_run
+from noisynet.evaluation.examination import over_the_run
 from noisynet.runs import config
 from noisynet.training import start
 

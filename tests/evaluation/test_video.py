@@ -16,11 +16,11 @@ from PIL import Image
 from noisynet.agents import make_environments
 from noisynet.cli import main
 from noisynet.envs import AtariEnvironments, Environments, UnusableEnvironment
-from noisynet.evaluation import pictures
 from noisynet.evaluation.agent import evaluate_run
-from noisynet.evaluation.pictures import make_game
-from noisynet.evaluation.video import film
-from noisynet.evaluation.watched import WatchedAgent
+from noisynet.evaluation.film import pictures
+from noisynet.evaluation.film.pictures import make_game
+from noisynet.evaluation.film.video import film
+from noisynet.evaluation.film.watched import WatchedAgent
 from noisynet.runs import config
 from noisynet.runs.errors import RunError
 from noisynet.training import start

@@ -14,7 +14,7 @@ import pytest
 from noisynet import noisy_layers
 from noisynet.agents import ActorCritic, QLearning
 from noisynet.agents.exploration import LearnedNoise
-from noisynet.cli.examination import examine
+from noisynet.evaluation.examination import examine
 from noisynet.runs import config
 from noisynet.training import start
 

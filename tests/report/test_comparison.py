@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 
@@ -18,10 +17,9 @@ from noisynet.evaluation.scores import (
     interquartile_means,
     probability_of_improvement,
 )
-from noisynet.report import compare, find_runs, read_run, variants
-from noisynet.report.record import holds
+from noisynet.report import compare, variants
 from noisynet.report.tables import score_table
-from noisynet.runs.errors import RunError
+from noisynet.runs.record import read_run
 
 
 def compared(*paths: Path) -> dict:
@@ -248,61 +246,12 @@ def test_a_run_without_a_finished_game_is_left_out_and_said(write_run) -> None:
 # Reading runs
 
 
-def test_a_damaged_line_is_skipped_and_counted(write_run) -> None:
-    path = write_run(
-        "hurt", [1.0, 2.0], after='{"step": 30\x00\nnot JSON\n{"step": 500, "loss": 1}\n'
-    )
-    run = read_run(path)
-    assert (run.damaged, run.games, run.step, run.mean_return) == (2, 2, 500, 1.5)
-
-
-def test_a_run_still_being_written_is_no_damaged_one(write_run) -> None:
-    from noisynet.runs import RunFolder
-
-    path = write_run("live", [1.0, 2.0], after='{"step": 300, "game/ret')
-    assert read_run(path).damaged == 1
-    with RunFolder.open(path) as folder:
-        folder.lock()
-        run = read_run(path)
-        assert (run.state, run.damaged, run.games) == ("running", 0, 2)
-        folder.close()
-        folder.lock()  # reading did not stand in the writer's way
-    assert read_run(path).state == "stopped"
-
-
-def test_a_lock_of_the_same_inode_elsewhere_is_not_the_run_s(tmp_path: Path) -> None:
-    found = tmp_path.stat()
-    here = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
-    inode = found.st_ino
-
-    def line(device: str, process: int = 77) -> str:
-        return f"3: FLOCK  ADVISORY  WRITE {process} {device}:{inode} 0 EOF"
-
-    assert holds(line(here), found, 1)
-    assert not holds(line("ff:fe"), found, 1)
-    assert holds(line("ff:fe"), found, 77)  # as overlayfs has it
-    assert not holds(line(here).replace("FLOCK", "POSIX"), found, 77)
-
-
-def test_states(trained: list[Path], write_run) -> None:
+def test_a_trained_run_s_record(trained: list[Path]) -> None:
     run = read_run(trained[0])
     assert run.state == "finished"
     assert run.step >= 900
     assert run.games > 3
     assert {"snr/q.0", "sigma/q.2"} <= set(run.curves)
-    assert read_run(write_run("new", [])).state == "new"
-    solved = write_run("solved", [20.0] * 5, solved_return=18.0, solved_games=5)
-    assert read_run(solved).state == "solved"
-
-
-def test_runs_are_found_at_any_depth(write_run, tmp_path: Path) -> None:
-    write_run("deep", [1.0]).rename(tmp_path / "moved")
-    place = tmp_path / "one" / "two"
-    place.mkdir(parents=True)
-    (tmp_path / "moved").rename(place / "deep")
-    assert find_runs(tmp_path) == [place / "deep"]
-    with pytest.raises(RunError, match="no such folder"):
-        find_runs(tmp_path / "missing")
 
 
 # The commands

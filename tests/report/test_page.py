@@ -15,8 +15,8 @@ import pytest
 from noisynet.agents import acting_network, build_agent
 from noisynet.cli import main
 from noisynet.evaluation.scores import atari57_games
+from noisynet.report.layer_sigmas import layer_sigmas
 from noisynet.report.page import PAGE_BYTES, write_report
-from noisynet.report.sigma import layer_sigmas
 from noisynet.runs import config
 from noisynet.runs.errors import RunError
 

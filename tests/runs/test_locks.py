@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from noisynet.runs.locks import InUse, Lock
+from noisynet.runs.locks import InUse, Lock, _is_lock_on, is_locked
 
 HOLDER = """
 import sys
@@ -73,3 +73,25 @@ def test_a_forked_child_neither_holds_nor_frees_its_parents_lock(tmp_path: Path)
     os.waitpid(child, 0)
     for descriptor in (told, tell, ending, end):
         os.close(descriptor)
+
+
+def test_a_look_at_a_lock_leaves_it_free_to_take(tmp_path: Path) -> None:
+    file = tmp_path / "a.lock"
+    assert not is_locked(file)
+    with Lock(file):
+        assert is_locked(file)
+    assert not is_locked(file)
+
+
+def test_a_lock_of_the_same_inode_elsewhere_is_another(tmp_path: Path) -> None:
+    found = tmp_path.stat()
+    here = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
+    inode = found.st_ino
+
+    def line(device: str, process: int = 77) -> str:
+        return f"3: FLOCK  ADVISORY  WRITE {process} {device}:{inode} 0 EOF"
+
+    assert _is_lock_on(found, 1, line(here))
+    assert not _is_lock_on(found, 1, line("ff:fe"))
+    assert _is_lock_on(found, 77, line("ff:fe"))  # as overlayfs has it
+    assert not _is_lock_on(found, 77, line(here).replace("FLOCK", "POSIX"))

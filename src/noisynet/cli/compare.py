@@ -24,7 +24,7 @@ def add_compare(commands: Any) -> None:
 def _compare(parsed: argparse.Namespace) -> int:
     from ..report.comparison import compare
     from ..report.groups import variants
-    from ..report.record import distinct, read_run
+    from ..runs.record import distinct, read_run
 
     runs = [read_run(path) for path in distinct(parsed.folders)]
     found = compare(variants(runs))

@@ -19,7 +19,7 @@ def add_doctor(commands: Any) -> None:
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
-    from .examination import examine
+    from ..evaluation.examination import examine
 
     diagnosis = examine(parsed.folder)
     print(json.dumps(diagnosis.to_json()) if parsed.json else diagnosis)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .values import positive, seed
+from .options import positive, seed
 
 
 def add_evaluate(commands: Any) -> None:

@@ -1,4 +1,4 @@
-"""The command line: the one place where everything is put together."""
+"""The program: options in, one line for what is wrong, and the exit status."""
 
 from __future__ import annotations
 
@@ -11,30 +11,33 @@ from typing import NoReturn
 _EXIT_BAD_INPUT = 2
 _EXIT_DIVERGED = 1
 
+_NEEDED = (
+    "pydantic", "yaml", "numpy", "gymnasium", "safetensors", "rich", "scipy", "tensorboard",
+)  # fmt: skip
+
 
 class _Parser(argparse.ArgumentParser):
-    """Say in one line what is wrong."""
+    """A parser that says in one line what is wrong."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(_EXIT_BAD_INPUT, f"{self.prog}: {message}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and give the exit status.
+    """Run one command and return the exit status.
 
     0; 1 for a loss that diverged, or a check of `doctor` that failed; 2 for bad input; 130 for an
     interrupt.
     """
-    try:
-        _require(
-            "pydantic", "yaml", "numpy", "gymnasium", "safetensors", "rich", "scipy",
-            "tensorboard", extra="train",
-        )  # fmt: skip
-        from ..runs.errors import RunError
-        from ..training import Diverged
-    except _Missing as missing:
-        print(f"noisynet: {missing}", file=sys.stderr)
-        return _EXIT_BAD_INPUT
+    for module in _NEEDED:
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            print(f"noisynet: needs {module}: pip install 'noisynet[train]'", file=sys.stderr)
+            return _EXIT_BAD_INPUT
+    from ..runs.errors import RunError
+    from ..training import Diverged
+
     parsed = _parser().parse_args(arguments)
     try:
         return int(parsed.run(parsed) or 0)
@@ -52,18 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-class _Missing(Exception):
-    pass
-
-
-def _require(*modules: str, extra: str) -> None:
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except ImportError:
-            raise _Missing(f"needs {module}: pip install 'noisynet[{extra}]'") from None
-
-
 def _parser() -> argparse.ArgumentParser:
     # Each of these imports what only its command needs, and not before it runs.
     from .. import __version__
@@ -77,17 +68,16 @@ def _parser() -> argparse.ArgumentParser:
     from .train import add_resume, add_train
     from .watch import add_watch
 
-    parser = _Parser(prog="noisynet", allow_abbrev=False, description=__doc__)
+    parser = _Parser(
+        prog="noisynet",
+        allow_abbrev=False,
+        description="The command line: the one place where everything is put together.",
+    )
     parser.add_argument("--version", action="version", version=f"noisynet {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    add_train(commands)
-    add_resume(commands)
-    add_evaluate(commands)
-    add_doctor(commands)
-    add_watch(commands)
-    add_report(commands)
-    add_compare(commands)
-    add_runs(commands)
-    add_suite(commands)
-    add_presets(commands)
+    for add in (
+        add_train, add_resume, add_evaluate, add_doctor, add_watch, add_report, add_compare,
+        add_runs, add_suite, add_presets,
+    ):  # fmt: skip
+        add(commands)
     return parser

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .values import seed
+from .options import seed
 
 
 def add_report(commands: Any) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..report.record import RunRecord
+    from ..runs.record import RunRecord
 
 
 def add_runs(commands: Any) -> None:
@@ -23,8 +23,8 @@ def add_runs(commands: Any) -> None:
 
 
 def _runs(parsed: argparse.Namespace) -> int:
-    from ..report.record import find_runs, read_run
     from ..runs.errors import RunError
+    from ..runs.record import find_runs, read_run
 
     listed: list[RunRecord] = []
     unreadable: list[str] = []
@@ -51,7 +51,7 @@ def _plain(run: RunRecord) -> dict[str, Any]:
     return {
         "path": str(run.path),
         "preset": run.config.preset,
-        "environment": run.config.environment.environment,
+        "environment": run.game,
         "explores_by": explores_by(run.config),
         "seed": run.seed,
         "state": run.state,
@@ -72,7 +72,7 @@ def _print(runs: list[RunRecord], root: Path) -> None:
     rows = [
         [
             str(run.path.relative_to(root)) if run.path != root else run.name,
-            run.config.environment.environment,
+            run.game,
             explores_by(run.config),
             str(run.seed),
             run.state,

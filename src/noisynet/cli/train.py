@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .values import field_value
+from .options import field_value
 
 
 def add_train(commands: Any) -> None:
@@ -63,12 +63,12 @@ def _add_ray(command: argparse.ArgumentParser) -> None:
 
 
 def _overrides(parsed: argparse.Namespace) -> dict[str, Any]:
-    """Give the fields that were set on the command line."""
-    overrides: dict[str, Any] = {}
-    for name, text in vars(parsed).items():
-        if name.startswith("field_") and text is not None:
-            overrides[name.removeprefix("field_")] = field_value(text)
-    return overrides
+    """Return the fields that were set on the command line."""
+    return {
+        name.removeprefix("field_"): field_value(text)
+        for name, text in vars(parsed).items()
+        if name.startswith("field_") and text is not None
+    }
 
 
 def _train(parsed: argparse.Namespace) -> int:
@@ -101,13 +101,12 @@ def _train(parsed: argparse.Namespace) -> int:
 def _resume(parsed: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from ..runs import RunFolder, config
+    from ..runs import open_run
     from ..training import resume
     from ..training.display import make_display
 
     listeners = [make_display(Console())]
-    stored = RunFolder.open(parsed.folder)
-    chosen = config.from_yaml(stored.config_text, str(stored.config_file))
+    chosen = open_run(parsed.folder).config
     try:
         if chosen.scale.actors is not None:
             from ..samplers import assembler as actors
@@ -128,7 +127,7 @@ def _check_ray(address: str | None) -> None:
 
 
 def _command() -> str:
-    """Give what to type for this program: its path where PATH does not find it."""
+    """Return what to type for this program: its path where PATH does not find it."""
     if shutil.which("noisynet") is None and Path(sys.argv[0]).name == "noisynet":
         return shlex.quote(os.path.relpath(sys.argv[0]))
     return "noisynet"
@@ -153,7 +152,7 @@ def _report(outcome: Any) -> int:
 
 
 def _report_interrupt(folder: Path | None) -> int:
-    """Say what is left of a run that was interrupted before or after training, or twice in it."""
+    """Report what is left of a run that was interrupted around training, or twice in it."""
     from ..runs import checkpoint
 
     if folder is None or not (folder / "config.yaml").exists():

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .values import positive, seed
+from .options import positive, seed
 
 
 def add_watch(commands: Any) -> None:
@@ -42,7 +42,7 @@ def _watch(parsed: argparse.Namespace) -> int:
     from ..runs.errors import RunError
 
     try:
-        from ..evaluation.video import film
+        from ..evaluation.film import film
     except ImportError as error:
         raise RunError(f"needs {error.name}: pip install 'noisynet[train]'") from None
     made = film(

@@ -1,7 +1,7 @@
 """Playing whole games without learning, and what their scores say."""
 
-from noisynet.evaluation.play import EpisodeResult, UnusableEvaluation, play
-from noisynet.evaluation.scores import (
+from .play import EpisodeResult, UnusableEvaluation, play
+from .scores import (
     ReferenceScores,
     atari57_games,
     bootstrap_interval,

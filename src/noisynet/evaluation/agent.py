@@ -1,22 +1,21 @@
-"""Playing games with the agent of a run, as its newest checkpoint left it."""
+"""Play games with the agent of a run, as its newest checkpoint left it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 
-from ..agents import ActorCritic, Agent, acting_network, build_agent, make_environments
+from ..agents import ActorCritic, acting_network, build_agent, make_environments
 from ..envs import Environments, UnusableEnvironment
 from ..layers import draw, mean_weights, using
-from ..runs import checkpoint
-from ..runs import config as run_config
-from ..runs.config import Config
-from ..runs.errors import RunError
-from ..runs.folder import RunFolder
+from ..runs import Config, Run, RunError, open_run
+from ..runs.checkpoint import Checkpoint, fits_config
 from ..runs.seeds import SEEDS
 from .play import EpisodeResult, UnusableEvaluation, play
 from .scores import human_normalised, mean_interval, reference_scores
@@ -26,36 +25,35 @@ _SIDE_BY_SIDE = 8
 
 
 class TrainedAgent:
-    """Act as the newest checkpoint of a run does.
+    """An agent that acts as the newest checkpoint of a run does.
 
     `act` maps observations (N, *shape) to actions (N,): by the mean weights, or under a new draw
     for each row. It never acts at random; an actor-critic takes its policy's most probable action.
     """
 
-    def __init__(self, config: Config, found: checkpoint.Checkpoint, agent: Agent) -> None:
-        """Take over the networks of a checkpoint."""
-        self.config = config
+    def __init__(self, run: Run, found: Checkpoint, environments: Environments) -> None:
+        """Build the agent for these environments, with the networks of a checkpoint.
+
+        Raises RunError where they do not fit the run's config.
+        """
+        self.config = run.config
         self.step = found.step
-        self._agent = agent
-        self._generator = torch.Generator(agent.device)
-        self._generator.manual_seed(config.training.stream("evaluation"))
-        agent.load_networks(found.arrays)
+        with fits_config(run.path):
+            self._agent = build_agent(
+                self.config, environments.observation_shape, environments.action_count
+            )
+            self._agent.load_networks(found.arrays)
+        self._generator = torch.Generator(self._agent.device)
+        self._generator.manual_seed(self.config.training.stream("evaluation"))
 
     @classmethod
-    def load(cls, path: Path) -> TrainedAgent:
+    def load(cls, path: Path) -> Self:
         """Read a run's folder; raises RunError with one line where it has no such agent."""
-        config, found = _read(path)
-        config = _for_evaluation(config, 1)
-        try:
-            environments = make_environments(config)
-            try:
-                return cls(config, found, _agent(config, environments))
-            finally:
-                environments.close()
-        except UnusableEnvironment as error:
-            raise RunError(str(error)) from error
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise _misfit(path, error) from error
+        run = open_run(path)
+        found = run.trained()
+        run = Run(run.folder, on_this_machine(run.config).replaced(environments=1))
+        with environments_for(run.config) as environments:
+            return cls(run, found, environments)
 
     def act(self, observation: np.ndarray, *, noise: bool = False) -> np.ndarray:
         """Choose actions; raises ValueError for noise where the agent has none."""
@@ -63,8 +61,7 @@ class TrainedAgent:
         if not noise:
             with mean_weights(network):
                 return self._agent.greedy(observation)
-        if self._agent.noise is None:
-            raise ValueError("noise: got True, expected False: the agent has no noisy layer")
+        self._check_noise()
         drawn = draw(network, rows=len(observation), generator=self._generator)
         with using(network, drawn):
             return self._agent.greedy(observation)
@@ -74,29 +71,15 @@ class TrainedAgent:
         if isinstance(self._agent, ActorCritic):
             self._agent.begin(first)
 
-
-def _read(path: Path) -> tuple[Config, checkpoint.Checkpoint]:
-    folder = RunFolder.open(path)
-    config = run_config.from_yaml(folder.config_text, str(folder.config_file))
-    found = checkpoint.read_newest(folder.checkpoints)
-    if found is None:
-        raise RunError(f"{path}: no checkpoint to evaluate yet")
-    return config, found
-
-
-def _agent(config: Config, environments: Environments) -> Agent:
-    return build_agent(config, environments.observation_shape, environments.action_count)
-
-
-def _misfit(path: Path, error: Exception) -> RunError:
-    what = str(error).splitlines()[0]
-    return RunError(f"{path}: its checkpoint does not fit its config: {what}")
+    def _check_noise(self) -> None:
+        if self._agent.noise is None:
+            raise ValueError("noise: got True, expected False: the agent has no noisy layer")
 
 
 def evaluate_run(
     path: Path, *, episodes: int, noise: bool = False, seed: int | None = None
 ) -> dict[str, Any]:
-    """Play whole games and give what the command line prints, ready for JSON.
+    """Play whole games and return what the command line prints, ready for JSON.
 
     Without `noise` the agent acts by its mean weights, with it by a new draw at every step; it
     never acts at random: an actor-critic takes its policy's most probable action. The games are
@@ -104,40 +87,51 @@ def evaluate_run(
     for a run that is missing, damaged, of a newer format, without a checkpoint, or, with `noise`,
     without learned noise.
     """
-    config, found = _read(path)
-    if noise and not config.exploration.has_noise:
+    run = open_run(path)
+    found = run.trained()
+    if noise:
+        check_noise(path, run.config)
+    seed = games_seed(run.config) if seed is None else seed
+    count = min(episodes, _SIDE_BY_SIDE)
+    run = Run(run.folder, on_this_machine(run.config).replaced(environments=count))
+    with environments_for(run.config, seed) as environments:
+        agent = TrainedAgent(run, found, environments)
+        try:
+            act = partial(agent.act, noise=noise)
+            results = play(environments, act, episodes, on_first=agent.begin)
+        except UnusableEvaluation as error:
+            raise RunError(str(error)) from error
+    return _summary(run.config, found.step, results, noise, seed)
+
+
+def check_noise(path: Path, config: Config) -> None:
+    """Raise RunError where an agent is to act under noise and has none."""
+    if not config.exploration.has_noise:
         raise RunError(
             f"--noise: got on, expected off: {path} explores by {config.exploration.exploration} "
             "and has no noisy layer"
         )
-    games_seed = (config.training.seed + _SEED_OFFSET) % SEEDS if seed is None else seed
-    config = _for_evaluation(config, min(episodes, _SIDE_BY_SIDE))
+
+
+def games_seed(config: Config) -> int:
+    """Return the seed of the games that evaluation plays; never that of training's."""
+    return (config.training.seed + _SEED_OFFSET) % SEEDS
+
+
+def on_this_machine(config: Config) -> Config:
+    """Return the config with the CPU in place of a GPU that is not here."""
+    here = torch.cuda.is_available() or not config.training.device.startswith("cuda")
+    return config if here else config.replaced(device="cpu")
+
+
+@contextmanager
+def environments_for(config: Config, seed: int | None = None) -> Iterator[Environments]:
+    """Make a run's environments and close them at the end; raises RunError where they fail."""
     try:
-        results = _play(config, found, episodes, noise, games_seed)
-    except (UnusableEnvironment, UnusableEvaluation) as error:
+        with closing(make_environments(config, seed=seed)) as environments:
+            yield environments
+    except UnusableEnvironment as error:
         raise RunError(str(error)) from error
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise _misfit(path, error) from error
-    return _summary(config, found.step, results, noise, games_seed)
-
-
-def _for_evaluation(config: Config, environments: int) -> Config:
-    device = config.training.device
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        device = "cpu"
-    return config.replaced(environments=environments, device=device)
-
-
-def _play(
-    config: Config, found: checkpoint.Checkpoint, episodes: int, noise: bool, seed: int
-) -> list[EpisodeResult]:
-    environments = make_environments(config, seed=seed)
-    try:
-        agent = TrainedAgent(config, found, _agent(config, environments))
-        act = partial(agent.act, noise=noise)
-        return play(environments, act, episodes, on_first=agent.begin)
-    finally:
-        environments.close()
 
 
 def _summary(

@@ -1,4 +1,6 @@
-"""Playing a fixed number of whole games with a policy that does not learn."""
+"""Play a fixed number of whole games with a policy that does not learn."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from noisynet.envs import Environments, EpisodeCounter
+from ..envs import Environments, EpisodeCounter
 
 
 class UnusableEvaluation(ValueError):

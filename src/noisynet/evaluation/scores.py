@@ -32,7 +32,7 @@ def atari57_games() -> list[str]:
 def reference_scores(game_id: str) -> ReferenceScores | None:
     """Return the random and human scores of `ALE/MsPacman-v5`, also called `ms_pacman`.
 
-    None for an id that is none of the 57 games.
+    None for any other id than those of the 57 games.
     """
     table = _table()
     match = _GYMNASIUM_ID.fullmatch(game_id)

@@ -16,8 +16,8 @@ from ..evaluation.scores import (
     interquartile_means,
     probability_of_improvement,
 )
+from ..runs.record import RunRecord
 from .groups import Variant
-from .record import RunRecord, mean_return_at
 
 CONFIDENCE = 0.95
 
@@ -37,7 +37,7 @@ def compare(variants: Sequence[Variant]) -> dict[str, Any]:
     `solved_at` of a variant is the median of the steps at which its runs were solved, one that was
     not counting as later than all; None where that is half of them or more, or none has a goal.
 
-    Gives plain values, ready for JSON: `games`, `overall` (None for one game, or where a game has
+    Returns plain values, ready for JSON: `games`, `overall` (None for one game, or where a game has
     no reference scores) and `notes`, which say what could not be compared, and why.
     """
     notes: list[str] = []
@@ -92,7 +92,7 @@ def _game(game: str, variants: Sequence[Variant], notes: list[str]) -> dict[str,
 
 
 def _common_step(game: str, runs: Sequence[RunRecord], notes: list[str]) -> float:
-    """Give the step of the scores, and note where a run's end or its beginning chose it.
+    """Return the step of the scores, and note where a run's end or its beginning chose it.
 
     A run that was solved stopped by its own success: to cut the others there would hide what they
     learned later, so it is carried forward instead.
@@ -137,7 +137,7 @@ def _first_game(run: RunRecord) -> float:
 
 
 def _score(run: RunRecord, step: float) -> float:
-    value = mean_return_at(run, step)
+    value = run.mean_return_at(step)
     assert value is not None, "the step is not before a run's first game"
     return value
 

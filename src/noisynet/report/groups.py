@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..runs.config import SECTION_OF, SECTIONS, Config
-from .record import RunRecord
+from ..runs.record import RunRecord
 
 # What may differ between two runs of one experiment: the game and the seed, and what is chosen by
 # the machine or changes nothing that is learned.
@@ -32,30 +32,29 @@ _LONGEST_LABEL = 60
 
 @dataclass(frozen=True)
 class Variant:
-    """Hold one way of training: a config without game and seed."""
+    """One way of training: a config without game and seed, and its runs."""
 
     label: str
-    explores_by: str
     settings: dict[str, Any]
     """Every field that acts, by its name."""
     runs: tuple[RunRecord, ...]
 
     @property
     def has_noise(self) -> bool:
-        """Tell whether its agents have noisy layers."""
+        """Whether its agents have noisy layers."""
         return self.runs[0].config.exploration.has_noise
 
     def games(self) -> list[str]:
-        """List the games that it was trained on."""
+        """Return the games that it was trained on."""
         return _games(self.runs)
 
     def on(self, game: str) -> list[RunRecord]:
-        """Give its runs of one game: a group, whose runs differ by their seed."""
-        return [run for run in self.runs if run.config.environment.environment == game]
+        """Return its runs of one game: a group, whose runs differ by their seed."""
+        return [run for run in self.runs if run.game == game]
 
 
 def explores_by(config: Config) -> str:
-    """Say in a word what explores."""
+    """Return in a word what explores."""
     words = {
         "noise": "noise",
         "epsilon": "ε-greedy",
@@ -69,7 +68,7 @@ def explores_by(config: Config) -> str:
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """Give every field that acts on what is learned, without game and seed."""
+    """Return every field that acts on what is learned, without game and seed."""
     values = config.model_dump(mode="json", include=set(SECTIONS))
     return {
         name: value
@@ -90,20 +89,19 @@ def variants(runs: Sequence[RunRecord]) -> list[Variant]:
     return [
         Variant(
             label,
-            explores_by(members[0].config),
             one,
-            tuple(sorted(members, key=lambda run: (run.config.environment.environment, run.seed))),
+            tuple(sorted(members, key=lambda run: (run.game, run.seed))),
         )
         for label, (one, members) in zip(found_labels, ordered, strict=True)
     ]
 
 
 def _games(runs: Sequence[RunRecord]) -> list[str]:
-    return list(dict.fromkeys(run.config.environment.environment for run in runs))
+    return list(dict.fromkeys(run.game for run in runs))
 
 
 def differences(all_settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Name the fields that are not the same, or do not act, in all of them."""
+    """Return the fields that are not the same, or do not act, in all of them."""
     names = dict.fromkeys(name for one in all_settings for name in one)
     missing = object()
     return [
@@ -131,7 +129,7 @@ def _labels(described: Sequence[_Described]) -> list[str]:
 
 
 def _label(one: _Described, rivals: Sequence[_Described]) -> str:
-    """Give the first that no rival has: what explores, the preset, the fields that differ."""
+    """Return the first that no rival has: what explores, the preset, the fields that differ."""
     word, preset = explores_by(one[2]), one[2].preset
     if [explores_by(other[2]) for other in rivals].count(word) == 1:
         return word

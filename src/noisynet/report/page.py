@@ -14,12 +14,14 @@ from bokeh.embed import components
 from bokeh.resources import Resources
 
 from .. import __version__
-from ..runs.errors import RunError
+from ..disk import replacing
+from ..runs.errors import RunError, writing
+from ..runs.record import RunRecord, distinct, read_run
 from .comparison import compare
 from .groups import Variant, variants
+from .parts import MOST_VARIANTS, Figures, compared, learning, made, noise
+from .played import played
 from .plots import Detail
-from .record import RunRecord, distinct, read_run
-from .sections import MOST_VARIANTS, Figures, compared, learning, made, noise, played
 
 PAGE_BYTES = 5_000_000
 """A page stays below this."""
@@ -47,7 +49,7 @@ def write_report(
     opening: str = "",
     tell: Callable[[str], object] | None = None,
 ) -> list[str]:
-    """Write the report of runs into a file; give what it could not show, and why.
+    """Write the report of runs into a file; return what it could not show, and why.
 
     Figures come from metrics.jsonl, read line by line. `episodes` games are played with each of up
     to 4 runs, and one game of up to 2 is filmed; with 0 nothing is played. `opening` is HTML that
@@ -75,14 +77,8 @@ def write_report(
     games = played(shown, episodes, min(room, _MOST_FILM_BYTES), said, say)
     notes = [*draft.notes, *said]
     content = draft.text(notes, games).encode()
-    unfinished = out.with_name(f".unfinished-{out.name}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with writing(out), replacing(out) as unfinished:
         unfinished.write_bytes(content)
-        unfinished.replace(out)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise RunError(f"{out}: cannot be written: {error.strerror or error}") from error
     return notes
 
 
@@ -114,7 +110,7 @@ def _read(paths: Sequence[Path], notes: list[str]) -> list[RunRecord]:
 
 @dataclass(frozen=True)
 class _Draft:
-    """Hold a page but for what is played for it."""
+    """A page but for what is played for it."""
 
     title: str
     notes: list[str]
@@ -124,7 +120,7 @@ class _Draft:
     """Sections after it, and the figures' script."""
 
     def text(self, notes: Sequence[str], games: str = "") -> str:
-        """Give the page, with the games that were played."""
+        """Return the page, with the games that were played."""
         made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z")
         return (
             "<!doctype html>\n"

@@ -1,69 +1,126 @@
-"""What a report plays by itself: evaluation games, and one that is filmed."""
+"""What a report plays by itself: evaluation games, and some that are filmed."""
 
 from __future__ import annotations
 
 import base64
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from ..evaluation.agent import evaluate_run
-from ..evaluation.video import Film, film, has_ffmpeg
-from ..runs.errors import RunError
-from .record import RunRecord
+from ..evaluation.film import Film, film, has_ffmpeg
+from ..runs import RunError
+from ..runs.record import RunRecord
+from .groups import Variant
+from .tables import evaluation_table
 
-_SECONDS = 30
+_MOST_PLAYED = 4
+_FILM_SECONDS = 30
 _QUALITIES = (28, 34, 40)
+# A smaller film shows too little to be worth its making.
+_LEAST_FILM_BYTES = 60_000
 
 
-@dataclass(frozen=True)
-class Clip:
-    """Hold a film as a page carries it."""
-
-    film: Film
-    run: str
-    kind: str
-    """The media type."""
-    base64: str
-
-
-def evaluations(run: RunRecord, episodes: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """Play games by the mean weights and, where there is noise, under it; say what could not be."""
+def played(
+    kinds: Sequence[Variant],
+    episodes: int,
+    film_bytes: int,
+    notes: list[str],
+    say: Callable[[str], object],
+) -> str:
+    """Play games with the newest checkpoints and film some; the films share `film_bytes`."""
+    everyone = [run for kind in kinds for run in kind.runs]
+    if episodes == 0:
+        notes.append("no game was played for this report: no evaluation, no film (--episodes 0)")
+        return ""
+    if len(everyone) > _MOST_PLAYED:
+        notes.append(
+            f"evaluation and film: the first run of each of at most {_MOST_PLAYED} configs plays, "
+            f"not all {len(everyone)} runs"
+        )
+        everyone = [kind.runs[0] for kind in kinds[:_MOST_PLAYED]]
     results: list[dict[str, Any]] = []
-    noise_states = (False, True) if run.config.exploration.has_noise else (False,)
-    for noise in noise_states:
+    for run in everyone:
+        say(f"Playing {episodes} games with {run.name} …")
+        results += _evaluations(run, episodes, notes)
+    filmed = list({kind.label: kind.runs[0] for kind in kinds}.values())[:2]
+    most_bytes = film_bytes // len(filmed)
+    if most_bytes < _LEAST_FILM_BYTES:
+        notes.append("no film: the figures leave no room for one; `noisynet watch` makes it")
+        filmed = []
+    films = ""
+    for run in filmed:
+        say(f"Filming {run.name} …")
+        films += _film(run, most_bytes, notes)
+    about = (
+        "Whole games from new seeds, as the newest checkpoint plays them, without random "
+        "actions: by the mean weights, and under a new draw of noise at every step."
+    )
+    page = ""
+    if results:
+        page += f'<h2>Evaluation</h2><p class="dim">{about}</p>{evaluation_table(results)}'
+    if films:
+        page += f'<h2>The agent at play</h2><div class="pair">{films}</div>'
+    return page
+
+
+def _evaluations(run: RunRecord, episodes: int, notes: list[str]) -> list[dict[str, Any]]:
+    """Play games by the mean weights and, where there is noise, under it."""
+    results: list[dict[str, Any]] = []
+    for noise in (False, True) if run.config.exploration.has_noise else (False,):
         try:
             result = evaluate_run(run.path, episodes=episodes, noise=noise)
         except RunError as error:
-            return results, [f"{run.name}: not evaluated: {error}"]
-        results.append({"run": run.name, "seed_of_run": run.seed, **result})
-    return results, []
+            notes.append(f"{run.name}: not evaluated: {error}")
+            break
+        results.append({"run": run.name, **result})
+    return results
 
 
-def clip(run: RunRecord, most_bytes: int) -> tuple[Clip | None, list[str]]:
-    """Film the first half minute of a game by the mean weights; None, and why, where it cannot be.
+def _film(run: RunRecord, most_bytes: int, notes: list[str]) -> str:
+    """Film the first half minute of a game by the mean weights; empty where it cannot be.
 
-    `most_bytes` bounds the file; it is filmed again with less detail where it is larger.
+    It is filmed again with less detail where it takes more than `most_bytes`.
     """
+    kind, media, qualities = ".mp4", "video/mp4", _QUALITIES
     if not has_ffmpeg():
         kind, media, qualities = ".gif", "image/gif", (0,)
-    else:
-        kind, media, qualities = ".mp4", "video/mp4", _QUALITIES
     section = run.config.environment
     per_second = 60 / section.frame_skip if section.is_atari else 30
-    steps = round(_SECONDS * per_second) if kind == ".mp4" else 120
+    steps = round(_FILM_SECONDS * per_second) if kind == ".mp4" else 120
     with tempfile.TemporaryDirectory() as folder:
         for quality in qualities:
             out = Path(folder) / f"clip{kind}"
             try:
                 made = film(run.path, out=out, steps=steps, quality=quality)
             except RunError as error:
-                return None, [f"{run.name}: no film: {error}"]
-            content = out.read_bytes()
-            if len(content) <= most_bytes:
-                coded = base64.b64encode(content).decode("ascii")
-                return Clip(made, run.name, media, coded), []
-    return None, [
+                notes.append(f"{run.name}: no film: {error}")
+                return ""
+            if out.stat().st_size <= most_bytes:
+                return _film_html(run.name, made, media, out.read_bytes())
+    notes.append(
         f"{run.name}: its film is larger than the page has room for; `noisynet watch` makes one"
-    ]
+    )
+    return ""
+
+
+def _film_html(run: str, made: Film, media: str, content: bytes) -> str:
+    source = f"data:{media};base64,{base64.b64encode(content).decode('ascii')}"
+    label = f"{run} plays {made.environment}"
+    if media.startswith("image/"):
+        shown = f'<img class="film" alt="{escape(label)}" src="{source}">'
+    else:
+        shown = (
+            f'<video class="film" controls muted loop playsinline preload="auto" '
+            f'aria-label="{escape(label)}" src="{source}"></video>'
+        )
+    end = "to its end" if made.ended else f"its first {made.steps:,} steps"
+    said = f"{label}: {end}, return {made.game_return:g}, mean weights."
+    if made.effective_epsilon is not None:
+        said += (
+            f" In {made.effective_epsilon:.1%} of the draws the noise would have chosen "
+            "another action."
+        )
+    return f'<div>{shown}<p class="dim">{escape(said)}</p></div>'

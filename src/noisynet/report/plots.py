@@ -10,10 +10,11 @@ import numpy as np
 from bokeh.models import BasicTicker, ColumnDataSource, HoverTool, NumeralTickFormatter, VArea
 from bokeh.plotting import figure
 
-from .curves import Band, Curve, band
+from ..evaluation.scores import mean_interval
+from ..runs.curves import Curve, Numbers
+from ..runs.record import RunRecord
 from .groups import Variant
-from .record import RunRecord
-from .sigma import LayerSigma
+from .layer_sigmas import LayerSigma
 
 # Okabe and Ito's, those that stand out on white and on black alike.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8a8a")
@@ -26,7 +27,7 @@ Figure = Any
 
 @dataclass(frozen=True)
 class Detail:
-    """Hold how much of each run its figures show: less of it takes fewer bytes."""
+    """How much of each run its figures show: less of it takes fewer bytes."""
 
     single: bool = True
     """Lines of single runs, and dots of single games, beside the means."""
@@ -34,8 +35,38 @@ class Detail:
     """Points of a mean and its band."""
 
 
+@dataclass(frozen=True)
+class Band:
+    """The mean of several curves, and where it may lie: each (points,)."""
+
+    step: Numbers
+    mean: Numbers
+    low: Numbers | None
+    """Lower end of the 95 % interval (Student's t); None for one curve."""
+    high: Numbers | None
+    curves: int
+
+
+def band(curves: Sequence[Curve], points: int = 160) -> Band | None:
+    """Average curves where all of them have values, with a 95 % interval at each point.
+
+    None where they have no step in common.
+    """
+    begin = max(float(curve.step[0]) for curve in curves)
+    end = min(float(curve.step[-1]) for curve in curves)
+    if end < begin:
+        return None
+    grid = np.linspace(begin, end, points) if end > begin else np.array([begin])
+    rows = np.stack([curve.on(grid) for curve in curves])
+    if len(curves) < 2:
+        return Band(grid, rows[0], None, None, 1)
+    intervals: list[Any] = [mean_interval(column) for column in rows.T]
+    low, high = np.array(intervals, np.float64).T
+    return Band(grid, rows.mean(axis=0), low, high, len(curves))
+
+
 def style(index: int) -> tuple[str, str]:
-    """Give colour and dash of the line with a number, different for the first 28."""
+    """Return colour and dash of the line with a number, different for the first 28."""
     return PALETTE[index % len(PALETTE)], _DASHES[index // len(PALETTE) % len(_DASHES)]
 
 
@@ -75,33 +106,7 @@ def layers(
     return _finished(plot)
 
 
-def exploration(game: str, variants: Sequence[Variant], detail: Detail) -> Figure | None:
-    """Draw the effective ε of noise beside the ε of ε-greedy; None where neither was recorded."""
-    title = f"{game}: exploration"
-    return _by_variant(
-        title,
-        "share of actions that explore",
-        game,
-        variants,
-        {"noise/effective_epsilon": "effective ε", "epsilon": "ε of ε-greedy"},
-        detail,
-    )
-
-
-def spread(game: str, variants: Sequence[Variant], detail: Detail) -> Figure | None:
-    """Draw the spread of Q over draws against the gap between the best two; None without."""
-    title = f"{game}: gap and spread of Q"
-    tags = {"noise/q_gap": "gap of the best two", "noise/q_spread": "spread over draws"}
-    return _by_variant(title, "Q", game, variants, tags, detail)
-
-
-def loss(game: str, variants: Sequence[Variant], detail: Detail) -> Figure | None:
-    """Draw the training loss; None where none was recorded."""
-    title = f"{game}: loss"
-    return _by_variant(title, "mean loss of an update", game, variants, {"loss": ""}, detail)
-
-
-def _by_variant(
+def by_variant(
     title: str,
     unit: str,
     game: str,
@@ -109,6 +114,7 @@ def _by_variant(
     tags: Mapping[str, str],
     detail: Detail,
 ) -> Figure | None:
+    """Draw figures, {tag: its word in the legend}, of each variant; None where none has any."""
     plot = _figure(title, _STEPS, unit)
     drawn = False
     for index, variant in enumerate(variants):

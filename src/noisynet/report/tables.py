@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from ..runs.record import RunRecord
 from .groups import Variant, differences
-from .record import RunRecord
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], *, long: Sequence[int] = ()) -> str:
-    """Make a table: numbers to the right, texts to the left, columns in `long` broken at will."""
+    """Build a table: numbers to the right, texts to the left, columns in `long` broken at will."""
     numbers = {
         column
         for column in range(len(heads))
@@ -33,7 +33,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], *, long: Sequence
 
 
 def duration(seconds: float) -> str:
-    """Say a time as hours, minutes and seconds."""
+    """Format a time as hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"
@@ -43,11 +43,11 @@ RUN_HEADS = ["run", "game", "variant", "seed", "state", "steps", "games", "mean 
 
 
 def run_rows(variants: Sequence[Variant]) -> list[list[Any]]:
-    """Give a row for each run: what it is, and how far it came."""
+    """Return a row for each run: what it is, and how far it got."""
     return [
         [
             run.name,
-            run.config.environment.environment,
+            run.game,
             variant.label,
             run.seed,
             run.state,
@@ -62,7 +62,7 @@ def run_rows(variants: Sequence[Variant]) -> list[list[Any]]:
 
 
 def made_table(runs: Sequence[RunRecord]) -> str:
-    """Make the table of commits, machines and versions, each with its runs."""
+    """Build the table of commits, machines and versions, each with its runs."""
     found: dict[tuple[str, ...], list[str]] = {}
     for run in runs:
         made = dict(run.config.made_with)
@@ -81,7 +81,7 @@ def made_table(runs: Sequence[RunRecord]) -> str:
 
 
 def settings_table(variants: Sequence[Variant]) -> str:
-    """Make a table of the fields in which variants differ; empty for one variant."""
+    """Build a table of the fields in which variants differ; empty for one variant."""
     names = differences([variant.settings for variant in variants])
     if not names:
         return ""
@@ -90,23 +90,19 @@ def settings_table(variants: Sequence[Variant]) -> str:
 
 
 def comparison_tables(found: dict[str, Any]) -> str:
-    """Make the tables of what `compare` gives."""
-    parts: list[str] = []
-    for part in found["games"]:
-        title = f"{part['environment']}, at step {part['at_step']:,}"
-        parts.append(f"<h3>{escape(title)}</h3>")
-        parts.append(score_table(part["variants"]))
-        parts.append(improvement_table(part["improvement"]))
-    if found["overall"]:
-        overall = found["overall"]
-        parts.append(f"<h3>Over {overall['games']} games, {escape(overall['unit'])}</h3>")
-        parts.append(score_table(overall["variants"]))
-        parts.append(improvement_table(overall["improvement"]))
-    return "".join(parts)
+    """Build the tables of what `compare` returns."""
+    titled = [(f"{one['environment']}, at step {one['at_step']:,}", one) for one in found["games"]]
+    if overall := found["overall"]:
+        titled.append((f"Over {overall['games']} games, {overall['unit']}", overall))
+    return "".join(
+        f"<h3>{escape(title)}</h3>{score_table(one['variants'])}"
+        f"{improvement_table(one['improvement'])}"
+        for title, one in titled
+    )
 
 
 def score_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Make the table of scores."""
+    """Build the table of scores."""
     normal = any("human_normalised_iqm" in row for row in rows)
     heads = ["variant", "runs", "mean", "IQM", "95 % interval of the IQM"]
     heads += ["IQM, human-normalised %"] if normal else []
@@ -122,7 +118,7 @@ def score_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def improvement_table(pairs: Sequence[dict[str, Any]]) -> str:
-    """Make the table of who beats whom; empty without a rival."""
+    """Build the table of who beats whom; empty without a rival."""
     if not pairs:
         return ""
     body = [
@@ -135,7 +131,7 @@ def improvement_table(pairs: Sequence[dict[str, Any]]) -> str:
 
 
 def evaluation_table(results: Sequence[dict[str, Any]]) -> str:
-    """Make the table of the games that were played for the report."""
+    """Build the table of the games that were played for the report."""
     normal = any("human_normalised" in one for one in results)
     body = [
         [
@@ -155,12 +151,12 @@ def evaluation_table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def solved_text(step: float | None) -> str:
-    """Say at which step a variant was solved."""
+    """Format the step at which a variant was solved."""
     return "–" if step is None else f"{step:,.0f}"
 
 
 def interval_text(interval: Sequence[float] | None) -> str:
-    """Say an interval."""
+    """Format an interval."""
     return "–" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
 
 

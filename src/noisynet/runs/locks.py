@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import socket
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from .errors import RunError
+
+_HOLDER = re.compile(r"process (\d+) on (.+)")
 
 
 class InUse(RunError):
@@ -71,12 +73,7 @@ class Lock:
         self.acquire()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def holder(self) -> str | None:
@@ -92,6 +89,53 @@ class Lock:
         finally:
             os.close(descriptor)
         return None
+
+
+def is_locked(file: Path) -> bool:
+    """Return whether a process on this machine holds the lock on a file, without touching the lock.
+
+    To try it, even for a moment, could turn away a writer that takes it at that moment.
+    """
+    try:
+        found = file.stat()
+        holder = _HOLDER.match(file.read_text(errors="replace"))
+    except OSError:
+        return False
+    try:
+        held = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return holder is not None and _lives(int(holder[1]), holder[2].strip())
+    process = int(holder[1]) if holder else None
+    return any(_is_lock_on(found, process, line) for line in held)
+
+
+def _is_lock_on(file: os.stat_result, process: int | None, line: str) -> bool:
+    """Return whether a line of /proc/locks is a lock on a file that names `process` its holder.
+
+    Other file systems have files with the same inode, so the device counts too. Where folders are
+    laid over others (overlayfs, btrfs) `stat` names another device than the kernel: there the
+    holder's process must be the one that the lock file names.
+    """
+    parts = line.split()
+    if len(parts) < 6 or parts[1] != "FLOCK":
+        return False
+    *device, inode = parts[5].split(":")
+    if inode != str(file.st_ino):
+        return False
+    same = [int(part, 16) for part in device] == [os.major(file.st_dev), os.minor(file.st_dev)]
+    return same or parts[4] == str(process)
+
+
+def _lives(process: int, host: str) -> bool:
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _named(descriptor: int) -> str:

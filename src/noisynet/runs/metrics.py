@@ -6,6 +6,8 @@ the run had never stopped. Event files cannot be cut alike: the new one says whe
 TensorBoard drops what the dead run wrote from there on.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import numbers
@@ -14,11 +16,10 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, cast
 
 from ..disk import sync_folder
-from .errors import RunError
+from .errors import RunError, writing
 
 FILE_NAME = "metrics.jsonl"
 
@@ -26,7 +27,7 @@ _LONGEST_LINE = 1 << 20
 
 
 class MetricsWriter:
-    """Append figures to a run's metrics.jsonl and TensorBoard events.
+    """A writer of figures to a run's metrics.jsonl and TensorBoard events.
 
     A new run gives the folder alone. A resumed run gives `resume_at`, the checkpoint's step, and
     `committed_bytes`, what `commit` returned for that checkpoint (0 and 0 where no checkpoint was
@@ -40,7 +41,7 @@ class MetricsWriter:
         if (resume_at is None) != (committed_bytes is None):
             raise ValueError("resume_at and committed_bytes come together or not at all")
         self._file = folder / FILE_NAME
-        try:
+        with writing(self._file):
             self._lines = os.open(
                 self._file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
             )
@@ -57,8 +58,6 @@ class MetricsWriter:
             except BaseException:
                 os.close(self._lines)
                 raise
-        except OSError as error:
-            raise RunError(f"{self._file}: cannot be written: {error.strerror}") from error
 
     def write(self, step: int, scalars: Mapping[str, float | int | str | None]) -> None:
         """Append one line: `step`, agent steps so far, and each figure by its tag.
@@ -75,19 +74,15 @@ class MetricsWriter:
         plain = {tag: _plain(tag, value) for tag, value in scalars.items()}
         record = {"step": step} | {tag: _finite(value) for tag, value in plain.items()}
         line = (json.dumps(record, allow_nan=False) + "\n").encode()
-        try:
+        with writing(self._file):
             self._append(line)
             self._events.write(step, _numbers_in(plain))
-        except OSError as error:
-            raise RunError(f"{self._file}: cannot be written: {error.strerror}") from error
 
     def commit(self) -> int:
         """Bring everything to the disk and return metrics.jsonl's length in bytes."""
-        try:
+        with writing(self._file):
             os.fsync(self._lines)
             self._events.sync()
-        except OSError as error:
-            raise RunError(f"{self._file}: cannot be written: {error.strerror}") from error
         return self._length
 
     def close(self) -> None:
@@ -95,24 +90,17 @@ class MetricsWriter:
         if self._lines >= 0:
             os.close(self._lines)
             self._lines = -1
-            try:
+            with writing(self._file):
                 self._events.close()
-            except OSError as error:
-                raise RunError(f"{self._file}: cannot be written: {error.strerror}") from error
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _cut(self, committed_bytes: int | None) -> int:
-        """Cut what came after the checkpoint, and return the length that remains."""
+        """Cut what follows the checkpoint, and return the length that remains."""
         found = os.fstat(self._lines).st_size
         if committed_bytes is None:
             if found:
@@ -144,7 +132,7 @@ class MetricsWriter:
 
 
 class MetricsReader:
-    """Iterate over a metrics.jsonl, one line in memory at a time; may be iterated again.
+    """The lines of a metrics.jsonl, one in memory at a time; may be iterated again.
 
     A line that is not whole (a kill, a full disk, a bad block) is left out and counted: `damaged`
     is the number of such lines that the latest iteration met.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,22 +11,17 @@ import numpy.typing as npt
 
 from ..agents import acting_network, build_agent, make_environments
 from ..envs import UnusableEnvironment
-from ..runs import checkpoint
-from ..runs import config as run_config
-from ..runs.config import Config
-from ..runs.errors import RunError
-from ..runs.folder import RunFolder
+from ..runs import Config, open_run
 
 Numbers = npt.NDArray[np.float64]
 
 _BINS = 48
 _NETWORKS = ("online.", "network.")
-_SIGMA = "_sigma"
 
 
 @dataclass(frozen=True)
 class LayerSigma:
-    """Hold a layer's σ, of weights and biases together, as shares of all in each bin."""
+    """A layer's σ, of weights and biases together, as shares of all in each bin."""
 
     name: str
     edges: Numbers
@@ -36,21 +32,17 @@ class LayerSigma:
     """(bins,): shares at the newest checkpoint."""
 
 
-def layer_sigmas(run: Path) -> tuple[list[LayerSigma], list[str]]:
-    """Give the σ of each noisy layer of a run, and what could not be had.
+def layer_sigmas(path: Path) -> tuple[list[LayerSigma], list[str]]:
+    """Return the σ of each noisy layer of a run, and what could not be had.
 
     The first σ are not kept in a run: the agent is built anew from the config, whose seed makes the
     same. Raises RunError where there is no checkpoint, or a damaged one.
     """
-    folder = RunFolder.open(run)
-    config = run_config.from_yaml(folder.config_text, str(folder.config_file))
-    found = checkpoint.read_newest(folder.checkpoints)
-    if found is None:
-        raise RunError(f"{run}: no checkpoint yet")
-    end = _by_layer(found.arrays)
+    run = open_run(path)
+    end = _by_layer(run.trained().arrays)
     notes: list[str] = []
     try:
-        start = _at_the_start(config)
+        start = _at_the_start(run.config)
     except (UnusableEnvironment, ValueError, RuntimeError) as error:
         notes.append(f"σ at the start: {str(error).splitlines()[0]}")
         start = {}
@@ -59,11 +51,8 @@ def layer_sigmas(run: Path) -> tuple[list[LayerSigma], list[str]]:
 
 def _at_the_start(config: Config) -> dict[str, Numbers]:
     config = config.replaced(device="cpu", environments=1)
-    environments = make_environments(config)
-    try:
+    with closing(make_environments(config)) as environments:
         agent = build_agent(config, environments.observation_shape, environments.action_count)
-    finally:
-        environments.close()
     state = acting_network(agent).state_dict()
     return _by_layer({f"online.{name}": tensor.numpy() for name, tensor in state.items()})
 
@@ -74,7 +63,7 @@ def _by_layer(arrays: dict[str, npt.NDArray[np.float32]]) -> dict[str, Numbers]:
     for name, array in arrays.items():
         prefix = next((one for one in _NETWORKS if name.startswith(one)), None)
         layer, _, parameter = name.rpartition(".")
-        if prefix is not None and parameter.endswith(_SIGMA):
+        if prefix is not None and parameter.endswith("_sigma"):
             layer = layer.removeprefix(prefix).removeprefix("head.")
             parts.setdefault(layer, []).append(array.astype(np.float64).ravel())
     return {name: np.concatenate(rows) for name, rows in parts.items()}

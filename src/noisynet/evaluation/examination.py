@@ -1,4 +1,4 @@
-"""A run before the doctor: its agent as the newest checkpoint left it, on games of its own."""
+"""Examine a run's noise: its agent as the newest checkpoint left it, on games of its own."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..agents import Agent, QLearning, acting_network, build_agent, make_environments
+from ..agents import ActorCritic, Agent, QLearning, acting_network, build_agent
 from ..diagnostics import Diagnosis, Finding, doctor
-from ..envs import Environments, UnusableEnvironment
+from ..envs import Environments
 from ..layers import mean_weights
-from ..runs import checkpoint, read_metrics
-from ..runs import config as run_config
-from ..runs.config import Config
-from ..runs.errors import RunError
-from ..runs.folder import RunFolder
+from ..runs import Config, RunError, open_run, read_metrics
+from ..runs.checkpoint import fits_config
 from ..runs.seeds import SEEDS
 from ..training.rollouts import RolloutPlayer
+from .agent import environments_for, on_this_machine
 
 _SEED_OFFSET = 2_000_003
 _TRANSITIONS = 64
@@ -49,42 +47,28 @@ def examine(path: Path) -> Diagnosis:
     folder is only read. Raises RunError with one line for a folder that is missing or damaged,
     without a checkpoint, or without learned noise.
     """
-    folder = RunFolder.open(path)
-    config = run_config.from_yaml(folder.config_text, str(folder.config_file))
+    run = open_run(path)
+    config = on_this_machine(run.config)
     if not config.exploration.has_noise:
         raise RunError(
             f"RUN: got {path}, which explores by {config.exploration.exploration}, expected a run "
             "with noisy layers"
         )
-    found = checkpoint.read_newest(folder.checkpoints)
-    if found is None:
-        raise RunError(f"{path}: no checkpoint to look at yet")
-    if config.training.device.startswith("cuda") and not torch.cuda.is_available():
-        config = config.replaced(device="cpu")
+    found = run.trained()
     seed = (config.training.seed + _SEED_OFFSET) % SEEDS
-    try:
-        environments = make_environments(config, seed=seed)
-    except UnusableEnvironment as error:
-        raise RunError(str(error)) from error
-    try:
-        agent = build_agent(config, environments.observation_shape, environments.action_count)
-        agent.restore(found.arrays, found.state["agent"])
+    with environments_for(config, seed) as environments:
+        with fits_config(path):
+            agent = build_agent(config, environments.observation_shape, environments.action_count)
+            agent.restore(found.arrays, found.state["agent"])
         if isinstance(agent, QLearning):
             diagnosis = _values(config, agent, environments, found.step)
         else:
             diagnosis = _policy(config, agent, environments)
-    except UnusableEnvironment as error:
-        raise RunError(str(error)) from error
-    except (KeyError, RuntimeError, ValueError) as error:
-        what = str(error).splitlines()[0]
-        raise RunError(f"{path}: its checkpoint does not fit its config: {what}") from error
-    finally:
-        environments.close()
     return Diagnosis([*diagnosis, over_the_run(sigma_figures(path))])
 
 
-def _values(config: Config, agent: Any, environments: Environments, step: int) -> Diagnosis:
-    """Look at a value-based agent."""
+def _values(config: Config, agent: QLearning, environments: Environments, step: int) -> Diagnosis:
+    """Examine a value-based agent."""
     # The warm-up's actions are uniformly random, and say nothing of noise.
     now = max(step, config.learning.warmup_steps)
     batch, observation = _played(config, agent, environments, now)
@@ -117,8 +101,8 @@ def _values(config: Config, agent: Any, environments: Environments, step: int) -
     return Diagnosis(by_episode if one.name == by_episode.name else one for one in diagnosis)
 
 
-def _policy(config: Config, agent: Any, environments: Environments) -> Diagnosis:
-    """Look at an actor-critic."""
+def _policy(config: Config, agent: ActorCritic, environments: Environments) -> Diagnosis:
+    """Examine an actor-critic."""
     player = RolloutPlayer(config, environments, agent)
     rollout = player.play().rollout
     observation, first = rollout.observation[-1], rollout.first[-1]
@@ -161,7 +145,7 @@ def _evaluation(agent: Agent, greedy: Callable[[], Any]) -> Callable[[Any], Any]
 def _played(
     config: Config, agent: QLearning, environments: Environments, step: int
 ) -> tuple[_Batch, np.ndarray]:
-    """Play some steps; give their transitions, one step each, and what is seen after them."""
+    """Play some steps; return their one-step transitions and what is seen after them."""
     learning = config.learning
     observation, first = environments.reset(), np.ones(environments.count, bool)
     parts: list[list[np.ndarray]] = []
@@ -200,7 +184,7 @@ def sigma_figures(path: Path) -> dict[str, tuple[float, float]]:
 
 
 def over_the_run(figures: dict[str, tuple[float, float]]) -> Finding:
-    """Say how mean |σ| went from its first to its last figure, {layer: (first, last)}."""
+    """Judge how mean |σ| went from its first to its last figure, {layer: (first, last)}."""
     name = "sigma over the run"
     if not figures:
         return Finding(name, "skipped", "no figures of σ in its metrics yet")

@@ -1,35 +1,33 @@
-"""The parts of a report: each turns runs into HTML, and notes what it could not show."""
+"""The parts of a page: each turns runs into HTML, and notes what it could not show."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from ..runs.errors import RunError
+from ..runs import RunError
+from ..runs.record import RunRecord
 from . import plots, tables
 from .groups import Variant
-from .played import Clip, clip, evaluations
-from .record import RunRecord
-from .sigma import layer_sigmas
+from .layer_sigmas import layer_sigmas
 
-# A smaller film shows too little to be worth its making.
-_LEAST_FILM_BYTES = 60_000
 _MOST_GAMES = 60
 MOST_VARIANTS = 12
 """Variants that figures show."""
 _MOST_SHOWN_NOISE = 4
-_MOST_PLAYED = 4
+_EXPLORATION = {"noise/effective_epsilon": "effective ε", "epsilon": "ε of ε-greedy"}
+_SPREAD = {"noise/q_gap": "gap of the best two", "noise/q_spread": "spread over draws"}
 
 
 class Figures:
-    """Collect figures, and hand out the places where they come to stand."""
+    """A page's figures by name, each with the place in the HTML that it will take."""
 
     def __init__(self) -> None:
         self.all: dict[str, Any] = {}
 
     def place(self, figure: Any) -> str:
-        """Give the HTML of a figure's place; nothing for no figure."""
+        """Add a figure and return the HTML of its place; nothing for no figure."""
         if figure is None:
             return ""
         name = f"figure{len(self.all)}"
@@ -40,7 +38,7 @@ class Figures:
 def learning(
     kinds: Sequence[Variant], figures: Figures, notes: list[str], detail: plots.Detail
 ) -> str:
-    """Show the learning curves and the losses of each game."""
+    """Build the learning curves and the losses of each game."""
     games = list(dict.fromkeys(game for kind in kinds for game in kind.games()))
     if len(games) > _MOST_GAMES:
         notes.append(f"{len(games)} games: the curves of the first {_MOST_GAMES} are shown")
@@ -51,7 +49,9 @@ def learning(
             notes.append(f"{game}: no finished game yet, so there is no learning curve")
         parts.append(place)
         if len(games) <= 2:
-            parts.append(figures.place(plots.loss(game, kinds, detail)))
+            title, unit = f"{game}: loss", "mean loss of an update"
+            loss = plots.by_variant(title, unit, game, kinds, {"loss": ""}, detail)
+            parts.append(figures.place(loss))
     about = (
         "A point is the mean return of the last games (at most 100 unless the config says "
         "otherwise), true scores, never clipped. The band is the 95 % interval of the mean over "
@@ -63,7 +63,7 @@ def learning(
 
 
 def compared(found: dict[str, Any], kinds: Sequence[Variant], figures: Figures) -> str:
-    """Show the comparison of the variants, game by game and over all."""
+    """Build the comparison of the variants, game by game and over all."""
     if not any(part["variants"] for part in found["games"]):
         return ""
     about = (
@@ -91,7 +91,7 @@ def compared(found: dict[str, Any], kinds: Sequence[Variant], figures: Figures) 
 def noise(
     kinds: Sequence[Variant], figures: Figures, notes: list[str], detail: plots.Detail
 ) -> str:
-    """Show SNR and σ of the layers, effective ε, and the spread of Q beside its gap."""
+    """Plot SNR and σ of the layers, effective ε, and the spread of Q beside its gap."""
     parts: list[str] = []
     groups = [(kind, game) for kind in kinds if kind.has_noise for game in kind.games()]
     if len(groups) > _MOST_SHOWN_NOISE:
@@ -111,7 +111,8 @@ def noise(
         parts.append(_histograms(runs[0], name, figures, notes))
     games = list(dict.fromkeys(game for kind in kinds for game in kind.games()))
     for game in games[:_MOST_SHOWN_NOISE]:
-        explored = plots.exploration(game, kinds, detail)
+        title, unit = f"{game}: exploration", "share of actions that explore"
+        explored = plots.by_variant(title, unit, game, kinds, _EXPLORATION, detail)
         if explored is None:
             notes.append(f"{game}: neither effective ε nor ε was recorded")
         elif any(
@@ -123,7 +124,8 @@ def noise(
                 f"{game}: runs with noise without a record of effective ε are not in its figure"
             )
         parts.append(figures.place(explored))
-        parts.append(figures.place(plots.spread(game, kinds, detail)))
+        title = f"{game}: gap and spread of Q"
+        parts.append(figures.place(plots.by_variant(title, "Q", game, kinds, _SPREAD, detail)))
     about = (
         "SNR is the size of a layer's means against that of its σ: it rises as the agent comes to "
         "trust a layer. Effective ε is the share of decisions in which the noise chooses another "
@@ -148,76 +150,8 @@ def _histograms(run: RunRecord, name: str, figures: Figures, notes: list[str]) -
     )
 
 
-def played(
-    kinds: Sequence[Variant],
-    episodes: int,
-    film_bytes: int,
-    notes: list[str],
-    say: Callable[[str], object],
-) -> str:
-    """Let the newest checkpoints play, and film them; the films share `film_bytes`."""
-    everyone = [run for kind in kinds for run in kind.runs]
-    if episodes == 0:
-        notes.append("no game was played for this report: no evaluation, no film (--episodes 0)")
-        return ""
-    if len(everyone) > _MOST_PLAYED:
-        notes.append(
-            f"evaluation and film: the first run of each of at most {_MOST_PLAYED} configs plays, "
-            f"not all {len(everyone)} runs"
-        )
-        everyone = [kind.runs[0] for kind in kinds[:_MOST_PLAYED]]
-    results: list[dict[str, Any]] = []
-    for run in everyone:
-        say(f"Playing {episodes} games with {run.name} …")
-        games, problems = evaluations(run, episodes)
-        results += games
-        notes += problems
-    first = list({kind.label: kind.runs[0] for kind in kinds}.values())[:2]
-    clips: list[Clip] = []
-    if film_bytes // len(first) < _LEAST_FILM_BYTES:
-        notes.append("no film: the figures leave no room for one; `noisynet watch` makes it")
-        first = []
-    for run in first:
-        say(f"Filming {run.name} …")
-        filmed, problems = clip(run, film_bytes // len(first))
-        notes += problems
-        clips += [filmed] if filmed is not None else []
-    parts: list[str] = []
-    if results:
-        about = (
-            "Whole games from new seeds, as the newest checkpoint plays them, without random "
-            "actions: by the mean weights, and under a new draw of noise at every step."
-        )
-        table = tables.evaluation_table(results)
-        parts.append(f'<h2>Evaluation</h2><p class="dim">{about}</p>{table}')
-    if clips:
-        parts.append("<h2>The agent at play</h2>")
-        parts.append('<div class="pair">' + "".join(map(_film, clips)) + "</div>")
-    return "".join(parts)
-
-
-def _film(one: Clip) -> str:
-    source = f"data:{one.kind};base64,{one.base64}"
-    label = f"{one.run} plays {one.film.environment}"
-    if one.kind.startswith("image/"):
-        shown = f'<img class="film" alt="{escape(label)}" src="{source}">'
-    else:
-        shown = (
-            f'<video class="film" controls muted loop playsinline preload="auto" '
-            f'aria-label="{escape(label)}" src="{source}"></video>'
-        )
-    end = "to its end" if one.film.ended else f"its first {one.film.steps:,} steps"
-    said = f"{label}: {end}, return {one.film.game_return:g}, mean weights."
-    if one.film.effective_epsilon is not None:
-        said += (
-            f" In {one.film.effective_epsilon:.1%} of the draws the noise would have chosen "
-            "another action."
-        )
-    return f'<div>{shown}<p class="dim">{escape(said)}</p></div>'
-
-
 def made(kinds: Sequence[Variant]) -> str:
-    """Show what was run: states, versions, settings."""
+    """Build the tables of what was run: states, versions, settings."""
     rows = tables.run_rows(kinds)
     parts = ["<h2>What was run</h2>", tables.table(tables.RUN_HEADS, rows)]
     everyone = [run for kind in kinds for run in kind.runs]

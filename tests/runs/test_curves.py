@@ -1,14 +1,12 @@
-"""Thinned curves keep what matters: extremes, last values, the mean of each bucket."""
+"""Thinned curves keep what matters: extremes and last values of each bucket."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noisynet.evaluation import mean_interval
-from noisynet.report.curves import Curve, Thinner, band
+from noisynet.runs.curves import Curve, Thinner
 
 
 def thinned(values: list[float], buckets: int = 8, every: int = 1) -> Curve:
@@ -23,7 +21,7 @@ def thinned(values: list[float], buckets: int = 8, every: int = 1) -> Curve:
 def test_few_points_are_kept_as_they_are() -> None:
     curve = thinned([3.0, 1.0, 2.0], every=10)
     assert curve.step.tolist() == [0, 10, 20]
-    assert curve.last.tolist() == curve.mean.tolist() == [3, 1, 2]
+    assert curve.last.tolist() == curve.low.tolist() == curve.high.tolist() == [3, 1, 2]
     assert curve.extremes()[1].tolist() == [3, 1, 2]
 
 
@@ -31,7 +29,8 @@ def test_buckets_by_hand() -> None:
     # Five points in at most three buckets: of two steps each, the last one half full.
     curve = thinned([1.0, 5.0, 2.0, 0.0, 7.0], buckets=3)
     assert curve.step.tolist() == [1, 3, 4]
-    assert curve.mean.tolist() == [3, 1, 7]
+    assert curve.high.tolist() == [5, 2, 7]
+    assert curve.high_step.tolist() == [1, 2, 4]
     assert curve.last.tolist() == [5, 0, 7]
     assert curve.low.tolist() == [1, 0, 7]
     steps, values = curve.extremes()
@@ -68,26 +67,3 @@ def test_values_at_steps_and_on_a_grid() -> None:
     on = curve.on(np.array([-1.0, 0.0, 5.0, 20.0, 21.0]))
     assert np.isnan(on[[0, 4]]).all()
     assert on[1:4].tolist() == [0, 5, 20]
-
-
-def test_a_band_is_students_interval_where_all_curves_are() -> None:
-    curves = [thinned([0.0, 10.0], every=10), thinned([2.0, 4.0, 9.0], every=10)]
-    found = band(curves, points=3)
-    assert found is not None
-    assert found.curves == 2
-    assert found.step.tolist() == [0, 5, 10]
-    assert found.mean.tolist() == [1, 4, 7]
-    assert found.low is not None
-    assert found.high is not None
-    assert (found.low[1], found.high[1]) == pytest.approx(mean_interval([5, 3]))
-
-
-def test_one_curve_has_no_interval_and_curves_apart_have_no_mean() -> None:
-    alone = band([thinned([1.0, 2.0])])
-    assert alone is not None
-    assert alone.low is None
-    later = Thinner()
-    later.add(99, 1.0)
-    curve = later.curve()
-    assert curve is not None
-    assert band([thinned([1.0, 2.0]), curve]) is None

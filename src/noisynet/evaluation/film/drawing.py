@@ -18,7 +18,7 @@ _CHOSEN, _DRAWS = "#56b4e9", "#e69f00"
 
 
 class FrameDrawer:
-    """Draw frames of one game, of one size.
+    """A drawer of the frames of one game, of one size.
 
     Q-values are shown against their mean over actions, which is what choosing among them turns on:
     a state's own value is often far larger than what lies between its actions. The scale widens at
@@ -26,7 +26,7 @@ class FrameDrawer:
     """
 
     def __init__(self, title: str, action_names: list[str]) -> None:
-        """Take what stands above the values, and a name for each action."""
+        """Set what stands above the values, and a name for each action."""
         self._title = title
         self._names = action_names
         self._span = 0.0
@@ -91,7 +91,7 @@ class FrameDrawer:
             canvas.text((left + 168, _HEIGHT - 25), said, _DIM, _font(12))
 
     def _scale(self, look: Look) -> tuple[float, float, float]:
-        """Give the value in the middle, and the ends of the scale as they differ from it."""
+        """Return the value in the middle, and the ends of the scale as they differ from it."""
         if look.kind == "probability":
             return 0.0, 0.0, 1.0
         middle = float(look.values.mean())

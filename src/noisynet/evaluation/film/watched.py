@@ -9,16 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..agents import ActorCritic, acting_network
-from ..layers import draw, mean_weights, using
-from .agent import TrainedAgent
+from ...agents import ActorCritic, acting_network
+from ...layers import draw, mean_weights, using
+from ..agent import TrainedAgent
 
 Numbers = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Look:
-    """Hold what the agent saw in its actions at one observation, and what it chose."""
+    """How the agent valued its actions at one observation, and which it chose."""
 
     kind: Literal["Q", "probability"]
     values: Numbers
@@ -37,26 +37,21 @@ class Look:
 
 
 class WatchedAgent(TrainedAgent):
-    """Act as a run's newest checkpoint does, in one environment, and show the values behind it."""
-
-    @property
-    def has_noise(self) -> bool:
-        """Tell whether it has noisy layers."""
-        return self._agent.noise is not None
+    """A trained agent in one environment that shows the values behind its actions."""
 
     def look(self, observation: np.ndarray, *, noise: bool = False, draws: int = 16) -> Look:
         """Value one observation (1, *shape) and choose: by the means, or with `noise` by a draw.
 
         Raises ValueError for noise where the agent has none.
         """
-        if noise and not self.has_noise:
-            raise ValueError("noise: got True, expected False: the agent has no noisy layer")
+        if noise:
+            self._check_noise()
         agent, network = self._agent, acting_network(self._agent)
         actor_critic = isinstance(agent, ActorCritic)
         kind: Literal["Q", "probability"] = "probability" if actor_critic else "Q"
         recurrent = actor_critic and self.config.actor_critic.lstm_size > 0
         drawn = None
-        if self.has_noise and (noise or not recurrent):
+        if agent.noise is not None and (noise or not recurrent):
             rows = 1 if recurrent else draws
             with using(network, draw(network, rows=rows, generator=self._generator)):
                 drawn = self._values(np.repeat(observation, rows, axis=0))
@@ -69,7 +64,7 @@ class WatchedAgent(TrainedAgent):
         return Look(kind, values, drawn, int(acting.argmax()))
 
     def _values(self, observation: np.ndarray) -> Numbers:
-        """Give Q, or the policy's probabilities, under the noise in force: (rows, actions)."""
+        """Return Q, or the policy's probabilities, under the noise in force: (rows, actions)."""
         agent = self._agent
         if isinstance(agent, ActorCritic):
             same_game = np.zeros(len(observation), np.bool_)

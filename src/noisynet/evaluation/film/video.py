@@ -1,20 +1,21 @@
-"""Filming a game of a run's agent, its values and their noise beside it: MP4 or GIF."""
+"""Film a game of a run's agent, its values and their noise beside it: MP4 or GIF."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ..envs import UnusableEnvironment
-from ..runs.errors import RunError
-from ..runs.seeds import SEEDS
-from .frames import FrameDrawer
+from ...disk import replacing
+from ...envs import UnusableEnvironment
+from ...runs.errors import RunError, writing
+from ..agent import check_noise, games_seed
+from .drawing import FrameDrawer
 from .pictures import Game, make_game
 from .watched import WatchedAgent
 
@@ -23,12 +24,11 @@ MOST_STEPS = {".mp4": 20_000, ".gif": 400}
 DEFAULT_STEPS = {".mp4": 5_000, ".gif": 300}
 
 _FASTEST = 30.0
-_SEED_OFFSET = 1_000_003
 
 
 @dataclass(frozen=True)
 class Film:
-    """Say what was filmed."""
+    """What was filmed."""
 
     path: Path
     environment: str
@@ -43,13 +43,8 @@ class Film:
     seed: int
 
 
-def default_film(run: Path) -> Path:
-    """Name the file that a run's film goes to: a GIF where there is no ffmpeg."""
-    return run / ("watch.mp4" if has_ffmpeg() else "watch.gif")
-
-
 def has_ffmpeg() -> bool:
-    """Tell whether MP4 can be written."""
+    """Return whether MP4 can be written."""
     return importlib.util.find_spec("imageio_ffmpeg") is not None
 
 
@@ -64,11 +59,12 @@ def film(
 ) -> Film:
     """Play one game with a run's agent, by its mean weights or with `noise`, and film it.
 
-    `out` ends with .mp4 or .gif and is replaced where it exists. `steps` bounds what is shown, in
+    `out` ends with .mp4 or .gif and is replaced where it exists; without it the film goes to the
+    run, as watch.mp4, or watch.gif where there is no ffmpeg. `steps` bounds what is shown, in
     agent steps. `quality` is x264's constant rate factor: lower is better and larger. Raises
     RunError with one line where there is no agent, no picture or no room.
     """
-    path = default_film(run) if out is None else out
+    path = out or run / ("watch.mp4" if has_ffmpeg() else "watch.gif")
     kind = _kind(path)
     most = DEFAULT_STEPS[kind] if steps is None else steps
     if most > MOST_STEPS[kind]:
@@ -76,20 +72,12 @@ def film(
             f"--steps: got {most}, expected at most {MOST_STEPS[kind]} for {kind.removeprefix('.')}"
         )
     agent = WatchedAgent.load(run)
-    assert isinstance(agent, WatchedAgent), "load makes one of its own class"
-    if noise and not agent.has_noise:
-        raise RunError(
-            f"--noise: got on, expected off: {run} explores by "
-            f"{agent.config.exploration.exploration} and has no noisy layer"
-        )
-    # The games that evaluation plays by default; never those of training.
-    chosen = (agent.config.training.seed + _SEED_OFFSET) % SEEDS if seed is None else seed
+    if noise:
+        check_noise(run, agent.config)
+    seed = games_seed(agent.config) if seed is None else seed
     try:
-        game = make_game(agent.config, chosen)
-        try:
-            return _filmed(path, kind, game, agent, noise, most, quality, chosen)
-        finally:
-            game.close()
+        with closing(make_game(agent.config, seed)) as game:
+            return _filmed(path, kind, game, agent, noise, most, quality, seed)
     except UnusableEnvironment as error:
         raise RunError(str(error)) from error
 
@@ -144,24 +132,10 @@ def _filmed(
             observation, ended = taken.observation, bool(taken.ended[0])
 
     write = _write_mp4 if kind == ".mp4" else _write_gif
-    with _in_place(path) as unfinished:
+    with writing(path), replacing(path) as unfinished:
         write(unfinished, frames(), per_second, quality)
     effective = float(np.mean(disagreeing)) if disagreeing else None
     return Film(path, game.environments.id, step, game_return, ended, effective, seed)
-
-
-@contextmanager
-def _in_place(path: Path) -> Iterator[Path]:
-    """Give a name beside the file; take the file's own name once it is whole."""
-    unfinished = path.with_name(f".unfinished-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield unfinished
-        unfinished.replace(path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _write_mp4(path: Path, frames: Iterator[Image.Image], per_second: float, quality: int) -> None:

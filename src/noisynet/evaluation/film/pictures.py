@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..agents import make_environments
-from ..envs import (
+from ...agents import make_environments
+from ...envs import (
     AtariEnvironments,
     ChainEnvironments,
     DeepSeaEnvironments,
@@ -28,8 +28,8 @@ from ..envs import (
     UnusableEnvironment,
     make,
 )
-from ..envs.toy import toy_of
-from ..runs.config import Config
+from ...envs.toy import toy_of
+from ...runs.config import Config
 
 Picture = npt.NDArray[np.uint8]
 """(height, width, 3)."""
@@ -46,7 +46,7 @@ _COLOURS = np.array(
 
 
 class Game(ABC):
-    """One environment with what can be seen of it."""
+    """One environment, and what can be seen of it."""
 
     steps_per_second: float
     """The speed at which it is watched."""
@@ -66,7 +66,7 @@ class Game(ABC):
 
     @abstractmethod
     def picture(self, observation: npt.NDArray[Any]) -> Picture:
-        """Show the game as it stands, at the present observation (1, *shape)."""
+        """Draw the game as it stands, at the present observation (1, *shape)."""
 
     def close(self) -> None:
         """Free what it holds."""
@@ -127,7 +127,7 @@ class AtariGame(Game):
         return step
 
     def picture(self, observation: npt.NDArray[Any]) -> Picture:
-        """Show the screen."""
+        """Return the screen."""
         del observation
         assert self._screen is not None, "the caller resets first"
         return self._screen[0, -1]
@@ -147,7 +147,7 @@ class GymnasiumGame(Game):
         self.steps_per_second = float(drawn.metadata.get("render_fps", 30))
 
     def picture(self, observation: npt.NDArray[Any]) -> Picture:
-        """Show what the environment renders; raises UnusableEnvironment where that is nothing."""
+        """Return what the environment renders; raises UnusableEnvironment where that is nothing."""
         del observation
         try:
             with _no_screen():
@@ -170,7 +170,7 @@ class ObservedGame(Game):
         self.steps_per_second = 5.0 if toy else 12.0
 
     def picture(self, observation: npt.NDArray[Any]) -> Picture:
-        """Show the observation: a toy's place, an image, or a vector as bars."""
+        """Draw the observation: a toy's place, an image, or a vector as bars."""
         seen = observation[0]
         if isinstance(self.environments, ChainEnvironments):
             place = np.zeros((1, self.environments.size))
@@ -183,7 +183,7 @@ class ObservedGame(Game):
 
 
 def _drawn_by_gymnasium(name: str, seed: int) -> Game | None:
-    """Make a registered environment that renders; None where it has no pictures to give."""
+    """Make a registered environment that renders; None where it cannot render."""
     import gymnasium
 
     spec = gymnasium.registry.get(name)
@@ -214,7 +214,7 @@ def _drawn_by_gymnasium(name: str, seed: int) -> Game | None:
 
 @contextmanager
 def _no_screen() -> Iterator[None]:
-    """Let pygame, by which classic control draws, not look for a screen; for this while alone."""
+    """Keep pygame, by which classic control draws, from looking for a screen meanwhile."""
     if "SDL_VIDEODRIVER" in os.environ:
         yield
         return
@@ -250,14 +250,14 @@ def _cells(channels: npt.NDArray[Any]) -> Picture:
 
 
 def _image(seen: npt.NDArray[Any]) -> Picture:
-    """Show an image (C, H, W): as it is with 1 or 3 channels of bytes, else by its channels."""
+    """Draw an image (C, H, W): as it is with 1 or 3 channels of bytes, else by its channels."""
     if seen.dtype == np.uint8 and seen.shape[0] in (1, 3) and int(seen.max()) > 1:
         return np.broadcast_to(seen.transpose(1, 2, 0), (*seen.shape[1:], 3)).copy()
     return _cells(seen)
 
 
 def _bars(seen: npt.NDArray[Any], height: int = 300, width: int = 400) -> Picture:
-    """Show a vector as bars from a middle line, squeezed so that any number fits."""
+    """Draw a vector as bars from a middle line, squeezed so that any number fits."""
     shown = np.full((height, width, 3), _GROUND, np.uint8)
     middle = height // 2
     shown[middle] = (90, 94, 104)

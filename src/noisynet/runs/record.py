@@ -1,0 +1,159 @@
+"""What a run recorded: its state, and its figures, thinned while they are read."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeGuard
+
+from . import checkpoint
+from .config import Config
+from .curves import Curve, Thinner
+from .errors import RunError
+from .locks import is_locked
+from .metrics import read_metrics
+from .opening import Run, open_run
+
+_KEPT = ("game/return", "game/mean_return", "loss", "epsilon", "entropy")
+_KEPT_FAMILIES = ("snr/", "sigma/", "noise/")
+_DIVERGED_NAME = re.compile(r"nan_(\d+)")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What is shown of a run. Steps are decisions of the agent, times are seconds."""
+
+    path: Path
+    config: Config
+    state: str
+    """running, solved, finished, stopped, diverged, or new: nothing was trained yet."""
+    step: int
+    games: int
+    mean_return: float | None
+    """Mean return of the last games, at most `solved_games` of the config."""
+    seconds: float
+    """Training time so far."""
+    damaged: int
+    """Lines of metrics.jsonl that could not be read and were left out."""
+    curves: dict[str, Curve]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name or str(self.path)
+
+    @property
+    def game(self) -> str:
+        """The environment's id."""
+        return self.config.environment.environment
+
+    @property
+    def seed(self) -> int:
+        """The seed that the run was started with."""
+        return self.config.training.seed
+
+    def tags(self, family: str) -> list[str]:
+        """Return the names of the figures of a family, such as `snr/`."""
+        return [tag for tag in self.curves if tag.startswith(family)]
+
+    def mean_return_at(self, step: float) -> float | None:
+        """Return the mean return of the last games at a step, exactly; None before the first game.
+
+        Curves are thinned: where the last line up to the step may have gone into a wider bucket,
+        metrics.jsonl is read once more, line by line.
+        """
+        curve = self.curves.get("game/mean_return")
+        if curve is None:
+            return None
+        if step >= curve.step[-1] or step in curve.step:
+            return curve.at(step)
+        latest, found = -1, None
+        for line in read_metrics(self.path):
+            value = line.get("game/mean_return")
+            if _is_number(value) and latest <= line["step"] <= step:
+                latest, found = line["step"], float(value)
+        return found
+
+
+def read_run(path: Path) -> RunRecord:
+    """Read a run, also one that is being written; raises RunError with one line for anything else.
+
+    Lines of metrics.jsonl are read one at a time and thinned at once. A line that is damaged is
+    left out and counted; the last one of a run that is being written may be half a line.
+    """
+    run = open_run(path)
+    thinners: defaultdict[str, Thinner] = defaultdict(Thinner)
+    step = games = damaged = 0
+    seconds, mean_return = 0.0, None
+    if run.folder.metrics_file.exists():
+        lines = run.metrics()
+        for line in lines:
+            step = max(step, line["step"])
+            figures = {tag: value for tag, value in line.items() if _is_number(value)}
+            for tag, value in figures.items():
+                if tag in _KEPT or (tag.startswith(_KEPT_FAMILIES) and "/env_" not in tag):
+                    thinners[tag].add(line["step"], value)
+            if "game/return" in figures:
+                games += 1
+                mean_return = figures.get("game/mean_return", mean_return)
+            seconds = max(seconds, figures.get("time/elapsed", 0.0))
+        damaged = lines.damaged
+    curves = {tag: curve for tag, one in thinners.items() if (curve := one.curve()) is not None}
+    running = is_locked(run.folder.lock_file)
+    if running and damaged and not _ends_with_a_line(run.folder.metrics_file):
+        damaged -= 1  # the line that is being written just now
+    step = max(step, checkpoint.newest_step(run.folder.checkpoints) or 0)
+    mean_return = None if mean_return is None else float(mean_return)
+    state = "running" if running else _state(run, step, games, mean_return)
+    return RunRecord(
+        path, run.config, state, step, games, mean_return, float(seconds), damaged, curves
+    )
+
+
+def distinct(paths: Iterable[Path]) -> list[Path]:
+    """Leave out paths that name a folder again, as they were given: `run`, `./run`, a link."""
+    found: dict[Path, Path] = {}
+    for path in paths:
+        found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def find_runs(root: Path) -> list[Path]:
+    """List the runs under a folder, itself included; raises RunError where there is no folder."""
+    if not root.is_dir():
+        raise RunError(f"{root}: no such folder")
+    found: list[Path] = []
+    for place, folders, files in os.walk(root):
+        if "config.yaml" in files and "checkpoints" in folders:
+            found.append(Path(place))
+            folders.clear()  # a run holds no runs
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    return sorted(found)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return type(value) in (int, float)
+
+
+def _state(run: Run, step: int, games: int, mean_return: float | None) -> str:
+    kept = (_DIVERGED_NAME.match(place.name) for place in run.folder.checkpoints.glob("nan_*"))
+    if max((int(name[1]) for name in kept if name), default=0) >= max(step, 1):
+        return "diverged"
+    training = run.config.training
+    goal, enough = training.solved_return, games >= training.solved_games
+    if goal is not None and mean_return is not None and enough and mean_return >= goal:
+        return "solved"
+    if step >= training.steps:
+        return "finished"
+    return "stopped" if step else "new"
+
+
+def _ends_with_a_line(file: Path) -> bool:
+    with file.open("rb") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        stream.seek(max(end - 1, 0))
+        return stream.read() in (b"", b"\n")
