@@ -1,0 +1,75 @@
+"""A lock file: one holder, named, who loses it with its process and not by a fork."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from noisynet.runs.locks import InUse, Lock
+
+HOLDER = """
+import sys
+from pathlib import Path
+from noisynet.runs.locks import Lock
+
+with Lock(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_one_holder_at_a_time_and_it_is_named(tmp_path: Path) -> None:
+    first, second = Lock(tmp_path / "a.lock"), Lock(tmp_path / "a.lock")
+    assert second.holder() is None
+    with first:
+        first.acquire()
+        assert first.held
+        assert f"process {os.getpid()} on " in str(second.holder())
+        with pytest.raises(InUse, match=rf"{tmp_path}: in use by process {os.getpid()} on "):
+            second.acquire()
+        assert not second.held
+    assert not first.held
+    assert second.holder() is None
+    with second:
+        assert second.held
+
+
+def test_a_new_file_is_made_once(tmp_path: Path) -> None:
+    lock = Lock(tmp_path / "a.lock")
+    lock.acquire(new=True)
+    lock.release()
+    with pytest.raises(FileExistsError):
+        lock.acquire(new=True)
+
+
+def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
+    file = tmp_path / "a.lock"
+    command = [sys.executable, "-c", HOLDER, str(file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"locked\n"
+        assert f"process {process.pid} on " in str(Lock(file).holder())
+        process.kill()
+        process.wait()
+        with Lock(file):
+            pass
+
+
+def test_a_forked_child_neither_holds_nor_frees_its_parents_lock(tmp_path: Path) -> None:
+    lock = Lock(tmp_path / "a.lock")
+    (told, tell), (ending, end) = os.pipe(), os.pipe()
+    with lock:
+        child = os.fork()
+        if child == 0:
+            os.write(tell, b"y" if lock.held else b"n")
+            os.read(ending, 1)  # so that it outlives the parent's lock
+            os._exit(0)
+        assert os.read(told, 1) == b"n"
+        assert Lock(lock.path).holder() is not None
+    assert Lock(lock.path).holder() is None
+    os.write(end, b"x")
+    os.waitpid(child, 0)
+    for descriptor in (told, tell, ending, end):
+        os.close(descriptor)
