@@ -16,10 +16,10 @@ import pytest
 
 pytest.importorskip("ray", reason="Ray is an extra")
 
+from noisynet.suite.plan import Plan, plan
+from noisynet.suite.results import suite_scores, to_csv
 from noisynet.suite.runner import order_for
-from noisynet.suite.suite import Plan, plan
-from noisynet.suite.suite_scores import suite_scores, to_csv
-from noisynet.suite.trial_run import RESULT, result_of, run_trial
+from noisynet.suite.task import RESULT, result_of, run_trial
 
 suite_driver: Any = importlib.import_module("suite_driver")
 

@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip("optuna", reason="Ray and Optuna are an extra")
 pytest.importorskip("ray", reason="Ray and Optuna are an extra")
 
+from noisynet.suite.plan import plan
 from noisynet.suite.search import SearchSource
-from noisynet.suite.suite import plan
 from noisynet.suite.trials import Trial
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..suite.suite import Plan
+    from ..suite.plan import Plan
 
 
 def add_suite(commands: Any) -> None:
@@ -36,7 +36,7 @@ def add_suite(commands: Any) -> None:
 
 
 def _suite(parsed: argparse.Namespace) -> int:
-    from ..suite.suite_file import SuiteErrors
+    from ..suite.file import SuiteErrors
 
     try:
         return _checked(parsed)
@@ -54,8 +54,8 @@ def _checked(parsed: argparse.Namespace) -> int:
     from rich.console import Console
 
     from ..runs.errors import RunError
-    from ..suite.table import SuiteDisplay
-    from ..suite.suite import plan, run
+    from ..suite.display import SuiteDisplay
+    from ..suite.plan import plan, run
 
     planned = plan(parsed.file, parsed.out)
     if parsed.dry_run:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..runs.config import Config
 from ..training import FiguresTaken, train
-from .table import duration
+from .display import duration
 from .trials import Trial
 
 LARGE_STEPS = 500_000_000

@@ -15,11 +15,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from ..training.session import SAME_SECONDS
 from ..cluster.errors import ScaleError
-from .table import Status, SuiteDisplay
-from .suite_file import Suite
-from .trial_run import (
+from ..training.session import SAME_SECONDS
+from .display import Status, SuiteDisplay
+from .file import Suite
+from .task import (
     Order,
     checkpoint_step,
     held_since,

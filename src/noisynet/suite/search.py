@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..cluster.errors import ScaleError
-from .suite_file import Space, Suite
+from .file import Space, Suite
 from .trials import SearchSpace, Trial
 
 

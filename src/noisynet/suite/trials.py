@@ -17,7 +17,7 @@ from ..evaluation.scores import atari57_games
 from ..runs import config as run_config
 from ..runs.config import SECTION_OF, Config, option_name
 from ..runs.errors import RunError
-from .suite_file import Space, Suite, SuiteErrors
+from .file import Space, Suite, SuiteErrors
 
 AUTO = "auto"
 """The preset made for the environment's kind."""

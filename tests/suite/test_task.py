@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from noisynet.runs import RunFolder, config
-from noisynet.suite.trial_run import (
+from noisynet.suite.task import (
     RESULT,
     Order,
     checkpoint_step,

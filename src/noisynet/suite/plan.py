@@ -23,12 +23,12 @@ from typing import Any
 
 from ..cluster.connection import connect
 from ..cluster.errors import ScaleError
-from .table import SuiteDisplay
+from .display import SuiteDisplay
+from .file import Suite, SuiteErrors, read_suite, suite_name
+from .results import suite_scores, to_csv
 from .runner import Grid, Runner, check_folders, order_for
 from .search import SearchSource
-from .suite_file import Suite, SuiteErrors, read_suite, suite_name
-from .suite_scores import suite_scores, to_csv
-from .trial_run import reached_step, result_of
+from .task import reached_step, result_of
 from .trials import Trial, grid_trials
 
 
