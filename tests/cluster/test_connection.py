@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 import noisynet
-from noisynet.cluster.connection import connect, fingerprint
+from noisynet.cluster.connection import connect
 from noisynet.cluster.errors import ScaleError
+from noisynet.cluster.nodes import node_probe
 
 
 def refused(address: str | None, cpus: int | None = None) -> str:
@@ -75,10 +76,11 @@ def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "needs ray: pip install 'noisynet[ray]'" in refused(None)
 
 
-def test_a_fingerprint_is_of_the_code_that_would_be_imported() -> None:
-    version, digest = fingerprint()
-    assert version == noisynet.__version__
-    assert fingerprint() == (version, digest)
+def test_a_node_answers_which_code_it_would_import_and_what_it_sees(tmp_path: Path) -> None:
+    host, version, digest, sees = node_probe()(None)
+    assert (host, version, sees) == (socket.gethostname(), noisynet.__version__, True)
+    assert node_probe()(tmp_path) == (host, version, digest, True)
+    assert node_probe()(tmp_path / "nowhere") == (host, version, digest, False)
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ anywhere that sees the folder.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -24,113 +23,119 @@ from ..runs import config as run_config
 from ..runs.config import SECTIONS, Config
 from ..runs.errors import RunError
 from ..runs.folder import RunFolder, sync_folder, write_file
-from ..training import Diverged, resume, start
+from ..runs.locks import Lock
+from ..training import Diverged, Outcome, resume, start
 
 RESULT = "evaluation.json"
 _LEFTOVERS = {"run.lock", "checkpoints", "config.yaml.tmp"}
 
 
 @dataclass(frozen=True)
-class Order:
-    """What a trial's process is to do."""
+class Task:
+    """What a trial's process has to do."""
 
     folder: Path
     config_text: str
     episodes: int
     noise: tuple[str, ...]
     version: str = __version__
-    """The noisynet that gave the order."""
+    """The noisynet that the task is from."""
     patience: float = 90.0
     """Seconds to wait for a folder's lock: a process whose driver died may hold it a little."""
 
 
-def run_trial(order: Order) -> dict[str, str]:
-    """Train a trial to its end and evaluate it; says how it ended, and why where it failed.
+def run_trial(task: Task) -> dict[str, str]:
+    """Train a trial to its end and evaluate it; return how it ended, and why where it failed.
 
     `state` is done, interrupted, diverged (another attempt would diverge too) or failed.
     """
-    if order.version != __version__:
-        reason = f"noisynet {__version__} on this node, expected {order.version}"
+    if task.version != __version__:
+        reason = f"noisynet {__version__} on this node, expected {task.version}"
         return {"state": "failed", "reason": reason}
     try:
-        _wait_for_lock(order.folder, order.patience)
-        if result_of(order) is None:
-            outcome = _train(order)
+        _wait_for_lock(task)
+        if result_of(task) is None:
+            outcome = _train(task)
             if outcome.reason == "interrupted":
                 return {"state": "interrupted"}
-            _evaluate(order, outcome.reason)
+            _evaluate(task, outcome.reason)
     except Diverged as error:
         return {"state": "diverged", "reason": str(error)}
     except RunError as error:
         return {"state": "failed", "reason": str(error)}
     except OSError as error:
-        return {"state": "failed", "reason": f"{order.folder}: {error.strerror or error}"}
+        return {"state": "failed", "reason": f"{task.folder}: {error.strerror or error}"}
     return {"state": "done"}
 
 
-def _train(order: Order) -> Any:
-    if (order.folder / "config.yaml").exists():
-        return resume(order.folder)
-    if order.folder.is_dir() and {one.name for one in order.folder.iterdir()} <= _LEFTOVERS:
+def _wait_for_lock(task: Task) -> None:
+    """Wait until no process writes the run; raises RunError where one does for too long."""
+    lock = Lock(task.folder / "run.lock")
+    end = time.monotonic() + task.patience
+    while (holder := lock.holder()) is not None:
+        if time.monotonic() > end:
+            raise RunError(f"{task.folder}: in use by {holder}")
+        time.sleep(0.3)
+
+
+def _train(task: Task) -> Outcome:
+    if (task.folder / "config.yaml").exists():
+        return resume(task.folder)
+    if task.folder.is_dir() and {one.name for one in task.folder.iterdir()} <= _LEFTOVERS:
         # Killed while the folder was being made: nothing was trained yet.
-        shutil.rmtree(order.folder)
-    config = run_config.from_yaml(order.config_text, order.folder.name)
-    return start(config, order.folder)
+        shutil.rmtree(task.folder)
+    return start(run_config.from_yaml(task.config_text, task.folder.name), task.folder)
 
 
-def _evaluate(order: Order, reason: str) -> None:
-    config = _config(order.folder)
-    noise = [one for one in order.noise if one == "off" or config.exploration.has_noise]
-    played = {
-        one: evaluate_run(order.folder, episodes=order.episodes, noise=one == "on") for one in noise
-    }
+def _evaluate(task: Task, reason: str) -> None:
+    has_noise = _config(task.folder).exploration.has_noise
+    noise = [one for one in task.noise if one == "off" or has_noise]
+    mean_return = None
+    for line in read_metrics(task.folder):
+        mean_return = line.get("game/mean_return", mean_return)
     result = {
-        "step": checkpoint_step(order.folder),
+        "step": checkpoint_step(task.folder),
         "reason": reason,
-        "episodes": order.episodes,
-        "noise": list(order.noise),
-        "training_mean_return": _training_mean(order.folder),
-        "evaluations": played,
+        "episodes": task.episodes,
+        "noise": list(task.noise),
+        "training_mean_return": mean_return,
+        "evaluations": {
+            one: evaluate_run(task.folder, episodes=task.episodes, noise=one == "on")
+            for one in noise
+        },
     }
-    unfinished = order.folder / f"{RESULT}.tmp"
+    unfinished = task.folder / f"{RESULT}.tmp"
     unfinished.unlink(missing_ok=True)
     try:
         write_file(unfinished, (json.dumps(result) + "\n").encode())
-        unfinished.rename(order.folder / RESULT)
-        sync_folder(order.folder)
+        unfinished.rename(task.folder / RESULT)
+        sync_folder(task.folder)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
-        raise RunError(f"{order.folder / RESULT}: cannot be written: {error.strerror}") from error
+        raise RunError(f"{task.folder / RESULT}: cannot be written: {error.strerror}") from error
 
 
-def _training_mean(folder: Path) -> float | None:
-    found = None
-    for line in read_metrics(folder):
-        found = line.get("game/mean_return", found)
-    return found
-
-
-def result_of(order: Order) -> dict[str, Any] | None:
-    """Read a finished trial's result; None where there is none that this order asks for.
+def result_of(task: Task) -> dict[str, Any] | None:
+    """Read a finished trial's result; None where there is none that this task asks for.
 
     One of another number of games, or of an earlier checkpoint, does not count.
     """
     try:
-        result = json.loads((order.folder / RESULT).read_text("utf-8"))
-        same = (result["episodes"], tuple(result["noise"])) == (order.episodes, order.noise)
+        result = json.loads((task.folder / RESULT).read_text("utf-8"))
+        same = (result["episodes"], tuple(result["noise"])) == (task.episodes, task.noise)
         step = result["step"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return result if same and step == checkpoint_step(order.folder) else None
+    return result if same and step == checkpoint_step(task.folder) else None
 
 
 def checkpoint_step(folder: Path) -> int:
-    """Give the step of a run's newest checkpoint, by its name; 0 for none."""
+    """Return the step of a run's newest checkpoint, by its name; 0 for none."""
     return checkpoint.newest_step(folder / "checkpoints") or 0
 
 
 def reached_step(folder: Path) -> int:
-    """Give the step that a run has come to, by the last whole line of its metrics."""
+    """Return the step that a run has reached, by the last whole line of its metrics."""
     step = 0
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, IndexError):
         with (folder / "metrics.jsonl").open("rb") as file:
@@ -142,7 +147,7 @@ def reached_step(folder: Path) -> int:
 
 
 def held_since(folder: Path) -> int | None:
-    """Say when a process last took the run's lock, in nanoseconds by the folder's clock."""
+    """Return when a process last took the run's lock, in nanoseconds by the folder's clock."""
     try:
         return (folder / "run.lock").stat().st_mtime_ns
     except OSError:
@@ -150,14 +155,13 @@ def held_since(folder: Path) -> int | None:
 
 
 def mismatch(folder: Path, wanted: Config) -> str | None:
-    """Say in what a folder's run is another than the suite's; None where there is no run yet."""
+    """Return in what a folder's run differs from the suite's; None where there is no run yet."""
     if not (folder / "config.yaml").exists():
         return None
     try:
-        found = _config(folder)
+        have, want = (_fields(one) for one in (_config(folder), wanted))
     except RunError as error:
         return str(error)
-    have, want = (_fields(one) for one in (found, wanted))
     different = [
         f"{name} {have.get(name)!r} (the suite: {value!r})"
         for name, value in want.items()
@@ -177,24 +181,3 @@ def _fields(config: Config) -> Mapping[str, Any]:
 def _config(folder: Path) -> Config:
     run = RunFolder.open(folder)
     return run_config.from_yaml(run.config_text, str(run.config_file))
-
-
-def _wait_for_lock(folder: Path, patience: float) -> None:
-    """Wait until no process writes the run; raises RunError where one does for too long."""
-    end = time.monotonic() + patience
-    while True:
-        try:
-            descriptor = os.open(folder / "run.lock", os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > end:
-                holder = os.read(descriptor, 200).decode(errors="replace").strip()
-                raise RunError(f"{folder}: in use by {holder or 'another process'}") from None
-        else:
-            return
-        finally:
-            os.close(descriptor)
-        time.sleep(0.3)
