@@ -1,18 +1,17 @@
 """Optuna's search repeats itself, whatever the order in which its points end."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytest.importorskip("optuna", reason="Ray and Optuna are an extra")
-pytest.importorskip("ray", reason="Ray and Optuna are an extra")
-
+from noisynet.cluster.errors import ScaleError
 from noisynet.suite.plan import plan
 from noisynet.suite.search import SearchSource
 from noisynet.suite.trials import Trial
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+optuna = pytest.importorskip("optuna", reason="Optuna is in the extra ray")
 
 TEXT = """
 environments: [Chain-6]
@@ -86,3 +85,32 @@ def test_a_failed_trial_leaves_its_point_without_a_score(tmp_path: Path) -> None
     assert table[-1]["score"] is None
     assert name in table[-1]["trials"]
     assert all(row["score"] is not None for row in table[:-1])
+
+
+def test_the_first_points_are_those_of_tpe_with_the_searchs_seed(tmp_path: Path) -> None:
+    """Told nothing yet, Optuna's sampler draws from the space alone."""
+    asked = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=5))
+    space = {
+        "learning_rate": optuna.distributions.FloatDistribution(1e-5, 1e-1, log=True),
+        "n_step": optuna.distributions.IntDistribution(1, 5),
+        "torso_hidden": optuna.distributions.CategoricalDistribution([0, 1]),
+    }
+    one = source(tmp_path)
+    for _ in range(3):
+        values = asked.ask(space).params
+        first, second = (trial.config for trial in one.more())
+        assert first.learning.learning_rate == values["learning_rate"]
+        assert first.learning.n_step == values["n_step"]
+        assert first.network.torso_hidden == ((32,), (64, 64))[values["torso_hidden"]]
+        assert (first.training.seed, second.training.seed) == (0, 1)
+    assert one.more() == []
+
+
+def test_a_search_needs_no_ray_and_names_the_extra_without_optuna(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert len(source(tmp_path).first) == 2
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ScaleError, match=r"search needs optuna: pip install 'noisynet\[ray\]'"):
+        source(tmp_path)
