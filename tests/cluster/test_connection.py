@@ -14,7 +14,6 @@ import pytest
 import noisynet
 from noisynet.cluster.connection import connect
 from noisynet.cluster.errors import ScaleError
-from noisynet.cluster.nodes import node_probe
 
 
 def refused(address: str | None, cpus: int | None = None) -> str:
@@ -74,13 +73,6 @@ def test_too_few_cpus_here() -> None:
 def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     assert "needs ray: pip install 'noisynet[ray]'" in refused(None)
-
-
-def test_a_node_answers_which_code_it_would_import_and_what_it_sees(tmp_path: Path) -> None:
-    host, version, digest, sees = node_probe()(None)
-    assert (host, version, sees) == (socket.gethostname(), noisynet.__version__, True)
-    assert node_probe()(tmp_path) == (host, version, digest, True)
-    assert node_probe()(tmp_path / "nowhere") == (host, version, digest, False)
 
 
 @pytest.mark.slow

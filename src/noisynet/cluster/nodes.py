@@ -1,4 +1,4 @@
-"""The nodes of a cluster: which noisynet each would run, and whether it sees a folder."""
+"""The nodes of a cluster: whether each would run this noisynet, and sees a folder."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from typing import Any
 
 from .errors import ScaleError
 
-_PROBE_SECONDS = 180.0
+_CHECK_SECONDS = 180.0
 """How long a node may take to start a process and answer; loaded machines take long."""
-
-Answer = tuple[str, str | None, str | None, bool]
-"""A node's host, version and digest of the noisynet there, and whether it sees the mark."""
 
 
 def alive_nodes(ray: Any) -> dict[str, dict[str, Any]]:
@@ -27,86 +24,88 @@ def alive_nodes(ray: Any) -> dict[str, dict[str, Any]]:
 
 def check_nodes(ray: Any, shared: Path | None) -> None:
     """Raise ScaleError where a node would run another noisynet, or does not see the folder."""
-    mark = None if shared is None else shared.resolve() / f".seen-{uuid.uuid4().hex}"
-    if mark is not None:
+    if shared is None:
+        problems = _problems(ray, node_check())
+    else:
+        mark = shared.resolve() / f".seen-{uuid.uuid4().hex}"
         try:
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.touch()
         except OSError as error:
             raise ScaleError(f"{shared}: cannot be written: {error.strerror}") from error
-    _, version, digest, _ = node_probe()(None)
-    try:
-        answers = _ask_everywhere(ray, mark)
-    finally:
-        if mark is not None:
+        try:
+            problems = _problems(ray, node_check(mark, shared))
+        finally:
             mark.unlink(missing_ok=True)
-    problems: list[str] = []
-    for name, answer in answers.items():
-        if answer is None:
-            problems.append(f"node {name} does not answer")
-            continue
-        host, its_version, its_digest, sees = answer
-        node = f"node {name} ({host})"
-        if its_version is None:
-            problems.append(f"{node} has no noisynet")
-        elif its_version != version:
-            problems.append(f"{node} has noisynet {its_version}, expected {version}")
-        elif its_digest != digest:
-            problems.append(f"{node} has noisynet {its_version} with other code in it")
-        elif not sees:
-            problems.append(f"{node} does not see {shared}, expected a folder that all nodes share")
     if problems:
         raise ScaleError(f"--ray: {'; '.join(problems)}")
 
 
-def _ask_everywhere(ray: Any, mark: Path | None) -> dict[str, Answer | None]:
-    """Run the probe once on each node: {node: what it answered, None where it does not}."""
+def _problems(ray: Any, check: Callable[[], str | None]) -> list[str]:
+    """Run the check once on each node, and list what is wrong."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    task = ray.remote(node_probe())
+    task = ray.remote(check)
     asked = {
         name: task.options(
             num_cpus=0,
             max_retries=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-        ).remote(mark)
+        ).remote()
         for name, node in alive_nodes(ray).items()
     }
-    ray.wait(list(asked.values()), num_returns=len(asked), timeout=_PROBE_SECONDS)
-    answers: dict[str, Answer | None] = {}
+    ray.wait(list(asked.values()), num_returns=len(asked), timeout=_CHECK_SECONDS)
+    problems: list[str] = []
     for name, reference in asked.items():
         try:
-            answers[name] = ray.get(reference, timeout=0)
+            problem = ray.get(reference, timeout=0)
         except ray.exceptions.RayError:  # a timeout is one too
-            answers[name] = None
-    # A node that has just died counts as alive for a while. Once it does not, it is left out.
-    alive = alive_nodes(ray)
-    return {name: answer for name, answer in answers.items() if answer or name in alive}
+            # A node that died just before counted as alive then. Once it does not, it is left out.
+            problem = "does not answer" if name in alive_nodes(ray) else None
+        if problem is not None:
+            problems.append(f"node {name} {problem}")
+    return problems
 
 
-def node_probe() -> Callable[[Path | None], Answer]:
-    """Make the function that runs on a node.
+def node_check(mark: Path | None = None, shared: Path | None = None) -> Callable[[], str | None]:
+    """Make the function that runs on a node, and returns what is wrong there.
 
-    Made here, it travels by value: a node without noisynet, or with another, can run it too.
+    It compares the node's noisynet with this process's. Made here, it travels by value: a node
+    without noisynet, or with another, can run it too.
     """
 
-    def probe(mark: Path | None) -> Answer:
+    def fingerprint() -> tuple[str, str] | None:
+        """Return version and digest of the noisynet that would be imported, and import nothing."""
         import importlib.util
         import re
-        import socket
         import zlib
         from pathlib import Path
 
-        host, sees = socket.gethostname(), mark is None or mark.exists()
         found = importlib.util.find_spec("noisynet")
         if found is None or found.origin is None:
-            return host, None, None, sees
+            return None
         start = Path(found.origin)
         version = re.search(r'^__version__ = "(.+)"', start.read_text("utf-8"), re.MULTILINE)
         digest = 0
         for file in sorted(start.parent.rglob("*.py")):
             name = str(file.relative_to(start.parent)).encode()
             digest = zlib.crc32(file.read_bytes(), zlib.crc32(name, digest))
-        return host, None if version is None else version[1], f"{digest:08x}", sees
+        return version[1] if version else "unknown", f"{digest:08x}"
 
-    return probe
+    ours = fingerprint()
+
+    def check() -> str | None:
+        import socket
+
+        theirs, node = fingerprint(), f"({socket.gethostname()})"
+        if theirs is None or ours is None:
+            return f"{node} has no noisynet"
+        if theirs[0] != ours[0]:
+            return f"{node} has noisynet {theirs[0]}, expected {ours[0]}"
+        if theirs != ours:
+            return f"{node} has noisynet {theirs[0]} with other code in it"
+        if mark is not None and not mark.exists():
+            return f"{node} does not see {shared}, expected a folder that all nodes share"
+        return None
+
+    return check
