@@ -20,7 +20,7 @@ INTERRUPTS = [
 def on_interrupt(
     act: Callable[[], object], signals: Sequence[signal.Signals] = INTERRUPTS
 ) -> Iterator[None]:
-    """Call `act` on each of the signals, in place of what they do otherwise.
+    """Call `act` on each of the signals, in place of what it does otherwise.
 
     A second Ctrl-C raises KeyboardInterrupt. What follows within SAME_SECONDS is the first one
     still: what stands between the terminal and this process (`timeout`, `uv run`) may send each
