@@ -151,11 +151,6 @@ def ready_suites() -> list[str]:
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
-def suite_name(file: str) -> str:
-    """Return a suite's name: its file's, without the ending."""
-    return Path(file).stem if file.endswith((".yaml", ".yml")) else file
-
-
 def read_suite(file: str) -> tuple[str, Suite | None, list[str]]:
     """Read a suite's file, or one that the package brings: its text, the suite, and problems.
 

@@ -22,11 +22,11 @@ from ..cluster.connection import connect
 from ..cluster.errors import ScaleError
 from ..runs.locks import InUse, Lock
 from .display import SuiteDisplay
-from .file import Suite, SuiteErrors, read_suite, suite_name
+from .file import Suite, SuiteErrors, read_suite
 from .results import suite_scores, to_csv
-from .runner import Grid, Runner, check_folders, task_for
+from .runner import Grid, Runner, task_for
 from .search import SearchSource
-from .task import reached_step, result_of
+from .task import mismatch, reached_step, result_of, write_whole
 from .trials import Trial, grid_trials
 
 
@@ -65,7 +65,7 @@ class Plan:
 def plan(file: str, out: Path | None = None) -> Plan:
     """Read a suite and check all of it; raises SuiteErrors with everything that is wrong."""
     text, suite, problems = read_suite(file)
-    name = suite_name(file)
+    name = Path(file).stem
     folder = out or Path("runs") / name
     if suite is None:
         raise SuiteErrors(problems)
@@ -73,7 +73,8 @@ def plan(file: str, out: Path | None = None) -> Plan:
         if suite.search is None:
             trials = grid_trials(suite)
             source = Grid(trials)
-            problems += check_folders(trials, suite, folder)
+            found = [mismatch(task_for(one, suite, folder).folder, one.config) for one in trials]
+            problems += [different for different in found if different is not None]
         else:
             source = SearchSource(suite)
             trials = source.first
@@ -91,7 +92,7 @@ def run(planned: Plan, address: str | None, display: SuiteDisplay) -> dict[str, 
     folder that the same call goes on with.
     """
     with _locked(planned.folder):
-        _write(planned.folder / "suite.yaml", planned.text)
+        write_whole(planned.folder / "suite.yaml", planned.text)
         cpus = planned.suite.resources.cpus
         with connect(address, cpus=cpus, shared=planned.folder) as cluster:
             if cpus > cluster.largest:
@@ -103,6 +104,7 @@ def run(planned: Plan, address: str | None, display: SuiteDisplay) -> dict[str, 
                 f"{cluster.nodes} node{'s' * (cluster.nodes != 1)}, {cluster.cpus:g} CPUs"
             )
             ended = Runner(planned.suite, planned.folder, planned.source, display).run()
+        source = planned.source
         summary: dict[str, Any] = {
             "suite": planned.name,
             "folder": str(planned.folder),
@@ -111,7 +113,7 @@ def run(planned: Plan, address: str | None, display: SuiteDisplay) -> dict[str, 
             "failed": dict(sorted(ended.failures.items())),
             "interrupted": ended.interrupted,
             **suite_scores(ended.trials, ended.results),
-            "search": planned.source.table() if isinstance(planned.source, SearchSource) else None,
+            "search": source.table(ended) if isinstance(source, SearchSource) else None,
             "runs": [str(planned.folder / "runs" / name) for name in sorted(ended.results)],
         }
         if not ended.interrupted:
@@ -135,19 +137,9 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _write_tables(folder: Path, summary: dict[str, Any]) -> None:
-    _write(folder / "scores.csv", to_csv(summary["games"]))
+    write_whole(folder / "scores.csv", to_csv(summary["games"]))
     if summary["overall"]:
-        _write(folder / "overall.csv", to_csv([*summary["overall"], *summary["paper"]]))
+        write_whole(folder / "overall.csv", to_csv([*summary["overall"], *summary["paper"]]))
     if summary["search"]:
-        _write(folder / "search.csv", to_csv(summary["search"]))
-    _write(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
-
-
-def _write(file: Path, text: str) -> None:
-    unfinished = file.with_name(f".unfinished-{file.name}")
-    try:
-        unfinished.write_text(text, "utf-8")
-        unfinished.replace(file)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise ScaleError(f"{file}: cannot be written: {error.strerror or error}") from error
+        write_whole(folder / "search.csv", to_csv(summary["search"]))
+    write_whole(folder / "summary.json", json.dumps(summary, indent=1) + "\n")

@@ -24,15 +24,22 @@ _SAVE_SECONDS = 120.0
 """How long trials may take to save when they are asked to stop."""
 
 
+@dataclass
+class Ended:
+    """How a suite's trials ended, by name: the result of each, or why it failed for good."""
+
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    trials: dict[str, Trial] = field(default_factory=dict)
+    """All that were begun."""
+    interrupted: bool = False
+
+
 class Source(Protocol):
-    """Where trials come from, and who hears how they ended."""
+    """Where trials come from."""
 
-    def more(self) -> Sequence[Trial]:
-        """Return trials to begin now; asked again after every end."""
-        ...
-
-    def ended(self, trial: Trial, result: dict[str, Any] | None) -> None:
-        """Note that a trial is done, with its result, or has failed for good."""
+    def more(self, ended: Ended) -> Sequence[Trial]:
+        """Return trials to begin now, until there are none; asked again after every end."""
         ...
 
 
@@ -40,25 +47,11 @@ class Grid:
     """All trials at once: Ray queues what it has no room for."""
 
     def __init__(self, trials: Sequence[Trial]) -> None:
-        self._trials = list(trials)
+        self._trials = trials
 
-    def more(self) -> Sequence[Trial]:
+    def more(self, ended: Ended) -> Sequence[Trial]:
         """Return all of them the first time, and then none."""
-        given, self._trials = self._trials, []
-        return given
-
-    def ended(self, trial: Trial, result: dict[str, Any] | None) -> None:
-        """Do nothing: no trial rests on another."""
-
-
-@dataclass
-class Ended:
-    """How a suite came out: each trial's result, or why there is none."""
-
-    results: dict[str, dict[str, Any]] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-    trials: dict[str, Trial] = field(default_factory=dict)
-    interrupted: bool = False
+        return [] if ended.trials else self._trials
 
 
 @dataclass
@@ -126,14 +119,14 @@ class Runner:
 
     def _begin(self) -> None:
         """Begin what the source gives; what is done already ends at once."""
-        while given := self._source.more():
+        while given := self._source.more(self._ended):
             for trial in given:
                 self._ended.trials[trial.name] = trial
                 task = task_for(trial, self._suite, self._folder)
                 if (different := mismatch(task.folder, trial.config)) is not None:
                     self._fail(trial, different)
                 elif (result := result_of(task)) is not None:
-                    self._done(trial, result)
+                    self._ended.results[trial.name] = result
                 else:
                     self._submit(_Attempt(trial, task))
 
@@ -156,7 +149,7 @@ class Runner:
         trial = attempt.trial
         result = result_of(attempt.task)
         if result is not None:
-            self._done(trial, result)
+            self._ended.results[trial.name] = result
             self._display.say(f"{trial.name}: {_outcome(result)}")
         elif answer["state"] == "diverged":
             self._fail(trial, answer["reason"])
@@ -171,14 +164,9 @@ class Runner:
                 self._display.say(f"{trial.name}: tried again from step {step:,}: {reason}")
                 self._submit(attempt)
 
-    def _done(self, trial: Trial, result: dict[str, Any]) -> None:
-        self._ended.results[trial.name] = result
-        self._source.ended(trial, result)
-
     def _fail(self, trial: Trial, reason: str) -> None:
         self._ended.failures[trial.name] = reason
         self._display.say(f"{trial.name}: failed: {reason}")
-        self._source.ended(trial, None)
 
     def _stop(self) -> None:
         """Ask what runs to save and end, and wait for it."""
@@ -230,9 +218,3 @@ def _reason(error: Exception) -> str:
     }
     name = type(error).__name__
     return kinds.get(name, f"{name}: {first_line(error)}")
-
-
-def check_folders(trials: Sequence[Trial], suite: Suite, folder: Path) -> list[str]:
-    """Return a line for each trial whose folder holds another run than the suite asks for."""
-    found = [mismatch(task_for(one, suite, folder).folder, one.config) for one in trials]
-    return [one for one in found if one is not None]

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..cluster.errors import ScaleError
 from .file import Space, Suite
+from .runner import Ended
 from .trials import SearchSpace, Trial
 
 
@@ -55,8 +56,6 @@ class SearchSource:
         }
         self._points: list[_Point] = []
         self._told = 0
-        self._given: set[str] = set()
-        self._scores: dict[str, float | None] = {}
 
     @property
     def first(self) -> list[Trial]:
@@ -68,25 +67,17 @@ class SearchSource:
             }
         )
 
-    def more(self) -> Sequence[Trial]:
+    def more(self, ended: Ended) -> Sequence[Trial]:
         """Return the trials of the next point, where there is room for one."""
         while len(self._points) < self._search.trials:
-            if len(self._points) - self._told >= self._search.concurrent and not self._tell():
+            waiting = len(self._points) - self._told
+            if waiting >= self._search.concurrent and not self._tell(ended):
                 return []
             # The very values of an earlier point: its trials answer for both.
-            fresh = [trial for trial in self._ask() if trial.name not in self._given]
-            self._given.update(trial.name for trial in fresh)
+            fresh = [trial for trial in self._ask() if trial.name not in ended.trials]
             if fresh:
                 return fresh
         return []
-
-    def ended(self, trial: Trial, result: dict[str, Any] | None) -> None:
-        """Keep a trial's score, None where it failed."""
-        score = None
-        if result is not None:
-            played = result["evaluations"]
-            score = float(played.get(self._noise, next(iter(played.values())))["mean"])
-        self._scores[trial.name] = score
 
     def _ask(self) -> Sequence[Trial]:
         asked = self._study.ask(self._distributions)
@@ -98,26 +89,30 @@ class SearchSource:
         self._points.append(_Point(asked, values, [trial.name for trial in trials]))
         return trials
 
-    def _tell(self) -> bool:
+    def _tell(self, ended: Ended) -> bool:
         """Tell Optuna the score of the oldest point it has not heard of; False before its end."""
         point = self._points[self._told]
-        if not all(name in self._scores for name in point.trials):
+        if not all(name in ended.results or name in ended.failures for name in point.trials):
             return False
-        score = self._score(point)
+        score = self._score(point, ended)
         self._study.tell(point.asked, score, state=self._failed if score is None else None)
         self._told += 1
         return True
 
-    def _score(self, point: _Point) -> float | None:
+    def _score(self, point: _Point, ended: Ended) -> float | None:
         """Return the mean over the point's seeds; None where one failed or is not done."""
-        scores = [self._scores.get(name) for name in point.trials]
-        good = [one for one in scores if one is not None]
-        return sum(good) / len(good) if len(good) == len(scores) else None
+        scores: list[float] = []
+        for name in point.trials:
+            if name not in ended.results:
+                return None
+            played = ended.results[name]["evaluations"]
+            scores.append(float(played.get(self._noise, next(iter(played.values())))["mean"]))
+        return sum(scores) / len(scores)
 
-    def table(self) -> list[dict[str, Any]]:
+    def table(self, ended: Ended) -> list[dict[str, Any]]:
         """Return a row for each point, the best first: its values, score and trials."""
         rows = [
-            {**point.values, "score": self._score(point), "trials": " ".join(point.trials)}
+            {**point.values, "score": self._score(point, ended), "trials": " ".join(point.trials)}
             for point in self._points
         ]
         return sorted(rows, key=lambda row: (row["score"] is None, -(row["score"] or 0.0)))

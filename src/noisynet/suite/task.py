@@ -104,15 +104,20 @@ def _evaluate(task: Task, reason: str) -> None:
             for one in noise
         },
     }
-    unfinished = task.folder / f"{RESULT}.tmp"
-    unfinished.unlink(missing_ok=True)
+    write_whole(task.folder / RESULT, json.dumps(result) + "\n")
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file that is there whole or as it was; raises RunError where it cannot be written."""
+    unfinished = file.with_name(f"{file.name}.tmp")
     try:
-        write_file(unfinished, (json.dumps(result) + "\n").encode())
-        unfinished.rename(task.folder / RESULT)
-        sync_folder(task.folder)
+        unfinished.unlink(missing_ok=True)
+        write_file(unfinished, text.encode())
+        unfinished.replace(file)
+        sync_folder(file.parent)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
-        raise RunError(f"{task.folder / RESULT}: cannot be written: {error.strerror}") from error
+        raise RunError(f"{file}: cannot be written: {error.strerror or error}") from error
 
 
 def result_of(task: Task) -> dict[str, Any] | None:
