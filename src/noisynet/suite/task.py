@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..assemble import resume, start
 from ..evaluation.agent import evaluate_run
 from ..runs import checkpoint, read_metrics
 from ..runs import config as run_config
@@ -24,7 +25,7 @@ from ..runs.config import SECTIONS, Config
 from ..runs.errors import RunError
 from ..runs.folder import RunFolder, sync_folder, write_file
 from ..runs.locks import Lock
-from ..training import Diverged, Outcome, resume, start
+from ..training import Diverged, Outcome
 
 RESULT = "evaluation.json"
 _LEFTOVERS = {"run.lock", "checkpoints", "config.yaml.tmp"}
