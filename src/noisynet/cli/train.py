@@ -74,8 +74,8 @@ def _overrides(parsed: argparse.Namespace) -> dict[str, Any]:
 def _train(parsed: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from ..assemble import start
     from ..runs import config, default_path
-    from ..training import start
     from ..training.display import make_display
 
     chosen = config.load(parsed.preset, _overrides(parsed))
@@ -101,8 +101,8 @@ def _train(parsed: argparse.Namespace) -> int:
 def _resume(parsed: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from ..assemble import resume
     from ..runs import open_run
-    from ..training import resume
     from ..training.display import make_display
 
     listeners = [make_display(Console())]
