@@ -18,7 +18,7 @@ from noisynet.suite.task import (
     result_of,
     run_trial,
 )
-from noisynet.training import train
+from noisynet.assemble import train
 
 SMALL = {
     "steps": 400, "warmup_steps": 100, "batch_size": 16, "replay_capacity": 600, "log_every": 20,
