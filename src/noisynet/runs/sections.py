@@ -150,7 +150,8 @@ class NetworkSection(Section):
     atoms: Annotated[FewThousand, OF_Q_VALUES, conflicts.needs_q_values("atoms", "network")] = (
         Field(
             default=0,
-            description="atoms of the value's distribution (arXiv 1707.06887: 51); 0: its mean alone",
+            description="atoms of the value's distribution (arXiv 1707.06887: 51); 0: its mean "
+            "alone",
         )
     )
     value_min: Annotated[_Float, OF_Q_VALUES, WITH_ATOMS] = Field(
