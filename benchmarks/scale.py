@@ -31,7 +31,7 @@ import torch
 from provenance import current_commit
 
 from noisynet.runs import Config, config
-from noisynet.samplers import actors
+from noisynet.samplers import assembler as actors
 from noisynet.training import Event, FiguresTaken, train
 
 RESULTS = Path(__file__).parent / "results" / "scale"

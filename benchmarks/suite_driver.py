@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from noisynet.runs import checkpoint
-from noisynet.suite.trial_run import RESULT
+from noisynet.suite.task import RESULT
 
 PATIENCE = 1500.0
 """Seconds: only to end what hangs."""

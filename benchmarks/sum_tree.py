@@ -26,7 +26,7 @@ import numpy as np
 from provenance import current_commit, machine_in_words
 
 from noisynet.replay import FrameReplay, PrioritySettings
-from noisynet.replay.files import PrioritySnapshots, create_ring
+from noisynet.replay.commit import PrioritySnapshots, create_ring
 from noisynet.replay.ring import RingShape
 from noisynet.replay.sum_tree import SumTree
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from noisynet.runs import checkpoint, config
-from noisynet.samplers import actors
+from noisynet.samplers import assembler as actors
 
 pytest.importorskip("ray", reason="Ray is an extra")
 

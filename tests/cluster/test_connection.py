@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import noisynet
-from noisynet.cluster.connection import connect, fingerprint
+from noisynet.cluster.connection import connect
 from noisynet.cluster.errors import ScaleError
 
 
@@ -73,12 +73,6 @@ def test_too_few_cpus_here() -> None:
 def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     assert "needs ray: pip install 'noisynet[ray]'" in refused(None)
-
-
-def test_a_fingerprint_is_of_the_code_that_would_be_imported() -> None:
-    version, digest = fingerprint()
-    assert version == noisynet.__version__
-    assert fingerprint() == (version, digest)
 
 
 @pytest.mark.slow

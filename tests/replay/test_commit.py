@@ -88,13 +88,14 @@ def test_reopening_is_as_if_nothing_had_happened(
     fill(0, before, replay, memory)
     _ = replay.sample(5, 1, 0.9), memory.sample(5, 1, 0.9)
     state = through_json(replay.commit())
+    room = replay.room
     # What follows the commit must leave no trace: other steps, and samples.
     fill(200, 200 + after, replay)
     _ = replay.sample(11, 2, 0.9)
     del replay
 
     reopened = FrameReplay.reopen(folder, state)
-    assert (reopened.head, reopened.uncommitted, len(reopened)) == (before, 0, len(memory))
+    assert (reopened.head, reopened.room, len(reopened)) == (before, room, len(memory))
     assert_same_samples(reopened, memory)
     for start in range(before, before + more):
         fill(start, start + 1, reopened, memory)
@@ -118,17 +119,17 @@ def test_a_replay_reopened_twice_and_a_commit_of_nothing(tmp_path: Path, fill: C
 
 def test_the_slack_runs_out_with_a_warning_and_an_error(tmp_path: Path, fill: Callable[..., None]):
     replay = in_files(tmp_path)
-    assert (replay.room, replay.must_commit, replay.uncommitted) == (None, False, 0)
+    assert (replay.room, replay.must_commit) == (None, False)
     fill(0, 60, replay)
-    assert (replay.room, replay.must_commit, replay.uncommitted) == (None, False, 60)
+    assert (replay.room, replay.must_commit) == (None, False)
     state = through_json(replay.commit())
-    assert (replay.room, replay.must_commit, replay.uncommitted) == (SLACK, False, 0)
+    assert (replay.room, replay.must_commit) == (SLACK, False)
     seen = []
     for step in range(60, 60 + SLACK):
         fill(step, step + 1, replay)
         seen.append(replay.must_commit)
     assert seen == [False] * 6 + [True] * 2  # with a slack of 8, one step before the last
-    assert (replay.room, replay.uncommitted) == (0, SLACK)
+    assert replay.room == 0
     with pytest.raises(RuntimeError, match="8 vector steps were added since the last commit"):
         fill(68, 69, replay)
     assert replay.head == 68

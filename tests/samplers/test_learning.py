@@ -8,7 +8,7 @@ import pytest
 
 from noisynet.evaluation.agent import evaluate_run
 from noisynet.runs import config
-from noisynet.samplers import actors
+from noisynet.samplers import assembler as actors
 
 # A uniformly random player gets about 22, and an agent that learns nothing about 10.
 LEARNED = 100.0

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from noisynet.runs import Config, RunError, checkpoint, config, read_metrics
-from noisynet.samplers import actors
+from noisynet.samplers import assembler as actors
 from noisynet.training import Event, FiguresTaken, GameFinished, WorkerRestarted, session
 
 ray = pytest.importorskip("ray", reason="Ray is an extra")

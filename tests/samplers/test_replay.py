@@ -15,7 +15,7 @@ import pytest
 
 from noisynet.replay import FrameReplay, PrioritySettings
 from noisynet.samplers.messages import ReplayFragment
-from noisynet.samplers.replay import LocalHost, ShardedReplay, with_shards
+from noisynet.samplers.sharded_replay import LocalHost, ShardedReplay, with_shards
 from noisynet.samplers.shard import Shard, ShardPlan
 
 STACK, STEPS, ENVIRONMENTS = 3, 5, 2

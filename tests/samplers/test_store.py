@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from noisynet.runs import RunError, checkpoint, config
-from noisynet.samplers import actors
+from noisynet.samplers import assembler as actors
 
 pytest.importorskip("ray", reason="Ray is an extra")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from noisynet.suite.cost import estimate, frames_of
-from noisynet.suite.suite import Plan, plan
+from noisynet.suite.plan import Plan, plan
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ import pytest
 
 pytest.importorskip("ray", reason="Ray is an extra")
 
-from noisynet.suite.runner import order_for
-from noisynet.suite.suite import Plan, plan
-from noisynet.suite.suite_scores import suite_scores, to_csv
-from noisynet.suite.trial_run import RESULT, result_of, run_trial
+from noisynet.suite.plan import Plan, plan
+from noisynet.suite.results import suite_scores, to_csv
+from noisynet.suite.runner import task_for
+from noisynet.suite.task import RESULT, result_of, run_trial
 
 suite_driver: Any = importlib.import_module("suite_driver")
 
@@ -42,9 +42,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     found = planned(folder)
     results: dict[str, Any] = {}
     for trial in found.trials:
-        order = order_for(trial, found.suite, folder / "out")
-        assert run_trial(order) == {"state": "done"}
-        results[trial.name] = result_of(order)
+        task = task_for(trial, found.suite, folder / "out")
+        assert run_trial(task) == {"state": "done"}
+        results[trial.name] = result_of(task)
     trials = {trial.name: trial for trial in found.trials}
     return to_csv(suite_scores(trials, results)["games"])
 

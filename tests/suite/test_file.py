@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from noisynet.runs import RunFolder
-from noisynet.suite.suite import Plan, plan
-from noisynet.suite.suite_file import SuiteErrors, ready_suites
+from noisynet.suite.file import SuiteErrors, ready_suites
+from noisynet.suite.plan import Plan, plan
 from noisynet.suite.trials import SearchSpace
 
 

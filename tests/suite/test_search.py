@@ -1,18 +1,18 @@
 """Optuna's search repeats itself, whatever the order in which its points end."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytest.importorskip("optuna", reason="Ray and Optuna are an extra")
-pytest.importorskip("ray", reason="Ray and Optuna are an extra")
-
+from noisynet.cluster.errors import ScaleError
+from noisynet.suite.plan import plan
+from noisynet.suite.runner import Ended
 from noisynet.suite.search import SearchSource
-from noisynet.suite.suite import plan
 from noisynet.suite.trials import Trial
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+optuna = pytest.importorskip("optuna", reason="Optuna is in the extra ray")
 
 TEXT = """
 environments: [Chain-6]
@@ -47,24 +47,28 @@ def result(mean: float) -> dict[str, Any]:
     return {"evaluations": {"off": {"mean": mean}}}
 
 
-def search(folder: Path, pick: int, dead: frozenset[str] = frozenset()) -> SearchSource:
+def search(folder: Path, pick: int, dead: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
     """Run a search whose open trials end in another order: the first, or the last of them."""
-    one = source(folder)
+    one, ended = source(folder), Ended()
     waiting: list[Trial] = []
     most = 0
     while True:
-        while given := one.more():
+        while given := one.more(ended):
             waiting += given
+            ended.trials |= {trial.name: trial for trial in given}
         most = max(most, len({trial.label for trial in waiting}))
         if not waiting:
             assert most == 3
-            return one
+            return one.table(ended)
         trial = waiting.pop(pick)
-        one.ended(trial, None if trial.name in dead else result(score(trial)))
+        if trial.name in dead:
+            ended.failures[trial.name] = "dead"
+        else:
+            ended.results[trial.name] = result(score(trial))
 
 
 def test_a_search_repeats_itself_whatever_ends_first(tmp_path: Path) -> None:
-    first, second = (search(tmp_path, pick).table() for pick in (0, -1))
+    first, second = (search(tmp_path, pick) for pick in (0, -1))
     assert first == second
     assert len(first) == 12
     scores = [row["score"] for row in first]
@@ -80,9 +84,38 @@ def test_a_search_repeats_itself_whatever_ends_first(tmp_path: Path) -> None:
 
 
 def test_a_failed_trial_leaves_its_point_without_a_score(tmp_path: Path) -> None:
-    name = search(tmp_path, 0).table()[0]["trials"].split()[1]
-    table = search(tmp_path, 0, frozenset([name])).table()
+    name = search(tmp_path, 0)[0]["trials"].split()[1]
+    table = search(tmp_path, 0, frozenset([name]))
     assert len(table) == 12
     assert table[-1]["score"] is None
     assert name in table[-1]["trials"]
     assert all(row["score"] is not None for row in table[:-1])
+
+
+def test_the_first_points_are_those_of_tpe_with_the_searchs_seed(tmp_path: Path) -> None:
+    """Told nothing yet, Optuna's sampler draws from the space alone."""
+    asked = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=5))
+    space = {
+        "learning_rate": optuna.distributions.FloatDistribution(1e-5, 1e-1, log=True),
+        "n_step": optuna.distributions.IntDistribution(1, 5),
+        "torso_hidden": optuna.distributions.CategoricalDistribution([0, 1]),
+    }
+    one, ended = source(tmp_path), Ended()
+    for _ in range(3):
+        values = asked.ask(space).params
+        first, second = (trial.config for trial in one.more(ended))
+        assert first.learning.learning_rate == values["learning_rate"]
+        assert first.learning.n_step == values["n_step"]
+        assert first.network.torso_hidden == ((32,), (64, 64))[values["torso_hidden"]]
+        assert (first.training.seed, second.training.seed) == (0, 1)
+    assert one.more(ended) == []
+
+
+def test_a_search_needs_no_ray_and_names_the_extra_without_optuna(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert len(source(tmp_path).first) == 2
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ScaleError, match=r"search needs optuna: pip install 'noisynet\[ray\]'"):
+        source(tmp_path)

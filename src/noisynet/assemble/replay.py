@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..envs import Environments
-from ..replay import FrameReplay, PrioritySettings, ReplayDamaged
+from ..replay import FrameReplay, PrioritySettings, ReplayDamaged, slack_for
 from ..replay.device import DeviceReplay
 from ..runs.config import Config
 from ..runs.errors import RunError
@@ -73,9 +73,15 @@ def _placed(config: Config, replay: FrameReplay) -> FrameReplay:
 
 
 def slack_of(config: Config) -> int:
-    """Return the vector steps that may pass between two checkpoints, with room to spare."""
-    return slack_for(
-        checkpoint_every=config.training.checkpoint_every,
+    """Return the vector steps that may pass between two checkpoints, with room to spare.
+
+    With samplers, a vector step is one of all their environments, and fragments on their way come
+    on top.
+    """
+    scale = config.scale
+    slack = slack_for(
         capacity=config.learning.replay_capacity,
-        environments=config.environment.environments,
+        environments=config.environment.environments * (scale.actors or 1),
+        commit_every=config.training.checkpoint_every,
     )
+    return slack if scale.actors is None else slack + 2 * scale.fragment_steps

@@ -9,7 +9,7 @@ import torch
 from ..agents import ActorCritic
 from ..runs.config import Config
 from ..runs.seeds import SEEDS
-from ..training.a3c import Assignment, Worker
+from ..training.a3c import Worker, WorkerNumber
 from ..training.player import Player
 from .agents import build_agent, step_size
 from .environments import make_environments
@@ -24,7 +24,7 @@ class WorkerParts:
     observation_shape: tuple[int, ...]
     actions: int
 
-    def own_config(self, assignment: Assignment) -> Config:
+    def own_config(self, assignment: WorkerNumber) -> Config:
         """Return the config with this worker's seed and share of the threads.
 
         Seeds differ between workers, between a process and the one that replaces it, and between
@@ -35,7 +35,7 @@ class WorkerParts:
         seed = self.config.training.stream(name) % SEEDS
         return self.config.replaced(seed=seed, threads=threads_each(self.config))
 
-    def __call__(self, assignment: Assignment) -> Worker:
+    def __call__(self, assignment: WorkerNumber) -> Worker:
         """Build them."""
         config = self.own_config(assignment)
         torch.set_num_threads(config.training.threads)

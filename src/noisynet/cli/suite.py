@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..suite.suite import Plan
+    from ..suite.plan import Plan
 
 
 def add_suite(commands: Any) -> None:
@@ -36,7 +35,7 @@ def add_suite(commands: Any) -> None:
 
 
 def _suite(parsed: argparse.Namespace) -> int:
-    from ..suite.suite_file import SuiteErrors
+    from ..suite.file import SuiteErrors
 
     try:
         return _checked(parsed)
@@ -54,16 +53,17 @@ def _checked(parsed: argparse.Namespace) -> int:
     from rich.console import Console
 
     from ..runs.errors import RunError
-    from ..suite.table import SuiteDisplay
-    from ..suite.suite import plan, run
+    from ..suite.cost import LARGE_STEPS
+    from ..suite.display import SuiteDisplay
+    from ..suite.plan import plan, run
 
     planned = plan(parsed.file, parsed.out)
     if parsed.dry_run:
         return _list(planned, as_json=parsed.json)
     # With --json standard output is the object's alone.
     display = SuiteDisplay(Console(stderr=parsed.json))
-    if (large := _large(planned, parsed.ray)) is not None:
-        for line in large:
+    if planned.steps >= LARGE_STEPS:
+        for line in _estimate(planned, parsed.ray):
             display.say(line)
         if not parsed.yes:
             raise RunError(f"{parsed.file}: large as estimated above: --yes starts it")
@@ -79,21 +79,18 @@ def _checked(parsed: argparse.Namespace) -> int:
     return 1 if summary["failed"] else 0
 
 
-def _large(planned: Plan, address: str | None) -> list[str] | None:
-    """Estimate what a large suite will take, by measuring; None for one that is not large."""
-    from ..suite.cost import LARGE_STEPS, estimate, measure
+def _estimate(planned: Plan, address: str | None) -> list[str]:
+    """Measure on this machine, and return in lines what a suite will take."""
+    from ..cluster.connection import local_cpus
+    from ..suite.cost import estimate, measure
 
-    if planned.steps < LARGE_STEPS:
-        return None
     suite = planned.suite
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    at_once = None if address else (cores or 1) // suite.resources.cpus
-    points = 1
+    at_once = None if address else local_cpus() // suite.resources.cpus
     if suite.search is not None:
-        points = suite.search.trials
         at_once = at_once and min(at_once, suite.search.concurrent * len(planned.trials))
     speeds = measure(planned.trials)
-    return estimate(planned.trials, planned.steps_left(), speeds, at_once=at_once, points=points)
+    left = planned.steps_left()
+    return estimate(planned.trials, left, speeds, at_once=at_once, points=planned.points)
 
 
 def _list(planned: Plan, *, as_json: bool) -> int:
@@ -120,13 +117,14 @@ def _list(planned: Plan, *, as_json: bool) -> int:
         done = row["steps"] - row["steps_left"]
         state = f", {done:,} done" if done else ""
         print(f"{row['trial']:<{width}}  {row['environment']}  {row['steps']:,} steps{state}")
-    frames = frames_of(planned.trials, {row["trial"]: row["steps"] for row in rows})
-    points = 1 if planned.suite.search is None else planned.suite.search.trials
-    size = f"{planned.steps:,} steps" + (f" ({points * frames:,} frames)" if frames else "")
+    frames = planned.points * frames_of(
+        planned.trials, {row["trial"]: row["steps"] for row in rows}
+    )
+    size = f"{planned.steps:,} steps" + (f" ({frames:,} frames)" if frames else "")
     if planned.suite.search is None:
         print(f"{len(rows)} trials, {size}, in {planned.folder}")
     else:
-        print(f"A corner of the search; {points} points, {size} in all")
+        print(f"A corner of the search; {planned.points} points, {size} in all")
     if planned.steps >= LARGE_STEPS:
         print("Large: without --dry-run its time is estimated first, and --yes starts it")
     return 0
@@ -169,36 +167,38 @@ _NOTE = (
 
 
 def _tables(summary: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Give (title, heads, rows) of what there is to show."""
-    games, overall = summary["games"], [*summary["overall"], *summary["paper"]]
-    columns = dict(_GAMES)
+    """Return (title, heads, rows) of what there is to show."""
+    games, overall, points = _GAMES, summary["overall"], summary["search"] or []
     if not summary["paper"]:
-        columns = {name: head for name, head in columns.items() if not name.startswith("paper_")}
-        del columns["human_normalised"]
-    tables: list[tuple[str, dict[str, str], list[dict[str, Any]]]] = []
-    if games:
-        tables.append(("Scores: mean returns of the evaluation's games", columns, games))
-    if summary["overall"]:
-        tables.append(("Over all games, human-normalised, percent", _OVERALL, overall))
-    if points := summary["search"]:
-        names = {name: name for name in points[0] if name != "trials"}
-        tables.append(("The search's points, the best first", names, points))
+        games = {k: v for k, v in games.items() if not k.startswith(("paper_", "human_"))}
+    tables: list[tuple[str, dict[str, str], list[dict[str, Any]]]] = [
+        ("Scores: mean returns of the evaluation's games", games, summary["games"]),
+        (
+            "Over all games, human-normalised, percent",
+            _OVERALL,
+            [*overall, *summary["paper"]] if overall else [],
+        ),
+        (
+            "The search's points, the best first",
+            {name: name for point in points[:1] for name in point if name != "trials"},
+            points,
+        ),
+    ]
     return [
-        (title, list(heads.values()), [[_said(row.get(name)) for name in heads] for row in rows])
+        (title, list(heads.values()), [[_cell(row.get(name)) for name in heads] for row in rows])
         for title, heads, rows in tables
+        if rows
     ]
 
 
-def _said(value: Any) -> str:
+def _cell(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, tuple):
         return f"{value[0]:.2f} to {value[1]:.2f}"
-    return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1000 else _whole(value)
-
-
-def _whole(value: Any) -> str:
-    return f"{value:,.0f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return str(value)
 
 
 def _html(summary: dict[str, Any]) -> str:

@@ -89,9 +89,9 @@ def _train(parsed: argparse.Namespace) -> int:
     listeners = [make_display(Console())]
     try:
         if chosen.scale.actors is not None:
-            from ..samplers import actors
+            from .. import samplers
 
-            return _report(actors.start(chosen, path, listeners, address=parsed.ray))
+            return _report(samplers.start(chosen, path, listeners, address=parsed.ray))
         _check_ray(parsed.ray)
         return _report(start(chosen, path, listeners))
     except KeyboardInterrupt:
@@ -109,9 +109,9 @@ def _resume(parsed: argparse.Namespace) -> int:
     chosen = open_run(parsed.folder).config
     try:
         if chosen.scale.actors is not None:
-            from ..samplers import actors
+            from .. import samplers
 
-            return _report(actors.resume(parsed.folder, listeners, address=parsed.ray))
+            return _report(samplers.resume(parsed.folder, listeners, address=parsed.ray))
         _check_ray(parsed.ray)
         return _report(resume(parsed.folder, listeners))
     except KeyboardInterrupt:

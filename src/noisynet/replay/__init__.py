@@ -1,14 +1,16 @@
-"""What an agent remembers: transitions with every frame stored once, and n-step returns.
+"""The replay: every frame stored once, n-step transitions, uniform or prioritised samples.
 
-numpy only. `FrameReplay` keeps the records of several environments in one ring, in memory or in
-files; stacks and returns are put together when a batch is sampled, uniformly or by priority.
+It needs numpy alone, but for `replay.device`, which needs torch. `FrameReplay` keeps the records of
+several environments in one ring, in memory or in files; stacks and returns are computed when a
+batch is sampled.
 """
 
 from .batch import Batch
-from .files import ReplayDamaged
-from .frames import FrameReplay
+from .commit import ReplayDamaged
+from .frame_replay import FrameReplay
 from .nstep import n_step_return
-from .prioritized import PrioritySettings, annealed_beta
+from .priorities import PrioritySettings, annealed_beta, importance_weights
+from .ring import slack_for
 
 __all__ = [
     "Batch",
@@ -16,5 +18,7 @@ __all__ = [
     "PrioritySettings",
     "ReplayDamaged",
     "annealed_beta",
+    "importance_weights",
     "n_step_return",
+    "slack_for",
 ]

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from .batch import Batch
-from .frames import FrameReplay
-from .ring import RingShape
-from .transitions import locate_stack, read_windows
+from .frame_replay import FrameReplay
+from .ring import Integers, Numbers, RingShape
+from .sampling import locate_stack, read_windows
 
 _CHUNK_BYTES = 1 << 26  # frames that are moved in one go when a ring is taken over
 
@@ -78,9 +78,9 @@ class DeviceReplay(FrameReplay):
 
     The ring stays where it is, in memory or in files, and with it every commit. A frame goes to
     the device when it is added, and never again; of a sample only the places of its frames travel,
-    with actions, returns and weights, and the stacks are put together on the device. `sample` and
-    `gather` draw the records, and return the batches, of the replay that was taken over, as tensors
-    on the device; with `out` all tensors of the earlier batch are overwritten.
+    with actions, returns and weights, and the stacks are put together on the device. `sample`
+    draws the same records as the replay that was taken over, and returns the same batches, as
+    tensors on the device; with `out`, all tensors of the earlier batch are overwritten.
 
     Args:
         replay: what is taken over; it must not be used any more.
@@ -123,20 +123,10 @@ class DeviceReplay(FrameReplay):
         """Return the bytes of device memory that the frames of that many records take."""
         return (records + 1) * math.prod(frame_shape) * np.dtype(frame_dtype).itemsize
 
-    def add(
-        self,
-        frame: npt.NDArray[np.generic],
-        action: npt.NDArray[np.integer],
-        reward: npt.NDArray[np.number],
-        terminated: npt.NDArray[np.bool_],
-        truncated: npt.NDArray[np.bool_],
-        first: npt.NDArray[np.bool_],
-        ignored: npt.NDArray[np.bool_],
-    ) -> None:
-        """Add one record per environment, as `FrameReplay.add` does, and move its frames."""
+    def _append(self, records: dict[str, npt.NDArray[np.generic]]) -> None:
         shape = self._ring.shape
         start = self._ring.head % shape.slots * shape.environments
-        super().add(frame, action, reward, terminated, truncated, first, ignored)
+        super()._append(records)
         rows = slice(start, start + shape.environments)
         stored = torch.from_numpy(self._ring.frames[rows])
         if self._frames.is_cuda:
@@ -145,20 +135,17 @@ class DeviceReplay(FrameReplay):
 
     def _gather(
         self,
-        step_B: npt.NDArray[np.int64],
-        environment_B: npt.NDArray[np.int64],
+        record_B: Integers,
         n_step: int,
         discount: float,
         out: Batch[Any] | None,
-        weights: npt.NDArray[np.float32] | None,
+        weights: Numbers | None,
     ) -> Batch[Tensor]:
-        memory = self._memory(len(step_B), weights is not None, out)
+        memory = self._memory(len(record_B), weights is not None, out)
         next_B, action_B, return_B, discount_B = read_windows(
-            self._ring, step_B, environment_B, n_step, discount
+            self._ring, record_B, n_step, discount
         )
-        places_2BS = np.stack(
-            [self._places(step_B, environment_B), self._places(next_B, environment_B)]
-        )
+        places_2BS = np.stack([self._places(record_B), self._places(next_B)])
         weighted = [] if weights is None else [weights]
         memory.send(places_2BS, action_B, return_B, discount_B, *weighted)
         stacks = memory.observations.view(places_2BS.size, -1)
@@ -170,7 +157,7 @@ class DeviceReplay(FrameReplay):
             discount_t=memory.discount_t,
             observation_t=memory.observations[1],
             weights=memory.weights,
-            indices=step_B * self._ring.shape.environments + environment_B,
+            indices=record_B,
             memory=memory,
         )
 
@@ -182,11 +169,9 @@ class DeviceReplay(FrameReplay):
             raise ValueError("out: got a batch of another size or replay, expected one of this")
         return out.memory
 
-    def _places(
-        self, step_B: npt.NDArray[np.int64], environment_B: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.int64]:
+    def _places(self, record_B: Integers) -> Integers:
         """Return where the frames of each record's stack lie, (B, S), oldest first."""
-        index_BS, empty_BS = locate_stack(self._ring, step_B, environment_B)
+        index_BS, empty_BS = locate_stack(self._ring, record_B)
         return np.where(empty_BS, self._nothing, index_BS)
 
 

@@ -1,4 +1,4 @@
-"""n-step returns and the windows they are taken over, as pure functions of rewards and flags.
+"""n-step returns and their windows of steps, as pure functions of rewards and flags.
 
 Suffixes: B samples, N the steps a window may take (n), so column k is record t + k.
 """

@@ -1,4 +1,4 @@
-"""The ring that holds the newest records: its sizes, its arrays, and where a record lies."""
+"""The ring that holds the newest records: its sizes, its arrays, what goes in, where it lies."""
 
 import math
 import zlib
@@ -8,18 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from .arguments import check_array, whole
+
 TERMINATED, TRUNCATED, FIRST, IGNORED = 1, 2, 4, 8
 """Bits of a record's flags."""
 
 MISSING = 128
 """Stands in for the flags of a record outside the window; never stored."""
 
-
-def whole(name: str, value: object, least: int) -> int:
-    """Return `value` as an int of at least `least`; raise ValueError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name}: got {value!r}, expected a whole number of at least {least}")
-    return int(value)
+Integers = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,30 +119,32 @@ class Ring:
         """The oldest vector step that can be sampled."""
         return max(0, self.head - self.shape.window)
 
+    @property
+    def oldest(self) -> int:
+        """The number of the oldest record that can be sampled, counted from the first ever."""
+        return self.low * self.shape.environments
+
+    @property
+    def end(self) -> int:
+        """The number that the next record will have."""
+        return self.head * self.shape.environments
+
     def append(self, records: dict[str, npt.NDArray[np.generic]]) -> None:
-        """Write one vector step, each array by its name and (environments, …), over the oldest."""
+        """Write one vector step, as `encode_records` returns it, over the oldest."""
         slot = self.head % self.shape.slots
         for name, array in self._arrays.items():
             array[slot] = records[name]
         self.head += 1
 
-    def index(
-        self, step: npt.NDArray[np.int64], environment: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.int64]:
-        """Return the flat indices of records."""
-        return step % self.shape.slots * self.shape.environments + environment
+    def index(self, record: Integers) -> Integers:
+        """Return the flat indices of records, by their numbers (see `oldest`)."""
+        return record % len(self.flags)
 
-    def flags_between(
-        self,
-        step_B: npt.NDArray[np.int64],
-        environment_B: npt.NDArray[np.int64],
-        back: int,
-        ahead: int,
-    ) -> npt.NDArray[np.uint8]:
-        """Return the flags of steps t - back … t + ahead, (B, back + 1 + ahead)."""
-        step_BK = step_B[:, None] + np.arange(-back, ahead + 1)
-        flags_BK = self.flags[self.index(step_BK, environment_B[:, None])]
-        flags_BK[(step_BK < self.low) | (step_BK >= self.head)] = MISSING
+    def flags_between(self, record_B: Integers, back: int, ahead: int) -> npt.NDArray[np.uint8]:
+        """Return the flags from `back` steps before to `ahead` steps after each record, (B, K)."""
+        record_BK = record_B[:, None] + self.shape.environments * np.arange(-back, ahead + 1)
+        flags_BK = self.flags[self.index(record_BK)]
+        flags_BK[(record_BK < self.oldest) | (record_BK >= self.end)] = MISSING
         return flags_BK
 
     def flush(self) -> None:
@@ -173,3 +174,51 @@ class Ring:
         for slot in (oldest, newest):
             checksum = zlib.crc32(self._arrays["frames"][slot].data, checksum)
         return checksum
+
+
+def encode_records(
+    shape: RingShape,
+    *,
+    frame: npt.NDArray[np.generic],
+    action: npt.NDArray[np.integer],
+    reward: npt.NDArray[np.number],
+    **flags: npt.NDArray[np.bool_],
+) -> dict[str, npt.NDArray[np.generic]]:
+    """Check one vector step and return it as the arrays that `Ring.append` takes.
+
+    Raises ValueError for a wrong shape or type, an action beyond int32, or a reward beyond float32.
+    """
+    records = (shape.environments,)
+    check_array("frame", frame, (*records, *shape.frame_shape), "buif")
+    if frame.dtype != shape.frame_dtype:
+        raise ValueError(f"frame: got {frame.dtype}, expected {shape.frame_dtype}")
+    check_array("action", action, records, "iu")
+    stored_action = action.astype(np.int32)
+    if (stored_action != action).any():
+        raise ValueError(f"action: got {action.tolist()}, expected int32 numbers")
+    check_array("reward", reward, records, "iuf")
+    with np.errstate(over="ignore"):  # an overflow is named in the next lines
+        stored_reward = reward.astype(np.float32)
+    if not np.isfinite(stored_reward).all():
+        raise ValueError(f"reward: got {reward.tolist()}, expected finite float32 numbers")
+    bits = np.zeros(records, np.uint8)
+    for name, bit in (
+        ("terminated", TERMINATED),
+        ("truncated", TRUNCATED),
+        ("first", FIRST),
+        ("ignored", IGNORED),
+    ):
+        check_array(name, flags[name], records, "b")
+        bits[flags[name]] |= bit
+    return {"frames": frame, "action": stored_action, "reward": stored_reward, "flags": bits}
+
+
+def slack_for(*, capacity: int, environments: int, commit_every: int) -> int:
+    """Return the slack of a replay in files that is committed every `commit_every` records.
+
+    With a quarter to spare, but at most as many vector steps as can be sampled: rare commits do not
+    reserve a disk full of room, and come due when the replay needs them (`must_commit`).
+    """
+    wanted = math.ceil(commit_every / environments)
+    window = math.ceil(capacity / environments)
+    return min(wanted + wanted // 4, window) + 16

@@ -33,14 +33,14 @@ class Lost:
 
 
 class ParcelLost(Exception):
-    """Say that a fragment went down with the machine that held it."""
+    """A fragment that went down with the machine that held it."""
 
 
 class Samplers(Protocol):
     """Samplers by their numbers, each of which plays what it is asked for, in that order."""
 
     def publish(self, weights: Weights) -> Any:
-        """Put weights where samplers can fetch them; give what `ask` takes."""
+        """Put weights where samplers can fetch them; return what `ask` takes."""
         ...
 
     def start(self, assignment: Assignment) -> None:
@@ -52,7 +52,7 @@ class Samplers(Protocol):
         ...
 
     def take(self, timeout: float) -> Arrived | Lost | None:
-        """Give what happened next; None where nothing does for `timeout` seconds."""
+        """Return what happened next; None where nothing does for `timeout` seconds."""
         ...
 
     def open(self, parcel: Any) -> Fragment:
@@ -77,7 +77,7 @@ class InProcessSamplers:
         self._asked: deque[tuple[int, Order, Weights | None]] = deque()
 
     def publish(self, weights: Weights) -> Weights:
-        """Give the weights themselves."""
+        """Return the weights themselves."""
         return weights
 
     def start(self, assignment: Assignment) -> None:
@@ -98,7 +98,7 @@ class InProcessSamplers:
         return Arrived(number, sampler.assignment.life, report, fragment)
 
     def open(self, parcel: Fragment) -> Fragment:
-        """Give the fragment itself."""
+        """Return the fragment itself."""
         return parcel
 
     def close(self) -> None:

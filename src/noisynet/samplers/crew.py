@@ -53,7 +53,7 @@ class Replaced:
 
 
 class Crew:
-    """Keep samplers at work.
+    """The samplers of a run, kept at work.
 
     A sampler that dies is replaced by one with another seed: games and noise of its own, from new
     games on. What it was asked for is forgotten, and never inserted. Weights travel by version: a
@@ -78,10 +78,14 @@ class Crew:
         self.weight_bytes = 0
         """Bytes of weights that samplers were sent, so far."""
         self._published: tuple[int, Any, int] | None = None
+        self._started = False
         self._last_sign = time.monotonic()
 
     def start(self) -> None:
-        """Start every sampler."""
+        """Start every sampler, if that has not been done."""
+        if self._started:
+            return
+        self._started = True
         for member in self.members:
             self.samplers.start(self._assignment(member.number, member.life))
         self._last_sign = time.monotonic()
@@ -100,7 +104,7 @@ class Crew:
         return bool(member.in_flight) and member.playing and member.delivered > 0
 
     def may_ask(self, member: Member) -> bool:
-        """Tell whether a sampler of a replay is to be asked for one more fragment."""
+        """Return whether a sampler of a replay is to be asked for one more fragment."""
         if member.delivered == 0:
             return not member.in_flight
         slowest = min(one.place for one in self.members if one.playing)
@@ -131,7 +135,7 @@ class Crew:
         member.in_flight.append(published)
 
     def take(self, timeout: float) -> Arrived | Replaced | None:
-        """Give the next fragment, or the death of a sampler; None where nothing happens.
+        """Return the next fragment, or the death of a sampler; None where nothing happens.
 
         Raises LossNotFinite where a sampler's policy is NaN, and WorkersFailed where one dies again
         and again before its first fragment, or none answers for ten minutes.

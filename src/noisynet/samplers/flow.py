@@ -12,7 +12,7 @@ from .messages import Report
 
 @dataclass
 class FlowFigures:
-    """Gather figures of fragments between two lines of the log."""
+    """Figures of the fragments between two lines of the log."""
 
     lost: int = 0
     """Fragments of this session that were lost or came too late."""
@@ -28,7 +28,7 @@ class FlowFigures:
         self._bytes += report.nbytes
 
     def taken(self, crew: Crew, updates_per_step: float) -> dict[str, float]:
-        """Give the figures by their tags, and begin anew.
+        """Return the figures by their tags, and begin anew.
 
         Bytes are those of the arrays, per agent step: fragments on their way to the replay or the
         learner, and weights on their way to samplers.

@@ -9,7 +9,7 @@ import numpy as np
 from ..envs import FinishedEpisode
 from ..layers import Draw
 from ..runs.config import Config
-from ..runs.sections import SEEDS
+from ..runs.seeds import SEEDS
 
 Weights = dict[str, np.ndarray]
 """A network's parameters, μ and σ, by their names. Noise is never among them."""
@@ -17,7 +17,7 @@ Weights = dict[str, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """Say which sampler an actor is."""
+    """Which sampler an actor is, and what it needs to be built."""
 
     config: Config
     observation_shape: tuple[int, ...]
@@ -32,7 +32,7 @@ class Assignment:
     """Agent steps of the run before this session."""
 
     def own_config(self) -> Config:
-        """Give the config with this sampler's seed; it plays on one thread of the CPU, in float32.
+        """Return the config with this sampler's seed, one thread of the CPU, and float32.
 
         Seeds differ between samplers, between an actor and the one that replaces it, and between a
         run and its resumption, so that no game and no noise is played twice.
@@ -44,7 +44,7 @@ class Assignment:
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """Ask for one fragment."""
+    """A request for one fragment."""
 
     step: int
     """Agent steps of the whole run when this was asked."""
@@ -58,7 +58,7 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Tell of a fragment that was played: small, so that it travels apart from the frames."""
+    """What is known of a played fragment: small, so that it travels apart from the frames."""
 
     number: int
     """Number of the fragment in this life of its sampler, from 0."""
@@ -76,7 +76,7 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayFragment:
-    """Hold T steps of N environments for a replay: each frame once."""
+    """T steps of N environments for a replay: each frame once."""
 
     frame: np.ndarray
     """(T, N, *frame): the newest frame of each observation that was acted on."""
@@ -92,13 +92,13 @@ class ReplayFragment:
     """(T, N), bool: the environment was being reset, the action did nothing."""
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Give all arrays by name."""
+        """Return all arrays by name."""
         return dict(vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutFragment:
-    """Hold T steps of N environments for an actor-critic, and the noise that acted in all of them.
+    """T steps of N environments for an actor-critic, and the noise that acted in all of them.
 
     Stacks are put together where they arrive (`restacked`): `opening` is the whole first
     observation, `frame` the newest frame of each later one.
@@ -124,12 +124,12 @@ Fragment = ReplayFragment | RolloutFragment
 
 
 def newest_frames(observation: np.ndarray, stack: int, leading: int) -> np.ndarray:
-    """Give the newest frame of observations with `leading` dimensions before their own."""
+    """Return the newest frame of observations with `leading` dimensions before their own."""
     return observation[(slice(None),) * leading + (-1,)] if stack > 1 else observation
 
 
 def restacked(opening: np.ndarray, frame: np.ndarray, first: np.ndarray, stack: int) -> np.ndarray:
-    """Put observations (T + 1, N, …) together from the first one and the frames (T, N, …) after it.
+    """Return observations (T + 1, N, …) from the first one and the frames (T, N, …) after it.
 
     A game begins with empty frames, zeros, before its one real frame, as everywhere in this
     package. `first` is (T + 1, N).

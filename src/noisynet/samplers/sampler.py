@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..agents import ActorCritic, QLearning, make_environments
-from ..envs import Environments, EpisodeCounter, FinishedEpisode
+from ..agents import ActorCritic, QLearning
+from ..assemble import build_agent, make_environments
+from ..assemble.assembler import update_schedule
+from ..envs import Environments, FinishedEpisode
 from ..layers import held
-from ..runs.config import Config
-from ..training.rollouts import RolloutPlayer
+from ..training.a3c.worker import renumbered
+from ..training.player import Player, play_rollout
 from .messages import (
     Assignment,
     Fragment,
@@ -26,15 +28,19 @@ from .messages import (
     newest_frames,
 )
 
+_Play = tuple[Fragment, list[tuple[int, FinishedEpisode]], int]
+"""A fragment, the games that ended in it with its steps so far, and its agent steps."""
+
 
 class Sampler(ABC):
-    """Play fragments, one order after the other."""
+    """What plays fragments, one order after the other."""
 
     def __init__(self, assignment: Assignment) -> None:
         """Make the environments; games begin with the first order."""
         self.assignment = assignment
         self.config = assignment.own_config()
         self.environments: Environments = make_environments(self.config)
+        self.player = Player(self.environments, self.config.learning.reward_clip)
         self._fragments = 0
 
     def play(self, order: Order, weights: Weights | None) -> tuple[Report, Fragment]:
@@ -48,7 +54,7 @@ class Sampler(ABC):
             steps=steps,
             games=games,
             nbytes=_nbytes(fragment),
-            noise=self._numbered(self._measured()) if order.measure else {},
+            noise=self._measured() if order.measure else {},
         )
         self._fragments += 1
         return report, fragment
@@ -61,24 +67,18 @@ class Sampler(ABC):
     def _take(self, weights: Weights) -> None: ...
 
     @abstractmethod
-    def _play(self, order: Order) -> tuple[Fragment, list[tuple[int, FinishedEpisode]], int]: ...
+    def _play(self, order: Order) -> _Play: ...
 
     @abstractmethod
-    def _measured(self) -> dict[str, float]: ...
+    def _behaviour(self) -> dict[str, float]: ...
 
-    def _numbered(self, figures: dict[str, float]) -> dict[str, float]:
-        """Keep what the noise does to the policy, environments by their numbers in the run."""
-        before = self.assignment.number * self.environments.count
-        behaviour: dict[str, float] = {}
-        for tag, value in figures.items():
-            kind, _, number = tag.partition("/env_")
-            if kind.startswith("noise/"):
-                behaviour[f"{kind}/env_{before + int(number)}" if number else kind] = value
-        return behaviour
+    def _measured(self) -> dict[str, float]:
+        """Return what the noise does to the policy, environments by their numbers in the run."""
+        return renumbered(self._behaviour(), self.assignment.number * self.environments.count)
 
 
 class ReplaySampler(Sampler):
-    """Play for a replay, by learned noise, ε-greedy or both, as the value-based agent does.
+    """A sampler for a replay: plays as the value-based agent does.
 
     Acting noise that is redrawn "by update" is redrawn as often as the learner's updates come due:
     by the steps of all samplers, which each estimates from its own.
@@ -87,42 +87,38 @@ class ReplaySampler(Sampler):
     def __init__(self, assignment: Assignment) -> None:
         """Build the acting agent, whose draws and random actions have seeds of their own."""
         super().__init__(assignment)
-        self._agent = QLearning(self.config, assignment.observation_shape, assignment.actions)
-        self._episodes = EpisodeCounter(self.environments.count)
-        self._observation: np.ndarray | None = None
-        self._first = np.ones(self.environments.count, bool)
+        agent = build_agent(self.config, assignment.observation_shape, assignment.actions)
+        assert isinstance(agent, QLearning), "a replay is of a value-based agent"
+        self._agent = agent
+        self._schedule = update_schedule(self.config)
 
     def _take(self, weights: Weights) -> None:
         _load(self._agent.online, weights)
 
-    def _play(self, order: Order) -> tuple[Fragment, list[tuple[int, FinishedEpisode]], int]:
-        if self._observation is None:
-            self._observation = self.environments.reset()
-        self._agent.schedule.thinned_from = order.thinned_from
-        section = self.config.scale
+    def _play(self, order: Order) -> _Play:
+        self._schedule.thinned_from = order.thinned_from
+        player, section = self.player, self.config.scale
         samplers = section.actors or 1
-        clip = self.config.learning.reward_clip
         rows: list[dict[str, np.ndarray]] = []
         games: list[tuple[int, FinishedEpisode]] = []
         steps = 0
         for _ in range(section.fragment_steps):
+            observation, first = player.observation, player.first
             action = self._act(order.step + samplers * steps)
             result = self.environments.step(action)
-            reward = result.reward if clip is None else np.clip(result.reward, -clip, clip)
             rows.append(
                 {
-                    "frame": newest_frames(self._observation, self.environments.stack, 1),
+                    "frame": newest_frames(observation, self.environments.stack, 1),
                     "action": action.astype(np.int32),
-                    "reward": reward.astype(np.float32),
+                    "reward": player.clipped(result.reward).astype(np.float32),
                     "terminated": result.terminated,
                     "truncated": result.truncated,
-                    "first": self._first,
+                    "first": first,
                     "ignored": result.first,
                 }
             )
-            self._observation, self._first = result.observation, result.first
             steps += int(np.count_nonzero(~result.first))
-            games += [(steps, episode) for episode in self._episodes.update(result)]
+            games += [(steps, episode) for episode in player.moved(result)]
         fragment = ReplayFragment(
             **{name: np.stack([row[name] for row in rows]) for name in rows[0]}
         )
@@ -130,21 +126,20 @@ class ReplaySampler(Sampler):
 
     def _act(self, step: int) -> np.ndarray:
         """Act at an estimated step of the run, and redraw where an update has come due by then."""
-        assert self._observation is not None
         agent = self._agent
-        due = agent.schedule.updates_due(step)
+        due = self._schedule.updates_due(step)
         if due > agent.updates:
             agent.updates = due
             if agent.noise is not None:
                 agent.noise.after_update()
-        return agent.act(self._observation, step, self._first)
+        return agent.act(self.player.observation, step, self.player.first)
 
-    def _measured(self) -> dict[str, float]:
-        return self._agent.figures(self._observation)
+    def _behaviour(self) -> dict[str, float]:
+        return self._agent.behaviour(self.player.observation)
 
 
 class RolloutSampler(Sampler):
-    """Play rollouts for an actor-critic: one draw for each environment, held over the rollout.
+    """A sampler for an actor-critic: one draw for each environment, held over a rollout.
 
     The draw travels with the fragment, so that the learner runs the network under the very noise
     that acted (arXiv 1706.10295, §3.1).
@@ -153,9 +148,9 @@ class RolloutSampler(Sampler):
     def __init__(self, assignment: Assignment) -> None:
         """Build the acting agent, whose draws and choices have seeds of their own."""
         super().__init__(assignment)
-        self._agent = ActorCritic(self.config, assignment.observation_shape, assignment.actions)
-        self._player = RolloutPlayer(self.config, self.environments, self._agent)
-        self._last: tuple[np.ndarray, np.ndarray] | None = None
+        agent = build_agent(self.config, assignment.observation_shape, assignment.actions)
+        assert isinstance(agent, ActorCritic), "rollouts are of an actor-critic"
+        self._agent = agent
 
     def _take(self, weights: Weights) -> None:
         _load(self._agent.network, weights)
@@ -163,12 +158,16 @@ class RolloutSampler(Sampler):
     def _play(
         self,
         order: Order,  # noqa: ARG002 - the policy goes by its weights alone
-    ) -> tuple[Fragment, list[tuple[int, FinishedEpisode]], int]:
+    ) -> _Play:
         drawn = None if self._agent.noise is None else held(self._agent.network)
-        played = self._player.play()
+        played = play_rollout(
+            self.player,
+            self._agent,
+            steps=self.config.actor_critic.rollout_steps,
+            discount=self.config.learning.discount,
+        )
         self._agent.next_rollout()
         rollout = played.rollout
-        self._last = rollout.observation[-1], rollout.first[-1]
         fragment = RolloutFragment(
             opening=rollout.observation[0],
             frame=newest_frames(rollout.observation[1:], self.environments.stack, 2),
@@ -182,9 +181,8 @@ class RolloutSampler(Sampler):
         )
         return fragment, played.games, played.steps
 
-    def _measured(self) -> dict[str, float]:
-        assert self._last is not None
-        return self._agent.figures(*self._last)
+    def _behaviour(self) -> dict[str, float]:
+        return self._agent.behaviour(self.player.observation, self.player.first)
 
 
 def build_sampler(assignment: Assignment) -> Sampler:
@@ -199,11 +197,6 @@ def weights_of(network: nn.Module) -> Weights:
         name: tensor.detach().to("cpu", copy=True).numpy()
         for name, tensor in network.state_dict().items()
     }
-
-
-def environments_in(config: Config) -> int:
-    """Count the environments of all samplers together."""
-    return (config.scale.actors or 1) * config.environment.environments
 
 
 def _load(network: nn.Module, weights: Weights) -> None:

@@ -19,7 +19,7 @@ _FLAGS = ("terminated", "truncated", "first", "ignored")
 
 @dataclass(frozen=True, kw_only=True)
 class ShardPlan:
-    """Say which shard of a replay one is."""
+    """Which shard of a replay one is, and what it holds."""
 
     number: int
     """From 0."""
@@ -64,7 +64,7 @@ class _Ring(FrameReplay):
     """A replay that tells the priorities that it draws by."""
 
     def priorities(self, indices: np.ndarray) -> tuple[np.ndarray | None, float]:
-        """Give those of records just drawn, and the sum of all."""
+        """Return those of records just drawn, and the sum of all."""
         if self._sampler is None:
             return None, float(len(self))
         leaves = self._sampler.leaves
@@ -96,7 +96,7 @@ class _Lane:
 
 
 class Shard:
-    """Hold the records of some samplers in one ring of the run's folder.
+    """The records of some samplers, in one ring of the run's folder.
 
     A vector step of the ring has a record of every environment of every sampler, so steps go in
     when all samplers have sent one; those that are out are filled in by records that are never
@@ -105,7 +105,7 @@ class Shard:
     """
 
     def __init__(self, plan: ShardPlan, saved: Mapping[str, Any] | None, *, resumed: bool) -> None:
-        """Make a new ring, or go on from what `commit` gave.
+        """Make a new ring, or go on from what `commit` returned.
 
         `resumed` says that the samplers are new, too, and their lives count from 0 again. Raises
         ReplayDamaged, ValueError or OSError as `FrameReplay` does.
@@ -172,7 +172,7 @@ class Shard:
         self._ring.update_priorities(indices, errors)
 
     def commit(self) -> dict[str, Any]:
-        """Bring the ring to the disk; give what the next one goes on from, as plain JSON values.
+        """Bring the ring to the disk; return what the next one goes on from, as plain JSON values.
 
         What waits for other samplers is not part of it.
         """

@@ -7,9 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..assemble import train
 from ..runs.config import Config
-from ..training import FiguresTaken, train
-from .table import duration
+from ..training import FiguresTaken
+from .display import duration
 from .trials import Trial
 
 LARGE_STEPS = 500_000_000
@@ -52,7 +53,7 @@ def steps_per_second(config: Config, seconds: float = _SECONDS) -> float:
 
 
 def measure(trials: Sequence[Trial]) -> dict[str, float]:
-    """Measure each label by its first trial: steps per second."""
+    """Measure the steps per second of each label, by its first trial."""
     first = {trial.label: trial for trial in reversed(trials)}
     return {
         label: steps_per_second(first[label].config)
@@ -61,7 +62,7 @@ def measure(trials: Sequence[Trial]) -> dict[str, float]:
 
 
 def frames_of(trials: Sequence[Trial], steps: Mapping[str, int]) -> int:
-    """Count the emulator frames of so many agent steps of each trial; 0 where there is none."""
+    """Count the emulator frames of so many agent steps of each trial; 0 off Atari."""
     return sum(
         steps[trial.name] * trial.config.environment.frame_skip
         for trial in trials
@@ -77,11 +78,11 @@ def estimate(
     at_once: int | None,
     points: int = 1,
 ) -> list[str]:
-    """Say in lines what the trials will take.
+    """Return in lines what the trials will take.
 
-    left: agent steps that each trial still has to take. speeds: what `measure` gave. at_once: how
-    many trials run at the same time; None where that is not known. points: how often a search runs
-    such trials.
+    left: agent steps that each trial still has to take. speeds: steps per second, from `measure`.
+    at_once: how many trials run at the same time; None where that is not known. points: how often a
+    search runs such trials.
     """
     count = points * sum(map(bool, left.values()))
     frames = points * frames_of(trials, left)
@@ -109,7 +110,7 @@ def estimate(
 
 
 def _replay_bytes(config: Config) -> int:
-    """Count the bytes of stored frames: what of a run is large."""
+    """Count the bytes of a run's stored frames: its largest part on disk."""
     if config.learning.is_actor_critic or not config.environment.is_atari:
         return 0
     section = config.environment

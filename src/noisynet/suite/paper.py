@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import csv
 import importlib.resources
-from collections.abc import Sequence
+import re
 from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
-
-from ..evaluation.scores import ReferenceScores, interquartile_mean
+from ..evaluation.scores import ReferenceScores, atari57_games
 
 AGENTS = {
     "dqn": "DQN",
@@ -37,7 +35,7 @@ class PaperScores:
 
 @cache
 def paper_scores() -> dict[str, PaperScores]:
-    """Give the table: {game, as ms_pacman: its row}."""
+    """Return the table: {game, as ms_pacman: its row}."""
     folder = importlib.resources.files("noisynet.evaluation") / "data"
     text = (folder / "noisynet_paper_scores.csv").read_text(encoding="utf-8")
     return {
@@ -60,29 +58,12 @@ def normalised(game: str, score: float, *, as_printed: bool = False) -> float:
     return 100.0 * (score - random) / (reference.human - random)
 
 
-def paper_overall(games: Sequence[str]) -> list[dict[str, object]]:
-    """Give each agent's human-normalised median, mean and interquartile mean over some games.
+def atari_environment(game: str) -> str:
+    """Return the environment id of a game, such as ALE/MsPacman-v5 for ms_pacman."""
+    return f"ALE/{game.title().replace('_', '')}-v5"
 
-    The paper gives one mean a game, so its interquartile mean is one over games, without an
-    interval. `mean_as_printed` takes Video Pinball's random score as 0.
-    """
-    rows: list[dict[str, object]] = []
-    for agent, name in AGENTS.items():
-        scores = {game: paper_scores()[game].mean[agent] for game in games}
-        values = [normalised(game, score) for game, score in scores.items()]
-        printed = [normalised(game, score, as_printed=True) for game, score in scores.items()]
-        rows.append(
-            {
-                "label": f"{name} (the paper)",
-                "games": len(values),
-                "runs": None,
-                "median": float(np.median(values)),
-                "median_interval": None,
-                "mean": float(np.mean(values)),
-                "mean_interval": None,
-                "mean_as_printed": float(np.mean(printed)),
-                "iqm": interquartile_mean(values),
-                "iqm_interval": None,
-            }
-        )
-    return rows
+
+def atari_game(environment: str) -> str | None:
+    """Return the game of an environment id of any version; None for none of the paper's 57."""
+    games = {atari_environment(game): game for game in atari57_games()}
+    return games.get(re.sub(r"-v\d+$", "-v5", environment))

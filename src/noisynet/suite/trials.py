@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..agents import make_environments
+from ..assemble import make_environments
 from ..envs import UnusableEnvironment
 from ..evaluation.scores import atari57_games
 from ..runs import config as run_config
 from ..runs.config import SECTION_OF, Config, option_name
 from ..runs.errors import RunError
-from .suite_file import Space, Suite, SuiteErrors
+from .file import Space, Suite, SuiteErrors
+from .paper import atari_environment, atari_game
 
 AUTO = "auto"
 """The preset made for the environment's kind."""
@@ -34,12 +35,12 @@ class Trial:
 
     @property
     def game(self) -> str:
-        """Give the environment's id."""
+        """The environment's id."""
         return self.config.environment.environment
 
     @property
     def seed(self) -> int:
-        """Give the run's seed."""
+        """The run's seed."""
         return self.config.training.seed
 
 
@@ -57,15 +58,17 @@ class _Cell:
 
 def grid_trials(suite: Suite) -> list[Trial]:
     """List the trials of a suite without a search; raises SuiteErrors with all that is wrong."""
-    cells, problems = _checked_cells(suite)
+    problems: list[str] = []
     trials: list[Trial] = []
-    for cell in cells:
+    for cell in _checked_cells(suite, {}, problems):
         try:
             trials += _trials(suite, cell)
         except RunError as error:
             where = " ".join(cell.parts) or cell.environment or cell.preset
             problems.append(f"{where}: {error}")
-    problems += _same_names(trials)
+    names = [trial.name for trial in trials]
+    again = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    problems += [f"two trials would share the folder {name}" for name in again]
     problems += _unusable(trials)
     if problems:
         raise SuiteErrors(problems)
@@ -78,8 +81,10 @@ class SearchSpace:
     def __init__(self, suite: Suite) -> None:
         """Check the suite, and every range's ends; raises SuiteErrors with all that is wrong."""
         assert suite.search is not None, "a suite with a search"
+        space = suite.search.space
         self._suite = suite
-        cells, problems = _checked_cells(suite, suite.search.space)
+        problems: list[str] = []
+        cells = _checked_cells(suite, space, problems)
         if len(cells) > 1:
             problems.append(
                 f"search: got {len(cells)} different cells of games, presets, variants and grid, "
@@ -87,102 +92,102 @@ class SearchSpace:
             )
         problems += [
             f"search.space.{name}: also set by the suite, expected it in one place"
-            for name in suite.search.space
+            for name in space
             if any(name in cell.fields for cell in cells)
         ]
-        if not problems:
-            self._cell = cells[0]
-            trials: list[Trial] = []
-            for point in _ends(suite.search.space):
-                try:
-                    trials += self.trials(point)
-                except RunError as error:
-                    problems.append(f"search.space: at {point}: {error}")
-            problems += _unusable(trials)
+        if problems:
+            raise SuiteErrors(problems)
+        self._cell = cells[0]
+        trials: list[Trial] = []
+        for point in _ends(space):
+            try:
+                trials += self.trials(point)
+            except RunError as error:
+                problems.append(f"search.space: at {point}: {error}")
+        problems += _unusable(trials)
         if problems:
             raise SuiteErrors(problems)
 
     def trials(self, point: Mapping[str, Any]) -> list[Trial]:
-        """Give a point's trials, one for each seed; the name follows from its values."""
-        cell = self._cell
+        """Return a point's trials, one for each seed; the name follows from its values."""
         code = zlib.crc32(json.dumps(point, sort_keys=True).encode())
-        fields = {**cell.fields, **{name: _plain(value) for name, value in point.items()}}
-        parts = (*cell.parts, f"search-{code:08x}")
-        return _trials(self._suite, _Cell(cell.environment, cell.preset, fields, parts))
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+        values = {name: list(one) if isinstance(one, tuple) else one for name, one in point.items()}
+        cell = replace(
+            self._cell,
+            fields={**self._cell.fields, **values},
+            parts=(*self._cell.parts, f"search-{code:08x}"),
+        )
+        return _trials(self._suite, cell)
 
 
 def _ends(space: Mapping[str, Space]) -> Iterator[dict[str, Any]]:
-    """Give points that between them hold each range's ends and each choice."""
-    values = {
-        name: one.choices or tuple(end for end in (one.low, one.high))
-        for name, one in space.items()
-    }
+    """Yield points that between them hold each range's ends and each choice."""
+    values = {name: one.choices or (one.low, one.high) for name, one in space.items()}
     for number in range(max(map(len, values.values()))):
         yield {name: those[min(number, len(those) - 1)] for name, those in values.items()}
 
 
-def _checked_cells(
-    suite: Suite, space: Mapping[str, Space] | None = None
-) -> tuple[list[_Cell], list[str]]:
-    environments, problems = _environments(suite)
+def _checked_cells(suite: Suite, space: Mapping[str, Space], problems: list[str]) -> list[_Cell]:
+    """List the cells of the grid; what is wrong goes to `problems`, and is left out of them."""
+    environments = _environments(suite, problems)
     if not environments and AUTO in suite.presets:
         problems.append(
             "games, environments: got none, expected some, or presets that name their own game"
         )
     sources = {
-        "overrides": list(suite.overrides),
-        "grid": list(suite.grid),
-        "search.space": list(space or {}),
-        **{f"variants.{name}": list(fields) for name, fields in suite.variants.items()},
+        "overrides": suite.overrides,
+        "grid": suite.grid,
+        "search.space": space,
+        **{f"variants.{name}": fields for name, fields in suite.variants.items()},
     }
     for source, names in sources.items():
         problems += [f"{source}: {problem}" for name in names if (problem := _unknown(name))]
-    presets, unusable = _presets(suite)
-    problems += unusable
-    if not environments:
-        presets = [preset for preset in presets if preset != AUTO]
-    places: Sequence[str | None] = environments or [None]
-    variants = list(suite.variants.items()) or [("", {})]
-    values = [[(name, value) for value in those] for name, those in suite.grid.items()]
+    presets = [preset for preset in _presets(suite, problems) if environments or preset != AUTO]
     cells = [
         _Cell(
             environment,
             preset,
-            {**suite.overrides, **fields, **dict(chosen)},
+            {
+                name: value
+                for name, value in {**suite.overrides, **fields, **dict(chosen)}.items()
+                if _unknown(name) is None
+            },
             (
                 *([preset] if preset != AUTO else []),
                 *([variant] if variant else []),
                 *(f"{name}={_short(value)}" for name, value in chosen),
             ),
         )
-        for environment in places
+        for environment in environments or [None]
         for preset in presets
-        for variant, fields in variants
-        for chosen in itertools.product(*values)
+        for variant, fields in suite.variants.items() or [("", {})]
+        for chosen in itertools.product(
+            *([(name, value) for value in values] for name, values in suite.grid.items())
+        )
     ]
-    # Without what is wrong by itself the rest of a cell shows what else is.
-    cells = [replace(cell, fields=_settable(cell.fields)) for cell in cells]
-    wrong = _wrong_values(cells)
-    problems += wrong.values()
-    return [replace(cell, fields=_settable(cell.fields, wrong)) for cell in cells], problems
+    return _with_valid_fields(cells, problems)
 
 
-def _settable(fields: Mapping[str, Any], wrong: Mapping[str, str] | None = None) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in fields.items()
-        if _unknown(name) is None and _shown(name, value) not in (wrong or {})
-    }
+def _environments(suite: Suite, problems: list[str]) -> list[str]:
+    """List the environment ids of games and environments."""
+    known = atari57_games()
+    games = known if suite.games == "atari57" else suite.games
+    for game in games:
+        if game not in known:
+            near = difflib.get_close_matches(game, known, n=1)
+            hint = f"; nearest: {near[0]}" if near else ""
+            problems.append(
+                f"games: got {game!r}, expected names of Atari's 57, such as ms_pacman{hint}"
+            )
+    ids = [atari_environment(game) for game in games if game in known]
+    both = [one for one in suite.environments if one in ids]
+    problems += [f"environments: {one} is among the games already" for one in both]
+    return [*ids, *suite.environments]
 
 
-def _presets(suite: Suite) -> tuple[list[str], list[str]]:
-    """Give the presets that can be read, and what is wrong with the others."""
+def _presets(suite: Suite, problems: list[str]) -> list[str]:
+    """List the presets that can be read."""
     good: list[str] = []
-    problems: list[str] = []
     for preset in suite.presets:
         try:
             if preset != AUTO:
@@ -191,29 +196,11 @@ def _presets(suite: Suite) -> tuple[list[str], list[str]]:
             problems.append(str(error))
         else:
             good.append(preset)
-    return good, problems
-
-
-def _environments(suite: Suite) -> tuple[list[str], list[str]]:
-    """Give the environment ids of games and environments, and what is wrong with the games."""
-    known = atari57_games()
-    games = known if suite.games == "atari57" else list(suite.games)
-    problems: list[str] = []
-    for game in games:
-        if game not in known:
-            near = difflib.get_close_matches(game, known, n=1)
-            hint = f"; nearest: {near[0]}" if near else ""
-            problems.append(
-                f"games: got {game!r}, expected names of Atari's 57, such as ms_pacman{hint}"
-            )
-    ids = [f"ALE/{game.title().replace('_', '')}-v5" for game in games if game in known]
-    both = [one for one in suite.environments if one in ids]
-    problems += [f"environments: {one} is among the games already" for one in both]
-    return [*ids, *suite.environments], problems
+    return good
 
 
 def _unknown(name: str) -> str | None:
-    """Say why a field's name cannot be set by a suite; None where it can."""
+    """Return why a suite cannot set a field of that name; None where it can."""
     own = {"seed": "seeds", "environment": "environments", "threads": "resources.threads"}
     if name in own:
         return f"{name} is set by `{own[name]}`"
@@ -223,29 +210,30 @@ def _unknown(name: str) -> str | None:
     return f"unknown key {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
-def _wrong_values(cells: Sequence[_Cell]) -> dict[str, str]:
+def _with_valid_fields(cells: Sequence[_Cell], problems: list[str]) -> list[_Cell]:
     """Try each value by itself, as a config would name only the first that is wrong."""
-    found: dict[str, str] = {}
-    tried: set[str] = set()
     base = run_config.load("control")
-    for cell in cells:
-        for name, value in cell.fields.items():
-            shown = _shown(name, value)
-            if shown in tried:
-                continue
-            tried.add(shown)
+    tried: dict[str, str | None] = {}
+
+    def is_valid(name: str, value: Any) -> bool:
+        shown = f"{name}={value!r}"
+        if shown not in tried:
+            tried[shown] = None
             try:
                 base.replaced(**{name: value})
             except RunError as error:
                 # A misfit with the base's other fields says nothing of the value.
                 said = str(error).removeprefix("config: ")
                 if said.startswith(f"{option_name(name)}:"):
-                    found[shown] = said
-    return found
+                    tried[shown] = said
+        return tried[shown] is None
 
-
-def _shown(name: str, value: Any) -> str:
-    return f"{name}={value!r}"
+    valid = [
+        replace(cell, fields={k: v for k, v in cell.fields.items() if is_valid(k, v)})
+        for cell in cells
+    ]
+    problems += [said for said in tried.values() if said is not None]
+    return valid
 
 
 def _trials(suite: Suite, cell: _Cell) -> list[Trial]:
@@ -260,9 +248,10 @@ def _trials(suite: Suite, cell: _Cell) -> list[Trial]:
         fields["environment"] = cell.environment
     first = run_config.load(source, fields)
     label = " ".join(_stem(part) for part in cell.parts) or first.exploration.exploration
-    stem = f"{_game(first)}-{_slug(label)}"
+    environment = first.environment.environment
+    game = _slug(atari_game(environment) or environment.lower())
     return [
-        Trial(f"{stem}-seed{seed}", label, first.replaced(seed=seed))
+        Trial(f"{game}-{_slug(label)}-seed{seed}", label, first.replaced(seed=seed))
         for seed in dict.fromkeys(suite.seeds)
     ]
 
@@ -270,15 +259,6 @@ def _trials(suite: Suite, cell: _Cell) -> list[Trial]:
 def _stem(part: str) -> str:
     """Leave the folder and the ending away where a preset is a file."""
     return re.sub(r"(?:.*/)?([^/]+)\.ya?ml$", r"\1", part)
-
-
-def _game(config: Config) -> str:
-    name = config.environment.environment
-    if config.environment.is_atari:
-        ids = {game.title().replace("_", ""): game for game in atari57_games()}
-        title = name.removeprefix("ALE/").partition("-")[0]
-        name = ids.get(title, name)
-    return _slug(name.lower())
 
 
 def _slug(text: str) -> str:
@@ -291,12 +271,6 @@ def _short(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "x".join(map(_short, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _same_names(trials: Sequence[Trial]) -> list[str]:
-    names = [trial.name for trial in trials]
-    again = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    return [f"two trials would share the folder {name}" for name in again]
 
 
 def _unusable(trials: Sequence[Trial]) -> list[str]:

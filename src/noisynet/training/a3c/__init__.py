@@ -1,7 +1,7 @@
 """The asynchronous actor-critic: worker processes that share parameters, and their keeper."""
 
 from .keeper import AsynchronousLoop, WorkersFailed
-from .shared import Assignment
+from .shared import WorkerNumber
 from .worker import MakeWorker, Worker
 
-__all__ = ["Assignment", "AsynchronousLoop", "MakeWorker", "Worker", "WorkersFailed"]
+__all__ = ["AsynchronousLoop", "MakeWorker", "Worker", "WorkerNumber", "WorkersFailed"]

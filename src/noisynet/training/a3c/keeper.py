@@ -24,7 +24,7 @@ from ...agents import ActorCritic, LossNotFinite
 from ..events import CheckpointDue, EndReason, Event, FiguresTaken, TrainingEnded, WorkerRestarted
 from ..progress import Progress
 from ..rollout_learner import means
-from .shared import Assignment, Message, Shared, WorkerFailed, WorkerGame, WorkerLearned
+from .shared import Message, Shared, WorkerFailed, WorkerGame, WorkerLearned, WorkerNumber
 from .worker import MakeWorker, work
 
 _POLL_SECONDS = 0.1
@@ -133,10 +133,10 @@ class AsynchronousLoop:
     def _start(self, shared: Shared, number: int, life: int = 0, barren: int = 0) -> None:
         context = torch.multiprocessing.get_context("spawn")
         receiving, sending = cast("tuple[Connection, Connection]", Pipe(duplex=False))
-        assignment = Assignment(number=number, life=life, steps_before=shared.steps_before)
+        worker_number = WorkerNumber(number=number, life=life, steps_before=shared.steps_before)
         process = context.Process(
             target=work,
-            args=(self._make_worker, assignment, shared, os.getpid(), sending),
+            args=(self._make_worker, worker_number, shared, os.getpid(), sending),
             name=f"noisynet-worker-{number}",
             daemon=True,
         )

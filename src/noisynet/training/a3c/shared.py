@@ -121,7 +121,7 @@ def _begin_statistics(optimizer: torch.optim.Optimizer) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Assignment:
+class WorkerNumber:
     """Which worker a process is."""
 
     number: int

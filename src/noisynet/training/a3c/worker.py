@@ -13,7 +13,7 @@ import torch
 
 from ...agents import ActorCritic, LossNotFinite, RolloutLearned, StepSize
 from ..player import Player, play_rollout
-from .shared import Assignment, Shared, SharedOptimizer, WorkerFailed, WorkerGame, WorkerLearned
+from .shared import Shared, SharedOptimizer, WorkerFailed, WorkerGame, WorkerLearned, WorkerNumber
 
 _EXIT_FAILED = 1
 
@@ -32,12 +32,12 @@ class Worker:
     """Updates between figures."""
 
 
-MakeWorker = Callable[[Assignment], Worker]
+MakeWorker = Callable[[WorkerNumber], Worker]
 """Builds a worker's parts in its own process; it is sent there, so it can be pickled."""
 
 
 def work(
-    make: MakeWorker, assignment: Assignment, shared: Shared, parent: int, pipe: Connection
+    make: MakeWorker, assignment: WorkerNumber, shared: Shared, parent: int, pipe: Connection
 ) -> None:
     """Train until the run ends, or `parent`, the process that started this one, is gone."""
     # Ctrl-C and a closed terminal reach every process; the parent ends the run in good order.
@@ -65,7 +65,7 @@ def _fail(pipe: Connection, message: WorkerFailed) -> None:
 
 
 def _train(
-    make: MakeWorker, assignment: Assignment, shared: Shared, parent: int, pipe: Connection
+    make: MakeWorker, assignment: WorkerNumber, shared: Shared, parent: int, pipe: Connection
 ) -> None:
     worker = make(assignment)
     agent, player = worker.agent, worker.player

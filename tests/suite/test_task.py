@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from noisynet.runs import RunFolder, config
-from noisynet.suite.trial_run import (
+from noisynet.suite.task import (
     RESULT,
-    Order,
+    Task,
     checkpoint_step,
     reached_step,
     result_of,
     run_trial,
 )
-from noisynet.training import train
+from noisynet.assemble import train
 
 SMALL = {
     "steps": 400, "warmup_steps": 100, "batch_size": 16, "replay_capacity": 600, "log_every": 20,
@@ -26,19 +26,19 @@ SMALL = {
 }  # fmt: skip
 
 
-def order(folder: Path, **fields: object) -> Order:
+def task(folder: Path, **fields: object) -> Task:
     chosen = config.load("cartpole", {**SMALL, **fields})
-    return Order(folder, chosen.to_yaml(), episodes=2, noise=("off", "on"), patience=0.5)
+    return Task(folder, chosen.to_yaml(), episodes=2, noise=("off", "on"), patience=0.5)
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Order:
-    made = order(tmp_path_factory.mktemp("trial") / "run")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    made = task(tmp_path_factory.mktemp("trial") / "run")
     assert run_trial(made) == {"state": "done"}
     return made
 
 
-def test_a_trial_is_an_ordinary_run_with_its_evaluation(done: Order) -> None:
+def test_a_trial_is_an_ordinary_run_with_its_evaluation(done: Task) -> None:
     result = result_of(done)
     assert result is not None
     assert result["step"] == checkpoint_step(done.folder) >= 400
@@ -50,7 +50,7 @@ def test_a_trial_is_an_ordinary_run_with_its_evaluation(done: Order) -> None:
     assert config.from_yaml(RunFolder.open(done.folder).config_text, "run").training.steps == 400
 
 
-def test_a_trial_that_is_done_is_left_alone(done: Order) -> None:
+def test_a_trial_that_is_done_is_left_alone(done: Task) -> None:
     before = (done.folder / RESULT).stat().st_mtime_ns
     lock = (done.folder / "run.lock").stat().st_mtime_ns
     assert run_trial(done) == {"state": "done"}
@@ -59,7 +59,7 @@ def test_a_trial_that_is_done_is_left_alone(done: Order) -> None:
 
 
 def test_a_result_of_other_games_or_an_earlier_checkpoint_does_not_count(
-    done: Order, tmp_path: Path
+    done: Task, tmp_path: Path
 ) -> None:
     assert result_of(replace(done, episodes=3)) is None
     assert result_of(replace(done, noise=("off",))) is None
@@ -73,8 +73,8 @@ def test_a_result_of_other_games_or_an_earlier_checkpoint_does_not_count(
     assert result_of(replace(done, folder=copy)) is None
 
 
-def test_a_trial_that_was_cut_comes_to_the_same_result(done: Order, tmp_path: Path) -> None:
-    cut = order(tmp_path / "run")
+def test_a_trial_that_was_cut_comes_to_the_same_result(done: Task, tmp_path: Path) -> None:
+    cut = task(tmp_path / "run")
     for event in train(config.from_yaml(cut.config_text, "cut"), cut.folder):
         if event.step >= 250:
             break
@@ -84,9 +84,9 @@ def test_a_trial_that_was_cut_comes_to_the_same_result(done: Order, tmp_path: Pa
 
 
 def test_what_a_kill_leaves_while_a_folder_is_made_is_no_hindrance(
-    done: Order, tmp_path: Path
+    done: Task, tmp_path: Path
 ) -> None:
-    early = order(tmp_path / "run")
+    early = task(tmp_path / "run")
     (early.folder / "checkpoints").mkdir(parents=True)
     (early.folder / "run.lock").write_text("process 1 on nowhere\n")
     assert run_trial(early) == {"state": "done"}
@@ -94,7 +94,7 @@ def test_what_a_kill_leaves_while_a_folder_is_made_is_no_hindrance(
 
 
 def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
-    theirs = order(tmp_path / "run")
+    theirs = task(tmp_path / "run")
     theirs.folder.mkdir()
     (theirs.folder / "thesis.txt").write_text("years of work")
     answer = run_trial(theirs)
@@ -103,7 +103,7 @@ def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
     assert [one.name for one in theirs.folder.iterdir()] == ["thesis.txt"]
 
 
-def test_two_processes_do_not_write_one_folder(done: Order, tmp_path: Path) -> None:
+def test_two_processes_do_not_write_one_folder(done: Task, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(done.folder, copy)
     (copy / RESULT).unlink()
@@ -114,19 +114,19 @@ def test_two_processes_do_not_write_one_folder(done: Order, tmp_path: Path) -> N
 
 
 def test_a_loss_that_diverges_is_told_apart(tmp_path: Path) -> None:
-    answer = run_trial(order(tmp_path / "run", learning_rate=1e30))
+    answer = run_trial(task(tmp_path / "run", learning_rate=1e30))
     assert answer["state"] == "diverged"
     assert "nan_" in answer["reason"]
 
 
-def test_an_order_of_another_version_is_refused(tmp_path: Path) -> None:
-    answer = run_trial(replace(order(tmp_path / "run"), version="9.9"))
+def test_a_task_of_another_version_is_refused(tmp_path: Path) -> None:
+    answer = run_trial(replace(task(tmp_path / "run"), version="9.9"))
     assert answer["state"] == "failed"
     assert "expected 9.9" in answer["reason"]
     assert not (tmp_path / "run").exists()
 
 
-def test_a_full_disk_fails_the_trial_and_keeps_what_was_saved(done: Order, tmp_path: Path) -> None:
+def test_a_full_disk_fails_the_trial_and_keeps_what_was_saved(done: Task, tmp_path: Path) -> None:
     child = os.fork()
     if child == 0:
         # No file may grow beyond this: the checkpoint's arrays are larger.
@@ -134,13 +134,13 @@ def test_a_full_disk_fails_the_trial_and_keeps_what_was_saved(done: Order, tmp_p
         import signal
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        answer = run_trial(order(tmp_path / "full"))
+        answer = run_trial(task(tmp_path / "full"))
         (tmp_path / "answer.json").write_text(json.dumps(answer))
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     answer = json.loads((tmp_path / "answer.json").read_text())
     assert answer["state"] == "failed"
     assert "too large" in answer["reason"].lower()
-    # With room again the same order comes to its end.
-    assert run_trial(order(tmp_path / "full")) == {"state": "done"}
-    assert result_of(order(tmp_path / "full")) == result_of(done)
+    # With room again the same task comes to its end.
+    assert run_trial(task(tmp_path / "full")) == {"state": "done"}
+    assert result_of(task(tmp_path / "full")) == result_of(done)

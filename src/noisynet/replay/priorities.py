@@ -11,10 +11,10 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from .records import check_array, check_fraction, is_number
-from .ring import Ring, whole
+from .arguments import check_array, check_fraction, is_number, whole
+from .ring import Integers, Numbers, Ring
+from .sampling import CHUNK, mark_samplable, nothing_to_sample
 from .sum_tree import SumTree
-from .transitions import CHUNK, locate, mark_samplable, nothing_to_sample
 
 _LARGEST_ERROR = float(np.finfo(np.float32).max)
 
@@ -36,8 +36,8 @@ class PrioritySettings:
             )
 
 
-class PrioritizedSampler:
-    """Draw the records of a ring in proportion to their priorities.
+class PrioritisedSampler:
+    """Draws of a ring's records in proportion to their priorities.
 
     A leaf of the sum tree is the priority of a record of the window, or 0 while it cannot be
     sampled. Record i, which is step i // N of environment i % N, has leaf i modulo `capacity`, so
@@ -57,8 +57,8 @@ class PrioritizedSampler:
 
     def draw(
         self, generator: np.random.Generator, samples: int, n_step: int
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """Draw (step, environment, priority), one from each of `samples` equal parts of the sum.
+    ) -> tuple[Integers, npt.NDArray[np.float64]]:
+        """Draw records and their priorities, one from each of `samples` equal parts of the sum.
 
         Raises RuntimeError if nothing can be sampled.
         """
@@ -68,11 +68,8 @@ class PrioritizedSampler:
             raise nothing_to_sample(self._ring, n_step)
         part_B = np.arange(samples) + generator.random(samples)
         leaf_B = self._tree.find(part_B * (total / samples))
-        shape = self._ring.shape
-        newest = self._ring.head * shape.environments - 1
-        record_B = newest - (newest - leaf_B) % shape.capacity
-        step_B, environment_B = np.divmod(record_B, shape.environments)
-        return step_B, environment_B, self._tree.get(leaf_B)
+        newest = self._ring.end - 1
+        return newest - (newest - leaf_B) % self._ring.shape.capacity, self._tree.get(leaf_B)
 
     def update(self, indices: npt.NDArray[np.integer], td_errors: npt.NDArray[np.floating]) -> None:
         """Set the priorities of drawn records, both (B,); see `FrameReplay.update_priorities`."""
@@ -93,7 +90,7 @@ class PrioritizedSampler:
             raise ValueError(f"indices: got {got}, expected those of a batch of this replay")
         leaf_B = index_B % self._ring.shape.capacity
         # A leaf stands for the newest known record that has it, not for an overwritten one.
-        alive_B = index_B >= self._ring.low * self._ring.shape.environments
+        alive_B = index_B >= self._ring.oldest
         alive_B &= self._tree.get(leaf_B) > 0.0
         priority_B = (error_B + self.settings.epsilon) ** self.settings.exponent
         leaf_B, priority_B = leaf_B[alive_B], priority_B[alive_B]
@@ -117,29 +114,26 @@ class PrioritizedSampler:
         begins_to = min(low + ring.shape.stack - 1, ends_at) if low > known_low else low
         looked_R = np.concatenate(
             [
-                np.arange((begins_to - low) * environments),
-                np.arange((ends_at - low) * environments, (ring.head - low) * environments),
+                np.arange(ring.oldest, begins_to * environments),
+                np.arange(ends_at * environments, ring.end),
             ]
         )
         for start in range(0, len(looked_R), CHUNK):
-            self._look_at(*locate(ring, looked_R[start : start + CHUNK]), n_step)
+            self._look_at(looked_R[start : start + CHUNK], n_step)
         self._known, self._n_step = ring.head, n_step
 
-    def _look_at(
-        self, step_R: npt.NDArray[np.int64], environment_R: npt.NDArray[np.int64], n_step: int
-    ) -> None:
-        """Give new records that can be sampled their first priority, and others 0."""
-        shape = self._ring.shape
-        leaf_R = (step_R * shape.environments + environment_R) % shape.capacity
+    def _look_at(self, record_R: Integers, n_step: int) -> None:
+        """Set the first priority of new records that can be sampled, and 0 for others."""
+        leaf_R = record_R % self._ring.shape.capacity
         before_R = self._tree.get(leaf_R)
-        valid_R = mark_samplable(self._ring, step_R, environment_R, n_step)
+        valid_R = mark_samplable(self._ring, record_R, n_step)
         after_R = np.where(valid_R, np.where(before_R > 0.0, before_R, self._largest), 0.0)
         changed_R = after_R != before_R
         self._tree.set(leaf_R[changed_R], after_R[changed_R])
 
     @property
     def leaves(self) -> npt.NDArray[np.float64]:
-        """Return the priorities, (capacity,), by record modulo `capacity`; 0: cannot be sampled."""
+        """The priorities, (capacity,), by record modulo `capacity`; 0: cannot be sampled."""
         return self._tree.values
 
     def state(self) -> dict[str, object]:
@@ -155,8 +149,8 @@ class PrioritizedSampler:
     @classmethod
     def restore(
         cls, ring: Ring, state: Mapping[str, object], leaves: npt.NDArray[np.float64]
-    ) -> "PrioritizedSampler":
-        """Return the sampler that gave `state` and had those leaves.
+    ) -> "PrioritisedSampler":
+        """Return the sampler whose `state` this is, with those leaves.
 
         Raises KeyError, TypeError or ValueError if the state makes no sense.
         """
@@ -176,7 +170,7 @@ class PrioritizedSampler:
         return sampler
 
 
-def importance_weights(priority_B: npt.NDArray[np.float64], beta: float) -> npt.NDArray[np.float32]:
+def importance_weights(priority_B: npt.NDArray[np.float64], beta: float) -> Numbers:
     """Return w_i = (N · P(i))^-β / max_j w_j of a batch, (B,) (Schaul et al., §3.4).
 
     N and the sum of all priorities are the same in each row, so that p_min and p_i are left over.

@@ -17,7 +17,7 @@ _LINE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Status:
-    """Say how far one trial is, in agent steps."""
+    """How far one trial is, in agent steps."""
 
     state: str
     """queued, running, done or failed."""
@@ -27,13 +27,13 @@ class Status:
 
 
 class Pace:
-    """Work out the time left from the steps that were taken since this program began."""
+    """The time left, by the steps that were taken since this program began."""
 
     def __init__(self) -> None:
         self._began: tuple[float, int] | None = None
 
     def left(self, trials: Mapping[str, Status]) -> float | None:
-        """Give seconds; None before anything moved."""
+        """Return seconds; None before anything moved."""
         taken = sum(one.steps if one.state == "done" else one.step for one in trials.values())
         missing = sum(
             max(one.steps - one.step, 0)
@@ -63,7 +63,7 @@ def duration(seconds: float | None) -> str:
 
 
 class SuiteDisplay:
-    """Show trials done, running, failed and the time left, on a console."""
+    """Trials done, running and failed, and the time left, on a console."""
 
     def __init__(self, console: Console) -> None:
         """Draw a live table on a terminal, and print lines anywhere else."""
@@ -77,7 +77,7 @@ class SuiteDisplay:
         self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
     def show(self, trials: Mapping[str, Status]) -> None:
-        """Bring what is shown up to date."""
+        """Show where the trials are now."""
         left = self._pace.left(trials)
         if self._console.is_terminal:
             if self._live is None:
@@ -109,7 +109,7 @@ class SuiteDisplay:
 
 
 def summary(trials: Mapping[str, Status], left: float | None) -> str:
-    """Say in one line how far a suite is."""
+    """Return in one line how far a suite is."""
     count = Counter(one.state for one in trials.values())
     return (
         f"{count['done']} of {len(trials)} trials done, {count['running']} running, "

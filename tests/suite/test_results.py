@@ -8,8 +8,8 @@ import pytest
 
 from noisynet.evaluation.scores import atari57_games, reference_scores
 from noisynet.runs import config
-from noisynet.suite.paper import AGENTS, normalised, paper_overall, paper_scores
-from noisynet.suite.suite_scores import suite_scores, to_csv
+from noisynet.suite.paper import AGENTS, normalised, paper_scores
+from noisynet.suite.results import paper_overall, suite_scores, to_csv
 from noisynet.suite.trials import Trial
 
 

@@ -1,26 +1,18 @@
-"""What a suite came to: scores by game, and human-normalised over all, beside the paper's."""
+"""What a suite shows: scores by game, and human-normalised over all, beside the paper's."""
 
 from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..evaluation.scores import (
-    atari57_games,
-    bootstrap_interval,
-    interquartile_mean,
-    interquartile_means,
-)
-from .paper import AGENTS, normalised, paper_overall, paper_scores
+from ..evaluation.scores import bootstrap_interval, interquartile_mean, interquartile_means
+from .paper import AGENTS, atari_game, normalised, paper_scores
 from .trials import Trial
-
-_ATARI = re.compile(r"ALE/(\w+)-v\d+")
 
 
 def suite_scores(
@@ -40,68 +32,68 @@ def suite_scores(
         for noise, played in results.get(name, {}).get("evaluations", {}).items():
             key = trial.game, trial.label, noise
             scores.setdefault(key, {})[trial.seed] = float(played["mean"])
-    rows = [_game_row(*key, by_seed) for key, by_seed in scores.items()]
-    known = list(dict.fromkeys(game for key in scores if (game := atari_game(key[0])) is not None))
-    overall = [
-        _overall_row(label, noise, {k[0]: v for k, v in scores.items() if k[1:] == (label, noise)})
-        for label, noise in dict.fromkeys(key[1:] for key in scores)
-    ]
+    rows: list[dict[str, Any]] = []
+    atari: dict[str, dict[str, list[float]]] = {}
+    for (environment, label, noise), by_seed in scores.items():
+        rows.append(_game_row(environment, label, noise, by_seed))
+        games = atari.setdefault(f"{label}, noise {noise}", {})
+        if (game := atari_game(environment)) is not None:
+            games[game] = list(by_seed.values())
+    known = list(dict.fromkeys(game for games in atari.values() for game in games))
     return {
         "games": rows,
-        "overall": [row for row in overall if row is not None],
+        "overall": [_overall_row(label, games) for label, games in atari.items() if games],
         "paper": paper_overall(known) if known else [],
     }
-
-
-def atari_game(environment: str) -> str | None:
-    """Give the paper's name of an environment id, such as ms_pacman; None for other games."""
-    match = _ATARI.fullmatch(environment)
-    if match is None:
-        return None
-    ids = {game.title().replace("_", ""): game for game in atari57_games()}
-    return ids.get(match[1])
 
 
 def _game_row(
     environment: str, label: str, noise: str, by_seed: Mapping[int, float]
 ) -> dict[str, Any]:
     values = [by_seed[seed] for seed in sorted(by_seed)]
+    mean = float(np.mean(values))
     game = atari_game(environment)
-    row: dict[str, Any] = {
+    return {
         "environment": environment,
         "label": label,
         "noise": noise,
         "runs": len(values),
-        "mean": float(np.mean(values)),
+        "mean": mean,
         "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
         "iqm": interquartile_mean(values),
         "iqm_interval": bootstrap_interval(interquartile_means, [values]),
-        "human_normalised": None if game is None else normalised(game, float(np.mean(values))),
+        "human_normalised": None if game is None else normalised(game, mean),
+        **{
+            f"paper_{agent}": None if game is None else paper_scores()[game].mean[agent]
+            for agent in AGENTS
+        },
     }
-    row |= {
-        f"paper_{agent}": None if game is None else paper_scores()[game].mean[agent]
-        for agent in AGENTS
-    }
-    return row
 
 
-def _overall_row(
-    label: str, noise: str, by_game: Mapping[str, Mapping[int, float]]
-) -> dict[str, Any] | None:
-    games = {
-        game: list(by_seed.values())
-        for environment, by_seed in by_game.items()
-        if (game := atari_game(environment)) is not None
-    }
-    if not games:
-        return None
-    strata = [[normalised(game, one) for one in values] for game, values in games.items()]
-    printed = [
-        normalised(game, float(np.mean(values)), as_printed=True) for game, values in games.items()
+def paper_overall(games: Sequence[str]) -> list[dict[str, Any]]:
+    """Return each of the paper's agents' human-normalised scores over some games.
+
+    The paper gives one mean a game, so its interquartile mean is one over games, without an
+    interval. `mean_as_printed` takes Video Pinball's random score as 0.
+    """
+    return [
+        _overall_row(
+            f"{name} (the paper)", {game: [paper_scores()[game].mean[agent]] for game in games}
+        )
+        | {"runs": None}
+        for agent, name in AGENTS.items()
     ]
+
+
+def _overall_row(label: str, games: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Sum up scores by game; intervals are None where a game has one score alone."""
+    strata = [[normalised(game, one) for one in scores] for game, scores in games.items()]
     means = [float(np.mean(values)) for values in strata]
+    printed = [
+        normalised(game, float(np.mean(scores)), as_printed=True) for game, scores in games.items()
+    ]
     return {
-        "label": f"{label}, noise {noise}",
+        "label": label,
         "games": len(games),
         "runs": sum(map(len, strata)),
         "median": float(np.median(means)),
@@ -137,8 +129,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in row.items():
         if name.endswith("interval"):
-            low, high = (None, None) if value is None else value
-            flat |= {f"{name}_low": low, f"{name}_high": high}
+            flat[f"{name}_low"], flat[f"{name}_high"] = value or (None, None)
         else:
             flat[name] = value
     return flat

@@ -7,19 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .arguments import check_fraction, whole
 from .batch import Batch
-from .files import PrioritySnapshots, create_ring
-from .prioritized import PrioritizedSampler, PrioritySettings, importance_weights
-from .records import check_array, check_fraction, encode_records
-from .ring import Ring, RingShape, whole
-from .state import read_priorities, read_ring, ring_state
-from .transitions import (
-    GLANCE,
-    draw_samplable,
-    gather_batch,
-    mark_samplable,
-    scan_samplable,
-)
+from .commit import PrioritySnapshots, create_ring, read_priorities, read_ring, ring_state
+from .priorities import PrioritisedSampler, PrioritySettings, importance_weights
+from .ring import Integers, Numbers, Ring, RingShape, encode_records
+from .sampling import GLANCE, draw_samplable, gather_batch, scan_samplable
 
 
 class FrameReplay:
@@ -92,14 +85,14 @@ class FrameReplay:
         else:
             ring = create_ring(shape, Path(folder), priorities=priority is not None)
             snapshots = PrioritySnapshots(Path(folder))
-        sampler = None if priority is None else PrioritizedSampler(ring, priority)
+        sampler = None if priority is None else PrioritisedSampler(ring, priority)
         self._start(ring, generator, sampler, snapshots)
 
     def _start(
         self,
         ring: Ring,
         generator: np.random.Generator,
-        sampler: PrioritizedSampler | None,
+        sampler: PrioritisedSampler | None,
         snapshots: PrioritySnapshots | None,
     ) -> None:
         self._ring = ring
@@ -107,28 +100,6 @@ class FrameReplay:
         self._sampler = sampler  # None draws uniformly
         self._snapshots = snapshots  # None in memory
         self._committed = ring.head  # vector steps at the last commit
-
-    @staticmethod
-    def bytes_needed(
-        *,
-        capacity: int,
-        environments: int,
-        frame_shape: tuple[int, ...],
-        frame_dtype: npt.DTypeLike,
-        slack: int,
-    ) -> int:
-        """Return the bytes that such a replay takes, without making it (in memory: slack=0).
-
-        Those of priorities come on top.
-        """
-        return RingShape(
-            capacity=capacity,
-            environments=environments,
-            frame_shape=tuple(frame_shape),
-            frame_dtype=np.dtype(frame_dtype),
-            stack=1,
-            slack=slack,
-        ).nbytes
 
     @property
     def nbytes(self) -> int:
@@ -147,7 +118,7 @@ class FrameReplay:
 
     def __len__(self) -> int:
         """Return the number of records in the window, at most `capacity`, ignored ones included."""
-        return (self._ring.head - self._ring.low) * self._ring.shape.environments
+        return self._ring.end - self._ring.oldest
 
     def add(
         self,
@@ -177,26 +148,22 @@ class FrameReplay:
             ignored=ignored,
         )
         if self.room == 0:
+            added = self._ring.head - self._committed
             raise RuntimeError(
-                f"replay: {self.uncommitted} vector steps were added since the last commit, "
+                f"replay: {added} vector steps were added since the last commit, "
                 "one more would overwrite what it needs: commit first"
             )
+        self._append(records)
+
+    def _append(self, records: dict[str, npt.NDArray[np.generic]]) -> None:
+        """Store one vector step."""
         self._ring.append(records)
 
     def can_sample(self, n_step: int) -> bool:
         """Return whether any record can be sampled with windows of `n_step` steps."""
         self._ring.shape.check_n_step(n_step)
         # Asked before every update: nearly always the first few records answer.
-        found = scan_samplable(self._ring, n_step, GLANCE)
-        return any(len(step_B) > 0 for step_B, _ in found)
-
-    def samplable(self, n_step: int) -> npt.NDArray[np.int64]:
-        """Return the indices of all records that can be sampled, oldest first."""
-        self._ring.shape.check_n_step(n_step)
-        environments = self._ring.shape.environments
-        found = scan_samplable(self._ring, n_step)
-        indices = [step_B * environments + environment_B for step_B, environment_B in found]
-        return np.concatenate([np.empty(0, np.int64), *indices])
+        return any(len(record_B) > 0 for record_B in scan_samplable(self._ring, n_step, GLANCE))
 
     def sample(
         self,
@@ -235,26 +202,24 @@ class FrameReplay:
                 raise ValueError(
                     f"beta: got {beta!r}, expected None: this replay has no priorities"
                 )
-            step_B, environment_B = draw_samplable(self._ring, self._generator, batch_size, n_step)
+            record_B = draw_samplable(self._ring, self._generator, batch_size, n_step)
         else:
             check_fraction("beta", beta)
             assert beta is not None
-            drawn = self._sampler.draw(self._generator, batch_size, n_step)
-            step_B, environment_B, priority_B = drawn
+            record_B, priority_B = self._sampler.draw(self._generator, batch_size, n_step)
             weight_B = importance_weights(priority_B, beta)
-        return self._gather(step_B, environment_B, n_step, discount, out, weight_B)
+        return self._gather(record_B, n_step, discount, out, weight_B)
 
     def _gather(
         self,
-        step_B: npt.NDArray[np.int64],
-        environment_B: npt.NDArray[np.int64],
+        record_B: Integers,
         n_step: int,
         discount: float,
         out: Batch[Any] | None,
-        weights: npt.NDArray[np.float32] | None,
+        weights: Numbers | None,
     ) -> Batch[Any]:
-        """Put together the transitions that begin at records which can be sampled."""
-        return gather_batch(self._ring, step_B, environment_B, n_step, discount, out, weights)
+        """Return the transitions that begin at records which can be sampled."""
+        return gather_batch(self._ring, record_B, n_step, discount, out, weights)
 
     def update_priorities(
         self, indices: npt.NDArray[np.integer], td_errors: npt.NDArray[np.floating]
@@ -276,29 +241,6 @@ class FrameReplay:
         if self._sampler is None:
             raise RuntimeError("replay: it samples uniformly and has no priorities to update")
         self._sampler.update(indices, td_errors)
-
-    def gather(self, indices: npt.NDArray[np.integer], n_step: int, discount: float) -> Batch[Any]:
-        """Return the transitions that begin at the given records, (B,) as in `Batch.indices`.
-
-        Raises:
-            ValueError: a bad argument, or a record that cannot be sampled (see `samplable`).
-        """
-        self._ring.shape.check_n_step(n_step)
-        check_fraction("discount", discount)
-        check_array("indices", indices, np.shape(indices)[:1], "iu")
-        step_B, environment_B = np.divmod(indices.astype(np.int64), self._ring.shape.environments)
-        valid_B = mark_samplable(self._ring, step_B, environment_B, n_step)
-        if not valid_B.all():
-            raise ValueError(
-                f"indices: got {indices[np.argmin(valid_B)]}, "
-                f"expected a record that can be sampled with n_step {n_step}"
-            )
-        return self._gather(step_B, environment_B, n_step, discount, None, None)
-
-    @property
-    def uncommitted(self) -> int:
-        """Vector steps added since the last commit, or since the replay was made."""
-        return self._ring.head - self._committed
 
     @property
     def room(self) -> int | None:

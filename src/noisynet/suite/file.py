@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,7 +17,7 @@ from ..runs.sections import Count, FewThousand, PositiveInt, Seed
 
 
 class SuiteErrors(RunError):
-    """Say everything that is wrong with a suite: a line for each in `problems`."""
+    """Everything that is wrong with a suite: a line for each in `problems`."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(dict.fromkeys(problems))
@@ -43,7 +42,7 @@ _Number = Annotated[int | float, BeforeValidator(_number), Field(allow_inf_nan=F
 
 
 class Space(_Part):
-    """Where the search looks for one field: between two numbers, or among values."""
+    """Where a search looks for one field: between two numbers, or among values."""
 
     low: _Number | None = Field(default=None, description="the least value")
     high: _Number | None = Field(default=None, description="the greatest value")
@@ -64,7 +63,7 @@ class Space(_Part):
 
     @property
     def whole(self) -> bool:
-        """Tell whether the range is one of whole numbers."""
+        """Whether the range is one of whole numbers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
 
@@ -152,129 +151,98 @@ def ready_suites() -> list[str]:
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
-def suite_name(file: str) -> str:
-    """Give a suite's name: its file's, without the ending."""
-    return Path(file).stem if file.endswith((".yaml", ".yml")) else file
+def read_suite(file: str) -> tuple[str, Suite | None, list[str]]:
+    """Read a suite's file, or one that the package brings: its text, the suite, and problems.
 
-
-@dataclass(frozen=True)
-class Reading:
-    """Hold what could be read of a suite's file, and what is wrong with the rest."""
-
-    text: str
-    suite: Suite | None
-    """Without the keys that are wrong; None where nothing useful is left."""
-    problems: list[str]
-
-
-def read_suite(file: str) -> Reading:
-    """Read a suite's file, or one that the package brings.
-
-    Raises SuiteErrors for what is no suite at all.
+    The suite is without the keys that are wrong; None where nothing useful is left. Raises
+    SuiteErrors for what is no suite at all.
     """
-    if file.endswith((".yaml", ".yml")):
-        try:
-            text = Path(file).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            raise SuiteErrors([f"{file}: cannot be read: {reason}"]) from None
-    elif file in ready_suites():
-        text = (resources.files("noisynet.suite") / "suites" / f"{file}.yaml").read_text("utf-8")
-    else:
-        near = difflib.get_close_matches(file, ready_suites(), n=1)
-        hint = f"; nearest: {near[0]}" if near else ""
-        ready = ", ".join(ready_suites())
-        raise SuiteErrors([f"FILE: got {file!r}, expected a YAML file or one of {ready}{hint}"])
-    return parse_suite(text, file)
-
-
-def parse_suite(text: str, origin: str) -> Reading:
-    """Read a suite from YAML; raises SuiteErrors for what is no suite at all."""
+    text = _text(file)
     try:
-        values, twice = _loaded(text)
+        values = yaml.safe_load(text)
+        problems = [f"{file}: {one}" for one in _given_twice(yaml.compose(text, yaml.SafeLoader))]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SuiteErrors([f"{origin}: not valid YAML: {str(error).splitlines()[0]}"]) from None
+        raise SuiteErrors([f"{file}: not valid YAML: {str(error).splitlines()[0]}"]) from None
     if not isinstance(values, dict):
-        raise SuiteErrors([f"{origin}: got {type(values).__name__}, expected settings"])
-    problems = [f"{origin}: {problem}" for problem in twice]
+        raise SuiteErrors([f"{file}: got {type(values).__name__}, expected settings"])
     try:
         suite = Suite.model_validate(values)
     except pydantic.ValidationError as error:
         found = error.errors(include_url=False)
-        problems += [f"{origin}: {_said(one)}" for one in found]
+        problems += [f"{file}: {_problem(one)}" for one in found]
         wrong = {one["loc"][0] for one in found if one["loc"]}
         if not wrong or wrong & {"games", "environments", "presets", "variants", "search"}:
-            return Reading(text, None, problems)
+            return text, None, problems
         # The other keys may hold mistakes of their own.
         suite = Suite.model_validate({key: v for key, v in values.items() if key not in wrong})
-    problems += [f"{origin}: {problem}" for problem in _repeated(suite)]
-    return Reading(text, suite, problems)
+    problems += [f"{file}: {one}" for one in _listed_twice(suite)]
+    return text, suite, problems
 
 
-class _Loader(yaml.SafeLoader):
-    """Read YAML, and note keys that are given twice, of which YAML would keep the last."""
+def _text(file: str) -> str:
+    if file.endswith((".yaml", ".yml")):
+        try:
+            return Path(file).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            raise SuiteErrors([f"{file}: cannot be read: {reason}"]) from None
+    ready = ready_suites()
+    if file not in ready:
+        near = difflib.get_close_matches(file, ready, n=1)
+        hint = f"; nearest: {near[0]}" if near else ""
+        raise SuiteErrors(
+            [f"FILE: got {file!r}, expected a YAML file or one of {', '.join(ready)}{hint}"]
+        )
+    return (resources.files("noisynet.suite") / "suites" / f"{file}.yaml").read_text("utf-8")
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.twice: list[str] = []
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        """Make a mapping of a node."""
+def _given_twice(node: yaml.Node | None) -> Iterator[str]:
+    """Yield what is wrong with keys that stand twice, of which YAML keeps the last."""
+    if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
-        for key, _ in node.value:
+        for key, value in node.value:
             name = str(key.value)
             if name in seen:
-                line = key.start_mark.line + 1
-                self.twice.append(f"{name!r} is given twice (again in line {line})")
+                yield f"{name!r} is given twice (again in line {key.start_mark.line + 1})"
             seen.add(name)
-        return super().construct_mapping(node, deep=deep)
+            yield from _given_twice(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for one in node.value:
+            yield from _given_twice(one)
 
 
-def _loaded(text: str) -> tuple[Any, list[str]]:
-    loader = _Loader(text)
-    try:
-        values = loader.get_single_data()
-        return values, loader.twice
-    finally:
-        loader.dispose()
+_PARTS = {"evaluation": Evaluation, "resources": Resources, "search": Search, "space": Space}
 
 
-def _said(problem: Any) -> str:
-    place = [str(part) for part in problem["loc"] if not str(part).startswith("function-")]
+def _problem(error: Any) -> str:
+    """Return one of pydantic's errors as a line in the words of a suite's file."""
+    place = [str(part) for part in error["loc"] if not str(part).startswith("function-")]
     name = ".".join(place)
-    if problem["type"] == "extra_forbidden":
-        known = list({1: Suite, 2: _PARTS.get(place[0], Suite)}.get(len(place), Space).model_fields)
+    if error["type"] == "extra_forbidden":
+        part = next((_PARTS[one] for one in reversed(place[:-1]) if one in _PARTS), Suite)
+        known = list(part.model_fields)
         near = difflib.get_close_matches(place[-1], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
         return f"unknown key {name!r}; {hint}"
-    if problem["type"] == "value_error":
-        return f"{name}: {problem.get('ctx', {}).get('error', problem['msg'])}"
-    message = problem["msg"].replace("Input should be ", "expected ")
-    got = "" if problem["type"] == "missing" else f"got {problem['input']!r}, "
+    if error["type"] == "value_error":
+        return f"{name}: {error.get('ctx', {}).get('error', error['msg'])}"
+    message = error["msg"].replace("Input should be ", "expected ")
+    got = "" if error["type"] == "missing" else f"got {error['input']!r}, "
     return f"{name or 'suite'}: {got}{message}"
 
 
-_PARTS: dict[str, type[_Part]] = {
-    "evaluation": Evaluation,
-    "resources": Resources,
-    "search": Search,
-}
-
-
-def _repeated(suite: Suite) -> list[str]:
-    """Name what stands twice in a list."""
+def _listed_twice(suite: Suite) -> Iterator[str]:
+    """Yield what is wrong with values that stand twice in a list."""
     lists: dict[str, Sequence[Any]] = {
+        "games": () if suite.games == "atari57" else suite.games,
         "environments": suite.environments,
         "presets": suite.presets,
         "seeds": suite.seeds,
         "evaluation.noise": suite.evaluation.noise,
         **{f"grid.{field}": values for field, values in suite.grid.items()},
     }
-    if not isinstance(suite.games, str):
-        lists["games"] = suite.games
-    problems: list[str] = []
     for name, values in lists.items():
         shown = [repr(value) for value in values]
-        again = [value for value in dict.fromkeys(shown) if shown.count(value) > 1]
-        problems += [f"{name}: got {value} twice, expected it once" for value in again]
-    return problems
+        for value in dict.fromkeys(shown):
+            if shown.count(value) > 1:
+                yield f"{name}: got {value} twice, expected it once"

@@ -11,18 +11,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..replay import Batch
-from ..replay.prioritized import importance_weights
+from ..replay import Batch, importance_weights
 from .backend import ParcelLost
 from .messages import Fragment
 from .shard import Drawn, Inserted, Shard, ShardPlan
 
 Answer = Callable[[], Any]
-"""Gives what a shard answers, and waits for it where that takes time. Raises ShardLost."""
+"""Returns what a shard answers, and waits for it where that takes time. Raises ShardLost."""
 
 
 class ShardLost(Exception):
-    """Say that a shard died, and why."""
+    """A shard that died, and why."""
 
 
 class ShardHost(Protocol):
@@ -38,7 +37,7 @@ class ShardHost(Protocol):
 
 
 MakeHost = Callable[[ShardPlan, "Mapping[str, Any] | None", bool], ShardHost]
-"""Makes or reopens a shard: a plan, what its last commit gave, whether the samplers are new."""
+"""Makes or reopens a shard: a plan, what its last commit returned, whether the samplers are new."""
 
 
 class LocalHost:
@@ -65,7 +64,7 @@ class LocalHost:
         return lambda: answer
 
     def close(self) -> None:
-        """Have nothing to end."""
+        """End nothing: it ends with this process."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +75,12 @@ class ShardRestarted:
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sampled:
-    """A batch over all shards."""
-
-    batch: Batch[np.ndarray]
-    parts: tuple[tuple[int, int, np.ndarray], ...]
-    """Shard, its life, and the indices of its rows, in the order of the batch's rows."""
+_ROW = np.dtype([("shard", np.int32), ("life", np.int32), ("index", np.int64)])
+"""Where a row of a batch comes from: a shard, its life, and the index there."""
 
 
 class ShardedReplay:
-    """Hand fragments to the shard of their sampler, and draw batches from all shards.
+    """A replay in shards: each takes the fragments of its samplers, batches come from all.
 
     The rows of a batch are shared out among the shards in proportion to their priorities, or to
     their records where draws are uniform, as they were at the last batch; importance weights are
@@ -103,7 +97,7 @@ class ShardedReplay:
         n_step: int,
         seed: int,
     ) -> None:
-        """Make every shard, or reopen it from what `commit` gave.
+        """Make every shard, or reopen it from what `commit` returned.
 
         Raises ReplayDamaged, ValueError or OSError as `FrameReplay` does.
         """
@@ -117,6 +111,7 @@ class ShardedReplay:
         self._wait("check_windows", n_step)
         self._lives = [0] * len(plans)
         self._masses: list[float | None] = [None] * len(plans)
+        self._sizes: list[int] = []
         self._commit_due = False
         self._generator = np.random.Generator(np.random.PCG64(seed))
         self.restarted: list[ShardRestarted] = []
@@ -155,30 +150,51 @@ class ShardedReplay:
         """Whether a shard is short of room that is not needed by the last commit."""
         return self._commit_due
 
-    def sample(self, size: int, discount: float, beta: float | None) -> Sampled | None:
-        """Draw a batch; None where there is nothing to draw from yet."""
-        sizes = self._ask_all("size", self._n_step)
-        if not any(sizes):
-            return None
-        shares = self._shares(sizes, size)
-        answers = {
-            shard: self._hosts[shard].call("sample", rows, self._n_step, discount, beta)
-            for shard, rows in shares.items()
-        }
-        drawn: dict[int, Drawn] = {}
-        for shard, answer in answers.items():
-            try:
-                drawn[shard] = answer()
-            except ShardLost as lost:
-                self._restart(shard, lost)
-        if len(drawn) < len(shares):
-            return self.sample(size, discount, beta)
-        parts: list[tuple[int, int, np.ndarray]] = []
+    def can_sample(self, n_step: int) -> bool:
+        """Return whether there is anything to draw from; `sample` draws from what was found."""
+        self._sizes = self._ask_all("size", n_step)
+        return any(self._sizes)
+
+    def sample(
+        self,
+        batch_size: int,
+        n_step: int,
+        discount: float,
+        *,
+        out: Batch[np.ndarray] | None = None,
+        beta: float | None = None,
+    ) -> Batch[np.ndarray] | None:
+        """Draw a batch after `can_sample`; None where a shard died, and nothing is left.
+
+        `out` is left alone: a batch of several shards is put together anew.
+        """
+        del out
+        while True:
+            shares = self._shares(self._sizes, batch_size)
+            answers = {
+                shard: self._hosts[shard].call("sample", rows, n_step, discount, beta)
+                for shard, rows in shares.items()
+            }
+            drawn: dict[int, Drawn] = {}
+            for shard, answer in answers.items():
+                try:
+                    drawn[shard] = answer()
+                except ShardLost as lost:
+                    self._restart(shard, lost)
+            if len(drawn) == len(shares):
+                break
+            if not self.can_sample(n_step):
+                return None
         for shard, one in drawn.items():
             self._masses[shard] = one.total
-            assert one.batch.indices is not None, "a batch of a replay has them"
-            parts.append((shard, self._lives[shard], one.batch.indices))
-        return Sampled(batch=_joined(list(drawn.values()), beta), parts=tuple(parts))
+        rows = [self._rows(shard, one.batch) for shard, one in drawn.items()]
+        return _joined(list(drawn.values()), np.concatenate(rows), beta)
+
+    def _rows(self, shard: int, batch: Batch[np.ndarray]) -> np.ndarray:
+        """Return where the rows of a shard's batch come from."""
+        rows = np.zeros(len(batch), _ROW)
+        rows["shard"], rows["life"], rows["index"] = shard, self._lives[shard], batch.indices
+        return rows
 
     def _ask_all(self, method: str, *arguments: Any) -> list[Any]:
         """Ask every shard, those that come back from the dead once more."""
@@ -193,7 +209,7 @@ class ShardedReplay:
         return found
 
     def _shares(self, sizes: list[int], rows: int) -> dict[int, int]:
-        """Share the rows of a batch out, in expectation by mass; give those that have any."""
+        """Share the rows of a batch out, in expectation by mass; leave out shards that get none."""
         able = np.flatnonzero(sizes)
         known = [self._masses[shard] for shard in able]
         mass_S = np.array([sizes[shard] for shard in able] if None in known else known, np.float64)
@@ -205,15 +221,16 @@ class ShardedReplay:
             int(shard): int(count) for shard, count in zip(able, counts_S, strict=True) if count
         }
 
-    def update_priorities(self, sampled: Sampled, errors: np.ndarray) -> None:
+    def update_priorities(self, indices: np.ndarray, td_errors: np.ndarray) -> None:
         """Set priorities by the errors (B,) of a batch; those of a shard that died are dropped."""
         answers: list[tuple[int, Answer]] = []
-        start = 0
-        for shard, life, indices in sampled.parts:
-            own = errors[start : start + len(indices)]
-            start += len(indices)
-            if life == self._lives[shard]:
-                answers.append((shard, self._hosts[shard].call("update_priorities", indices, own)))
+        for shard in np.unique(indices["shard"]).tolist():
+            own = indices["shard"] == shard
+            if (indices["life"][own] == self._lives[shard]).all():
+                call = self._hosts[shard].call
+                answers.append(
+                    (shard, call("update_priorities", indices["index"][own], td_errors[own]))
+                )
         for shard, answer in answers:
             try:
                 answer()
@@ -221,7 +238,7 @@ class ShardedReplay:
                 self._restart(shard, lost)
 
     def commit(self) -> dict[str, Any]:
-        """Bring all shards to the disk; give what a resumed run reopens them from."""
+        """Bring all shards to the disk; return what a resumed run reopens them from."""
         self._saved = self._ask_all("commit")
         self._commit_due = False
         return {
@@ -246,8 +263,8 @@ class ShardedReplay:
         self.restarted.append(ShardRestarted(shard, str(lost)))
 
 
-def _joined(drawn: list[Drawn], beta: float | None) -> Batch[np.ndarray]:
-    """Put the batches of all shards together."""
+def _joined(drawn: list[Drawn], rows: np.ndarray, beta: float | None) -> Batch[np.ndarray]:
+    """Join the batches of all shards; `rows` (B,) says where their rows come from."""
     batches = [one.batch for one in drawn]
     # One batch of this process is taken as it is; what another one sent is read-only.
     alone = len(batches) == 1 and batches[0].return_t.flags.writeable
@@ -255,22 +272,19 @@ def _joined(drawn: list[Drawn], beta: float | None) -> Batch[np.ndarray]:
         name: getattr(batches[0], name)
         if alone
         else np.concatenate([getattr(batch, name) for batch in batches])
-        for name in (
-            "observation_tm1", "action_tm1", "return_t", "discount_t", "observation_t", "indices",
-        )
-    }  # fmt: skip
+        for name in ("observation_tm1", "action_tm1", "return_t", "discount_t", "observation_t")
+    }
     weights = None
     if beta is not None:
-        rows = sum(len(batch.action_tm1) for batch in batches)
         chance_B = np.concatenate(
             [
-                len(one.batch.action_tm1) / rows * one.priority / one.total
+                len(one.batch) / len(rows) * one.priority / one.total
                 for one in drawn
                 if one.priority is not None
             ]
         )
         weights = importance_weights(chance_B, beta)
-    return replace(batches[0], **together, weights=weights)
+    return Batch(**together, weights=weights, indices=rows)
 
 
 def with_shards(

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noisynet.replay import Batch, FrameReplay
+from noisynet.replay import Batch, FrameReplay, slack_for
+from noisynet.replay.ring import RingShape
+from noisynet.replay.sampling import gather_batch, scan_samplable
 
 DISCOUNT = 0.9
 
@@ -20,9 +22,15 @@ def make(**sizes: Any) -> FrameReplay:
     return FrameReplay(frame_dtype=np.uint8, slack=0, seed=sizes.pop("seed", 5), **sizes)
 
 
+def samplable(replay: FrameReplay, n_step: int) -> np.ndarray:
+    """Return the indices of all records that can be sampled."""
+    found = scan_samplable(replay._ring, n_step, chunk=7)
+    return np.concatenate([np.empty(0, np.int64), *found])
+
+
 def everything(replay: FrameReplay, n_step: int, discount: float = DISCOUNT) -> Batch:
-    """Gather all that can be sampled."""
-    return replay.gather(replay.samplable(n_step), n_step, discount)
+    """Return all transitions that can be sampled."""
+    return gather_batch(replay._ring, samplable(replay, n_step), n_step, discount)
 
 
 def assert_equal(left: Batch, right: Batch) -> None:
@@ -81,14 +89,14 @@ def test_every_transition_equals_the_reference(
     assert len(replay) == min(head, window) * environments
 
     rows = expected.transitions(max(0, head - window), n_step, DISCOUNT)
-    samplable = replay.samplable(n_step)
-    assert samplable.tolist() == sorted(samplable)
-    assert {divmod(index, environments) for index in samplable} == set(rows)
+    found = samplable(replay, n_step)
+    assert found.tolist() == sorted(found)
+    assert {divmod(index, environments) for index in found} == set(rows)
     assert replay.can_sample(n_step) == bool(rows)
     if not rows:
         return
     steps_B, environment_B = (np.array(part) for part in zip(*rows, strict=True))
-    batch = replay.gather(steps_B * environments + environment_B, n_step, DISCOUNT)
+    batch = gather_batch(replay._ring, steps_B * environments + environment_B, n_step, DISCOUNT)
     shape = (len(rows), stack, 2) if stack > 1 else (len(rows), 2)
     assert batch.observation_tm1.shape == batch.observation_t.shape == shape
     for index, row in enumerate(rows.values()):
@@ -100,8 +108,8 @@ def test_every_transition_equals_the_reference(
             assert batch.observation_t[index].reshape(stack, 2)[:, 1].tolist() == row.next_frames
 
     drawn = replay.sample(20, n_step, DISCOUNT)
-    assert np.isin(drawn.indices, samplable).all()
-    assert_equal(drawn, replay.gather(drawn.indices, n_step, DISCOUNT))
+    assert np.isin(drawn.indices, found).all()
+    assert_equal(drawn, gather_batch(replay._ring, drawn.indices, n_step, DISCOUNT))
 
 
 # By hand
@@ -191,19 +199,19 @@ def test_sampling_is_uniform(random_stream: Callable[..., Any], add_step: Callab
     replay = make(capacity=300, environments=3, stack=2, seed=11)
     for records in random_stream(3, 3, 150, 0.3):
         add_step(replay, records, (2,))
-    samplable = replay.samplable(3)
+    found = samplable(replay, 3)
     batches = [replay.sample(500, 3, DISCOUNT) for _ in range(100)]
     flat = np.concatenate([batch.indices for batch in batches])
     counts = np.bincount(flat, minlength=450)
-    assert np.isin(np.flatnonzero(counts), samplable).all()
-    expected = 50_000 / len(samplable)
-    freedom = len(samplable) - 1
-    chi_square = ((counts[samplable] - expected) ** 2 / expected).sum()
+    assert np.isin(np.flatnonzero(counts), found).all()
+    expected = 50_000 / len(found)
+    freedom = len(found) - 1
+    chi_square = ((counts[found] - expected) ** 2 / expected).sum()
     # Mean `freedom`, standard deviation √(2 · freedom): four of them either side.
     assert abs(chi_square - freedom) < 4 * math.sqrt(2 * freedom)
     # Consecutive rows are independent of each other: as often the same as by chance.
     repeats = int((flat[1:] == flat[:-1]).sum())
-    chance = len(flat) / len(samplable)
+    chance = len(flat) / len(found)
     assert abs(repeats - chance) < 4 * math.sqrt(chance)
 
 
@@ -230,7 +238,7 @@ def test_sampling_lists_the_records_only_when_few_are_valid(
     def scan(*_: object) -> None:
         raise AssertionError("listed every record")
 
-    monkeypatch.setattr("noisynet.replay.transitions.scan_samplable", scan)
+    monkeypatch.setattr("noisynet.replay.sampling.scan_samplable", scan)
     for _ in range(200):
         assert len(replay.sample(64, 3, DISCOUNT)) == 64
 
@@ -296,26 +304,42 @@ def test_vector_observations_keep_their_type(add_step: Callable[..., None]):
 
 def test_a_million_atari_transitions_fit_in_the_memory_promised():
     for environments in (1, 4, 64):
-        needed = FrameReplay.bytes_needed(
+        shape = RingShape(
             capacity=1_000_000,
             environments=environments,
             frame_shape=(84, 84),
-            frame_dtype=np.uint8,
+            frame_dtype=np.dtype(np.uint8),
+            stack=4,
             slack=20_000 // environments,
         )
-        assert 7.06e9 < needed <= 7.3e9
+        assert 7.06e9 < shape.nbytes <= 7.3e9
         # 7056 bytes a frame, 4 an action, 4 a reward, 1 the flags
         slots = 1_000_000 // environments + 20_000 // environments
-        assert needed == slots * environments * (7056 + 9)
+        assert shape.nbytes == slots * environments * (7056 + 9)
 
 
-def test_bytes_needed_are_the_bytes_taken():
+def test_the_bytes_told_are_the_bytes_taken():
     sizes = {"capacity": 100, "environments": 3, "frame_shape": (4, 5), "frame_dtype": np.float32}
     replay = FrameReplay(**sizes, stack=2, slack=0, seed=0)
-    assert replay.nbytes == FrameReplay.bytes_needed(**sizes, slack=0) == 102 * (80 + 9)
+    assert replay.nbytes == 102 * (80 + 9)
     assert replay.nbytes == sum(
         getattr(replay._ring, name).nbytes for name in ("frames", "action", "reward", "flags")
     )
+
+
+@pytest.mark.parametrize(
+    ("capacity", "environments", "commit_every", "expected"),
+    [
+        (1_000, 1, 100, 100 + 25 + 16),  # a quarter to spare
+        (1_000, 8, 100, 13 + 3 + 16),  # vector steps, rounded up
+        (1_001, 2, 100_000, 501 + 16),  # at most what can be sampled
+    ],
+)
+def test_slack_is_room_for_the_steps_between_two_commits(
+    capacity: int, environments: int, commit_every: int, expected: int
+):
+    sizes = {"capacity": capacity, "environments": environments}
+    assert slack_for(**sizes, commit_every=commit_every) == expected
 
 
 def test_capacity_is_rounded_up_to_a_multiple_of_the_environments(
@@ -412,21 +436,3 @@ def test_sampling_nothing_is_a_clear_error(record: Any, add_step: Callable[..., 
     assert not replay.can_sample(2)
     with pytest.raises(RuntimeError, match=r"none of its 2 records .* n_step 2 and stack 2"):
         _ = replay.sample(4, 2, DISCOUNT)
-
-
-@pytest.mark.parametrize("index", [2, 4, 7, 40, -1])
-def test_gather_refuses_what_cannot_be_sampled(
-    record: Any, add_step: Callable[..., None], index: int
-):
-    replay = make()
-    play(replay, add_step, "F U I F .", record)
-    with pytest.raises(ValueError, match=f"indices: got {index}, expected a record that can be"):
-        _ = replay.gather(np.array([0, index]), 1, DISCOUNT)
-
-
-def test_gather_refuses_what_was_overwritten(record: Any, add_step: Callable[..., None]):
-    replay = make(capacity=4)
-    play(replay, add_step, "F . . . . .", record)
-    assert replay.gather(np.array([2, 4]), 1, DISCOUNT).action_tm1.tolist() == [3, 5]
-    with pytest.raises(ValueError, match="indices: got 1, expected a record that can be"):
-        _ = replay.gather(np.array([2, 1]), 1, DISCOUNT)

@@ -1,0 +1,155 @@
+"""Experience of samplers for a replay: what is asked of them, what arrives, how old it may be."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any
+
+from ..agents import QLearning
+from ..training import Event, Progress, UpdateSchedule, WorkerRestarted
+from .backend import Arrived
+from .crew import IN_FLIGHT, Crew, Replaced
+from .flow import FlowFigures
+from .sharded_replay import ShardedReplay
+
+_POLL_SECONDS = 0.2
+
+
+class SampledReplaySource:
+    """Fragments that samplers play, on their way into a replay.
+
+    Steps count the decisions that reached the replay. Two bounds hold at any time. Updates never
+    run ahead of the schedule, and samplers are asked for no more while updates of more than one
+    round of fragments are due. No fragment is older than `max_staleness` updates when it arrives:
+    the learner waits for those that would become so, and what is too old all the same (a sampler
+    that took long to begin) is dropped.
+
+    Args:
+        agent: whose updates say how old weights are.
+        replay: where fragments go.
+        crew: the samplers.
+        schedule: of the agent's updates.
+        environments: of each sampler.
+        fragment_steps: steps of each environment in a fragment.
+        weights_every: updates between weights that samplers are sent, at least.
+        max_staleness: None: what binds no sampler that keeps pace.
+    """
+
+    def __init__(
+        self,
+        agent: QLearning,
+        replay: ShardedReplay,
+        crew: Crew,
+        schedule: UpdateSchedule,
+        *,
+        environments: int,
+        fragment_steps: int,
+        weights_every: int,
+        max_staleness: int | None = None,
+    ) -> None:
+        self.agent = agent
+        self.replay = replay
+        self.crew = crew
+        self._schedule = schedule
+        self._environments = environments
+        # Updates that one fragment of every sampler makes due, at least one.
+        steps = len(crew.members) * fragment_steps * environments
+        self._round = max(steps // schedule.update_every, 1)
+        if max_staleness is None:
+            # What is in flight, and a round more.
+            max_staleness = (IN_FLIGHT + 2) * self._round + weights_every
+        self.max_staleness = max_staleness
+        self._newer_than = min(weights_every - 1, max_staleness)
+        self._flow = FlowFigures()
+        self._noise: dict[str, float] = {}
+        self._measure = True
+        self._shard_restarts = 0
+
+    def play(self, progress: Progress) -> Generator[Event, None, None]:
+        """Take what arrives next; samplers have work before and after."""
+        self.crew.start()
+        yield from self._restarted_shards(progress)
+        self._ask(progress)
+        yield from self._take(progress)
+        # Before the updates that follow, so that nobody waits for work meanwhile.
+        self._ask(progress)
+
+    def may_update(self) -> bool:
+        """Return whether no fragment on its way would become too old by one more update."""
+        oldest = self.crew.oldest
+        return oldest is None or self.agent.updates + 1 - oldest <= self.max_staleness
+
+    def _ask(self, progress: Progress) -> None:
+        """Ask every sampler for what it may be asked for."""
+        if self._schedule.updates_due(progress.step) - self.agent.updates > self._round:
+            return
+        for member in self.crew.members:
+            while self.crew.may_ask(member):
+                self.crew.ask(
+                    member,
+                    step=progress.step,
+                    version=self.agent.updates,
+                    oldest=self.agent.updates - self._newer_than,
+                    measure=self._measure,
+                    thinned_from=self._schedule.thinned_from,
+                )
+                self._measure = False
+
+    def _take(self, progress: Progress) -> Iterator[Event]:
+        happened = self.crew.take(_POLL_SECONDS)
+        if isinstance(happened, Replaced):
+            self.replay.leave_out(happened.sampler)
+            yield WorkerRestarted(
+                step=progress.step,
+                worker=happened.sampler,
+                reason=happened.reason,
+                restarts=happened.restarts + self._shard_restarts,
+            )
+        elif happened is not None:
+            yield from self._arrived(progress, happened)
+
+    def _arrived(self, progress: Progress, arrived: Arrived) -> Iterator[Event]:
+        report, sampler = arrived.report, arrived.sampler
+        staleness = self.agent.updates - report.version
+        used = staleness <= self.max_staleness and self.replay.insert(
+            sampler, arrived.life, report.number, arrived.parcel
+        )
+        if not used:
+            self._flow.lost += 1
+            return
+        before, progress.step = progress.step, progress.step + report.steps
+        self._flow.arrived(report, staleness)
+        if report.noise:
+            self._noise = report.noise
+        for steps, game in report.games:
+            environment = sampler * self._environments + game.environment
+            yield progress.finished(before + steps, environment, game)
+
+    def _restarted_shards(self, progress: Progress) -> Iterator[Event]:
+        """Report shards that died and came back."""
+        while self.replay.restarted:
+            restarted = self.replay.restarted.pop(0)
+            self._shard_restarts += 1
+            yield WorkerRestarted(
+                step=progress.step,
+                worker=len(self.crew.members) + restarted.shard,
+                reason=f"replay shard {restarted.shard}: {restarted.reason}",
+                restarts=self.crew.restarts + self._shard_restarts,
+            )
+
+    def figures(self, progress: Progress) -> dict[str, float]:
+        """Return what samplers measured last of the noise, and the flow since the last time."""
+        self._measure = True
+        since_warmup = max(progress.step - self._schedule.warmup_steps, 1)
+        return {**self._noise, **self._flow.taken(self.crew, self.agent.updates / since_warmup)}
+
+    def close(self) -> None:
+        """End the samplers; what they are playing is left."""
+        self.crew.close()
+
+    def state(self) -> dict[str, Any]:
+        """Return nothing: games in flight are not part of a checkpoint."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Let every game start anew."""

@@ -1,0 +1,184 @@
+"""Experience of samplers for an actor-critic: a rollout of each, joined for one update."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..agents import ActorCritic, Rollout
+from ..layers import Draw, hold
+from ..training import Event, Progress, WorkerRestarted
+from ..training.sources import RolloutExperience
+from .backend import Arrived, ParcelLost
+from .crew import Crew, Replaced
+from .flow import FlowFigures
+from .messages import Report, RolloutFragment, restacked
+
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class _Played:
+    sampler: int
+    report: Report
+    fragment: RolloutFragment
+
+
+class SampledRolloutSource:
+    """Rollouts that samplers play side by side, one of each for an update.
+
+    An update learns under the draws that acted. With `max_staleness` 0 samplers play under the
+    newest weights and wait while these are learned, which is A2C over more environments; with s,
+    they play s rollouts ahead, under weights that are s updates old. A sampler that died is not
+    waited for until its successor has begun.
+
+    Args:
+        agent: what learns; it gets the noise that acted, in each environment its own.
+        crew: the samplers.
+        environments: of each sampler.
+        stack: frames in an observation.
+        max_staleness: in updates.
+    """
+
+    def __init__(
+        self,
+        agent: ActorCritic,
+        crew: Crew,
+        *,
+        environments: int,
+        stack: int,
+        max_staleness: int = 0,
+    ) -> None:
+        self.agent = agent
+        self.crew = crew
+        self.max_staleness = max_staleness
+        self._environments = environments
+        self._stack = stack
+        self._queues: dict[int, deque[_Played]] = {
+            member.number: deque() for member in crew.members
+        }
+        self._flow = FlowFigures()
+        self._noise: dict[str, float] = {}
+        self._measure = True
+
+    def play(self, progress: Progress) -> Generator[Event, None, RolloutExperience | None]:
+        """Take what arrives next; return a rollout once every sampler that plays has given one."""
+        self.crew.start()
+        self._ask(progress)
+        yield from self._take(progress)
+        if not self._round_complete():
+            return None
+        return (yield from self._join(progress))
+
+    def may_update(self) -> bool:
+        """Return True: samplers are asked for what the coming updates leave fresh enough."""
+        return True
+
+    def _ask(self, progress: Progress) -> None:
+        """Ask every sampler for as many rollouts as it may be ahead, and one."""
+        for member in self.crew.members:
+            # A sampler that has yet to begin may take minutes: one rollout shows that it is there.
+            most = self.max_staleness + 1 if member.delivered or member.life == 0 else 1
+            while len(member.in_flight) + len(self._queues[member.number]) < most:
+                self.crew.ask(
+                    member,
+                    step=progress.step,
+                    version=self.agent.updates,
+                    oldest=self.agent.updates,
+                    measure=self._measure,
+                )
+                self._measure = False
+
+    def _take(self, progress: Progress) -> Iterator[Event]:
+        happened = self.crew.take(_POLL_SECONDS)
+        if isinstance(happened, Replaced):
+            self._queues[happened.sampler].clear()
+            yield WorkerRestarted(
+                step=progress.step,
+                worker=happened.sampler,
+                reason=happened.reason,
+                restarts=happened.restarts,
+            )
+        elif happened is not None:
+            self._arrived(happened)
+
+    def _arrived(self, arrived: Arrived) -> None:
+        report = arrived.report
+        if self.agent.updates - report.version > self.max_staleness:
+            # Its sampler took long to begin; the next one comes in time.
+            self._flow.lost += 1
+            return
+        try:
+            fragment = self.crew.samplers.open(arrived.parcel)
+        except ParcelLost:
+            self._flow.lost += 1
+            return
+        assert isinstance(fragment, RolloutFragment), "an actor-critic's samplers play rollouts"
+        self._queues[arrived.sampler].append(_Played(arrived.sampler, report, fragment))
+
+    def _round_complete(self) -> bool:
+        """Return whether every sampler that plays has given a rollout."""
+        waited_for = [member.number for member in self.crew.members if member.playing]
+        return bool(waited_for) and all(self._queues[number] for number in waited_for)
+
+    def _join(self, progress: Progress) -> Generator[Event, None, RolloutExperience]:
+        """Join the oldest rollout of each, and hold the noise that acted in them."""
+        round_ = [queue.popleft() for queue in self._queues.values() if queue]
+        before = progress.step
+        for played in round_:
+            report = played.report
+            self._flow.arrived(report, self.agent.updates - report.version)
+            if report.noise:
+                self._noise = report.noise
+            for steps, game in report.games:
+                environment = played.sampler * self._environments + game.environment
+                yield progress.finished(progress.step + steps, environment, game)
+            progress.step += report.steps
+        fragments = [played.fragment for played in round_]
+        drawn = [one.drawn for one in fragments if one.drawn is not None]
+        if drawn:
+            together = joined_draws(drawn, self._environments)
+            hold(self.agent.network, drawn=together.to(self.agent.device))
+        return RolloutExperience(joined(fragments, self._stack), before)
+
+    def figures(self, progress: Progress) -> dict[str, float]:
+        """Return what samplers measured last of the noise, and the flow since the last time."""
+        self._measure = True
+        flow = self._flow.taken(self.crew, self.agent.updates / max(progress.step, 1))
+        return {**self._noise, **flow}
+
+    def close(self) -> None:
+        """End the samplers; what they are playing is left."""
+        self.crew.close()
+
+    def state(self) -> dict[str, Any]:
+        """Return nothing: games in flight are not part of a checkpoint."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Let every game start anew."""
+
+
+def joined(fragments: Sequence[RolloutFragment], stack: int) -> Rollout:
+    """Put fragments side by side: one rollout of all their environments."""
+    observation = [restacked(one.opening, one.frame, one.first, stack) for one in fragments]
+    of_steps = {
+        name: np.concatenate([getattr(one, name) for one in fragments], axis=1)
+        for name in ("first", "action_t", "reward_t", "discount_t", "goes_on_t", "taken_t")
+    }
+    return Rollout(observation=np.concatenate(observation, axis=1), **of_steps)
+
+
+def joined_draws(drawn: Sequence[Draw], environments: int) -> Draw:
+    """Put draws below each other, a row for each environment; one that was shared is repeated."""
+    rows = [
+        one.flats if one.rows is not None else [flat.expand(environments, -1) for flat in one.flats]
+        for one in drawn
+    ]
+    flats = tuple(torch.cat(parts) for parts in zip(*rows, strict=True))
+    return replace(drawn[0], flats=flats)

@@ -1,0 +1,46 @@
+"""Runs with sampler actors, from their beginning or from where they stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
+
+from ..runs.config import Config
+from ..runs.opening import open_run
+from ..training import Event, Listener, Outcome, session
+from .assembler import SamplersAssembler
+
+
+def train(
+    config: Config,
+    path: Path | Callable[[], Path],
+    listeners: Iterable[Listener] = (),
+    *,
+    address: str | None = None,
+) -> Generator[Event, None, Outcome]:
+    """Train a new run, and yield what happens; see `noisynet.training.session.train`.
+
+    `address` is that of a Ray cluster; without one Ray runs on this machine, for as long as the
+    run. Raises ScaleError, one line, where Ray is missing or has too few CPUs.
+    """
+    return session.train(SamplersAssembler(config, address), path, listeners)
+
+
+def start(
+    config: Config,
+    path: Path | Callable[[], Path],
+    listeners: Iterable[Listener] = (),
+    *,
+    address: str | None = None,
+) -> Outcome:
+    """Train a new run to its end."""
+    return session.finish(train(config, path, listeners, address=address))
+
+
+def resume(
+    path: Path, listeners: Iterable[Listener] = (), *, address: str | None = None
+) -> Outcome:
+    """Go on with a run to its end; samplers start new games, with noise of their own."""
+    run = open_run(path)
+    assembler = SamplersAssembler(run.config, address)
+    return session.finish(session.train_on(run, assembler, listeners))

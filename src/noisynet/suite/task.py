@@ -1,0 +1,189 @@
+"""One trial, on whatever machine it runs: go on from what its folder holds, then evaluate.
+
+The folder alone says how far a trial is. So a trial can be killed at any moment, and started again
+anywhere that sees the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..assemble import resume, start
+from ..evaluation.agent import evaluate_run
+from ..runs import checkpoint, read_metrics
+from ..runs import config as run_config
+from ..runs.config import SECTIONS, Config
+from ..runs.errors import RunError
+from ..runs.folder import RunFolder, sync_folder, write_file
+from ..runs.locks import Lock
+from ..training import Diverged, Outcome
+
+RESULT = "evaluation.json"
+_LEFTOVERS = {"run.lock", "checkpoints", "config.yaml.tmp"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a trial's process has to do."""
+
+    folder: Path
+    config_text: str
+    episodes: int
+    noise: tuple[str, ...]
+    version: str = __version__
+    """The noisynet that the task is from."""
+    patience: float = 90.0
+    """Seconds to wait for a folder's lock: a process whose driver died may hold it a little."""
+
+
+def run_trial(task: Task) -> dict[str, str]:
+    """Train a trial to its end and evaluate it; return how it ended, and why where it failed.
+
+    `state` is done, interrupted, diverged (another attempt would diverge too) or failed.
+    """
+    if task.version != __version__:
+        reason = f"noisynet {__version__} on this node, expected {task.version}"
+        return {"state": "failed", "reason": reason}
+    try:
+        _wait_for_lock(task)
+        if result_of(task) is None:
+            outcome = _train(task)
+            if outcome.reason == "interrupted":
+                return {"state": "interrupted"}
+            _evaluate(task, outcome.reason)
+    except Diverged as error:
+        return {"state": "diverged", "reason": str(error)}
+    except RunError as error:
+        return {"state": "failed", "reason": str(error)}
+    except OSError as error:
+        return {"state": "failed", "reason": f"{task.folder}: {error.strerror or error}"}
+    return {"state": "done"}
+
+
+def _wait_for_lock(task: Task) -> None:
+    """Wait until no process writes the run; raises RunError where one does for too long."""
+    lock = Lock(task.folder / "run.lock")
+    end = time.monotonic() + task.patience
+    while (holder := lock.holder()) is not None:
+        if time.monotonic() > end:
+            raise RunError(f"{task.folder}: in use by {holder}")
+        time.sleep(0.3)
+
+
+def _train(task: Task) -> Outcome:
+    if (task.folder / "config.yaml").exists():
+        return resume(task.folder)
+    if task.folder.is_dir() and {one.name for one in task.folder.iterdir()} <= _LEFTOVERS:
+        # Killed while the folder was being made: nothing was trained yet.
+        shutil.rmtree(task.folder)
+    return start(run_config.from_yaml(task.config_text, task.folder.name), task.folder)
+
+
+def _evaluate(task: Task, reason: str) -> None:
+    has_noise = _config(task.folder).exploration.has_noise
+    noise = [one for one in task.noise if one == "off" or has_noise]
+    mean_return = None
+    for line in read_metrics(task.folder):
+        mean_return = line.get("game/mean_return", mean_return)
+    result = {
+        "step": checkpoint_step(task.folder),
+        "reason": reason,
+        "episodes": task.episodes,
+        "noise": list(task.noise),
+        "training_mean_return": mean_return,
+        "evaluations": {
+            one: evaluate_run(task.folder, episodes=task.episodes, noise=one == "on")
+            for one in noise
+        },
+    }
+    write_whole(task.folder / RESULT, json.dumps(result) + "\n")
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file that is there whole or as it was; raises RunError where it cannot be written."""
+    unfinished = file.with_name(f"{file.name}.tmp")
+    try:
+        unfinished.unlink(missing_ok=True)
+        write_file(unfinished, text.encode())
+        unfinished.replace(file)
+        sync_folder(file.parent)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise RunError(f"{file}: cannot be written: {error.strerror or error}") from error
+
+
+def result_of(task: Task) -> dict[str, Any] | None:
+    """Read a finished trial's result; None where there is none that this task asks for.
+
+    One of another number of games, or of an earlier checkpoint, does not count.
+    """
+    try:
+        result = json.loads((task.folder / RESULT).read_text("utf-8"))
+        same = (result["episodes"], tuple(result["noise"])) == (task.episodes, task.noise)
+        step = result["step"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return result if same and step == checkpoint_step(task.folder) else None
+
+
+def checkpoint_step(folder: Path) -> int:
+    """Return the step of a run's newest checkpoint, by its name; 0 for none."""
+    return checkpoint.newest_step(folder / "checkpoints") or 0
+
+
+def reached_step(folder: Path) -> int:
+    """Return the step that a run has reached, by the last whole line of its metrics."""
+    step = 0
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, IndexError):
+        with (folder / "metrics.jsonl").open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(file.tell() - 16384, 0))
+            lines = file.read().split(b"\n")[:-1]
+        step = int(json.loads(lines[-1])["step"])
+    return max(step, checkpoint_step(folder))
+
+
+def held_since(folder: Path) -> int | None:
+    """Return when a process last took the run's lock, in nanoseconds by the folder's clock."""
+    try:
+        return (folder / "run.lock").stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def mismatch(folder: Path, wanted: Config) -> str | None:
+    """Return in what a folder's run differs from the suite's; None where there is no run yet."""
+    if not (folder / "config.yaml").exists():
+        return None
+    try:
+        have, want = (_fields(one) for one in (_config(folder), wanted))
+    except RunError as error:
+        return str(error)
+    different = [
+        f"{name} {have.get(name)!r} (the suite: {value!r})"
+        for name, value in want.items()
+        # What is left to the machine stands in the run as it was chosen.
+        if have.get(name) != value and value != "auto"
+    ]
+    if not different:
+        return None
+    return f"{folder}: was started with {', '.join(different)}: choose another --out, or a variant"
+
+
+def _fields(config: Config) -> Mapping[str, Any]:
+    values = config.model_dump(mode="json", include=set(SECTIONS))
+    return {name: value for section in values.values() for name, value in section.items()}
+
+
+def _config(folder: Path) -> Config:
+    run = RunFolder.open(folder)
+    return run_config.from_yaml(run.config_text, str(run.config_file))

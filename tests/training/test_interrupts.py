@@ -1,0 +1,56 @@
+"""Ctrl-C once asks for an end, a second time interrupts; twice at once is once."""
+
+import signal
+import threading
+
+import pytest
+
+from noisynet.training import interrupts
+from noisynet.training.interrupts import INTERRUPTS, on_interrupt
+
+
+def test_each_signal_acts_and_handlers_come_back() -> None:
+    former = [signal.getsignal(number) for number in INTERRUPTS]
+    acted: list[int] = []
+    with on_interrupt(lambda: acted.append(1)):
+        for number in INTERRUPTS:
+            signal.raise_signal(number)
+    assert len(acted) == len(INTERRUPTS) == 3
+    assert [signal.getsignal(number) for number in INTERRUPTS] == former
+
+
+def test_a_second_interrupt_at_once_is_the_first_one_still() -> None:
+    acted: list[int] = []
+    with on_interrupt(lambda: acted.append(1)):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+    assert len(acted) == 2
+
+
+def test_a_later_interrupt_raises_and_a_later_kill_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(interrupts, "SAME_SECONDS", -1.0)
+    former = signal.getsignal(signal.SIGINT)
+    acted: list[int] = []
+    with on_interrupt(lambda: acted.append(1)):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert len(acted) == 2
+    assert signal.getsignal(signal.SIGINT) is former
+
+
+def test_other_threads_leave_signals_alone() -> None:
+    former = signal.getsignal(signal.SIGINT)
+    found: list[object] = []
+
+    def inside() -> None:
+        with on_interrupt(lambda: None):
+            found.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=inside)
+    thread.start()
+    thread.join()
+    assert found == [former]
