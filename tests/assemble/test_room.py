@@ -12,7 +12,7 @@ def test_frames_that_no_memory_holds_are_refused_with_their_size(tmp_path: Path)
     # (2 · 8 environments + 2 · 64 of a batch) stacks of 4 × 4000 × 40000 bytes.
     chosen = config.load("pong", {"frame_height": 4000, "frame_width": 40_000})
     with pytest.raises(
-        RunError, match=r"--frame-width: got 4 × 4000 × 40000, which takes 92\.2 GB"
+        RunError, match=r"--frame-width: 4 × 4000 × 40000, which takes 92\.2 GB"
     ):
         start(chosen, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -24,7 +24,7 @@ def test_a_network_that_no_memory_holds_is_refused(
     # 4 bytes, μ and σ, online, target and two moments, of (4 + 2) · 2000 weights: 384 kB.
     chosen = config.load("cartpole", {"head_hidden": 2000, "steps": 1000})
     monkeypatch.setattr(room, "free_memory", lambda: 300_000)
-    with pytest.raises(RunError, match="--head-hidden 2,000, which takes 0.0 GB"):
+    with pytest.raises(RunError, match=r"--head-hidden 2,000, which takes 0\.0 GB"):
         start(chosen, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
