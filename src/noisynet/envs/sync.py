@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ParamSpec, SupportsFloat, TypeVar
+from typing import Any, SupportsFloat, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,6 @@ import numpy.typing as npt
 from .arguments import check_state, checked_actions, first_line
 from .vector import EnvironmentFailed, Environments, Step, UnusableEnvironment
 
-Asked = ParamSpec("Asked")
 Answer = TypeVar("Answer")
 
 
@@ -189,17 +188,10 @@ class SyncEnvironments(Environments):
         row = as_numbers(seen, self.observation_shape, self.observation_dtype)
         return row, float(gain), bool(terminated), bool(truncated)
 
-    def _ask(
-        self,
-        index: int,
-        method: str,
-        ask: Callable[Asked, Answer],
-        *arguments: Asked.args,
-        **named: Asked.kwargs,
-    ) -> Answer:
+    def _ask(self, index: int, method: str, ask: Callable[..., Answer], *arguments: Any) -> Answer:
         """Ask a game; whatever it raises is a failure of the environment."""
         try:
-            return ask(*arguments, **named)
+            return ask(*arguments)
         except Unfit as unfit:
             raise self._failure(index, f"{method}: {unfit}") from None
         except Exception as error:
