@@ -84,7 +84,7 @@ def open_ring(
 
 
 class PrioritySnapshots:
-    """The two files that the priorities of commits are written to in turn.
+    """The two files to which the priorities of commits are written in turn.
 
     `newest` is the number of the one that the last commit wrote.
     """
@@ -94,7 +94,7 @@ class PrioritySnapshots:
         self._newest = newest
 
     def write(self, priorities: npt.NDArray[np.float64]) -> dict[str, object]:
-        """Bring priorities to the disk; return what `read` needs. Raises OSError."""
+        """Write priorities to disk; return what `read` needs. Raises OSError."""
         number = 1 - self._newest
         content = priorities.astype("<f8", copy=False).data
         with _snapshot(self._folder, number).open("r+b") as stream:
