@@ -14,7 +14,7 @@ from layer_timing import Cell, Spread, Timing, alternate, make_call, peak_bytes,
 from torch import nn
 
 import noisynet
-from noisynet.networks import NatureTorso, QHead, QNetwork
+from noisynet.networks import NoiseSettings, build_q_network
 
 SHAPES = ((3136, 512), (512, 18), (2048, 2048))
 BATCHES = {False: (1, 8, 32), True: (32, 256, 2048)}
@@ -114,8 +114,7 @@ def measure_redraws(timing: Timing, device: torch.device) -> list[dict[str, Any]
     """Time the redraw of a whole agent: one draw for all, and one for each of 8 environments."""
     calls, labels = {}, {}
     for rows in (None, 8):
-        head = QHead(3136, 512, ACTIONS, noisynet.NoisyLinear)
-        net = QNetwork(NatureTorso((4, 84, 84)), head).to(device)
+        net = build_q_network((4, 84, 84), ACTIONS, noise=NoiseSettings()).to(device)
         noisynet.hold(net, rows=rows)
         key = str(rows)
         labels[key] = "resample(net)" + ("" if rows is None else f" after hold(net, rows={rows})")

@@ -52,6 +52,8 @@ def test_what_pong_promises_and_returns() -> None:
         assert flags.dtype == np.bool_
         assert not flags.any()
     assert np.array_equal(step.observation[0, 2], first[0, 3])
+    assert pong.frame_shape == (84, 84)
+    assert np.array_equal(pong.newest_frame(first), first[:, 3])
     with pytest.raises(UnusableEnvironment, match="cannot be saved"):
         pong.state()
     with pytest.raises(UnusableEnvironment, match="cannot be restored"):

@@ -47,10 +47,6 @@ def test_a_saved_count_goes_on() -> None:
     assert other.state() == counter.state()
     last = one(0.2, ended=True)
     assert other.update(last) == counter.update(last)
-    counter.update(one(0.0, first=True))
-    counter.update(one(9.0))
-    counter.forget()
-    assert counter.update(one(1.0, ended=True)) == [FinishedEpisode(0, 1.0, 1)]
 
 
 def test_another_number_of_environments_is_refused() -> None:

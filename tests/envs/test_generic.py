@@ -20,7 +20,7 @@ from noisynet.envs import (
     UnusableEnvironment,
     make,
 )
-from noisynet.envs.spaces import observation_kind
+from noisynet.envs.generic import observation_kind
 
 
 class Scripted(gymnasium.Env[Any, Any]):

@@ -149,7 +149,7 @@ def test_the_replay_gives_back_images_that_are_not_stacked(in_files: bool, tmp_p
     replay = FrameReplay(
         capacity=400,
         environments=2,
-        frame_shape=breakout.observation_shape,
+        frame_shape=breakout.frame_shape,
         frame_dtype=breakout.observation_dtype,
         stack=breakout.stack,
         slack=20,
@@ -162,7 +162,7 @@ def test_the_replay_gives_back_images_that_are_not_stacked(in_files: bool, tmp_p
         actions = generator.integers(3, size=2)
         step = breakout.step(actions)
         replay.add(
-            frame=observation,
+            frame=breakout.newest_frame(observation),
             action=actions,
             reward=step.reward,
             terminated=step.terminated,

@@ -16,12 +16,13 @@ from noisynet.networks import (
     NoiseSettings,
     QHead,
     QNetwork,
+    Stream,
     build_q_network,
 )
 
 
 def test_the_dueling_head_adds_value_and_centred_advantage() -> None:
-    head = DuelingHead(features=5, hidden=7, actions=3, linear=nn.Linear)
+    head = DuelingHead(partial(Stream, 5, 7), 3)
     features = torch.randn(4, 5)
     q = head(features)
     assert torch.allclose(q.mean(-1, keepdim=True), head.value(features), atol=1e-6)
@@ -36,7 +37,7 @@ def test_the_dueling_head_adds_value_and_centred_advantage() -> None:
 def test_a_held_draw_per_row_reaches_the_layers_of_a_head(head: type[QHead | DuelingHead]) -> None:
     network = QNetwork(
         MLPTorso((6,), (8,)),
-        head(features=8, hidden=7, actions=3, linear=partial(NoisyLinear, noise="factorised")),
+        head(partial(Stream, 8, 7, linear=NoisyLinear), 3),
     )
     hold(network, rows=4)
     values = network(torch.ones(4, 6))
@@ -50,7 +51,7 @@ def test_a_held_draw_per_row_reaches_the_layers_of_a_head(head: type[QHead | Due
 
 @pytest.mark.parametrize("head", [QHead, DuelingHead])
 def test_q_values_keep_full_precision_under_autocast(head: type[QHead | DuelingHead]) -> None:
-    network = QNetwork(MLPTorso((6,), (8,)), head(8, 7, 3, linear=NoisyLinear))
+    network = QNetwork(MLPTorso((6,), (8,)), head(partial(Stream, 8, 7, linear=NoisyLinear), 3))
     hold(network)
     observation = torch.randn(64, 6)
     exact = network(observation)
@@ -116,7 +117,10 @@ def test_a_network_is_that_of_its_parts_drawn_in_their_order() -> None:
     torch.manual_seed(1)
     linear = partial(NoisyLinear, noise="independent", sigma0=0.1)
     torso = MLPTorso((6,), (8,))
-    expected = QNetwork(torso, DistributionalHead(8, 7, 3, linear, support=support, dueling=True))
+    expected = QNetwork(
+        torso,
+        DistributionalHead(partial(Stream, 8, 7, linear=linear), 3, support=support, dueling=True),
+    )
     assert built.state_dict().keys() == expected.state_dict().keys()
     for name, value in expected.state_dict().items():
         assert torch.equal(built.state_dict()[name], value), name

@@ -612,7 +612,7 @@ def test_damaged_priorities_are_named(committed: tuple[Path, dict[str, Any]]):
         ("largest", "1", "replay state: ValueError: largest: got '1'"),
         ("known", 61, "replay state: ValueError: known: got 61, expected at most 60"),
         ("n_step", -1, "replay state: ValueError: n_step: got -1"),
-        ("file", 2, "replay state: ValueError: file: got 2, expected 0 or 1"),
+        ("file", 2, "replay state: ValueError: file: got 2, expected a whole number from 0 to 1"),
         ("checksum", 1, "does not hold the priorities of the commit"),
     ],
 )

@@ -3,19 +3,18 @@
 numpy alone; Gymnasium, ale-py and MinAtar are imported when an environment is made.
 """
 
-from noisynet.envs.atari import AtariEnvironments, AtariPreprocessing
-from noisynet.envs.custom import make_custom
-from noisynet.envs.environments import (
+from .atari import AtariEnvironments, AtariPreprocessing
+from .episodes import EpisodeCounter, FinishedEpisode
+from .generic import GymnasiumEnvironments
+from .make import make
+from .minatar import MinAtarEnvironments, MinAtarRules
+from .toy import ChainEnvironments, DeepSeaEnvironments, ToyEnvironments
+from .vector import (
     EnvironmentFailed,
     Environments,
     Step,
     UnusableEnvironment,
 )
-from noisynet.envs.episodes import EpisodeCounter, FinishedEpisode
-from noisynet.envs.generic import GymnasiumEnvironments
-from noisynet.envs.make import make
-from noisynet.envs.minatar import MinAtarEnvironments, MinAtarRules
-from noisynet.envs.toy import ChainEnvironments, DeepSeaEnvironments, ToyEnvironments
 
 __all__ = [
     "AtariEnvironments",
@@ -33,5 +32,4 @@ __all__ = [
     "ToyEnvironments",
     "UnusableEnvironment",
     "make",
-    "make_custom",
 ]

@@ -10,16 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from noisynet.envs.environments import (
-    EnvironmentFailed,
-    Environments,
-    Step,
-    UnusableEnvironment,
-    checked_actions,
-    first_line,
-    unknown_id,
-    whole,
-)
+from .arguments import checked_actions, first_line, unknown_id, whole
+from .vector import EnvironmentFailed, Environments, Step, UnusableEnvironment
 
 if TYPE_CHECKING:
     from ale_py.vector_env import AtariVectorEnv

@@ -1,11 +1,12 @@
-"""Counting games and their true returns, from what a vector of environments returns."""
+"""Games and their true returns, counted from the steps of a vector environment."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from noisynet.envs.environments import Step, UnusableEnvironment, whole
+from .arguments import whole
+from .vector import Step, UnusableEnvironment
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class FinishedEpisode:
 
 
 class EpisodeCounter:
-    """Counts the games of N environments. Feed it every step after their `reset`."""
+    """Counter of the games of N environments. It is given every step after their `reset`."""
 
     def __init__(self, count: int) -> None:
         self.count = whole("count", count, 1)
@@ -58,11 +59,6 @@ class EpisodeCounter:
             )
         self._reward_sum = np.array(state["reward_sum"], dtype=np.float64)
         self._steps = np.array(state["steps"], dtype=np.int64)
-
-    def forget(self) -> None:
-        """Drop the games under way: for environments that were reset in the middle of them."""
-        self._reward_sum[:] = 0.0
-        self._steps[:] = 0
 
     def _close(self, over: "np.ndarray[Any, np.dtype[np.bool_]]") -> list[FinishedEpisode]:
         """Report and clear the games that `over` marks, except those without a step."""

@@ -1,11 +1,24 @@
-"""From an id to environments."""
+"""From an id, or the name of a user's own function, to environments."""
 
-from noisynet.envs.atari import AtariEnvironments, AtariPreprocessing, atari_ids
-from noisynet.envs.custom import make_custom
-from noisynet.envs.environments import Environments, UnusableEnvironment, unknown_id
-from noisynet.envs.generic import make_registered, registered_ids
-from noisynet.envs.minatar import GAMES, MinAtarEnvironments, MinAtarRules
-from noisynet.envs.toy import TOYS, make_toy, toy_of
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .arguments import check_count_and_seed, first_line, nearest_names, unknown_id
+from .atari import AtariEnvironments, AtariPreprocessing, atari_ids
+from .generic import (
+    GymnasiumEnvironments,
+    imported_gymnasium,
+    make_registered,
+    registered_ids,
+)
+from .minatar import GAMES, MinAtarEnvironments, MinAtarRules
+from .toy import TOYS, make_toy, toy_of
+from .vector import Environments, UnusableEnvironment
 
 
 def make(
@@ -22,7 +35,10 @@ def make(
     - `ALE/<Game>-v5`: an Atari game, shown as `atari` says, by default `AtariPreprocessing()`.
     - `MinAtar/<Game>-v1`: played as `minatar` says, by default `MinAtarRules()`.
     - `Chain-<N>`, `DeepSea-<N>`: the toy of that size.
-    - `module:function`: the user's own, see `make_custom`.
+    - `module:function`: the user's own. The module is looked for in the current folder too. The
+      function is called without arguments, once for each environment, and returns a new
+      gymnasium.Env. One that has parameters `count` and `seed` is called once, with both, and
+      returns `Environments`. `module:Name-v0` is an id that the module registers with Gymnasium.
     - Any other id that is registered with Gymnasium: with discrete actions, and vectors or images
       as observations.
 
@@ -30,7 +46,8 @@ def make(
     trajectory does not depend on it, and other environments use one.
 
     Raises UnusableEnvironment for an unknown id, for spaces that no agent here takes, for a
-    package that is missing, and for `atari` or `minatar` given to anything else.
+    package that is missing, for `atari` or `minatar` given to anything else, and where the user's
+    module, function or what it returns does not fit.
     """
     is_atari, is_minatar = (environment_id.startswith(name) for name in ("ALE/", "MinAtar/"))
     if is_atari and minatar is None:
@@ -45,7 +62,7 @@ def make(
                 f"{environment_id}: {option}: got {value}, expected None for what is no {kind} game"
             )
     if ":" in environment_id:
-        return make_custom(environment_id, count, seed=seed)
+        return _make_own(environment_id, count, seed=seed)
     if toy_of(environment_id) is not None:
         return make_toy(environment_id, count, seed=seed)
     known = registered_ids()
@@ -60,3 +77,97 @@ def _games_if_installed() -> list[str]:
         return atari_ids()
     except UnusableEnvironment:  # without ale-py there are no games to suggest
         return []
+
+
+def _make_own(place: str, count: int, *, seed: int) -> Environments:
+    """Make environments by `module:function` or `module:Name-v0`; see `make`."""
+    count, seed = check_count_and_seed(count, seed)
+    module_name, _, name = place.partition(":")
+    if not name or not all(part.isidentifier() for part in module_name.split(".")):
+        raise UnusableEnvironment(f"environment: got {place!r}, expected module:function")
+    module = _imported(place, module_name)
+    function = getattr(module, name, None)
+    if function is None and name in imported_gymnasium().registry:
+        return make_registered(place, name, count, seed=seed)
+    if not callable(function):
+        raise UnusableEnvironment(f"{place}: {_why_not(module, name)}")
+    if {"count", "seed"} <= _parameters(function):
+        return _vector(place, function, count, seed)
+    return GymnasiumEnvironments(place, _singles(place, function, count), seed=seed)
+
+
+def _imported(place: str, name: str) -> ModuleType:
+    """Import a module, from the current folder where Python does not look there by itself."""
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)  # it stays: the module may import its neighbours later
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise UnusableEnvironment(f"{place}: there is no module {error.name!r}") from error
+        raise _import_failed(place, name, error) from error
+    except Exception as error:
+        raise _import_failed(place, name, error) from error
+
+
+def _import_failed(place: str, name: str, error: Exception) -> UnusableEnvironment:
+    return UnusableEnvironment(f"{place}: importing {name} raised {first_line(error)}")
+
+
+def _why_not(module: ModuleType, name: str) -> str:
+    if hasattr(module, name):
+        kind = type(getattr(module, name)).__name__
+        return f"{name} is of type {kind}, expected a function"
+    names = [one for one in vars(module) if callable(getattr(module, one))]
+    nearest = nearest_names(name, names)
+    hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
+    return f"{module.__name__} has no function {name!r}{hint}"
+
+
+def _parameters(function: Callable[..., Any]) -> set[str]:
+    try:
+        return set(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # of C, without a signature
+        return set()
+
+
+def _called(place: str, function: Callable[..., Any], **arguments: int) -> Any:
+    try:
+        return function(**arguments)
+    except Exception as error:
+        raise UnusableEnvironment(f"{place}: cannot be made: {first_line(error)}") from error
+
+
+def _vector(place: str, function: Callable[..., Any], count: int, seed: int) -> Environments:
+    made = _called(place, function, count=count, seed=seed)
+    if not isinstance(made, Environments):
+        raise _wrong_type(place, made, "noisynet.envs.Environments")
+    if made.count != count:
+        made.close()
+        raise UnusableEnvironment(f"{place}: got {made.count} environments, expected {count}")
+    return made
+
+
+def _singles(place: str, function: Callable[..., Any], count: int) -> list[Any]:
+    gymnasium = imported_gymnasium()
+    made: list[Any] = []
+    try:
+        for _ in range(count):
+            one = _called(place, function)
+            if not isinstance(one, gymnasium.Env):
+                raise _wrong_type(place, one, "a gymnasium.Env")
+            if any(one is other for other in made):
+                raise UnusableEnvironment(
+                    f"{place}: returned the same environment twice, expected a new one each time"
+                )
+            made.append(one)
+    except UnusableEnvironment:
+        for environment in made:
+            environment.close()
+        raise
+    return made
+
+
+def _wrong_type(place: str, made: object, expected: str) -> UnusableEnvironment:
+    return UnusableEnvironment(f"{place}: returned {type(made).__name__}, expected {expected}")

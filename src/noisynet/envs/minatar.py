@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 
-from noisynet.envs.copies import CopiedEnvironments, check_count_and_seed
-from noisynet.envs.environments import UnusableEnvironment, unknown_id, whole
+from .arguments import check_count_and_seed, unknown_id, whole
+from .sync import SyncEnvironments
+from .vector import UnusableEnvironment
 
 if TYPE_CHECKING:
     from minatar import Environment
@@ -36,9 +37,9 @@ GAMES = {
 class MinAtarRules:
     """How a MinAtar game is played. Raises UnusableEnvironment for values that cannot work.
 
-    The first two defaults are MinAtar's own. It has no time limit, nor have the experiments of its
-    paper; `max_frames` is one that only an agent near perfection meets, as the evaluation of such
-    an agent would otherwise never end.
+    The first two defaults are MinAtar's own. Neither it nor its paper's experiments have a time
+    limit; only an agent near perfection meets `max_frames`, and its evaluation would otherwise
+    never end.
     """
 
     sticky_actions: float = 0.1
@@ -56,7 +57,7 @@ class MinAtarRules:
         whole("max_frames", self.max_frames, 1)
 
 
-class MinAtarEnvironments(CopiedEnvironments):
+class MinAtarEnvironments(SyncEnvironments):
     """N copies of one MinAtar game: uint8 images of 0 and 1, (channels, 10, 10).
 
     Of an id that ends with v1 the actions are those that the game reads, of v0 all six. Their state

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from noisynet.envs.copies import check_count_and_seed, check_state
-from noisynet.envs.environments import Environments, Step, UnusableEnvironment, checked_actions
+from .arguments import check_count_and_seed, check_state, checked_actions
+from .vector import Environments, Step, UnusableEnvironment
 
 Integers = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.float32]

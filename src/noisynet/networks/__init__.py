@@ -13,6 +13,7 @@ from .q_network import (
     DuelingHead,
     QHead,
     QNetwork,
+    Stream,
     build_q_network,
 )
 from .torsos import (
@@ -42,6 +43,7 @@ __all__ = [
     "QHead",
     "QNetwork",
     "RecurrentCore",
+    "Stream",
     "build_actor_critic_network",
     "build_q_network",
     "make_torso",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ class Stream(nn.Sequential):
         features: int,
         hidden: int,
         outputs: int,
-        linear: MakeLinear,
+        linear: MakeLinear = nn.Linear,
         hidden_linear: MakeLinear | None = None,
     ) -> None:
         """Build the last layer with `linear`, the first one with `hidden_linear` if it is given."""
@@ -39,20 +39,17 @@ class Stream(nn.Sequential):
             return second(hidden.to(next(second.parameters()).dtype))
 
 
+MakeStream = Callable[[int], Stream]
+"""Builds a stream of so many outputs, as `partial(Stream, features, hidden, linear=…)` does."""
+
+
 class QHead(nn.Module):
     """One value per action from two fully connected layers: (…, features) to (…, actions)."""
 
-    def __init__(
-        self,
-        features: int,
-        hidden: int,
-        actions: int,
-        linear: MakeLinear,
-        hidden_linear: MakeLinear | None = None,
-    ) -> None:
-        """Build the two layers as `Stream` does."""
+    def __init__(self, stream: MakeStream, actions: int) -> None:
+        """Build the stream."""
         super().__init__()
-        self.q = Stream(features, hidden, actions, linear, hidden_linear)
+        self.q = stream(actions)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return Q-values (…, actions)."""
@@ -65,18 +62,11 @@ class DuelingHead(nn.Module):
     Shapes: (…, features) to (…, actions).
     """
 
-    def __init__(
-        self,
-        features: int,
-        hidden: int,
-        actions: int,
-        linear: MakeLinear,
-        hidden_linear: MakeLinear | None = None,
-    ) -> None:
-        """Build two layers a stream, as `Stream` does."""
+    def __init__(self, stream: MakeStream, actions: int) -> None:
+        """Build the streams."""
         super().__init__()
-        self.value = Stream(features, hidden, 1, linear, hidden_linear)
-        self.advantage = Stream(features, hidden, actions, linear, hidden_linear)
+        self.value = stream(1)
+        self.advantage = stream(actions)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return Q-values (…, actions)."""
@@ -93,23 +83,15 @@ class DistributionalHead(nn.Module):
     support: Tensor
 
     def __init__(
-        self,
-        features: int,
-        hidden: int,
-        actions: int,
-        linear: MakeLinear,
-        hidden_linear: MakeLinear | None = None,
-        *,
-        support: Tensor,
-        dueling: bool,
+        self, stream: MakeStream, actions: int, *, support: Tensor, dueling: bool = False
     ) -> None:
-        """Build two layers, or two a stream; `support` (atoms,) holds the atoms' values."""
+        """Build one stream, or two; `support` (atoms,) holds the atoms' values."""
         super().__init__()
         self.register_buffer("support", support, persistent=False)
         self.actions = actions
         atoms = len(support)
-        self.advantage = Stream(features, hidden, actions * atoms, linear, hidden_linear)
-        self.value = Stream(features, hidden, atoms, linear, hidden_linear) if dueling else None
+        self.advantage = stream(actions * atoms)
+        self.value = stream(atoms) if dueling else None
 
     def logits(self, features: Tensor) -> Tensor:
         """Return the logits (…, actions, atoms)."""
@@ -178,11 +160,14 @@ def build_q_network(
         ValueError: a torso of that name does not exist, or does not fit the observations.
     """
     body = make_torso(torso, observation_shape, torso_hidden, standardise_frames=standardise_frames)
-    sizes = (body.features, head_hidden, actions)
     linear, hidden_linear = head_layers(noise)
+
+    def stream(outputs: int) -> Stream:
+        return Stream(body.features, head_hidden, outputs, linear, hidden_linear)
+
     if support is not None:
-        head = DistributionalHead(*sizes, linear, hidden_linear, support=support, dueling=dueling)
+        head = DistributionalHead(stream, actions, support=support, dueling=dueling)
     else:
-        head = (DuelingHead if dueling else QHead)(*sizes, linear, hidden_linear)
+        head = (DuelingHead if dueling else QHead)(stream, actions)
     make_torso_noisy(body, noise)
     return QNetwork(body, head)

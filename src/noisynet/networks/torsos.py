@@ -9,7 +9,26 @@ import torch
 from torch import Tensor, nn
 
 
-class FramesTorso(nn.Module):
+class ImageTorso(nn.Module):
+    """Images to features by convolutions: (…, channels, height, width) to (…, features)."""
+
+    convolutions: nn.Sequential
+    observation_shape: tuple[int, ...]
+    features: int
+
+    def prepare(self, observation: Tensor) -> Tensor:
+        """Return the images as the convolutions take them, floats; `forward` does it by itself."""
+        raise NotImplementedError
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return features (…, features)."""
+        observation = self.prepare(observation)
+        leading = observation.shape[:-3]
+        images = observation.reshape(-1, *self.observation_shape)
+        return self.convolutions(images).reshape(*leading, self.features)
+
+
+class FramesTorso(ImageTorso):
     """Stacked frames to features, by convolutions without padding, each with a ReLU after it.
 
     Input (…, stack, height, width), uint8 or what `prepare` made of it; output (…, features).
@@ -108,13 +127,6 @@ class FramesTorso(nn.Module):
         distance = channels_last.to(torch.float32).mul_(1 / (255 * self.frame_deviation))
         return distance.sub_(mean).clamp_(-5, 5).to(dtype).movedim(-1, -3)
 
-    def forward(self, observation: Tensor) -> Tensor:
-        """Return features (…, features)."""
-        observation = self.prepare(observation)
-        leading = observation.shape[:-3]
-        frames = observation.reshape(-1, *self.observation_shape)
-        return self.convolutions(frames).reshape(*leading, self.features)
-
 
 class NatureTorso(FramesTorso):
     """The CNN of Mnih et al. 2015: 3136 features from 84 by 84 pixels; from 36 pixels up."""
@@ -147,7 +159,7 @@ class DataEfficientTorso(FramesTorso):
     smallest = 25
 
 
-class MinAtarTorso(nn.Module):
+class MinAtarTorso(ImageTorso):
     """A small image to features, by the one convolution of MinAtar's DQN.
 
     Sixteen 3 × 3 filters of stride 1 and a ReLU (Young and Tian 2019, arXiv 1903.03176; the hidden
@@ -174,13 +186,6 @@ class MinAtarTorso(nn.Module):
         if observation.is_floating_point():
             return observation
         return observation.to(_dtype_of_products(observation))
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """Return features (…, features)."""
-        observation = self.prepare(observation)
-        leading = observation.shape[:-3]
-        frames = observation.reshape(-1, *self.observation_shape)
-        return self.convolutions(frames).reshape(*leading, self.features)
 
 
 class MLPTorso(nn.Module):

@@ -6,10 +6,16 @@ import numpy as np
 import numpy.typing as npt
 
 
-def whole(name: str, value: object, least: int) -> int:
-    """Return `value` as an int of at least `least`; raise ValueError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name}: got {value!r}, expected a whole number of at least {least}")
+def whole(name: str, value: object, least: int, most: int | None = None) -> int:
+    """Return `value` as an int from `least` to `most`; raise ValueError otherwise."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | np.integer)
+        or value < least
+        or (most is not None and value > most)
+    ):
+        expected = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name}: got {value!r}, expected a whole number {expected}")
     return int(value)
 
 

@@ -85,7 +85,7 @@ def open_ring(
 
 
 class PrioritySnapshots:
-    """The two files that the priorities of commits are written to in turn.
+    """The two files to which the priorities of commits are written in turn.
 
     `newest` is the number of the one that the last commit wrote.
     """
@@ -95,7 +95,7 @@ class PrioritySnapshots:
         self._newest = newest
 
     def write(self, priorities: npt.NDArray[np.float64]) -> dict[str, object]:
-        """Bring priorities to the disk; return what `read` needs. Raises OSError."""
+        """Write priorities to disk; return what `read` needs. Raises OSError."""
         number = 1 - self._newest
         content = priorities.astype("<f8", copy=False).data
         with _snapshot(self._folder, number).open("r+b") as stream:
@@ -131,8 +131,10 @@ def ring_state(ring: Ring, generator: np.random.Generator) -> dict[str, object]:
     }
 
 
-def read_ring(folder: Path, state: Mapping[str, object]) -> tuple[Ring, np.random.Generator]:
-    """Return the ring and the generator that gave `state`. Raises ReplayDamaged."""
+def read_commit(
+    folder: Path, state: Mapping[str, object]
+) -> tuple[Ring, np.random.Generator, PrioritisedSampler | None, PrioritySnapshots]:
+    """Return the parts of the replay whose commit gave `state`. Raises ReplayDamaged."""
     if state.get("format") != _FORMAT:
         got = state.get("format")
         raise ReplayDamaged(f"replay state: got format {got!r}, expected {_FORMAT}")
@@ -148,29 +150,19 @@ def read_ring(folder: Path, state: Mapping[str, object]) -> tuple[Ring, np.rando
         head = whole("head", state["head"], 0)
         bits = np.random.PCG64()
         bits.state = cast(Any, state["generator"])
-        fingerprint = state["fingerprint"]
-    except (KeyError, OverflowError, TypeError, ValueError) as error:
-        raise ReplayDamaged(f"replay state: {type(error).__name__}: {error}") from error
-    ring = open_ring(shape, folder, head, fingerprint, priorities="priorities" in state)
-    return ring, np.random.Generator(bits)
-
-
-def read_priorities(
-    folder: Path, state: Mapping[str, object], ring: Ring
-) -> tuple[PrioritisedSampler, PrioritySnapshots]:
-    """Return the sampler that gave `state`, and its files. Raises ReplayDamaged."""
-    try:
-        part = cast(Mapping[str, object], state["priorities"])
-        number = whole("file", part["file"], 0)
-        if number > 1:
-            raise ValueError(f"file: got {number}, expected 0 or 1")
-        snapshots = PrioritySnapshots(folder, number)
-        leaves = snapshots.read(part["checksum"])
-        return PrioritisedSampler.restore(ring, part, leaves), snapshots
+        prioritised = "priorities" in state
+        ring = open_ring(shape, folder, head, state["fingerprint"], priorities=prioritised)
+        sampler, snapshots = None, PrioritySnapshots(folder)
+        if prioritised:
+            part = cast(Mapping[str, object], state["priorities"])
+            snapshots = PrioritySnapshots(folder, whole("file", part["file"], 0, 1))
+            leaves = snapshots.read(part["checksum"])
+            sampler = PrioritisedSampler.restore(ring, part, leaves)
     except ReplayDamaged:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise ReplayDamaged(f"replay state: {type(error).__name__}: {error}") from error
+    return ring, np.random.Generator(bits), sampler, snapshots
 
 
 def _snapshot(folder: Path, number: int) -> Path:

@@ -23,7 +23,7 @@ _CHUNK_BYTES = 1 << 26  # frames that are moved in one go when a ring is taken o
 
 
 class _Memory:
-    """The tensors of one batch on the device: they stay where they are while batches come and go.
+    """The tensors of one batch on the device, at addresses that stay the same from batch to batch.
 
     Everything but the observations lies in one parcel of bytes, which is sent in one copy.
     """
@@ -58,8 +58,8 @@ class _Memory:
 
     def send(self, *arrays: npt.NDArray[np.generic]) -> None:
         """Copy places, actions, returns, discounts and perhaps weights to the device."""
-        # New memory for each parcel: torch gives page-locked memory to somebody else only after
-        # the copy out of it is over, so that nobody has to wait for it here.
+        # New memory for each parcel: torch reuses page-locked memory only after the copy out of it
+        # has finished, so nothing has to wait for the copy here.
         parcel = torch.empty(self._parcel.shape, dtype=torch.uint8, pin_memory=self._parcel.is_cuda)
         for view, array in zip(self._views(parcel), arrays, strict=True):
             view.numpy()[:] = array.reshape(-1)
@@ -68,7 +68,7 @@ class _Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _DeviceBatch(Batch[Tensor]):
-    """A batch that knows the memory which its tensors are views of."""
+    """A batch with the memory that its tensors are views of."""
 
     memory: _Memory
 
@@ -83,7 +83,7 @@ class DeviceReplay(FrameReplay):
     tensors on the device; with `out`, all tensors of the earlier batch are overwritten.
 
     Args:
-        replay: what is taken over; it must not be used any more.
+        replay: the replay that is taken over; it must not be used afterwards.
         device: where the frames go; all that the ring can hold are allocated at once.
 
     Raises:

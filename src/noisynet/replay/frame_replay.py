@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from .arguments import check_fraction, whole
 from .batch import Batch
-from .commit import PrioritySnapshots, create_ring, read_priorities, read_ring, ring_state
+from .commit import PrioritySnapshots, create_ring, read_commit, ring_state
 from .priorities import PrioritisedSampler, PrioritySettings, importance_weights
 from .ring import Integers, Numbers, Ring, RingShape, encode_records
 from .sampling import GLANCE, draw_samplable, gather_batch, scan_samplable
@@ -29,7 +29,7 @@ class FrameReplay:
     `terminated` ends bootstrapping and the window of steps, not the stack: after a lost life the
     next record is not `first`, and is sampled like any other. A record can be sampled when its
     whole stack, and all it needs of the next n steps, lie among the newest `capacity` records. An
-    episode that is cut off (a `first` record follows without an end, as after a restart) gives no
+    episode that is cut off (a `first` record follows without an end, as after a restart) yields no
     transition across the cut.
 
     With a `folder` the ring lives in files there, and `commit` makes a point to come back to: the
@@ -43,8 +43,9 @@ class FrameReplay:
         environments: N.
         frame_shape: shape of one frame of one environment.
         frame_dtype: type of a frame's numbers.
-        stack: frames in an observation; 1 for vectors (the observation is the frame itself).
-        slack: vector steps that can be added after a commit; at least 1 with a folder.
+        stack: frames in an observation; 1 where the observation is the frame itself, as a vector.
+        slack: vector steps that can be added after a commit, at least 1 with a folder; `slack_for`
+            computes it.
         folder: where the files go, made if missing; None for memory.
         seed: of the generator (PCG64) that samples.
         priority: draw by priority, with these settings; None draws uniformly. Takes 8 more bytes a
@@ -63,8 +64,8 @@ class FrameReplay:
         environments: int,
         frame_shape: tuple[int, ...],
         frame_dtype: npt.DTypeLike,
-        stack: int,
-        slack: int,
+        stack: int = 1,
+        slack: int = 0,
         folder: Path | None = None,
         seed: int,
         priority: PrioritySettings | None = None,
@@ -224,7 +225,7 @@ class FrameReplay:
     def update_priorities(
         self, indices: npt.NDArray[np.integer], td_errors: npt.NDArray[np.floating]
     ) -> None:
-        """Give sampled transitions the priority (|δ| + ε)^α of their newest TD error.
+        """Set the priority of sampled transitions to (|δ| + ε)^α, by their newest TD error.
 
         Records that have been overwritten since, or cannot be sampled any more, are passed over. Of
         a record given twice the last error counts.
@@ -291,11 +292,6 @@ class FrameReplay:
             ReplayDamaged: the state makes no sense, a file is missing or of another size, or the
                 files no longer hold the steps of the commit.
         """
-        folder = Path(folder)
-        ring, generator = read_ring(folder, state)
-        sampler, snapshots = None, PrioritySnapshots(folder)
-        if "priorities" in state:
-            sampler, snapshots = read_priorities(folder, state, ring)
         replay = cls.__new__(cls)
-        replay._start(ring, generator, sampler, snapshots)
+        replay._start(*read_commit(Path(folder), state))
         return replay

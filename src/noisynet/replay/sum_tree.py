@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 
 class SumTree:
-    """Hold `size` values ≥ 0, and find the one at a place in their running sum.
+    """`size` values ≥ 0, and the search for the one at a place in their running sum.
 
     A node is the sum of `fan` children, and the highest level, of at most `fan`² nodes, is searched
     as a whole: a million values make three levels. A wide tree takes fewer numpy calls than a

@@ -2,28 +2,22 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ParamSpec, SupportsFloat, TypeVar
+from typing import Any, SupportsFloat, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from noisynet.envs.environments import (
-    EnvironmentFailed,
-    Environments,
-    Step,
-    Unfit,
-    UnusableEnvironment,
-    as_numbers,
-    checked_actions,
-    first_line,
-    whole,
-)
+from .arguments import check_state, checked_actions, first_line
+from .vector import EnvironmentFailed, Environments, Step, UnusableEnvironment
 
-Asked = ParamSpec("Asked")
 Answer = TypeVar("Answer")
 
 
-class CopiedEnvironments(Environments):
+class Unfit(Exception):
+    """What a single game returned does not fit; becomes an EnvironmentFailed."""
+
+
+class SyncEnvironments(Environments):
     """N single games in this process, stepped one after the other.
 
     A subclass plays one game; restarts, the time limit and the checks of all N are here, since
@@ -178,7 +172,7 @@ class CopiedEnvironments(Environments):
             raise UnusableEnvironment(f"{self.id}: closed")
 
     def _set_out(self, observation: npt.NDArray[Any]) -> None:
-        """Take these as the current observations of games that are whole."""
+        """Set the current observations of games that have not failed."""
         self._observation = observation
         self._failed = False
         self.can_save_state = self._saves
@@ -194,17 +188,10 @@ class CopiedEnvironments(Environments):
         row = as_numbers(seen, self.observation_shape, self.observation_dtype)
         return row, float(gain), bool(terminated), bool(truncated)
 
-    def _ask(
-        self,
-        index: int,
-        method: str,
-        ask: Callable[Asked, Answer],
-        *arguments: Asked.args,
-        **named: Asked.kwargs,
-    ) -> Answer:
+    def _ask(self, index: int, method: str, ask: Callable[..., Answer], *arguments: Any) -> Answer:
         """Ask a game; whatever it raises is a failure of the environment."""
         try:
-            return ask(*arguments, **named)
+            return ask(*arguments)
         except Unfit as unfit:
             raise self._failure(index, f"{method}: {unfit}") from None
         except Exception as error:
@@ -226,17 +213,15 @@ class CopiedEnvironments(Environments):
         return EnvironmentFailed(f"{self.id}: environment {index} of {self.count} failed: {what}")
 
 
-def check_count_and_seed(count: object, seed: object, most: int | None = None) -> tuple[int, int]:
-    """Return the two as ints, the last seed at most `most`; raise UnusableEnvironment otherwise."""
-    checked = whole("count", count, 1)
-    return checked, whole("seed", seed, 0, None if most is None else most - checked + 1)
+def as_numbers(seen: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return one observation as an array, what float32 cannot hold as infinite.
 
-
-def check_state(environments: Environments, state: dict[str, Any], count: int) -> dict[str, Any]:
-    """Return the state; raise UnusableEnvironment if it is one of other environments."""
-    if (state["id"], count) != (environments.id, environments.count):
-        raise UnusableEnvironment(
-            f"state: got one of {count} × {state['id']}, "
-            f"expected one of {environments.count} × {environments.id}"
-        )
-    return state
+    Raises Unfit for another shape, which numpy would stretch without a word.
+    """
+    array = np.asarray(seen)
+    if array.dtype != dtype:
+        with np.errstate(over="ignore"):
+            array = array.astype(dtype)
+    if array.shape != shape:
+        raise Unfit(f"observation: got shape {array.shape}, its own space says {shape}")
+    return array

@@ -1,8 +1,6 @@
-"""What every vector of environments promises, and what one step of it returns."""
+"""Vector environments: what each promises, and what one step of it returns."""
 
-import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +9,7 @@ import numpy.typing as npt
 
 
 class UnusableEnvironment(ValueError):
-    """An environment cannot be made or used as asked: what was asked, what came, what is taken."""
+    """An environment cannot be made or used as asked; the message says what is expected."""
 
 
 class EnvironmentFailed(UnusableEnvironment):
@@ -21,10 +19,6 @@ class EnvironmentFailed(UnusableEnvironment):
     error, where there is one, is its `__cause__`. The games are undefined until the next `reset`
     or `restore`, and cannot be saved (`can_save_state` is false).
     """
-
-
-class Unfit(Exception):
-    """Say what does not fit about what a single game returned; becomes an EnvironmentFailed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +69,15 @@ class Environments(ABC):
     can_save_state: bool
     """Whether `state` and `restore` work."""
 
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of one frame: what a replay stores of an observation."""
+        return self.observation_shape[1:] if self.stack > 1 else self.observation_shape
+
+    def newest_frame(self, observation: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the newest frame of observations (N, *shape): (N, *frame_shape)."""
+        return observation[:, -1] if self.stack > 1 else observation
+
     @abstractmethod
     def reset(self) -> npt.NDArray[Any]:
         """Start a new game in each environment; return the observations, (N, *shape).
@@ -107,85 +110,3 @@ class Environments(ABC):
     @abstractmethod
     def close(self) -> None:
         """Free what the environments hold; they cannot be used afterwards."""
-
-
-def whole(name: str, value: object, least: int, most: int | None = None) -> int:
-    """Return `value` as an int from `least` to `most`; raise UnusableEnvironment otherwise."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | np.integer)
-        or value < least
-        or (most is not None and value > most)
-    ):
-        expected = f"at least {least}" if most is None else f"from {least} to {most}"
-        raise UnusableEnvironment(f"{name}: got {value!r}, expected a whole number {expected}")
-    return int(value)
-
-
-def first_line(error: Exception) -> str:
-    """Return an error's type and the first line of what it says: `KeyError: 'speed'`."""
-    said = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
-
-
-def as_numbers(seen: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Return one observation as an array, what float32 cannot hold as infinite.
-
-    Raises Unfit for another shape, which numpy would stretch without a word.
-    """
-    array = np.asarray(seen)
-    if array.dtype != dtype:
-        with np.errstate(over="ignore"):
-            array = array.astype(dtype)
-    if array.shape != shape:
-        raise Unfit(f"observation: got shape {array.shape}, its own space says {shape}")
-    return array
-
-
-def checked_actions(
-    environment: str, actions: npt.ArrayLike, count: int, action_count: int
-) -> npt.NDArray[np.int64]:
-    """Return `actions` as (N,) int64; raise UnusableEnvironment where they do not fit.
-
-    Needed, not polite: ale-py 0.12.1 hangs for ever on an action out of range.
-    """
-    given = np.asarray(actions)
-    if given.shape != (count,) or given.dtype.kind not in "iu":
-        raise UnusableEnvironment(
-            f"{environment}: actions: got {given.dtype} of shape {given.shape}, "
-            f"expected whole numbers of shape ({count},)"
-        )
-    if given.min() < 0 or given.max() >= action_count:
-        raise UnusableEnvironment(
-            f"{environment}: actions: got {given.tolist()}, expected 0 to {action_count - 1}"
-        )
-    return given.astype(np.int64)
-
-
-def unknown_id(environment_id: str, known: Iterable[str]) -> UnusableEnvironment:
-    """Return the error for an id that nobody registered, with the ids nearest to it."""
-    nearest = nearest_names(environment_id, known)
-    hint = (
-        f"nearest: {', '.join(nearest)}"
-        if nearest
-        else "expected a registered Gymnasium id, or module:function"
-    )
-    return UnusableEnvironment(f"{environment_id}: unknown environment; {hint}")
-
-
-def nearest_names(name: str, known: Iterable[str], most: int = 3) -> list[str]:
-    """Return the known ids nearest to `name`, best first; namespace and version may be missing."""
-
-    def likeness(candidate: str) -> tuple[float, float]:
-        whole_id = difflib.SequenceMatcher(None, name.lower(), candidate.lower()).ratio()
-        bare = difflib.SequenceMatcher(None, _bare(name), _bare(candidate)).ratio()
-        return max(whole_id, bare), whole_id
-
-    scored = sorted(((likeness(candidate), candidate) for candidate in known), reverse=True)
-    return [candidate for (best, _), candidate in scored[:most] if best >= 0.6]
-
-
-def _bare(name: str) -> str:
-    """Return an id without namespace, version and old suffix: `PongNoFrameskip-v4` is `pong`."""
-    bare = name.rsplit("/", 1)[-1].rsplit("-v", 1)[0].replace("_", "").lower()
-    return bare.removesuffix("noframeskip").removesuffix("deterministic")
