@@ -7,8 +7,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..assemble import train
 from ..runs.config import Config
-from ..training import FiguresTaken, train
+from ..training import FiguresTaken
 from .display import duration
 from .trials import Trial
 
