@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from noisynet.assemble import start
 from noisynet.cli import main
 from noisynet.evaluation.examination import over_the_run
 from noisynet.runs import config
-from noisynet.training import start
 
 SMALL = {
     "steps": 700,

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from noisynet.assemble import start
 from noisynet.evaluation.agent import TrainedAgent, evaluate_run
 from noisynet.runs import config
 from noisynet.runs.errors import RunError
-from noisynet.training import start
 
 SMALL = {
     "steps": 600,

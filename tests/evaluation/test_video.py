@@ -13,7 +13,7 @@ import pytest
 from gymnasium.envs.classic_control import CartPoleEnv
 from PIL import Image
 
-from noisynet.agents import make_environments
+from noisynet.assemble import make_environments, start
 from noisynet.cli import main
 from noisynet.envs import AtariEnvironments, Environments, UnusableEnvironment
 from noisynet.evaluation.agent import evaluate_run
@@ -23,7 +23,6 @@ from noisynet.evaluation.film.video import film
 from noisynet.evaluation.film.watched import WatchedAgent
 from noisynet.runs import config
 from noisynet.runs.errors import RunError
-from noisynet.training import start
 
 SMALL = {
     "steps": 400,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from noisynet.assemble import start
 from noisynet.runs import config
-from noisynet.training import start
 
 SMALL = {
     "steps": 900,

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from noisynet.agents import acting_network, build_agent
+from noisynet.assemble import build_agent
 from noisynet.cli import main
 from noisynet.evaluation.scores import atari57_games
 from noisynet.report.layer_sigmas import layer_sigmas
@@ -103,7 +103,7 @@ def test_nothing_to_report_is_an_error(tmp_path: Path) -> None:
 def test_initial_sigma_are_the_run_s_own(trained: list[Path]) -> None:
     chosen = config.from_yaml((trained[0] / "config.yaml").read_text().split("\n", 1)[1], "config")
     agent = build_agent(chosen, (4,), 2)
-    first = acting_network(agent).state_dict()["head.q.0.weight_sigma"]
+    first = agent.network.state_dict()["head.q.0.weight_sigma"]
     layers, problems = layer_sigmas(trained[0])
     assert problems == []
     layer = next(one for one in layers if one.name == "q.0")

@@ -122,9 +122,9 @@ def generalised_advantage(
     """Return A_t = δ_t + discount_t trace_t A_t+1 with δ_t = r_t + discount_t V_t+1 - V_t.
 
     Shapes: reward_t, discount_t and trace_t (T, …), value (T + 1, …), the last one to bootstrap
-    from; returns (T, …). discount_t carries termination: 0 there, else γ. trace_t is λ where the next
-    step goes on with the same game, and 0 where it does not: a truncated game so bootstraps from
-    its own last observation. λ = 1 gives n-step returns, A_t + V_t (arXiv 1602.01783, §4.3).
+    from; returns (T, …). discount_t carries termination: 0 there, else γ. trace_t is λ where the
+    next step goes on with the same game, and 0 where it does not: a truncated game so bootstraps
+    from its own last observation. λ = 1 gives n-step returns, A_t + V_t (arXiv 1602.01783, §4.3).
     Source: arXiv 1506.02438, eq. 16.
     """
     for name, tensor in (("discount_t", discount_t), ("trace_t", trace_t), ("value", value[1:])):

@@ -41,8 +41,8 @@ def q_behaviour(
 ) -> dict[str, float]:
     """Measure what the noise does to the greedy actions for observations (N, …).
 
-    Returns effective ε, entropy, spread and gap of Q by the names that metrics have. A torso without
-    noise runs once for all draws.
+    Returns effective ε, entropy, spread and gap of Q by the names that metrics have. A torso
+    without noise runs once for all draws.
     """
     if noisy_layers(network.torso):
         return behaviour(network, observation, draws=_draws(network), generator=generator).figures()

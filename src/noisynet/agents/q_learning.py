@@ -296,7 +296,7 @@ class QLearning:
         return arrays, plain
 
     def restore(self, arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> None:
-        """Take over what `state` returned; raises KeyError or RuntimeError where it does not fit."""
+        """Take over what `state` returned. Raises KeyError or RuntimeError for a misfit."""
         self.load_networks(arrays)
         restore_optimizer(self.optimizer, arrays, "optimizer")
         generator_from_array(self._acting, arrays["generator.acting"])

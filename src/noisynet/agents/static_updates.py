@@ -51,8 +51,14 @@ def _kept(batch: AnyBatch, device: torch.device) -> Batch[Tensor]:
             return value
         return torch.from_numpy(value).to(device, copy=True)
 
-    fields = {name: getattr(batch, name) for name in _FIELDS}
-    return Batch(**{name: own(one) for name, one in fields.items() if one is not None})
+    return Batch(
+        observation_tm1=own(batch.observation_tm1),
+        action_tm1=own(batch.action_tm1),
+        return_t=own(batch.return_t),
+        discount_t=own(batch.discount_t),
+        observation_t=own(batch.observation_t),
+        weights=None if batch.weights is None else own(batch.weights),
+    )
 
 
 class StaticUpdates:

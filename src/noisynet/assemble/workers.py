@@ -9,7 +9,7 @@ import torch
 from ..agents import ActorCritic
 from ..runs.config import Config
 from ..runs.seeds import SEEDS
-from ..training.a3c import WorkerNumber, Worker
+from ..training.a3c import Worker, WorkerNumber
 from ..training.player import Player
 from .agents import build_agent, step_size
 from .environments import make_environments

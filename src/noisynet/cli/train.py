@@ -74,8 +74,8 @@ def _overrides(parsed: argparse.Namespace) -> dict[str, Any]:
 def _train(parsed: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from ..assemble import start
     from ..runs import config, default_path
-    from ..training import start
     from ..training.display import make_display
 
     chosen = config.load(parsed.preset, _overrides(parsed))
@@ -89,9 +89,9 @@ def _train(parsed: argparse.Namespace) -> int:
     listeners = [make_display(Console())]
     try:
         if chosen.scale.actors is not None:
-            from ..samplers import assembler as actors
+            from .. import samplers
 
-            return _report(actors.start(chosen, path, listeners, address=parsed.ray))
+            return _report(samplers.start(chosen, path, listeners, address=parsed.ray))
         _check_ray(parsed.ray)
         return _report(start(chosen, path, listeners))
     except KeyboardInterrupt:
@@ -101,17 +101,17 @@ def _train(parsed: argparse.Namespace) -> int:
 def _resume(parsed: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from ..assemble import resume
     from ..runs import open_run
-    from ..training import resume
     from ..training.display import make_display
 
     listeners = [make_display(Console())]
     chosen = open_run(parsed.folder).config
     try:
         if chosen.scale.actors is not None:
-            from ..samplers import assembler as actors
+            from .. import samplers
 
-            return _report(actors.resume(parsed.folder, listeners, address=parsed.ray))
+            return _report(samplers.resume(parsed.folder, listeners, address=parsed.ray))
         _check_ray(parsed.ray)
         return _report(resume(parsed.folder, listeners))
     except KeyboardInterrupt:

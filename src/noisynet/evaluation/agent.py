@@ -11,7 +11,8 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from ..agents import ActorCritic, acting_network, build_agent, make_environments
+from ..agents import ActorCritic
+from ..assemble import build_agent, make_environments
 from ..envs import Environments, UnusableEnvironment
 from ..layers import draw, mean_weights, using
 from ..runs import Config, Run, RunError, open_run
@@ -57,7 +58,7 @@ class TrainedAgent:
 
     def act(self, observation: np.ndarray, *, noise: bool = False) -> np.ndarray:
         """Choose actions; raises ValueError for noise where the agent has none."""
-        network = acting_network(self._agent)
+        network = self._agent.network
         if not noise:
             with mean_weights(network):
                 return self._agent.greedy(observation)

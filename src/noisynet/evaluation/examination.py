@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..agents import ActorCritic, Agent, QLearning, acting_network, build_agent
+from ..agents import ActorCritic, Agent, QLearning
+from ..assemble import build_agent
 from ..diagnostics import Diagnosis, Finding, doctor
 from ..envs import Environments
 from ..layers import mean_weights
+from ..replay import Batch
 from ..runs import Config, RunError, open_run, read_metrics
 from ..runs.checkpoint import fits_config
 from ..runs.seeds import SEEDS
-from ..training.rollouts import RolloutPlayer
+from ..training.player import Player, play_rollout
 from .agent import environments_for, on_this_machine
 
 _SEED_OFFSET = 2_000_003
@@ -26,18 +27,6 @@ _TRANSITIONS = 64
 _COLLAPSED = 0.01
 """Share of its first value at which mean |σ| counts as collapsed."""
 _EXPLODED = 10.0
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """One-step transitions, as an update takes them."""
-
-    observation_tm1: np.ndarray
-    action_tm1: np.ndarray
-    return_t: np.ndarray
-    discount_t: np.ndarray
-    observation_t: np.ndarray
-    weights: None = None
 
 
 def examine(path: Path) -> Diagnosis:
@@ -76,8 +65,7 @@ def _values(config: Config, agent: QLearning, environments: Environments, step: 
 
     def update() -> None:
         # As the first one: at the run's end the step size may have fallen to 0.
-        agent.updates = 0
-        agent.update(batch)
+        agent.update(batch, config.learning.learning_rate)
         if config.exploration.redraw == "step":
             # The noise is redrawn by the action after it.
             agent.act(observation, now, same_game)
@@ -87,11 +75,11 @@ def _values(config: Config, agent: QLearning, environments: Environments, step: 
         torch.from_numpy(observation).to(agent.device),
         act=lambda _: agent.act(observation, now, same_game),
         evaluate=_evaluation(agent, lambda: agent.greedy(observation)),
-        loss=lambda: agent.loss(batch),
+        loss=lambda: agent.loss_and_errors(batch)[0],
         target=agent.target,
         optimizer=agent.optimizer,
         update=update,
-        epsilon=agent.epsilon(now) or 0.0,
+        epsilon=agent.epsilon(now) if agent.epsilon is not None else 0.0,
     )
     if config.exploration.redraw != "episode":
         return diagnosis
@@ -103,15 +91,17 @@ def _values(config: Config, agent: QLearning, environments: Environments, step: 
 
 def _policy(config: Config, agent: ActorCritic, environments: Environments) -> Diagnosis:
     """Examine an actor-critic."""
-    player = RolloutPlayer(config, environments, agent)
-    rollout = player.play().rollout
+    section, learning = config.actor_critic, config.learning
+    player = Player(environments, learning.reward_clip)
+    rollout = play_rollout(
+        player, agent, steps=section.rollout_steps, discount=learning.discount
+    ).rollout
     observation, first = rollout.observation[-1], rollout.first[-1]
     core = agent.network.initial_state(len(observation))
     # All of the rollout: with few environments what is seen last is too little to judge by.
     sequence = (
         torch.from_numpy(one).to(agent.device) for one in (rollout.observation, rollout.first)
     )
-    section = config.actor_critic
 
     def loss() -> Tensor:
         policy_loss, value_loss, entropy = agent.loss_terms(rollout)
@@ -125,8 +115,8 @@ def _policy(config: Config, agent: ActorCritic, environments: Environments) -> D
         evaluate=_evaluation(agent, lambda: agent.greedy(observation)),
         loss=loss,
         optimizer=agent.optimizer,
-        # At step 0: at the run's end the step size may have fallen to 0, and nothing would move.
-        update=lambda: agent.update(rollout, 0),
+        # As the first one: at the run's end the step size may have fallen to 0.
+        update=lambda: agent.update(rollout, learning.learning_rate),
         on_policy=True,
         entropy_bonus=section.entropy_bonus,
     )
@@ -136,7 +126,7 @@ def _evaluation(agent: Agent, greedy: Callable[[], Any]) -> Callable[[Any], Any]
     """Act as `noisynet evaluate` does: by the mean weights."""
 
     def evaluate(_: Any) -> Any:
-        with mean_weights(acting_network(agent)):
+        with mean_weights(agent.network):
             return greedy()
 
     return evaluate
@@ -144,32 +134,32 @@ def _evaluation(agent: Agent, greedy: Callable[[], Any]) -> Callable[[Any], Any]
 
 def _played(
     config: Config, agent: QLearning, environments: Environments, step: int
-) -> tuple[_Batch, np.ndarray]:
+) -> tuple[Batch[np.ndarray], np.ndarray]:
     """Play some steps; return their one-step transitions and what is seen after them."""
     learning = config.learning
-    observation, first = environments.reset(), np.ones(environments.count, bool)
+    player = Player(environments, learning.reward_clip)
     parts: list[list[np.ndarray]] = []
     taken = 0
     while taken < _TRANSITIONS:
-        action = agent.act(observation, step, first)
+        observation = player.observation
+        action = np.asarray(agent.act(observation, step, player.first), np.int64)
         result = environments.step(action)
-        clip = learning.reward_clip
-        reward = result.reward if clip is None else np.clip(result.reward, -clip, clip)
+        player.moved(result)
+        reward = player.clipped(result.reward).astype(np.float32)
         discount = np.where(result.terminated, 0.0, learning.discount).astype(np.float32)
         real = ~result.first
-        seen = (observation, np.asarray(action, np.int64), reward.astype(np.float32), discount)
-        parts.append([one[real] for one in (*seen, result.observation)])
+        seen = (observation, action, reward, discount, result.observation)
+        parts.append([one[real] for one in seen])
         taken += int(real.sum())
-        observation, first = result.observation, result.first
     tm1, action, reward, discount, t = (np.concatenate(part) for part in zip(*parts, strict=True))
-    batch = _Batch(
+    batch = Batch(
         observation_tm1=tm1,
         action_tm1=action,
         return_t=reward,
         discount_t=discount,
         observation_t=t,
     )
-    return batch, observation
+    return batch, player.observation
 
 
 def sigma_figures(path: Path) -> dict[str, tuple[float, float]]:

@@ -74,7 +74,7 @@ def settings(config: Config) -> dict[str, Any]:
         name: value
         for section in values.values()
         for name, value in section.items()
-        if name not in _FREE and config.why_idle(name) is None
+        if name not in _FREE and config.why_unused(name) is None
     }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..agents import acting_network, build_agent, make_environments
+from ..assemble import build_agent, make_environments
 from ..envs import UnusableEnvironment
 from ..runs import Config, open_run
 
@@ -53,7 +53,7 @@ def _at_the_start(config: Config) -> dict[str, Numbers]:
     config = config.replaced(device="cpu", environments=1)
     with closing(make_environments(config)) as environments:
         agent = build_agent(config, environments.observation_shape, environments.action_count)
-    state = acting_network(agent).state_dict()
+    state = agent.network.state_dict()
     return _by_layer({f"online.{name}": tensor.numpy() for name, tensor in state.items()})
 
 

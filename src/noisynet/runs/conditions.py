@@ -66,8 +66,8 @@ WITH_ACTORS = Acts(
 OF_FRAGMENTS = Acts(
     lambda config: not config.learning.is_actor_critic,
     lambda config: (
-        f"algorithm is {config.learning.algorithm}, whose fragments are rollouts, each with weights "
-        "of its own"
+        f"algorithm is {config.learning.algorithm}, whose fragments are rollouts, each with "
+        "weights of its own"
     ),
 )
 BESIDE_PLAY = Acts(

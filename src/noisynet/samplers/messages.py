@@ -32,7 +32,7 @@ class Assignment:
     """Agent steps of the run before this session."""
 
     def own_config(self) -> Config:
-        """Return the config with this sampler's seed; it plays on one thread of the CPU, in float32.
+        """Return the config with this sampler's seed, one thread of the CPU, and float32.
 
         Seeds differ between samplers, between an actor and the one that replaces it, and between a
         run and its resumption, so that no game and no noise is played twice.
@@ -58,7 +58,7 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What is known of a fragment that was played: small, so that it travels apart from the frames."""
+    """What is known of a played fragment: small, so that it travels apart from the frames."""
 
     number: int
     """Number of the fragment in this life of its sampler, from 0."""

@@ -27,9 +27,9 @@ from ..runs.errors import RunError
 from ..training import WorkersFailed
 from .backend import Arrived, Lost, ParcelLost
 from .messages import Assignment, Fragment, Order, Report, Weights
-from .sharded_replay import Answer, ShardLost
 from .sampler import Sampler, build_sampler
 from .shard import Shard, ShardPlan
+from .sharded_replay import Answer, ShardLost
 
 _FETCH_SECONDS = 120.0
 _OPENING_SECONDS = 300.0

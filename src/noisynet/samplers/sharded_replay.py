@@ -157,12 +157,12 @@ class ShardedReplay:
 
     def sample(
         self,
-        size: int,
+        batch_size: int,
         n_step: int,
         discount: float,
         *,
         out: Batch[np.ndarray] | None = None,
-        beta: float | None,
+        beta: float | None = None,
     ) -> Batch[np.ndarray] | None:
         """Draw a batch after `can_sample`; None where a shard died, and nothing is left.
 
@@ -170,7 +170,7 @@ class ShardedReplay:
         """
         del out
         while True:
-            shares = self._shares(self._sizes, size)
+            shares = self._shares(self._sizes, batch_size)
             answers = {
                 shard: self._hosts[shard].call("sample", rows, n_step, discount, beta)
                 for shard, rows in shares.items()
@@ -221,7 +221,7 @@ class ShardedReplay:
             int(shard): int(count) for shard, count in zip(able, counts_S, strict=True) if count
         }
 
-    def update_priorities(self, indices: np.ndarray, errors: np.ndarray) -> None:
+    def update_priorities(self, indices: np.ndarray, td_errors: np.ndarray) -> None:
         """Set priorities by the errors (B,) of a batch; those of a shard that died are dropped."""
         answers: list[tuple[int, Answer]] = []
         for shard in np.unique(indices["shard"]).tolist():
@@ -229,7 +229,7 @@ class ShardedReplay:
             if (indices["life"][own] == self._lives[shard]).all():
                 call = self._hosts[shard].call
                 answers.append(
-                    (shard, call("update_priorities", indices["index"][own], errors[own]))
+                    (shard, call("update_priorities", indices["index"][own], td_errors[own]))
                 )
         for shard, answer in answers:
             try:

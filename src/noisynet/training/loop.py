@@ -1,4 +1,4 @@
-"""The training loop: experience comes from a source, a learner learns from it, events tell of it."""
+"""The training loop: a source plays, a learner learns from it, events say what happens."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from ..envs import Environments, EpisodeCounter, FinishedEpisode, Step
 
 
 class Player:
-    """N environments that are played step by step: in a run's own process, a worker or a sampler."""
+    """N environments played step by step: in a run's process, a worker or a sampler."""
 
     def __init__(self, environments: Environments, reward_clip: float | None = None) -> None:
         """Take the environments; `reward_clip` cuts rewards to ±this, for learning alone."""

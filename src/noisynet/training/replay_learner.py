@@ -28,12 +28,21 @@ class Memory(Protocol):
         ...
 
     def sample(
-        self, size: int, n_step: int, discount: float, *, out: Any = None, beta: float | None
-    ) -> AnyBatch:
-        """Draw a batch, into the memory of a former one where there is one."""
+        self,
+        batch_size: int,
+        n_step: int,
+        discount: float,
+        *,
+        out: Any = None,
+        beta: float | None = None,
+    ) -> AnyBatch | None:
+        """Draw a batch, into the memory of `out` where it can; None where there is none after all.
+
+        To be called after `can_sample` said yes.
+        """
         ...
 
-    def update_priorities(self, indices: np.ndarray, errors: np.ndarray) -> None:
+    def update_priorities(self, indices: np.ndarray, td_errors: np.ndarray) -> None:
         """Set the priorities of what was drawn by its errors (B,)."""
         ...
 
@@ -112,8 +121,11 @@ class ReplayLearner:
             beta = None
             if self._beta is not None:
                 beta = annealed_beta(self._beta, progress.step, progress.steps)
-            self._batch = self.replay.sample(*self._sizes, out=self._batch, beta=beta)
-            self._update(self._batch)
+            batch = self.replay.sample(*self._sizes, out=self._batch, beta=beta)
+            if batch is None:
+                return
+            self._batch = batch
+            self._update(batch)
             # The step at which this update was due, so that the order of updates and copies does
             # not depend on how many steps one vector step takes.
             due = schedule.steps_due(agent.updates)

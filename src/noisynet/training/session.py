@@ -67,7 +67,7 @@ class Loop(Protocol):
 
 
 class Assembler(AbstractContextManager[Any], Protocol):
-    """What builds a run's parts from its config; `noisynet.assemble` has the one of this process."""
+    """What builds a run's parts from its config; see `noisynet.assemble`."""
 
     config: Config
 
@@ -163,12 +163,12 @@ def train_on(
         step, elapsed, committed = 0, 0.0, 0
         if found is None:
             shutil.rmtree(folder.replay, ignore_errors=True)
-            notes = ["no checkpoint yet: training starts again from the first step"]
         else:
             step, elapsed = found.step, float(found.state["elapsed"])
             committed = int(found.state["metrics_bytes"])
         config = assembler.prepare(found)
         loop = assembler.loop(folder)
+        notes = ["no checkpoint yet: training starts again from the first step"]
         if found is not None:
             notes = assembler.notes()
         with MetricsWriter(folder.path, resume_at=step, committed_bytes=committed) as metrics:

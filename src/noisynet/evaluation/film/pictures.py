@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...agents import make_environments
+from ...assemble import make_environments
 from ...envs import (
     AtariEnvironments,
     ChainEnvironments,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ...agents import ActorCritic, acting_network
+from ...agents import ActorCritic
 from ...layers import draw, mean_weights, using
 from ..agent import TrainedAgent
 
@@ -46,7 +46,7 @@ class WatchedAgent(TrainedAgent):
         """
         if noise:
             self._check_noise()
-        agent, network = self._agent, acting_network(self._agent)
+        agent, network = self._agent, self._agent.network
         actor_critic = isinstance(agent, ActorCritic)
         kind: Literal["Q", "probability"] = "probability" if actor_critic else "Q"
         recurrent = actor_critic and self.config.actor_critic.lstm_size > 0

@@ -4,4 +4,4 @@ from .keeper import AsynchronousLoop, WorkersFailed
 from .shared import WorkerNumber
 from .worker import MakeWorker, Worker
 
-__all__ = ["WorkerNumber", "AsynchronousLoop", "MakeWorker", "Worker", "WorkersFailed"]
+__all__ = ["AsynchronousLoop", "MakeWorker", "Worker", "WorkerNumber", "WorkersFailed"]

@@ -24,7 +24,7 @@ from ...agents import ActorCritic, LossNotFinite
 from ..events import CheckpointDue, EndReason, Event, FiguresTaken, TrainingEnded, WorkerRestarted
 from ..progress import Progress
 from ..rollout_learner import means
-from .shared import WorkerNumber, Message, Shared, WorkerFailed, WorkerGame, WorkerLearned
+from .shared import Message, Shared, WorkerFailed, WorkerGame, WorkerLearned, WorkerNumber
 from .worker import MakeWorker, work
 
 _POLL_SECONDS = 0.1

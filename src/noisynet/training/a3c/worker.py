@@ -13,7 +13,7 @@ import torch
 
 from ...agents import ActorCritic, LossNotFinite, RolloutLearned, StepSize
 from ..player import Player, play_rollout
-from .shared import WorkerNumber, Shared, SharedOptimizer, WorkerFailed, WorkerGame, WorkerLearned
+from .shared import Shared, SharedOptimizer, WorkerFailed, WorkerGame, WorkerLearned, WorkerNumber
 
 _EXIT_FAILED = 1
 
