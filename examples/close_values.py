@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 import noisynet
-from noisynet.agents import acting_network, build_agent, make_environments
+from noisynet.assemble import build_agent, make_environments
 from noisynet.agents.exploration import epsilon_greedy
 from noisynet.runs import checkpoint, config
 from noisynet.runs.folder import RunFolder
-from noisynet.training import start
+from noisynet.assemble import start
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -53,7 +53,7 @@ def situations(folder: Path, steps: int) -> tuple[torch.nn.Module, torch.Tensor,
     environments = make_environments(settings, seed=settings.training.seed + 7)
     agent = build_agent(settings, environments.observation_shape, environments.action_count)
     agent.load_networks(found.arrays)
-    network = acting_network(agent)
+    network = agent.network
     seen = []
     observation = environments.reset()
     generator = torch.Generator().manual_seed(0)

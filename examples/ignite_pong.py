@@ -20,7 +20,8 @@ import numpy as np
 from ignite.engine import Engine, EventEnum, Events
 from ignite.handlers.tensorboard_logger import OutputHandler, TensorboardLogger
 
-from noisynet.agents import QLearning, make_environments
+from noisynet.agents import QLearning
+from noisynet.assemble import make_environments
 from noisynet.envs import Environments, EpisodeCounter
 from noisynet.integrations.ignite import NoiseHandler
 from noisynet.replay import Batch, FrameReplay

@@ -7,7 +7,8 @@ import numpy as np
 
 from noisynet.evaluation.agent import TrainedAgent
 from noisynet.runs import config
-from noisynet.training import GameFinished, train
+from noisynet.assemble import train
+from noisynet.training import GameFinished
 
 
 class Match(gymnasium.Env[np.ndarray, np.int64]):

@@ -18,7 +18,7 @@ from noisynet.agents.updates import PlainUpdates
 from noisynet.replay import FrameReplay
 from noisynet.replay.device import DeviceReplay
 from noisynet.runs import config, read_metrics
-from noisynet.training import start
+from noisynet.assemble import start
 
 pytestmark = [
     pytest.mark.gpu,

@@ -11,7 +11,7 @@ from noisynet.agents import QLearning
 from noisynet.evaluation.agent import evaluate_run
 from noisynet.layers import noisy_layers
 from noisynet.runs import checkpoint, config
-from noisynet.training import start
+from noisynet.assemble import start
 
 BUDGET = {"steps": 20_000, "seed": 0}
 # A uniformly random player gets about 22, and an agent that learns nothing about 10.

@@ -6,7 +6,7 @@ from noisynet.agents import ActorCritic
 from noisynet.evaluation.agent import evaluate_run
 from noisynet.layers import noisy_layers
 from noisynet.runs import checkpoint, config
-from noisynet.training import start
+from noisynet.assemble import start
 
 # A uniformly random player gets about 22, and one that always does the same about 10.
 LEARNED = 100.0

@@ -16,7 +16,7 @@ from noisynet.agents import ActorCritic, QLearning
 from noisynet.agents.exploration import LearnedNoise
 from noisynet.evaluation.examination import examine
 from noisynet.runs import config
-from noisynet.training import start
+from noisynet.assemble import start
 
 Patch = pytest.MonkeyPatch
 

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from noisynet import noisy_layers
-from noisynet.agents import acting_network, build_agent
+from noisynet.assemble import build_agent
 from noisynet.evaluation.agent import evaluate_run
 from noisynet.runs import checkpoint, config
-from noisynet.training import start
+from noisynet.assemble import start
 
 # A uniformly random player of CartPole gets about 22, and one that always does the same about 10.
 CARTPOLE = 100.0
@@ -59,7 +59,7 @@ def test_it_learns(preset: str, tmp_path: Path) -> None:
         chosen.environment.environment
     ]
     agent = build_agent(chosen, shape, 2)
-    layers = noisy_layers(acting_network(agent))
+    layers = noisy_layers(agent.network)
     before = {name: layer.weight_sigma.detach().clone() for name, layer in layers.items()}
     agent.load_networks(saved.arrays)
     for name, layer in layers.items():

@@ -21,7 +21,8 @@ from noisynet.samplers.messages import Assignment, Order, RolloutFragment, resta
 from noisynet.samplers.rollout_source import SampledRolloutLoop, joined, joined_draws
 from noisynet.samplers.sampler import ReplaySampler, RolloutSampler, weights_of
 from noisynet.samplers.replay_source import SamplerLoop, default_staleness
-from noisynet.training import Event, GameFinished, session, start
+from noisynet.assemble import start
+from noisynet.training import Event, GameFinished, session
 
 SMALL = {
     "actors": 2, "backend": "in-process", "environments": 4, "steps": 1200, "warmup_steps": 200,
@@ -159,7 +160,7 @@ def test_updates_thin_out_with_samplers_too(
 
 
 def test_a_sampler_redraws_as_seldom_as_the_learner_updates() -> None:
-    from noisynet.agents import make_environments
+    from noisynet.assemble import make_environments
 
     chosen = small(
         actors=1, update_every=8, warmup_steps=100, final_update_every=80, final_update_return=5.0
@@ -241,7 +242,7 @@ def test_every_sampler_and_every_life_of_one_has_seeds_of_its_own() -> None:
 
 
 def test_samplers_explore_apart_and_redraw_as_updates_come_due(tmp_path: Path) -> None:
-    from noisynet.agents import make_environments
+    from noisynet.assemble import make_environments
 
     chosen = small(update_every=40, warmup_steps=100)
     environments = make_environments(chosen)
@@ -273,7 +274,7 @@ def test_samplers_explore_apart_and_redraw_as_updates_come_due(tmp_path: Path) -
 
 @pytest.mark.parametrize("per_environment", [True, False])
 def test_learning_is_under_the_very_noise_that_acted(per_environment: bool) -> None:
-    from noisynet.agents import make_environments
+    from noisynet.assemble import make_environments
 
     chosen = small("cartpole-noisy-a2c", draw_per_environment=per_environment)
     environments = make_environments(chosen)
@@ -326,7 +327,7 @@ def test_an_actor_critic_learns_from_every_sampler_under_the_newest_weights(
 
 def test_stacks_are_put_together_as_the_environment_had_them() -> None:
     pytest.importorskip("ale_py", reason="Atari is an extra")
-    from noisynet.agents import make_environments
+    from noisynet.assemble import make_environments
 
     chosen = config.load(
         "ALE/Breakout-v5",
@@ -417,7 +418,7 @@ def test_without_ray_the_cure_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_samplers_in_this_process_play_in_the_order_they_were_asked(tmp_path: Path) -> None:
-    from noisynet.agents import make_environments
+    from noisynet.assemble import make_environments
 
     chosen = small()
     environments = make_environments(chosen)

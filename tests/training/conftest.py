@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from noisynet.runs import Config, config
-from noisynet.training import Outcome, start
+from noisynet.assemble import start
+from noisynet.training import Outcome
 
 SMALL = {
     "steps": 2000,

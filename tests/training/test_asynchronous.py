@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 import torch
 
-from noisynet.agents import ActorCritic, make_environments
+from noisynet.agents import ActorCritic
+from noisynet.assemble import make_environments
 from noisynet.runs import Config, RunError, checkpoint, config, read_metrics
+from noisynet.assemble import resume, start
 from noisynet.training import (
     AsynchronousLoop,
     Event,
@@ -24,8 +26,6 @@ from noisynet.training import (
     TrainingEnded,
     WorkerRestarted,
     asynchronous,
-    resume,
-    start,
 )
 from noisynet.training.rollouts import RolloutPlayer
 from noisynet.training.shared import Assignment, Shared, SharedOptimizer

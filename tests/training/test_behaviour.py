@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from noisynet.agents import ActorCritic, QLearning, build_agent
+from noisynet.agents import ActorCritic, QLearning
+from noisynet.assemble import build_agent
 from noisynet.runs import Config, read_metrics
 from noisynet.runs.config import load
-from noisynet.training import Outcome, start
+from noisynet.assemble import start
+from noisynet.training import Outcome
 
 WHOLE = ("noise/effective_epsilon", "noise/action_entropy", "noise/q_spread", "noise/q_gap")
 

@@ -11,22 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from noisynet.agents import QLearning, make_environments
+from noisynet.agents import QLearning
+from noisynet.assemble import make_environments
 from noisynet.agents.static_updates import StaticUpdates
 from noisynet.envs import Environments, Step
 from noisynet.replay.device import DeviceReplay
 from noisynet.runs import Config, RunError, checkpoint, config, read_metrics
-from noisynet.training import (
-    Diverged,
-    Event,
-    GameFinished,
-    Outcome,
-    TrainingLoop,
-    choose,
-    resume,
-    start,
-)
-from noisynet.training.choose import resolve
+from noisynet.assemble import resume, start
+from noisynet.training import Diverged, Event, GameFinished, Outcome, TrainingLoop, choose
+from noisynet.assemble.resolve import resolve
 from noisynet.training.parts import environments_of, new_parts, restored_parts
 
 DEVICE_PATH = {"execution": "graph", "replay_device": "device"}

@@ -8,7 +8,8 @@ from pathlib import Path
 from noisynet.runs import checkpoint
 from noisynet.runs.config import Config
 from noisynet.runs.folder import RunFolder
-from noisynet.training import GameFinished, TrainingEnded, resume, train
+from noisynet.assemble import resume, train
+from noisynet.training import GameFinished, TrainingEnded
 
 
 def test_events_come_while_training_goes_on(

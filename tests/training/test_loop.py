@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from noisynet.agents import QLearning, make_environments
+from noisynet.agents import QLearning
+from noisynet.assemble import make_environments
 from noisynet.replay import FrameReplay
 from noisynet.runs import Config, RunError, checkpoint, read_metrics
+from noisynet.assemble import start
 from noisynet.training import (
     CheckpointDue,
     Diverged,
@@ -19,9 +21,8 @@ from noisynet.training import (
     Outcome,
     TrainingEnded,
     TrainingLoop,
-    start,
 )
-from noisynet.training.choose import resolve
+from noisynet.assemble.resolve import resolve
 from noisynet.training.loop import replay_slack
 
 

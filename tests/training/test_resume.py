@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from noisynet.runs import Config, RunError, checkpoint, read_metrics
-from noisynet.training import Event, GameFinished, Outcome, resume, start
+from noisynet.assemble import resume, start
+from noisynet.training import Event, GameFinished, Outcome
 
 
 class Crash(Exception):

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from noisynet.agents import ActorCritic, Rollout, make_environments
+from noisynet.agents import ActorCritic, Rollout
+from noisynet.assemble import make_environments
 from noisynet.runs import Config, RunError, checkpoint, config, read_metrics
+from noisynet.assemble import resume, start
 from noisynet.training import (
     CheckpointDue,
     Diverged,
@@ -16,8 +18,6 @@ from noisynet.training import (
     GameFinished,
     RolloutLoop,
     TrainingEnded,
-    resume,
-    start,
 )
 from noisynet.training.rollouts import RolloutPlayer
 

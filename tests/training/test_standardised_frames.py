@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from noisynet.agents import ActorCritic, QLearning, make_environments, measure_frames
+from noisynet.agents import ActorCritic, QLearning, measure_frames
+from noisynet.assemble import make_environments
 from noisynet.networks import FramesTorso
 from noisynet.runs import Config, RunError, checkpoint, config
 from noisynet.samplers import assembler as actors
 from noisynet.samplers.messages import Assignment, Order
 from noisynet.samplers.sampler import ReplaySampler, weights_of
-from noisynet.training import resume, start
+from noisynet.assemble import resume, start
 from noisynet.training.parts import new_agent
 from noisynet.training.shared import Shared
 
