@@ -14,9 +14,9 @@ import pytest
 from noisynet import noisy_layers
 from noisynet.agents import ActorCritic, QLearning
 from noisynet.agents.exploration import LearnedNoise
+from noisynet.assemble import start
 from noisynet.evaluation.examination import examine
 from noisynet.runs import config
-from noisynet.assemble import start
 
 Patch = pytest.MonkeyPatch
 

@@ -98,6 +98,12 @@ def test_views_and_foreign_byte_order_come_back_in_order(tmp_path: Path) -> None
         assert np.array_equal(got[name], array), name
 
 
+def test_arrays_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
+    arrays = {name: np.zeros(2) for name in "hbecadfg"}
+    got = checkpoint.read(checkpoint.write(tmp_path, 0, arrays, {})).arrays
+    assert list(got) == sorted(arrays)
+
+
 @pytest.mark.parametrize("kind", ["complex128", "U3", "O", "datetime64[s]"])
 def test_a_kind_that_cannot_be_stored_is_named(tmp_path: Path, kind: str) -> None:
     with pytest.raises(TypeError, match=r"arrays\['net\.weight'\]: takes .*; got"):

@@ -105,8 +105,8 @@ def test_a_config_that_is_no_mapping_makes_no_run(tmp_path: Path, text: str) -> 
     ("content", "message"),
     [
         (b"format: 1\na: [1,\n", "config.yaml: damaged: line 3: "),
-        (b"format: 1\na: \xff\n", "config.yaml: damaged: not YAML text"),
-        (b"format: 1\na: \x00\n", "config.yaml: damaged: not YAML text"),
+        (b"format: 1\na: \xff\n", "config.yaml: cannot be read: not UTF-8 text"),
+        (b"format: 1\na: \x00\n", "config.yaml: damaged: unacceptable character"),
         (b"", "a config is a mapping, got NoneType"),
         (b"- 1\n", "a config is a mapping, got list"),
         (b"game: pong\n", "not a run's config: .* got None"),

@@ -29,6 +29,7 @@ from .agents import build_agent, measure_frames_of, step_size
 from .environments import make_environments
 from .replay import build_replay, reopen_replay
 from .resolve import resolve, set_threads
+from .room import check_frames, check_network
 from .workers import WorkerParts
 
 
@@ -72,7 +73,9 @@ class Assembler:
         """
         self.found = found
         self.config = set_threads(self.config)
+        check_frames(self.config)
         self.environments = self._make_environments()
+        check_network(self.config, self.environments)
         if found is None:
             self.config = resolve(self.config, self.environments)
         self.agent = self._build_agent()

@@ -139,7 +139,8 @@ def read(path: Path) -> Checkpoint:
             f"{path / _ARRAYS}: damaged: got checksum {got['crc32']}, expected {wanted['crc32']}"
         )
     try:
-        arrays = safetensors.numpy.load(content)
+        # In the order of their names: safetensors returns them in another at every reading.
+        arrays = dict(sorted(safetensors.numpy.load(content).items()))
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise DamagedCheckpoint(f"{path / _ARRAYS}: damaged: {error}") from error
     return Checkpoint(step=document["step"], arrays=arrays, state=_decode(document["state"]))

@@ -15,6 +15,7 @@ import pydantic
 import yaml
 from pydantic import BaseModel, Field, model_validator
 
+from . import yaml_text
 from .conditions import Acts
 from .conflicts import Fits
 from .errors import RunError
@@ -204,20 +205,14 @@ def _read_preset(name: str) -> dict[str, Any]:
 
 
 def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise RunError(f"{path}: cannot be read: {reason}") from None
-    return _mapping(text, str(path))
+    return _mapping(yaml_text.read(path), str(path))
 
 
 def _mapping(text: str, origin: str) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        first_line = str(error).splitlines()[0]
-        raise RunError(f"{origin}: not valid YAML: {first_line}") from None
+        values = yaml_text.load(text)
+    except ValueError as error:
+        raise RunError(f"{origin}: not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise RunError(f"{origin}: got {type(values).__name__}, expected sections of settings")
     return {

@@ -44,6 +44,24 @@ def beside_play_only(field: str, section: str, value: Any, otherwise: Any) -> Fi
     return Fits(conflict)
 
 
+def _atoms(config: Config) -> str | None:
+    if config.network.atoms != 1:
+        return None
+    return (
+        "atoms: got 1, expected 0 (no distribution) or at least 2, so that values can lie between"
+    )
+
+
+def _support(config: Config) -> str | None:
+    network = config.network
+    if not network.atoms or network.value_min < network.value_max:
+        return None
+    return (
+        f"value_min: got {network.value_min:g}, expected less than value_max "
+        f"({network.value_max:g}): the atoms lie between them"
+    )
+
+
 def _exploration(config: Config) -> str | None:
     if not config.learning.is_actor_critic or not config.exploration.has_epsilon:
         return None
@@ -150,6 +168,8 @@ def _device(config: Config) -> str | None:
     return f"device: got {device}, expected cpu: a3c's processes share the CPU's memory"
 
 
+ATOMS = Fits(_atoms)
+SUPPORT = Fits(_support)
 EXPLORATION = Fits(_exploration)
 REDRAW = Fits(_redraw)
 WARMUP = Fits(_warmup)

@@ -18,9 +18,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-import yaml
-
 from ..disk import sync_folder, write_file
+from . import yaml_text
 from .errors import NewerFormat, RunError
 from .locks import InUse, Lock
 
@@ -128,12 +127,12 @@ class RunFolder:
                 raise RunError(f"{path}: no such folder")
             if not path.is_dir():
                 raise RunError(f"{path}: not a run: a run is a folder, and this is a file")
-            stored = (path / "config.yaml").read_bytes()
-        except FileNotFoundError as error:
-            raise RunError(f"{path}: not a run: it holds no config.yaml") from error
+            file = path / "config.yaml"
+            if not file.exists():
+                raise RunError(f"{path}: not a run: it holds no config.yaml")
         except OSError as error:
             raise RunError(f"{path}: cannot be read: {error.strerror}") from error
-        return cls(path, _read_config(path / "config.yaml", stored))
+        return cls(path, _read_config(file, yaml_text.read(file)))
 
     @property
     def config_file(self) -> Path:
@@ -197,13 +196,13 @@ class RunFolder:
 def _with_format(path: Path, config_text: str) -> str:
     """Return `config_text` with the format as its first line, or raise if it is no mapping."""
     try:
-        given = yaml.safe_load(config_text)
+        given = yaml_text.load(config_text)
         if isinstance(given, dict) and "format" in given:
             stored_text = config_text
         else:
             stored_text = f"format: {FORMAT}\n{config_text}"
-        _read_config(path / "config.yaml", stored_text.encode())
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        _read_config(path / "config.yaml", stored_text)
+    except ValueError as error:
         raise RunError(f"{path}: cannot make a run with a damaged config: {error}") from error
     return stored_text
 
@@ -212,15 +211,11 @@ def _without_format(stored_text: str) -> str:
     return _FORMAT_LINE.sub("", stored_text, count=1)
 
 
-def _read_config(file: Path, stored: bytes) -> str:
+def _read_config(file: Path, stored_text: str) -> str:
     try:
-        stored_text = stored.decode()
-        config = yaml.safe_load(stored_text)
-    except yaml.MarkedYAMLError as error:
-        line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
-        raise RunError(f"{file}: damaged: {line}{error.problem}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RunError(f"{file}: damaged: not YAML text") from error
+        config = yaml_text.load(stored_text)
+    except ValueError as error:
+        raise RunError(f"{file}: damaged: {error}") from error
     if not isinstance(config, dict):
         raise RunError(f"{file}: damaged: a config is a mapping, got {type(config).__name__}")
     found = config.get("format")

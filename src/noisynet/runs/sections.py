@@ -147,13 +147,13 @@ class NetworkSection(Section):
     dueling: Annotated[bool, OF_Q_VALUES, conflicts.needs_q_values("dueling", "network")] = Field(
         default=False, description="a value and an advantage stream (arXiv 1511.06581)"
     )
-    atoms: Annotated[FewThousand, OF_Q_VALUES, conflicts.needs_q_values("atoms", "network")] = (
-        Field(
-            default=0,
-            description="atoms of the value's distribution (arXiv 1707.06887: 51); 0: its mean alone",
-        )
+    atoms: Annotated[
+        FewThousand, OF_Q_VALUES, conflicts.needs_q_values("atoms", "network"), conflicts.ATOMS
+    ] = Field(
+        default=0,
+        description="atoms of the value's distribution (arXiv 1707.06887: 51); 0: its mean alone",
     )
-    value_min: Annotated[_Float, OF_Q_VALUES, WITH_ATOMS] = Field(
+    value_min: Annotated[_Float, OF_Q_VALUES, WITH_ATOMS, conflicts.SUPPORT] = Field(
         default=-10.0, allow_inf_nan=False, description="value of the lowest atom"
     )
     value_max: Annotated[_Float, OF_Q_VALUES, WITH_ATOMS] = Field(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
-from typing import Any
+from collections.abc import Generator, Iterator
 
 from ..agents import QLearning
 from ..training import Event, Progress, UpdateSchedule, WorkerRestarted
+from ..training.loop import Source
 from .backend import Arrived
 from .crew import IN_FLIGHT, Crew, Replaced
 from .flow import FlowFigures
@@ -15,7 +15,7 @@ from .sharded_replay import ShardedReplay
 _POLL_SECONDS = 0.2
 
 
-class SampledReplaySource:
+class SampledReplaySource(Source[None]):
     """Fragments that samplers play, on their way into a replay.
 
     Steps count the decisions that reached the replay. Two bounds hold at any time. Updates never
@@ -146,10 +146,3 @@ class SampledReplaySource:
     def close(self) -> None:
         """End the samplers; what they are playing is left."""
         self.crew.close()
-
-    def state(self) -> dict[str, Any]:
-        """Return nothing: games in flight are not part of a checkpoint."""
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Let every game start anew."""

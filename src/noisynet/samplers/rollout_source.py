@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ import torch
 from ..agents import ActorCritic, Rollout
 from ..layers import Draw, hold
 from ..training import Event, Progress, WorkerRestarted
+from ..training.loop import Source
 from ..training.sources import RolloutExperience
 from .backend import Arrived, ParcelLost
 from .crew import Crew, Replaced
@@ -29,7 +29,7 @@ class _Played:
     fragment: RolloutFragment
 
 
-class SampledRolloutSource:
+class SampledRolloutSource(Source[RolloutExperience]):
     """Rollouts that samplers play side by side, one of each for an update.
 
     An update learns under the draws that acted. With `max_staleness` 0 samplers play under the
@@ -74,10 +74,6 @@ class SampledRolloutSource:
         if not self._round_complete():
             return None
         return (yield from self._join(progress))
-
-    def may_update(self) -> bool:
-        """Return True: samplers are asked for what the coming updates leave fresh enough."""
-        return True
 
     def _ask(self, progress: Progress) -> None:
         """Ask every sampler for as many rollouts as it may be ahead, and one."""
@@ -155,13 +151,6 @@ class SampledRolloutSource:
     def close(self) -> None:
         """End the samplers; what they are playing is left."""
         self.crew.close()
-
-    def state(self) -> dict[str, Any]:
-        """Return nothing: games in flight are not part of a checkpoint."""
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Let every game start anew."""
 
 
 def joined(fragments: Sequence[RolloutFragment], stack: int) -> Rollout:

@@ -12,6 +12,7 @@ import pydantic
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from ..runs import yaml_text
 from ..runs.errors import RunError
 from ..runs.sections import Count, FewThousand, PositiveInt, Seed
 
@@ -159,7 +160,7 @@ def read_suite(file: str) -> tuple[str, Suite | None, list[str]]:
     """
     text = _text(file)
     try:
-        values = yaml.safe_load(text)
+        values = yaml_text.load(text, unique_keys=False)
         problems = [f"{file}: {one}" for one in _given_twice(yaml.compose(text, yaml.SafeLoader))]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SuiteErrors([f"{file}: not valid YAML: {str(error).splitlines()[0]}"]) from None
@@ -182,10 +183,9 @@ def read_suite(file: str) -> tuple[str, Suite | None, list[str]]:
 def _text(file: str) -> str:
     if file.endswith((".yaml", ".yml")):
         try:
-            return Path(file).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            raise SuiteErrors([f"{file}: cannot be read: {reason}"]) from None
+            return yaml_text.read(Path(file))
+        except RunError as error:
+            raise SuiteErrors([str(error)]) from None
     ready = ready_suites()
     if file not in ready:
         near = difflib.get_close_matches(file, ready, n=1)

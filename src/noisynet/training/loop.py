@@ -2,52 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..agents import Agent
 from .events import CheckpointDue, Event, FiguresTaken, GameFinished, TrainingEnded
 from .progress import Progress
-from .sources import ReplaySource, Source
 
-Experience = TypeVar("Experience", contravariant=True)
+AgentT = TypeVar("AgentT", bound=Agent)
+ExperienceT = TypeVar("ExperienceT")
+"""What passes from source to learner, or None where there is nothing, or it is in a replay."""
 
 
-class Learner(Protocol[Experience]):
-    """What learns from a source's experience: `ReplayLearner` or `RolloutLearner`."""
+class Source(ABC, Generic[ExperienceT]):
+    """Where experience comes from: environments of this process, or samplers elsewhere."""
 
-    @property
-    def agent(self) -> Agent:
-        """What is trained."""
-        ...
+    @abstractmethod
+    def play(self, progress: Progress) -> Generator[Event, None, ExperienceT | None]:
+        """Play a little and count it; yield the games that ended, return what to learn from."""
+
+    @abstractmethod
+    def figures(self, progress: Progress) -> dict[str, float]:
+        """Return what is seen of the noise while acting, by the names that metrics have."""
+
+    def advance(
+        self, progress: Progress, learn: Callable[[ExperienceT | None], Iterator[Event]]
+    ) -> Iterator[Event]:
+        """Play a little, then learn from it."""
+        experience = yield from self.play(progress)
+        yield from learn(experience)
+
+    def may_update(self) -> bool:
+        """Return whether one more update may be taken before more is played."""
+        return True
+
+    def close(self) -> None:
+        """End what plays."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed run needs, as plain JSON values; games start anew without it."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` returned."""
+
+
+class Learner(ABC, Generic[AgentT, ExperienceT]):
+    """What learns from a source's experience."""
+
+    agent: AgentT
+    """What is trained."""
+
+    @abstractmethod
+    def learn(
+        self, progress: Progress, experience: ExperienceT | None, may_update: Callable[[], bool]
+    ) -> Iterator[Event]:
+        """Take the updates that are due."""
 
     @property
     def must_commit(self) -> bool:
         """Whether a checkpoint is needed now."""
-        ...
+        return False
 
     def game_finished(self, step: int, game_return: float) -> None:
         """Take note of a game that ended while the run was at an agent step."""
-        ...
-
-    def learn(
-        self, progress: Progress, experience: Experience | None, may_update: Callable[[], bool]
-    ) -> Iterator[Event]:
-        """Take the updates that are due."""
-        ...
 
     def commit(self) -> dict[str, Any]:
         """Bring to the disk what does not stand in a checkpoint; return what refers to it."""
-        ...
+        return {}
 
+    @abstractmethod
     def state(self) -> dict[str, Any]:
         """Return what a resumed run needs, as plain JSON values."""
-        ...
 
+    @abstractmethod
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over what `state` returned."""
-        ...
 
 
 class TrainingLoop:
@@ -56,7 +88,7 @@ class TrainingLoop:
     It yields events; everything else listens. `progress.stop()` ends it after what is being played.
     """
 
-    def __init__(self, progress: Progress, source: Source[Any], learner: Learner[Any]) -> None:
+    def __init__(self, progress: Progress, source: Source[Any], learner: Learner[Any, Any]) -> None:
         """Take the parts; nothing is played before `run` is iterated."""
         self.progress = progress
         self.source = source
@@ -71,39 +103,22 @@ class TrainingLoop:
         """Play and learn until the budget is used, the task is solved, or a stop is asked for."""
         try:
             while (reason := self.progress.end) is None:
-                yield from self._advance()
+                for event in self.source.advance(self.progress, self._learn):
+                    if isinstance(event, GameFinished):
+                        self.learner.game_finished(self.progress.step, event.game_return)
+                    yield event
                 if self.progress.checkpoint_due(needed=self.learner.must_commit):
                     yield CheckpointDue(step=self.progress.step)
         finally:
             self.source.close()
         yield TrainingEnded(step=self.progress.step, reason=reason)
 
-    def _advance(self) -> Iterator[Event]:
-        if isinstance(self.source, ReplaySource) and self.source.overlaps:
-            yield from self._noted(self.source.play_beside(self.progress, self._learn(None)))
-            return
-        experience = yield from self._noted(self.source.play(self.progress))
-        yield from self._learn(experience)
-
-    def _noted(self, events: Any) -> Any:
-        """Let the learner know of games that end; return what the events' generator returns."""
-        while True:
-            try:
-                event = next(events)
-            except StopIteration as end:
-                return end.value
-            if isinstance(event, GameFinished):
-                self.learner.game_finished(self.progress.step, event.game_return)
-            yield event
-
     def _learn(self, experience: Any) -> Iterator[Event]:
         """Take the updates that are due; their figures get those of the source beside them."""
         for event in self.learner.learn(self.progress, experience, self.source.may_update):
             if isinstance(event, FiguresTaken):
-                figures = event.figures | self.source.figures(self.progress)
-                yield replace(event, figures=figures)
-            else:
-                yield event
+                event = replace(event, figures=event.figures | self.source.figures(self.progress))
+            yield event
 
     def commit(self) -> dict[str, Any]:
         """Bring to the disk what does not stand in a checkpoint; return what refers to it."""

@@ -11,6 +11,7 @@ from ..agents import QLearning, StaticUpdates, StepSize
 from ..agents.q_learning import AnyBatch
 from ..replay import annealed_beta
 from .events import Event, FiguresTaken
+from .loop import Learner
 from .progress import Progress
 from .update_schedule import UpdateSchedule
 
@@ -51,7 +52,7 @@ class Memory(Protocol):
         ...
 
 
-class ReplayLearner:
+class ReplayLearner(Learner[QLearning, None]):
     """Takes the updates of a value-based agent that the steps of a run make due.
 
     Args:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..agents import ActorCritic, RolloutLearned, StepSize
 from .events import Event, FiguresTaken
+from .loop import Learner
 from .progress import Progress
 from .sources import RolloutExperience
 
@@ -20,14 +21,12 @@ def means(learned: list[RolloutLearned]) -> dict[str, float]:
     return {name: float(np.mean([one[name] for one in every])) for name in every[0]}
 
 
-class RolloutLearner:
+class RolloutLearner(Learner[ActorCritic, RolloutExperience]):
     """Takes one update of an actor-critic from each rollout.
 
     `step_size` goes by agent steps; None: the optimizer's. `log_every` is the number of updates
     between events with figures.
     """
-
-    must_commit = False
 
     def __init__(
         self, agent: ActorCritic, *, step_size: StepSize | None = None, log_every: int = 100
@@ -36,9 +35,6 @@ class RolloutLearner:
         self._step_size = step_size
         self._log_every = log_every
         self._learned: list[RolloutLearned] = []
-
-    def game_finished(self, step: int, game_return: float) -> None:
-        """Let a game's end change nothing: every rollout is learned from."""
 
     def learn(
         self,
@@ -55,10 +51,6 @@ class RolloutLearner:
             figures = {**means(self._learned), "updates": float(self.agent.updates)}
             self._learned.clear()
             yield FiguresTaken(step=progress.step, figures=figures | self.agent.figures())
-
-    def commit(self) -> dict[str, Any]:
-        """Return nothing: a checkpoint holds all that there is."""
-        return {}
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run needs, as plain JSON values."""

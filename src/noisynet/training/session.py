@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
 
 from .. import __version__
-from ..agents import Agent, LossNotFinite
+from ..agents import LossNotFinite
 from ..envs import UnusableEnvironment
 from ..runs import checkpoint
 from ..runs.checkpoint import Checkpoint
@@ -24,7 +22,7 @@ from ..runs.errors import RunError
 from ..runs.folder import RunFolder
 from ..runs.metrics import MetricsWriter
 from ..runs.opening import Run
-from .a3c import WorkersFailed
+from .a3c import AsynchronousLoop, WorkersFailed
 from .events import (
     CheckpointDue,
     Event,
@@ -33,37 +31,11 @@ from .events import (
     TrainingEnded,
     WorkerRestarted,
 )
-from .progress import Progress
+from .interrupts import on_interrupt
+from .loop import TrainingLoop
 
-
-class Loop(Protocol):
-    """What trains an agent and yields what happens: what a session drives."""
-
-    @property
-    def progress(self) -> Progress:
-        """How far the run is; `progress.stop()` asks for an orderly end."""
-        ...
-
-    @property
-    def agent(self) -> Agent:
-        """What is trained."""
-        ...
-
-    def run(self) -> Iterator[Event]:
-        """Train until the end, yielding events; TrainingEnded is the last."""
-        ...
-
-    def commit(self) -> dict[str, Any]:
-        """Bring to the disk what does not stand in a checkpoint; return what refers to it."""
-        ...
-
-    def state(self) -> dict[str, Any]:
-        """Return what a resumed run needs, as plain JSON values."""
-        ...
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned."""
-        ...
+Loop = TrainingLoop | AsynchronousLoop
+"""What a session drives."""
 
 
 class Assembler(AbstractContextManager[Any], Protocol):
@@ -208,7 +180,7 @@ class _Session:
         ended: TrainingEnded | None = None
         events = self._loop.run()
         try:
-            with _stop_on_signals(progress):
+            with on_interrupt(progress.stop):
                 for event in events:
                     self._write(event)
                     if isinstance(event, CheckpointDue | TrainingEnded):
@@ -312,40 +284,3 @@ class _Session:
         except RunError as why:
             return f"{stopped}; its state could not be kept: {why}"
         return f"{stopped}, the state is kept in {kept}"
-
-
-SAME_SECONDS = 3.0
-"""How long after an interrupt another one is still the same; a busy process hears them late."""
-_POLITE_SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
-
-
-@contextmanager
-def _stop_on_signals(progress: Progress) -> Iterator[None]:
-    """Turn Ctrl-C, a polite kill and a closed terminal into an orderly end.
-
-    A second Ctrl-C interrupts at once. What follows at once is the first one still: what
-    stands between the terminal and this process (`timeout`, `uv run`) may send each one twice.
-    """
-    first: float | None = None
-
-    def ask(number: int, _frame: FrameType | None) -> None:
-        nonlocal first
-        now = time.monotonic()
-        first = now if first is None else first
-        if number == signal.SIGINT and now - first > SAME_SECONDS:
-            raise KeyboardInterrupt
-        progress.stop()
-
-    try:
-        former = {number: signal.signal(number, ask) for number in _POLITE_SIGNALS}
-    except ValueError:
-        # Not the main thread: signals are somebody else's.
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -13,69 +13,15 @@ from ..agents import ActorCritic, QLearning, Rollout
 from ..envs import Environments, FinishedEpisode, Step
 from ..replay import FrameReplay
 from .events import Event
+from .loop import Source
 from .player import Player, play_rollout
 from .progress import Progress
 
-Experience = TypeVar("Experience", covariant=True)
 
-
-class Source(Protocol[Experience]):
-    """Where a learner's experience comes from: this process, or samplers elsewhere."""
-
-    def play(self, progress: Progress) -> Generator[Event, None, Experience | None]:
-        """Play a little, count it, and yield the games that ended; return what to learn from.
-
-        None where there is nothing new, or where it is in the replay already.
-        """
-        ...
-
-    def may_update(self) -> bool:
-        """Return whether one more update may be taken now, as far as the source is concerned."""
-        ...
-
-    def figures(self, progress: Progress) -> dict[str, float]:
-        """Return what is seen of the noise while acting, by the names that metrics have."""
-        ...
-
-    def close(self) -> None:
-        """End what plays."""
-        ...
-
-    def state(self) -> dict[str, Any]:
-        """Return what a resumed run needs, as plain JSON values."""
-        ...
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned."""
-        ...
-
-
-class _InThisProcess:
-    """What sources of this process have in common: a player, and updates at any time."""
-
-    def __init__(self, player: Player) -> None:
-        self.player = player
-
-    def may_update(self) -> bool:
-        """Return True: nothing is under way elsewhere."""
-        return True
-
-    def close(self) -> None:
-        """Leave the environments to whoever made them."""
-
-    def state(self) -> dict[str, Any]:
-        """Return the environments' state, where they can save it."""
-        return self.player.state()
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned. Environments that cannot be saved start new games."""
-        self.player.restore(state)
-
-
-class ReplaySource(_InThisProcess):
+class ReplaySource(Source[None]):
     """Environments that a value-based agent plays, one vector step at a time, into a replay.
 
-    With `overlap` the environments step on a thread while updates are taken.
+    With `overlap` they step on a thread while updates are taken.
     """
 
     def __init__(
@@ -88,41 +34,38 @@ class ReplaySource(_InThisProcess):
         overlap: bool = False,
     ) -> None:
         """Take the parts; nothing is played before `play`."""
-        super().__init__(Player(environments, reward_clip))
+        self.player = Player(environments, reward_clip)
         self.agent = agent
         self.replay = replay
         self._thread = ThreadPoolExecutor(1, "environments") if overlap else None
-
-    @property
-    def overlaps(self) -> bool:
-        """Whether `play_beside` is to be used."""
-        return self._thread is not None
 
     def play(self, progress: Progress) -> Generator[Event, None, None]:
         """Take one vector step and store it."""
         action = self._act(progress)
         result = self.player.environments.step(action)
-        for game in self._store(progress, action, result):
-            yield progress.finished(progress.step, game.environment, game)
+        yield from self._finished(progress, self._store(progress, action, result))
 
-    def play_beside(self, progress: Progress, learning: Iterator[Event]) -> Iterator[Event]:
-        """Take one vector step on a thread, and meanwhile the updates that were due before it.
+    def advance(
+        self, progress: Progress, learn: Callable[[None], Iterator[Event]]
+    ) -> Iterator[Event]:
+        """Take one vector step, then learn; with `overlap` both at the same time.
 
-        Neither sees anything of the other, however fast it is: the actions were chosen before, and
-        the step is stored after both. So each update learns from the records that it would have
+        Then neither sees anything of the other, however fast it is: the actions were chosen before,
+        and the step is stored after both. So each update learns from the records that it would have
         without the thread, and an action lacks the updates of one vector step.
         """
-        assert self._thread is not None, "overlap makes a thread"
+        if self._thread is None:
+            yield from super().advance(progress, learn)
+            return
         action = self._act(progress)
         played = self._thread.submit(self.player.environments.step, action)
         try:
-            events = list(learning)
+            events = list(learn(None))
         finally:
             result = played.result()
         games = self._store(progress, action, result)
         yield from events
-        for game in games:
-            yield progress.finished(progress.step, game.environment, game)
+        yield from self._finished(progress, games)
 
     def _act(self, progress: Progress) -> np.ndarray:
         return self.agent.act(self.player.observation, progress.step, self.player.first)
@@ -142,14 +85,26 @@ class ReplaySource(_InThisProcess):
         progress.step += int(np.count_nonzero(~result.first))
         return self.player.moved(result)
 
+    def _finished(self, progress: Progress, games: list[FinishedEpisode]) -> Iterator[Event]:
+        for game in games:
+            yield progress.finished(progress.step, game.environment, game)
+
     def figures(self, progress: Progress) -> dict[str, float]:  # noqa: ARG002 - as of all sources
-        """Return what the noise does to the greedy actions at the observations now at hand."""
+        """Return what the noise does to the greedy actions at the observations at hand."""
         return self.agent.behaviour(self.player.observation)
 
     def close(self) -> None:
-        """End the thread, where there is one."""
+        """End the thread, where there is one; the environments belong to whoever made them."""
         if self._thread is not None:
             self._thread.shutdown()
+
+    def state(self) -> dict[str, Any]:
+        """Return the environments' state, where they can save it."""
+        return self.player.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` returned. Environments that cannot be saved start new games."""
+        self.player.restore(state)
 
 
 @dataclass(frozen=True)
@@ -160,7 +115,7 @@ class RolloutExperience:
     step: int
 
 
-class RolloutSource(_InThisProcess):
+class RolloutSource(Source[RolloutExperience]):
     """Environments that an actor-critic plays, one rollout at a time."""
 
     def __init__(
@@ -173,7 +128,7 @@ class RolloutSource(_InThisProcess):
         reward_clip: float | None = None,
     ) -> None:
         """Take the parts; a rollout has `steps` steps of each environment, `discount` is γ."""
-        super().__init__(Player(environments, reward_clip))
+        self.player = Player(environments, reward_clip)
         self.agent = agent
         self._steps = steps
         self._discount = discount
@@ -189,3 +144,11 @@ class RolloutSource(_InThisProcess):
     def figures(self, progress: Progress) -> dict[str, float]:  # noqa: ARG002 - as of all sources
         """Return what the noise does to the most probable actions at the observations at hand."""
         return self.agent.behaviour(self.player.observation, self.player.first)
+
+    def state(self) -> dict[str, Any]:
+        """Return the environments' state, where they can save it."""
+        return self.player.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` returned. Environments that cannot be saved start new games."""
+        self.player.restore(state)

@@ -1,0 +1,71 @@
+"""Whether a run fits into memory, asked before it is built: a slip of a digit costs a line."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from ..envs import Environments
+from ..runs.config import Config
+from ..runs.errors import RunError
+
+_COPIES = 4
+"""Of each parameter: online and target net, and an optimizer's two moments."""
+
+
+def check_frames(config: Config) -> None:
+    """Raise RunError for frames of Atari that no memory holds; to be asked before they are made."""
+    section = config.environment
+    if section.is_atari:
+        shape = (section.frame_stack, section.frame_height, section.frame_width)
+        needed = _observations(config, math.prod(shape))
+        _refuse_beyond(
+            needed,
+            f"--frame-stack, --frame-height, --frame-width: got {' × '.join(map(str, shape))}",
+        )
+
+
+def check_network(config: Config, environments: Environments) -> None:
+    """Raise RunError for observations or actions so many that no memory holds what they need."""
+    shape, actions = environments.observation_shape, environments.action_count
+    bytes_each = math.prod(shape) * np.dtype(environments.observation_dtype).itemsize
+    outputs = actions * max(config.network.atoms, 1)
+    inputs = math.prod(shape) if len(shape) == 1 else 0  # convolutions shrink what images have
+    weights = config.network.head_hidden * (inputs + outputs)
+    sigma = 2 if config.exploration.has_noise else 1
+    needed = _observations(config, bytes_each) + 4 * sigma * _COPIES * weights
+    _refuse_beyond(
+        needed,
+        f"{environments.id}: got observations of {' × '.join(map(str, shape))} and "
+        f"{actions:,} actions with --head-hidden {config.network.head_hidden:,}",
+    )
+
+
+def _observations(config: Config, bytes_each: int) -> int:
+    """Return the bytes of the observations that are in memory at a time, roughly."""
+    environments = config.environment.environments
+    if config.learning.is_actor_critic:
+        return bytes_each * environments * (config.actor_critic.rollout_steps + 2)
+    return bytes_each * (2 * environments + 2 * config.learning.batch_size)
+
+
+def _refuse_beyond(needed: int, what: str) -> None:
+    free = free_memory()
+    if free is not None and needed > free:
+        raise RunError(
+            f"{what}, which takes {needed / 1e9:,.1f} GB of memory, expected at most "
+            f"{free / 1e9:,.1f} GB, which is free"
+        )
+
+
+def free_memory() -> int | None:
+    """Return the bytes of memory that are free; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next(
+        (1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None
+    )

@@ -1,0 +1,82 @@
+"""YAML as presets, configs and suites write it: a small regular file, each key once, no aliases.
+
+An alias can make a few hundred bytes stand for more values than memory holds, and a key that stands
+twice loses its first value in silence.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import RunError
+
+MOST_BYTES = 1 << 20
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, without aliases; `unique_keys` refuses a key that stands twice."""
+
+    unique_keys = True
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event: Any = self.peek_event()
+            raise yaml.MarkedYAMLError(
+                problem=f"*{event.anchor}: aliases are not accepted: write the value out",
+                problem_mark=event.start_mark,
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Hashable, Any]:
+        if self.unique_keys and isinstance(node, yaml.MappingNode):
+            seen: dict[str, int] = {}
+            for key, _ in node.value:
+                line = key.start_mark.line + 1
+                first = seen.setdefault(str(key.value), line)
+                if first != line:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key {key.value!r} stands twice, first in line {first}",
+                        problem_mark=key.start_mark,
+                    )
+        return super().construct_mapping(node, deep)
+
+
+class _Repeating(_Loader):
+    unique_keys = False
+
+
+def load(text: str, *, unique_keys: bool = True) -> Any:
+    """Return what a text means; raises ValueError, one line that names the line."""
+    try:
+        return yaml.load(text, _Loader if unique_keys else _Repeating)  # noqa: S506 - a safe one
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
+        raise ValueError(f"{line}{error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(str(error).splitlines()[0]) from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def read(file: Path) -> str:
+    """Read a file of text, with or without a byte order mark.
+
+    Raises RunError for one that cannot be read, is no regular file, has more than a MiB, or is not
+    UTF-8; OSError never.
+    """
+    try:
+        found = file.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise RunError(f"{file}: cannot be read: it is no regular file")
+        if found.st_size > MOST_BYTES:
+            raise RunError(f"{file}: got {found.st_size:,} bytes, expected at most {MOST_BYTES:,}")
+        return file.read_text("utf-8-sig")
+    except OSError as error:
+        raise RunError(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise RunError(f"{file}: cannot be read: not UTF-8 text") from None
