@@ -18,13 +18,14 @@ from typing import Any
 
 from .. import __version__
 from ..assemble import resume, start
+from ..disk import replacing, sync_folder, write_file
 from ..evaluation.agent import evaluate_run
 from ..runs import checkpoint, read_metrics
 from ..runs import config as run_config
 from ..runs.config import SECTIONS, Config
 from ..runs.errors import RunError
-from ..runs.folder import RunFolder, sync_folder, write_file
 from ..runs.locks import Lock
+from ..runs.opening import open_run
 from ..training import Diverged, Outcome
 
 RESULT = "evaluation.json"
@@ -89,7 +90,7 @@ def _train(task: Task) -> Outcome:
 
 
 def _evaluate(task: Task, reason: str) -> None:
-    has_noise = _config(task.folder).exploration.has_noise
+    has_noise = open_run(task.folder).config.exploration.has_noise
     noise = [one for one in task.noise if one == "off" or has_noise]
     mean_return = None
     for line in read_metrics(task.folder):
@@ -110,14 +111,12 @@ def _evaluate(task: Task, reason: str) -> None:
 
 def write_whole(file: Path, text: str) -> None:
     """Write a file that is there whole or as it was; raises RunError where it cannot be written."""
-    unfinished = file.with_name(f"{file.name}.tmp")
     try:
-        unfinished.unlink(missing_ok=True)
-        write_file(unfinished, text.encode())
-        unfinished.replace(file)
+        with replacing(file) as unfinished:
+            unfinished.unlink(missing_ok=True)  # what a kill left
+            write_file(unfinished, text.encode())
         sync_folder(file.parent)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise RunError(f"{file}: cannot be written: {error.strerror or error}") from error
 
 
@@ -165,7 +164,7 @@ def mismatch(folder: Path, wanted: Config) -> str | None:
     if not (folder / "config.yaml").exists():
         return None
     try:
-        have, want = (_fields(one) for one in (_config(folder), wanted))
+        have, want = (_fields(one) for one in (open_run(folder).config, wanted))
     except RunError as error:
         return str(error)
     different = [
@@ -182,8 +181,3 @@ def mismatch(folder: Path, wanted: Config) -> str | None:
 def _fields(config: Config) -> Mapping[str, Any]:
     values = config.model_dump(mode="json", include=set(SECTIONS))
     return {name: value for section in values.values() for name, value in section.items()}
-
-
-def _config(folder: Path) -> Config:
-    run = RunFolder.open(folder)
-    return run_config.from_yaml(run.config_text, str(run.config_file))
