@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -74,7 +72,7 @@ def _values(config: Config, agent: QLearning, environments: Environments, step: 
         agent.online,
         torch.from_numpy(observation).to(agent.device),
         act=lambda _: agent.act(observation, now, same_game),
-        evaluate=_evaluation(agent, lambda: agent.greedy(observation)),
+        evaluate=lambda _: _by_means(agent, observation),
         loss=lambda: agent.loss_and_errors(batch)[0],
         target=agent.target,
         optimizer=agent.optimizer,
@@ -112,7 +110,7 @@ def _policy(config: Config, agent: ActorCritic, environments: Environments) -> D
         agent.network,
         (*sequence, core),
         act=lambda _: agent.act(observation, first),
-        evaluate=_evaluation(agent, lambda: agent.greedy(observation)),
+        evaluate=lambda _: _by_means(agent, observation),
         loss=loss,
         optimizer=agent.optimizer,
         # As the first one: at the run's end the step size may have fallen to 0.
@@ -122,14 +120,10 @@ def _policy(config: Config, agent: ActorCritic, environments: Environments) -> D
     )
 
 
-def _evaluation(agent: Agent, greedy: Callable[[], Any]) -> Callable[[Any], Any]:
+def _by_means(agent: Agent, observation: np.ndarray) -> np.ndarray:
     """Act as `noisynet evaluate` does: by the mean weights."""
-
-    def evaluate(_: Any) -> Any:
-        with mean_weights(agent.network):
-            return greedy()
-
-    return evaluate
+    with mean_weights(agent.network):
+        return agent.greedy(observation)
 
 
 def _played(

@@ -57,13 +57,15 @@ def default_path(preset: str, root: str | Path = "runs", *, now: datetime | None
 class RunFolder:
     """A run on disk. Made by `create` or `open`; `close`, or leaving a `with`, frees its lock."""
 
-    path: Path
-    config_text: str
-    """What config.yaml says, without the line that holds the run's format."""
-
     def __init__(self, path: Path, config_text: str) -> None:
         self.path = path
         self.config_text = config_text
+        """What config.yaml says, without the line that holds the run's format."""
+        self.config_file = path / "config.yaml"
+        self.metrics_file = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.replay = path / "replay"
+        self.lock_file = path / "run.lock"
         self._lock = Lock(self.lock_file)
 
     @staticmethod
@@ -133,31 +135,6 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"{path}: cannot be read: {error.strerror}") from error
         return cls(path, _read_config(file, yaml_text.read(file)))
-
-    @property
-    def config_file(self) -> Path:
-        """Everything needed to repeat the run."""
-        return self.path / "config.yaml"
-
-    @property
-    def metrics_file(self) -> Path:
-        """One JSON object a line, each with `step`."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder that checkpoint.py writes into."""
-        return self.path / "checkpoints"
-
-    @property
-    def replay(self) -> Path:
-        """The folder of the replay ring; whoever keeps one makes it."""
-        return self.path / "replay"
-
-    @property
-    def lock_file(self) -> Path:
-        """The file whose lock makes a process the run's only writer; it names the last holder."""
-        return self.path / "run.lock"
 
     @property
     def locked(self) -> bool:
