@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from noisynet.agents import ActorCritic, QLearning
-from noisynet.assemble import build_agent
+from noisynet.assemble import build_agent, start
 from noisynet.runs import Config, read_metrics
 from noisynet.runs.config import load
-from noisynet.assemble import start
 from noisynet.training import Outcome
 
 WHOLE = ("noise/effective_epsilon", "noise/action_entropy", "noise/q_spread", "noise/q_gap")
