@@ -8,18 +8,31 @@ import pytest
 import torch
 
 from noisynet import Draw, held, noisy_layers, resample
-from noisynet.agents import ActorCritic, LossNotFinite, Rollout, losses
-from noisynet.runs import config
+from noisynet.agents import ActorCritic, LossNotFinite, Rollout, adam, losses
+from noisynet.assemble import build_agent
+from noisynet.assemble.agents import step_size
+from noisynet.networks import NoiseSettings, build_actor_critic_network
+from noisynet.runs import Config, config
 
 SHAPE, ACTIONS, STEPS, ROWS = (4,), 3, 5, 4
 
 
-def make_agent(preset: str = "cartpole-noisy-a2c", **overrides: Any) -> ActorCritic:
+def settings(preset: str = "cartpole-noisy-a2c", **overrides: Any) -> Config:
     chosen = {
         "device": "cpu", "precision": "float32", "threads": 1, "environments": ROWS,
         "rollout_steps": STEPS, "torso_hidden": [8], "head_hidden": 7, **overrides,
     }  # fmt: skip
-    return ActorCritic(config.load(preset, chosen), SHAPE, ACTIONS)
+    return config.load(preset, chosen)
+
+
+def built(chosen: Config, shape: tuple[int, ...] = SHAPE) -> ActorCritic:
+    agent = build_agent(chosen, shape, ACTIONS)
+    assert isinstance(agent, ActorCritic)
+    return agent
+
+
+def make_agent(preset: str = "cartpole-noisy-a2c", **overrides: Any) -> ActorCritic:
+    return built(settings(preset, **overrides))
 
 
 def play(agent: ActorCritic, seed: int = 0) -> tuple[Rollout, torch.Tensor]:
@@ -72,7 +85,7 @@ def test_learning_sees_the_very_policy_that_acted(parts: dict[str, Any]) -> None
         now = losses.log_probability(logits[:-1], actions).detach()
         assert (now - before).abs().max() < 1e-6
         assert ((now - before).exp() - 1).abs().max() < 1e-6
-        agent.update(rollout, step=0)
+        agent.update(rollout)
 
 
 @pytest.mark.parametrize("parts", PARTS)
@@ -85,12 +98,12 @@ def test_noise_drawn_in_between_would_show(parts: dict[str, Any]) -> None:
 
 
 def test_noise_in_the_convolutions_is_held_over_the_rollout_too() -> None:
-    settings = {
+    chosen = {
         "device": "cpu", "precision": "float32", "threads": 1, "environments": 2,
         "rollout_steps": 2, "frame_height": 36, "frame_width": 36, "head_hidden": 5,
         "noise_in": "all",
     }  # fmt: skip
-    agent = ActorCritic(config.load("noisy-a2c", settings), (4, 36, 36), ACTIONS)
+    agent = built(config.load("noisy-a2c", chosen), (4, 36, 36))
     assert "torso.convolutions.0" in noisy_layers(agent.network)
     generator = np.random.Generator(np.random.PCG64(0))
     observation = generator.integers(0, 256, size=(3, 2, 4, 36, 36), dtype=np.uint8)
@@ -126,7 +139,7 @@ def test_each_environment_has_a_draw_of_its_own_redrawn_after_each_update() -> N
     for seed in range(2):
         rollout, _ = play(agent, seed)
         assert torch.equal(flats(agent), seen[-1])
-        agent.update(rollout, step=0)
+        agent.update(rollout)
         seen.append(flats(agent))
     rows = torch.cat(seen)
     for index, one in enumerate(rows):
@@ -155,8 +168,9 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("gae_lambda", [1.0, 0.7])
 def test_the_loss_is_the_papers(preset: str, lstm_size: int, gae_lambda: float) -> None:
     """Against a slow one in float64: one environment, one step, one layer after the other."""
-    agent = make_agent(preset, lstm_size=lstm_size, gae_lambda=gae_lambda, value_coefficient=0.3)
-    bonus = agent.config.actor_critic.entropy_bonus
+    chosen = settings(preset, lstm_size=lstm_size, gae_lambda=gae_lambda, value_coefficient=0.3)
+    agent = built(chosen)
+    bonus = chosen.actor_critic.entropy_bonus
     assert bool(bonus) is (preset == "cartpole-a2c")
     noise = held(agent.network) if agent.noise is not None else None
     weights = {name: value.double().numpy() for name, value in agent.network.state_dict().items()}
@@ -219,7 +233,7 @@ def test_there_is_no_entropy_bonus_unless_it_is_asked_for() -> None:
     plain, paid = make_agent(), make_agent(entropy_bonus=0.1)
     rollout, _ = play(plain)
     without, with_bonus = plain.gradient(rollout), paid.gradient(rollout)
-    weight = plain.config.actor_critic.value_coefficient
+    weight = settings().actor_critic.value_coefficient
     assert without.loss == pytest.approx(without.policy_loss + weight * without.value_loss)
     assert with_bonus.loss == pytest.approx(without.loss - 0.1 * without.entropy, rel=1e-5)
 
@@ -229,7 +243,7 @@ def test_an_update_moves_every_sigma(parts: dict[str, Any]) -> None:
     agent = make_agent(**parts)
     before = {name: value.clone() for name, value in agent.network.state_dict().items()}
     for seed in range(2):
-        agent.update(play(agent, seed)[0], step=0)
+        agent.update(play(agent, seed)[0])
     sigmas = [name for name in before if name.endswith("_sigma")]
     assert len(sigmas) >= 4
     for name in sigmas:
@@ -281,7 +295,7 @@ def test_an_lstm_remembers_within_a_game_and_not_across() -> None:
 def test_state_and_restore_go_on_bit_for_bit(parts: dict[str, Any]) -> None:
     agent = make_agent(**parts)
     for seed in range(3):
-        agent.update(play(agent, seed)[0], step=0)
+        agent.update(play(agent, seed)[0])
     arrays, plain = agent.state()
     arrays = {name: array.copy() for name, array in arrays.items()}
     other = make_agent(seed=99, **parts)
@@ -289,23 +303,73 @@ def test_state_and_restore_go_on_bit_for_bit(parts: dict[str, Any]) -> None:
     for seed in range(3, 6):
         one, two = play(agent, seed)[0], play(other, seed)[0]
         assert (one.action_t == two.action_t).all()
-        assert agent.update(one, step=10) == other.update(two, step=10)
+        assert agent.update(one, 1e-3) == other.update(two, 1e-3)
     for name, value in agent.network.state_dict().items():
         assert torch.equal(value, other.network.state_dict()[name]), name
     assert not any("noise" in name for name in agent.network.state_dict())
 
 
 def test_the_learning_rate_falls_linearly_over_the_run_s_steps() -> None:
-    agent = make_agent(learning_rate=1e-2, final_learning_rate=0.0, steps=1000)
-    assert [agent.learning_rate(step) for step in (0, 250, 1000, 1200)] == pytest.approx(
-        [1e-2, 7.5e-3, 0, 0]
-    )
-    agent.update(play(agent)[0], step=500)
+    chosen = settings(learning_rate=1e-2, final_learning_rate=0.0, steps=1000)
+    size = step_size(chosen)
+    assert [size(step) for step in (0, 250, 1000, 1200)] == pytest.approx([1e-2, 7.5e-3, 0, 0])
+    agent = built(chosen)
+    assert agent.optimizer.param_groups[0]["lr"] == pytest.approx(1e-2)
+    agent.update(play(agent)[0], size(500))
     assert agent.optimizer.param_groups[0]["lr"] == pytest.approx(5e-3)
-    sooner = make_agent(
-        learning_rate=1e-2, final_learning_rate=0.0, learning_rate_steps=200, steps=1000
+    sooner = step_size(
+        settings(learning_rate=1e-2, final_learning_rate=0.0, learning_rate_steps=200, steps=1000)
     )
-    assert [sooner.learning_rate(step) for step in (50, 200, 900)] == pytest.approx([7.5e-3, 0, 0])
+    assert [sooner(step) for step in (50, 200, 900)] == pytest.approx([7.5e-3, 0, 0])
+
+
+def test_a_step_size_replaces_the_optimizer_s_and_none_leaves_it() -> None:
+    agent, other = make_agent(optimizer="rmsprop"), make_agent(optimizer="rmsprop")
+    before = {name: value.clone() for name, value in agent.network.named_parameters()}
+    agent.update(play(agent)[0])
+    other.update(play(other)[0], 0.0)
+    for name, value in other.network.named_parameters():
+        assert torch.equal(value, before[name]), name
+    assert not torch.equal(agent.network.head.policy.weight, before["head.policy.weight"])
+
+
+def test_an_agent_built_by_hand_is_the_one_of_the_config() -> None:
+    chosen = settings(entropy_bonus=0.02, gae_lambda=0.9, lstm_size=6, optimizer="adam", sigma0=0.3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(chosen.training.stream("network"))
+        network = build_actor_critic_network(
+            SHAPE,
+            ACTIONS,
+            torso_hidden=[8],
+            head_hidden=7,
+            lstm_size=6,
+            noise=NoiseSettings(sigma0=0.3),
+        )
+    learning = chosen.learning
+    by_hand = ActorCritic(
+        network,
+        adam(
+            network.parameters(),
+            learning_rate=learning.learning_rate,
+            epsilon=learning.adam_epsilon,
+        ),
+        actions=ACTIONS,
+        environments=ROWS,
+        gae_lambda=0.9,
+        value_coefficient=chosen.actor_critic.value_coefficient,
+        entropy_bonus=0.02,
+        max_gradient_norm=learning.max_gradient_norm,
+        seed=chosen.training.seed,
+    )
+    of_config = built(chosen)
+    for seed in range(3):
+        one, other = (agent.update(play(agent, seed)[0]) for agent in (by_hand, of_config))
+        assert one == other
+    (arrays, plain), (others, other_plain) = by_hand.state(), of_config.state()
+    assert plain == other_plain
+    assert arrays.keys() == others.keys()
+    for name, array in arrays.items():
+        assert np.array_equal(array, others[name]), name
 
 
 def test_a_loss_or_gradient_that_is_not_finite_leaves_the_parameters_alone() -> None:
@@ -314,10 +378,10 @@ def test_a_loss_or_gradient_that_is_not_finite_leaves_the_parameters_alone() -> 
     rollout, _ = play(agent)
     rollout.reward_t[0, 0] = np.inf
     with pytest.raises(LossNotFinite, match="the loss became"):
-        agent.update(rollout, step=0)
+        agent.update(rollout)
     next(agent.network.parameters()).register_hook(lambda gradient: gradient * math.nan)
     with pytest.raises(LossNotFinite, match="gradient became nan"):
-        agent.update(play(agent)[0], step=0)
+        agent.update(play(agent)[0])
     assert all(
         torch.equal(value, before[name]) for name, value in agent.network.state_dict().items()
     )

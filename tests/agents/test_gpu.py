@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,13 @@ import pytest
 import torch
 
 from noisynet import held
-from noisynet.agents import LossNotFinite, QLearning
+from noisynet.agents import LossNotFinite, QLearning, StaticUpdates
 from noisynet.agents.device_graph import DeviceGraph
-from noisynet.agents.static_updates import StaticUpdates
-from noisynet.agents.updates import PlainUpdates
-from noisynet.replay import FrameReplay
+from noisynet.assemble import build_agent, start
+from noisynet.assemble.agents import step_size
+from noisynet.replay import Batch, FrameReplay
 from noisynet.replay.device import DeviceReplay
-from noisynet.runs import config, read_metrics
-from noisynet.assemble import start
+from noisynet.runs import Config, config, read_metrics
 
 pytestmark = [
     pytest.mark.gpu,
@@ -28,29 +26,29 @@ pytestmark = [
 SHAPE, ACTIONS, SIZE = (4,), 3, 16
 
 
-@dataclass
-class Batch:
-    observation_tm1: np.ndarray
-    action_tm1: np.ndarray
-    return_t: np.ndarray
-    discount_t: np.ndarray
-    observation_t: np.ndarray
-    weights: np.ndarray | None = None
+def settings(**overrides: Any) -> Config:
+    chosen = {"device": "cuda", "precision": "float32", "threads": 1, **overrides}
+    return config.load("cartpole", chosen)
+
+
+def built(chosen: Config) -> QLearning:
+    agent = build_agent(chosen, SHAPE, ACTIONS)
+    assert isinstance(agent, QLearning)
+    return agent
 
 
 def make_agent(**overrides: Any) -> QLearning:
-    chosen = {"device": "cuda", "precision": "float32", "threads": 1, **overrides}
-    return QLearning(config.load("cartpole", chosen), SHAPE, ACTIONS)
+    return built(settings(**overrides))
 
 
-def make_batch(seed: int) -> Batch:
+def make_batch(seed: int) -> Batch[np.ndarray]:
     generator = np.random.Generator(np.random.PCG64(seed))
     return Batch(
-        generator.normal(size=(SIZE, *SHAPE)).astype(np.float32),
-        generator.integers(ACTIONS, size=SIZE),
-        generator.normal(size=SIZE).astype(np.float32),
-        np.full(SIZE, 0.97, np.float32),
-        generator.normal(size=(SIZE, *SHAPE)).astype(np.float32),
+        observation_tm1=generator.normal(size=(SIZE, *SHAPE)).astype(np.float32),
+        action_tm1=generator.integers(ACTIONS, size=SIZE),
+        return_t=generator.normal(size=SIZE).astype(np.float32),
+        discount_t=np.full(SIZE, 0.97, np.float32),
+        observation_t=generator.normal(size=(SIZE, *SHAPE)).astype(np.float32),
     )
 
 
@@ -77,14 +75,17 @@ def test_every_run_counts_and_later_ones_launch_a_graph() -> None:
     ids=str,
 )
 def test_captured_updates_are_the_plain_ones(overrides: dict[str, Any]) -> None:
-    plain, static = make_agent(**overrides), make_agent(**overrides)
-    updates = (PlainUpdates(plain), StaticUpdates(static))
+    chosen = settings(**overrides)
+    plain, static = built(chosen), built(chosen)
+    size = step_size(chosen)
+    updates = StaticUpdates(static, size(0))
+    losses: list[float] = []
     for number in range(10):
-        for one in updates:
-            one.update(make_batch(number))
-    assert updates[1]._graph.is_captured
+        losses.append(plain.update(make_batch(number), size(4 * number)).loss)
+        updates.update(make_batch(number), size(4 * number))
+    assert updates._graph.is_captured
     torch.testing.assert_close(
-        torch.tensor(updates[0].losses()), torch.tensor(updates[1].losses()), rtol=1e-2, atol=1e-4
+        torch.tensor(losses), torch.tensor(updates.losses()), rtol=1e-2, atol=1e-4
     )
     for one, other in zip(plain.online.parameters(), static.online.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-3)

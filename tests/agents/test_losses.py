@@ -1,9 +1,11 @@
 """Losses against numbers worked out by hand."""
 
 import math
+from collections.abc import Callable
 
 import hypothesis
 import numpy as np
+import pytest
 import torch
 from hypothesis import strategies
 from hypothesis.extra import numpy as arrays
@@ -112,3 +114,46 @@ def test_the_categorical_loss_is_the_divergence_and_has_the_gradient_of_the_cros
     certain = torch.tensor([[1.0, 0.0]])
     loss = losses.categorical_loss(logits, torch.tensor([0]), certain)
     torch.testing.assert_close(loss, torch.tensor([math.log(4.0)]))
+
+
+SHAPES: dict[Callable[..., torch.Tensor], dict[str, tuple[int, ...]]] = {
+    losses.q_target: {"return_t": (4,), "discount_t": (4,), "q_target_t": (4, 3)},
+    losses.double_q_target: {
+        "return_t": (4,), "discount_t": (4,), "q_target_t": (4, 3), "q_choice_t": (4, 3),
+    },
+    losses.td_error: {"q_tm1": (4, 3), "action_tm1": (4,), "target_tm1": (4,)},
+    losses.categorical_projection: {
+        "return_t": (4,), "discount_t": (4,), "probabilities_t": (4, 5), "support": (5,),
+    },
+    losses.categorical_loss: {"logits_tm1": (4, 3, 5), "action_tm1": (4,), "target_tm1": (4, 5)},
+    losses.generalised_advantage: {
+        "reward_t": (6, 4), "discount_t": (6, 4), "trace_t": (6, 4), "value": (7, 4),
+    },
+    losses.policy_gradient: {"logits_t": (6, 4, 3), "action_t": (6, 4), "advantage_t": (6, 4)},
+    losses.log_probability: {"logits_t": (6, 4, 3), "action_t": (6, 4)},
+    losses.value_error: {"value_t": (6, 4), "return_t": (6, 4)},
+}  # fmt: skip
+
+
+def tensors(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    kinds = {name: torch.int64 if "action" in name else torch.float32 for name in shapes}
+    return {name: torch.zeros(shape, dtype=kinds[name]) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize(
+    ("loss", "name"),
+    [(loss, name) for loss, shapes in SHAPES.items() for name in shapes],
+    ids=lambda one: one if isinstance(one, str) else one.__name__,
+)
+def test_a_shape_that_would_broadcast_is_refused(
+    loss: Callable[..., torch.Tensor], name: str
+) -> None:
+    shapes = SHAPES[loss]
+    loss(**tensors(shapes))
+    shape = shapes[name]
+    # A dimension more, one row for all of them, a row too few: torch itself takes most of these.
+    for wrong in ((*shape, 1), (1, *shape[1:]), (shape[0] - 1, *shape[1:])):
+        with pytest.raises(ValueError, match=rf"^{loss.__name__}|^log_probability") as caught:
+            loss(**tensors({**shapes, name: wrong}))
+        assert "got shape" in str(caught.value)
+        assert "\n" not in str(caught.value)

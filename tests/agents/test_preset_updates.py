@@ -18,7 +18,10 @@ from torch.nn import functional
 
 from noisynet import Draw, held
 from noisynet.agents import ActorCritic, QLearning, Rollout
+from noisynet.assemble import build_agent
+from noisynet.assemble.agents import step_size
 from noisynet.layers.kinds import FactorisedNoise, IndependentNoise
+from noisynet.replay import Batch
 from noisynet.runs import config
 from noisynet.runs.config import Config
 
@@ -116,24 +119,26 @@ def assert_same(network: torch.nn.Module, slow: Parameters, before: Parameters) 
 # Value-based
 
 
-class Batch:
+def make_batch(seed: int, *, weighted: bool) -> Batch[np.ndarray]:
     """Made-up transitions, some of them terminal."""
-
-    def __init__(self, seed: int, weighted: bool) -> None:
-        generator = np.random.Generator(np.random.PCG64(seed))
-        size = (BATCH, *SHAPE)
-        self.observation_tm1 = generator.integers(0, 256, size=size, dtype=np.uint8)
-        self.observation_t = generator.integers(0, 256, size=size, dtype=np.uint8)
-        self.action_tm1 = generator.integers(ACTIONS, size=BATCH)
-        self.return_t = generator.normal(size=BATCH, scale=2).astype(np.float32)
-        self.discount_t = np.array([0.99, 0.0, 0.97, 0.99, 0.0, 0.99], np.float32)
-        self.weights = np.linspace(0.3, 1, BATCH).astype(np.float32) if weighted else None
+    generator = np.random.Generator(np.random.PCG64(seed))
+    size = (BATCH, *SHAPE)
+    observation_tm1 = generator.integers(0, 256, size=size, dtype=np.uint8)
+    observation_t = generator.integers(0, 256, size=size, dtype=np.uint8)
+    return Batch(
+        observation_tm1=observation_tm1,
+        action_tm1=generator.integers(ACTIONS, size=BATCH),
+        return_t=generator.normal(size=BATCH, scale=2).astype(np.float32),
+        discount_t=np.array([0.99, 0.0, 0.97, 0.99, 0.0, 0.99], np.float32),
+        observation_t=observation_t,
+        weights=np.linspace(0.3, 1, BATCH).astype(np.float32) if weighted else None,
+    )
 
 
 def slow_head(
     settings: Config, parameters: Parameters, noise: Draw | None, frames: np.ndarray
 ) -> Tensor:
-    """Give Q-values (B, actions), or logits (B, actions, atoms)."""
+    """Return Q-values (B, actions), or logits (B, actions, atoms)."""
     features = nature(parameters, frames)
 
     def stream(name: str) -> Tensor:
@@ -155,7 +160,11 @@ def slow_head(
 
 
 def slow_loss(
-    settings: Config, online: Parameters, target: Parameters, draws: tuple[Any, ...], batch: Batch
+    settings: Config,
+    online: Parameters,
+    target: Parameters,
+    draws: tuple[Any, ...],
+    batch: Batch[np.ndarray],
 ) -> Tensor:
     network, epsilon, epsilon_target, epsilon_choice = settings.network, *draws
     prediction_tm1 = slow_head(settings, online, epsilon, batch.observation_tm1)
@@ -198,7 +207,8 @@ def slow_loss(
 def test_two_updates_of_a_value_based_preset(preset: str) -> None:
     settings = config.load(preset, {"device": "cpu", "precision": "float32", "threads": 1})
     settings = settings.replaced(replay_capacity=100_000)
-    agent = QLearning(settings, SHAPE, ACTIONS)
+    agent = build_agent(settings, SHAPE, ACTIONS)
+    assert isinstance(agent, QLearning)
     with torch.no_grad():
         for parameter in agent.target.parameters():
             parameter.mul_(1.05)  # so that it matters which net is asked
@@ -207,7 +217,7 @@ def test_two_updates_of_a_value_based_preset(preset: str) -> None:
     )
     slow = SlowOptimizer(settings, online)
     for seed in range(2):
-        batch = Batch(seed, weighted=settings.learning.prioritised)
+        batch = make_batch(seed, weighted=settings.learning.prioritised)
         generator = agent._learning.get_state()  # pyright: ignore[reportPrivateUsage]
         fixed = agent.draws()
         agent._learning.set_state(generator)  # pyright: ignore[reportPrivateUsage]
@@ -253,9 +263,9 @@ def slow_rollout_loss(
     return torch.stack(taken).mean()
 
 
-def play(agent: ActorCritic, seed: int) -> Rollout:
+def play(agent: ActorCritic, settings: Config, seed: int) -> Rollout:
     generator = np.random.Generator(np.random.PCG64(seed))
-    rows = agent.config.environment.environments
+    rows = settings.environment.environments
     observation = generator.integers(0, 256, size=(STEPS + 1, rows, *SHAPE), dtype=np.uint8)
     never = np.zeros((STEPS, rows), bool)
     terminated = never.copy()
@@ -269,7 +279,7 @@ def play(agent: ActorCritic, seed: int) -> Rollout:
         terminated=terminated,
         truncated=never,
         ignored=never,
-        discount=agent.config.learning.discount,
+        discount=settings.learning.discount,
     )
 
 
@@ -278,17 +288,19 @@ def test_two_updates_of_an_actor_critic_preset(preset: str) -> None:
     settings = config.load(preset, {"device": "cpu", "precision": "float32", "threads": 1})
     if settings.learning.algorithm == "a2c":
         settings = settings.replaced(environments=3)
-    agent = ActorCritic(settings, SHAPE, ACTIONS)
+    agent = build_agent(settings, SHAPE, ACTIONS)
+    assert isinstance(agent, ActorCritic)
     assert (agent.noise is None) == (settings.actor_critic.entropy_bonus > 0)
     before, parameters = double_copy(agent.network), double_copy(agent.network)
     slow = SlowOptimizer(settings, parameters)
     for seed in range(2):
         noise = held(agent.network) if agent.noise is not None else None
-        rollout = play(agent, seed)
+        rollout = play(agent, settings, seed)
         loss = slow_rollout_loss(settings, parameters, noise, rollout)
         step = 1000 * (seed + 1)
         rate = settings.learning.learning_rate * (1 - step / settings.training.steps)
-        learned = agent.update(rollout, step)
+        assert step_size(settings)(step) == pytest.approx(rate)
+        learned = agent.update(rollout, step_size(settings)(step))
         assert learned.loss == pytest.approx(float(loss.detach()), rel=1e-4)
         slow.step(loss, rate)
     assert_same(agent.network, parameters, before)

@@ -1,6 +1,6 @@
 """The value-based agent: its update against a slow one, its draws, its state."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,36 +8,40 @@ import pytest
 import torch
 
 from noisynet import Draw, held, noisy_layers
-from noisynet.agents import LossNotFinite, QLearning
-from noisynet.runs import config
+from noisynet.agents import LinearEpsilon, LossNotFinite, QLearning, adam
+from noisynet.assemble import build_agent
+from noisynet.assemble.agents import step_size
+from noisynet.networks import NoiseSettings, build_q_network
+from noisynet.replay import Batch
+from noisynet.runs import Config, config
 
 SHAPE, ACTIONS = (4,), 3
 FIRST = np.zeros(4, bool)
 
 
-@dataclass
-class Batch:
-    observation_tm1: np.ndarray
-    action_tm1: np.ndarray
-    return_t: np.ndarray
-    discount_t: np.ndarray
-    observation_t: np.ndarray
-    weights: np.ndarray | None = None
+def settings(**overrides: Any) -> Config:
+    chosen = {"device": "cpu", "precision": "float32", "threads": 1, **overrides}
+    return config.load("cartpole", chosen)
+
+
+def built(chosen: Config, shape: tuple[int, ...] = SHAPE, actions: int = ACTIONS) -> QLearning:
+    agent = build_agent(chosen, shape, actions)
+    assert isinstance(agent, QLearning)
+    return agent
 
 
 def make_agent(**overrides: Any) -> QLearning:
-    chosen = {"device": "cpu", "precision": "float32", "threads": 1, **overrides}
-    return QLearning(config.load("cartpole", chosen), SHAPE, ACTIONS)
+    return built(settings(**overrides))
 
 
-def make_batch(size: int = 16, seed: int = 0) -> Batch:
+def make_batch(size: int = 16, seed: int = 0) -> Batch[np.ndarray]:
     generator = np.random.Generator(np.random.PCG64(seed))
     return Batch(
-        generator.normal(size=(size, *SHAPE)).astype(np.float32),
-        generator.integers(ACTIONS, size=size),
-        generator.normal(size=size).astype(np.float32),
-        np.where(generator.random(size) < 0.3, 0, 0.97).astype(np.float32),
-        generator.normal(size=(size, *SHAPE)).astype(np.float32),
+        observation_tm1=generator.normal(size=(size, *SHAPE)).astype(np.float32),
+        action_tm1=generator.integers(ACTIONS, size=size),
+        return_t=generator.normal(size=size).astype(np.float32),
+        discount_t=np.where(generator.random(size) < 0.3, 0, 0.97).astype(np.float32),
+        observation_t=generator.normal(size=(size, *SHAPE)).astype(np.float32),
     )
 
 
@@ -91,7 +95,9 @@ def test_the_loss_is_the_paper_s(double: bool, dueling: bool, exploration: str, 
         wanted = batch.return_t[row] + batch.discount_t[row] * q_target_t[row, best]
         error = abs(wanted - q_tm1[row, action])
         total += 0.5 * error**2 if loss == "squared" or error <= 1 else error - 0.5
-    assert float(agent.loss(batch, draws).detach()) == pytest.approx(total / 16, rel=1e-5)
+    mean, errors = agent.loss_and_errors(batch, draws)
+    assert float(mean.detach()) == pytest.approx(total / 16, rel=1e-5)
+    assert errors.shape == (16,)
 
 
 def slow_layers(
@@ -130,8 +136,8 @@ def test_the_loss_of_distributions_is_the_paper_s(
     with torch.no_grad():
         for parameter in agent.target.parameters():
             parameter.add_(0.01)
-    batch = make_batch()
-    batch.weights = np.linspace(0.2, 1.0, 16).astype(np.float32)
+    importance = np.linspace(0.2, 1.0, 16).astype(np.float32)
+    batch = replace(make_batch(), weights=importance)
     draws = agent.draws()
     weights = {
         name: {key: value.double().numpy() for key, value in net.state_dict().items()}
@@ -165,7 +171,7 @@ def test_the_loss_of_distributions_is_the_paper_s(
         positive = wanted > 0
         ratio = wanted[positive] / prediction_tm1[row, action][positive]
         divergences.append(float(wanted[positive] @ np.log(ratio)))
-        total += batch.weights[row] * divergences[-1]
+        total += importance[row] * divergences[-1]
     loss, errors = agent.loss_and_errors(batch, draws)
     assert float(loss.detach()) == pytest.approx(total / 16, rel=1e-4)
     np.testing.assert_allclose(errors.numpy(), divergences, rtol=1e-3, atol=1e-6)
@@ -176,7 +182,7 @@ def test_an_update_tells_each_transition_s_error_and_weighs_its_loss() -> None:
     batch, draws = make_batch(), agent.draws()
     plain, errors = agent.loss_and_errors(batch, draws)
     assert float(plain.detach()) == pytest.approx(float((0.5 * errors**2).mean()), rel=1e-5)
-    batch.weights = np.arange(16, dtype=np.float32)
+    batch = replace(batch, weights=np.arange(16, dtype=np.float32))
     weighed, same = agent.loss_and_errors(batch, draws)
     assert torch.equal(errors, same)
     expected = float((torch.arange(16) * 0.5 * errors**2).mean())
@@ -224,8 +230,11 @@ def test_without_a_draw_for_the_choice_it_is_the_online_net_s() -> None:
 
 @pytest.mark.parametrize("centred", [True, False])
 def test_rmsprop_takes_the_step_of_its_formula(centred: bool) -> None:
-    settings = {"rmsprop_decay": 0.9, "rmsprop_epsilon": 0.1, "rmsprop_centred": centred}
-    agent = make_agent(optimizer="rmsprop", learning_rate=0.01, max_gradient_norm=1e9, **settings)
+    chosen = settings(
+        optimizer="rmsprop", learning_rate=0.01, max_gradient_norm=1e9, rmsprop_decay=0.9,
+        rmsprop_epsilon=0.1, rmsprop_centred=centred,
+    )  # fmt: skip
+    agent = built(chosen)
     parameter = agent.online.head.q[2].weight  # type: ignore[index]
     before = parameter.detach().clone()
     agent.update(make_batch())
@@ -235,7 +244,7 @@ def test_rmsprop_takes_the_step_of_its_formula(centred: bool) -> None:
     root = (square - mean**2 if centred else square).sqrt()
     torch.testing.assert_close(parameter.detach(), before - 0.01 * gradient / (root + 0.1))
     arrays, plain = agent.state()
-    other = make_agent(optimizer="rmsprop", learning_rate=0.01, max_gradient_norm=1e9, **settings)
+    other = built(chosen)
     other.restore(arrays, plain)
     assert agent.update(make_batch(seed=1)).loss == other.update(make_batch(seed=1)).loss
     for one, two in zip(agent.online.parameters(), other.online.parameters(), strict=True):
@@ -299,8 +308,10 @@ def test_warmup_acts_uniformly_and_epsilon_only_where_it_is_asked_for() -> None:
     # Five standard errors of a binomial count.
     expected = len(random) / ACTIONS
     assert np.abs(counts - expected).max() < 5 * np.sqrt(expected * (1 - 1 / ACTIONS))
-    assert agent.epsilon(10**9) is None
-    assert make_agent(exploration="epsilon", epsilon_end=0.25).epsilon(10**9) == 0.25
+    assert agent.epsilon is None
+    epsilon = make_agent(exploration="epsilon", epsilon_end=0.25).epsilon
+    assert epsilon is not None
+    assert epsilon(10**9) == 0.25
     late = agent.act(observation, step=10**6, first=FIRST)
     assert (late == agent.greedy(observation)).all()
 
@@ -309,7 +320,7 @@ def test_plain_agents_have_no_noise_and_both_has_noise_and_epsilon() -> None:
     assert noisy_layers(make_agent(exploration="epsilon").online) == {}
     assert noisy_layers(make_agent(exploration="none").online) == {}
     both = make_agent(exploration="both")
-    assert both.epsilon(0) is not None
+    assert isinstance(both.epsilon, LinearEpsilon)
     assert list(noisy_layers(both.online)) == ["head.q.0", "head.q.2"]
 
 
@@ -335,16 +346,22 @@ def test_state_and_restore_go_on_bit_for_bit() -> None:
 
 def test_restored_moments_meet_the_weights_that_they_belong_to() -> None:
     # Channels-last convolutions: restored in another memory layout, fused Adam would mix them up.
-    settings = {
+    overrides = {
         "device": "cpu", "precision": "float32", "threads": 1, "head_hidden": 8, "environments": 2,
         "frame_height": 36, "frame_width": 36,
     }  # fmt: skip
-    chosen = config.load("pong", settings)
+    chosen = config.load("pong", overrides)
     generator = np.random.Generator(np.random.PCG64(0))
     frames = generator.integers(0, 256, size=(2, 4, 4, 36, 36), dtype=np.uint8)
     ones = np.ones(4, np.float32)
-    batch = Batch(frames[0], np.arange(4), ones, ones * 0.9, frames[1])
-    agent, other = (QLearning(chosen, (4, 36, 36), 6) for _ in range(2))
+    batch = Batch(
+        observation_tm1=frames[0],
+        action_tm1=np.arange(4),
+        return_t=ones,
+        discount_t=np.float32(0.9) * ones,
+        observation_t=frames[1],
+    )
+    agent, other = (built(chosen, (4, 36, 36), 6) for _ in range(2))
     agent.update(batch)
     arrays, plain = agent.state()
     other.restore({name: array.copy() for name, array in arrays.items()}, plain)
@@ -375,23 +392,28 @@ def test_before_the_first_update_the_noise_is_redrawn_at_every_action() -> None:
 
 
 def test_the_learning_rate_falls_linearly_where_it_is_asked_to() -> None:
-    agent = make_agent(
+    chosen = settings(
         learning_rate=1e-2, final_learning_rate=1e-3, steps=1200, warmup_steps=200, update_every=100
     )
+    agent, size = built(chosen), step_size(chosen)
     rates = []
     for seed in range(12):
-        rates.append(agent.learning_rate())
-        agent.update(make_batch(seed=seed))
+        rates.append(size(100 * agent.updates))
+        agent.update(make_batch(seed=seed), rates[-1])
         assert agent.optimizer.param_groups[0]["lr"] == rates[-1]
     assert rates == pytest.approx([1e-2 - 9e-4 * done for done in range(11)] + [1e-3])
-    assert make_agent(final_learning_rate=None).learning_rate() == 1e-3
-    sooner = make_agent(
-        learning_rate=1e-2, final_learning_rate=0.0, steps=10_000, learning_rate_steps=1400,
-        warmup_steps=1000, update_every=100,
+    agent.update(make_batch())
+    assert agent.optimizer.param_groups[0]["lr"] == rates[-1]
+    constant = step_size(settings(final_learning_rate=None))
+    assert [constant(step) for step in (0, 10**9)] == [1e-3, 1e-3]
+    sooner = step_size(
+        settings(
+            learning_rate=1e-2, final_learning_rate=0.0, steps=10_000, learning_rate_steps=1400,
+            warmup_steps=1000, update_every=100,
+        )
     )  # fmt: skip
     for done, rate in enumerate([1e-2, 7.5e-3, 5e-3, 2.5e-3, 0, 0]):
-        assert sooner.learning_rate() == pytest.approx(rate)
-        sooner.update(make_batch(seed=done))
+        assert sooner(100 * done) == pytest.approx(rate)
 
 
 def test_a_gradient_that_is_not_finite_leaves_the_parameters_alone() -> None:
@@ -430,7 +452,7 @@ def test_the_same_seed_builds_the_same_network_and_another_seed_another() -> Non
 def test_bfloat16_gives_nearly_the_same_loss() -> None:
     agent, half = make_agent(), make_agent(precision="bfloat16")
     batch, draws = make_batch(), agent.draws()
-    exact, rough = (float(one.loss(batch, draws).detach()) for one in (agent, half))
+    exact, rough = (float(one.loss_and_errors(batch, draws)[0].detach()) for one in (agent, half))
     # bfloat16 keeps 8 bits: 2⁻⁸ relative for each product, a few layers deep.
     assert rough == pytest.approx(exact, rel=0.05)
 
@@ -438,3 +460,58 @@ def test_bfloat16_gives_nearly_the_same_loss() -> None:
 def test_an_agent_wants_its_device_and_precision_chosen() -> None:
     with pytest.raises(ValueError, match="expected what was chosen"):
         make_agent(precision="auto")
+
+
+def test_an_agent_built_by_hand_is_the_one_of_the_config() -> None:
+    chosen = settings(
+        environments=4, dueling=True, exploration="both", epsilon_end=0.2, epsilon_steps=500,
+        redraw="episode", sigma0=0.3, batch_size=4, warmup_steps=5, seed=7, torso_hidden=[8],
+        head_hidden=6,
+    )  # fmt: skip
+    learning = chosen.learning
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(chosen.training.stream("network"))
+        network = build_q_network(
+            SHAPE,
+            ACTIONS,
+            torso_hidden=[8],
+            head_hidden=6,
+            dueling=True,
+            noise=NoiseSettings(sigma0=0.3),
+        )
+    by_hand = QLearning(
+        network,
+        adam(
+            network.parameters(),
+            learning_rate=learning.learning_rate,
+            epsilon=learning.adam_epsilon,
+        ),
+        actions=ACTIONS,
+        environments=4,
+        max_gradient_norm=learning.max_gradient_norm,
+        redraw="episode",
+        epsilon=LinearEpsilon(chosen.exploration.epsilon_start, 0.2, 500, begin=5),
+        warmup_steps=5,
+        seed=7,
+    )
+    agents = (by_hand, built(chosen))
+    observation, first = make_batch(4).observation_t, np.array([True, False, False, False])
+    for number in range(20):
+        acted = [agent.act(observation, 40 * number, first) for agent in agents]
+        assert np.array_equal(*acted)
+        learned = [agent.update(make_batch(seed=number)) for agent in agents]
+        assert learned[0].loss == learned[1].loss
+        assert np.array_equal(learned[0].errors, learned[1].errors)
+    (arrays, plain), (others, other_plain) = (agent.state() for agent in agents)
+    assert plain == other_plain
+    assert arrays.keys() == others.keys()
+    for name, array in arrays.items():
+        assert np.array_equal(array, others[name]), name
+
+
+def test_a_batch_of_tensors_teaches_what_the_same_arrays_do() -> None:
+    agent, other = make_agent(), make_agent()
+    batch = make_batch()
+    assert agent.update(batch).loss == other.update(batch.to("cpu")).loss
+    for name, value in agent.online.state_dict().items():
+        assert torch.equal(value, other.online.state_dict()[name]), name

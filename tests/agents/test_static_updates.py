@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -11,39 +11,40 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from noisynet import held, noisy_layers
-from noisynet.agents import LossNotFinite, QLearning
-from noisynet.agents.static_updates import StaticUpdates
-from noisynet.agents.updates import PlainUpdates, updates_of
-from noisynet.runs import config
+from noisynet.agents import LossNotFinite, QLearning, StaticUpdates
+from noisynet.assemble import build_agent
+from noisynet.assemble.agents import step_size
+from noisynet.replay import Batch
+from noisynet.runs import Config, config
 
 SHAPE, ACTIONS, SIZE = (4,), 3, 16
 FIRST = np.zeros(8, bool)
 
 
-@dataclass
-class Batch:
-    observation_tm1: Any
-    action_tm1: Any
-    return_t: Any
-    discount_t: Any
-    observation_t: Any
-    weights: Any = None
+def settings(**overrides: Any) -> Config:
+    chosen = {"device": "cpu", "precision": "float32", "threads": 1, **overrides}
+    return config.load("cartpole", chosen)
+
+
+def built(chosen: Config) -> QLearning:
+    agent = build_agent(chosen, SHAPE, ACTIONS)
+    assert isinstance(agent, QLearning)
+    return agent
 
 
 def make_agent(**overrides: Any) -> QLearning:
-    chosen = {"device": "cpu", "precision": "float32", "threads": 1, **overrides}
-    return QLearning(config.load("cartpole", chosen), SHAPE, ACTIONS)
+    return built(settings(**overrides))
 
 
-def make_batch(seed: int, weighted: bool = False, size: int = SIZE) -> Batch:
+def make_batch(seed: int, weighted: bool = False, size: int = SIZE) -> Batch[np.ndarray]:
     generator = np.random.Generator(np.random.PCG64(seed))
     return Batch(
-        generator.normal(size=(size, *SHAPE)).astype(np.float32),
-        generator.integers(ACTIONS, size=size),
-        generator.normal(size=size).astype(np.float32),
-        np.where(generator.random(size) < 0.3, 0, 0.97).astype(np.float32),
-        generator.normal(size=(size, *SHAPE)).astype(np.float32),
-        generator.random(size).astype(np.float32) if weighted else None,
+        observation_tm1=generator.normal(size=(size, *SHAPE)).astype(np.float32),
+        action_tm1=generator.integers(ACTIONS, size=size),
+        return_t=generator.normal(size=size).astype(np.float32),
+        discount_t=np.where(generator.random(size) < 0.3, 0, 0.97).astype(np.float32),
+        observation_t=generator.normal(size=(size, *SHAPE)).astype(np.float32),
+        weights=generator.random(size).astype(np.float32) if weighted else None,
     )
 
 
@@ -78,8 +79,11 @@ def assert_same_state(one: QLearning, other: QLearning) -> None:
 )
 @pytest.mark.parametrize("weighted", [False, True])
 def test_they_are_the_plain_updates_bit_for_bit(overrides: dict[str, Any], weighted: bool) -> None:
-    plain, static = make_agent(**overrides), make_agent(**overrides)
-    updates = (PlainUpdates(plain), StaticUpdates(static))
+    chosen = settings(**overrides)
+    plain, static = built(chosen), built(chosen)
+    size = step_size(chosen)
+    updates = StaticUpdates(static, size(0))
+    losses: list[float] = []
     observation = np.random.Generator(np.random.PCG64(3)).normal(size=(8, *SHAPE))
     first = FIRST.copy()
     for number in range(9):
@@ -88,27 +92,26 @@ def test_they_are_the_plain_updates_bit_for_bit(overrides: dict[str, Any], weigh
             agent.act(observation.astype(np.float32), 10**6, first) for agent in (plain, static)
         ]
         assert np.array_equal(*actions)
-        for one in updates:
-            one.update(make_batch(number, weighted))
-        assert np.array_equal(updates[0].errors(), updates[1].errors())
+        learned = plain.update(make_batch(number, weighted), size(4 * number))
+        updates.update(make_batch(number, weighted), size(4 * number))
+        losses.append(learned.loss)
+        assert np.array_equal(learned.errors, updates.errors())
         if number == 4:
             for agent in (plain, static):
                 agent.copy_to_target()
-            assert updates[0].losses() == updates[1].losses()
-    told = [one.losses() for one in updates]
-    assert told[0] == told[1]
-    assert len(told[0]) == 4
-    assert all(one.losses() == [] for one in updates)
+            assert updates.losses() == losses
+    assert updates.losses() == losses[5:]
+    assert updates.losses() == []
     assert_same_state(plain, static)
 
 
 def test_more_updates_than_are_kept_lose_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("noisynet.agents.static_updates._KEPT", 4)
-    plain, static = PlainUpdates(make_agent()), StaticUpdates(make_agent())
+    plain, static = make_agent(), StaticUpdates(make_agent())
+    losses = [plain.update(make_batch(number)).loss for number in range(11)]
     for number in range(11):
-        for one in (plain, static):
-            one.update(make_batch(number))
-    assert plain.losses() == static.losses()
+        static.update(make_batch(number))
+    assert static.losses() == losses
 
 
 def test_a_restored_agent_goes_on_as_the_plain_one() -> None:
@@ -116,15 +119,14 @@ def test_a_restored_agent_goes_on_as_the_plain_one() -> None:
     for number in range(3):
         origin.update(make_batch(number))
     arrays, plain_state = origin.state()
-    agents = []
-    for kind in (PlainUpdates, StaticUpdates):
-        agent = make_agent()
+    plain, static = make_agent(), make_agent()
+    for agent in (plain, static):
         agent.restore(arrays, plain_state)
-        updates = kind(agent)
-        for number in range(3, 6):
-            updates.update(make_batch(number))
-        agents.append(agent)
-    assert_same_state(*agents)
+    updates = StaticUpdates(static)
+    for number in range(3, 6):
+        plain.update(make_batch(number))
+        updates.update(make_batch(number))
+    assert_same_state(plain, static)
 
 
 # What a graph needs
@@ -174,7 +176,8 @@ def test_everything_that_is_read_and_written_stays_where_it_is() -> None:
     def places() -> list[int]:
         noise = [layer.noise_state.held for layer in noisy_layers(agent.online).values()]
         states = [value for state in agent.optimizer.state.values() for value in state.values()]
-        batch = [value for value in vars(static._batch).values() if isinstance(value, torch.Tensor)]
+        kept = [getattr(static._batch, field.name) for field in fields(Batch)]
+        batch = [value for value in kept if isinstance(value, torch.Tensor)]
         every = [*agent.online.parameters(), *noise, *states, *batch, static._told, static._errors]
         return [one.data_ptr() for one in every if one is not None]
 
@@ -193,8 +196,7 @@ def test_everything_that_is_read_and_written_stays_where_it_is() -> None:
 def test_tensors_that_lie_there_already_are_used_where_they_lie() -> None:
     plain, static = make_agent(), make_agent()
     updates = StaticUpdates(static)
-    arrays = make_batch(0)
-    there = Batch(*(torch.from_numpy(value) for value in list(vars(arrays).values())[:5]))
+    there = make_batch(0).to("cpu")
     for seed in range(3):
         fresh = make_batch(seed)
         for name in ("observation_tm1", "action_tm1", "return_t", "discount_t", "observation_t"):
@@ -265,7 +267,13 @@ def test_a_gradient_that_is_no_number_is_named_as_such() -> None:
     assert messages[0] == messages[1]
 
 
-def test_the_config_chooses() -> None:
-    assert isinstance(updates_of(make_agent(execution="graph")), StaticUpdates)
-    for execution in ("plain", "auto"):
-        assert isinstance(updates_of(make_agent(execution=execution)), PlainUpdates)
+def test_the_first_step_size_is_the_optimizer_s_unless_it_is_given() -> None:
+    plain, static = make_agent(), make_agent()
+    updates = StaticUpdates(static)
+    for number, size in enumerate((None, 3e-4, None, 1e-2)):
+        plain.update(make_batch(number), size)
+        updates.update(make_batch(number), size)
+        wanted = plain.optimizer.param_groups[0]["lr"]
+        assert float(static.optimizer.param_groups[0]["lr"]) == wanted
+    assert_same_state(plain, static)
+    assert float(StaticUpdates(make_agent(), 5e-5)._step_size) == 5e-5

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from noisynet.agents import QLearning
+from noisynet.assemble import build_agent, start
 from noisynet.evaluation.agent import evaluate_run
 from noisynet.layers import noisy_layers
 from noisynet.runs import checkpoint, config
-from noisynet.assemble import start
 
 BUDGET = {"steps": 20_000, "seed": 0}
 # A uniformly random player gets about 22, and an agent that learns nothing about 10.
@@ -30,7 +30,8 @@ def test_noise_alone_learns_cartpole_and_its_sigmas_move(tmp_path: Path) -> None
     assert not chosen.exploration.has_epsilon
     saved = checkpoint.read_newest(run / "checkpoints")
     assert saved is not None
-    agent = QLearning(chosen, (4,), 2)
+    agent = build_agent(chosen, (4,), 2)
+    assert isinstance(agent, QLearning)
     before = {
         name: layer.weight_sigma.detach().clone()
         for name, layer in noisy_layers(agent.online).items()

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from noisynet.agents import ActorCritic
+from noisynet.assemble import build_agent, start
 from noisynet.evaluation.agent import evaluate_run
 from noisynet.layers import noisy_layers
 from noisynet.runs import checkpoint, config
-from noisynet.assemble import start
 
 # A uniformly random player gets about 22, and one that always does the same about 10.
 LEARNED = 100.0
@@ -20,7 +20,8 @@ def test_noise_alone_learns_cartpole_and_its_sigmas_move(tmp_path: Path) -> None
     assert evaluate_run(run, episodes=20)["mean"] >= LEARNED
     saved = checkpoint.read_newest(run / "checkpoints")
     assert saved is not None
-    agent = ActorCritic(chosen, (4,), 2)
+    agent = build_agent(chosen, (4,), 2)
+    assert isinstance(agent, ActorCritic)
     before = {
         name: layer.weight_sigma.detach().clone()
         for name, layer in noisy_layers(agent.network).items()

@@ -22,7 +22,7 @@ Patch = pytest.MonkeyPatch
 
 
 def failed(folder: Path, preset: str, **overrides: Any) -> set[str]:
-    """Train a few updates and give the doctor's complaints."""
+    """Train a few updates and return the doctor's complaints."""
     small = {"steps": 1_600, "seed": 0, "device": "cpu", "threads": 1, **overrides}
     start(config.load(preset, small), folder)
     return {one.name for one in examine(folder) if one.status in ("fail", "warn")}
@@ -61,9 +61,9 @@ def test_a_sigma_without_gradient_is_noticed(
 ) -> None:
     build = agent.__init__
 
-    def built(self: Any, *arguments: Any) -> None:
-        build(self, *arguments)
-        for layer in noisy_layers(self.online if agent is QLearning else self.network).values():
+    def built(self: Any, *arguments: Any, **options: Any) -> None:
+        build(self, *arguments, **options)
+        for layer in noisy_layers(self.network).values():
             layer.weight_sigma.requires_grad_(False)
             layer.bias_sigma.requires_grad_(False)
 

@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 
 from noisynet import noisy_layers
-from noisynet.assemble import build_agent
+from noisynet.assemble import build_agent, start
 from noisynet.evaluation.agent import evaluate_run
 from noisynet.runs import checkpoint, config
-from noisynet.assemble import start
 
 # A uniformly random player of CartPole gets about 22, and one that always does the same about 10.
 CARTPOLE = 100.0

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from noisynet.runs import Config, config
 from noisynet.assemble import start
+from noisynet.runs import Config, config
 from noisynet.training import Outcome
 
 SMALL = {

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from noisynet.agents import ActorCritic, QLearning
-from noisynet.assemble import build_agent
+from noisynet.agents import ActorCritic, Agent
+from noisynet.assemble import build_agent, start
 from noisynet.runs import Config, read_metrics
 from noisynet.runs.config import load
-from noisynet.assemble import start
 from noisynet.training import Outcome
 
 WHOLE = ("noise/effective_epsilon", "noise/action_entropy", "noise/q_spread", "noise/q_gap")
@@ -24,7 +23,7 @@ def noise_lines(folder: Path) -> list[dict[str, float]]:
     return [line for line in read_metrics(folder) if "noise/effective_epsilon" in line]
 
 
-def agent_of(config: Config) -> QLearning | ActorCritic:
+def agent_of(config: Config) -> Agent:
     chosen = config.replaced(device="cpu", precision="float32")
     return build_agent(chosen, (4,), 2)
 
@@ -62,16 +61,22 @@ def test_epsilon_greedy_has_none(small_config: Callable[..., Config], tmp_path: 
 @pytest.mark.parametrize("preset", ["cartpole", "cartpole-noisy-a2c"])
 @pytest.mark.parametrize("noise_in", ["last", "head", "all"])
 def test_measuring_changes_nothing_of_the_agent(preset: str, noise_in: str) -> None:
-    agent = agent_of(load(preset, {"noise_in": noise_in}))
-    count = agent.config.environment.environments
+    config = load(preset, {"noise_in": noise_in})
+    agent = agent_of(config)
+    count = config.environment.environments
     observation = np.random.default_rng(0).normal(size=(count, 4)).astype(np.float32)
     first = np.zeros(count, bool)
     before, _ = copy.deepcopy(agent.state())
     state = torch.get_rng_state()
-    more = (first,) if isinstance(agent, ActorCritic) else ()
-    figures = agent.figures(observation, *more)
+
+    def behaviour() -> dict[str, float]:
+        if isinstance(agent, ActorCritic):
+            return agent.behaviour(observation, first)
+        return agent.behaviour(observation)
+
+    figures = behaviour()
     assert 0 <= figures["noise/effective_epsilon"] <= 1
-    assert agent.figures(observation, *more) == figures
+    assert behaviour() == figures
     after, _ = agent.state()
     assert before.keys() == after.keys()
     assert all(np.array_equal(before[name], after[name]) for name in before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,22 @@ import numpy as np
 import pytest
 import torch
 
-from noisynet.agents import QLearning
-from noisynet.assemble import make_environments
-from noisynet.agents.static_updates import StaticUpdates
+from noisynet.agents import QLearning, StaticUpdates
+from noisynet.assemble import Assembler, make_environments, resume, start
+from noisynet.assemble import resolve as resolving
+from noisynet.assemble.resolve import resolve, set_threads
 from noisynet.envs import Environments, Step
 from noisynet.replay.device import DeviceReplay
 from noisynet.runs import Config, RunError, checkpoint, config, read_metrics
-from noisynet.assemble import resume, start
-from noisynet.training import Diverged, Event, GameFinished, Outcome, TrainingLoop, choose
-from noisynet.assemble.resolve import resolve
-from noisynet.training.parts import environments_of, new_parts, restored_parts
+from noisynet.training import (
+    Diverged,
+    Event,
+    GameFinished,
+    Outcome,
+    ReplayLearner,
+    ReplaySource,
+    TrainingLoop,
+)
 
 DEVICE_PATH = {"execution": "graph", "replay_device": "device"}
 
@@ -91,6 +98,15 @@ def test_a_crashed_run_goes_on_on_the_same_path(
     assert_same_run(run, finished.folder)
 
 
+def assert_on_the_device(loop: object) -> None:
+    assert isinstance(loop, TrainingLoop)
+    assert isinstance(loop.learner, ReplayLearner)
+    assert isinstance(loop.learner._graph, StaticUpdates)
+    assert isinstance(loop.learner.replay, DeviceReplay)
+    assert isinstance(loop.source, ReplaySource)
+    assert loop.source.replay is loop.learner.replay
+
+
 def test_the_parts_are_those_that_the_config_names(
     small_config: Callable[..., Config], tmp_path: Path
 ) -> None:
@@ -98,17 +114,17 @@ def test_the_parts_are_those_that_the_config_names(
 
     run = tmp_path / "run"
     chosen = small_config(**DEVICE_PATH, device="cpu", precision="float32", threads=1)
-    with RunFolder.create(run, chosen.to_yaml()) as folder, environments_of(chosen) as games:
-        parts = new_parts(chosen, games, folder)
-        assert isinstance(parts.loop, TrainingLoop)
-        assert isinstance(parts.loop._updates, StaticUpdates)
-        assert isinstance(parts.replay, DeviceReplay)
+    with RunFolder.create(run, chosen.to_yaml()) as folder, Assembler(chosen) as assembler:
+        assembler.prepare()
+        assert_on_the_device(assembler.loop(folder))
     start(small_config(**DEVICE_PATH, steps=600), tmp_path / "other")
     found = checkpoint.read_newest(tmp_path / "other" / "checkpoints")
     assert found is not None
-    with environments_of(chosen) as games:
-        folder = RunFolder.open(tmp_path / "other")
-        assert isinstance(restored_parts(chosen, games, folder, found).replay, DeviceReplay)
+    with Assembler(chosen) as assembler:
+        assembler.prepare(found)
+        loop = assembler.loop(RunFolder.open(tmp_path / "other"))
+        assert_on_the_device(loop)
+        assert loop.progress.step == found.step
 
 
 def test_a_loss_that_is_no_number_is_found_before_anything_is_saved(
@@ -129,16 +145,8 @@ def test_a_loss_that_is_no_number_is_found_before_anything_is_saved(
 
 
 def resolved(chosen: Config) -> Config:
-    environments = make_environments(chosen)
-    try:
-        return resolve(
-            chosen,
-            environments.observation_shape,
-            np.dtype(environments.observation_dtype),
-            environments.action_count,
-        )
-    finally:
-        environments.close()
+    with closing(make_environments(chosen)) as environments:
+        return resolve(set_threads(chosen), environments)
 
 
 def test_on_the_cpu_the_plain_path_is_chosen_and_written_down(
@@ -158,14 +166,15 @@ def test_frames_go_to_a_gpu_that_has_room_for_them(
     pong = small_config("pong", replay_capacity=1000, environments=8, checkpoint_every=200)
     # 125 vector steps that can be sampled and 47 of slack, and one frame of zeros.
     needed = ((125 + 47) * 8 + 1) * 84 * 84
-    shape, kind = (4, 84, 84), np.dtype(np.uint8)
-    for free, expected in ((2 * needed, "device"), (2 * needed - 1, "host")):
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 10**12))
-        assert choose._replay_device(pong, "cuda", shape, kind) == expected
-        assert choose._replay_device(pong, "cpu", shape, kind) == "host"
-        for asked in ("host", "device"):
-            chosen = pong.replaced(replay_device=asked)
-            assert choose._replay_device(chosen, "cuda", shape, kind) == asked
+    with closing(make_environments(pong)) as environments:
+        assert environments.observation_shape == (4, 84, 84)
+        for free, expected in ((2 * needed, "device"), (2 * needed - 1, "host")):
+            monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 10**12))
+            assert resolving._replay_device(pong, "cuda", environments) == expected
+            assert resolving._replay_device(pong, "cpu", environments) == "host"
+            for asked in ("host", "device"):
+                chosen = pong.replaced(replay_device=asked)
+                assert resolving._replay_device(chosen, "cuda", environments) == asked
 
 
 def test_where_no_graph_can_be_captured_updates_are_plain_unless_it_was_asked_for(
@@ -174,12 +183,16 @@ def test_where_no_graph_can_be_captured_updates_are_plain_unless_it_was_asked_fo
     def fails(*_: object, **__: object) -> str:
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
-    monkeypatch.setattr(choose, "_faster", fails)
-    what = ((4,), np.dtype(np.float32), 2)
-    assert choose._execution(small_config(device="cuda"), *what) == "plain"
-    assert choose._execution(small_config(device="cuda", execution="plain"), *what) == "plain"
-    with pytest.raises(RunError, match=r"--execution: got graph, .*capturing$"):
-        choose._execution(small_config(device="cuda", execution="graph"), *what)
+    monkeypatch.setattr(resolving, "_faster", fails)
+    with closing(make_environments(small_config())) as environments:
+
+        def execution(**asked: str) -> str:
+            return resolving._execution(small_config(device="cuda", **asked), environments)
+
+        assert execution() == "plain"
+        assert execution(execution="plain") == "plain"
+        with pytest.raises(RunError, match=r"--execution: got graph, .*capturing$"):
+            execution(execution="graph")
 
 
 def test_a_run_from_before_the_choice_existed_goes_on_as_it_was(

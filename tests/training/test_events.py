@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from noisynet.assemble import resume, train
 from noisynet.runs import checkpoint
 from noisynet.runs.config import Config
 from noisynet.runs.folder import RunFolder
-from noisynet.assemble import resume, train
 from noisynet.training import GameFinished, TrainingEnded
 
 

@@ -1,17 +1,21 @@
 """The loop: what counts as a step, when it learns, when it ends, what it tells."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from noisynet.agents import QLearning
-from noisynet.assemble import make_environments
+from noisynet.agents import QLearning, adam
+from noisynet.assemble import Assembler, start
+from noisynet.assemble.replay import slack_of
+from noisynet.envs import make
+from noisynet.networks import NoiseSettings, build_q_network
 from noisynet.replay import FrameReplay
-from noisynet.runs import Config, RunError, checkpoint, read_metrics
-from noisynet.assemble import start
+from noisynet.runs import Config, RunError, RunFolder, checkpoint, read_metrics
 from noisynet.training import (
     CheckpointDue,
     Diverged,
@@ -19,58 +23,69 @@ from noisynet.training import (
     FiguresTaken,
     GameFinished,
     Outcome,
+    Progress,
+    ReplayLearner,
+    ReplaySource,
     TrainingEnded,
     TrainingLoop,
+    UpdateSchedule,
 )
-from noisynet.assemble.resolve import resolve
-from noisynet.training.loop import replay_slack
+
+MakeLoop = Callable[[Config], TrainingLoop]
 
 
-def make_loop(config: Config) -> TrainingLoop:
-    environments = make_environments(config)
-    config = resolve(
-        config,
-        environments.observation_shape,
-        np.dtype(environments.observation_dtype),
-        environments.action_count,
-    )
-    agent = QLearning(config, environments.observation_shape, environments.action_count)
-    replay = FrameReplay(
-        capacity=config.learning.replay_capacity,
-        environments=environments.count,
-        frame_shape=environments.observation_shape,
-        frame_dtype=environments.observation_dtype,
-        stack=1,
-        slack=0,
-        seed=config.training.seed,
-    )
-    return TrainingLoop(config, environments, agent, replay)
+@pytest.fixture
+def make_loop(tmp_path: Path) -> Iterator[MakeLoop]:
+    """Build the loops of configs, each in a folder of its own, and end what they opened."""
+    with ExitStack() as opened:
+
+        def make(config: Config) -> TrainingLoop:
+            assembler = opened.enter_context(Assembler(config))
+            folder = RunFolder.create(tmp_path / f"loop{len(folders)}", config.to_yaml())
+            folders.append(opened.enter_context(folder))
+            assembler.prepare()
+            loop = assembler.loop(folder)
+            assert isinstance(loop, TrainingLoop)
+            return loop
+
+        folders: list[RunFolder] = []
+        yield make
+
+
+def learner_of(loop: TrainingLoop) -> ReplayLearner:
+    assert isinstance(loop.learner, ReplayLearner)
+    return loop.learner
 
 
 def test_steps_are_decisions_and_pseudo_steps_are_none(
-    small_config: Callable[..., Config],
+    make_loop: MakeLoop, small_config: Callable[..., Config]
 ) -> None:
     loop = make_loop(small_config(steps=1500))
     games = [event for event in loop.run() if isinstance(event, GameFinished)]
     in_flight = sum(loop.state()["episodes"]["steps"])
-    assert sum(game.game_steps for game in games) + in_flight == loop.step
+    assert sum(game.game_steps for game in games) + in_flight == loop.progress.step
     # CartPole pays 1 a step: returns are true, and equal the steps.
     assert all(game.game_return == game.game_steps for game in games)
     assert [game.game for game in games] == list(range(1, len(games) + 1))
 
 
+def target_copies(loop: TrainingLoop, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the number of updates at each copy to the target net."""
+    agent = learner_of(loop).agent
+    copies: list[int] = []
+    copy = agent.copy_to_target
+    monkeypatch.setattr(agent, "copy_to_target", lambda: (copies.append(agent.updates), copy()))
+    return copies
+
+
 def test_it_learns_as_often_as_configured_and_copies_the_target_in_time(
-    small_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+    make_loop: MakeLoop, small_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small_config(steps=1500, update_every=7, target_every=210)
     loop = make_loop(config)
-    copies: list[int] = []
-    copy = loop.agent.copy_to_target
-    monkeypatch.setattr(
-        loop.agent, "copy_to_target", lambda: (copies.append(loop.agent.updates), copy())
-    )
+    copies = target_copies(loop, monkeypatch)
     figures = [event for event in loop.run() if isinstance(event, FiguresTaken)]
-    assert loop.agent.updates == (loop.step - config.learning.warmup_steps) // 7
+    assert loop.agent.updates == (loop.progress.step - config.learning.warmup_steps) // 7
     assert copies == list(range(30, loop.agent.updates + 1, 30))
     assert len(figures) == loop.agent.updates // config.training.log_every
     assert {"loss", "updates", "snr/q.0", "snr/q.2", "sigma/q.0"} <= set(figures[0].figures)
@@ -78,23 +93,20 @@ def test_it_learns_as_often_as_configured_and_copies_the_target_in_time(
 
 
 def test_updates_thin_out_once_ten_games_were_good_enough(
-    small_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+    make_loop: MakeLoop, small_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small_config(
         steps=1500, warmup_steps=100, update_every=7, final_update_every=50,
         final_update_return=5.0, target_every=200,
     )  # fmt: skip
     loop = make_loop(config)
-    copies: list[int] = []
-    copy = loop.agent.copy_to_target
-    monkeypatch.setattr(
-        loop.agent, "copy_to_target", lambda: (copies.append(loop.agent.updates), copy())
-    )
+    copies = target_copies(loop, monkeypatch)
     tenth = [event for event in loop.run() if isinstance(event, GameFinished)][9]
-    begin = loop.agent.schedule.thinned_from
+    begin = learner_of(loop).schedule.thinned_from
+    assert begin is not None
     assert begin == tenth.step
     # The steps after the warm-up at which updates came due, counted out.
-    due = [*range(7, begin - 100 + 1, 7), *range(begin - 50, loop.step - 100 + 1, 50)]
+    due = [*range(7, begin - 100 + 1, 7), *range(begin - 50, loop.progress.step - 100 + 1, 50)]
     assert 10 < len(due) == loop.agent.updates
     assert due[-1] > 1000
     rounds = [step // 200 for step in [0, *due]]
@@ -104,7 +116,7 @@ def test_updates_thin_out_once_ten_games_were_good_enough(
 
 
 def test_noise_moves_and_epsilon_is_told_only_where_there_is_one(
-    small_config: Callable[..., Config],
+    make_loop: MakeLoop, small_config: Callable[..., Config]
 ) -> None:
     def last(config: Config) -> dict[str, float]:
         events = list(make_loop(config).run())
@@ -118,17 +130,20 @@ def test_noise_moves_and_epsilon_is_told_only_where_there_is_one(
 
 
 def test_it_stops_when_solved_and_not_before_enough_games(
-    small_config: Callable[..., Config],
+    make_loop: MakeLoop, small_config: Callable[..., Config]
 ) -> None:
-    loop = make_loop(small_config(solved_return=1.0, solved_games=12))
+    config = small_config(solved_return=1.0, solved_games=12)
+    loop = make_loop(config)
     events: list[Event] = list(loop.run())
     ended = events[-1]
     assert isinstance(ended, TrainingEnded)
     assert ended.reason == "solved"
-    assert 12 <= loop.games <= 12 + loop.environments.count
+    assert 12 <= loop.progress.games <= 12 + config.environment.environments
 
 
-def test_checkpoints_come_due_by_steps(small_config: Callable[..., Config]) -> None:
+def test_checkpoints_come_due_by_steps(
+    make_loop: MakeLoop, small_config: Callable[..., Config]
+) -> None:
     loop = make_loop(small_config(steps=1000, checkpoint_every=200))
     due = [event.step for event in loop.run() if isinstance(event, CheckpointDue)]
     assert len(due) in (4, 5)
@@ -136,11 +151,12 @@ def test_checkpoints_come_due_by_steps(small_config: Callable[..., Config]) -> N
 
 
 def test_rewards_are_clipped_for_learning_and_not_in_the_log(
-    small_config: Callable[..., Config],
+    make_loop: MakeLoop, small_config: Callable[..., Config]
 ) -> None:
     loop = make_loop(small_config(reward_clip=0.25, steps=600, n_step=1))
     games = [event for event in loop.run() if isinstance(event, GameFinished)]
-    batch = loop.replay.sample(64, 1, 0.99)
+    batch = learner_of(loop).replay.sample(64, 1, 0.99)
+    assert batch is not None
     assert set(batch.return_t.tolist()) == {0.25}
     assert all(game.game_return == game.game_steps for game in games)
 
@@ -199,8 +215,8 @@ def test_rare_checkpoints_reserve_no_more_than_the_replay_itself(
         small_config("pong", replay_capacity=100_000, checkpoint_every=every)
         for every in (10_000, 2_000_000_000)
     )
-    assert replay_slack(often) == 1250 + 312 + 16
-    assert replay_slack(rarely) == 12_500 + 16
+    assert slack_of(often) == 1250 + 312 + 16
+    assert slack_of(rarely) == 12_500 + 16
 
 
 def test_a_gpu_that_is_not_there_is_named(
@@ -247,3 +263,28 @@ def test_an_environment_that_no_network_takes_is_named(
         start(small_config(torso="nature"), tmp_path / "run")
     # No half-made run is left behind.
     assert not (tmp_path / "run").exists()
+
+
+def test_a_loop_can_be_built_by_hand() -> None:
+    """From the parts alone, without a config or a folder."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build_q_network((4,), 2, torso_hidden=[16], noise=NoiseSettings())
+    agent = QLearning(
+        network, adam(network.parameters()), actions=2, environments=4, warmup_steps=64
+    )
+    with closing(make("CartPole-v1", 4, seed=0)) as environments:
+        replay = FrameReplay(
+            capacity=400, environments=4, frame_shape=(4,), frame_dtype=np.float32, stack=1,
+            slack=16, seed=0,
+        )  # fmt: skip
+        schedule = UpdateSchedule(warmup_steps=64, update_every=8)
+        learner = ReplayLearner(agent, replay, schedule, n_step=3, log_every=10)
+        source = ReplaySource(environments, agent, replay)
+        loop = TrainingLoop(Progress(steps=400, checkpoint_every=10**6), source, learner)
+        events = list(loop.run())
+    assert loop.progress.step >= 400
+    assert agent.updates == (loop.progress.step - 64) // 8
+    assert sum(isinstance(event, FiguresTaken) for event in events) == agent.updates // 10
+    assert loop.progress.games == sum(isinstance(event, GameFinished) for event in events) > 0
+    assert events[-1] == TrainingEnded(step=loop.progress.step, reason="steps")

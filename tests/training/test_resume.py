@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from noisynet.runs import Config, RunError, checkpoint, read_metrics
 from noisynet.assemble import resume, start
+from noisynet.runs import Config, RunError, checkpoint, read_metrics
 from noisynet.training import Event, GameFinished, Outcome
 
 

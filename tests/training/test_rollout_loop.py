@@ -1,5 +1,7 @@
 """The synchronous actor-critic's loop: steps, ends, figures, and exact resumption."""
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -7,19 +9,20 @@ import numpy as np
 import pytest
 
 from noisynet.agents import ActorCritic, Rollout
-from noisynet.assemble import make_environments
-from noisynet.runs import Config, RunError, checkpoint, config, read_metrics
-from noisynet.assemble import resume, start
+from noisynet.assemble import Assembler, build_agent, make_environments, resume, start
+from noisynet.runs import Config, RunError, RunFolder, checkpoint, config, read_metrics
 from noisynet.training import (
     CheckpointDue,
     Diverged,
     Event,
     FiguresTaken,
     GameFinished,
-    RolloutLoop,
+    RolloutLearner,
+    RolloutSource,
     TrainingEnded,
+    TrainingLoop,
 )
-from noisynet.training.rollouts import RolloutPlayer
+from noisynet.training.player import Player, play_rollout
 
 SMALL = {
     "steps": 1500, "environments": 4, "rollout_steps": 8, "checkpoint_every": 400, "log_every": 10,
@@ -31,21 +34,35 @@ def small(preset: str = "cartpole-noisy-a2c", **overrides: Any) -> Config:
     return config.load(preset, {**SMALL, **overrides})
 
 
-def make_loop(chosen: Config) -> RolloutLoop:
-    environments = make_environments(chosen)
-    agent = ActorCritic(chosen, environments.observation_shape, environments.action_count)
-    return RolloutLoop(chosen, environments, agent)
+MakeLoop = Callable[[Config], TrainingLoop]
 
 
-def test_steps_are_decisions_and_games_are_told_at_their_own_step() -> None:
+@pytest.fixture
+def make_loop(tmp_path: Path) -> Iterator[MakeLoop]:
+    """Build the loops of configs, which keep nothing on the disk, and end what they opened."""
+    with ExitStack() as opened:
+
+        def make(chosen: Config) -> TrainingLoop:
+            assembler = opened.enter_context(Assembler(chosen))
+            assembler.prepare()
+            loop = assembler.loop(RunFolder(tmp_path / "nothing", chosen.to_yaml()))
+            assert isinstance(loop, TrainingLoop)
+            assert isinstance(loop.source, RolloutSource)
+            assert isinstance(loop.learner, RolloutLearner)
+            return loop
+
+        yield make
+
+
+def test_steps_are_decisions_and_games_are_told_at_their_own_step(make_loop: MakeLoop) -> None:
     loop = make_loop(small())
     events: list[Event] = list(loop.run())
     games = [event for event in events if isinstance(event, GameFinished)]
     assert [game.game for game in games] == list(range(1, len(games) + 1))
     assert [game.step for game in games] == sorted(game.step for game in games)
     in_flight = sum(loop.state()["episodes"]["steps"])
-    assert sum(game.game_steps for game in games) + in_flight == loop.step
-    assert 1500 <= loop.step < 1500 + 4 * 8
+    assert sum(game.game_steps for game in games) + in_flight == loop.progress.step
+    assert 1500 <= loop.progress.step < 1500 + 4 * 8
     ended = events[-1]
     assert isinstance(ended, TrainingEnded)
     assert ended.reason == "steps"
@@ -57,7 +74,7 @@ def test_steps_are_decisions_and_games_are_told_at_their_own_step() -> None:
     assert {"snr/hidden", "snr/policy", "snr/value", "sigma/policy"} <= set(figures[0])
 
 
-def test_it_ends_when_solved_and_when_it_is_asked_to() -> None:
+def test_it_ends_when_solved_and_when_it_is_asked_to(make_loop: MakeLoop) -> None:
     loop = make_loop(small(solved_return=1.0, solved_games=6))
     ended = list(loop.run())[-1]
     assert isinstance(ended, TrainingEnded)
@@ -65,7 +82,7 @@ def test_it_ends_when_solved_and_when_it_is_asked_to() -> None:
     loop = make_loop(small())
     for event in loop.run():
         if isinstance(event, GameFinished):
-            loop.stop()
+            loop.progress.stop()
         last = event
     assert isinstance(last, TrainingEnded)
     assert last.reason == "interrupted"
@@ -73,9 +90,11 @@ def test_it_ends_when_solved_and_when_it_is_asked_to() -> None:
 
 def test_a_rollout_holds_what_was_played_the_last_observations_of_games_included() -> None:
     chosen = small(environments=2, rollout_steps=300, reward_clip=0.5)
-    environments = make_environments(chosen)
-    agent = ActorCritic(chosen, environments.observation_shape, environments.action_count)
-    played = RolloutPlayer(chosen, environments, agent).play()
+    agent = build_agent(chosen, (4,), 2)
+    assert isinstance(agent, ActorCritic)
+    with closing(make_environments(chosen)) as environments:
+        player = Player(environments, reward_clip=0.5)
+        played = play_rollout(player, agent, steps=300, discount=chosen.learning.discount)
     rollout: Rollout = played.rollout
     assert rollout.observation.shape == (301, 2, 4)
     assert set(rollout.reward_t.ravel().tolist()) == {0.0, 0.5}
@@ -94,7 +113,9 @@ def test_a_rollout_holds_what_was_played_the_last_observations_of_games_included
         assert rollout.first[t + 1, environment]
 
 
-def test_each_update_learns_from_the_draw_that_acted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_update_learns_from_the_draw_that_acted(
+    make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     differences: list[float] = []
     acted: list[Any] = []
     policy, update = ActorCritic.policy, ActorCritic.update
@@ -103,13 +124,13 @@ def test_each_update_learns_from_the_draw_that_acted(monkeypatch: pytest.MonkeyP
         acted.append(policy(agent, observation, first))
         return acted[-1]
 
-    def watched_update(agent: ActorCritic, rollout: Rollout, step: int) -> Any:
+    def watched_update(agent: ActorCritic, rollout: Rollout, step_size: float | None) -> Any:
         logits, _ = agent.evaluate(rollout)
         for one, other in zip(logits[:-1], acted, strict=True):
             log_ratio = one.log_softmax(-1) - other.log_softmax(-1)
             differences.append(float(log_ratio.detach().abs().max()))
         acted.clear()
-        return update(agent, rollout, step)
+        return update(agent, rollout, step_size)
 
     monkeypatch.setattr(ActorCritic, "policy", watched_policy)
     monkeypatch.setattr(ActorCritic, "update", watched_update)

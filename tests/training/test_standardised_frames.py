@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from noisynet.agents import ActorCritic, QLearning, measure_frames
-from noisynet.assemble import make_environments
+from noisynet import samplers
+from noisynet.agents import ActorCritic, Agent, QLearning, measure_frames
+from noisynet.assemble import build_agent, make_environments, resume, start
+from noisynet.assemble.agents import measure_frames_of
 from noisynet.networks import FramesTorso
 from noisynet.runs import Config, RunError, checkpoint, config
-from noisynet.samplers import assembler as actors
 from noisynet.samplers.messages import Assignment, Order
 from noisynet.samplers.sampler import ReplaySampler, weights_of
-from noisynet.assemble import resume, start
-from noisynet.training.parts import new_agent
-from noisynet.training.shared import Shared
+from noisynet.training.a3c.shared import Shared
 
 pytest.importorskip("ale_py")
 
+SHAPE, ACTIONS = (4, 36, 36), 6
 SMALL = {
     "standardise_frames": True, "frame_height": 36, "frame_width": 36, "environments": 2,
     "head_hidden": 8, "device": "cpu", "precision": "float32", "threads": 1, "seed": 4,
@@ -35,6 +36,13 @@ REPLAYED = {
 def small(preset: str = "pong", **overrides: Any) -> Config:
     replayed = {} if "a3c" in preset else REPLAYED
     return config.load(preset, {**SMALL, **replayed, **overrides})
+
+
+def new_agent(chosen: Config) -> Agent:
+    """Build the agent of a new run, its game's frames measured."""
+    agent = build_agent(chosen, SHAPE, ACTIONS)
+    measure_frames_of(chosen, agent)
+    return agent
 
 
 @pytest.fixture(scope="module")
@@ -76,23 +84,21 @@ def test_a_run_measures_its_game_once_and_keeps_it(
 
 def test_samplers_act_by_what_the_learner_measured(tmp_path: Path) -> None:
     chosen = small(actors=1, backend="in-process", fragment_steps=5)
-    actors.start(chosen, tmp_path / "run")
+    samplers.start(chosen, tmp_path / "run")
     found = checkpoint.read_newest(tmp_path / "run" / "checkpoints")
     assert found is not None
-    environments = make_environments(chosen)
-    environments.close()
     sampler = ReplaySampler(
         Assignment(
             config=chosen,
-            observation_shape=environments.observation_shape,
-            actions=environments.action_count,
-            stack=environments.stack,
+            observation_shape=SHAPE,
+            actions=ACTIONS,
+            stack=4,
             number=0,
             life=0,
             steps_before=0,
         )
     )
-    learner = new_agent(chosen, environments)
+    learner = new_agent(chosen)
     assert isinstance(learner, QLearning)
     sampler.play(Order(step=0, version=0), weights_of(learner.online))
     sampler.close()
@@ -104,12 +110,10 @@ def test_samplers_act_by_what_the_learner_measured(tmp_path: Path) -> None:
 
 def test_the_workers_of_a3c_are_told() -> None:
     chosen = small("a3c", environment="ALE/Pong-v5", lstm_size=0)
-    environments = make_environments(chosen)
-    agent = new_agent(chosen, environments)
-    environments.close()
+    agent, worker = new_agent(chosen), build_agent(chosen, SHAPE, ACTIONS)
     assert isinstance(agent, ActorCritic)
-    worker = ActorCritic(chosen, environments.observation_shape, environments.action_count)
-    Shared.of(agent, steps_before=0).copy_to(worker.network)
+    assert isinstance(worker, ActorCritic)
+    Shared.of(agent, workers=2, steps_before=0, steps=100).copy_to(worker.network)
     torso = worker.network.torso
     assert isinstance(torso, FramesTorso)
     assert torso.frame_deviation < 0.2
@@ -125,12 +129,20 @@ def test_what_has_no_frames_is_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_a_config_that_takes_frames_as_they_are_measures_nothing() -> None:
     chosen = small(standardise_frames=False)
-    environments = make_environments(chosen)
-    agent = new_agent(chosen, environments)
-    before = {name: value.clone() for name, value in agent.online.state_dict().items()}
-    measure_frames(chosen, agent)
-    environments.close()
+    agent = build_agent(chosen, SHAPE, ACTIONS)
+    before = {name: value.clone() for name, value in agent.network.state_dict().items()}
+    measure_frames_of(chosen, agent)
     assert all(
-        torch.equal(value, before[name]) for name, value in agent.online.state_dict().items()
+        torch.equal(value, before[name]) for name, value in agent.network.state_dict().items()
     )
     assert not any("frame" in name for name in before)
+
+
+def test_environments_of_one_s_own_can_be_measured(frames_of_pong: np.ndarray) -> None:
+    agent = build_agent(small(), SHAPE, ACTIONS)
+    assert isinstance(agent, QLearning)
+    with closing(make_environments(small(), count=4, seed=1)) as environments:
+        measure_frames(agent, environments, seed=2)
+    for torso in (agent.online.torso, agent.target.torso):
+        assert isinstance(torso, FramesTorso)
+        assert np.abs(torso.frame_mean.numpy() - frames_of_pong.mean(0)).mean() < 0.01

@@ -1,6 +1,7 @@
 """Losses as pure functions, written as the papers' equations.
 
-Each checks the ranks of what it is given: (B,) against (B, 1) would broadcast in silence.
+Each checks the shapes of what it is given: (B,) against (B, 1) would broadcast in silence, and a
+gather of too few actions drop rows.
 """
 
 from __future__ import annotations
@@ -10,14 +11,12 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def check_ranks(function: str, ranks: dict[str, tuple[Tensor, int]]) -> None:
+def check_rank(function: str, name: str, tensor: Tensor, rank: int) -> None:
     """Raise ValueError for a tensor of another rank, naming function, argument and shape."""
-    for name, (tensor, rank) in ranks.items():
-        if tensor.dim() != rank:
-            raise ValueError(
-                f"{function}: {name}: got shape {tuple(tensor.shape)}, expected {rank} dimension"
-                + ("s" if rank > 1 else "")
-            )
+    if tensor.dim() != rank:
+        raise ValueError(
+            f"{function}: {name}: got shape {tuple(tensor.shape)}, expected {rank} dimensions"
+        )
 
 
 def check_shape(function: str, name: str, tensor: Tensor, shape: torch.Size) -> None:
@@ -34,8 +33,9 @@ def q_target(return_t: Tensor, discount_t: Tensor, q_target_t: Tensor) -> Tensor
     Shapes: return_t and discount_t (B,), q_target_t (B, actions); returns (B,). discount_t carries
     termination: 0 there, else γ to the number of steps.
     """
-    check_ranks("q_target", {"return_t": (return_t, 1), "q_target_t": (q_target_t, 2)})
-    check_shape("q_target", "discount_t", discount_t, return_t.shape)
+    check_rank("q_target", "q_target_t", q_target_t, 2)
+    for name, tensor in (("return_t", return_t), ("discount_t", discount_t)):
+        check_shape("q_target", name, tensor, q_target_t.shape[:1])
     return return_t + discount_t * q_target_t.amax(-1)
 
 
@@ -47,8 +47,9 @@ def double_q_target(
     Shapes as in `q_target`; q_choice_t (B, actions) comes from the online net under a draw of its
     own, ε″.
     """
-    check_ranks("double_q_target", {"return_t": (return_t, 1), "q_target_t": (q_target_t, 2)})
-    check_shape("double_q_target", "discount_t", discount_t, return_t.shape)
+    check_rank("double_q_target", "q_target_t", q_target_t, 2)
+    for name, tensor in (("return_t", return_t), ("discount_t", discount_t)):
+        check_shape("double_q_target", name, tensor, q_target_t.shape[:1])
     check_shape("double_q_target", "q_choice_t", q_choice_t, q_target_t.shape)
     action_t = q_choice_t.argmax(-1, keepdim=True)
     return return_t + discount_t * q_target_t.gather(-1, action_t).squeeze(-1)
@@ -56,8 +57,9 @@ def double_q_target(
 
 def td_error(q_tm1: Tensor, action_tm1: Tensor, target_tm1: Tensor) -> Tensor:
     """Return target - Q(x, a, ε; ζ), shape (B,); no gradient flows into the target."""
-    check_ranks("td_error", {"q_tm1": (q_tm1, 2), "action_tm1": (action_tm1, 1)})
-    check_shape("td_error", "target_tm1", target_tm1, action_tm1.shape)
+    check_rank("td_error", "q_tm1", q_tm1, 2)
+    for name, tensor in (("action_tm1", action_tm1), ("target_tm1", target_tm1)):
+        check_shape("td_error", name, tensor, q_tm1.shape[:1])
     q_a_tm1 = q_tm1.gather(-1, action_tm1.unsqueeze(-1)).squeeze(-1)
     return target_tm1.detach() - q_a_tm1
 
@@ -90,9 +92,9 @@ def categorical_projection(
     spaced and rising; returns (B, atoms). Each atom's mass goes to its two neighbours in proportion
     to their nearness (eq. 7): neighbour i gets max(0, 1 - |T z_j - z_i| / Δz).
     """
-    ranks = {"return_t": (return_t, 1), "probabilities_t": (probabilities_t, 2)}
-    check_ranks("categorical_projection", ranks)
-    check_shape("categorical_projection", "discount_t", discount_t, return_t.shape)
+    check_rank("categorical_projection", "probabilities_t", probabilities_t, 2)
+    for name, tensor in (("return_t", return_t), ("discount_t", discount_t)):
+        check_shape("categorical_projection", name, tensor, probabilities_t.shape[:1])
     check_shape("categorical_projection", "support", support, probabilities_t.shape[1:])
     low, high, gap = support[0], support[-1], support[1] - support[0]
     atom_t = return_t.unsqueeze(-1) + discount_t.unsqueeze(-1) * support
@@ -108,8 +110,8 @@ def categorical_loss(logits_tm1: Tensor, action_tm1: Tensor, target_tm1: Tensor)
     Shapes: logits_tm1 (B, actions, atoms), action_tm1 (B,), target_tm1 (B, atoms). Its gradient is
     that of the cross-entropy; no gradient flows into the target.
     """
-    ranks = {"logits_tm1": (logits_tm1, 3), "action_tm1": (action_tm1, 1)}
-    check_ranks("categorical_loss", ranks)
+    check_rank("categorical_loss", "logits_tm1", logits_tm1, 3)
+    check_shape("categorical_loss", "action_tm1", action_tm1, logits_tm1.shape[:1])
     check_shape("categorical_loss", "target_tm1", target_tm1, logits_tm1[:, 0].shape)
     log_probabilities = chosen(logits_tm1, action_tm1).log_softmax(-1)
     target = target_tm1.detach()

@@ -1,0 +1,64 @@
+"""Fields that would do nothing beside the others are refused, and each says when it acts."""
+
+from typing import Any
+
+import pytest
+
+from noisynet.runs import RunError, config
+from noisynet.runs.conditions import ALWAYS, Acts
+
+
+@pytest.mark.parametrize(
+    ("preset", "overrides", "reason"),
+    [
+        ("a2c", {"batch_size": 8}, "learns from rollouts"),
+        ("a2c", {"warmup_steps": 8}, "learns from rollouts"),
+        ("a2c", {"double": True}, "learns no Q-values"),
+        ("a2c", {"n_step": 3}, "learns no Q-values"),
+        ("a2c", {"workers": 3}, "trains in one process"),
+        ("a2c", {"draw_per_environment": False}, "no layer is noisy"),
+        ("a2c", {"adam_epsilon": 1e-5}, "optimizer is rmsprop"),
+        ("cartpole", {"rollout_steps": 9}, "neither rollouts nor a policy"),
+        ("cartpole", {"rmsprop_decay": 0.9}, "optimizer is adam"),
+        ("cartpole", {"value_min": -1}, "no distributions"),
+        ("cartpole", {"priority_beta": 0.5}, "prioritised is false"),
+        ("cartpole", {"double": False, "choice_draw": False}, "the target net chooses"),
+    ],
+)
+def test_fields_that_would_do_nothing_are_refused(
+    preset: str, overrides: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(RunError, match=f"would do nothing: .*{reason}"):
+        config.load(preset, overrides)
+
+
+def conditions(info: Any) -> list[Acts]:
+    return [one for one in info.metadata if isinstance(one, Acts)]
+
+
+def test_every_field_declares_when_it_acts() -> None:
+    silent = [name for _, name, info in config.fields() if not conditions(info)]
+    assert silent == []
+    # What always acts has no other condition.
+    for _, name, info in config.fields():
+        assert ALWAYS not in conditions(info) or conditions(info) == [ALWAYS], name
+
+
+def test_every_field_acts_in_some_preset_or_beside_some_choice() -> None:
+    choices: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in config.preset_names()]
+    choices += [
+        ("cartpole", {"actors": 2}),
+        ("MinAtar/Breakout-v1", {}),
+        ("cartpole-rainbow", {"final_learning_rate": 0.0, "optimizer": "rmsprop"}),
+    ]
+    loaded = [config.load(name, overrides) for name, overrides in choices]
+    for _, name, _ in config.fields():
+        assert any(one.why_unused(name) is None for one in loaded), name
+
+
+def test_the_reason_is_one_line_and_there_is_none_where_a_field_acts() -> None:
+    chosen = config.load("cartpole")
+    assert chosen.why_unused("n_step") is None
+    reasons = [chosen.why_unused(name) for _, name, _ in config.fields()]
+    assert all(one is None or (one and "\n" not in one) for one in reasons)
+    assert chosen.why_unused("rollout_steps") is not None

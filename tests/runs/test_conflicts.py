@@ -1,0 +1,38 @@
+"""Parts that do not fit together, each named with the reason."""
+
+from typing import Any
+
+import pytest
+
+from noisynet.runs import RunError, config
+
+
+@pytest.mark.parametrize(
+    ("preset", "overrides", "said"),
+    [
+        ("cartpole", {"entropy_bonus": 0.01}, ["entropy_bonus", "0.01", "no policy"]),
+        ("cartpole", {"lstm_size": 64}, ["lstm_size", "64", "single transitions"]),
+        ("a2c", {"exploration": "epsilon"}, ["exploration", "epsilon", "noise or none", "policy"]),
+        ("noisy-a3c", {"exploration": "both"}, ["exploration", "both", "ε-greedy"]),
+        ("noisy-a2c", {"redraw": "step"}, ["redraw", "step", "update", "draw that acted"]),
+        ("noisy-a2c", {"dueling": True}, ["dueling", "True", "False", "Q-values"]),
+        ("a2c", {"atoms": 51}, ["atoms", "51", "0", "Q-values"]),
+        ("a2c", {"prioritised": True}, ["prioritised", "Q-values"]),
+        ("a3c", {"device": "cuda"}, ["device", "cuda", "cpu", "memory"]),
+    ],
+)
+def test_parts_that_do_not_fit_are_named_with_the_reason(
+    preset: str, overrides: dict[str, Any], said: list[str]
+) -> None:
+    with pytest.raises(RunError) as caught:
+        config.load(preset, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in said:
+        assert part in message
+
+
+def test_noise_with_an_entropy_bonus_is_allowed_where_it_is_asked_for() -> None:
+    chosen = config.load("noisy-a2c", {"entropy_bonus": 0.01})
+    assert chosen.exploration.has_noise
+    assert chosen.actor_critic.entropy_bonus == 0.01
