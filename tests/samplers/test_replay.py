@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from noisynet.replay import FrameReplay, PrioritySettings
+from noisynet.replay import Batch, FrameReplay, PrioritySettings
 from noisynet.samplers.messages import ReplayFragment
-from noisynet.samplers.sharded_replay import LocalHost, ShardedReplay, with_shards
 from noisynet.samplers.shard import Shard, ShardPlan
+from noisynet.samplers.sharded_replay import LocalHost, ShardedReplay, with_shards
 
 STACK, STEPS, ENVIRONMENTS = 3, 5, 2
 Make = Callable[..., Shard]
@@ -236,6 +236,13 @@ def fill(replay: ShardedReplay, fragments: int = 6) -> None:
             player.number += 1
 
 
+def draw(replay: ShardedReplay, rows: int, beta: float | None = None) -> Batch[np.ndarray]:
+    assert replay.can_sample(1)
+    batch = replay.sample(rows, 1, 0.9, beta=beta)
+    assert batch is not None
+    return batch
+
+
 def keys(batch: Any) -> list[tuple[int, int]]:
     return [(int(who), int(when)) for who, when in batch.observation_tm1[:, -1]]
 
@@ -250,14 +257,13 @@ def test_plans_share_out_samplers_and_capacity(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shards", [1, 2, 4])
 def test_uniform_batches_are_uniform_over_all_shards(tmp_path: Path, shards: int) -> None:
     replay = make_replay(tmp_path, shards, None)
-    assert replay.sample(8, 0.9, None) is None
+    assert not replay.can_sample(1)
     fill(replay)
     counts: dict[tuple[int, int], int] = {}
     for _ in range(400):
-        sampled = replay.sample(50, 0.9, None)
-        assert sampled is not None
-        assert sampled.batch.weights is None
-        for key in keys(sampled.batch):
+        batch = draw(replay, 50)
+        assert batch.weights is None
+        for key in keys(batch):
             counts[key] = counts.get(key, 0) + 1
     # 30 steps of a player, less those that are ignored or whose successor is not there yet.
     who = {player for player, _ in counts}
@@ -276,24 +282,23 @@ def test_weights_make_up_for_priorities_over_all_shards(tmp_path: Path, shards: 
     generator = np.random.default_rng(0)
     priority: dict[tuple[int, int], float] = {}
     for _ in range(60):
-        sampled = replay.sample(64, 0.9, BETA)
-        assert sampled is not None
+        batch = draw(replay, 64, BETA)
         # Shards with errors of very different sizes.
-        errors = generator.random(64) + [who / 10 for who, _ in keys(sampled.batch)]
-        replay.update_priorities(sampled, errors)
+        errors = generator.random(64) + [who / 10 for who, _ in keys(batch)]
+        assert batch.indices is not None
+        replay.update_priorities(batch.indices, errors)
         priority |= {
-            key: float(error) + 1e-6 for key, error in zip(keys(sampled.batch), errors, strict=True)
+            key: float(error) + 1e-6 for key, error in zip(keys(batch), errors, strict=True)
         }
     assert len(priority) == 8 * 26
     total = sum(priority.values())
     counts = dict.fromkeys(priority, 0)
     for _ in range(600):
-        sampled = replay.sample(64, 0.9, BETA)
-        assert sampled is not None
-        rows = keys(sampled.batch)
+        batch = draw(replay, 64, BETA)
+        rows = keys(batch)
         for key in rows:
             counts[key] += 1
-        weights = sampled.batch.weights
+        weights = batch.weights
         assert weights is not None
         assert weights.max() == 1
         if shards == 1:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from noisynet.assemble import train
 from noisynet.runs import RunFolder, config
 from noisynet.suite.task import (
     RESULT,
@@ -18,7 +19,6 @@ from noisynet.suite.task import (
     result_of,
     run_trial,
 )
-from noisynet.assemble import train
 
 SMALL = {
     "steps": 400, "warmup_steps": 100, "batch_size": 16, "replay_capacity": 600, "log_every": 20,

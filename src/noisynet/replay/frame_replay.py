@@ -63,10 +63,10 @@ class FrameReplay:
         environments: int,
         frame_shape: tuple[int, ...],
         frame_dtype: npt.DTypeLike,
-        stack: int,
-        slack: int,
+        stack: int = 1,
+        slack: int = 0,
         folder: Path | None = None,
-        seed: int,
+        seed: int = 0,
         priority: PrioritySettings | None = None,
     ) -> None:
         slack = whole("slack", slack, 0 if folder is None else 1)
