@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from noisynet.assemble import build_agent, make_environments, resume, start
 from noisynet.envs import Environments
 from noisynet.layers import hold, noisy_layers
 from noisynet.runs import Config, RunError, RunFolder, checkpoint, config, read_metrics
-from noisynet.samplers import SamplersAssembler
+from noisynet.samplers import SamplersAssembler, assembler
 from noisynet.samplers.backend import InProcessSamplers
 from noisynet.samplers.messages import Assignment, Order, RolloutFragment, restacked
 from noisynet.samplers.replay_source import SampledReplaySource
@@ -106,9 +109,9 @@ class Keeping(SamplersAssembler):
 
 def run(chosen: Config, folder: Path) -> tuple[TrainingLoop, list[GameFinished]]:
     """Train to the end; return the loop, and the games."""
-    assembler, watched = Keeping(chosen), Watched()
-    session.finish(session.train(assembler, folder, [watched]))
-    return assembler.kept, watched.games
+    keeping, watched = Keeping(chosen), Watched()
+    session.finish(session.train(keeping, folder, [watched]))
+    return keeping.kept, watched.games
 
 
 @pytest.mark.parametrize("bound", [None, 0, 7])
@@ -408,12 +411,34 @@ def test_the_command_line_takes_it_all(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_without_ray_the_cure_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RunError, match=r"pip install 'noisynet\[ray\]'"):
         samplers.start(small(backend="ray"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_breaks_off_the_start_ends_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ctrl-C does while Ray's backend is being imported."""
+    living: list[str] = []
+
+    @contextmanager
+    def connect(address: str | None, *, cpus: int) -> Iterator[None]:
+        living.append(f"{address}, {cpus} CPUs")
+        try:
+            yield
+        finally:
+            living.pop()
+
+    class Interrupted:
+        def __getattr__(self, name: str) -> Any:
+            assert living == ["here:1, 2 CPUs"]
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(assembler, "connect", connect)
+    monkeypatch.setitem(sys.modules, "noisynet.samplers.ray_backend", Interrupted())
+    with pytest.raises(KeyboardInterrupt), SamplersAssembler(small(backend="ray"), "here:1"):
+        pass
+    assert living == []
 
 
 def test_samplers_in_this_process_play_in_the_order_they_were_asked(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from noisynet.replay import Batch, FrameReplay, PrioritySettings
 from noisynet.samplers.messages import ReplayFragment
 from noisynet.samplers.shard import Shard, ShardPlan
-from noisynet.samplers.sharded_replay import LocalHost, ShardedReplay, with_shards
+from noisynet.samplers.sharded_replay import LocalHost, ShardedReplay, ShardLost, with_shards
 
 STACK, STEPS, ENVIRONMENTS = 3, 5, 2
 Make = Callable[..., Shard]
@@ -312,3 +312,54 @@ def test_weights_make_up_for_priorities_over_all_shards(tmp_path: Path, shards: 
     expected = np.array([64 * 600 * priority[key] / total for key in counts])
     got = np.array(list(counts.values()))
     assert (np.abs(got - expected) < 5 * np.sqrt(expected) + 0.02 * expected).all()
+
+
+class Mortal(LocalHost):
+    """A shard in this process that can die."""
+
+    dead = False
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        return lost if self.dead else super().call(method, *arguments)
+
+
+def lost() -> Any:
+    raise ShardLost("killed")
+
+
+def test_errors_of_rows_that_died_with_their_shard_are_dropped(tmp_path: Path) -> None:
+    hosts: list[Mortal] = []
+
+    def make(plan: ShardPlan, saved: Any, resumed: bool) -> Mortal:
+        hosts.append(Mortal(plan, saved, resumed, fetch=lambda parcel: parcel))
+        return hosts[-1]
+
+    plan = make_plan(tmp_path, priority=PrioritySettings(exponent=1.0, epsilon=1e-6))
+    plans = with_shards(plan, 4, 2, lambda number: number)
+    replay = ShardedReplay(plans, make, n_step=1, seed=0)
+    fill(replay)
+    replay.commit()
+    before = draw(replay, 64, BETA)
+    assert before.indices is not None
+    assert set(before.indices["shard"].tolist()) == {0, 1}
+    hosts[0].dead = True
+    after = draw(replay, 64, BETA)
+    assert [(one.shard, one.reason) for one in replay.restarted] == [(0, "killed")]
+    assert len(hosts) == 3
+    asked: list[tuple[str, np.ndarray]] = []
+    for name, host in (("first", hosts[2]), ("second", hosts[1])):
+
+        def call(method: str, indices: Any, errors: np.ndarray, name: str = name) -> Any:
+            assert method == "update_priorities"
+            asked.append((name, errors))
+            return lambda: None
+
+        host.call = call  # type: ignore[method-assign]
+    errors = np.arange(64.0)
+    replay.update_priorities(before.indices, errors)
+    ((name, told),) = asked
+    assert name == "second"
+    assert told.tolist() == errors[before.indices["shard"] == 1].tolist()
+    assert after.indices is not None
+    replay.update_priorities(after.indices, errors)
+    assert [name for name, _ in asked] == ["second", "first", "second"]
