@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from noisynet import samplers
 from noisynet.runs import checkpoint, config
-from noisynet.samplers import assembler as actors
 
 pytest.importorskip("ray", reason="Ray is an extra")
 
@@ -100,7 +100,8 @@ def start() -> Iterator[Start]:
 def run(tmp_path: Path) -> Path:
     """Make a run of some 400 steps that goes on with a sampler on Ray, for ever."""
     folder = tmp_path / "run"
-    actors.start(config.load("cartpole", {**FIELDS, "steps": 400, "backend": "in-process"}), folder)
+    chosen = config.load("cartpole", {**FIELDS, "steps": 400, "backend": "in-process"})
+    samplers.start(chosen, folder)
     file = folder / "config.yaml"
     text = file.read_text().replace("backend: in-process", "backend: ray")
     file.write_text(text.replace("steps: 400\n", f"steps: {10**8}\n"))

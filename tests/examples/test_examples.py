@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,30 @@ def test_an_agent_learns_one_s_own_environment(
     assert said_by("own_environment.py")[-1] == "signs 0, 1, 2 are named [0, 1, 2]"
     assert (tmp_path / "runs" / "match" / "config.yaml").exists()
     assert len((EXAMPLES / "own_environment.py").read_text().splitlines()) <= 40
+
+
+def mean_return(line: str) -> float:
+    return float(line.rpartition(" ")[2])
+
+
+def test_an_agent_is_built_by_hand(said_by: Callable[..., list[str]], tmp_path: Path) -> None:
+    *_, last = said_by("by_hand.py", "--steps", "1600")
+    steps, updates = (int(number) for number in re.findall(r"(\d+) (?:steps|updates)", last))
+    # Steps come eight at a time, and an update each four after the warm-up.
+    assert 1600 <= steps < 1608
+    assert updates == (steps - 1000) // 4
+    assert 8 < mean_return(last) < 100
+    source = (EXAMPLES / "by_hand.py").read_text()
+    assert len(source.splitlines()) <= 40
+    assert "config" not in source.partition('"""\n\n')[2]
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_an_agent_that_was_built_by_hand_learns(said_by: Callable[..., list[str]]) -> None:
+    first, *_, last = said_by("by_hand.py")
+    assert mean_return(first) < 60
+    assert mean_return(last) >= 400
 
 
 def test_no_example_is_long() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from noisynet import samplers
 from noisynet.evaluation.agent import evaluate_run
 from noisynet.runs import config
-from noisynet.samplers import assembler as actors
 
 # A uniformly random player gets about 22, and an agent that learns nothing about 10.
 LEARNED = 100.0
@@ -22,7 +22,7 @@ def test_samplers_feed_a_learner_that_learns(tmp_path: Path, preset: str, steps:
         preset,
         {"actors": 2, "backend": "in-process", "environments": 4, "steps": steps, "seed": 0},
     )
-    actors.start(chosen, tmp_path / "run")
+    samplers.start(chosen, tmp_path / "run")
     assert evaluate_run(tmp_path / "run", episodes=20)["mean"] >= LEARNED
 
 
@@ -35,5 +35,5 @@ def test_the_whole_preset_reaches_the_score_that_it_has_in_one_process(
     chosen = config.load("cartpole", {"actors": 2, "environments": 4, "backend": backend})
     if backend == "ray":
         pytest.importorskip("ray", reason="Ray is an extra")
-    actors.start(chosen, tmp_path / "run")
+    samplers.start(chosen, tmp_path / "run")
     assert evaluate_run(tmp_path / "run", episodes=50)["mean"] >= 450

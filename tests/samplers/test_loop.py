@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,18 +14,19 @@ import numpy as np
 import pytest
 import torch
 
+from noisynet import samplers
 from noisynet.agents import ActorCritic
+from noisynet.assemble import build_agent, make_environments, resume, start
 from noisynet.envs import Environments
 from noisynet.layers import hold, noisy_layers
-from noisynet.runs import Config, RunError, checkpoint, config, read_metrics
-from noisynet.samplers import assembler as actors
+from noisynet.runs import Config, RunError, RunFolder, checkpoint, config, read_metrics
+from noisynet.samplers import SamplersAssembler, assembler
 from noisynet.samplers.backend import InProcessSamplers
 from noisynet.samplers.messages import Assignment, Order, RolloutFragment, restacked
-from noisynet.samplers.rollout_source import SampledRolloutLoop, joined, joined_draws
+from noisynet.samplers.replay_source import SampledReplaySource
+from noisynet.samplers.rollout_source import SampledRolloutSource, joined, joined_draws
 from noisynet.samplers.sampler import ReplaySampler, RolloutSampler, weights_of
-from noisynet.samplers.replay_source import SamplerLoop, default_staleness
-from noisynet.assemble import start
-from noisynet.training import Event, GameFinished, session
+from noisynet.training import Event, GameFinished, ReplayLearner, TrainingLoop, session
 
 SMALL = {
     "actors": 2, "backend": "in-process", "environments": 4, "steps": 1200, "warmup_steps": 200,
@@ -62,7 +66,7 @@ def test_a_seed_repeats_a_run_exactly(
 ) -> None:
     chosen = small(preset, **overrides)
     for name in ("one", "other"):
-        actors.start(chosen, tmp_path / name)
+        samplers.start(chosen, tmp_path / name)
     one, other = (metrics(tmp_path / name) for name in ("one", "other"))
     assert one == other
     assert any("scale/staleness" in record for record in one)
@@ -77,8 +81,7 @@ def test_a_seed_repeats_a_run_exactly(
 class Watched(session.Listener):
     """Look at the loop at every event."""
 
-    def __init__(self, builder: actors.WithSamplers) -> None:
-        self.builder = builder
+    def __init__(self) -> None:
         self.games: list[GameFinished] = []
 
     def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:
@@ -92,20 +95,23 @@ class Watched(session.Listener):
         pass
 
 
-def run(chosen: Config, folder: Path) -> tuple[Any, list[GameFinished]]:
-    """Train to the end and give the loop, too."""
-    with actors.builder_for(chosen, None) as builder:
-        kept: list[Any] = []
-        new = builder.new
+class Keeping(SamplersAssembler):
+    """Keep the loop."""
 
-        def keep(*arguments: Any) -> Any:
-            kept.append(new(*arguments))
-            return kept[0]
+    kept: TrainingLoop
 
-        builder.new = keep  # type: ignore[method-assign]
-        watched = Watched(builder)
-        session.start(chosen, folder, [watched], builder)
-    return kept[0].loop, watched.games
+    def loop(self, folder: RunFolder) -> TrainingLoop:
+        loop = super().loop(folder)
+        assert isinstance(loop, TrainingLoop)
+        self.kept = loop
+        return loop
+
+
+def run(chosen: Config, folder: Path) -> tuple[TrainingLoop, list[GameFinished]]:
+    """Train to the end; return the loop, and the games."""
+    keeping, watched = Keeping(chosen), Watched()
+    session.finish(session.train(keeping, folder, [watched]))
+    return keeping.kept, watched.games
 
 
 @pytest.mark.parametrize("bound", [None, 0, 7])
@@ -114,21 +120,23 @@ def test_updates_follow_steps_and_no_fragment_is_older_than_the_bound(
 ) -> None:
     chosen = small(max_staleness=bound, weights_every=5)
     loop, games = run(chosen, tmp_path / "run")
-    assert isinstance(loop, SamplerLoop)
-    limit = default_staleness(chosen) if bound is None else bound
+    assert isinstance(loop.source, SampledReplaySource)
+    # By default four rounds of fragments, of 8 updates each, and what weights are sent late.
+    limit = 4 * 8 + 5 if bound is None else bound
+    assert loop.source.max_staleness == limit
     records = [record for record in metrics(tmp_path / "run") if "scale/staleness" in record]
     assert len(records) > 5
     assert max(record["scale/staleness_max"] for record in records) <= limit
     assert all(record["scale/lost_fragments"] == 0 for record in records)
     # Within what two fragments of each make due.
-    due = (loop.step - 200) // 8
+    due = (loop.progress.step - 200) // 8
     assert due - 2 * 2 * 8 * 4 // 8 <= loop.agent.updates <= due
     assert records[-1]["scale/updates_per_step"] == pytest.approx(1 / 8, rel=0.2)
     # Frames of 16 bytes, and 13 of action, reward and flags: nothing is stacked, nothing twice.
     assert all(28 <= record["scale/fragment_bytes_per_step"] < 33 for record in records)
     assert all(game.game_return == game.game_steps for game in games)
     assert {game.environment for game in games} == set(range(8))
-    assert sum(game.game_steps for game in games) <= loop.step
+    assert sum(game.game_steps for game in games) <= loop.progress.step
 
 
 def test_updates_thin_out_with_samplers_too(
@@ -137,20 +145,21 @@ def test_updates_thin_out_with_samplers_too(
     orders: list[Order] = []
     ask = InProcessSamplers.ask
 
-    def heard(samplers: InProcessSamplers, number: int, order: Order, weights: Any) -> None:
+    def heard(backend: InProcessSamplers, number: int, order: Order, weights: Any) -> None:
         orders.append(order)
-        ask(samplers, number, order, weights)
+        ask(backend, number, order, weights)
 
     monkeypatch.setattr(InProcessSamplers, "ask", heard)
     thin = {"final_update_every": 40, "final_update_return": 5.0}
     loop, games = run(small(**thin), tmp_path / "run")
-    begin = loop.agent.schedule.thinned_from
+    assert isinstance(loop.learner, ReplayLearner)
+    begin = loop.learner.schedule.thinned_from
     # When the fragment in which the tenth game ended had arrived.
     assert begin is not None
     assert games[9].step <= begin < games[9].step + 8 * 4
     # An update each 8 steps after the warm-up, then one each 40; what the last fragments of two
     # samplers make due may be left, and updates that were due before that fragment are done.
-    due = max(begin - 200, 0) // 8 + (loop.step - max(begin, 200)) // 40
+    due = max(begin - 200, 0) // 8 + (loop.progress.step - max(begin, 200)) // 40
     assert due - 2 * 2 * 8 * 4 // 40 - 1 <= loop.agent.updates <= due
     last = [record for record in metrics(tmp_path / "run") if "loss" in record][-1]
     assert last["updates"] <= due
@@ -160,8 +169,6 @@ def test_updates_thin_out_with_samplers_too(
 
 
 def test_a_sampler_redraws_as_seldom_as_the_learner_updates() -> None:
-    from noisynet.assemble import make_environments
-
     chosen = small(
         actors=1, update_every=8, warmup_steps=100, final_update_every=80, final_update_return=5.0
     )
@@ -181,7 +188,7 @@ def test_the_run_is_an_ordinary_one(tmp_path: Path) -> None:
     from noisynet.evaluation.agent import evaluate_run
 
     chosen = small()
-    actors.start(chosen, tmp_path / "run")
+    samplers.start(chosen, tmp_path / "run")
     tags = {tag for record in metrics(tmp_path / "run") for tag in record}
     assert {"snr/q.0", "sigma/q.2", "loss", "noise/effective_epsilon"} <= tags
     assert {f"noise/effective_epsilon/env_{i}" for i in range(8)} <= tags
@@ -197,16 +204,16 @@ def test_a_run_that_was_stopped_goes_on(
 ) -> None:
     chosen = small(preset, **overrides)
     folder = tmp_path / "run"
-    for event in actors.train(chosen, folder):
+    for event in samplers.train(chosen, folder):
         if isinstance(event, GameFinished) and event.step > 600:
             break
     saved = checkpoint.read_newest(folder / "checkpoints")
     assert saved is not None
     assert 600 < saved.step < chosen.training.steps
     with pytest.raises(RunError, match="--actors: got 2"):
-        session.resume(folder)
-    listener = Watched(None)  # type: ignore[arg-type]
-    outcome = actors.resume(folder, [listener])
+        resume(folder)
+    listener = Watched()
+    outcome = samplers.resume(folder, [listener])
     assert outcome.reason == "steps"
     assert listener.notes == ["sampler actors start new games"]
     steps = [record["step"] for record in metrics(folder)]
@@ -242,13 +249,11 @@ def test_every_sampler_and_every_life_of_one_has_seeds_of_its_own() -> None:
 
 
 def test_samplers_explore_apart_and_redraw_as_updates_come_due(tmp_path: Path) -> None:
-    from noisynet.assemble import make_environments
-
     chosen = small(update_every=40, warmup_steps=100)
     environments = make_environments(chosen)
-    samplers = [ReplaySampler(make_assignment(chosen, environments, n)) for n in range(2)]
+    two = [ReplaySampler(make_assignment(chosen, environments, n)) for n in range(2)]
     draws: list[list[torch.Tensor]] = []
-    for sampler in samplers:
+    for sampler in two:
         seen: list[torch.Tensor] = []
         layer = next(iter(noisy_layers(sampler._agent.online).values()))
         greedy = sampler._agent.greedy
@@ -274,17 +279,16 @@ def test_samplers_explore_apart_and_redraw_as_updates_come_due(tmp_path: Path) -
 
 @pytest.mark.parametrize("per_environment", [True, False])
 def test_learning_is_under_the_very_noise_that_acted(per_environment: bool) -> None:
-    from noisynet.assemble import make_environments
-
     chosen = small("cartpole-noisy-a2c", draw_per_environment=per_environment)
     environments = make_environments(chosen)
-    samplers = [RolloutSampler(make_assignment(chosen, environments, n)) for n in range(2)]
-    learner = ActorCritic(
+    two = [RolloutSampler(make_assignment(chosen, environments, n)) for n in range(2)]
+    learner = build_agent(
         chosen.replaced(device="cpu", precision="float32"), environments.observation_shape, 2
     )
+    assert isinstance(learner, ActorCritic)
     acted: list[torch.Tensor] = []
     fragments: list[RolloutFragment] = []
-    for sampler in samplers:
+    for sampler in two:
         said: list[torch.Tensor] = []
         policy = sampler._agent.policy
 
@@ -314,11 +318,11 @@ def test_an_actor_critic_learns_from_every_sampler_under_the_newest_weights(
     tmp_path: Path,
 ) -> None:
     loop, games = run(small("cartpole-noisy-a2c"), tmp_path / "run")
-    assert isinstance(loop, SampledRolloutLoop)
+    assert isinstance(loop.source, SampledRolloutSource)
     records = [record for record in metrics(tmp_path / "run") if "scale/staleness" in record]
     assert {record["scale/staleness_max"] for record in records} == {0.0}
     # 2 samplers, 3 environments, 8 steps, less the steps that restarted a game.
-    assert 0.8 < loop.step / (loop.agent.updates * 48) <= 1
+    assert 0.8 < loop.progress.step / (loop.agent.updates * 48) <= 1
     assert {game.environment for game in games} == set(range(6))
     loop, _ = run(small("cartpole-noisy-a2c", max_staleness=2), tmp_path / "ahead")
     records = [record for record in metrics(tmp_path / "ahead") if "scale/staleness" in record]
@@ -327,8 +331,6 @@ def test_an_actor_critic_learns_from_every_sampler_under_the_newest_weights(
 
 def test_stacks_are_put_together_as_the_environment_had_them() -> None:
     pytest.importorskip("ale_py", reason="Atari is an extra")
-    from noisynet.assemble import make_environments
-
     chosen = config.load(
         "ALE/Breakout-v5",
         {"environments": 2, "max_frames": 60, "max_noops": 0, "threads": 1, "frame_height": 20,
@@ -379,13 +381,13 @@ def test_what_cannot_begin_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="--actors: got 2, expected none here"):
         start(small(), folder)
     with pytest.raises(RunError, match="--actors: got none"):
-        actors.start(config.load("cartpole"), folder)
+        samplers.start(config.load("cartpole"), folder)
     with pytest.raises(RunError, match="--ray: got 'here:1', expected none with --backend"):
-        actors.start(small(), folder, address="here:1")
+        samplers.start(small(), folder, address="here:1")
     with pytest.raises(RunError, match="--replay-capacity, --n-step"):
-        actors.start(small(n_step=60, replay_capacity=400), folder)
+        samplers.start(small(n_step=60, replay_capacity=400), folder)
     with pytest.raises(RunError, match="unknown environment"):
-        actors.start(small(environment="CartPoel-v1"), folder)
+        samplers.start(small(environment="CartPoel-v1"), folder)
     assert not folder.exists()
 
 
@@ -409,25 +411,45 @@ def test_the_command_line_takes_it_all(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_without_ray_the_cure_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RunError, match=r"pip install 'noisynet\[ray\]'"):
-        actors.start(small(backend="ray"), tmp_path / "run")
+        samplers.start(small(backend="ray"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_samplers_in_this_process_play_in_the_order_they_were_asked(tmp_path: Path) -> None:
-    from noisynet.assemble import make_environments
+def test_what_breaks_off_the_start_ends_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ctrl-C does while Ray's backend is being imported."""
+    living: list[str] = []
 
+    @contextmanager
+    def connect(address: str | None, *, cpus: int) -> Iterator[None]:
+        living.append(f"{address}, {cpus} CPUs")
+        try:
+            yield
+        finally:
+            living.pop()
+
+    class Interrupted:
+        def __getattr__(self, name: str) -> Any:
+            assert living == ["here:1, 2 CPUs"]
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(assembler, "connect", connect)
+    monkeypatch.setitem(sys.modules, "noisynet.samplers.ray_backend", Interrupted())
+    with pytest.raises(KeyboardInterrupt), SamplersAssembler(small(backend="ray"), "here:1"):
+        pass
+    assert living == []
+
+
+def test_samplers_in_this_process_play_in_the_order_they_were_asked(tmp_path: Path) -> None:
     chosen = small()
     environments = make_environments(chosen)
-    samplers = InProcessSamplers()
-    assert samplers.take(0.0) is None
+    backend = InProcessSamplers()
+    assert backend.take(0.0) is None
     for number in range(3):
-        samplers.start(make_assignment(chosen.replaced(actors=3), environments, number))
+        backend.start(make_assignment(chosen.replaced(actors=3), environments, number))
     for number in (2, 0, 2):
-        samplers.ask(number, Order(step=0, version=0), None)
-    arrived = [samplers.take(0.0) for _ in range(3)]
+        backend.ask(number, Order(step=0, version=0), None)
+    arrived = [backend.take(0.0) for _ in range(3)]
     assert [(one.sampler, one.report.number) for one in arrived if one] == [(2, 0), (0, 0), (2, 1)]
-    samplers.close()
+    backend.close()

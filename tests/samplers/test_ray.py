@@ -8,13 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from noisynet.runs import Config, RunError, checkpoint, config, read_metrics
-from noisynet.samplers import assembler as actors
+from noisynet import samplers
+from noisynet.runs import Config, RunError, RunFolder, checkpoint, config, read_metrics
+from noisynet.samplers import SamplersAssembler
 from noisynet.training import Event, FiguresTaken, GameFinished, WorkerRestarted, session
 
 ray = pytest.importorskip("ray", reason="Ray is an extra")
@@ -40,29 +42,22 @@ def small(preset: str = "cartpole", **overrides: Any) -> Config:
     return config.load(preset, {**SMALL, **overrides})
 
 
-class Observed(actors.WithSamplers):
-    """Keep the parts, so that a test finds the processes behind them."""
+class Observed(SamplersAssembler):
+    """Keep the loop, so that a test finds the processes behind it."""
 
-    loop: Any = None
+    kept: Any
 
-    def new(self, *arguments: Any) -> Any:
-        parts = super().new(*arguments)
-        self.loop = parts.loop
-        return parts
-
-    @property
-    def samplers(self) -> dict[int, int]:
-        return self._samplers.process_ids  # type: ignore[attr-defined]
+    def loop(self, folder: RunFolder) -> Any:
+        self.kept = super().loop(folder)
+        return self.kept
 
     @property
-    def shards(self) -> list[int]:
-        assert self._shards is not None
-        return [host.process_id for host in self._shards._hosts]  # type: ignore[attr-defined]
+    def sampler_ids(self) -> dict[int, int]:
+        return self.samplers.process_ids  # type: ignore[attr-defined]
 
-
-@pytest.fixture
-def observed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actors, "WithSamplers", Observed)
+    @property
+    def shard_ids(self) -> list[int]:
+        return [host.process_id for host in self.kept.source.replay._hosts]
 
 
 def until(events: Iterator[Event], done: Callable[[Event], bool]) -> list[Event]:
@@ -105,54 +100,53 @@ def assert_gone(pids: set[int]) -> None:
         time.sleep(0.2)
 
 
-def test_killed_samplers_and_shards_come_back(tmp_path: Path, observed: None) -> None:
+def test_killed_samplers_and_shards_come_back(tmp_path: Path) -> None:
     """kill -9 of a sampler, then of a shard; the others are not replaced, and all goes on."""
     folder = tmp_path / "run"
     chosen = small(replay_shards=2, prioritised=True)
     pids: set[int] = set()
-    with actors.builder_for(chosen, None) as builder:
-        assert isinstance(builder, Observed)
-        events = session.train(chosen, folder, builder=builder)
+    observed = Observed(chosen)
+    with closing(session.train(observed, folder)) as events:
         until(events, lambda event: isinstance(event, FiguresTaken) and event.step > 500)
-        loop = builder.loop
-        samplers, shards = builder.samplers, builder.shards
-        pids |= {*samplers.values(), *shards}
+        loop = observed.kept
+        players, shards = observed.sampler_ids, observed.shard_ids
+        pids |= {*players.values(), *shards}
         assert len(pids) == 4
         assert os.getpid() not in pids
 
-        os.kill(samplers[0], signal.SIGKILL)
+        os.kill(players[0], signal.SIGKILL)
         (event,) = [one for one in until(events, restarted) if isinstance(one, WorkerRestarted)]
         assert (event.worker, event.restarts) == (0, 1)
         assert "\n" not in event.reason
         assert "Actor" in event.reason
-        until(events, both_play_on(loop.step + 200))
-        assert builder.samplers[0] != samplers[0]
-        assert builder.samplers[1] == samplers[1]
+        until(events, both_play_on(loop.progress.step + 200))
+        assert observed.sampler_ids[0] != players[0]
+        assert observed.sampler_ids[1] == players[1]
 
         os.kill(shards[1], signal.SIGKILL)
         (event,) = [one for one in until(events, restarted) if isinstance(one, WorkerRestarted)]
         assert (event.worker, event.restarts) == (3, 2)
         assert event.reason.startswith("replay shard 1: ")
         updates = loop.agent.updates
-        until(events, both_play_on(loop.step + 200))
+        until(events, both_play_on(loop.progress.step + 200))
         assert loop.agent.updates > updates
-        assert builder.shards[0] == shards[0]
-        pids |= {*builder.samplers.values(), *builder.shards}
-        loop.stop()
+        assert observed.shard_ids[0] == shards[0]
+        pids |= {*observed.sampler_ids.values(), *observed.shard_ids}
+        loop.progress.stop()
         for _ in events:
             pass
     assert_gone(pids)
     records = list(read_metrics(folder))
     assert [r["worker/number"] for r in records if "worker/number" in r] == [0, 3]
     # Updates kept to the steps that came in.
-    assert loop.agent.updates <= (loop.step - 200) // 8
+    assert loop.agent.updates <= (loop.progress.step - 200) // 8
     saved = checkpoint.read_newest(folder / "checkpoints")
     assert saved is not None
-    assert saved.step == loop.step
+    assert saved.step == loop.progress.step
     assert len(saved.state["replay"]["shards"]) == 2
 
 
-def test_the_actor_critic_goes_on_without_a_killed_sampler(tmp_path: Path, observed: None) -> None:
+def test_the_actor_critic_goes_on_without_a_killed_sampler(tmp_path: Path) -> None:
     chosen = config.load(
         "cartpole-noisy-a2c",
         {
@@ -160,15 +154,14 @@ def test_the_actor_critic_goes_on_without_a_killed_sampler(tmp_path: Path, obser
             "torso_hidden": [16], "head_hidden": 16, "threads": 1,
         },
     )  # fmt: skip
-    with actors.builder_for(chosen, None) as builder:
-        assert isinstance(builder, Observed)
-        events = session.train(chosen, tmp_path / "run", builder=builder)
+    observed = Observed(chosen)
+    with closing(session.train(observed, tmp_path / "run")) as events:
         until(events, lambda event: isinstance(event, FiguresTaken))
-        loop = builder.loop
-        os.kill(builder.samplers[1], signal.SIGKILL)
+        loop = observed.kept
+        os.kill(observed.sampler_ids[1], signal.SIGKILL)
         until(events, restarted)
-        until(events, both_play_on(loop.step + 200))
-        loop.stop()
+        until(events, both_play_on(loop.progress.step + 200))
+        loop.progress.stop()
         for _ in events:
             pass
     figures = [r for r in read_metrics(tmp_path / "run") if "scale/staleness_max" in r]
@@ -177,7 +170,7 @@ def test_the_actor_critic_goes_on_without_a_killed_sampler(tmp_path: Path, obser
 
 
 @pytest.mark.slow
-def test_a_lost_node_s_sampler_moves(tmp_path: Path, observed: None) -> None:
+def test_a_lost_node_s_sampler_moves(tmp_path: Path) -> None:
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(
@@ -187,9 +180,8 @@ def test_a_lost_node_s_sampler_moves(tmp_path: Path, observed: None) -> None:
         other = cluster.add_node(num_cpus=2)
         cluster.wait_for_nodes()
         chosen = small()
-        with actors.builder_for(chosen, cluster.address) as builder:
-            assert isinstance(builder, Observed)
-            events = session.train(chosen, tmp_path / "run", builder=builder)
+        observed = Observed(chosen, cluster.address)
+        with closing(session.train(observed, tmp_path / "run")) as events:
             until(events, lambda event: isinstance(event, FiguresTaken) and event.step > 500)
             nodes = {
                 number: ray.get(
@@ -197,18 +189,18 @@ def test_a_lost_node_s_sampler_moves(tmp_path: Path, observed: None) -> None:
                         lambda _: ray.get_runtime_context().get_node_id()
                     )
                 )
-                for number, actor in builder._samplers._actors.items()  # type: ignore[attr-defined]
+                for number, actor in observed.samplers._actors.items()  # type: ignore[attr-defined]
             }
             assert len(set(nodes.values())) == 2
             lost = next(number for number, node in nodes.items() if node == other.node_id)
-            before = builder.samplers
+            before = observed.sampler_ids
             cluster.remove_node(other, allow_graceful=False)
             seen = until(events, restarted)
             (event,) = [one for one in seen if isinstance(one, WorkerRestarted)]
             assert event.worker == lost
-            until(events, both_play_on(builder.loop.step + 200))
-            assert builder.samplers[1 - lost] == before[1 - lost]
-            builder.loop.stop()
+            until(events, both_play_on(observed.kept.progress.step + 200))
+            assert observed.sampler_ids[1 - lost] == before[1 - lost]
+            observed.kept.progress.stop()
             for _ in events:
                 pass
     finally:
@@ -261,7 +253,7 @@ def test_a_sampler_that_cannot_live_ends_the_run_with_a_reason_and_a_checkpoint(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     folder = tmp_path / "run"
     with pytest.raises(RunError) as caught:
-        actors.start(small(environment="broken_for_actors:build"), folder)
+        samplers.start(small(environment="broken_for_actors:build"), folder)
     message = str(caught.value)
     assert "died 5 times in a row before its first fragment" in message
     assert "no such level" in message
@@ -271,5 +263,5 @@ def test_a_sampler_that_cannot_live_ends_the_run_with_a_reason_and_a_checkpoint(
 
 def test_more_samplers_than_cpus_are_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="expected at least 4000"):
-        actors.start(small(actors=4000), tmp_path / "run")
+        samplers.start(small(actors=4000), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from noisynet.replay import FrameReplay, PrioritySettings
+from noisynet.replay import Batch, FrameReplay, PrioritySettings
 from noisynet.samplers.messages import ReplayFragment
-from noisynet.samplers.sharded_replay import LocalHost, ShardedReplay, with_shards
 from noisynet.samplers.shard import Shard, ShardPlan
+from noisynet.samplers.sharded_replay import LocalHost, ShardedReplay, ShardLost, with_shards
 
 STACK, STEPS, ENVIRONMENTS = 3, 5, 2
 Make = Callable[..., Shard]
@@ -236,6 +236,13 @@ def fill(replay: ShardedReplay, fragments: int = 6) -> None:
             player.number += 1
 
 
+def draw(replay: ShardedReplay, rows: int, beta: float | None = None) -> Batch[np.ndarray]:
+    assert replay.can_sample(1)
+    batch = replay.sample(rows, 1, 0.9, beta=beta)
+    assert batch is not None
+    return batch
+
+
 def keys(batch: Any) -> list[tuple[int, int]]:
     return [(int(who), int(when)) for who, when in batch.observation_tm1[:, -1]]
 
@@ -250,14 +257,13 @@ def test_plans_share_out_samplers_and_capacity(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shards", [1, 2, 4])
 def test_uniform_batches_are_uniform_over_all_shards(tmp_path: Path, shards: int) -> None:
     replay = make_replay(tmp_path, shards, None)
-    assert replay.sample(8, 0.9, None) is None
+    assert not replay.can_sample(1)
     fill(replay)
     counts: dict[tuple[int, int], int] = {}
     for _ in range(400):
-        sampled = replay.sample(50, 0.9, None)
-        assert sampled is not None
-        assert sampled.batch.weights is None
-        for key in keys(sampled.batch):
+        batch = draw(replay, 50)
+        assert batch.weights is None
+        for key in keys(batch):
             counts[key] = counts.get(key, 0) + 1
     # 30 steps of a player, less those that are ignored or whose successor is not there yet.
     who = {player for player, _ in counts}
@@ -276,24 +282,23 @@ def test_weights_make_up_for_priorities_over_all_shards(tmp_path: Path, shards: 
     generator = np.random.default_rng(0)
     priority: dict[tuple[int, int], float] = {}
     for _ in range(60):
-        sampled = replay.sample(64, 0.9, BETA)
-        assert sampled is not None
+        batch = draw(replay, 64, BETA)
         # Shards with errors of very different sizes.
-        errors = generator.random(64) + [who / 10 for who, _ in keys(sampled.batch)]
-        replay.update_priorities(sampled, errors)
+        errors = generator.random(64) + [who / 10 for who, _ in keys(batch)]
+        assert batch.indices is not None
+        replay.update_priorities(batch.indices, errors)
         priority |= {
-            key: float(error) + 1e-6 for key, error in zip(keys(sampled.batch), errors, strict=True)
+            key: float(error) + 1e-6 for key, error in zip(keys(batch), errors, strict=True)
         }
     assert len(priority) == 8 * 26
     total = sum(priority.values())
     counts = dict.fromkeys(priority, 0)
     for _ in range(600):
-        sampled = replay.sample(64, 0.9, BETA)
-        assert sampled is not None
-        rows = keys(sampled.batch)
+        batch = draw(replay, 64, BETA)
+        rows = keys(batch)
         for key in rows:
             counts[key] += 1
-        weights = sampled.batch.weights
+        weights = batch.weights
         assert weights is not None
         assert weights.max() == 1
         if shards == 1:
@@ -307,3 +312,54 @@ def test_weights_make_up_for_priorities_over_all_shards(tmp_path: Path, shards: 
     expected = np.array([64 * 600 * priority[key] / total for key in counts])
     got = np.array(list(counts.values()))
     assert (np.abs(got - expected) < 5 * np.sqrt(expected) + 0.02 * expected).all()
+
+
+class Mortal(LocalHost):
+    """A shard in this process that can die."""
+
+    dead = False
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        return lost if self.dead else super().call(method, *arguments)
+
+
+def lost() -> Any:
+    raise ShardLost("killed")
+
+
+def test_errors_of_rows_that_died_with_their_shard_are_dropped(tmp_path: Path) -> None:
+    hosts: list[Mortal] = []
+
+    def make(plan: ShardPlan, saved: Any, resumed: bool) -> Mortal:
+        hosts.append(Mortal(plan, saved, resumed, fetch=lambda parcel: parcel))
+        return hosts[-1]
+
+    plan = make_plan(tmp_path, priority=PrioritySettings(exponent=1.0, epsilon=1e-6))
+    plans = with_shards(plan, 4, 2, lambda number: number)
+    replay = ShardedReplay(plans, make, n_step=1, seed=0)
+    fill(replay)
+    replay.commit()
+    before = draw(replay, 64, BETA)
+    assert before.indices is not None
+    assert set(before.indices["shard"].tolist()) == {0, 1}
+    hosts[0].dead = True
+    after = draw(replay, 64, BETA)
+    assert [(one.shard, one.reason) for one in replay.restarted] == [(0, "killed")]
+    assert len(hosts) == 3
+    asked: list[tuple[str, np.ndarray]] = []
+    for name, host in (("first", hosts[2]), ("second", hosts[1])):
+
+        def call(method: str, indices: Any, errors: np.ndarray, name: str = name) -> Any:
+            assert method == "update_priorities"
+            asked.append((name, errors))
+            return lambda: None
+
+        host.call = call  # type: ignore[method-assign]
+    errors = np.arange(64.0)
+    replay.update_priorities(before.indices, errors)
+    ((name, told),) = asked
+    assert name == "second"
+    assert told.tolist() == errors[before.indices["shard"] == 1].tolist()
+    assert after.indices is not None
+    replay.update_priorities(after.indices, errors)
+    assert [name for name, _ in asked] == ["second", "first", "second"]

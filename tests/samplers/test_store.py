@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from noisynet import samplers
 from noisynet.runs import RunError, checkpoint, config
-from noisynet.samplers import assembler as actors
 
 pytest.importorskip("ray", reason="Ray is an extra")
 
@@ -80,7 +80,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def refused(folder: Path, preset: str, address: str, **overrides: Any) -> str:
     with pytest.raises(RunError) as caught:
-        actors.start(config.load(preset, {**FIELDS, **overrides}), folder, address=address)
+        samplers.start(config.load(preset, {**FIELDS, **overrides}), folder, address=address)
     said = str(caught.value)
     assert "\n" not in said
     assert said.startswith(

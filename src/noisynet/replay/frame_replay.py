@@ -67,7 +67,7 @@ class FrameReplay:
         stack: int = 1,
         slack: int = 0,
         folder: Path | None = None,
-        seed: int,
+        seed: int = 0,
         priority: PrioritySettings | None = None,
     ) -> None:
         slack = whole("slack", slack, 0 if folder is None else 1)

@@ -40,11 +40,11 @@ class SamplersAssembler(Assembler):
 
     samplers: Samplers
     _make_shard: MakeHost
+    _resources: ExitStack
 
     def __init__(self, config: Config, address: str | None = None) -> None:
         self.address = address
         super().__init__(config)
-        self._resources = ExitStack()
 
     def _check(self) -> None:
         if self.config.scale.actors is None:
@@ -63,17 +63,20 @@ class SamplersAssembler(Assembler):
         return self.config.scale.actors or 1
 
     def __enter__(self) -> Self:
-        if not self._on_ray:
-            samplers = InProcessSamplers()
-            self.samplers = samplers
-            self._make_shard = partial(LocalHost, fetch=samplers.open)
-        else:
-            self._resources.enter_context(connect(self.address, cpus=self._actors))
-            # Ray is an extra, and slow to import.
-            from .ray_backend import RaySamplers, RayShard
+        # An interrupt in here ends Ray, too.
+        with ExitStack() as resources:
+            if not self._on_ray:
+                samplers = InProcessSamplers()
+                self.samplers = samplers
+                self._make_shard = partial(LocalHost, fetch=samplers.open)
+            else:
+                resources.enter_context(connect(self.address, cpus=self._actors))
+                # Ray is an extra, and slow to import.
+                from .ray_backend import RaySamplers, RayShard
 
-            self.samplers, self._make_shard = RaySamplers(), RayShard
-        self._resources.callback(self.samplers.close)
+                self.samplers, self._make_shard = RaySamplers(), RayShard
+            resources.callback(self.samplers.close)
+            self._resources = resources.pop_all()
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:

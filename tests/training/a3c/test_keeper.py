@@ -16,19 +16,18 @@ import pytest
 import torch
 
 from noisynet.agents import ActorCritic
-from noisynet.assemble import make_environments
+from noisynet.assemble import build_agent, resume, start
+from noisynet.assemble.workers import WorkerParts
 from noisynet.runs import Config, RunError, checkpoint, config, read_metrics
-from noisynet.assemble import resume, start
 from noisynet.training import (
     AsynchronousLoop,
     Event,
     GameFinished,
+    Progress,
     TrainingEnded,
     WorkerRestarted,
-    asynchronous,
 )
-from noisynet.training.rollouts import RolloutPlayer
-from noisynet.training.shared import Assignment, Shared, SharedOptimizer
+from noisynet.training.a3c import keeper
 
 SMALL = {
     "environments": 2, "rollout_steps": 8, "log_every": 20, "device": "cpu", "torso_hidden": [16],
@@ -40,66 +39,15 @@ def small(**overrides: Any) -> Config:
     return config.load("cartpole-noisy-a3c", {**SMALL, **overrides})
 
 
-def make_agent(chosen: Config) -> ActorCritic:
-    return ActorCritic(chosen, (4,), 2)
-
-
-@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
-def test_one_worker_alone_learns_what_a_synchronous_agent_does(optimizer: str) -> None:
-    """Bit for bit, statistics included, and across a checkpoint."""
-    chosen = small(optimizer=optimizer, learning_rate=1e-2)
-    alone, parent, worker = make_agent(chosen), make_agent(chosen), make_agent(chosen)
-    environments = make_environments(chosen)
-    player = RolloutPlayer(chosen, environments, alone)
-    for session in range(2):
-        shared = Shared.of(parent, steps_before=0)
-        applied = SharedOptimizer(shared, chosen)
-        for _ in range(2):
-            shared.copy_to(worker.network)
-            rollout = player.play().rollout
-            assert worker.gradient(rollout) == alone.update(rollout, step=40)
-            gradients = [parameter.grad for parameter in worker.network.parameters()]
-            applied.step(gradients, worker.learning_rate(40))
-            worker.next_rollout()
-        if session == 0:
-            arrays, plain = parent.state()
-            arrays = {name: array.copy() for name, array in arrays.items()}
-            parent = make_agent(chosen)
-            parent.restore(arrays, plain)
-    for name, value in alone.network.state_dict().items():
-        assert torch.equal(value, parent.network.state_dict()[name]), name
-
-
-def test_sharing_begins_with_the_agent_s_parameters_and_empty_statistics() -> None:
-    agent = make_agent(small())
-    before = {name: value.clone() for name, value in agent.network.state_dict().items()}
-    shared = Shared.of(agent, steps_before=7)
-    assert all(torch.equal(agent.network.state_dict()[name], before[name]) for name in before)
-    tensors = [*shared.parameters, shared.progress, shared.stopping]
-    tensors += [tensor for one in shared.optimizer for tensor in one.values()]
-    assert all(tensor.is_shared() for tensor in tensors)
-    assert all(not tensor.any() for one in shared.optimizer for tensor in one.values())
-    assert (shared.step, shared.updates) == (7, 0)
-    # The noise is no part of it: each worker draws its own.
-    held = [layer.noise_state.held for layer in agent.network.modules() if hasattr(layer, "noise")]
-    assert held
-    assert not any(flat is not None and flat.is_shared() for flat in held)
-
-
-def test_every_worker_and_every_life_of_one_has_its_own_seed_and_share_of_the_threads() -> None:
-    chosen = small(threads=5, workers=2)
-    seeds = set()
-    for number in range(2):
-        for life in range(2):
-            for before in (0, 100):
-                assignment = Assignment(
-                    config=chosen, observation_shape=(4,), actions=2, number=number, life=life
-                )
-                own = assignment.own_config(before)
-                assert own.training.threads == 2
-                seeds |= {own.training.seed, own.training.stream("acting")}
-                assert own == assignment.own_config(before)
-    assert len(seeds) == 16
+def make_loop(chosen: Config) -> AsynchronousLoop:
+    agent = build_agent(chosen, (4,), 2)
+    assert isinstance(agent, ActorCritic)
+    return AsynchronousLoop(
+        Progress(steps=chosen.training.steps),
+        agent,
+        WorkerParts(chosen, (4,), 2),
+        workers=chosen.actor_critic.workers,
+    )
 
 
 def test_a_message_that_its_sender_died_over_is_no_trouble() -> None:
@@ -107,7 +55,7 @@ def test_a_message_that_its_sender_died_over_is_no_trouble() -> None:
     sending.send("whole")
     os.write(sending.fileno(), b"\x00\x00\x01\x00half")
     sending.close()
-    received = asynchronous._received  # pyright: ignore[reportPrivateUsage]
+    received = keeper._received  # pyright: ignore[reportPrivateUsage]
     assert list(received(receiving)) == ["whole"]  # type: ignore[arg-type, comparison-overlap]
 
 
@@ -120,8 +68,7 @@ def one_thread() -> Iterator[None]:
 
 
 def test_a_killed_worker_is_replaced_and_the_others_go_on(one_thread: None) -> None:
-    chosen = small(steps=10**8, workers=2)
-    loop = AsynchronousLoop(chosen, make_agent(chosen), (4,))
+    loop = make_loop(small(steps=10**8, workers=2))
     before = {name: value.clone() for name, value in loop.agent.network.state_dict().items()}
     events: list[Event] = []
     killed: list[int] = []
@@ -141,7 +88,7 @@ def test_a_killed_worker_is_replaced_and_the_others_go_on(one_thread: None) -> N
             # A uniformly random player gets about 22. When it is more depends on the scheduler.
             learned = event.mean_return > 40 or event.step >= 100_000
             if played_after == {0, 1, 2, 3} and learned:
-                loop.stop()
+                loop.progress.stop()
     restarts = [event for event in events if isinstance(event, WorkerRestarted)]
     assert [(one.worker, one.reason, one.restarts) for one in restarts] == [
         (0, "killed by SIGKILL", 1)
@@ -152,9 +99,9 @@ def test_a_killed_worker_is_replaced_and_the_others_go_on(one_thread: None) -> N
     ended = events[-1]
     assert isinstance(ended, TrainingEnded)
     assert ended.reason == "interrupted"
-    assert loop.agent.updates >= loop.step / (2 * 8)
+    assert loop.agent.updates >= loop.progress.step / (2 * 8)
     games = [event for event in events if isinstance(event, GameFinished)]
-    assert 0 < sum(game.game_steps for game in games) <= loop.step
+    assert 0 < sum(game.game_steps for game in games) <= loop.progress.step
     assert all(game.game_return == game.game_steps for game in games)
     assert max(game.mean_return for game in games) > 40
     for name, value in loop.agent.network.state_dict().items():
@@ -165,7 +112,7 @@ def test_a_killed_worker_is_replaced_and_the_others_go_on(one_thread: None) -> N
 
 @pytest.mark.slow
 def test_workers_that_are_killed_at_any_moment_stop_nobody(one_thread: None) -> None:
-    loop = AsynchronousLoop(small(steps=10**8), make_agent(small(steps=10**8)), (4,))
+    loop = make_loop(small(steps=10**8))
     generator = random.Random(0)
     kills = restarts = 0
     for event in loop.run():
@@ -176,10 +123,10 @@ def test_workers_that_are_killed_at_any_moment_stop_nobody(one_thread: None) -> 
             os.kill(loop.process_ids[kills % 2], signal.SIGKILL)
             kills += 1
         if restarts == 10:
-            loop.stop()
+            loop.progress.stop()
     assert kills == restarts == 10
     assert loop.agent.is_finite()
-    assert loop.step > 0
+    assert loop.progress.step > 0
 
 
 def alive(pid: int) -> bool:
@@ -209,7 +156,7 @@ def test_a_worker_that_cannot_live_ends_the_run_with_a_reason_and_a_checkpoint(
         )
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(asynchronous, "_BARREN_LIVES", 2)
+    monkeypatch.setattr(keeper, "_BARREN_LIVES", 2)
     run = tmp_path / "run"
     with pytest.raises(RunError) as caught:
         start(small(environment="broken_game:build", workers=1), run)
