@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from noisynet import NoisyLinear
-from noisynet.layers import FactorisedNoise, factorised
+from noisynet.layers import FactorisedNoise
+from noisynet.layers.kernels import factorised
 
 RESULT = Path(__file__).parent / "results" / "layers" / "forms.json"
 SHAPES = ((3136, 512), (512, 18), (512, 512), (2048, 2048), (256, 256), (64, 64))

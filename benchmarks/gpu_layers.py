@@ -34,8 +34,10 @@ from noisynet.layers import (
     FactorisedNoise,
     IndependentNoise,
     NoisyLinear,
-    fused,
     noisy_linear,
+)
+from noisynet.layers.kernels import (
+    fused,
 )
 
 SHAPE = (3136, 512)

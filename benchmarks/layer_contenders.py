@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import noisynet
-from noisynet.layers import fused
+from noisynet.layers.kernels import fused
 
 Origin = Literal["torch", "noisynet", "installed", "re-implemented"]
 Sharing = Literal["none", "shared", "per row"]

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from noisynet import Draw, held
 from noisynet.agents import ActorCritic, QLearning, Rollout
-from noisynet.layers.kinds import FactorisedNoise, IndependentNoise
+from noisynet.layers.noise import FactorisedNoise, IndependentNoise
 from noisynet.runs import config
 from noisynet.runs.config import Config
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import noisynet
-from noisynet.layers import FactorisedNoise, LayerNoise, factorised, independent
-from noisynet.layers.kinds import NoiseKind, NoiseSpec
+from noisynet.layers import FactorisedNoise, LayerNoise
+from noisynet.layers.kernels import factorised, independent
+from noisynet.layers.noise import NoiseKind, NoiseSpec
 
 
 def noise_of_weight(noise: LayerNoise, row: int | None, j: int, i: int) -> Tensor:

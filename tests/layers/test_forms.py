@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 import noisynet
-from noisynet.layers import FactorisedNoise, factorised, forms
+from noisynet.layers import FactorisedNoise
+from noisynet.layers.kernels import factorised, dispatch as forms
 
 
 @pytest.mark.parametrize("rows", [1, 3, 40])

@@ -59,7 +59,7 @@ def test_forward_and_gradients_are_those_of_the_cpu(
 
 
 def test_fresh_rows_of_independent_noise_have_the_gradients_of_their_formula() -> None:
-    form = noisynet.layers.independent.reparameterised
+    form = noisynet.layers.kernels.independent.reparameterised
     shapes = ((ROWS, P), (Q, P), (Q,), (Q, P), (Q,), (ROWS, Q))
     tensors = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
     answers = []

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import noisynet
-from noisynet.layers import NoisyLinear, forms
+from noisynet.layers import NoisyLinear
+from noisynet.layers.kernels import dispatch as forms
 
 Change = Callable[[NoisyLinear], object]
 

@@ -15,7 +15,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 import noisynet
-from noisynet.layers import NoisyLinear, forms, scratch
+from noisynet.layers import NoisyLinear
+from noisynet.layers.kernels import dispatch as forms, scratch
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from noisynet.layers import fused
+from noisynet.layers.kernels import fused
 
 CASES = Path(__file__).parent / "triton_cases.py"
 
@@ -53,7 +53,7 @@ def test_the_cases_on_a_gpu() -> None:
 COMPILE = """
 import torch, triton
 from triton.backends.compiler import GPUTarget
-from noisynet.layers import triton as kernels
+from noisynet.layers.kernels import triton as kernels
 POINTERS = {"out", "mean", "scale", "f_input", "f_output", "steady", "noisy", "x", "sigma", "y",
             "bias", "bias_sigma", "noise_bias", "g", "of_mean", "of_sigma", "of_bias",
             "of_bias_sigma"}

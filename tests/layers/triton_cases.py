@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 import noisynet
-from noisynet.layers import FactorisedNoise, functional, fused
-from noisynet.layers.launch import CounterNoise, combine
+from noisynet.layers import FactorisedNoise, functional
+from noisynet.layers.kernels import fused
+from noisynet.layers.kernels.launch import CounterNoise, combine
 
 pytestmark = pytest.mark.skipif(
     not fused.is_installed(), reason="Triton is not installed (pip install triton)"

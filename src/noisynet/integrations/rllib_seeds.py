@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..layers import Draw, noisy_layers
 from ..layers.draw import Slot
-from ..layers.kinds import LayerSpec
+from ..layers.noise import LayerSpec
 
 
 def draw_of_seeds(module: nn.Module, seeds: Tensor) -> Draw:

@@ -1,7 +1,7 @@
 """The noise: what noisynet exists for. Needs torch and nothing else."""
 
 from .draw import Draw  # isort: skip  # before `draw`, or type checkers take the module for it
-from .control import (
+from .states import (
     attach,
     draw,
     held,
@@ -15,9 +15,9 @@ from .control import (
 )
 from .conv import NoisyConv1d, NoisyConv2d
 from .convert import denoise, noisify
-from .convolution import noisy_conv
+from .kernels.convolution import noisy_conv
 from .functional import noisy_linear, noisy_parameters
-from .kinds import (
+from .noise import (
     CellNoise,
     FactorisedNoise,
     IndependentNoise,
@@ -31,7 +31,7 @@ from .lazy import LazyNoisyConv1d, LazyNoisyConv2d, LazyNoisyLinear
 from .linear import NoisyLinear
 from .peers import load_peer_state_dict
 from .recurrent import NoisyGRUCell, NoisyLSTMCell
-from .state import NoisyLayer
+from .layer import NoisyLayer
 
 __all__ = [
     "CellNoise",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from . import initial
-from .convolution import (
+from .kernels.convolution import (
     Sizes,
     check_channels,
     convolve,
@@ -19,9 +19,9 @@ from .convolution import (
     noisy_kernels,
     with_one_batch_dimension,
 )
-from .kinds import NoiseSpec, WeightNoise
+from .noise import NoiseSpec, WeightNoise
 from .linear import check_bias, check_noise_options, check_sizes
-from .state import NoisyLayer, take_over
+from .layer import NoisyLayer, take_over
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 

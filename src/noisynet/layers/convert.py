@@ -9,11 +9,11 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from .control import noisy_layers
+from .states import noisy_layers
 from .conv import NoisyConv1d, NoisyConv2d
 from .linear import NoisyLinear, check_noise_options
 from .recurrent import NoisyGRUCell, NoisyLSTMCell
-from .state import NoisyLayer, is_uninitialised, keeps_more, take_over
+from .layer import NoisyLayer, is_uninitialised, keeps_more, take_over
 
 Where = Callable[[str, nn.Module], bool]
 

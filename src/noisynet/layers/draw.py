@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .kinds import CellSpec, LayerNoise, LayerSpec, NoiseSpec
+from .noise import CellSpec, LayerNoise, LayerSpec, NoiseSpec
 
 
 def check_rows(rows: int | None) -> None:

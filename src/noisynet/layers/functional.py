@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import factorised, fused, independent
-from .kinds import FactorisedNoise, IndependentNoise, LinearNoise, WeightNoise
+from .kernels import factorised, fused, independent
+from .noise import FactorisedNoise, IndependentNoise, LinearNoise, WeightNoise
 
 
 def noisy_linear(

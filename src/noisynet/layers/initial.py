@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from .kinds import NoiseKind
+from .noise import NoiseKind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

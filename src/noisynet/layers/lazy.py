@@ -10,10 +10,10 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedParameter, is_lazy
 
 from .conv import NoisyConv, NoisyConv1d, NoisyConv2d, PaddingMode
-from .convolution import check_channels
-from .kinds import NoiseSpec
+from .kernels.convolution import check_channels
+from .noise import NoiseSpec
 from .linear import NoisyLinear
-from .state import NoisyLayer
+from .layer import NoisyLayer
 
 
 class _LazyNoisy(LazyModuleMixin, NoisyLayer):

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from . import forms, fused, initial
+from .kernels import dispatch as forms, fused
+from . import initial
 from .functional import noisy_linear, noisy_parameters
-from .kinds import (
+from .noise import (
     NOISE_KINDS,
     FactorisedNoise,
     LayerNoise,
@@ -23,7 +24,7 @@ from .kinds import (
     OutputNoise,
     standard_normals,
 )
-from .state import NoisyLayer, take_over
+from .layer import NoisyLayer, take_over
 
 
 def check_noise_options(noise: str, sigma0: float | None, init: str) -> NoiseKind:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .kinds import NoiseKind
+from .noise import NoiseKind
 from .linear import NoisyLinear
-from .state import is_uninitialised
+from .layer import is_uninitialised
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

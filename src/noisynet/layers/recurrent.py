@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from . import initial
 from .functional import check_features, noisy_linear, noisy_parameters
-from .kinds import CellNoise, CellSpec, NoiseSpec, OutputNoise, standard_normals
+from .noise import CellNoise, CellSpec, NoiseSpec, OutputNoise, standard_normals
 from .linear import check_bias, check_noise_options, check_sizes
-from .state import NoisyLayer, take_over
+from .layer import NoisyLayer, take_over
 
 Effective = tuple[Tensor, Tensor | None]
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .kinds import FactorisedNoise, IndependentNoise
+from ..noise import FactorisedNoise, IndependentNoise
 
 PARTS = 8
 """How many parts a product over few rows is cut into, so that a GPU is filled."""

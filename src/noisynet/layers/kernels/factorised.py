@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import scratch
-from .forms import cheapest_form
-from .kinds import FactorisedNoise
-from .machinery import autocast_dtype, is_traced
+from .dispatch import cheapest_form
+from ..noise import FactorisedNoise
+from .tracing import autocast_dtype, is_traced
 
 
 def shared(

@@ -30,8 +30,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import factorised, independent
-from .forms import SMALL_WEIGHT
-from .kinds import FactorisedNoise, LinearNoise, standard_normals
+from .dispatch import SMALL_WEIGHT
+from ..noise import FactorisedNoise, LinearNoise, standard_normals
 from .launch import (
     CounterNoise,
     KernelNoise,
@@ -41,7 +41,7 @@ from .launch import (
     product,
     weight_gradients,
 )
-from .machinery import autocast_dtype, is_traced
+from .tracing import autocast_dtype, is_traced
 
 FUSED_UP_TO = 64
 """Rows of a batch up to which the products themselves are kernels of ours."""

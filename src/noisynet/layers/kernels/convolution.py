@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .functional import check_rows_of_input
-from .kinds import FactorisedNoise, WeightNoise
+from ..functional import check_rows_of_input
+from ..noise import FactorisedNoise, WeightNoise
 
 Sizes = int | tuple[int, ...]
 

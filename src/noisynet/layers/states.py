@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from .draw import Draw, Slot, check_rows
-from .kinds import standard_normals
-from .state import OFF, NoisyLayer, Off
+from .noise import standard_normals
+from .layer import OFF, NoisyLayer, Off
 
 
 def noisy_layers(module: nn.Module) -> dict[str, NoisyLayer]:

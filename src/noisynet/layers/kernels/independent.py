@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import scratch
-from .kinds import IndependentNoise
-from .machinery import autocast_dtype, is_traced
+from ..noise import IndependentNoise
+from .tracing import autocast_dtype, is_traced
 
 
 def shared(

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .draw import tensor_from_bytes, tensor_to_bytes
-from .kinds import LayerNoise, LayerSpec, NoiseKind
-from .machinery import is_traced, snapshot
+from .noise import LayerNoise, LayerSpec, NoiseKind
+from .kernels.tracing import is_traced, snapshot
 
 MEANS = {"weight", "bias", "weight_ih", "weight_hh", "bias_ih", "bias_hh"}
 """How the layers that can be noisy name their means."""
