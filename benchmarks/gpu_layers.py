@@ -36,9 +36,7 @@ from noisynet.layers import (
     NoisyLinear,
     noisy_linear,
 )
-from noisynet.layers.kernels import (
-    fused,
-)
+from noisynet.layers.kernels import dispatch
 
 SHAPE = (3136, 512)
 BATCHES = (32, 128, 512, 2048)
@@ -211,7 +209,7 @@ def main() -> None:
         "date": datetime.now(UTC).date().isoformat(),
         "machine": arguments.machine or machine_in_words(device),
         "torch": torch.__version__,
-        "triton": fused.is_installed(),
+        "triton": dispatch.is_installed(),
         "float32_products": torch.get_float32_matmul_precision(),
         "timing": asdict(timing),
     }

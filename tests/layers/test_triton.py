@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from noisynet.layers.kernels import fused
+from noisynet.layers.kernels import dispatch
 
 CASES = Path(__file__).parent / "triton_cases.py"
 
 pytestmark = pytest.mark.skipif(
-    not fused.is_installed(), reason="Triton is not installed (pip install triton)"
+    not dispatch.is_installed(), reason="Triton is not installed (pip install triton)"
 )
 
 
