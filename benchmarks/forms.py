@@ -2,8 +2,8 @@
 
     python benchmarks/forms.py --machine "…"
 
-writes benchmarks/results/layers/forms.json; src/noisynet/layers/kernels/dispatch.py holds the bounds that
-were read from it. Times are medians over rounds in which the forms take turns.
+writes benchmarks/results/layers/forms.json, from which the bounds in layers/kernels/dispatch.py
+were read. Times are medians over rounds in which the forms take turns.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def error_of(
     noisy = layer
     x = torch.randn(batch, noisy.in_features, device=device, dtype=dtype)
     with torch.no_grad():
-        noise = noisy.noise_in_force((batch,))
+        noise = noisy.noise_in_force(x)
         assert isinstance(noise, FactorisedNoise | IndependentNoise)
         y = noisy_linear(x, noisy.weight, noisy.bias, noisy.weight_sigma, noisy.bias_sigma, noise)
         exact = copy.deepcopy(noisy).double()

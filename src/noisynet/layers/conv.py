@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch.nn import functional
 from .functional import check_channels, noisy_conv
 from .kernels.convolution import Sizes, convolve, noisy_kernels, with_one_batch_dimension
 from .layer import NoisyLayer, check_bias, check_sizes
-from .noise import NoiseSpec, WeightNoise
+from .noise import NoiseSpec
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
@@ -91,7 +91,7 @@ class NoisyConv(NoisyLayer):
         Shapes (q, c, *kernel) and (q,), with rows in front for one draw per row. A fresh layer
         makes a new draw for this call; with the noise off these are the means themselves.
         """
-        noise = cast("WeightNoise | None", self.noise_in_force())
+        noise = self.noise_in_force()
         if noise is None:
             return self.weight, self.bias
         (weights,) = self.weights()
@@ -101,8 +101,7 @@ class NoisyConv(NoisyLayer):
         """Apply the layer to (…, channels, *spatial); return (…, q, *positions)."""
         spatial = len(self.kernel_size)
         check_channels(input, self.in_channels, spatial)
-        leading = input.shape[: input.ndim - 1 - spatial]
-        noise = cast("WeightNoise | None", self.noise_in_force(leading))
+        noise = self.noise_in_force(input, features=1 + spatial)
         padded, padding = self._padded(input)
         stride, dilation, groups = self.stride, self.dilation, self.groups
         if noise is None:

@@ -14,7 +14,7 @@ from torch.nn import functional
 from .kernels import convolution
 from .kernels.convolution import Sizes
 from .kernels.dispatch import fast_form
-from .noise import FactorisedNoise, LinearNoise, WeightNoise
+from .noise import FactorisedNoise, LinearNoise, OutputNoise, WeightNoise
 from .weights import Weights
 
 
@@ -37,14 +37,17 @@ def noisy_linear(
     if rows is not None:
         check_rows_of_input(input, rows, features=1)
     weights = Weights(weight, bias, weight_sigma, bias_sigma)
-    form = fast_form(input, weights, noise) or as_written
-    return form(input, weights, noise)
+    form = fast_form(input, weights, noise)
+    if form is not None:
+        return form(input, weights, noise)
+    assert not isinstance(noise, OutputNoise), "noise at the outputs has a form of its own"
+    return as_written(input, weights, noise)
 
 
 def as_written(input: Tensor, weights: Weights, noise: WeightNoise) -> Tensor:
     """Apply y = (μ_w + σ_w ⊙ ε_w) x + μ_b + σ_b ⊙ ε_b: what all other forms are equal to."""
     noisy_weight, noisy_bias = weights.under(noise)
-    if noise.rows is None:
+    if noisy_weight.ndim == 2:
         return functional.linear(input, noisy_weight, noisy_bias)
     # A matrix for each row: (…, rows, 1, p) @ (rows, p, q) -> (…, rows, 1, q)
     output = torch.matmul(input.unsqueeze(-2), noisy_weight.mT).squeeze(-2)
@@ -103,9 +106,10 @@ def noisy_parameters(
 
 def check_features(input: Tensor, features: int) -> None:
     """Raise ValueError unless the input is (…, features)."""
-    if input.ndim == 0 or input.shape[-1] != features:
+    shape = input.shape
+    if not shape or shape[-1] != features:
         raise ValueError(
-            f"input: got shape {tuple(input.shape)}, expected (…, {features}): {features} features"
+            f"input: got shape {tuple(shape)}, expected (…, {features}): {features} features"
         )
 
 

@@ -220,19 +220,19 @@ class NoisyLayer(nn.Module):
         """What is in force; the functions of states.py change it."""
         return self.__dict__["_noise_state"]
 
-    def noise_in_force(self, leading: Sequence[int] | None = None) -> LayerNoise | None:
+    def noise_in_force(self, input: Tensor | None = None, features: int = 1) -> Any:
         """Return the noise that a forward is to use now, or None for the means alone.
 
-        `leading` is the input's shape before its features, for a layer that is fresh per row; None
-        asks for noise at the weights, whatever the input.
+        A layer that is fresh per row draws for each row of `input`, whose last `features`
+        dimensions are one row. Without an input, the noise is at the weights, for all rows.
         """
         state: NoiseState = self.__dict__["_noise_state"]
         flat = state.override
         if flat is None:
             flat = state.held
             if flat is None:
-                if state.per_row and leading is not None:
-                    return self.fresh_rows(leading)
+                if state.per_row and input is not None:
+                    return self.fresh_rows(input.shape[: input.ndim - features])
                 return self._fresh(())
             if not state.static:
                 return state.noise_of_held(self)

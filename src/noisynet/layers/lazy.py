@@ -14,7 +14,7 @@ from .functional import check_channels
 from .kernels.convolution import Sizes
 from .layer import NoisyLayer
 from .linear import NoisyLinear
-from .noise import LayerSpec
+from .noise import NoiseSpec
 
 
 class _LazyNoisy(LazyModuleMixin, NoisyLayer):
@@ -27,9 +27,8 @@ class _LazyNoisy(LazyModuleMixin, NoisyLayer):
 
     def __init__(self, *arguments: Any, device: Any, dtype: Any, **options: Any) -> None:
         """Build the layer of `cls_to_become` without data, and forget its number of inputs."""
-        super().__init__(*arguments, **options, device="meta")
+        super().__init__(*arguments, **options, device="meta")  # pyright: ignore[reportAttributeAccessIssue]
         setattr(self, self.inputs_name, 0)
-        # Its metaclass hides from type checkers what it takes and is.
         uninitialised: Any = UninitializedParameter
         for name in dict(self.named_parameters(recurse=False)):
             self.register_parameter(name, uninitialised(device=device, dtype=dtype))
@@ -76,7 +75,7 @@ class _LazyNoisy(LazyModuleMixin, NoisyLayer):
         if not any(map(is_lazy, self.parameters(recurse=False))):
             super().reset_parameters()
 
-    def noise_spec(self) -> LayerSpec:
+    def noise_spec(self) -> NoiseSpec:
         """Return what one draw of this layer consists of; raise ValueError before it is known."""
         if is_lazy(self.weight):
             raise ValueError(
@@ -84,7 +83,8 @@ class _LazyNoisy(LazyModuleMixin, NoisyLayer):
                 "run one forward first, then draw"
             )
         self._read_weight()
-        return super().noise_spec()
+        (spec,) = super().noise_spec().parts
+        return spec
 
 
 class LazyNoisyLinear(_LazyNoisy, NoisyLinear):

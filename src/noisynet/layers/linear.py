@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,6 @@ from .layer import NoisyLayer, check_bias, check_sizes
 from .noise import (
     FactorisedNoise,
     LayerNoise,
-    LinearNoise,
     NoiseSpec,
     OutputNoise,
     standard_normals,
@@ -122,15 +121,14 @@ class NoisyLinear(NoisyLayer, nn.Linear):
         Shapes (q, p) and (q,), or (rows, q, p) and (rows, q) with one draw per row. A fresh layer
         makes a new draw for this call; with the noise off these are the means themselves.
         """
-        noise = cast("LinearNoise | None", self.noise_in_force())
+        noise = self.noise_in_force()
         if noise is None:
             return self.weight, self.bias
-        assert not isinstance(noise, OutputNoise), "no input was named"
         return noisy_parameters(self.weight, self.bias, self.weight_sigma, self.bias_sigma, noise)
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer to (…, p), or (…, rows, p) with one draw per row; return (…, q)."""
-        noise = cast("LinearNoise | None", self.noise_in_force(input.shape[:-1]))
+        noise = self.noise_in_force(input)
         if noise is None:
             return functional.linear(input, self.weight, self.bias)
         return noisy_linear(

@@ -74,7 +74,7 @@ class IndependentNoise:
     @property
     def rows(self) -> tuple[int, ...] | None:
         """Return the leading dimensions of the draw, or None where all rows share it."""
-        return tuple(self.weight.shape[:-2]) or None
+        return None if self.weight.ndim == 2 else tuple(self.weight.shape[:-2])
 
     def weight_noise(self) -> Tensor:
         """Return ε_w, shape (…, q, p)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -45,15 +45,8 @@ KAIXHIN = Layout(
     epsilon=("weight_epsilon", "bias_epsilon"),
     marks=("weight_mu", "weight_sigma"),
 )
-CLEANRL = Layout(
-    # vwxyzjn/cleanrl, cleanrl/rainbow_atari.py: Kaixhin's names, but every weight has its own ε.
-    peers=("cleanrl",),
-    noise="independent",
-    means=KAIXHIN.means,
-    sigmas=KAIXHIN.sigmas,
-    epsilon=KAIXHIN.epsilon,
-    marks=KAIXHIN.marks,
-)
+# vwxyzjn/cleanrl, cleanrl/rainbow_atari.py: Kaixhin's names, but every weight has its own ε.
+CLEANRL = replace(KAIXHIN, peers=("cleanrl",), noise="independent")
 TIANSHOU = Layout(
     # thu-ml/tianshou, tianshou/utils/net/discrete.py
     peers=("tianshou",),
@@ -81,11 +74,9 @@ BOOK_FACTORISED = Layout(
     epsilon=("epsilon_input", "epsilon_output"),
     marks=("sigma_weight", "epsilon_input"),
 )
-BOOK_INDEPENDENT = Layout(
-    peers=BOOK_FACTORISED.peers,
+BOOK_INDEPENDENT = replace(
+    BOOK_FACTORISED,
     noise="independent",
-    means=BOOK_FACTORISED.means,
-    sigmas=BOOK_FACTORISED.sigmas,
     epsilon=("epsilon_weight", "epsilon_bias"),
     marks=("sigma_weight", "epsilon_weight"),
 )

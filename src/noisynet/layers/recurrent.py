@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -105,14 +105,11 @@ class NoisyCell(NoisyLayer):
         Shapes (gates · hidden, p) and (gates · hidden,), with rows in front for one draw per row. A
         fresh cell makes a new draw for this call; with the noise off these are the means.
         """
-        noise = cast("CellNoise | None", self.noise_in_force())
+        noise = self.noise_in_force()
         ih, hh = self.weights()
         if noise is None:
             return (ih.weight, ih.bias), (hh.weight, hh.bias)
-        of_input, of_hidden = noise.input, noise.hidden
-        assert not isinstance(of_input, OutputNoise), "no input was named"
-        assert not isinstance(of_hidden, OutputNoise), "no input was named"
-        return ih.under(of_input), hh.under(of_hidden)
+        return ih.under(noise.input), hh.under(noise.hidden)
 
     def _noise_for(self, input: Tensor, states: Sequence[Tensor]) -> CellNoise | None:
         """Check the shapes of a step, and return the noise in force for it."""
@@ -128,7 +125,7 @@ class NoisyCell(NoisyLayer):
                 raise ValueError(f"state: got {type(state).__name__}, expected a tensor")
             if state.shape != expected:
                 raise ValueError(f"state: got shape {tuple(state.shape)}, expected {expected}")
-        return cast("CellNoise | None", self.noise_in_force(input.shape[:-1]))
+        return self.noise_in_force(input)
 
     def _from_both(self, input: Tensor, hidden: Tensor, noise: CellNoise) -> tuple[Tensor, Tensor]:
         """Return what the gates get from the input, and what they get from the state."""

@@ -63,27 +63,27 @@ def fast_form(input: Tensor, weights: Weights, noise: LinearNoise) -> Form | Non
     if is_for_kernels(input, weights, noise):
         return fused.apply
     if isinstance(noise, FactorisedNoise):
-        if noise.rows is not None:
+        if noise.output.ndim > 1:  # a draw per row
             return factorised.two_products
-        weight = weights.weight
-        learns = torch.is_grad_enabled() and (
-            input.requires_grad or weight.requires_grad or weights.weight_sigma.requires_grad
-        )
-        return SHARED_FORMS[shared_form(input, weight, learns=learns)]
+        return SHARED_FORMS[shared_form(input, weights)]
     return None if isinstance(noise, IndependentNoise) else independent.at_outputs
 
 
-def shared_form(input: Tensor, weight: Tensor, *, learns: bool) -> SharedForm:
-    """Return the form for an input (…, p) and a weight (q, p); `learns`: a backward follows.
+def shared_form(input: Tensor, weights: Weights) -> SharedForm:
+    """Return the form for factorised noise that a batch (…, p) shares.
 
     Memory that is used again pays where a fresh temporary would cost page faults, that is for a
     large weight, and costs a backward in Python.
     """
+    weight, _, weight_sigma, _ = weights
     elements = weight.numel()
     if elements <= TINY_WEIGHT:
         return "one product"
     rows = input.numel() // weight.shape[-1]
     size = "small" if elements <= SMALL_WEIGHT else "large"
+    learns = torch.is_grad_enabled() and (
+        input.requires_grad or weight.requires_grad or weight_sigma.requires_grad
+    )
     if rows <= TWO_PRODUCTS_UP_TO["learns" if learns else "acts", size]:
         return "two products"
     return "one product" if size == "small" else "one product from scratch"

@@ -21,11 +21,12 @@ from .tracing import autocast_dtype, is_traced
 
 def two_products(input: Tensor, weights: Weights, noise: FactorisedNoise) -> Tensor:
     """Apply μ and σ in a product each: for one draw per row, or one that all rows share."""
+    weight, bias, weight_sigma, bias_sigma = weights
     noise_input, noise_output = noise.input, noise.output
     if input.dtype != noise_input.dtype:
         noise_input = noise_input.to(input.dtype)
-    steady = functional.linear(input, weights.weight, weights.bias)
-    noisy = functional.linear(input * noise_input, weights.weight_sigma, weights.bias_sigma)
+    steady = functional.linear(input, weight, bias)
+    noisy = functional.linear(input * noise_input, weight_sigma, bias_sigma)
     if noisy.dtype != noise_output.dtype:
         noise_output = noise_output.to(noisy.dtype)
     return torch.addcmul(steady, noisy, noise_output)
@@ -35,9 +36,8 @@ def from_scratch(input: Tensor, weights: Weights, noise: FactorisedNoise) -> Ten
     """Build μ + σ ⊙ ε in scratch memory, and apply it as a plain weight."""
     if is_traced(input, *weights):
         # Plain operations, whose backward keeps the factors and no ε_w.
-        noisy_weight = torch.addcmul(
-            weights.weight, weights.weight_sigma * noise.input, noise.output.unsqueeze(-1)
-        )
+        scaled_sigma = weights.weight_sigma * noise.input
+        noisy_weight = torch.addcmul(weights.weight, scaled_sigma, noise.output.unsqueeze(-1))
         return functional.linear(input, noisy_weight, weights.bias_under(noise))
     dtype = autocast_dtype(input)
     return _FromScratch.apply(

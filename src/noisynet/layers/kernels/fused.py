@@ -24,7 +24,6 @@ from . import factorised
 from .launch import (
     CounterNoise,
     KernelNoise,
-    bias_noise,
     combine,
     input_gradient,
     product,
@@ -104,10 +103,11 @@ def _by_products(
     """Return ∂ of μ_w, μ_b, σ_w and σ_b for many rows: a product, and one pass of ∂σ over ∂μ."""
     of_mean = (g.mT @ x).to(weight.dtype)
     of_sigma = combine(None, of_mean, noise, weight.shape, weight.dtype)
-    if bias is None:
+    bias_noise = noise.bias_noise()
+    if bias is None or bias_noise is None:
         return of_mean, None, of_sigma, None
     of_bias = g.sum(0).to(bias.dtype)
-    return of_mean, of_bias, of_sigma, of_bias * bias_noise(noise)
+    return of_mean, of_bias, of_sigma, of_bias * bias_noise
 
 
 def _differentiable(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:

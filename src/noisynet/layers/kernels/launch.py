@@ -104,7 +104,7 @@ def product(x: Tensor, weights: Weights, noise: KernelNoise) -> Tensor:
         kernels().product[(*grid, parts)](
             steady, noisy, x, weight, weight_sigma, *source.tensors, *sizes, **options
         )
-        summed = (*biases, source.of_bias(has_bias), batch, outputs, source.draws, parts)
+        summed = (*biases, source.of_bias, batch, outputs, source.draws, parts)
         kernels().finish[grid](y, steady, noisy, *summed, HAS_BIAS=has_bias, **tile)
     return y
 
@@ -134,7 +134,7 @@ def weight_gradients(
     of_bias_sigma = None if bias is None else torch.empty_like(bias)
     # Where there is no bias, none is written: any tensor stands for its gradients.
     biases = (of_mean, of_mean) if bias is None else (of_bias, of_bias_sigma)
-    given = (g, x, *source.tensors, source.of_bias(bias is not None))
+    given = (g, x, *source.tensors, source.of_bias)
     sizes = (batch, inputs, outputs, source.draws)
     options = {"HAS_BIAS": bias is not None, **source.options(g)}
     with _on(g):
@@ -145,25 +145,20 @@ def weight_gradients(
 
 
 class _Source:
-    """Where the kernels read ε_w; pointers that a kind does not use stand in for each other."""
+    """Where the kernels read ε_w and ε_b; pointers that are not used stand in for each other."""
 
     def __init__(self, noise: KernelNoise) -> None:
-        self.noise = noise
         self.kind, self.per_row, self.draws = 1, False, 1
         if isinstance(noise, CounterNoise):
             self.tensors = (noise.seed, noise.seed, noise.seed)
+            self.of_bias = noise.seed if noise.bias is None else noise.bias
         else:
             self.kind, self.per_row = 0, noise.rows is not None
             flat = [t.reshape(-1, t.shape[-1]).contiguous() for t in (noise.input, noise.output)]
             self.draws = len(flat[0])
             self.tensors = (flat[0], flat[1], flat[1])
+            self.of_bias = flat[1]
         self.device = self.tensors[0].device
-
-    def of_bias(self, has_bias: bool) -> Tensor:
-        """Return ε_b, (q,) or (R, q), or any tensor where there is no bias."""
-        if isinstance(self.noise, FactorisedNoise):
-            return self.tensors[1]
-        return bias_noise(self.noise) if has_bias else self.tensors[0]
 
     def options(self, batch: Tensor) -> dict[str, Any]:
         """Return a kernel's constants for a batch (B, …); products are as exact as PyTorch's."""
@@ -180,13 +175,6 @@ class _Source:
             "BQ": BLOCK_Q,
             "BP": BLOCK_P,
         }
-
-
-def bias_noise(noise: KernelNoise) -> Tensor:
-    """Return ε_b of a layer that has a bias."""
-    drawn = noise.bias_noise()
-    assert drawn is not None, "a layer with bias draws noise for it"
-    return drawn
 
 
 def _blocks(size: int, block: int) -> int:

@@ -10,6 +10,7 @@ import noisynet
 from noisynet.layers import FactorisedNoise
 from noisynet.layers.functional import as_written
 from noisynet.layers.kernels import dispatch
+from noisynet.layers.weights import Weights
 
 
 @pytest.mark.parametrize("rows", [1, 3, 40])
@@ -53,8 +54,10 @@ def test_the_form_follows_the_table(
     inputs = [torch.empty(rows, shape[1])]
     if rows % 2 == 0:
         inputs.append(torch.empty(2, rows // 2, shape[1]))
-    for input in inputs:
-        assert dispatch.shared_form(input, torch.empty(shape), learns=learns) == form
+    weight = torch.empty(shape, requires_grad=True)
+    with torch.set_grad_enabled(learns):
+        for input in inputs:
+            assert dispatch.shared_form(input, Weights(weight, None, weight, None)) == form
 
 
 def test_an_empty_batch_passes() -> None:

@@ -89,7 +89,7 @@ def differentiate(
 
 def check(kind: str, batch: int, bias: bool, dtype: torch.dtype, autocast: bool) -> None:
     layer = new_layer(kind, bias=bias, rows=batch, dtype=torch.float32 if autocast else dtype)
-    noise: Any = layer.noise_in_force(())
+    noise: Any = layer.noise_in_force()
     assert isinstance(noise, CounterNoise if kind == "counter" else FactorisedNoise)
     tensors = (
         torch.randn(batch, P, device=DEVICE, dtype=layer.weight.dtype),
@@ -136,7 +136,7 @@ def test_gradients_with_one_argument_frozen(kind: str, frozen: int) -> None:
     tensors = [x, *parameters_of(layer)]
     tensors[frozen].requires_grad_(False)
     wanted = [tensor for tensor in tensors if tensor.requires_grad]
-    noise: Any = layer.noise_in_force(())
+    noise: Any = layer.noise_in_force()
     got = torch.autograd.grad(functional.noisy_linear(*tensors, noise).sum(), wanted)
     with dispatch.plain_operations():
         plain = torch.autograd.grad(functional.noisy_linear(*tensors, noise).sum(), wanted)
@@ -148,7 +148,7 @@ def test_gradients_with_one_argument_frozen(kind: str, frozen: int) -> None:
 def test_a_second_derivative_is_that_of_plain_operations(kind: str) -> None:
     layer, x = new_layer(kind, rows=3), torch.randn(3, P, device=DEVICE, requires_grad=True)
     wanted = (x, *layer.parameters())
-    noise: Any = layer.noise_in_force(())
+    noise: Any = layer.noise_in_force()
 
     def penalty() -> tuple[Tensor, ...]:
         y = functional.noisy_linear(x, *parameters_of(layer), noise)
@@ -165,7 +165,7 @@ def test_a_second_derivative_is_that_of_plain_operations(kind: str) -> None:
 def test_rows_repeat_over_leading_dimensions() -> None:
     """Time × environment: the draw of row i serves every time."""
     layer, x = new_layer("rows", rows=4), torch.randn(3, 4, P, device=DEVICE)
-    noise: Any = layer.noise_in_force(())
+    noise: Any = layer.noise_in_force()
     y = layer(x)
     assert y.shape == (3, 4, Q)
     parameters = tuple(tensor.double() for tensor in parameters_of(layer))
@@ -247,7 +247,7 @@ def test_a_fresh_layer_draws_a_new_seed_that_the_generator_decides() -> None:
 
 
 def test_the_noise_of_a_fresh_draw_is_not_kept() -> None:
-    noise = new_layer("counter").noise_in_force(())
+    noise = new_layer("counter").noise_in_force()
     assert isinstance(noise, CounterNoise)
     assert noise.seed.numel() == 1
     assert noise.bias is not None
@@ -280,7 +280,7 @@ def test_what_the_kernels_leave_to_plain_operations(change: str) -> None:
     elif change == "many rows, a draw each":
         x = torch.randn(FUSED_UP_TO + 1, P, device=DEVICE)
         noisynet.hold(layer, rows=len(x))
-    noise: Any = layer.noise_in_force(())
+    noise: Any = layer.noise_in_force()
     if change == "vmap":
         seen: list[bool] = []
 
@@ -319,7 +319,7 @@ def test_without_triton_a_line_says_that_numbers_differ(monkeypatch: pytest.Monk
 
 def test_combine_scales_and_adds() -> None:
     layer = new_layer("shared")
-    noise: Any = layer.noise_in_force(())
+    noise: Any = layer.noise_in_force()
     shape = layer.weight.shape
     epsilon = noise.weight_noise()
     with torch.no_grad():
