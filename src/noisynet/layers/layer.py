@@ -300,7 +300,7 @@ def is_uninitialised(layer: nn.Module) -> bool:
 
 
 def take_over(layer: nn.Module, former: nn.Module, kind: type[nn.Module]) -> None:
-    """Give a bare layer the settings and the very means of a former one.
+    """Move the settings and the very means of a former layer to a bare one.
 
     The former layer may be plain or noisy; its noise is left behind. Raises TypeError where it is
     not of that kind, and ValueError where it has no shape yet, or more than weights and biases.

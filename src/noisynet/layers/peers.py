@@ -16,7 +16,7 @@ from .noise import NoiseKind
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """How a library names the tensors of a noisy layer, and which noise the layer draws.
+    """The names that a library gives the tensors of a noisy layer, and the noise that it draws.
 
     `means` and `sigmas` name (weight, bias); `epsilon` is what is dropped; a layer that has the
     names in `marks` has this layout.
