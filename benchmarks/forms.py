@@ -2,8 +2,8 @@
 
     python benchmarks/forms.py --machine "…"
 
-writes benchmarks/results/layers/forms.json; src/noisynet/layers/forms.py holds the bounds that
-were read from it. Times are medians over rounds in which the forms take turns.
+writes benchmarks/results/layers/forms.json, from which the bounds in layers/kernels/dispatch.py
+were read. Times are medians over rounds in which the forms take turns.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ import torch
 from torch import Tensor
 
 from noisynet import NoisyLinear
-from noisynet.layers import FactorisedNoise, factorised
+from noisynet.layers import FactorisedNoise
+from noisynet.layers.functional import as_written
+from noisynet.layers.kernels.dispatch import SHARED_FORMS
 
 RESULT = Path(__file__).parent / "results" / "layers" / "forms.json"
 SHAPES = ((3136, 512), (512, 18), (512, 512), (2048, 2048), (256, 256), (64, 64))
@@ -36,14 +38,14 @@ def call(form: Apply, layer: NoisyLinear, input: Tensor, *, learns: bool) -> Cal
     def run() -> None:
         noise = layer.noise_in_force()
         assert isinstance(noise, FactorisedNoise)
-        parameters = (layer.weight, layer.bias, layer.weight_sigma, layer.bias_sigma)
+        (weights,) = layer.weights()
         if learns:
             layer.zero_grad(set_to_none=True)
-            form(input.requires_grad_(), *parameters, noise).backward(gradient)
+            form(input.requires_grad_(), weights, noise).backward(gradient)
             input.grad = None
         else:
             with torch.no_grad():
-                form(input, *parameters, noise)
+                form(input, weights, noise)
 
     return run
 
@@ -59,8 +61,8 @@ def compare(shape: tuple[int, int], rows: int, *, learns: bool, rounds: int) -> 
     """Time the forms in alternation."""
     layer = NoisyLinear(*shape)
     runs = {
-        name: call(form, layer, torch.randn(rows, shape[0]), learns=learns)
-        for name, form in factorised.FORMS.items()
+        name: call(form or as_written, layer, torch.randn(rows, shape[0]), learns=learns)
+        for name, form in SHARED_FORMS.items()
     }
     for run in runs.values():
         seconds(run, 3)

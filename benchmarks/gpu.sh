@@ -42,6 +42,6 @@ step() {
 # Together at most 570 seconds.
 step layers-tests 110 "$PYTHON" -m pytest -q -c /dev/null --rootdir . -p no:cacheprovider \
   --import-mode=importlib -o markers='gpu slow' -m 'not slow' \
-  tests/layers/triton_cases.py tests/layers/test_gpu.py
+  tests/layers/kernels/triton_cases.py tests/layers/test_gpu.py
 step layers 220 "$PYTHON" benchmarks/gpu_layers.py --out "$OUT" --seconds 190
 step training 235 "$PYTHON" benchmarks/gpu_training.py --out "$OUT" --within 225 --rounds 3 --seconds 5 --turns 1

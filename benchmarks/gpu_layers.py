@@ -34,9 +34,9 @@ from noisynet.layers import (
     FactorisedNoise,
     IndependentNoise,
     NoisyLinear,
-    fused,
     noisy_linear,
 )
+from noisynet.layers.kernels import dispatch
 
 SHAPE = (3136, 512)
 BATCHES = (32, 128, 512, 2048)
@@ -76,7 +76,7 @@ def error_of(
     noisy = layer
     x = torch.randn(batch, noisy.in_features, device=device, dtype=dtype)
     with torch.no_grad():
-        noise = noisy.noise_in_force((batch,))
+        noise = noisy.noise_in_force(x)
         assert isinstance(noise, FactorisedNoise | IndependentNoise)
         y = noisy_linear(x, noisy.weight, noisy.bias, noisy.weight_sigma, noisy.bias_sigma, noise)
         exact = copy.deepcopy(noisy).double()
@@ -209,7 +209,7 @@ def main() -> None:
         "date": datetime.now(UTC).date().isoformat(),
         "machine": arguments.machine or machine_in_words(device),
         "torch": torch.__version__,
-        "triton": fused.is_installed(),
+        "triton": dispatch.is_installed(),
         "float32_products": torch.get_float32_matmul_precision(),
         "timing": asdict(timing),
     }

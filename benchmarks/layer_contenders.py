@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import noisynet
-from noisynet.layers import fused
+from noisynet.layers.kernels import dispatch
 
 Origin = Literal["torch", "noisynet", "installed", "re-implemented"]
 Sharing = Literal["none", "shared", "per row"]
@@ -115,7 +115,7 @@ class Plain(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer."""
-        with fused.plain_operations():
+        with dispatch.plain_operations():
             return self.__dict__["run"](input)
 
 

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 import noisynet
-from noisynet.layers.kinds import signed_sqrt
+from noisynet.layers.noise import signed_sqrt
 
 RESULT = Path(__file__).parent / "results" / "layers" / "profile.json"
 P, Q, ROWS = 3136, 512, 32

@@ -64,7 +64,7 @@ def test_every_equation_of_the_section_is_there() -> None:
 
 def test_the_check_would_notice() -> None:
     with pytest.raises(LookupError, match="no noisy_linear in"):
-        source_of("noisy_linear", "layers/kinds.py")
+        source_of("noisy_linear", "layers/noise.py")
     with pytest.raises(LookupError, match="no file"):
         source_of("noisy_linear", "layers/nowhere.py")
-    assert "weight_noise" not in source_of("signed_sqrt", "layers/kinds.py")
+    assert "weight_noise" not in source_of("signed_sqrt", "layers/noise.py")

@@ -20,7 +20,7 @@ from noisynet import Draw, held
 from noisynet.agents import ActorCritic, QLearning, Rollout
 from noisynet.assemble import build_agent
 from noisynet.assemble.agents import step_size
-from noisynet.layers.kinds import FactorisedNoise, IndependentNoise
+from noisynet.layers.noise import FactorisedNoise, IndependentNoise
 from noisynet.replay import Batch
 from noisynet.runs import config
 from noisynet.runs.config import Config

@@ -57,9 +57,7 @@ KINDS = {
         "--checkpoint-every 100 --log-every 4"
     ),
     "samplers": f"cartpole {_REPLAY} {_SAMPLERS}",
-    "samplers, shards, prioritised": (
-        f"cartpole-rainbow {_REPLAY} {_SAMPLERS} --replay-shards 2"
-    ),
+    "samplers, shards, prioritised": (f"cartpole-rainbow {_REPLAY} {_SAMPLERS} --replay-shards 2"),
     "samplers, a2c": f"cartpole-noisy-a2c {_ROLLOUTS} {_SAMPLERS} --log-every 5",
 }
 

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor, nn
 
 import noisynet
-from noisynet.layers import FactorisedNoise, LayerNoise, factorised, independent
-from noisynet.layers.kinds import NoiseKind, NoiseSpec
+from noisynet.layers import FactorisedNoise, LayerNoise, OutputNoise
+from noisynet.layers.functional import as_written
+from noisynet.layers.kernels import factorised, independent
+from noisynet.layers.noise import NoiseKind, NoiseSpec
+from noisynet.layers.weights import Weights
 
 
 def noise_of_weight(noise: LayerNoise, row: int | None, j: int, i: int) -> Tensor:
@@ -96,13 +99,13 @@ def seeded() -> None:
 
 # Every way in which a linear layer is computed: (function, kind of noise, one draw per row).
 LINEAR_FORMS: dict[str, tuple[Callable[..., Tensor], NoiseKind, bool]] = {
-    "one product": (factorised.one_product, "factorised", False),
-    "one product from scratch": (factorised.one_product_from_scratch, "factorised", False),
+    "as written": (as_written, "factorised", False),
+    "from scratch": (factorised.from_scratch, "factorised", False),
     "two products": (factorised.two_products, "factorised", False),
     "two products, rows": (factorised.two_products, "factorised", True),
-    "independent": (independent.shared, "independent", False),
-    "independent, rows": (independent.rows, "independent", True),
-    "reparameterised": (independent.reparameterised, "independent", True),
+    "independent": (as_written, "independent", False),
+    "independent, rows": (as_written, "independent", True),
+    "at outputs": (independent.at_outputs, "independent", True),
 }
 
 
@@ -114,12 +117,11 @@ class LinearForm:
     noise: Any
 
     def __call__(self, *tensors: Tensor | None) -> Tensor:
-        return self.function(*tensors, self.noise)
+        input, *weights = tensors
+        return self.function(input, Weights(*weights), self.noise)
 
     def to(self, dtype: torch.dtype) -> LinearForm:
         """The same with its noise in another dtype."""
-        if isinstance(self.noise, Tensor):
-            return replace(self, noise=self.noise.to(dtype))
         values = {field.name: getattr(self.noise, field.name) for field in fields(self.noise)}
         moved = {name: v.to(dtype) for name, v in values.items() if isinstance(v, Tensor)}
         return replace(self, noise=replace(self.noise, **moved))
@@ -133,8 +135,8 @@ def new_form(request: pytest.FixtureRequest) -> Callable[..., LinearForm]:
     def build(
         inputs: int, outputs: int, rows: int, dtype: torch.dtype = torch.float64
     ) -> LinearForm:
-        if function is independent.reparameterised:
-            return LinearForm(function, torch.randn(rows, outputs, dtype=dtype))
+        if function is independent.at_outputs:
+            return LinearForm(function, OutputNoise(torch.randn(rows, outputs, dtype=dtype)))
         spec = NoiseSpec(kind, inputs, outputs, bias=True)
         leading = (rows,) if per_row else ()
         flat = spec.draw(leading, device=torch.device("cpu"), dtype=dtype)

@@ -24,7 +24,7 @@ from noisynet.layers import (
     WeightNoise,
     noisy_conv,
 )
-from noisynet.layers.kinds import NoiseSpec
+from noisynet.layers.noise import NoiseSpec
 
 Kernel = dict[tuple[int, ...], Tensor]
 

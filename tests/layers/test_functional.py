@@ -18,7 +18,7 @@ from noisynet.layers import (
     noisy_linear,
     noisy_parameters,
 )
-from noisynet.layers.kinds import NoiseSpec, signed_sqrt
+from noisynet.layers.noise import NoiseSpec, signed_sqrt
 
 NAMES = ("input", "weight", "bias", "weight_sigma", "bias_sigma")
 # Every combination that the functions tell apart: kind of noise, one draw or one per row, bias.

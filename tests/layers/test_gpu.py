@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import noisynet
+from noisynet.layers import OutputNoise
 
 pytestmark = [
     pytest.mark.gpu,
@@ -59,13 +60,13 @@ def test_forward_and_gradients_are_those_of_the_cpu(
 
 
 def test_fresh_rows_of_independent_noise_have_the_gradients_of_their_formula() -> None:
-    form = noisynet.layers.independent.reparameterised
     shapes = ((ROWS, P), (Q, P), (Q,), (Q, P), (Q,), (ROWS, Q))
     tensors = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
     answers = []
     for device in ("cpu", "cuda"):
         given = [tensor.to(device).requires_grad_() for tensor in tensors[:5]]
-        y = form(*given, tensors[5].to(device))
+        normals = OutputNoise(tensors[5].to(device))
+        y = noisynet.layers.noisy_linear(*given, normals)
         answers.append([y.detach().cpu()])
         answers[-1] += [g.cpu() for g in torch.autograd.grad(y.square().mean(), given)]
     for cpu, gpu in zip(*answers, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 import noisynet
 from noisynet.layers import initial
+from noisynet.layers.noise import NoiseSpec
+from noisynet.layers.weights import Weights
 
 FACTORISED_ONLY = ["kaixhin", "torchrl", "tianshou", "pfrl", "dopamine"]
 # √3136 = 56 and √64 = 8: (σ of the weight, σ of the bias) of a layer 3136 → 64, by hand.
@@ -205,13 +208,15 @@ def test_reset_parameters_keeps_to_the_preset(init: str) -> None:
 
 def test_fan_in_and_not_the_shape_sets_the_values() -> None:
     # A convolution 3 → 8 with a 5×5 kernel: p = 75, q = 8.
-    weight, sigma, bias = torch.empty(8, 3, 5, 5), torch.empty(8, 3, 5, 5), torch.empty(8)
-    initial.initialise_means(weight, bias, noise="factorised", init="pfrl", inputs=75)
-    assert 0.9 / math.sqrt(75) < float(weight.abs().max()) <= 1 / math.sqrt(75)
-    initial.initialise_sigmas(
-        sigma, bias, noise="factorised", init="pfrl", sigma0=None, inputs=75, outputs=8
-    )
-    assert torch.equal(sigma, torch.full_like(sigma, 0.4 / math.sqrt(75)))
-    assert torch.equal(bias, torch.full_like(bias, 0.4 / math.sqrt(8)))
+    shapes = ((8, 3, 5, 5), (8,), (8, 3, 5, 5), (8,))
+    weights = Weights(*map(torch.empty, shapes))
+    spec = NoiseSpec("factorised", 75, 8, bias=True)
+    initial.initialise_means(weights, spec, init="pfrl")
+    assert 0.9 / math.sqrt(75) < float(weights.weight.abs().max()) <= 1 / math.sqrt(75)
+    initial.initialise_sigmas(weights, spec, init="pfrl", sigma0=None)
+    of_weight, of_bias = weights.weight_sigma, weights.bias_sigma
+    assert of_bias is not None
+    assert torch.equal(of_weight, torch.full_like(of_weight, 0.4 / math.sqrt(75)))
+    assert torch.equal(of_bias, torch.full_like(of_bias, 0.4 / math.sqrt(8)))
     with pytest.raises(ValueError, match="factorised noise only"):
-        initial.initialise_means(weight, None, noise="independent", init="pfrl", inputs=75)
+        initial.initialise_means(weights, replace(spec, kind="independent"), init="pfrl")

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import noisynet
-from noisynet.layers import NoisyLinear, forms
+from noisynet.layers import NoisyLinear
+from noisynet.layers.kernels import dispatch
 
 Change = Callable[[NoisyLinear], object]
 
@@ -127,7 +128,7 @@ def test_a_copy_keeps_the_draw_and_then_draws_apart(noise: str, way: str) -> Non
 
 
 def test_only_small_layers_build_their_noise() -> None:
-    small, large = NoisyLinear(64, 64), NoisyLinear(forms.SMALL_WEIGHT // 64 + 1, 64)
+    small, large = NoisyLinear(64, 64), NoisyLinear(dispatch.SMALL_WEIGHT // 64 + 1, 64)
     for layer, built in ((small, True), (large, False)):
         noisynet.hold(layer)
         layer(torch.randn(2, layer.in_features))

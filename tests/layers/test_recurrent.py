@@ -255,7 +255,7 @@ def test_release_per_row_draws_one_for_each_row_anew(cell: Any) -> None:
     assert len({tuple(row.tolist()) for row in hidden}) == 6
     assert not torch.equal(as_one(cell(alike)), as_one(state))
     assert as_one(cell(alike[:0])).shape[-2:] == (0, 2)
-    drawn = cell.noise_in_force((6,))
+    drawn = cell.noise_in_force(torch.empty(6, cell.input_size))
     assert isinstance(drawn.input, OutputNoise) == (cell.noise == "independent")
     assert drawn.rows == drawn.hidden.rows == (6,)
     if isinstance(drawn.input, OutputNoise):

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import FactorisedNoise, IndependentNoise, NoisyLayer, NoisyLSTMCell, resample
-from ..layers.kinds import CellNoise
+from ..layers.layer import Off
+from ..layers.noise import CellNoise
 from ..layers.recurrent import NoisyGRUCell
-from ..layers.state import Off
 from .recognise import Found
 
 COLUMNS = 8

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import Draw, noisy_layers
-from ..layers.draw import Slot
-from ..layers.kinds import LayerSpec
+from ..layers.noise import LayerSpec, Slot
 
 
 def draw_of_seeds(module: nn.Module, seeds: Tensor) -> Draw:

@@ -1,7 +1,25 @@
 """The noise: what noisynet exists for. Needs torch and nothing else."""
 
-from .draw import Draw  # isort: skip  # before `draw`, or type checkers take the module for it
-from .control import (
+from .conv import NoisyConv1d, NoisyConv2d
+from .convert import denoise, noisify
+from .functional import noisy_conv, noisy_linear, noisy_parameters
+from .layer import NoisyLayer
+from .lazy import LazyNoisyConv1d, LazyNoisyConv2d, LazyNoisyLinear
+from .linear import NoisyLinear
+from .noise import (
+    CellNoise,
+    Draw,
+    FactorisedNoise,
+    IndependentNoise,
+    LayerNoise,
+    LinearNoise,
+    NoiseKind,
+    OutputNoise,
+    WeightNoise,
+)
+from .peers import load_peer_state_dict
+from .recurrent import NoisyGRUCell, NoisyLSTMCell
+from .states import (
     attach,
     draw,
     held,
@@ -13,25 +31,6 @@ from .control import (
     sigma_parameters,
     using,
 )
-from .conv import NoisyConv1d, NoisyConv2d
-from .convert import denoise, noisify
-from .convolution import noisy_conv
-from .functional import noisy_linear, noisy_parameters
-from .kinds import (
-    CellNoise,
-    FactorisedNoise,
-    IndependentNoise,
-    LayerNoise,
-    LinearNoise,
-    NoiseKind,
-    OutputNoise,
-    WeightNoise,
-)
-from .lazy import LazyNoisyConv1d, LazyNoisyConv2d, LazyNoisyLinear
-from .linear import NoisyLinear
-from .peers import load_peer_state_dict
-from .recurrent import NoisyGRUCell, NoisyLSTMCell
-from .state import NoisyLayer
 
 __all__ = [
     "CellNoise",

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from . import initial
-from .convolution import (
-    Sizes,
-    check_channels,
-    convolve,
-    noisy_conv,
-    noisy_kernels,
-    with_one_batch_dimension,
-)
-from .kinds import NoiseSpec, WeightNoise
-from .linear import check_bias, check_noise_options, check_sizes
-from .state import NoisyLayer, take_over
+from .functional import check_channels, noisy_conv
+from .kernels.convolution import Sizes, convolve, noisy_kernels, with_one_batch_dimension
+from .layer import NoisyLayer, check_bias, check_sizes
+from .noise import NoiseSpec
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
 class NoisyConv(NoisyLayer):
-    """Be a noisy convolution of some number of dimensions: what they share.
+    """A noisy convolution of some number of dimensions: what they share.
 
     A subclass is also an `nn.Conv1d` or `nn.Conv2d`.
     """
@@ -42,97 +34,84 @@ class NoisyConv(NoisyLayer):
     padding_mode: PaddingMode
     _reversed_padding_repeated_twice: list[int]
 
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Sizes,
+        stride: Sizes = 1,
+        padding: str | Sizes = 0,
+        dilation: Sizes = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: PaddingMode = "zeros",
+        *,
+        noise: str = "factorised",
+        sigma0: float | None = None,
+        init: str = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Build the layer with the initial values that `init` names."""
+        check_sizes(in_channels=in_channels, out_channels=out_channels)
+        for size in kernel_size if isinstance(kernel_size, Iterable) else (kernel_size,):
+            check_sizes(kernel_size=size)
+        check_bias(bias)
+        sizes = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
+        options: dict[str, Any] = {"noise": noise, "sigma0": sigma0, "init": init}
+        super().__init__(*sizes, bias, padding_mode, device=device, dtype=dtype, **options)
+
     @classmethod
-    def _from_conv(
+    def from_conv(
         cls,
         conv: nn.Conv1d | nn.Conv2d,
-        plain: type[nn.Module],
-        noise: str,
-        sigma0: float | None,
-        init: str,
+        *,
+        noise: str = "factorised",
+        sigma0: float | None = None,
+        init: str = "paper",
     ) -> Self:
-        layer = cls.__new__(cls)
-        take_over(layer, conv, plain)
-        layer._become_noisy(check_noise_options(noise, sigma0, init), sigma0, init)
-        layer.reset_sigmas()
-        return layer
+        """Make a noisy layer whose means are the very Parameters of `conv`; σ is new.
 
-    @property
-    def _fan_in(self) -> int:
-        """Count the inputs of each output: p = channels of a group · kernel positions."""
-        return self.in_channels // self.groups * math.prod(self.kernel_size)
+        σ always requires grad, even where the means are frozen. Raises TypeError for a layer of
+        another kind, and ValueError for an unknown option or a layer that cannot become noisy.
+        """
+        return cls.from_plain(conv, noise=noise, sigma0=sigma0, init=init)
 
     def noise_spec(self) -> NoiseSpec:
-        """Say what one draw of this layer consists of."""
-        return NoiseSpec(
-            self.noise, self._fan_in, self.out_channels, self.bias is not None, self.groups
-        )
+        """Return what one draw of this layer consists of.
 
-    def reset_parameters(self) -> None:
-        """Set μ and σ to new initial values."""
-        if "weight_sigma" not in self._parameters:
-            return
-        initial.initialise_means(
-            self.weight, self.bias, noise=self.noise, init=self.init, inputs=self._fan_in
-        )
-        self.reset_sigmas()
-
-    def reset_sigmas(self) -> None:
-        """Set σ back to its initial value; the means stay."""
-        initial.initialise_sigmas(
-            self.weight_sigma,
-            self.bias_sigma,
-            noise=self.noise,
-            init=self.init,
-            sigma0=self.sigma0,
-            inputs=self._fan_in,
-            outputs=self.out_channels // self.groups,
-        )
+        p is the number of channels of a group times that of kernel positions.
+        """
+        inputs = self.in_channels // self.groups * math.prod(self.kernel_size)
+        return NoiseSpec(self.noise, inputs, self.out_channels, self.bias is not None, self.groups)
 
     def effective_weight(self) -> tuple[Tensor, Tensor | None]:
-        """Give the (weight, bias) that the draw in force makes.
+        """Return the (weight, bias) that the draw in force makes.
 
         Shapes (q, c, *kernel) and (q,), with rows in front for one draw per row. A fresh layer
         makes a new draw for this call; with the noise off these are the means themselves.
         """
-        noise = cast("WeightNoise | None", self.noise_in_force())
+        noise = self.noise_in_force()
         if noise is None:
             return self.weight, self.bias
-        return noisy_kernels(self.weight, self.bias, self.weight_sigma, self.bias_sigma, noise)
+        (weights,) = self.weights()
+        return noisy_kernels(weights, noise)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Apply the layer to (…, channels, *spatial); gives (…, q, *positions)."""
+        """Apply the layer to (…, channels, *spatial); return (…, q, *positions)."""
         spatial = len(self.kernel_size)
         check_channels(input, self.in_channels, spatial)
-        leading = input.shape[: input.ndim - 1 - spatial]
-        noise = cast("WeightNoise | None", self.noise_in_force(leading))
+        noise = self.noise_in_force(input, features=1 + spatial)
         padded, padding = self._padded(input)
         stride, dilation, groups = self.stride, self.dilation, self.groups
         if noise is None:
-            return convolve(
-                padded,
-                self.weight,
-                self.bias,
-                stride=stride,
-                padding=padding,
-                dilation=dilation,
-                groups=groups,
-            )
-        return noisy_conv(
-            padded,
-            self.weight,
-            self.bias,
-            self.weight_sigma,
-            self.bias_sigma,
-            noise,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-        )
+            return convolve(padded, self.weight, self.bias, stride, padding, dilation, groups)
+        (weights,) = self.weights()
+        places = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        return noisy_conv(padded, *weights, noise, **places)
 
     def _padded(self, input: Tensor) -> tuple[Tensor, str | Sizes]:
-        """Give the input with what is not zeros around it, and the padding that is left to do."""
+        """Pad with anything but zeros; return the input and the padding that is left to do."""
         if self.padding_mode == "zeros":
             return input, self.padding
         flat = with_one_batch_dimension(input, len(self.kernel_size))
@@ -140,13 +119,9 @@ class NoisyConv(NoisyLayer):
         leading = input.shape[: input.ndim - 1 - len(self.kernel_size)]
         return flat.reshape(*leading, *flat.shape[-1 - len(self.kernel_size) :]), 0
 
-    def extra_repr(self) -> str:
-        """Say sizes, kind of noise and its state."""
-        return f"{super().extra_repr()}, noise={self.noise!r} ({self.describe_noise()})"
-
 
 class NoisyConv1d(NoisyConv, nn.Conv1d):
-    """Convolve over one dimension with weights μ_w + σ_w ⊙ ε_w and biases μ_b + σ_b ⊙ ε_b.
+    """A convolution over one dimension with weights μ_w + σ_w ⊙ ε_w and biases μ_b + σ_b ⊙ ε_b.
 
     It is an `nn.Conv1d`: `weight` (q, channels/groups, kernel) and `bias` (q,) are the means μ;
     `weight_sigma` and `bias_sigma` are learned beside them. The kernel is read as the q × p matrix
@@ -161,133 +136,18 @@ class NoisyConv1d(NoisyConv, nn.Conv1d):
     Raises ValueError for an unknown option and for an input that does not fit.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int],
-        stride: int | tuple[int] = 1,
-        padding: str | int | tuple[int] = 0,
-        dilation: int | tuple[int] = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: PaddingMode = "zeros",
-        *,
-        noise: str = "factorised",
-        sigma0: float | None = None,
-        init: str = "paper",
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        """Build the layer with the initial values that `init` names."""
-        _check_options(in_channels, out_channels, kernel_size, bias)
-        kind = check_noise_options(noise, sigma0, init)
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            groups,
-            bias,
-            padding_mode,
-            device=device,
-            dtype=dtype,
-        )
-        self._become_noisy(kind, sigma0, init)
-        self.reset_parameters()
-
-    @classmethod
-    def from_conv(
-        cls,
-        conv: nn.Conv1d,
-        *,
-        noise: str = "factorised",
-        sigma0: float | None = None,
-        init: str = "paper",
-    ) -> NoisyConv1d:
-        """Make a noisy layer whose means are the very Parameters of `conv`; σ is new.
-
-        σ always requires grad, also where the means are frozen.
-        """
-        return cls._from_conv(conv, nn.Conv1d, noise, sigma0, init)
+    plain = nn.Conv1d
 
 
 class NoisyConv2d(NoisyConv, nn.Conv2d):
-    """Convolve over two dimensions with weights μ_w + σ_w ⊙ ε_w and biases μ_b + σ_b ⊙ ε_b.
+    """A convolution over two dimensions with weights μ_w + σ_w ⊙ ε_w and biases μ_b + σ_b ⊙ ε_b.
 
     It is an `nn.Conv2d`: `weight` (q, channels/groups, *kernel) and `bias` (q,) are the means μ;
-    `weight_sigma` and `bias_sigma` are learned beside them. The kernel is read as the q × p matrix
-    it is, p = channels/groups · kernel elements: factorised noise has one f(ε_i) for each input
-    channel and kernel position, and one f(ε_j) for each output channel; each group has an ε_i of
-    its own. Options and states of the noise are those of `noisynet.NoisyLinear`.
+    `weight_sigma` and `bias_sigma` are learned beside them. Everything else is as in
+    `noisynet.NoisyConv1d`, with p = channels/groups · kernel elements.
 
     Input (…, channels, height, width), or (…, rows, channels, height, width) where one draw per row
-    is in force; such a draw is a kernel of its own for each row, in memory too
-    (`noisynet.layers.noisy_conv` says what it costs). This holds for independent noise that is
-    fresh per row as well: all positions of an output share the weights, so noise drawn at the
-    outputs would not be exact. Raises ValueError for an unknown option and for an input that does
-    not fit.
+    is in force.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: str | int | tuple[int, int] = 0,
-        dilation: int | tuple[int, int] = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: PaddingMode = "zeros",
-        *,
-        noise: str = "factorised",
-        sigma0: float | None = None,
-        init: str = "paper",
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        """Build the layer with the initial values that `init` names."""
-        _check_options(in_channels, out_channels, kernel_size, bias)
-        kind = check_noise_options(noise, sigma0, init)
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            groups,
-            bias,
-            padding_mode,
-            device=device,
-            dtype=dtype,
-        )
-        self._become_noisy(kind, sigma0, init)
-        self.reset_parameters()
-
-    @classmethod
-    def from_conv(
-        cls,
-        conv: nn.Conv2d,
-        *,
-        noise: str = "factorised",
-        sigma0: float | None = None,
-        init: str = "paper",
-    ) -> NoisyConv2d:
-        """Make a noisy layer whose means are the very Parameters of `conv`; σ is new.
-
-        σ always requires grad, also where the means are frozen.
-        """
-        return cls._from_conv(conv, nn.Conv2d, noise, sigma0, init)
-
-
-def _check_options(
-    in_channels: int, out_channels: int, kernel_size: int | tuple[int, ...], bias: bool
-) -> None:
-    check_sizes(in_channels=in_channels, out_channels=out_channels)
-    for size in kernel_size if isinstance(kernel_size, Iterable) else (kernel_size,):
-        check_sizes(kernel_size=size)
-    check_bias(bias)
+    plain = nn.Conv2d

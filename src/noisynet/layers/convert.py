@@ -9,31 +9,19 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from .control import noisy_layers
 from .conv import NoisyConv1d, NoisyConv2d
-from .linear import NoisyLinear, check_noise_options
+from .layer import NoisyLayer, check_noise_options, is_uninitialised, keeps_more, take_over
+from .linear import NoisyLinear
 from .recurrent import NoisyGRUCell, NoisyLSTMCell
-from .state import NoisyLayer, is_uninitialised, keeps_more, take_over
+from .states import noisy_layers
 
 Where = Callable[[str, nn.Module], bool]
 
-NOISY: dict[type[nn.Module], Callable[..., NoisyLayer]] = {
-    nn.Linear: NoisyLinear.from_linear,
-    nn.Conv1d: NoisyConv1d.from_conv,
-    nn.Conv2d: NoisyConv2d.from_conv,
-    nn.LSTMCell: NoisyLSTMCell.from_cell,
-    nn.GRUCell: NoisyGRUCell.from_cell,
+NOISY: dict[type[nn.Module], type[NoisyLayer]] = {
+    kind.plain: kind
+    for kind in (NoisyLinear, NoisyConv1d, NoisyConv2d, NoisyLSTMCell, NoisyGRUCell)
 }
-"""What makes a noisy layer of each kind of plain one."""
-
-# The classes of what these make.
-OWN: tuple[type[NoisyLayer], ...] = (
-    NoisyLinear,
-    NoisyConv1d,
-    NoisyConv2d,
-    NoisyLSTMCell,
-    NoisyGRUCell,
-)
+"""The noisy layer of each kind of plain one."""
 
 
 def noisify(
@@ -45,8 +33,8 @@ def noisify(
 ) -> nn.Module:
     """Make layers noisy in place, keeping their trained means.
 
-    By default every plain `nn.Linear`, as in the paper. `where(name, layer) → bool` chooses by
-    itself, and is asked about every layer that can be converted: plain `nn.Linear`, `nn.Conv1d`,
+    By default every plain `nn.Linear`, as in the paper. `where(name, layer) → bool` chooses
+    instead, and is asked about every layer that can be converted: plain `nn.Linear`, `nn.Conv1d`,
     `nn.Conv2d`, `nn.LSTMCell` and `nn.GRUCell`.
 
     μ stay the very Parameter objects; σ are new, get the initial value that `init` names, and
@@ -56,8 +44,8 @@ def noisify(
 
     Layers whose weights other code reads or makes (attention, transformers' fast path,
     parametrisations, pruning) stay as they are, and so do fused `nn.LSTM` and `nn.GRU`. By default
-    one warning names the Linears among them; with `where` nothing does, as it was not asked about
-    them. Returns the module; a root layer comes back as a new one that shares its Parameters.
+    one warning names the Linears among them; with `where` there is none, as it was not asked about
+    them. Returns the module, or for a root layer a new one that shares its Parameters.
     Raises ValueError for an unknown option, and where there is nothing to convert.
     """
     check_noise_options(noise, sigma0, init)
@@ -87,7 +75,7 @@ def noisify(
     sigmas: dict[int, nn.Parameter] = {}
     for name in chosen:
         layer = candidates[name]
-        noisy = NOISY[type(layer)](layer, noise=noise, sigma0=sigma0, init=init)
+        noisy = NOISY[type(layer)].from_plain(layer, noise=noise, sigma0=sigma0, init=init)
         _share_sigmas(noisy, sigmas)
         _share_hooks(layer, noisy)
         replacements[id(layer)] = noisy
@@ -97,10 +85,10 @@ def noisify(
 def denoise(module: nn.Module) -> nn.Module:
     """Make plain torch layers with the means out of the noisy ones, in place.
 
-    The means stay the very Parameter objects. Returns the module; a noisy root comes back as a new
-    plain layer that shares its Parameters. Raises ValueError, and changes nothing, for a lazy layer
-    that has seen no input yet, for one whose weights something else makes (a parametrisation,
-    pruning), and for one with a forward of its own: it would be lost.
+    The means stay the very Parameter objects. Returns the module, or for a noisy root a new plain
+    layer that shares its Parameters. Raises ValueError, and changes nothing, for a lazy layer that
+    has seen no input yet, for one whose weights something else makes (a parametrisation, pruning),
+    and for one with a forward of its own, which would be lost.
     """
     replacements: dict[int, nn.Module] = {}
     for name, layer in noisy_layers(module).items():
@@ -140,7 +128,7 @@ def _convertible(
 
 
 def _reason_against(layer: nn.Module, kinds: tuple[type[nn.Module], ...]) -> str | None:
-    """Say why a layer cannot become noisy; None where it can."""
+    """Return why a layer cannot become noisy; None where it can."""
     if is_uninitialised(layer):
         return f"a {type(layer).__name__} that has no shape yet: run one forward first"
     if type(layer) not in kinds:
@@ -159,13 +147,13 @@ def _reason_against(layer: nn.Module, kinds: tuple[type[nn.Module], ...]) -> str
 
 
 def _reason_to_stay_noisy(layer: NoisyLayer) -> str | None:
-    """Say why a noisy layer cannot become plain; None where it can."""
-    # One that a checkpoint gave its shape is lazy still: it waits for its input.
+    """Return why a noisy layer cannot become plain; None where it can."""
+    # Also one whose shape a checkpoint has set: it still waits for its input.
     if isinstance(layer, LazyModuleMixin):
         return "run one forward first"
     if keeps_more(layer):
         return "it keeps more than weights and biases"
-    own = next(kind for kind in OWN if isinstance(layer, kind))
+    own = next(kind for kind in NOISY.values() if isinstance(layer, kind))
     if type(layer).forward is not own.forward or "forward" in vars(layer):
         return f"its forward is not that of {own.__name__}"
     return None
@@ -177,7 +165,7 @@ def _listed(kinds: tuple[type[nn.Module], ...]) -> str:
 
 
 def _share_sigmas(noisy: NoisyLayer, sigmas: dict[int, nn.Parameter]) -> None:
-    """Let a layer have the σ that its means have already, {id of a mean: its σ}."""
+    """Let a layer share the σ that its means have already, {id of a mean: its σ}."""
     for name, mean in list(noisy.named_parameters(recurse=False, remove_duplicate=False)):
         if not name.endswith("_sigma"):
             own: Any = getattr(noisy, f"{name}_sigma")
@@ -185,7 +173,7 @@ def _share_sigmas(noisy: NoisyLayer, sigmas: dict[int, nn.Parameter]) -> None:
 
 
 def _share_hooks(former: nn.Module, layer: nn.Module) -> None:
-    """Give a layer the hooks of the one that it replaces."""
+    """Move the hooks of a layer to the one that replaces it."""
     for name, value in former.__dict__.items():
         if name.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called", "_hook")):
             layer.__dict__[name] = value

@@ -1,16 +1,21 @@
 """Noisy layers as pure functions of (input, μ, σ, noise): what noisynet computes.
 
-Everything follows arXiv 1706.10295, §3: y = (μ_w + σ_w ⊙ ε_w) x + μ_b + σ_b ⊙ ε_b (eq. 9). Nothing
-keeps state: what the forward saw is what the backward uses, whatever is drawn in between.
+Everything follows arXiv 1706.10295, §3: y = (μ_w + σ_w ⊙ ε_w) x + μ_b + σ_b ⊙ ε_b (eq. 9), which
+`noisy_linear` computes as it is written, unless an equal form of `kernels` is cheaper. Nothing
+keeps state: the backward uses what the forward saw, whatever is drawn in between.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from . import factorised, fused, independent
-from .kinds import FactorisedNoise, IndependentNoise, LinearNoise, WeightNoise
+from .kernels import convolution
+from .kernels.convolution import Sizes
+from .kernels.dispatch import fast_form
+from .noise import FactorisedNoise, LinearNoise, OutputNoise, WeightNoise
+from .weights import Weights
 
 
 def noisy_linear(
@@ -21,7 +26,7 @@ def noisy_linear(
     bias_sigma: Tensor | None,
     noise: LinearNoise,
 ) -> Tensor:
-    """Apply a noisy linear layer.
+    """Apply a noisy linear layer (eq. 9).
 
     Shapes: input (…, p) for a shared draw, (…, rows, p) for one draw per row; weight and
     weight_sigma (q, p); bias and bias_sigma (q,), both or neither; returns (…, q). Raises
@@ -31,15 +36,61 @@ def noisy_linear(
     rows = noise.rows
     if rows is not None:
         check_rows_of_input(input, rows, features=1)
-    if fused.takes(noise, input, weight, bias, weight_sigma, bias_sigma):
-        return fused.apply(input, weight, bias, weight_sigma, bias_sigma, noise)
-    if isinstance(noise, FactorisedNoise):
-        apply = factorised.shared if rows is None else factorised.two_products
-        return apply(input, weight, bias, weight_sigma, bias_sigma, noise)
-    if isinstance(noise, IndependentNoise):
-        apply = independent.shared if rows is None else independent.rows
-        return apply(input, weight, bias, weight_sigma, bias_sigma, noise)
-    return independent.reparameterised(input, weight, bias, weight_sigma, bias_sigma, noise.normals)
+    weights = Weights(weight, bias, weight_sigma, bias_sigma)
+    form = fast_form(input, weights, noise)
+    if form is not None:
+        return form(input, weights, noise)
+    assert not isinstance(noise, OutputNoise), "noise at the outputs has a form of its own"
+    return as_written(input, weights, noise)
+
+
+def as_written(input: Tensor, weights: Weights, noise: WeightNoise) -> Tensor:
+    """Apply y = (μ_w + σ_w ⊙ ε_w) x + μ_b + σ_b ⊙ ε_b: what all other forms are equal to."""
+    noisy_weight, noisy_bias = weights.under(noise)
+    if noisy_weight.ndim == 2:
+        return functional.linear(input, noisy_weight, noisy_bias)
+    # A matrix for each row: (…, rows, 1, p) @ (rows, p, q) -> (…, rows, 1, q)
+    output = torch.matmul(input.unsqueeze(-2), noisy_weight.mT).squeeze(-2)
+    return output if noisy_bias is None else output + noisy_bias.to(output.dtype)
+
+
+def noisy_conv(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    weight_sigma: Tensor,
+    bias_sigma: Tensor | None,
+    noise: WeightNoise,
+    *,
+    stride: Sizes = 1,
+    padding: str | Sizes = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Apply a noisy convolution, in one or two dimensions as the weight has.
+
+    A kernel (q, c, *K) is read as the q × p matrix it is: each output position applies it to a
+    patch of p = c · |K| values, so p is the fan-in, and σ0/√p keeps its meaning. Factorised noise
+    has one f(ε_i) for each input channel of the group and kernel position, and one f(ε_j) for each
+    output channel. A grouped convolution is `groups` layers side by side, each with an ε_i of its
+    own. The paper (arXiv 1706.10295) defines the noise for linear layers; this is eq. 9 for every
+    patch.
+
+    Shapes: input (…, c · groups, *spatial) for a shared draw, (…, rows, c · groups, *spatial) for
+    one draw per row; weight and weight_sigma (q, c, *kernel); bias and bias_sigma (q,), both or
+    neither; returns (…, q, *positions). Raises ValueError where the input's channels or rows, or
+    the noise's groups, do not fit.
+
+    A draw per row costs a kernel for each row in memory, and a grouped convolution in place of a
+    plain one, which is slower.
+    """
+    spatial = weight.ndim - 2
+    check_channels(input, weight.shape[1] * groups, spatial)
+    check_rows_of_input(input, noise.rows, features=1 + spatial)
+    if isinstance(noise, FactorisedNoise) and noise.groups != groups:
+        raise ValueError(f"noise: got {noise.groups} groups, expected {groups}")
+    weights = Weights(weight, bias, weight_sigma, bias_sigma)
+    return convolution.apply(input, weights, noise, stride, padding, dilation, groups)
 
 
 def noisy_parameters(
@@ -50,19 +101,25 @@ def noisy_parameters(
     noise: WeightNoise,
 ) -> tuple[Tensor, Tensor | None]:
     """Build μ + σ ⊙ ε for weight (…, q, p) and bias (…, q); the bias is None without one."""
-    noisy_weight = torch.addcmul(weight, weight_sigma, noise.weight_noise())
-    if bias is None or bias_sigma is None:
-        return noisy_weight, None
-    bias_noise = noise.bias_noise()
-    assert bias_noise is not None, "a layer with bias draws noise for it"
-    return noisy_weight, torch.addcmul(bias, bias_sigma, bias_noise)
+    return Weights(weight, bias, weight_sigma, bias_sigma).under(noise)
 
 
 def check_features(input: Tensor, features: int) -> None:
     """Raise ValueError unless the input is (…, features)."""
-    if input.ndim == 0 or input.shape[-1] != features:
+    shape = input.shape
+    if not shape or shape[-1] != features:
         raise ValueError(
-            f"input: got shape {tuple(input.shape)}, expected (…, {features}): {features} features"
+            f"input: got shape {tuple(shape)}, expected (…, {features}): {features} features"
+        )
+
+
+def check_channels(input: Tensor, channels: int, spatial: int) -> None:
+    """Raise ValueError unless the input is (…, channels, *spatial)."""
+    if input.ndim <= spatial or input.shape[-1 - spatial] != channels:
+        places = "length" if spatial == 1 else "height, width"
+        raise ValueError(
+            f"input: got shape {tuple(input.shape)}, expected (…, {channels}, {places}): "
+            f"{channels} channels"
         )
 
 

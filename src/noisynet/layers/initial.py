@@ -1,4 +1,4 @@
-"""The initial μ and σ of noisy layers, by the name of where they come from.
+"""The initial μ and σ of noisy layers, by the name of their source.
 
 Every preset draws μ from U[−bound, +bound], for weight and bias alike: the bound is 1/√p for
 factorised noise and √(3/p) for independent noise, p being the number of inputs. They differ in σ.
@@ -11,14 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
-from .kinds import NoiseKind
+from .noise import NoiseKind, NoiseSpec
+from .weights import Weights
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preset:
-    """Hold the initial values of one paper or library: the defaults of its layer, not its scripts.
+    """The initial values of one paper or library: the defaults of its layer, not of its scripts.
 
     `sigma0` has an entry for each kind of noise that the source has. Independent: σ = σ0.
     Factorised: σ_w = σ0/√p, and `bias_over` says whether σ_b is σ0/√p ("inputs") or σ0/√q
@@ -89,14 +90,14 @@ def check_init(init: str, noise: NoiseKind | None = None) -> None:
 
 
 def mean_bound(noise: NoiseKind, inputs: int) -> float:
-    """Give the bound of the initial μ: 1/√p (factorised) or √(3/p) (independent)."""
+    """Return the bound of the initial μ: 1/√p (factorised) or √(3/p) (independent)."""
     return math.sqrt(1 / inputs) if noise == "factorised" else math.sqrt(3 / inputs)
 
 
 def initial_sigmas(
     *, noise: NoiseKind, init: str, sigma0: float | None, inputs: int, outputs: int
 ) -> tuple[float, float]:
-    """Give the initial σ of weights and of biases, for p inputs and q outputs.
+    """Return the initial σ of weights and of biases, for p inputs and q outputs.
 
     `sigma0=None` is the preset's own; a given one is scaled as the preset scales its own.
     """
@@ -108,40 +109,35 @@ def initial_sigmas(
     return value / math.sqrt(inputs), value / math.sqrt(bias_fan)
 
 
-def initialise_means(
-    weight: Tensor, bias: Tensor | None, *, noise: NoiseKind, init: str, inputs: int
-) -> None:
+def initialise_means(weights: Weights, spec: NoiseSpec, *, init: str) -> None:
     """Draw μ of weight and bias in place, uniform within ±1/√p (factorised) or ±√(3/p).
 
-    `inputs` is p, the weight's fan-in; weights may have any shape. Raises ValueError where `init`
-    has no such noise.
+    p is the spec's number of inputs; weights may have any shape. Raises ValueError where `init` has
+    no such noise.
     """
-    check_init(init, noise)
-    bound = mean_bound(noise, inputs)
-    nn.init.uniform_(weight, -bound, bound)
-    if bias is not None:
-        nn.init.uniform_(bias, -bound, bound)
+    check_init(init, spec.kind)
+    bound = mean_bound(spec.kind, spec.inputs)
+    nn.init.uniform_(weights.weight, -bound, bound)
+    if weights.bias is not None:
+        nn.init.uniform_(weights.bias, -bound, bound)
 
 
 def initialise_sigmas(
-    weight_sigma: Tensor,
-    bias_sigma: Tensor | None,
-    *,
-    noise: NoiseKind,
-    init: str,
-    sigma0: float | None,
-    inputs: int,
-    outputs: int,
+    weights: Weights, spec: NoiseSpec, *, init: str, sigma0: float | None
 ) -> None:
-    """Set σ of weight and bias in place to the constants that `initial_sigmas` gives.
+    """Set σ of weight and bias in place to the constants of `initial_sigmas`.
 
-    `inputs` is p, the weight's fan-in, and `outputs` is q. Raises ValueError where `init` has no
-    such noise.
+    p and q are the spec's numbers of inputs and outputs, of one group. Raises ValueError where
+    `init` has no such noise.
     """
-    check_init(init, noise)
+    check_init(init, spec.kind)
     of_weight, of_bias = initial_sigmas(
-        noise=noise, init=init, sigma0=sigma0, inputs=inputs, outputs=outputs
+        noise=spec.kind,
+        init=init,
+        sigma0=sigma0,
+        inputs=spec.inputs,
+        outputs=spec.outputs // spec.groups,
     )
-    nn.init.constant_(weight_sigma, of_weight)
-    if bias_sigma is not None:
-        nn.init.constant_(bias_sigma, of_bias)
+    nn.init.constant_(weights.weight_sigma, of_weight)
+    if weights.bias_sigma is not None:
+        nn.init.constant_(weights.bias_sigma, of_bias)

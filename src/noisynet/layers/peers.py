@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .kinds import NoiseKind
+from .layer import is_uninitialised
 from .linear import NoisyLinear
-from .state import is_uninitialised
+from .noise import NoiseKind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """Say how a library names the tensors of a noisy layer, and which noise the layer draws.
+    """The names that a library gives the tensors of a noisy layer, and the noise that it draws.
 
     `means` and `sigmas` name (weight, bias); `epsilon` is what is dropped; a layer that has the
     names in `marks` has this layout.
@@ -45,15 +45,8 @@ KAIXHIN = Layout(
     epsilon=("weight_epsilon", "bias_epsilon"),
     marks=("weight_mu", "weight_sigma"),
 )
-CLEANRL = Layout(
-    # vwxyzjn/cleanrl, cleanrl/rainbow_atari.py: Kaixhin's names, but every weight has its own ε.
-    peers=("cleanrl",),
-    noise="independent",
-    means=KAIXHIN.means,
-    sigmas=KAIXHIN.sigmas,
-    epsilon=KAIXHIN.epsilon,
-    marks=KAIXHIN.marks,
-)
+# vwxyzjn/cleanrl, cleanrl/rainbow_atari.py: Kaixhin's names, but every weight has its own ε.
+CLEANRL = replace(KAIXHIN, peers=("cleanrl",), noise="independent")
 TIANSHOU = Layout(
     # thu-ml/tianshou, tianshou/utils/net/discrete.py
     peers=("tianshou",),
@@ -81,11 +74,9 @@ BOOK_FACTORISED = Layout(
     epsilon=("epsilon_input", "epsilon_output"),
     marks=("sigma_weight", "epsilon_input"),
 )
-BOOK_INDEPENDENT = Layout(
-    peers=BOOK_FACTORISED.peers,
+BOOK_INDEPENDENT = replace(
+    BOOK_FACTORISED,
     noise="independent",
-    means=BOOK_FACTORISED.means,
-    sigmas=BOOK_FACTORISED.sigmas,
     epsilon=("epsilon_weight", "epsilon_bias"),
     marks=("sigma_weight", "epsilon_weight"),
 )
@@ -107,7 +98,7 @@ def load_peer_state_dict(
     name and shape, (q, p) and (q,), and all other tensors go in unchanged. Layers of Kaixhin's
     Rainbow, TorchRL, CleanRL, Tianshou, PFRL, the book "Deep Reinforcement Learning Hands-On" and
     ptan's examples are told apart by their tensors' names; `peer` insists on one of them. The
-    checkpoint's ε is dropped, and what the module holds stays: a draw is no part of a network.
+    checkpoint's ε is dropped, and what the module holds stays: a draw is not part of a network.
 
     Everything is checked before the first write. Raises ValueError for a checkpoint without noisy
     layers, for noise of another kind than the layer's, for wrong shapes, and with `strict` for
@@ -178,7 +169,7 @@ def _translated(
 def _layout(
     name: str, layer: NoisyLinear, own: Mapping[str, Any], peer: str | None
 ) -> Layout | None:
-    """Recognise a layer's layout by the names of its tensors; None where it has none of them."""
+    """Return the layout that the names of a layer's tensors fit; None where none does."""
     fitting = [
         layout
         for layout in LAYOUTS
@@ -202,7 +193,7 @@ def _layout(
 
 
 def _drawn_as(name: str, weight_noise: Any, bias_noise: Any) -> list[Layout]:
-    """Say which of KAIXHIN and CLEANRL drew this ε: one f(ε_j) for weight and bias gives rank 1."""
+    """Return which of KAIXHIN and CLEANRL drew this ε: a shared f(ε_j) makes it of rank 1."""
     if not isinstance(weight_noise, Tensor) or weight_noise.ndim != 2:
         return [KAIXHIN]
     noise = weight_noise.detach().double()
@@ -213,7 +204,7 @@ def _drawn_as(name: str, weight_noise: Any, bias_noise: Any) -> list[Layout]:
     if isinstance(bias_noise, Tensor) and bias_noise.shape == noise.shape[:1]:
         noise = torch.cat((noise, bias_noise.detach().double().unsqueeze(1)), dim=1)
     if not _has_rank_1(noise):
-        # A column of independent noise looks so too.
+        # So does a column of independent noise.
         if weight_noise.shape[1] == 1:
             return [CLEANRL]
         raise ValueError(
@@ -224,7 +215,7 @@ def _drawn_as(name: str, weight_noise: Any, bias_noise: Any) -> list[Layout]:
 
 
 def _has_rank_1(matrix: Tensor) -> bool:
-    """Say whether a matrix is a column times a row, within the rounding of bfloat16."""
+    """Return whether a matrix is a column times a row, within the rounding of bfloat16."""
     row, column = divmod(int(matrix.abs().argmax()), matrix.shape[1])
     product = torch.outer(matrix[:, column], matrix[row]) / matrix[row, column]
     return torch.allclose(matrix, product, rtol=0.03, atol=1e-3)

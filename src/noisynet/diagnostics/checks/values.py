@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from ...layers import NoisyLayer
 from ...layers.initial import PRESETS, initial_sigmas, mean_bound
-from ...layers.kinds import NoiseKind
+from ...layers.noise import NoiseKind
 from ..findings import Finding, listed
 from ..recognise import Found
 

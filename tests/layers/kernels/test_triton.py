@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from noisynet.layers import fused
+from noisynet.layers.kernels import dispatch
 
 CASES = Path(__file__).parent / "triton_cases.py"
 
 pytestmark = pytest.mark.skipif(
-    not fused.is_installed(), reason="Triton is not installed (pip install triton)"
+    not dispatch.is_installed(), reason="Triton is not installed (pip install triton)"
 )
 
 
@@ -53,7 +53,7 @@ def test_the_cases_on_a_gpu() -> None:
 COMPILE = """
 import torch, triton
 from triton.backends.compiler import GPUTarget
-from noisynet.layers import triton as kernels
+from noisynet.layers.kernels import triton as kernels
 POINTERS = {"out", "mean", "scale", "f_input", "f_output", "steady", "noisy", "x", "sigma", "y",
             "bias", "bias_sigma", "noise_bias", "g", "of_mean", "of_sigma", "of_bias",
             "of_bias_sigma"}

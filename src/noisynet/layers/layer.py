@@ -1,39 +1,48 @@
-"""The three states of a layer's noise: fresh, held, off. The thin holder above the pure functions.
+"""What every noisy layer is, and what is in force in it: fresh, held or no noise.
 
-`NoisyLayer` is what every noisy layer is: it says what it draws, and which noise is in force. The
-functions of control.py move layers between states. Neither `train()` nor `eval()` plays any part.
+The functions of states.py move layers between these states. Neither `train()` nor `eval()` plays
+any part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from numbers import Integral
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from .draw import tensor_from_bytes, tensor_to_bytes
-from .kinds import LayerNoise, LayerSpec, NoiseKind
-from .machinery import is_traced, snapshot
+from .initial import check_init, check_sigma0, initialise_means, initialise_sigmas
+from .kernels.tracing import is_traced, snapshot
+from .noise import (
+    NOISE_KINDS,
+    LayerNoise,
+    LayerSpec,
+    NoiseKind,
+    tensor_from_bytes,
+    tensor_to_bytes,
+)
+from .weights import Weights
 
 MEANS = {"weight", "bias", "weight_ih", "weight_hh", "bias_ih", "bias_hh"}
-"""How the layers that can be noisy name their means."""
+"""The names of the means in all layers that can be noisy."""
 
 
 class Off:
-    """Mark the means alone as what is in force."""
+    """The mark that the means alone are in force."""
 
 
 OFF = Off()
 
 
 class NoiseState:
-    """Hold what is in force in one layer.
+    """What is in force in one layer.
 
     `held` is the flat draw that is held, or None for a fresh one at every forward; `override` is
     what a context manager puts above it for a while. Copies keep what is held, in memory of their
-    own, and forget the override: its end would never reach them.
+    own, and forget the override, whose end would never reach them.
     """
 
     __slots__ = ("held", "kept", "override", "per_row", "static")
@@ -46,7 +55,7 @@ class NoiseState:
         self.kept: tuple[Tensor, int, LayerNoise] | None = None
 
     def hold(self, flat: Tensor, *, static: bool = False) -> None:
-        """Hold a flat draw of shape (size,) or (rows, size); `static` keeps its address."""
+        """Hold a flat draw, shape (size,) or (rows, size), at a fixed address if `static`."""
         if (
             static
             and self.static
@@ -60,7 +69,7 @@ class NoiseState:
         self.per_row = False
 
     def release(self, *, per_row: bool) -> None:
-        """Go back to a fresh draw at every forward, shared by the batch or one per row."""
+        """Return to a fresh draw at every forward, shared by the batch or one per row."""
         self.held = self.kept = None
         self.static = False
         self.per_row = per_row
@@ -68,11 +77,11 @@ class NoiseState:
     def noise_of_held(self, layer: NoisyLayer) -> LayerNoise:
         """View the held draw as the layer's noise, the same view at every forward.
 
-        Like the draw, what is kept is neither saved nor copied. It is of the tensor as it was: one
-        that was written into is viewed anew.
+        What is kept is neither saved nor copied. A held tensor that was written into since then is
+        viewed anew.
         """
         flat, kept = self.held, self.kept
-        assert flat is not None, "asked where a draw is held"
+        assert flat is not None, "a draw is held"
         if torch.compiler.is_compiling():
             return layer.noise_spec().unflatten(flat)
         if kept is not None and kept[0] is flat and kept[1] == flat._version:
@@ -110,17 +119,20 @@ class NoiseState:
 
     def __setstate__(self, state: tuple[bytes | None, bool, bool]) -> None:
         held, self.per_row, self.static = state
-        # The device it came from may not exist here; the layer moves it to its weight's.
+        # Its former device may not exist here; the layer moves it to its weight's.
         self.held = None if held is None else tensor_from_bytes(held, "cpu")
         self.override = self.kept = None
 
 
 class NoisyLayer(nn.Module):
-    """Be a layer with learned noise: the base of all of them.
+    """A layer with learned noise: the base of all of them.
 
-    A subclass has its means and, under the same names with `_sigma` after them, its σ as
-    parameters; it says with `noise_spec` what it draws, and asks `noise_in_force` at each forward.
+    A subclass is also the layer of torch that it names as `plain`. That layer's parameters are the
+    means μ, and beside each stands its σ under the same name with `_sigma` after it. It describes
+    with `noise_spec` what it draws, and asks `noise_in_force` at each forward.
     """
+
+    plain: ClassVar[type[nn.Module]]
 
     # Of the layers with one weight; a cell names two.
     weight: Tensor
@@ -132,49 +144,95 @@ class NoisyLayer(nn.Module):
     sigma0: float | None
     init: str
 
+    def __init__(
+        self, *arguments: Any, noise: str, sigma0: float | None, init: str, **options: Any
+    ) -> None:
+        """Build the plain layer from its own arguments, and add σ with its initial values."""
+        kind = check_noise_options(noise, sigma0, init)
+        # Torch's own constructors end with a call of reset_parameters, which waits for σ.
+        super().__init__(*arguments, **options)
+        self._become_noisy(kind, sigma0, init)
+        self.reset_parameters()
+
+    @classmethod
+    def from_plain(
+        cls,
+        layer: nn.Module,
+        *,
+        noise: str = "factorised",
+        sigma0: float | None = None,
+        init: str = "paper",
+    ) -> Self:
+        """Make a noisy layer whose means are the very Parameters of a plain one; σ is new.
+
+        σ always requires grad, even where the means are frozen. Raises TypeError for a layer that
+        is not of the kind `plain`, and ValueError for an unknown option or a layer that cannot
+        become noisy.
+        """
+        kind = check_noise_options(noise, sigma0, init)
+        noisy = cls.__new__(cls)
+        take_over(noisy, layer, cls.plain)
+        noisy._become_noisy(kind, sigma0, init)
+        noisy.reset_sigmas()
+        return noisy
+
     def _become_noisy(self, noise: NoiseKind, sigma0: float | None, init: str) -> None:
         """Add σ (not yet initialised) and the noise's state beside the means."""
-        new_state(self)
+        # Outside of PyTorch's own registers.
+        self.__dict__["_noise_state"] = NoiseState()
         self.noise, self.sigma0, self.init = noise, sigma0, init
         for name, mean in list(self._parameters.items()):
             sigma = None if mean is None else nn.Parameter(torch.empty_like(mean))
             self.register_parameter(f"{name}_sigma", sigma)
 
     def noise_spec(self) -> LayerSpec:
-        """Say what one draw of this layer consists of."""
+        """Return what one draw of this layer consists of."""
         raise NotImplementedError
 
+    def weights(self) -> tuple[Weights, ...]:
+        """Return μ and σ of each weight and its bias."""
+        return (Weights(self.weight, self.bias, self.weight_sigma, self.bias_sigma),)
+
     def noisy_weights(self) -> list[tuple[Tensor, Tensor]]:
-        """Give the (μ, σ) of each weight, biases left out."""
-        return [
-            (getattr(self, name.removesuffix("_sigma")), sigma)
-            for name, sigma in self.named_parameters(recurse=False)
-            if name.startswith("weight") and name.endswith("_sigma")
-        ]
+        """Return the (μ, σ) of each weight, biases left out."""
+        return [(weights.weight, weights.weight_sigma) for weights in self.weights()]
+
+    def reset_parameters(self) -> None:
+        """Set μ and σ to new initial values; p is each weight's own number of inputs."""
+        if "_noise_state" not in self.__dict__:
+            return
+        for weights, spec in zip(self.weights(), self.noise_spec().parts, strict=True):
+            initialise_means(weights, spec, init=self.init)
+        self.reset_sigmas()
+
+    def reset_sigmas(self) -> None:
+        """Set σ back to its initial value; the means stay."""
+        for weights, spec in zip(self.weights(), self.noise_spec().parts, strict=True):
+            initialise_sigmas(weights, spec, init=self.init, sigma0=self.sigma0)
 
     @property
     def noise_reference(self) -> Tensor:
-        """Give a weight: the noise has its device and dtype."""
+        """A weight: the noise has its device and dtype."""
         return self.weight
 
     @property
     def noise_state(self) -> NoiseState:
-        """Give the holder of what is in force; control.py is the way to change it."""
+        """What is in force; the functions of states.py change it."""
         return self.__dict__["_noise_state"]
 
-    def noise_in_force(self, leading: Sequence[int] | None = None) -> LayerNoise | None:
-        """Give the noise that a forward is to use now, or None for the means alone.
+    def noise_in_force(self, input: Tensor | None = None, features: int = 1) -> Any:
+        """Return the noise that a forward is to use now, or None for the means alone.
 
-        `leading` is the input's shape before its features, for a layer that is fresh per row; None
-        asks for noise at the weights, whatever the input.
+        A layer that is fresh per row draws for each row of `input`, whose last `features`
+        dimensions are one row. Without an input, the noise is at the weights, for all rows.
         """
         state: NoiseState = self.__dict__["_noise_state"]
         flat = state.override
         if flat is None:
             flat = state.held
             if flat is None:
-                if state.per_row and leading is not None:
-                    return self.fresh_rows(leading)
+                if state.per_row and input is not None:
+                    return self.fresh_rows(input.shape[: input.ndim - features])
                 return self._fresh(())
             if not state.static:
                 return state.noise_of_held(self)
@@ -186,7 +244,7 @@ class NoisyLayer(nn.Module):
         return self.noise_spec().unflatten(flat)
 
     def noise_to_keep(self, noise: LayerNoise) -> LayerNoise:
-        """Give the noise of a held draw as the layer wants it at every forward."""
+        """Return the noise of a held draw in the form to keep for all forwards."""
         return noise
 
     def fresh_rows(self, leading: Sequence[int]) -> LayerNoise:
@@ -211,8 +269,11 @@ class NoisyLayer(nn.Module):
         super().__setstate__(state)
         self.noise_state.follow(self)
 
-    def describe_noise(self) -> str:
-        """Say in a few words which state the noise is in, for `repr`."""
+    def extra_repr(self) -> str:
+        """Return sizes, kind of noise and its state."""
+        return f"{super().extra_repr()}, noise={self.noise!r} ({self._state_in_words()})"
+
+    def _state_in_words(self) -> str:
         state = self.noise_state
         if isinstance(state.override, Off):
             return "off"
@@ -223,13 +284,8 @@ class NoisyLayer(nn.Module):
         return "held" if state.held.ndim == 1 else f"held for {state.held.shape[0]} rows"
 
 
-def new_state(layer: nn.Module) -> None:
-    """Give a layer that is being built its holder, outside of PyTorch's own registers."""
-    layer.__dict__["_noise_state"] = NoiseState()
-
-
 def keeps_more(layer: nn.Module) -> bool:
-    """Tell whether a layer has more than means and σ.
+    """Return whether a layer has more than means and σ.
 
     weight_norm, spectral_norm, parametrisations and pruning keep other parameters and make the
     weight out of them.
@@ -239,16 +295,15 @@ def keeps_more(layer: nn.Module) -> bool:
 
 
 def is_uninitialised(layer: nn.Module) -> bool:
-    """Tell whether a lazy layer has no shape yet."""
+    """Return whether a lazy layer has no shape yet."""
     return any(map(is_lazy, layer.parameters(recurse=False)))
 
 
 def take_over(layer: nn.Module, former: nn.Module, kind: type[nn.Module]) -> None:
-    """Begin a bare layer's life with the settings and means of a former one, the same objects.
+    """Move the settings and the very means of a former layer to a bare one.
 
-    The former layer may be a plain or a noisy one; its noise is left behind. Raises TypeError
-    where it is not of that kind, and ValueError where it has no shape yet, or keeps more than
-    weights and biases.
+    The former layer may be plain or noisy; its noise is left behind. Raises TypeError where it is
+    not of that kind, and ValueError where it has no shape yet, or more than weights and biases.
     """
     name = type(former).__name__
     if not isinstance(former, kind):
@@ -267,3 +322,28 @@ def take_over(layer: nn.Module, former: nn.Module, kind: type[nn.Module]) -> Non
         if not name.endswith("_sigma"):
             layer.register_parameter(name, parameter)
     layer.train(former.training)
+
+
+def check_noise_options(noise: str, sigma0: float | None, init: str) -> NoiseKind:
+    """Return the kind of noise; raise ValueError for an unknown kind, σ0 or preset."""
+    if noise not in NOISE_KINDS:
+        raise ValueError(f"noise: got {noise!r}, expected one of {', '.join(NOISE_KINDS)}")
+    check_sigma0(sigma0)
+    kind = cast(NoiseKind, noise)
+    check_init(init, kind)
+    return kind
+
+
+def check_bias(bias: bool) -> None:
+    """Raise ValueError unless `bias` is a bool: other libraries' layers take σ in its place."""
+    if not isinstance(bias, bool):
+        raise ValueError(f"bias: got {bias!r}, expected True or False; name noise= and sigma0=")
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raise ValueError unless all sizes are integers of at least 1."""
+    for name, value in sizes.items():
+        if not isinstance(value, int | Integral):
+            raise ValueError(f"{name}: got {value!r}, expected an integer")
+        if value < 1:
+            raise ValueError(f"{name}: got {value}, expected at least 1")

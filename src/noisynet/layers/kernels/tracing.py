@@ -10,7 +10,7 @@ PLAIN = (Tensor, nn.Parameter)
 
 
 def is_traced(*tensors: Tensor | None) -> bool:
-    """Tell whether plain operations are wanted: compilation, `torch.func`, forward derivatives.
+    """Return whether plain operations are wanted: compilation, `torch.func`, forward derivatives.
 
     These, and kinds of tensor that only stand for others (fake or distributed ones), see through
     plain operations by themselves, and do not allow memory that is used again.
@@ -32,7 +32,7 @@ def is_traced(*tensors: Tensor | None) -> bool:
 
 
 def autocast_dtype(input: Tensor) -> torch.dtype | None:
-    """Give the dtype that autocast computes a linear layer of this input in; None without it.
+    """Return the dtype that autocast computes a linear layer of this input in; None without it.
 
     As `nn.Linear` does it: autocast leaves float64 alone.
     """

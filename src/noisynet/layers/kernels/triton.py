@@ -1,4 +1,4 @@
-"""The kernels of the noisy linear layer: noise made inside, where its weight is read.
+"""The kernels of the noisy linear layer: noise made inside, where the weight is read.
 
 Shapes: x (B, p), g (B, q), μ and σ (q, p). Every kernel reads ε_w tile by tile from one of
 

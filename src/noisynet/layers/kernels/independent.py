@@ -1,4 +1,4 @@
-"""Independent noise in a linear layer: a draw for the batch, one per row, or seen at the output."""
+"""Independent noise that is fresh for each row, seen at the outputs of a linear layer."""
 
 from __future__ import annotations
 
@@ -8,75 +8,32 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..noise import OutputNoise
+from ..weights import Weights
 from . import scratch
-from .kinds import IndependentNoise
-from .machinery import autocast_dtype, is_traced
+from .tracing import autocast_dtype, is_traced
 
 
-def shared(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    weight_sigma: Tensor,
-    bias_sigma: Tensor | None,
-    noise: IndependentNoise,
-) -> Tensor:
-    """Apply μ + σ ⊙ ε, one draw for the whole batch."""
-    noisy_weight = torch.addcmul(weight, weight_sigma, noise.weight)
-    return functional.linear(input, noisy_weight, _noisy_bias(bias, bias_sigma, noise))
-
-
-def rows(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    weight_sigma: Tensor,
-    bias_sigma: Tensor | None,
-    noise: IndependentNoise,
-) -> Tensor:
-    """Apply μ + σ ⊙ ε with a matrix of its own for each row."""
-    noisy_weight = torch.addcmul(weight, weight_sigma, noise.weight)
-    # (…, rows, 1, p) @ (rows, p, q) -> (…, rows, 1, q)
-    output = torch.matmul(input.unsqueeze(-2), noisy_weight.mT).squeeze(-2)
-    noisy_bias = _noisy_bias(bias, bias_sigma, noise)
-    return output if noisy_bias is None else output + noisy_bias.to(output.dtype)
-
-
-def _noisy_bias(
-    bias: Tensor | None, bias_sigma: Tensor | None, noise: IndependentNoise
-) -> Tensor | None:
-    if bias is None or bias_sigma is None:
-        return None
-    assert noise.bias is not None, "a layer with bias draws noise for it"
-    return torch.addcmul(bias, bias_sigma, noise.bias)
-
-
-def reparameterised(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    weight_sigma: Tensor,
-    bias_sigma: Tensor | None,
-    normals: Tensor,
-) -> Tensor:
+def at_outputs(input: Tensor, weights: Weights, noise: OutputNoise) -> Tensor:
     """Apply a fresh draw per row: mean + deviation ⊙ ζ, with ζ standard normal, shape (…, q).
 
     mean = μ_w x + μ_b and deviation² = σ_w² x² + σ_b², elementwise: the distribution that a
     matrix of independent noise for each row has (arXiv 1506.02557, eq. 6).
     """
-    mean = functional.linear(input, weight, bias)
-    sigmas = (weight_sigma, bias_sigma)
+    mean = functional.linear(input, weights.weight, weights.bias)
+    sigmas = (weights.weight_sigma, weights.bias_sigma)
+    normals = noise.normals.to(mean.dtype)
     if is_traced(input, *sigmas):
-        return torch.addcmul(mean, _deviation(input, *sigmas), normals.to(mean.dtype))
+        return torch.addcmul(mean, _deviation(input, *sigmas), normals)
     dtype = autocast_dtype(input)
     if dtype is not None:
         input = input.to(dtype)
-    return mean + _Noise.apply(input, *sigmas, normals.to(mean.dtype))
+    return mean + _Noise.apply(input, *sigmas, normals)
 
 
 def _deviation(input: Tensor, weight_sigma: Tensor, bias_sigma: Tensor | None) -> Tensor:
-    """Give √(σ_w² x² + σ_b²), with a gradient of 0 where it is 0."""
-    bias_variance = None if bias_sigma is None else bias_sigma.square()
+    """Return √(σ_w² x² + σ_b²), with a gradient of 0 where it is 0."""
+    bias_variance = None if bias_sigma is None else bias_sigma.square().to(input.dtype)
     variance = functional.linear(input.square(), weight_sigma.square(), bias_variance)
     positive = variance > 0
     return torch.where(positive, variance, torch.ones_like(variance)).sqrt() * positive
@@ -108,7 +65,7 @@ class _Noise(torch.autograd.Function):
         wants = ctx.needs_input_grad
         again = torch.is_grad_enabled()
         if again:
-            # A second derivative is wanted, and needs the way from x and σ.
+            # A second derivative is wanted, and leads back to x and σ.
             deviation = _deviation(input, weight_sigma.to(input.dtype), bias_sigma)
         positive = deviation > 0
         safe = torch.where(positive, deviation, torch.ones_like(deviation))

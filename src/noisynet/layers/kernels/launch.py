@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .kinds import FactorisedNoise, IndependentNoise
+from ..noise import FactorisedNoise, IndependentNoise
+from ..weights import Weights
 
 PARTS = 8
 """How many parts a product over few rows is cut into, so that a GPU is filled."""
@@ -28,7 +29,7 @@ def kernels() -> ModuleType:
 
 
 class CounterNoise(IndependentNoise):
-    """Hold a seed in place of ε_w of one weight; ε_b, q numbers, is as drawn.
+    """A seed in place of ε_w of one weight; ε_b, q numbers, is as drawn.
 
     `weight` builds the values that the kernels make, in the dtype of a draw.
     """
@@ -53,18 +54,11 @@ class CounterNoise(IndependentNoise):
 
     @property
     def rows(self) -> None:
-        """Give None: all rows share the draw."""
+        """Return None: all rows share the draw."""
         return
 
 
 KernelNoise = FactorisedNoise | CounterNoise
-
-
-def bias_noise(noise: KernelNoise) -> Tensor:
-    """Give ε_b of a layer that has a bias."""
-    drawn = noise.bias_noise()
-    assert drawn is not None, "a layer with bias draws noise for it"
-    return drawn
 
 
 def combine(
@@ -78,33 +72,20 @@ def combine(
     outputs, inputs = shape
     source = _Source(noise)
     out = torch.empty(shape, dtype=dtype, device=source.device)
-    grid = (_blocks(outputs, BLOCK_Q), _blocks(inputs, BLOCK_P))
+    first = out if mean is None else mean
+    second = out if scale is None else scale
+    given = {"HAS_MEAN": mean is not None, "HAS_SCALE": scale is not None}
+    options = {"KIND": source.kind, "BQ": BLOCK_Q, "BP": BLOCK_P, **given}
     with _on(out):
-        kernels().combine[grid](
-            out,
-            out if mean is None else mean,
-            out if scale is None else scale,
-            *source.tensors,
-            inputs,
-            outputs,
-            HAS_MEAN=mean is not None,
-            HAS_SCALE=scale is not None,
-            KIND=source.kind,
-            BQ=BLOCK_Q,
-            BP=BLOCK_P,
+        kernels().combine[_blocks(outputs, BLOCK_Q), _blocks(inputs, BLOCK_P)](
+            out, first, second, *source.tensors, inputs, outputs, **options
         )
     return out
 
 
-def product(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    weight_sigma: Tensor,
-    bias_sigma: Tensor | None,
-    noise: KernelNoise,
-) -> Tensor:
+def product(x: Tensor, weights: Weights, noise: KernelNoise) -> Tensor:
     """Apply the layer to x (B, p) in two launches: parts of the product, then their sum (B, q)."""
+    weight, bias, weight_sigma, bias_sigma = weights
     (batch, inputs), outputs = x.shape, weight.shape[0]
     source = _Source(noise)
     chunk = _blocks(_blocks(inputs, PARTS), BLOCK_P) * BLOCK_P
@@ -112,67 +93,32 @@ def product(
     steady = torch.empty((parts, batch, outputs), dtype=torch.float32, device=x.device)
     noisy = torch.empty_like(steady) if source.per_row else steady
     y = torch.empty((batch, outputs), dtype=x.dtype, device=x.device)
-    rows_of_tile = _rows_of_tile(batch)
-    grid = (_blocks(batch, rows_of_tile), _blocks(outputs, BLOCK_Q))
+    options = source.options(x)
+    tile = {name: options[name] for name in ("ROWS", "BB", "BQ")}
+    grid = (_blocks(batch, options["BB"]), _blocks(outputs, BLOCK_Q))
+    has_bias = bias is not None
+    # Where there is no bias, none is read: any tensor stands for it.
+    biases = (bias, bias_sigma) if has_bias else (steady, steady)
+    sizes = (batch, inputs, outputs, source.draws, chunk)
     with _on(x):
         kernels().product[(*grid, parts)](
-            steady,
-            noisy,
-            x,
-            weight,
-            weight_sigma,
-            *source.tensors,
-            batch,
-            inputs,
-            outputs,
-            source.draws,
-            chunk,
-            **source.options(x.dtype),
-            BB=rows_of_tile,
-            BQ=BLOCK_Q,
-            BP=BLOCK_P,
+            steady, noisy, x, weight, weight_sigma, *source.tensors, *sizes, **options
         )
-        has_bias = bias is not None
-        kernels().finish[grid](
-            y,
-            steady,
-            noisy,
-            bias if has_bias else steady,
-            bias_sigma if has_bias else steady,
-            source.of_bias(has_bias),
-            batch,
-            outputs,
-            source.draws,
-            parts,
-            ROWS=source.per_row,
-            HAS_BIAS=has_bias,
-            BB=rows_of_tile,
-            BQ=BLOCK_Q,
-        )
+        summed = (*biases, source.of_bias, batch, outputs, source.draws, parts)
+        kernels().finish[grid](y, steady, noisy, *summed, HAS_BIAS=has_bias, **tile)
     return y
 
 
-def input_gradient(g: Tensor, weight: Tensor, weight_sigma: Tensor, noise: KernelNoise) -> Tensor:
-    """Give ∂x (B, p) of g = ∂y (B, q)."""
-    batch, (outputs, inputs) = len(g), weight.shape
+def input_gradient(g: Tensor, weights: Weights, noise: KernelNoise) -> Tensor:
+    """Return ∂x (B, p) of g = ∂y (B, q)."""
+    batch, (outputs, inputs) = len(g), weights.weight.shape
     source = _Source(noise)
     out = torch.empty((batch, inputs), dtype=g.dtype, device=g.device)
-    rows_of_tile = _rows_of_tile(batch)
+    options = source.options(g)
+    given = (out, g, weights.weight, weights.weight_sigma, *source.tensors)
     with _on(g):
-        kernels().input_gradient[(_blocks(batch, rows_of_tile), _blocks(inputs, BLOCK_P))](
-            out,
-            g,
-            weight,
-            weight_sigma,
-            *source.tensors,
-            batch,
-            inputs,
-            outputs,
-            source.draws,
-            **source.options(g.dtype),
-            BB=rows_of_tile,
-            BQ=BLOCK_Q,
-            BP=BLOCK_P,
+        kernels().input_gradient[_blocks(batch, options["BB"]), _blocks(inputs, BLOCK_P)](
+            *given, batch, inputs, outputs, source.draws, **options
         )
     return out
 
@@ -180,61 +126,44 @@ def input_gradient(g: Tensor, weight: Tensor, weight_sigma: Tensor, noise: Kerne
 def weight_gradients(
     g: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, noise: KernelNoise
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-    """Give ∂ of μ_w (q, p), μ_b (q,), σ_w (q, p) and σ_b (q,) in one launch."""
+    """Return ∂ of μ_w (q, p), μ_b (q,), σ_w (q, p) and σ_b (q,) in one launch."""
     batch, (outputs, inputs) = len(g), weight.shape
     source = _Source(noise)
     of_mean, of_sigma = torch.empty_like(weight), torch.empty_like(weight)
     of_bias = None if bias is None else torch.empty_like(bias)
     of_bias_sigma = None if bias is None else torch.empty_like(bias)
-    rows_of_tile = _rows_of_tile(batch)
+    # Where there is no bias, none is written: any tensor stands for its gradients.
+    biases = (of_mean, of_mean) if bias is None else (of_bias, of_bias_sigma)
+    given = (g, x, *source.tensors, source.of_bias)
+    sizes = (batch, inputs, outputs, source.draws)
+    options = {"HAS_BIAS": bias is not None, **source.options(g)}
     with _on(g):
-        kernels().weight_gradients[(_blocks(outputs, BLOCK_Q), _blocks(inputs, BLOCK_P))](
-            of_mean,
-            of_sigma,
-            of_mean if of_bias is None else of_bias,
-            of_mean if of_bias_sigma is None else of_bias_sigma,
-            g,
-            x,
-            *source.tensors,
-            source.of_bias(bias is not None),
-            batch,
-            inputs,
-            outputs,
-            source.draws,
-            HAS_BIAS=bias is not None,
-            **source.options(g.dtype),
-            BB=rows_of_tile,
-            BQ=BLOCK_Q,
-            BP=BLOCK_P,
+        kernels().weight_gradients[_blocks(outputs, BLOCK_Q), _blocks(inputs, BLOCK_P)](
+            of_mean, of_sigma, *biases, *given, *sizes, **options
         )
     return of_mean, of_bias, of_sigma, of_bias_sigma
 
 
 class _Source:
-    """Say where the kernels read ε_w: pointers that a kind does not use stand in for each other."""
+    """Where the kernels read ε_w and ε_b; pointers that are not used stand in for each other."""
 
     def __init__(self, noise: KernelNoise) -> None:
-        self.noise = noise
         self.kind, self.per_row, self.draws = 1, False, 1
         if isinstance(noise, CounterNoise):
             self.tensors = (noise.seed, noise.seed, noise.seed)
+            self.of_bias = noise.seed if noise.bias is None else noise.bias
         else:
             self.kind, self.per_row = 0, noise.rows is not None
             flat = [t.reshape(-1, t.shape[-1]).contiguous() for t in (noise.input, noise.output)]
             self.draws = len(flat[0])
             self.tensors = (flat[0], flat[1], flat[1])
+            self.of_bias = flat[1]
         self.device = self.tensors[0].device
 
-    def of_bias(self, has_bias: bool) -> Tensor:
-        """Give ε_b, (q,) or (R, q), or anything where there is no bias and none is read."""
-        if isinstance(self.noise, FactorisedNoise):
-            return self.tensors[1]
-        return bias_noise(self.noise) if has_bias else self.tensors[0]
-
-    def options(self, dtype: torch.dtype) -> dict[str, Any]:
-        """Give what is constant in a kernel; products are as exact as PyTorch's own would be."""
+    def options(self, batch: Tensor) -> dict[str, Any]:
+        """Return a kernel's constants for a batch (B, …); products are as exact as PyTorch's."""
         language: Any = kernels().tl
-        rounded = language.bfloat16 if dtype == torch.bfloat16 else language.float32
+        rounded = language.bfloat16 if batch.dtype == torch.bfloat16 else language.float32
         exact = torch.get_float32_matmul_precision() == "highest"
         return {
             "KIND": self.kind,
@@ -242,15 +171,14 @@ class _Source:
             "ROUND": rounded,
             "DOT": rounded if self.device.type == "cuda" else language.float32,
             "PRECISION": "ieee" if exact else "tf32",
+            "BB": 16 if len(batch) <= 16 else 32,
+            "BQ": BLOCK_Q,
+            "BP": BLOCK_P,
         }
 
 
 def _blocks(size: int, block: int) -> int:
     return -(-size // block)
-
-
-def _rows_of_tile(batch: int) -> int:
-    return 16 if batch <= 16 else 32
 
 
 def _on(tensor: Tensor) -> AbstractContextManager[object]:

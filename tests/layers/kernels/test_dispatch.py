@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 
 import noisynet
-from noisynet.layers import FactorisedNoise, factorised, forms
+from noisynet.layers import FactorisedNoise
+from noisynet.layers.functional import as_written
+from noisynet.layers.kernels import dispatch
+from noisynet.layers.weights import Weights
 
 
 @pytest.mark.parametrize("rows", [1, 3, 40])
@@ -17,11 +20,11 @@ def test_all_forms_are_equal(rows: int, bias: bool) -> None:
     x = torch.randn(rows, 7, dtype=torch.float64, requires_grad=True)
     noise = layer.noise_in_force()
     assert isinstance(noise, FactorisedNoise)
-    parameters = (layer.weight, layer.bias, layer.weight_sigma, layer.bias_sigma)
+    (weights,) = layer.weights()
     wanted = [x, *layer.parameters()]
     answers: list[tuple[Tensor, ...]] = []
-    for form in factorised.FORMS.values():
-        y = form(x, *parameters, noise)
+    for form in dispatch.SHARED_FORMS.values():
+        y = (form or as_written)(x, weights, noise)
         answers.append((y.detach(), *torch.autograd.grad(y.square().sum(), wanted)))
     for other in answers[1:]:
         for one, two in zip(answers[0], other, strict=True):
@@ -51,8 +54,10 @@ def test_the_form_follows_the_table(
     inputs = [torch.empty(rows, shape[1])]
     if rows % 2 == 0:
         inputs.append(torch.empty(2, rows // 2, shape[1]))
-    for input in inputs:
-        assert forms.cheapest_form(input, torch.empty(shape), learns=learns) == form
+    weight = torch.empty(shape, requires_grad=True)
+    with torch.set_grad_enabled(learns):
+        for input in inputs:
+            assert dispatch.shared_form(input, Weights(weight, None, weight, None)) == form
 
 
 def test_an_empty_batch_passes() -> None:

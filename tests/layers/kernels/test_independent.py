@@ -103,6 +103,20 @@ def test_a_row_without_variance_has_finite_gradients() -> None:
     assert layer.weight_sigma.grad.abs().sum() > 0
 
 
+def test_a_second_derivative_under_autocast_is_close_to_that_in_float32() -> None:
+    layer, x = fresh_per_row(8, 4, sigma0=0.5), torch.randn(16, 8, requires_grad=True)
+    found = []
+    for autocast in (False, True):
+        torch.manual_seed(3)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            y = layer(x)
+        (slope,) = torch.autograd.grad(y.float().square().sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(slope.square().sum(), list(layer.parameters())[::2]))
+    for exact, fast in zip(*found, strict=True):
+        # Some ten roundings to 8 bits.
+        assert (fast - exact).norm() < 10 * 2.0**-8 * exact.norm()
+
+
 def test_without_sigma_it_is_the_mean() -> None:
     layer = fresh_per_row(3, 2, sigma0=0.0)
     x = torch.randn(4, 3, requires_grad=True)

@@ -18,11 +18,14 @@ import torch
 from torch import Tensor
 
 import noisynet
-from noisynet.layers import FactorisedNoise, functional, fused
-from noisynet.layers.launch import CounterNoise, combine
+from noisynet.layers import FactorisedNoise, functional
+from noisynet.layers.kernels import dispatch
+from noisynet.layers.kernels.fused import FUSED_UP_TO
+from noisynet.layers.kernels.launch import CounterNoise, combine
+from noisynet.layers.weights import Weights
 
 pytestmark = pytest.mark.skipif(
-    not fused.is_installed(), reason="Triton is not installed (pip install triton)"
+    not dispatch.is_installed(), reason="Triton is not installed (pip install triton)"
 )
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -36,11 +39,11 @@ TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 2.0**-6}
 def kernels_on_small_layers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Without a GPU the kernels run on the CPU, one tile after the other."""
     assert DEVICE == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
-    monkeypatch.setattr(fused, "SMALL_WEIGHT", 0)
+    monkeypatch.setattr(dispatch, "SMALL_WEIGHT", 0)
     if DEVICE == "cuda":
         yield
         return
-    with fused.interpreted():
+    with dispatch.interpreted():
         yield
 
 
@@ -86,20 +89,21 @@ def differentiate(
 
 def check(kind: str, batch: int, bias: bool, dtype: torch.dtype, autocast: bool) -> None:
     layer = new_layer(kind, bias=bias, rows=batch, dtype=torch.float32 if autocast else dtype)
-    noise: Any = layer.noise_in_force(())
+    noise: Any = layer.noise_in_force()
     assert isinstance(noise, CounterNoise if kind == "counter" else FactorisedNoise)
     tensors = (
         torch.randn(batch, P, device=DEVICE, dtype=layer.weight.dtype),
         *parameters_of(layer),
     )
 
-    def by_kernels(x: Tensor, parameters: tuple[Any, ...]) -> Tensor:
+    def compute(x: Tensor, parameters: tuple[Any, ...]) -> Tensor:
         with torch.autocast(DEVICE, torch.bfloat16) if autocast else nullcontext():
-            assert fused.takes(noise, x, *parameters) == (kind != "rows" or batch <= 64)
+            by_kernels = dispatch.is_for_kernels(x, Weights(*parameters), noise)
+            assert by_kernels == (kind != "rows" or batch <= 64)
             return functional.noisy_linear(x, *parameters, noise)
 
     expected = differentiate(lambda x, p: reference(x, p, noise), tensors, torch.float64)
-    got = differentiate(by_kernels, tensors)
+    got = differentiate(compute, tensors)
     assert got[0].dtype == dtype
     for ours, slow, given in zip(got[1:], expected[1:], filter_none(tensors), strict=True):
         assert ours.dtype == given.dtype
@@ -132,9 +136,9 @@ def test_gradients_with_one_argument_frozen(kind: str, frozen: int) -> None:
     tensors = [x, *parameters_of(layer)]
     tensors[frozen].requires_grad_(False)
     wanted = [tensor for tensor in tensors if tensor.requires_grad]
-    noise: Any = layer.noise_in_force(())
+    noise: Any = layer.noise_in_force()
     got = torch.autograd.grad(functional.noisy_linear(*tensors, noise).sum(), wanted)
-    with fused.plain_operations():
+    with dispatch.plain_operations():
         plain = torch.autograd.grad(functional.noisy_linear(*tensors, noise).sum(), wanted)
     for ours, expected in zip(got, plain, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
@@ -144,7 +148,7 @@ def test_gradients_with_one_argument_frozen(kind: str, frozen: int) -> None:
 def test_a_second_derivative_is_that_of_plain_operations(kind: str) -> None:
     layer, x = new_layer(kind, rows=3), torch.randn(3, P, device=DEVICE, requires_grad=True)
     wanted = (x, *layer.parameters())
-    noise: Any = layer.noise_in_force(())
+    noise: Any = layer.noise_in_force()
 
     def penalty() -> tuple[Tensor, ...]:
         y = functional.noisy_linear(x, *parameters_of(layer), noise)
@@ -152,7 +156,7 @@ def test_a_second_derivative_is_that_of_plain_operations(kind: str) -> None:
         return torch.autograd.grad(slope.square().sum(), wanted, allow_unused=True)
 
     got = penalty()
-    with fused.plain_operations():
+    with dispatch.plain_operations():
         plain = penalty()
     for ours, expected in zip(got, plain, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-3)
@@ -161,7 +165,7 @@ def test_a_second_derivative_is_that_of_plain_operations(kind: str) -> None:
 def test_rows_repeat_over_leading_dimensions() -> None:
     """Time × environment: the draw of row i serves every time."""
     layer, x = new_layer("rows", rows=4), torch.randn(3, 4, P, device=DEVICE)
-    noise: Any = layer.noise_in_force(())
+    noise: Any = layer.noise_in_force()
     y = layer(x)
     assert y.shape == (3, 4, Q)
     parameters = tuple(tensor.double() for tensor in parameters_of(layer))
@@ -243,7 +247,7 @@ def test_a_fresh_layer_draws_a_new_seed_that_the_generator_decides() -> None:
 
 
 def test_the_noise_of_a_fresh_draw_is_not_kept() -> None:
-    noise = new_layer("counter").noise_in_force(())
+    noise = new_layer("counter").noise_in_force()
     assert isinstance(noise, CounterNoise)
     assert noise.seed.numel() == 1
     assert noise.bias is not None
@@ -257,7 +261,7 @@ def test_a_held_draw_is_stored_and_the_same_by_either_way() -> None:
     drawn = noisynet.held(layer)
     assert drawn is not None
     assert drawn.flats[0].numel() == P * Q + Q
-    with fused.plain_operations():
+    with dispatch.plain_operations():
         plain = layer(x)
     assert torch.equal(layer(x), plain)
 
@@ -274,20 +278,20 @@ def test_what_the_kernels_leave_to_plain_operations(change: str) -> None:
     elif change == "transposed weight":
         layer.weight.data = layer.weight.data.mT.contiguous().mT
     elif change == "many rows, a draw each":
-        x = torch.randn(fused.FUSED_UP_TO + 1, P, device=DEVICE)
+        x = torch.randn(FUSED_UP_TO + 1, P, device=DEVICE)
         noisynet.hold(layer, rows=len(x))
-    noise: Any = layer.noise_in_force(())
+    noise: Any = layer.noise_in_force()
     if change == "vmap":
         seen: list[bool] = []
 
         def one(row: Tensor) -> Tensor:
-            seen.append(fused.takes(noise, row, *parameters_of(layer)))
+            seen.append(dispatch.is_for_kernels(row, *layer.weights(), noise))
             return functional.noisy_linear(row, *parameters_of(layer), noise)
 
         torch.testing.assert_close(torch.func.vmap(one)(x), one(x))
         assert seen == [False, True]
         return
-    assert not fused.takes(noise, x, *parameters_of(layer))
+    assert not dispatch.is_for_kernels(x, *layer.weights(), noise)
     assert layer(x).shape == (len(x), Q)
 
 
@@ -302,20 +306,20 @@ def test_weights_that_changed_before_backward_are_an_error_as_in_nn_linear() -> 
 
 def test_without_triton_a_line_says_that_numbers_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = new_layer("counter"), torch.randn(4, P, device=DEVICE)
-    monkeypatch.setattr(fused, "is_installed", lambda: False)
-    fused._say_that_numbers_differ.cache_clear()
+    monkeypatch.setattr(dispatch, "is_installed", lambda: False)
+    dispatch._warn_that_numbers_differ.cache_clear()
     with pytest.warns(UserWarning, match="Triton is not installed"):
         layer(x)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         layer(x)  # once
         new_layer("shared")(x)  # the same values either way: in silence
-    fused._say_that_numbers_differ.cache_clear()
+    dispatch._warn_that_numbers_differ.cache_clear()
 
 
 def test_combine_scales_and_adds() -> None:
     layer = new_layer("shared")
-    noise: Any = layer.noise_in_force(())
+    noise: Any = layer.noise_in_force()
     shape = layer.weight.shape
     epsilon = noise.weight_noise()
     with torch.no_grad():

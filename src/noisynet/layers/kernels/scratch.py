@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 KEPT = 8
-"""How many buffers a thread keeps, the last used ones: one for each shape of layer."""
+"""How many buffers a thread keeps, the last used ones: one for each shape and dtype."""
 
 
 class _Buffers(threading.local):
@@ -25,7 +25,7 @@ _buffers = _Buffers()
 
 
 def borrow(shape: torch.Size, dtype: torch.dtype, device: torch.device, owner: object) -> Tensor:
-    """Give memory for a temporary; it is the owner's until somebody else borrows the same."""
+    """Return memory for a temporary; it is the owner's until another one borrows the same."""
     if device.type != "cpu":
         return torch.empty(shape, dtype=dtype, device=device)
     key = (shape, dtype)
@@ -35,9 +35,9 @@ def borrow(shape: torch.Size, dtype: torch.dtype, device: torch.device, owner: o
             oldest = next(iter(_buffers.tensors))
             del _buffers.tensors[oldest]
             _buffers.owners.pop(oldest, None)
-        # Memory that is born under inference_mode could not be written to outside of it.
+        # Memory made under inference_mode could not be written to outside of it.
         with torch.inference_mode(False):
-            # Said by name: the default device may be another one.
+            # By name: the default device may be another one.
             tensor = torch.empty(shape, dtype=dtype, device=device)
     _buffers.tensors[key] = tensor
     _buffers.owners[key] = owner
@@ -45,6 +45,6 @@ def borrow(shape: torch.Size, dtype: torch.dtype, device: torch.device, owner: o
 
 
 def left_by(owner: object, shape: torch.Size, dtype: torch.dtype) -> Tensor | None:
-    """Give the memory as its owner left it; None where somebody else borrowed it since."""
+    """Return the memory as its owner left it; None where another one has borrowed it since."""
     key = (shape, dtype)
     return _buffers.tensors[key] if _buffers.owners.get(key) is owner else None

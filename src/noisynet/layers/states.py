@@ -1,4 +1,4 @@
-"""When noise is drawn, held, used, switched off: functions over whole modules."""
+"""Hold noise, redraw it, use a draw, switch noise off: functions over whole modules."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from .draw import Draw, Slot, check_rows
-from .kinds import standard_normals
-from .state import OFF, NoisyLayer, Off
+from .layer import OFF, NoisyLayer, Off
+from .noise import Draw, Slot, check_rows, standard_normals
 
 
 def noisy_layers(module: nn.Module) -> dict[str, NoisyLayer]:
     """List the noisy layers of a module, {name: layer}; a noisy root has the name "".
 
-    Raises TypeError for what is no module.
+    Raises TypeError for anything but a module.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(
@@ -31,8 +30,8 @@ def noisy_layers(module: nn.Module) -> dict[str, NoisyLayer]:
 def sigma_parameters(module: nn.Module) -> list[nn.Parameter]:
     """List all σ of a module, each once: for an optimizer that exists already, or weight decay.
 
-    Weight decay pulls σ towards 0 and so switches exploration off by itself: put these parameters
-    into a group with `weight_decay=0`.
+    Weight decay pulls σ towards 0, and so switches exploration off: put these parameters into a
+    group with `weight_decay=0`.
     """
     found: dict[int, nn.Parameter] = {}
     for layer in noisy_layers(module).values():
@@ -50,7 +49,7 @@ def _require_layers(module: nn.Module) -> dict[str, NoisyLayer]:
 
 
 def _require_layers_of_all(modules: Sequence[nn.Module]) -> list[dict[str, NoisyLayer]]:
-    """Look at all modules before the first is changed."""
+    """List the layers of all modules, before the first is changed."""
     if not modules:
         raise TypeError("got no module, expected at least one")
     return [_require_layers(module) for module in modules]
@@ -61,7 +60,7 @@ def _draw(
 ) -> Draw:
     """Draw for all layers with one random call per device, dtype and kind of noise.
 
-    Never under inference_mode: what is drawn may be used in training later.
+    Callers leave inference_mode first: what is drawn may be used in training later.
     """
     groups: dict[tuple[torch.device, torch.dtype, str], list[Slot]] = {}
     for name, layer in layers.items():
@@ -76,7 +75,7 @@ def _draw(
     for (device, dtype, _), slots in groups.items():
         size = slots[-1].start + slots[-1].spec.size
         values = standard_normals((*leading, size), device, dtype, generator)
-        flats.append(slots[0].spec.shape(values))
+        flats.append(slots[0].spec.from_normals(values))
     return Draw(tuple(flats), tuple(slot for group in groups.values() for slot in group))
 
 
@@ -99,9 +98,9 @@ def draw(
 ) -> Draw | tuple[Draw, ...]:
     """Draw noise for all layers as a value; the module is not touched.
 
-    With `rows`, one independent draw for each row of a batch. Several modules give a tuple, each a
-    draw of its own. Raises ValueError for a module without noisy layers, rows below 1, or a
-    generator of another device.
+    With `rows`, it has one independent draw for each row of a batch. For several modules, returns a
+    tuple with a draw for each. Raises ValueError for a module without noisy layers, rows below 1,
+    or a generator of another device.
     """
     check_rows(rows)
     draws = tuple(_draw(layers, rows, generator) for layers in _require_layers_of_all(modules))
@@ -118,7 +117,8 @@ def hold(
 ) -> None:
     """Draw once, now; every forward uses that draw until the next `resample` or `release`.
 
-    With `rows`, one independent draw per row: row i of an input (…, rows, p) uses draw i, always.
+    With `rows`, it has one independent draw per row: row i of an input (…, rows, p) always uses
+    draw i.
     `drawn` is held instead of a new draw. `static` keeps the draw at a fixed address, which later
     redraws write into, for CUDA graphs. Raises ValueError as `draw` and `using` do.
     """
@@ -141,11 +141,11 @@ def resample(
     where: Tensor | Sequence[bool] | None = None,
     generator: torch.Generator | None = None,
 ) -> None:
-    """Redraw what is held, its rows kept; a fresh module becomes held.
+    """Redraw what is held, with as many rows; a fresh module becomes held.
 
-    `where`, one boolean per row, redraws only the rows where it is true. What a forward already
-    used stays what its backward uses. Raises ValueError for a mask without rows to choose from, or
-    of another length or dtype.
+    `where`, one boolean per row, redraws only the rows where it is true. A backward still uses the
+    draw of its forward. Raises ValueError for a mask without rows to choose from, or of another
+    length or dtype.
     """
     groups = [
         (rows, group, None if where is None else _check_mask(where, rows))
@@ -186,7 +186,7 @@ def _check_mask(where: Tensor | Sequence[bool], rows: int | None) -> Tensor:
 
 
 def release(*modules: nn.Module, per_row: bool = False) -> None:
-    """Go back to a fresh draw at every forward; with `per_row`, one for each row of the input.
+    """Return to a fresh draw at every forward; with `per_row`, one for each row of the input.
 
     Raises ValueError for a module without noisy layers.
     """
@@ -197,10 +197,10 @@ def release(*modules: nn.Module, per_row: bool = False) -> None:
 
 @torch.inference_mode(False)
 def held(module: nn.Module) -> Draw | None:
-    """Give the draw that a module holds, as a value of its own; None where its noise is fresh.
+    """Return the draw that a module holds, as a copy; None where its noise is fresh.
 
     Raises ValueError where only some layers hold one, or layers hold different numbers of rows:
-    such noise is no draw of the module.
+    such noise is not one draw of the module.
     """
     layers = _require_layers(module)
     flats: list[Tensor] = []
@@ -219,7 +219,7 @@ def held(module: nn.Module) -> Draw | None:
 
 @contextmanager
 def using(module: nn.Module, drawn: Draw) -> Iterator[None]:
-    """Use a given draw inside; the former state comes back after, also after an error.
+    """Use a given draw inside; restore the former state after, even after an error.
 
     Raises ValueError for a draw that was made for other layers, or lies on another device.
     """
@@ -229,7 +229,7 @@ def using(module: nn.Module, drawn: Draw) -> Iterator[None]:
 
 
 def _fitting(drawn: Draw, layers: Mapping[str, NoisyLayer]) -> dict[str, Tensor]:
-    """Give the flat noise of each layer; raises ValueError where the draw is not for these."""
+    """Return the flat noise of each layer; raise ValueError where the draw is not for these."""
     if not isinstance(drawn, Draw):
         raise TypeError(f"draw: got {type(drawn).__name__}, expected a noisynet.Draw")
     flats: dict[str, Tensor] = {}
@@ -256,7 +256,7 @@ def _fitting(drawn: Draw, layers: Mapping[str, NoisyLayer]) -> dict[str, Tensor]
 def mean_weights(*modules: nn.Module) -> Iterator[None]:
     """Switch the noise off inside: the means alone, exactly `nn.Linear`.
 
-    The former state comes back after, also after an error. A module without noisy layers is its
+    The former state is restored after, even after an error. A module without noisy layers is its
     own mean: nothing happens to it.
     """
     layers = {
@@ -287,8 +287,8 @@ def attach(
 ) -> RemovableHandle:
     """Resample each module now, and again after every `optimizer.step()`.
 
-    Each module gets a draw of its own; pass online and target network. The handle's `remove()`
-    ends it. Raises ValueError for a module without noisy layers.
+    Each module gets a draw of its own; pass both the online and the target network. The handle's
+    `remove()` ends it. Raises ValueError for a module without noisy layers.
     """
     resample(*modules, generator=generator)
 

@@ -15,13 +15,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 import noisynet
-from noisynet.layers import NoisyLinear, forms, scratch
+from noisynet.layers import NoisyLinear
+from noisynet.layers.kernels import dispatch, scratch
 
 
 @pytest.fixture(autouse=True)
 def _small_layers_use_scratch_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forms, "TINY_WEIGHT", 0)
-    monkeypatch.setattr(forms, "SMALL_WEIGHT", 0)
+    monkeypatch.setattr(dispatch, "TINY_WEIGHT", 0)
+    monkeypatch.setattr(dispatch, "SMALL_WEIGHT", 0)
 
 
 P, Q, ROWS = 5, 4, 3

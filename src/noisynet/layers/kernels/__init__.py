@@ -1,0 +1,1 @@
+"""Which form computes a layer, and the forms themselves."""

@@ -1,0 +1,182 @@
+"""Which of equal forms computes a linear layer: by size and place, so that a run repeats its bits.
+
+On a CPU the form of factorised noise that a batch shares follows a fixed table of sizes, read from
+benchmarks/results/layers/forms.json, which benchmarks/forms.py measures.
+
+On a GPU it is Triton's kernels (fused.py) for weights of more than `SMALL_WEIGHT` elements in
+float32 or bfloat16. Draws per row of more than `FUSED_UP_TO` rows stay with plain operations, and
+so does all that `tracing.is_traced` names. A fresh draw of independent noise belongs to one forward
+and nobody keeps it, so there the layer draws one seed (`CounterNoise`) in place of p·q numbers.
+Such a draw has other numbers than PyTorch draws from the same generator, so a run on a GPU without
+Triton warns of it, once. The bounds were not measured on a GPU yet; benchmarks/gpu.sh does it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..noise import FactorisedNoise, IndependentNoise, LinearNoise, standard_normals
+from ..weights import Weights
+from . import factorised, fused, independent
+from .launch import CounterNoise
+from .tracing import autocast_dtype, is_traced
+
+TINY_WEIGHT = 2**14
+"""Elements of a weight for which the noisy weight is always cheaper than a second product."""
+
+SMALL_WEIGHT = 2**16
+"""Elements of a weight that is read in the time of a few calls: there, fewer calls are cheaper."""
+
+TWO_PRODUCTS_UP_TO = {
+    # (a forward alone or with its backward, size of the weight): rows of the batch
+    ("acts", "small"): 8,
+    ("acts", "large"): 16,
+    ("learns", "small"): 0,
+    ("learns", "large"): 1,
+}
+"""Rows of a batch up to which two products are cheaper than building the noisy weight."""
+
+DTYPES = (torch.float32, torch.bfloat16)
+"""What Triton's kernels compute in."""
+
+Form = Callable[[Tensor, Weights, Any], Tensor]
+SharedForm = Literal["one product", "two products", "one product from scratch"]
+
+SHARED_FORMS: dict[SharedForm, Form | None] = {
+    "one product": None,
+    "two products": factorised.two_products,
+    "one product from scratch": factorised.from_scratch,
+}
+"""The forms of factorised noise that a batch shares."""
+
+
+def fast_form(input: Tensor, weights: Weights, noise: LinearNoise) -> Form | None:
+    """Return the cheapest form for this call; None where that is eq. 9 as it is written."""
+    if is_for_kernels(input, weights, noise):
+        return fused.apply
+    if isinstance(noise, FactorisedNoise):
+        if noise.output.ndim > 1:  # a draw per row
+            return factorised.two_products
+        return SHARED_FORMS[shared_form(input, weights)]
+    return None if isinstance(noise, IndependentNoise) else independent.at_outputs
+
+
+def shared_form(input: Tensor, weights: Weights) -> SharedForm:
+    """Return the form for factorised noise that a batch (…, p) shares.
+
+    Memory that is used again pays where a fresh temporary would cost page faults, that is for a
+    large weight, and costs a backward in Python.
+    """
+    weight, _, weight_sigma, _ = weights
+    elements = weight.numel()
+    if elements <= TINY_WEIGHT:
+        return "one product"
+    rows = input.numel() // weight.shape[-1]
+    size = "small" if elements <= SMALL_WEIGHT else "large"
+    learns = torch.is_grad_enabled() and (
+        input.requires_grad or weight.requires_grad or weight_sigma.requires_grad
+    )
+    if rows <= TWO_PRODUCTS_UP_TO["learns" if learns else "acts", size]:
+        return "two products"
+    return "one product" if size == "small" else "one product from scratch"
+
+
+def is_for_kernels(input: Tensor, weights: Weights, noise: LinearNoise) -> bool:
+    """Return whether Triton's kernels compute this: equal to plain operations but for rounding."""
+    if not (input.is_cuda or _settings.interpreted):
+        return False
+    if not isinstance(noise, FactorisedNoise | CounterNoise) or input.numel() == 0:
+        return False
+    weight = weights.weight
+    if not _suits_kernels(weight) or not is_installed():
+        return False
+    if noise.rows is not None and input.numel() // weight.shape[-1] > fused.FUSED_UP_TO:
+        return False
+    if is_traced(input, *weights, noise.bias_noise()):
+        return False
+    cast = autocast_dtype(input)
+    return (cast in DTYPES if cast is not None else input.dtype == weight.dtype) and all(
+        t.dtype == weight.dtype and t.is_contiguous() for t in weights if t is not None
+    )
+
+
+def draw_by_counter(weight: Tensor, *, bias: bool) -> CounterNoise | None:
+    """Draw independent noise for a weight (q, p) as a seed; None where no kernel would use it."""
+    if not _suits_kernels(weight) or is_traced(weight):
+        return None
+    if not is_installed():
+        _warn_that_numbers_differ()
+        return None
+    # On the device: nothing waits for it, and a graph draws anew at each replay.
+    seed = torch.randint(2**63 - 1, (1,), device=weight.device)
+    drawn = None
+    if bias:
+        drawn = standard_normals(weight.shape[:1], weight.device, weight.dtype, None)
+    return CounterNoise(seed, weight.shape, drawn, weight.dtype)
+
+
+class _Settings:
+    allowed = True
+    interpreted = False
+
+
+_settings = _Settings()
+
+
+@contextmanager
+def plain_operations() -> Iterator[None]:
+    """Leave the kernels alone inside, for comparisons."""
+    former, _settings.allowed = _settings.allowed, False
+    try:
+        yield
+    finally:
+        _settings.allowed = former
+
+
+@contextmanager
+def interpreted() -> Iterator[None]:
+    """Take tensors of the CPU too inside, for Triton's interpreter (TRITON_INTERPRET=1)."""
+    _settings.interpreted = True
+    try:
+        yield
+    finally:
+        _settings.interpreted = False
+
+
+@functools.cache
+def is_installed() -> bool:
+    """Return whether Triton can be imported."""
+    return importlib.util.find_spec("triton") is not None
+
+
+@functools.cache
+def _is_able(device: torch.device) -> bool:
+    return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _suits_kernels(weight: Tensor) -> bool:
+    """Return whether a weight's size, dtype and device are for the kernels."""
+    if not (weight.is_cuda or _settings.interpreted) or not _settings.allowed:
+        return False
+    if torch.compiler.is_compiling():
+        return False
+    if not SMALL_WEIGHT < weight.numel() < 2**31 or weight.dtype not in DTYPES:
+        return False
+    return _settings.interpreted or _is_able(weight.device)
+
+
+@functools.cache
+def _warn_that_numbers_differ() -> None:
+    warnings.warn(
+        "Triton is not installed: fresh independent noise is drawn and stored by PyTorch, from the "
+        "same distribution, with other numbers for the same seed",
+        stacklevel=2,
+    )

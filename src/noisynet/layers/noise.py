@@ -1,0 +1,345 @@
+"""The two kinds of noise, and draws of them as values.
+
+Nothing here knows a module. A layer describes what it needs by a spec, draws flat ε values, and
+views them as the noise of its weights. A `Draw` has the noise of all layers of a module in one
+tensor per device, dtype and kind, so that drawing for a whole model costs one random call.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+NoiseKind = Literal["factorised", "independent"]
+NOISE_KINDS: tuple[str, ...] = get_args(NoiseKind)
+
+
+def signed_sqrt(x: Tensor) -> Tensor:
+    """Apply f(x) = sgn(x) √|x|, elementwise (arXiv 1706.10295, §3 (b))."""
+    return x.abs().sqrt_().copysign_(x)
+
+
+@dataclass(frozen=True, slots=True)
+class FactorisedNoise:
+    """f(ε_i) and f(ε_j) of one layer: ε_w = f(ε_j) f(ε_i)ᵀ and ε_b = f(ε_j).
+
+    `input` is (p,) and `output` (q,) for one draw that all rows share; (rows, p) and (rows, q) for
+    one draw per row. A weight of several groups, as grouped convolutions have, is as many layers
+    side by side, each with its own ε_i: `input` is then (…, groups · p). `weight` is ε_w, where it
+    has been built already.
+    """
+
+    input: Tensor
+    output: Tensor
+    groups: int = 1
+    weight: Tensor | None = None
+
+    @property
+    def rows(self) -> tuple[int, ...] | None:
+        """Return the leading dimensions of the draw, or None where all rows share it."""
+        return None if self.output.ndim == 1 else tuple(self.output.shape[:-1])
+
+    def weight_noise(self) -> Tensor:
+        """Build ε_w, shape (…, q, p)."""
+        if self.weight is not None:
+            return self.weight
+        if self.groups == 1:
+            return self.output.unsqueeze(-1) * self.input.unsqueeze(-2)
+        output = self.output.unflatten(-1, (self.groups, -1)).unsqueeze(-1)
+        input = self.input.unflatten(-1, (self.groups, -1)).unsqueeze(-2)
+        return (output * input).flatten(-3, -2)
+
+    def bias_noise(self) -> Tensor:
+        """Return ε_b, shape (…, q)."""
+        return self.output
+
+
+@dataclass(frozen=True, slots=True)
+class IndependentNoise:
+    """ε_w and ε_b of one layer, one standard normal for each weight and bias.
+
+    `weight` is (q, p) and `bias` (q,) for one draw that all rows share; (rows, q, p) and (rows, q)
+    for one draw per row. `bias` is None for a layer without bias.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    @property
+    def rows(self) -> tuple[int, ...] | None:
+        """Return the leading dimensions of the draw, or None where all rows share it."""
+        return None if self.weight.ndim == 2 else tuple(self.weight.shape[:-2])
+
+    def weight_noise(self) -> Tensor:
+        """Return ε_w, shape (…, q, p)."""
+        return self.weight
+
+    def bias_noise(self) -> Tensor | None:
+        """Return ε_b, shape (…, q), or None without bias."""
+        return self.bias
+
+
+@dataclass(frozen=True, slots=True)
+class OutputNoise:
+    """Standard normals ζ, one per output, shape (…, q): independent noise seen at the output.
+
+    Where every row has a fresh draw of independent noise, its outputs are exactly
+    N(μ_w x + μ_b, σ_w² x² + σ_b²): mean + deviation ⊙ ζ, without any ε_w (the local
+    reparameterisation, arXiv 1506.02557, §2.2). Such a draw belongs to its input.
+    """
+
+    normals: Tensor
+
+    @property
+    def rows(self) -> tuple[int, ...] | None:
+        """Return the leading dimensions of the draw, or None for a single input."""
+        return tuple(self.normals.shape[:-1]) or None
+
+
+WeightNoise = FactorisedNoise | IndependentNoise
+"""The noise of one weight and its bias, as ε_w and ε_b."""
+
+LinearNoise = WeightNoise | OutputNoise
+"""The noise of a linear layer: at its weight, or seen at its output."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellNoise:
+    """The noise of a recurrent cell: that of its input's weight and that of its state's."""
+
+    input: LinearNoise
+    hidden: LinearNoise
+
+    @property
+    def rows(self) -> tuple[int, ...] | None:
+        """Return the leading dimensions of the draw, or None where all rows share it."""
+        return self.input.rows
+
+
+LayerNoise = LinearNoise | CellNoise
+
+
+class _Spec:
+    """What all specs share: ε values are drawn flat, and viewed as noise later."""
+
+    __slots__ = ()
+
+    kind: NoiseKind
+
+    @property
+    def size(self) -> int:
+        raise NotImplementedError
+
+    def from_normals(self, normals: Tensor) -> Tensor:
+        """Turn standard normals into this kind's ε values, still flat."""
+        return signed_sqrt(normals) if self.kind == "factorised" else normals
+
+    def draw(
+        self,
+        leading: Sequence[int] = (),
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Draw flat ε values, shape (*leading, size)."""
+        return self.from_normals(standard_normals((*leading, self.size), device, dtype, generator))
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseSpec(_Spec):
+    """What one weight and its bias draw: p inputs, q outputs, the kind, the number of groups."""
+
+    kind: NoiseKind
+    inputs: int
+    outputs: int
+    bias: bool
+    groups: int = 1
+
+    @property
+    def size(self) -> int:
+        """Return the number of standard normals of a draw: groups · p + q, or pq + q."""
+        if self.kind == "factorised":
+            return self.groups * self.inputs + self.outputs
+        return self.inputs * self.outputs + (self.outputs if self.bias else 0)
+
+    @property
+    def parts(self) -> tuple[NoiseSpec, ...]:
+        """Return the spec of each weight."""
+        return (self,)
+
+    def unflatten(self, flat: Tensor) -> WeightNoise:
+        """View flat ε values, shape (…, size), as the noise of one weight."""
+        if self.kind == "factorised":
+            inputs = self.groups * self.inputs
+            return FactorisedNoise(flat[..., :inputs], flat[..., inputs:], self.groups)
+        count = self.inputs * self.outputs
+        weight = flat[..., :count].unflatten(-1, (self.outputs, self.inputs))
+        return IndependentNoise(weight, flat[..., count:] if self.bias else None)
+
+
+@dataclass(frozen=True, slots=True)
+class CellSpec(_Spec):
+    """What a recurrent cell draws: for its input's weight, then for its state's."""
+
+    kind: NoiseKind
+    input: NoiseSpec
+    hidden: NoiseSpec
+
+    @property
+    def size(self) -> int:
+        """Return the number of standard normals of a draw."""
+        return self.input.size + self.hidden.size
+
+    @property
+    def parts(self) -> tuple[NoiseSpec, ...]:
+        """Return the spec of each weight."""
+        return self.input, self.hidden
+
+    def unflatten(self, flat: Tensor) -> CellNoise:
+        """View flat ε values, shape (…, size), as the noise of both weights."""
+        return CellNoise(
+            self.input.unflatten(flat[..., : self.input.size]),
+            self.hidden.unflatten(flat[..., self.input.size :]),
+        )
+
+
+LayerSpec = NoiseSpec | CellSpec
+
+
+def standard_normals(
+    shape: Sequence[int],
+    device: torch.device,
+    dtype: torch.dtype,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Draw standard normals; raise TypeError or ValueError for a generator that does not fit."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator: got {type(generator).__name__}, expected a torch.Generator or None"
+        )
+    if generator is not None and generator.device.type != device.type:
+        raise ValueError(
+            f"generator: got one on {generator.device}, expected one on {device}, as the layer is"
+        )
+    return torch.randn(tuple(shape), device=device, dtype=dtype, generator=generator)
+
+
+def check_rows(rows: int | None) -> None:
+    """Raise ValueError unless `rows` is None or a positive integer."""
+    if rows is None:
+        return
+    if isinstance(rows, bool) or not isinstance(rows, int | Integral) or rows < 1:
+        raise ValueError(f"rows: got {rows!r}, expected a positive integer or None")
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where the noise of one layer lies in a `Draw`."""
+
+    name: str
+    spec: LayerSpec
+    group: int
+    start: int
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One draw of all noisy layers of a module, as plain tensors.
+
+    With `rows`, it has that many independent draws, one for each row of a batch, and can be indexed
+    like a tensor's first dimension: `draw[3:5]`, `draw[index]`, `draw[mask]`; `draw[2]` is a single
+    draw that all rows share. It can be moved with `to`, copied, pickled and sent to another process
+    (as bytes: nothing is shared). `noisynet.draw` makes it, `noisynet.using` applies it.
+    """
+
+    flats: tuple[Tensor, ...]
+    slots: tuple[Slot, ...]
+
+    @property
+    def rows(self) -> int | None:
+        """Return the number of draws, or None for a single draw that all rows share."""
+        return self.flats[0].shape[0] if self.flats[0].ndim == 2 else None
+
+    def flat(self, slot: Slot) -> Tensor:
+        """View the ε values of one layer, shape (size,) or (rows, size)."""
+        return self.flats[slot.group][..., slot.start : slot.start + slot.spec.size]
+
+    def layer(self, name: str) -> LayerNoise:
+        """View the noise of one layer; raise KeyError for a name that was not drawn."""
+        for slot in self.slots:
+            if slot.name == name:
+                return slot.spec.unflatten(self.flat(slot))
+        raise KeyError(name)
+
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Draw:
+        """Pick rows; raise IndexError for a draw without rows, or an index that does not fit."""
+        if self.rows is None:
+            raise IndexError("this draw has no rows to pick from: make it with draw(net, rows=…)")
+        if not isinstance(index, Tensor | slice | int) or isinstance(index, bool):
+            index = _as_index(index)
+        if isinstance(index, Tensor):
+            if index.dtype.is_floating_point or index.dtype.is_complex:
+                raise IndexError(f"index: got {index.dtype}, expected integers or booleans")
+            if index.dtype == torch.bool and index.shape != (self.rows,):
+                raise IndexError(
+                    f"mask: got shape {tuple(index.shape)}, expected ({self.rows},), one per row"
+                )
+            if index.ndim > 1:
+                raise IndexError(
+                    f"index: got {index.ndim} dimensions, expected one: a draw has rows only"
+                )
+        flats = tuple(
+            flat[index.to(flat.device) if isinstance(index, Tensor) else index]
+            for flat in self.flats
+        )
+        return replace(self, flats=flats)
+
+    def to(self, *args: Any, **kwargs: Any) -> Draw:
+        """Move or convert as `torch.Tensor.to` does."""
+        return replace(self, flats=tuple(flat.to(*args, **kwargs) for flat in self.flats))
+
+    def clone(self) -> Draw:
+        """Copy the draw into memory of its own."""
+        return replace(self, flats=tuple(flat.clone() for flat in self.flats))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by value, so that no two processes ever share the memory of a draw."""
+        return _draw_from_bytes, (tuple(tensor_to_bytes(flat) for flat in self.flats), self.slots)
+
+
+def _as_index(index: Any) -> Tensor:
+    try:
+        tensor = torch.as_tensor(index)
+    except (RuntimeError, TypeError, ValueError):
+        raise IndexError(
+            f"index: got {index!r}, expected a slice, integers or booleans: a draw has rows only"
+        ) from None
+    # An empty list has no dtype to read.
+    return tensor if tensor.numel() else tensor.long()
+
+
+def tensor_to_bytes(tensor: Tensor) -> bytes:
+    """Write a tensor as bytes; unlike its own pickling, this never hands out shared memory."""
+    buffer = io.BytesIO()
+    torch.save(tensor.detach().clone(), buffer)
+    return buffer.getvalue()
+
+
+def tensor_from_bytes(data: bytes, device: str | None = None) -> Tensor:
+    """Read what `tensor_to_bytes` wrote, onto the device it was on or another one."""
+    return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+
+
+def _draw_from_bytes(flats: tuple[bytes, ...], slots: tuple[Slot, ...]) -> Draw:
+    return Draw(tuple(tensor_from_bytes(flat) for flat in flats), slots)
+
+
+# So that `torch.load` reads a saved draw as it reads tensors, without weights_only=False.
+torch.serialization.add_safe_globals([Slot, NoiseSpec, CellSpec, _draw_from_bytes])

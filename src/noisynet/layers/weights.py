@@ -1,0 +1,32 @@
+"""What a layer learns: the means μ and the σ of a weight and its bias, and eq. 9's sum of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .noise import WeightNoise
+
+
+class Weights(NamedTuple):
+    """μ and σ of one weight (q, p) and its bias (q,); both biases are None for a layer without."""
+
+    weight: Tensor
+    bias: Tensor | None
+    weight_sigma: Tensor
+    bias_sigma: Tensor | None
+
+    def under(self, noise: WeightNoise) -> tuple[Tensor, Tensor | None]:
+        """Return μ_w + σ_w ⊙ ε_w, shape (…, q, p), and μ_b + σ_b ⊙ ε_b, shape (…, q) or None."""
+        noisy_weight = torch.addcmul(self.weight, self.weight_sigma, noise.weight_noise())
+        return noisy_weight, self.bias_under(noise)
+
+    def bias_under(self, noise: WeightNoise) -> Tensor | None:
+        """Return μ_b + σ_b ⊙ ε_b, shape (…, q), or None without bias."""
+        if self.bias is None or self.bias_sigma is None:
+            return None
+        bias_noise = noise.bias_noise()
+        assert bias_noise is not None, "a layer with bias draws noise for it"
+        return torch.addcmul(self.bias, self.bias_sigma, bias_noise)
