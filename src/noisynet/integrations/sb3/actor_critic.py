@@ -17,7 +17,7 @@ from torch.distributions import Categorical
 
 from ...layers import Draw, draw, hold, mean_weights, using
 from .algorithm import ALGORITHMS
-from .policy import NoisyPolicy, batch_size
+from .noisy_policy import NoisyPolicy, batch_size
 
 
 class _ObservationsOfRows(NamedTuple):

@@ -14,7 +14,7 @@ from ...diagnostics import mean_sigma, snr
 from ...diagnostics.behaviour import measure
 from ...layers import draw
 from .algorithm import ALGORITHMS
-from .policy import NoisyPolicy
+from .noisy_policy import NoisyPolicy
 
 
 class NoiseCallback(BaseCallback):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...layers import Draw, draw, mean_weights, using
 from .algorithm import ALGORITHMS, samples_actions
-from .policy import NoisyPolicy, batch_size
+from .noisy_policy import NoisyPolicy, batch_size
 
 
 class _NoisyValuePolicy(NoisyPolicy):
