@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..layers import draw, mean_weights, using
+from ..layers import Draw, draw, mean_weights, using
 from .preserve import buffers_preserved
 
 ToValues = Callable[[Any], Tensor]
@@ -105,6 +105,16 @@ def measure(noisy_q_KBA: Tensor, mean_q_BA: Tensor) -> Behaviour:
     return Behaviour(**{name: float(row.mean()) for name, row in rows.items()}, rows=rows)
 
 
+def measure_draws(values: Callable[[Draw | None], Tensor], drawn: Draw) -> Behaviour:
+    """Compute all figures from `values`, which returns Q (B, A) under a draw, or the mean weights.
+
+    Each row of `drawn` is one draw; None stands for the mean weights.
+    """
+    mean = values(None)
+    noisy = [values(drawn[row]) for row in range(drawn.rows or 0)]
+    return measure(torch.stack(noisy), mean)
+
+
 @torch.no_grad()
 def behaviour(
     model: nn.Module,
@@ -126,15 +136,13 @@ def behaviour(
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 2:
         raise ValueError(f"draws: got {draws!r}, expected a whole number of at least 2")
     arguments = batch if isinstance(batch, tuple) else (batch,)
-    noisy: list[Tensor] = []
+
+    def values_under(one: Draw | None) -> Tensor:
+        with mean_weights(model) if one is None else using(model, one):
+            return values_of(model(*arguments), arguments, values)
+
     with buffers_preserved(model):
-        drawn = draw(model, rows=draws, generator=generator)
-        with mean_weights(model):
-            mean = values_of(model(*arguments), arguments, values)
-        for number in range(draws):
-            with using(model, drawn[number]):
-                noisy.append(values_of(model(*arguments), arguments, values))
-    return measure(torch.stack(noisy), mean)
+        return measure_draws(values_under, draw(model, rows=draws, generator=generator))
 
 
 @torch.no_grad()

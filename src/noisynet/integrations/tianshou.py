@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..diagnostics import Behaviour
-from ..diagnostics.behaviour import measure
+from ..diagnostics.behaviour import measure_draws
 from ..layers import Draw, draw, mean_weights, noisify, noisy_layers, using
 from .host import check_host
 
@@ -107,6 +107,7 @@ class _NoisyPolicy(_Host):
         # (Tianshou 2.0.1). An algorithm is built of its policy and calls `forward` on batches, but
         # hands neither itself nor its class to any method of the policy. Trainers set
         # `is_within_training_step` on it and nothing else, and a collector has the policy alone.
+        # Torch's hook on registered submodules would tell, but holds for the whole process.
         frame = inspect.currentframe()
         while frame is not None and not isinstance(frame.f_locals.get("self"), Algorithm):
             frame = frame.f_back
@@ -136,17 +137,13 @@ class _NoisyPolicy(_Host):
         if draws < 2:
             raise ValueError(f"draws: got {draws!r}, expected at least 2")
         batch = Batch(obs=observations, info=[None] * len(observations))
-        drawn = draw(self.model, rows=draws, generator=generator)
-        with mean_weights(self.model):
-            mean = self._action_values(batch)
-        noisy: list[Tensor] = []
-        for number in range(draws):
-            with using(self.model, drawn[number]):
-                noisy.append(self._action_values(batch))
-        return measure(torch.stack(noisy), mean)
+        forward = super().forward
 
-    def _action_values(self, batch: Any) -> Tensor:
-        return self.compute_q_value(super().forward(batch).logits, None)
+        def values(one: Draw | None) -> Tensor:
+            with mean_weights(self.model) if one is None else using(self.model, one):
+                return self.compute_q_value(forward(batch).logits, None)
+
+        return measure_draws(values, draw(self.model, rows=draws, generator=generator))
 
 
 class NoisyDiscreteQLearningPolicy(_NoisyPolicy, DiscreteQLearningPolicy[Any]):

@@ -169,7 +169,7 @@ def add_noise(
     sigma0: float | None = None,
     noise_in: str = "all",
 ) -> Config:
-    """Give an algorithm's config the noisy RLModule that is for it, and return the config.
+    """Set the noisy RLModule for an algorithm in its config, and return the config.
 
     Options are those of `NoisyDQNRLModule`. An RLModule that the config names already is replaced.
     Raises TypeError for an algorithm that is not supported, ValueError for unknown options and for

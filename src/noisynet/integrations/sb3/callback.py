@@ -11,7 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 
 from ...diagnostics import mean_sigma, snr
-from ...diagnostics.behaviour import measure
+from ...diagnostics.behaviour import measure_draws
 from ...layers import draw
 from .algorithm import ALGORITHMS
 from .noisy_policy import NoisyPolicy
@@ -91,7 +91,5 @@ class NoiseCallback(BaseCallback):
         observation, _ = policy.obs_to_tensor(stacked)
         drawn = draw(policy.noisy_network, rows=self.draws, generator=self._generator)
         with torch.no_grad():
-            mean = policy.action_values(observation, None)
-            noisy = [policy.action_values(observation, drawn[row]) for row in range(self.draws)]
-        measured = measure(torch.stack(noisy), mean)
+            measured = measure_draws(lambda one: policy.action_values(observation, one), drawn)
         return {name: float(getattr(measured, name)) for name in measured.rows}
