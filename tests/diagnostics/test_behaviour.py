@@ -103,7 +103,7 @@ def test_measuring_touches_neither_buffers_nor_the_numbers_of_dropout() -> None:
 
 
 class Distribution(nn.Module):
-    """Give probabilities of 7 atoms for each action, (B, A, atoms), as C51 does."""
+    """Network that returns probabilities of 7 atoms for each action, (B, A, atoms), as C51 does."""
 
     def __init__(self, inputs: int, actions: int = 3) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import noisynet
 from noisynet.diagnostics.checks.draws import kinds_of
-from noisynet.diagnostics.probe import Noise, see
+from noisynet.diagnostics.read_noise import Noise, read_noise
 from noisynet.diagnostics.recognise import find_noisy_layers
 
 P, A, B = 5, 3, 8
@@ -235,7 +235,7 @@ def test_a_probe_needs_no_square_matrix(monkeypatch: pytest.MonkeyPatch) -> None
     stranger.forward = lambda x: nn.functional.linear(  # pyright: ignore[reportAttributeAccessIssue]
         x, stranger.weight_mu + stranger.weight_sigma * torch.ones(4, 3136)
     )
-    seen = see(find_noisy_layers(nn.Sequential(stranger))["0"])
+    seen = read_noise(find_noisy_layers(nn.Sequential(stranger))["0"])
     assert seen is not None
     assert seen.values.shape == (4, 8)
     assert bool((seen.values == 1).all())

@@ -308,3 +308,18 @@ def test_numbers_of_another_distribution(replicas: ModuleType, batch: Tensor) ->
     finds(found, "distribution", "fail", "expected 0.798", "√|x|")
     for kind, said in (("factorised", "factorised: E ε²"), ("independent", "independent: E ε²")):
         finds(noisynet.doctor(ours(kind), batch), "distribution", "pass", said, "")
+
+
+@pytest.mark.parametrize("layer", ["KaixhinLike", "CleanRLLike", "TianshouLike"])
+def test_a_step_of_loss_and_optimizer_is_tried_in_layers_that_redraw_in_place(
+    replicas: ModuleType, batch: Tensor, layer: str
+) -> None:
+    # A redraw between this loss and its backward would be an error.
+    model = replicas.net(getattr(replicas, layer))
+    target = copy.deepcopy(model)
+    optimizer = torch.optim.Adam(model.parameters())
+    found = noisynet.doctor(
+        model, batch, loss=lambda: td_loss(model, target, batch), optimizer=optimizer
+    )
+    assert found["sigma moves"].status == "pass"
+    assert found["redraw between updates"].status == "skipped"

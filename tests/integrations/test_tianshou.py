@@ -45,7 +45,7 @@ AGENTS: dict[str, tuple[Any, Any, dict[str, Any], dict[str, Any]]] = {
 
 
 class Quantiles(nn.Module):
-    """Give (B, actions, quantiles), as the host's QR-DQN wants."""
+    """Network that returns (B, actions, quantiles), as the host's QR-DQN wants."""
 
     def __init__(self, actions: int, quantiles: int) -> None:
         super().__init__()

@@ -41,7 +41,7 @@ class TorchRL:
             yield
 
     def noisy(self, net: nn.Module, x: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Give the noisy output and each noisy layer's (f(ε_i), f(ε_j))."""
+        """Return the noisy output and each noisy layer's (f(ε_i), f(ε_j))."""
         # It multiplies the factors in the default dtype, whatever the layer's is.
         torch.set_default_dtype(torch.float64)
         net.apply(self.modules.reset_noise)

@@ -1,7 +1,7 @@
 """What the noise does to the policy: effective ε, entropy, the spread of Q against its gap.
 
-The first of them is what ε is to ε-greedy, measured: how often the agent does something else than
-it would by the mean weights. Unlike ε it depends on the observation.
+Effective ε is the measured counterpart of ε-greedy's ε: how often the agent does something else
+than it would by the mean weights. Unlike ε it depends on the observation.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..layers import draw, mean_weights, using
+from ..layers import Draw, draw, mean_weights, using
 from .preserve import buffers_preserved
 
 ToValues = Callable[[Any], Tensor]
-"""From what a model gives to Q or logits (B, A)."""
+"""From a model's output to Q or logits (B, A)."""
 
 
 @dataclass(frozen=True)
 class Behaviour:
-    """Hold what draws of noise do to greedy actions, overall and for each observation.
+    """What draws of noise do to greedy actions, overall and for each observation.
 
     `rows` figures are tensors (B,); the others are their means. With actor-critics read "logits"
     for Q.
@@ -40,7 +40,7 @@ class Behaviour:
     """The same four by their names, each of shape (B,)."""
 
     def figures(self, first: int = 0) -> dict[str, float]:
-        """Give them by the tags that metrics have; `first` is the number of the first row.
+        """Return them by the tags that metrics have; `first` is the number of the first row.
 
         {"noise/effective_epsilon": …, …, "noise/effective_epsilon/env_0": …, …}.
         """
@@ -52,14 +52,14 @@ class Behaviour:
 
 
 def effective_epsilon(noisy_q_KBA: Tensor, mean_q_BA: Tensor) -> Tensor:
-    """Give the share of K draws whose greedy action is not the mean weights', (B,)."""
+    """Return the share of K draws whose greedy action is not the mean weights', (B,)."""
     return (noisy_q_KBA.argmax(-1) != mean_q_BA.argmax(-1)).float().mean(0)
 
 
 def action_entropy(noisy_q_KBA: Tensor) -> Tensor:
-    """Give the entropy of the greedy action over the draws, in nats, (B,).
+    """Return the entropy of the greedy action over the draws, in nats, (B,).
 
-    That of the empirical frequencies, which is at most ln K and a little low for few draws.
+    It is that of the empirical frequencies: at most ln K, and a little low for few draws.
     """
     actions = noisy_q_KBA.shape[-1]
     chosen = torch.nn.functional.one_hot(noisy_q_KBA.argmax(-1), actions)
@@ -68,18 +68,18 @@ def action_entropy(noisy_q_KBA: Tensor) -> Tensor:
 
 
 def q_spread(noisy_q_KBA: Tensor) -> Tensor:
-    """Give the standard deviation of Q over the draws, a mean over the actions, (B,)."""
+    """Return the standard deviation of Q over the draws, a mean over the actions, (B,)."""
     return noisy_q_KBA.float().std(0, correction=1).mean(-1)
 
 
 def q_gap(mean_q_BA: Tensor) -> Tensor:
-    """Give by how much the best action's Q exceeds the second best's, (B,)."""
+    """Return by how much the best action's Q exceeds the second best's, (B,)."""
     best = mean_q_BA.float().topk(2, dim=-1).values
     return best[..., 0] - best[..., 1]
 
 
 def measure(noisy_q_KBA: Tensor, mean_q_BA: Tensor) -> Behaviour:
-    """Make all figures from Q under K draws (K, B, A) and by the mean weights (B, A).
+    """Compute all figures from Q under K draws (K, B, A) and by the mean weights (B, A).
 
     Raises ValueError for fewer than two draws or actions, and for shapes that do not fit.
     """
@@ -105,6 +105,16 @@ def measure(noisy_q_KBA: Tensor, mean_q_BA: Tensor) -> Behaviour:
     return Behaviour(**{name: float(row.mean()) for name, row in rows.items()}, rows=rows)
 
 
+def measure_draws(values: Callable[[Draw | None], Tensor], drawn: Draw) -> Behaviour:
+    """Compute all figures from `values`, which returns Q (B, A) under a draw, or the mean weights.
+
+    Each row of `drawn` is one draw; None stands for the mean weights.
+    """
+    mean = values(None)
+    noisy = [values(drawn[row]) for row in range(drawn.rows or 0)]
+    return measure(torch.stack(noisy), mean)
+
+
 @torch.no_grad()
 def behaviour(
     model: nn.Module,
@@ -117,7 +127,7 @@ def behaviour(
     """Measure what the noise of noisynet's layers does to a model's greedy actions on a batch.
 
     `batch` is an observation batch (B, …), or the tuple of arguments that the model takes; the
-    model gives Q or logits (B, A), or a tuple that begins with them. For a sequence (T, N, p) or
+    model returns Q or logits (B, A), or a tuple that begins with them. For a sequence (T, N, p) or
     (T, N, C, H, W) they are (T, N, A), and T·N rows. `values` makes them from any other output,
     such as Q from a distribution (B, A, atoms). The model is left as it was, its draws and buffers
     (running means) too, and so are torch's global generators. Raises ValueError for fewer than two
@@ -126,15 +136,13 @@ def behaviour(
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 2:
         raise ValueError(f"draws: got {draws!r}, expected a whole number of at least 2")
     arguments = batch if isinstance(batch, tuple) else (batch,)
-    noisy: list[Tensor] = []
+
+    def values_under(one: Draw | None) -> Tensor:
+        with mean_weights(model) if one is None else using(model, one):
+            return values_of(model(*arguments), arguments, values)
+
     with buffers_preserved(model):
-        drawn = draw(model, rows=draws, generator=generator)
-        with mean_weights(model):
-            mean = values_of(model(*arguments), arguments, values)
-        for number in range(draws):
-            with using(model, drawn[number]):
-                noisy.append(values_of(model(*arguments), arguments, values))
-    return measure(torch.stack(noisy), mean)
+        return measure_draws(values_under, draw(model, rows=draws, generator=generator))
 
 
 @torch.no_grad()
@@ -169,7 +177,7 @@ def _first(output: Any) -> Tensor:
 
 
 def values_of(output: Any, arguments: tuple[Any, ...], values: ToValues | None = None) -> Tensor:
-    """Give values (rows, A) of what a model returned for its arguments.
+    """Return values (rows, A) from what a model returned for its arguments.
 
     Raises ValueError where more than one dimension precedes the last and they are not those of a
     sequence of observations: (B, A, atoms) would pass for B·A rows otherwise.

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .checks import acting, draws, learning, values
-from .checks.draws import Seen
-from .findings import Diagnosis, Finding
-from .patient import Act, Patient, seen_in
-from .policy import policy_noise
+from .checks import acting, draws, learning, parameters
+from .checks.policy import policy_noise
+from .findings import Check, Diagnosis, Finding
+from .forward_calls import Call, calls_of
+from .layer_trials import numbers_made_on_cpu, redrawn_before_backward
 from .preserve import preserved
-from .probe import is_fresh, see
+from .read_noise import Seen, is_fresh, read_all
 from .recognise import find_noisy_layers
-from .trial import numbers_made_on_cpu, redrawn_before_backward
-from .watch import Call, calls_of
+from .subject import Act, Subject, read_in_mode, seen_in
 
 _DRAWS = 32
 """Draws that are compared, so that even a layer of one output shows 32 values."""
@@ -44,7 +44,8 @@ def doctor(
 
     `model` may have noisynet's layers or another library's, which are recognised by structure.
     `batch` is an observation batch (B, …), or the tuple of arguments that the model takes; it goes
-    to `act` and `evaluate` too. Whatever is not given leaves its checks out, and they say so:
+    to `act` and `evaluate` too. Whatever is not given leaves its checks out, with a finding that
+    names it:
 
     - `act`: batch to actions, the way the agent really acts while it explores: through the
       framework's collector or policy. Actions that it returns are compared; None is as good;
@@ -58,10 +59,10 @@ def doctor(
 
     Model, target and optimizer are left as they were found: values, gradients, modes, draws, and
     the global generators too. What the functions do elsewhere stays done. Raises TypeError for
-    what is no module, and for a loss that is no tensor of one value.
+    anything but a module, and for a loss that is no tensor of one value.
     """
     layers = find_noisy_layers(model)
-    found = values.layers_found(layers, type(model).__name__)
+    found = parameters.layers_found(layers, type(model).__name__)
     if not layers:
         return Diagnosis([found])
     if target is not None and not isinstance(target, nn.Module):
@@ -70,11 +71,10 @@ def doctor(
                            ("resample", resample), ("update", update)):  # fmt: skip
         if function is not None and not callable(function):
             raise TypeError(f"{name}: got {type(function).__name__}, expected a function or None")
-    patient = Patient(model, layers, batch, resample)
-    own_target = None if target is model else target
-    with preserved(model, own_target, optimizer):
+    subject = Subject(model, layers, batch, resample)
+    with preserved(model, None if target is model else target, optimizer):
         examined = _Examination(
-            patient,
+            subject=subject,
             loss=loss,
             act=act,
             evaluate=evaluate,
@@ -88,76 +88,72 @@ def doctor(
                 *examined.layers(),
                 *examined.draws(),
                 *examined.acting(epsilon, entropy_bonus),
-                *examined.target(target),
+                examined.target(target),
                 *examined.learning(),
+                *examined.updating(),
             ]
         )
 
 
+@dataclass(kw_only=True)
 class _Examination:
     """One visit: what was given, and what has been measured with it."""
 
-    def __init__(
-        self,
-        patient: Patient,
-        *,
-        loss: Callable[[], Tensor] | None,
-        act: Act | None,
-        evaluate: Act | None,
-        optimizer: Optimizer | None,
-        update: Callable[[], Any] | None,
-        on_policy: bool,
-    ) -> None:
-        self._patient = patient
-        self._layers = patient.layers
-        self._loss = loss
-        self._act = act
-        self._evaluate = evaluate
-        self._optimizer = optimizer
-        self._update = update
-        self._on_policy = on_policy
-        self._acted: list[Call] | None = None
-        self._actions: list[Any] = []
-        self._moments: list[Seen] = []
-        """What each of some actions was chosen under."""
-        if act is not None:
+    subject: Subject
+    loss: Callable[[], Tensor] | None
+    act: Act | None
+    evaluate: Act | None
+    optimizer: Optimizer | None
+    update: Callable[[], Any] | None
+    on_policy: bool
+
+    acted: list[Call] | None = None
+    """Forwards of the first action."""
+    actions: list[Any] = field(default_factory=list)
+    moments: list[Seen] = field(default_factory=list)
+    """What each of some actions was chosen under."""
+    computed_loss: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.act is not None:
             for _ in range(_ACTIONS):
-                calls, action = patient.run(act)
-                self._acted = calls if self._acted is None else self._acted
-                self._actions.append(action)
-                self._moments.append(seen_in(calls))
-        self._draws = self._some_draws()
-        self._kinds = draws.kinds_of(self._layers, self._draws)
+                calls, action = self.subject.run(self.act)
+                self.acted = calls if self.acted is None else self.acted
+                self.actions.append(action)
+                self.moments.append(seen_in(calls))
+        self.seen = self._some_draws()
+        self.kinds = draws.kinds_of(self.subject.layers, self.seen)
 
     def _some_draws(self) -> list[Seen]:
-        """Look at draw after draw: at the layers themselves, or while the agent acts."""
-        patient = self._patient
-        if patient.sees:
-            with preserved(patient.model):
-                patient.model.train(patient.mode)
-                seen: list[Seen] = [patient.look()]
+        """Read draw after draw: from the layers themselves, or while the agent acts."""
+        subject = self.subject
+        if subject.shows_noise:
+            with subject.in_noisy_mode():
+                seen = [read_all(subject.layers)]
                 for _ in range(_DRAWS):
-                    patient.redraw()
-                    seen.append(patient.look())
+                    subject.redraw()
+                    seen.append(read_all(subject.layers))
             return seen
-        if self._act is None:
+        if self.act is None:
             return []
-        seen = [self._moments[-1]]
+        seen = [self.moments[-1]]
         for _ in range(_ACTIONS):
-            patient.redraw()
-            seen.append(seen_in(patient.run(self._act)[0]))
+            subject.redraw()
+            seen.append(seen_in(subject.run(self.act)[0]))
         return seen if all(any(noise.is_on for noise in one.values()) for one in seen) else []
 
     def layers(self) -> list[Finding]:
         """Check what lies in the layers."""
-        weight = next(iter(self._layers.values())).weights()[0][0]
-        made = {name: numbers_made_on_cpu(found) for name, found in self._layers.items()}
+        layers = self.subject.layers
+        weight = next(iter(layers.values())).weights()[0][0]
+        made = {name: numbers_made_on_cpu(found) for name, found in layers.items()}
         return [
-            values.initial_sigma(self._layers, self._kinds),
-            values.initial_mean(self._layers, self._kinds),
-            values.sigma_size(self._layers),
-            values.registered_noise(self._layers),
-            *values.optimizer_has_sigma(self._layers, self._optimizer),
+            parameters.initial_sigma(layers, self.kinds),
+            parameters.initial_mean(layers, self.kinds),
+            parameters.sigma_size(layers),
+            parameters.registered_noise(layers),
+            parameters.in_the_optimizer(layers, self.optimizer),
+            parameters.weight_decay(layers, self.optimizer),
             learning.device_of_draws(
                 {name: count for name, count in made.items() if count},
                 on_accelerator=weight.device.type not in ("cpu", "meta"),
@@ -166,160 +162,149 @@ class _Examination:
 
     def draws(self) -> list[Finding]:
         """Check draws against each other, and what they do to the policy."""
-        patient, seen = self._patient, self._draws
-        how = "resample" if patient.resample is not None else "a redraw"
+        layers, seen = self.subject.layers, self.seen
         if not seen:
             # A draw that cannot be seen at work may still lie in a buffer.
             reason = "no noise to be seen: it is off in train and eval mode, and in acting"
             names = ("redraw", "own draws", "distribution", "policy")
-            return [Finding(name, "skipped", reason) for name in names]
+            return [Check(name).skipped(reason) for name in names]
+        how = "a redraw" if self.subject.resample is None else "resample"
         return [
-            draws.redraws(self._layers, seen[0], seen[1], how),
-            draws.own_draws(self._layers, seen),
-            draws.distribution(self._layers, self._kinds, seen),
+            draws.redraws(layers, seen[0], seen[1], how),
+            draws.own_draws(layers, seen),
+            draws.distribution(layers, self.kinds, seen),
             self._policy(),
         ]
 
     def _policy(self) -> Finding:
-        patient = self._patient
-        if not patient.sees or patient.batch is None:
-            missing = "no observations were given" if patient.batch is None else "noise is off here"
-            return Finding("policy", "skipped", missing)
-        with preserved(patient.model):
-            patient.model.train(patient.mode)
-            return policy_noise(patient.model, self._layers, patient.batch, patient.redraw)
+        subject = self.subject
+        if subject.batch is None:
+            return Check("policy").skipped("no observations were given")
+        if not subject.shows_noise:
+            return Check("policy").skipped("noise is off here")
+        with subject.in_noisy_mode():
+            return policy_noise(subject.model, subject.layers, subject.batch, subject.redraw)
 
     def acting(self, epsilon: float | None, entropy_bonus: float | None) -> list[Finding]:
         """Check acting and evaluating."""
-        patient = self._patient
-        training, evaluating = patient.modes[True], patient.modes[False]
+        subject, layers = self.subject, self.subject.layers
+        training, evaluating = subject.modes[True], subject.modes[False]
         began = None
-        if self._act is not None and self._optimizer is not None:
-            began = bool(self._optimizer.state)
-        evaluated = None if self._evaluate is None else patient.run(self._evaluate)[0]
+        if self.act is not None and self.optimizer is not None:
+            began = bool(self.optimizer.state)
+        evaluated = None if self.evaluate is None else subject.run(self.evaluate)[0]
         return [
             acting.modes(
-                self._layers,
+                layers,
                 training,
                 evaluating,
-                is_training=patient.was_training,
-                acts=self._act is not None,
+                is_training=subject.was_training,
+                acts=self.act is not None,
             ),
-            acting.acting(self._layers, self._acted),
-            acting.rows(self._acted),
+            acting.acting(layers, self.acted),
+            acting.rows(self.acted),
             acting.warm_up(
-                self._moments,
+                self.moments,
                 learning_began=began,
-                holds_rollout=self._on_policy,
-                keeps_state=_keeps_state(self._optimizer),
+                holds_rollout=self.on_policy,
+                keeps_state=_keeps_state(self.optimizer),
             ),
             acting.other_exploration(
                 epsilon=epsilon,
                 entropy_bonus=entropy_bonus,
                 actions=self._comparable_actions(),
-                stochastic_policy=self._on_policy,
+                stochastic_policy=self.on_policy,
             ),
-            acting.evaluation(self._layers, evaluated, training, evaluating),
+            acting.evaluation(layers, evaluated, training, evaluating),
         ]
 
     def _comparable_actions(self) -> list[Tensor] | None:
-        """Give the actions of several calls where all were chosen under one draw."""
-        first = self._moments[0] if self._moments else {}
+        """Return the actions of several calls where all were chosen under one draw."""
+        first = self.moments[0] if self.moments else {}
         one_draw = first and all(
             name in moment and moment[name].equals(noise)
-            for moment in self._moments
+            for moment in self.moments
             for name, noise in first.items()
         )
         if not one_draw:
             return None
         try:
-            actions = [torch.as_tensor(action) for action in self._actions]
+            actions = [torch.as_tensor(action) for action in self.actions]
         except (TypeError, ValueError, RuntimeError):
+            # `act` is the program's own, and may return anything.
             return None
         return actions if len({action.shape for action in actions}) == 1 else None
 
-    def target(self, target: nn.Module | None) -> list[Finding]:
+    def target(self, target: nn.Module | None) -> Finding:
         """Check the target network's noise against the online network's."""
-        patient = self._patient
+        subject = self.subject
         seen: Seen | None = None
         if target is not None:
-            theirs = find_noisy_layers(target)
-            with preserved(target):
-                target.train(patient.mode)
-                found = {name: see(layer) for name, layer in theirs.items()}
-                seen = {name: noise for name, noise in found.items() if noise is not None}
-        same = target is patient.model
-        return [learning.target_draws(patient.modes[patient.mode], seen, same_module=same)]
+            seen = read_in_mode(target, find_noisy_layers(target), subject.mode)
+        same = target is subject.model
+        return learning.target_draws(subject.modes[subject.mode], seen, same_module=same)
 
     def learning(self) -> list[Finding]:
-        """Check the loss, its gradient and an update."""
-        patient, layers = self._patient, self._layers
+        """Check the loss and its gradient."""
+        subject, layers = self.subject, self.subject.layers
+        # Before the loss, whose graph a redraw in place would break.
+        with subject.in_noisy_mode():
+            trials = {name: redrawn_before_backward(found) for name, found in layers.items()}
         learned: list[Call] | None = None
-        loss: Tensor | None = None
-        acted = self._acted
-        if self._loss is not None:
-            if self._act is not None:
+        acted = self.acted
+        if self.loss is not None:
+            if self.act is not None:
                 # The draw may have been changed since: what matters is the one before this loss.
-                acted = patient.run(self._act)[0]
+                acted = subject.run(self.act)[0]
             losses: list[Any] = []
-            compute = self._loss
+            compute = self.loss
             with torch.enable_grad():
                 learned = calls_of(layers, lambda: losses.append(compute()))
-            loss = _checked_loss(losses[0])
-        findings = [
+            self.computed_loss = _checked_loss(losses[0])
+        return [
             learning.in_the_loss(layers, learned),
-            learning.gradients(layers, loss),
-            learning.draws_in_the_loss(learned, on_policy=self._on_policy),
-            learning.learned_as_acted(acted, learned, on_policy=self._on_policy),
-            learning.backward(self._backward()),
+            learning.gradients(layers, self.computed_loss),
+            learning.draws_in_the_loss(learned, on_policy=self.on_policy),
+            learning.learned_as_acted(acted, learned, on_policy=self.on_policy),
+            learning.backward({name: one for name, one in trials.items() if one is not None}),
         ]
-        return [*findings, *self._updated(loss)]
 
-    def _backward(self) -> dict[str, str]:
-        patient = self._patient
-        with preserved(patient.model):
-            patient.model.train(patient.mode)
-            results = {name: redrawn_before_backward(found) for name, found in self._layers.items()}
-        return {name: result for name, result in results.items() if result is not None}
-
-    def _updated(self, loss: Tensor | None) -> list[Finding]:
-        optimizer = self._optimizer
-        if self._update is None and (loss is None or optimizer is None or not loss.requires_grad):
-            return learning.no_update(optimizer)
-        before = {
-            name: found.weights()[0][1].detach().clone() for name, found in self._layers.items()
-        }
-        noise_before, fresh = self._noise_now()
-        if self._update is not None:
-            self._update()
-        elif loss is not None and optimizer is not None:
+    def updating(self) -> list[Finding]:
+        """Check an update: the program's own, or one step of the loss of `learning`."""
+        layers, optimizer, loss = self.subject.layers, self.optimizer, self.computed_loss
+        sigmas = {name: found.weights()[0][1].detach().clone() for name, found in layers.items()}
+        before, fresh = self._noise_now()
+        if self.update is not None:
+            self.update()
+        elif loss is not None and optimizer is not None and loss.requires_grad:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        noise_after, _ = self._noise_now()
-        noise = None if fresh else (noise_before, noise_after)
-        own = self._update is not None
-        findings = learning.after_update(self._layers, before, noise, own_update=own)
-        if not noise_before and not fresh:
-            findings[1] = Finding(findings[1].name, "skipped", "no noise to be seen")
-        return findings
+        else:
+            return learning.no_update(optimizer_given=optimizer is not None)
+        after, _ = self._noise_now()
+        return [
+            learning.sigma_moves(layers, sigmas),
+            learning.redraw_between_updates(
+                None if fresh else (before, after), own_update=self.update is not None
+            ),
+        ]
 
     def _noise_now(self) -> tuple[Seen, bool]:
-        """Give the noise in force, and whether every forward draws anew."""
-        patient = self._patient
-        if all(is_fresh(found) for found in self._layers.values()):
+        """Return the noise in force, and whether every forward draws anew."""
+        subject = self.subject
+        if all(is_fresh(found) for found in subject.layers.values()):
             return {}, True
-        if not patient.sees:
+        if not subject.shows_noise:
             return {}, False
-        with preserved(patient.model):
-            patient.model.train(patient.mode)
-            first, second = patient.look(), patient.look()
+        with subject.in_noisy_mode():
+            first, second = read_all(subject.layers), read_all(subject.layers)
         fresh = bool(first) and not any(first[one].equals(second[one]) for one in first)
         return first, fresh
 
 
 def _keeps_state(optimizer: Optimizer | None) -> bool:
-    """Tell whether an optimizer's state shows its first step: SGD without momentum has none."""
+    """Return whether an optimizer's state shows its first step: SGD without momentum has none."""
     if not isinstance(optimizer, torch.optim.SGD):
         return True
     return any(group["momentum"] for group in optimizer.param_groups)

@@ -13,14 +13,14 @@ from .sigma import mean_sigma, snr
 
 
 class NoiseMonitor:
-    """Measure a model's noise every so many steps of any training loop.
+    """Figures of a model's noise every so many steps of any training loop.
 
-    `step(batch)` counts; every `every` calls it gives figures by the tags that noisynet's own
+    `step(batch)` counts; every `every` calls it returns figures by the tags that noisynet's own
     metrics have, for TensorBoard or a file, and None otherwise: "snr/<layer>", "sigma/<layer>",
     "noise/effective_epsilon", "noise/action_entropy" (nats), "noise/q_spread", "noise/q_gap", and
     "noise/effective_epsilon/env_<i>" for each row of the batch. It draws from a generator of
     its own, and leaves buffers and torch's global generators as they were: training is not changed
-    by it. `values` makes Q (B, A) from the model's output where it gives something else. Raises
+    by it. `values` makes Q (B, A) from any other output of the model. Raises
     ValueError for `every` below 1, `draws` below 2.
     """
 
@@ -33,7 +33,6 @@ class NoiseMonitor:
         seed: int = 0,
         values: ToValues | None = None,
     ) -> None:
-        """Take the model; its device may change later."""
         for name, value, least in (("every", every, 1), ("draws", draws, 2)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(
@@ -47,9 +46,9 @@ class NoiseMonitor:
         self.steps = 0
 
     def step(self, batch: Tensor | tuple[Any, ...] | Callable[[], Any]) -> dict[str, float] | None:
-        """Count a step; give the figures where they are due, None otherwise.
+        """Count a step; return the figures where they are due, None otherwise.
 
-        `batch` is what `noisynet.behaviour` takes, or a function that gives it, which is asked
+        `batch` is what `noisynet.behaviour` takes, or a function that returns it, which is called
         only where figures are due.
         """
         self.steps += 1
@@ -57,7 +56,7 @@ class NoiseMonitor:
             return None
         shown = batch() if callable(batch) else batch
         device = next(self.model.parameters()).device
-        # Seeded by the step, so that a loop that is resumed measures what it would have.
+        # Seeded by the step, so that a resumed loop measures what it would have.
         generator = torch.Generator(device).manual_seed(hash((self.seed, self.steps)) & (2**63 - 1))
         found = behaviour(
             self.model, shown, draws=self.draws, generator=generator, values=self.values

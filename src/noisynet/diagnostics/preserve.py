@@ -1,4 +1,4 @@
-"""Leaving everything as it was found: parameters, buffers, gradients, modes, draws, generators."""
+"""Everything left as it was found: parameters, buffers, gradients, modes, draws, generators."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Restore = Callable[[], None]
 
 @contextmanager
 def preserved(*parts: nn.Module | Optimizer | None) -> Iterator[None]:
-    """Give modules and optimizers back after as they were, also after an error.
+    """Restore modules and optimizers afterwards, also after an error.
 
-    That is every tensor's identity and value, `grad`, `training`, the draws that are held, the
+    Restored are every tensor's identity and value, `grad`, `training`, the draws that are held, the
     optimizer's state, and the global generators of Python, of NumPy and of torch: the CPU's and
     those of the GPUs that the modules lie on.
     """
@@ -33,13 +33,8 @@ def preserved(*parts: nn.Module | Optimizer | None) -> Iterator[None]:
         elif isinstance(part, Optimizer):
             restores += _optimizer(part)
     restores += _generators()
-    try:
-        with torch.random.fork_rng(devices=cuda_devices(*parts)):
-            yield
-    finally:
-        with torch.no_grad():
-            for restore in restores:
-                restore()
+    with _restored(restores, cuda_devices(*parts)):
+        yield
 
 
 def cuda_devices(*parts: nn.Module | Optimizer | None) -> list[torch.device]:
@@ -55,14 +50,19 @@ def cuda_devices(*parts: nn.Module | Optimizer | None) -> list[torch.device]:
 
 @contextmanager
 def buffers_preserved(model: nn.Module) -> Iterator[None]:
-    """Give a model's buffers back after as they were, and torch's global generators too.
+    """Restore a model's buffers and torch's global generators afterwards.
 
     That is what forwards alone change: running means, and the numbers of dropout. Cheaper than
     `preserved`: without buffers nothing is copied but the generators' state.
     """
-    restores = [*_tensors(model, ("_buffers",))]
+    with _restored([*_tensors(model, ("_buffers",))], cuda_devices(model)):
+        yield
+
+
+@contextmanager
+def _restored(restores: Sequence[Restore], devices: Sequence[torch.device]) -> Iterator[None]:
     try:
-        with torch.random.fork_rng(devices=cuda_devices(model)):
+        with torch.random.fork_rng(devices=devices):
             yield
     finally:
         with torch.no_grad():
@@ -85,7 +85,7 @@ def _modules(module: nn.Module) -> Iterator[Restore]:
 
 
 def _attribute(owner: Any, name: str) -> Restore:
-    """Remember an attribute: the object, and a tensor's values."""
+    """Return what restores an attribute: the object, and a tensor's values."""
     value = getattr(owner, name)
     content = value.detach().clone() if isinstance(value, Tensor) else None
 
@@ -124,7 +124,7 @@ def _entry(register: dict[str, Tensor | None], name: str, tensor: Tensor) -> Res
 
 
 def _write_back(tensor: Tensor, content: Tensor) -> None:
-    # Unchanged tensors are not written to: somebody may have kept them for a backward.
+    # Unchanged tensors are not written to: they may have been kept for a backward.
     if not torch.equal(tensor, content):
         tensor.detach().copy_(content)
 
@@ -157,7 +157,7 @@ def _copied(value: Any) -> Any:
 
 
 def _generators() -> Iterator[Restore]:
-    """Remember Python's generator, and NumPy's where somebody has imported it."""
+    """Yield what restores Python's generator, and NumPy's where it is imported."""
     state = random.getstate()
     yield lambda: random.setstate(state)
     numpy: Any = sys.modules.get("numpy")

@@ -1,4 +1,4 @@
-"""Finding noisy layers of any library, by what they are made of: σ of the same shape as μ."""
+"""Noisy layers of any library, recognised by their structure: σ of the same shape as μ."""
 
 from __future__ import annotations
 
@@ -38,28 +38,29 @@ class Found:
 
     @property
     def is_ours(self) -> bool:
-        """Tell whether it is one of noisynet's layers."""
+        """Whether it is one of noisynet's layers."""
         return isinstance(self.module, NoisyLayer)
 
     def tensors(self, names: tuple[str, ...], module: nn.Module | None = None) -> list[Tensor]:
-        """Give parameters by name, of this layer or of a copy of it."""
+        """Return parameters by name, of this layer or of a copy of it."""
         layer = self.module if module is None else module
         # Not `get_parameter`: a framework may have put plain tensors in the parameters' places.
         return [attrgetter(one)(layer) for one in names]
 
     def weights(self) -> list[tuple[Tensor, Tensor]]:
-        """Give the (μ, σ) of each weight, biases left out."""
-        pairs = zip(self.tensors(self.means), self.tensors(self.sigmas), strict=True)
-        return [pair for pair in pairs if pair[0].ndim > 1]
+        """Return the (μ, σ) of each weight, biases left out."""
+        return [pair for pair in self._pairs() if pair[0].ndim > 1]
 
     def biases(self) -> list[tuple[Tensor, Tensor]]:
-        """Give the (μ, σ) of each bias."""
-        pairs = zip(self.tensors(self.means), self.tensors(self.sigmas), strict=True)
-        return [pair for pair in pairs if pair[0].ndim == 1]
+        """Return the (μ, σ) of each bias."""
+        return [pair for pair in self._pairs() if pair[0].ndim == 1]
+
+    def _pairs(self) -> list[tuple[Tensor, Tensor]]:
+        return list(zip(self.tensors(self.means), self.tensors(self.sigmas), strict=True))
 
     @property
     def inputs(self) -> int:
-        """Give p, the inputs of each output: a convolution's are channels · kernel positions."""
+        """The number p of inputs of each output: a convolution's is channels · kernel positions."""
         shape = self.weights()[0][0].shape
         if len(shape) == 2 and shape[0] == getattr(self.module, "in_features", None) != shape[1]:
             return shape[0]
@@ -67,7 +68,7 @@ class Found:
 
     @property
     def outputs(self) -> int:
-        """Give q, the number of outputs."""
+        """The number q of outputs."""
         shape = self.weights()[0][0].shape
         return shape[1] if len(shape) == 2 and self.inputs == shape[0] != shape[1] else shape[0]
 
@@ -75,27 +76,21 @@ class Found:
 def find_noisy_layers(model: nn.Module) -> dict[str, Found]:
     """List the noisy layers of a model, of noisynet or of another library, {name: layer}.
 
-    Lazy layers without a shape are left out. Raises TypeError for what is no module.
+    Lazy layers without a shape are left out. Raises TypeError for anything but a module.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: got {type(model).__name__}, expected an nn.Module")
-    found: dict[str, Found] = {}
-    for name, module in model.named_modules():
-        layer = recognise(module, name)
-        if layer is not None:
-            found[name] = layer
-    return found
+    found = {name: recognise(module, name) for name, module in model.named_modules()}
+    return {name: layer for name, layer in found.items() if layer is not None}
 
 
 def recognise(module: nn.Module, name: str = "") -> Found | None:
-    """Say how a module names μ and σ; None where it is no noisy layer."""
+    """Return the names that a module has for μ and σ; None where it is no noisy layer."""
     if any(map(is_lazy, module.parameters(recurse=False))):
         return None
     if isinstance(module, NoisyLayer):
-        sigmas = [
-            one for one, _ in module.named_parameters(recurse=False) if one.endswith("_sigma")
-        ]
-        pairs = {one: one.removesuffix("_sigma") for one in sigmas}
+        names = [one for one, _ in module.named_parameters(recurse=False)]
+        pairs = {one: one.removesuffix("_sigma") for one in names if one.endswith("_sigma")}
         return _found(name, module, pairs)
     # A layer's own parameters, or those of two plain layers inside that are called mu and sigma.
     own = dict(module.named_parameters(recurse=False))
@@ -114,7 +109,7 @@ def recognise(module: nn.Module, name: str = "") -> Found | None:
 
 
 def _found(name: str, module: nn.Module, pairs: Mapping[str, str]) -> Found:
-    """Make the answer from {σ: μ}, weights first."""
+    """Build the answer from {σ: μ}, weights first."""
     ordered = sorted(pairs, key=lambda sigma: -attrgetter(sigma)(module).ndim)
     package = type(module).__module__.partition(".")[0]
     redraw = [method for method in _REDRAW if callable(getattr(type(module), method, None))]
@@ -129,7 +124,7 @@ def _found(name: str, module: nn.Module, pairs: Mapping[str, str]) -> Found:
 
 
 def _by_layout(parameters: Mapping[str, Tensor]) -> dict[str, str]:
-    """Pair σ with μ by the names that a known library gives them."""
+    """Return {σ: μ} by the names that a known library has for them."""
     for layout in LAYOUTS:
         pairs = dict(zip(layout.sigmas, layout.means, strict=True))
         fitting = {s: m for s, m in pairs.items() if _pair(parameters, s, m)}
@@ -139,7 +134,7 @@ def _by_layout(parameters: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _by_tokens(parameters: Mapping[str, Tensor]) -> dict[str, str]:
-    """Pair a name that says σ with the one that says μ, or nothing, in its place."""
+    """Return {σ: μ} of names that differ by a word for σ and a word for μ, or by σ's alone."""
     means = {
         frozenset(_tokens(one) - _MEAN): one for one in parameters if not _tokens(one) & _SIGMA
     }

@@ -1,4 +1,4 @@
-"""How much noise there is, σ against μ, per layer; and whether all of it is finite."""
+"""How much noise each layer has, σ against μ, and whether all of it is finite."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from ..layers import NoisyLayer, noisy_layers
 
 
 def snr(module: nn.Module) -> dict[str, float]:
-    """Give the signal-to-noise ratio of each noisy layer, RMS(μ) / RMS(σ) over its weights.
+    """Return the signal-to-noise ratio of each noisy layer, RMS(μ) / RMS(σ) over its weights.
 
-    {"head.0": 14.2, …}; infinite where every σ is 0. Raises nothing for a module without noise:
-    the answer is empty. A lazy layer without a shape has no figure yet.
+    {"head.0": 14.2, …}; infinite where every σ is 0, and empty for a module without noise. A lazy
+    layer without a shape has no figure yet.
     """
     return _per_layer(module, _signal_to_noise)
 
 
 def mean_sigma(module: nn.Module) -> dict[str, float]:
-    """Give mean |σ| over the weights of each noisy layer, what the paper follows (§5, fig. 4)."""
+    """Return mean |σ| over the weights of each noisy layer, which the paper plots (§5, fig. 4)."""
     return _per_layer(module, _mean_absolute_sigma)
 
 
 def not_finite(module: nn.Module) -> dict[str, list[str]]:
-    """Name what holds NaN or infinity in each noisy layer: its parameters, and "noise" as held.
+    """List what holds NaN or infinity in each noisy layer: its parameters, and "noise" as held.
 
     {"head.0": ["weight_sigma", "noise"]}; empty where all is finite. "noise" is the draw that is
     held, and one that `using` has put in force. Parameters of a lazy layer without a shape do not

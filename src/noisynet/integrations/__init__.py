@@ -1,1 +1,1 @@
-"""Noise inside other people's agents: one host each, which is imported by its own name."""
+"""Noise inside other people's agents: one module for each host, imported by its own name."""

@@ -1,4 +1,4 @@
-"""What every adapter asks of its host: that it is there, in the version that was tested."""
+"""Whether an adapter's host is installed, in the version that was tested."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def check_host(adapter: str, *, extra: str, tested: Mapping[str, str]) -> None:
-    """Look for the packages of a host, {distribution: version tested}.
+    """Check that the packages of a host are installed, {distribution: version tested}.
 
-    Raises ModuleNotFoundError, which names the extra to install, for one that is missing; warns,
-    naming both versions, of one that is another than the tested.
+    Raises ModuleNotFoundError with the extra to install for one that is missing; warns of a version
+    that differs from the tested one, naming both.
     """
     for package, expected in tested.items():
         try:

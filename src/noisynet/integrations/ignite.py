@@ -23,13 +23,13 @@ __all__ = ["NoiseHandler"]
 
 
 class NoiseHandler:
-    """Redraw noise, copy to the target network and measure, by an engine's iterations.
+    """Handler of an engine's iterations: new noise, copies to the target network, measurements.
 
     One iteration of the engine is one step of the optimizer. After each, both networks get new
-    noise, each its own; after every `target_every`-th the target takes over the means and σ of
-    `network`, and never its noise; after every `snr_every`-th `engine.state.metrics` has `snr_1`,
-    `snr_2`, …, the signal-to-noise ratio of each noisy layer in the order of the network, for
-    loggers and progress bars that are attached later.
+    noise, each its own; after every `target_every`-th the target gets the means and σ of `network`,
+    and never its noise; after every `snr_every`-th `engine.state.metrics` has `snr_1`, `snr_2`, …,
+    the signal-to-noise ratio of each noisy layer in the order of the network, for loggers and
+    progress bars that are attached later.
 
     `redraw=False` leaves the noise to others: to an agent that redraws by itself, or to the
     networks where theirs is fresh at every forward. With it, networks hold a draw from `attach`
@@ -66,9 +66,9 @@ class NoiseHandler:
         self.target_every, self.redraw, self.snr_every = target_every, redraw, snr_every
 
     def attach(self, engine: Engine) -> RemovableEventHandle:
-        """Copy to the target and draw now, and at iterations from now on.
+        """Copy to the target and draw, now and at the iterations that follow.
 
-        The handle's `remove()` ends it. Raises TypeError for what is no engine.
+        The returned handle's `remove()` ends it. Raises TypeError for anything but an engine.
         """
         if not isinstance(engine, Engine):
             raise TypeError(f"NoiseHandler: got {type(engine).__name__}, expected ignite's Engine")
@@ -77,7 +77,7 @@ class NoiseHandler:
         return engine.add_event_handler(Events.ITERATION_COMPLETED, self._after_iteration)
 
     def copy_to_target(self) -> None:
-        """Copy means and σ into the target, where there is one; each network keeps its noise."""
+        """Copy means and σ to the target, where there is one; each network keeps its noise."""
         if self.target is not None:
             self.target.load_state_dict(self.network.state_dict())
 

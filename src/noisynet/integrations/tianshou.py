@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..diagnostics import Behaviour
-from ..diagnostics.behaviour import measure
+from ..diagnostics.behaviour import measure_draws
 from ..layers import Draw, draw, mean_weights, noisify, noisy_layers, using
 from .host import check_host
 
@@ -38,7 +38,7 @@ __all__ = ["NoisyC51Policy", "NoisyDiscreteQLearningPolicy", "NoisyQRDQNPolicy"]
 
 
 class _NoisyPolicy(_Host):
-    """Act under noise within training steps, and by the mean weights outside them.
+    """Policy that acts under noise in training steps, and by the mean weights outside them.
 
     The host collects in eval mode and learns in train mode, and says by `is_within_training_step`
     what is training at all. Collected actions have one draw for each environment, held until the
@@ -78,7 +78,7 @@ class _NoisyPolicy(_Host):
             )
 
     def forward(self, batch: Any, state: Any = None, model: nn.Module | None = None) -> Any:
-        """Do as the host's policy does, under the noise that is due.
+        """Run the host's policy under the noise that is due.
 
         Raises TypeError at the first update of an algorithm that the policy is not for.
         """
@@ -103,7 +103,11 @@ class _NoisyPolicy(_Host):
 
     def _check_algorithm(self) -> None:
         self._algorithm_known = True
-        # The host tells its policies nothing of the algorithm, so this reads who calls.
+        # Read off the caller's stack frames, since the host has no supported way to learn it
+        # (Tianshou 2.0.1). An algorithm is built of its policy and calls `forward` on batches, but
+        # hands neither itself nor its class to any method of the policy. Trainers set
+        # `is_within_training_step` on it and nothing else, and a collector has the policy alone.
+        # Torch's hook on registered submodules would tell, but holds for the whole process.
         frame = inspect.currentframe()
         while frame is not None and not isinstance(frame.f_locals.get("self"), Algorithm):
             frame = frame.f_back
@@ -133,21 +137,17 @@ class _NoisyPolicy(_Host):
         if draws < 2:
             raise ValueError(f"draws: got {draws!r}, expected at least 2")
         batch = Batch(obs=observations, info=[None] * len(observations))
-        drawn = draw(self.model, rows=draws, generator=generator)
-        with mean_weights(self.model):
-            mean = self._action_values(batch)
-        noisy: list[Tensor] = []
-        for number in range(draws):
-            with using(self.model, drawn[number]):
-                noisy.append(self._action_values(batch))
-        return measure(torch.stack(noisy), mean)
+        forward = super().forward
 
-    def _action_values(self, batch: Any) -> Tensor:
-        return self.compute_q_value(super().forward(batch).logits, None)
+        def values(one: Draw | None) -> Tensor:
+            with mean_weights(self.model) if one is None else using(self.model, one):
+                return self.compute_q_value(forward(batch).logits, None)
+
+        return measure_draws(values, draw(self.model, rows=draws, generator=generator))
 
 
 class NoisyDiscreteQLearningPolicy(_NoisyPolicy, DiscreteQLearningPolicy[Any]):
-    """Explore by learned noise in `tianshou.algorithm.DQN`, double or not.
+    """Exploration by learned noise in `tianshou.algorithm.DQN`, double or not.
 
     Takes what the host's policy takes, by name. `noise` and `sigma0` are as `noisynet.NoisyLinear`
     has them: every `nn.Linear` of `model` becomes noisy in place, unless it has noisynet's layers
@@ -160,7 +160,7 @@ class NoisyDiscreteQLearningPolicy(_NoisyPolicy, DiscreteQLearningPolicy[Any]):
 
 
 class NoisyC51Policy(_NoisyPolicy, C51Policy):
-    """Explore by learned noise in `tianshou.algorithm.C51` and `RainbowDQN`.
+    """Exploration by learned noise in `tianshou.algorithm.C51` and `RainbowDQN`.
 
     Options, errors and source are those of `NoisyDiscreteQLearningPolicy`, beside those of the
     host's `C51Policy`.
@@ -170,17 +170,17 @@ class NoisyC51Policy(_NoisyPolicy, C51Policy):
 
 
 class NoisyQRDQNPolicy(_NoisyPolicy, QRDQNPolicy):
-    """Explore by learned noise in `tianshou.algorithm.QRDQN`.
+    """Exploration by learned noise in `tianshou.algorithm.QRDQN`.
 
-    Options, errors and source are those of `NoisyDiscreteQLearningPolicy`; what is greedy is the
-    mean over the quantiles.
+    Options, errors and source are those of `NoisyDiscreteQLearningPolicy`; the greedy action is
+    that of the mean over the quantiles.
     """
 
     algorithms = (QRDQN,)
 
 
 def _made_noisy(model: nn.Module, policy: str, *, noise: str, sigma0: float | None) -> nn.Module:
-    """Give the model with noisy layers; raises ValueError where it can have none."""
+    """Return the model with noisy layers; raises ValueError where it can have none."""
     stock = _named(model, StockNoisyLinear)
     if stock:
         raise ValueError(

@@ -37,7 +37,7 @@ _DETERMINISTIC = (ExplorationType.DETERMINISTIC, ExplorationType.MODE, Explorati
 
 
 class NoisyPolicy(TensorDictModuleWrapper):
-    """Act with an actor under one draw of noise for each environment.
+    """Policy that runs an actor under one draw of noise for each environment.
 
     `actor` is a QValueActor or another module of the host that reads and writes tensordicts, with
     noisynet's layers somewhere in it. The batch of a tensordict, of any number of dimensions, is
@@ -85,7 +85,7 @@ class NoisyPolicy(TensorDictModuleWrapper):
         self._held = None
 
     def release(self) -> None:
-        """Go back to a new draw at every forward."""
+        """Draw anew at every forward again."""
         self._holds, self._held = False, None
 
     def _draw(self, rows: int | None) -> Draw:
@@ -96,18 +96,18 @@ class NoisyPolicy(TensorDictModuleWrapper):
         return self._held
 
     def __getstate__(self) -> dict[str, Any]:
-        # Nobody tells a copy of updates: what it held would be its noise for good.
+        # A copy does not hear of updates: what it held would be its noise for good.
         return {**self.__dict__, "_holds": False, "_held": None}
 
 
 class Attached:
-    """Say what `attach` has done, and undo it by `remove`."""
+    """What `attach` has done; `remove` undoes it."""
 
     def __init__(self, policy: NoisyPolicy, handle: RemovableHandle) -> None:
         self._policy, self._handle = policy, handle
 
     def remove(self) -> None:
-        """Leave the optimizer; the policy draws anew at every forward again."""
+        """Detach from the optimizer; the policy draws anew at every forward again."""
         self._handle.remove()
         self._policy.release()
 

@@ -32,17 +32,16 @@ class _Loader(yaml.SafeLoader):
             )
         return super().compose_node(parent, index)
 
-    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Hashable, Any]:
-        if self.unique_keys and isinstance(node, yaml.MappingNode):
-            seen: dict[str, int] = {}
-            for key, _ in node.value:
-                line = key.start_mark.line + 1
-                first = seen.setdefault(str(key.value), line)
-                if first != line:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"the key {key.value!r} stands twice, first in line {first}",
-                        problem_mark=key.start_mark,
-                    )
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            name = str(key.value)
+            if self.unique_keys and name in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {name!r} stands twice, first in line {seen[name]}",
+                    problem_mark=key.start_mark,
+                )
+            seen[name] = key.start_mark.line + 1
         return super().construct_mapping(node, deep)
 
 

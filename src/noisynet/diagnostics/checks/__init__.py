@@ -1,1 +1,1 @@
-"""The doctor's checks: small pure functions of what was measured, each giving one finding."""
+"""The doctor's checks: small functions of what was measured, each of which returns one finding."""

@@ -9,13 +9,10 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from ..findings import Finding, listed
-from ..probe import Noise
+from ..findings import Check, Finding, listed
+from ..read_noise import Noise, Seen
 from ..recognise import Found
-from .values import Kind
-
-Seen = Mapping[str, Noise]
-"""The noise of each layer at one moment."""
+from .parameters import Kind
 
 ALIKE = 0.9
 """Correlation from which two sets of draws count as one. With 32 pairs of independent normals
@@ -26,7 +23,7 @@ _ENOUGH_SQUARES = 256
 
 
 def kinds_of(layers: Mapping[str, Found], seen: Sequence[Seen]) -> dict[str, Kind]:
-    """Say which kind of noise each layer draws: ε_w of rank 1 in every draw is factorised.
+    """Return which kind of noise each layer draws: ε_w of rank 1 in every draw is factorised.
 
     "unknown" where ε_w has one row or one column, which fits both, or was not seen.
     """
@@ -45,7 +42,7 @@ def kinds_of(layers: Mapping[str, Found], seen: Sequence[Seen]) -> dict[str, Kin
 
 
 def _distinct(layer: str, seen: Sequence[Seen]) -> dict[int, Noise]:
-    """Give a layer's draws, each once, {moment: noise}: a draw seen again tells nothing new."""
+    """Return a layer's draws, each once, {moment: noise}: a draw seen again tells nothing new."""
     distinct: dict[int, Noise] = {}
     for moment, noises in enumerate(seen):
         noise = noises.get(layer)
@@ -55,8 +52,7 @@ def _distinct(layer: str, seen: Sequence[Seen]) -> dict[int, Noise]:
 
 
 def _kind(noises: Sequence[Noise]) -> Kind:
-    matrices = [noise.weight.flatten(0, -3)[0] if noise.weight.ndim > 2 else noise.weight
-                for noise in noises if noise.is_matrix]  # fmt: skip
+    matrices = [_of_first_row(noise.weight) for noise in noises if noise.is_matrix]
     if not matrices or min(matrices[0].shape) < 2:
         return "unknown"
     values = [torch.linalg.svdvals(matrix.double()) for matrix in matrices]
@@ -70,30 +66,34 @@ def _kind(noises: Sequence[Noise]) -> Kind:
     return "factorised" if len(values) * (rows - 1) * (columns - 1) >= 6 else "unknown"
 
 
+def _of_first_row(values: Tensor) -> Tensor:
+    """Return (q, columns) of the first of a draw's rows, or of the one draw for all."""
+    return values.flatten(0, -3)[0] if values.ndim > 2 else values
+
+
 def redraws(layers: Mapping[str, Found], before: Seen, after: Seen, how: str) -> Finding:
-    """Look whether each layer's noise changes when it is drawn anew. Equal draws have chance 0."""
-    name = "redraw"
+    """Check whether each layer's noise changes when it is drawn anew. Equal draws have chance 0."""
+    check = Check("redraw")
     common = [one for one in before if one in after]
     if not common:
-        return Finding(name, "skipped", "the noise could not be seen in two draws")
+        return check.skipped("the noise could not be seen in two draws")
     stuck = [one for one in common if before[one].equals(after[one])]
     if stuck:
         by_method = sorted({f"{layers[one].redraw}()" for one in stuck if layers[one].redraw})
         cure = (
-            f"call {', '.join(by_method)} of the layers themselves, after every optimizer step"
-            if by_method
-            else "draw in every forward, or give the layer a method that draws; or take "
+            "draw in every forward, or give the layer a method that draws; or take "
             "noisynet.NoisyLinear and noisynet.attach(optimizer, model)"
         )
-        return Finding(
-            name, "fail", f"the noise of {listed(stuck)} stays the same over {how}", cure
-        )
-    return Finding(name, "pass", f"each of {len(common)} layers has new noise after {how}")
+        if by_method:
+            methods = ", ".join(by_method)
+            cure = f"call {methods} of the layers themselves, after every optimizer step"
+        return check.failed(f"the noise of {listed(stuck)} stays the same over {how}", cure)
+    return check.passed(f"each of {len(common)} layers has new noise after {how}")
 
 
 def own_draws(layers: Mapping[str, Found], seen: Sequence[Seen]) -> Finding:
-    """Look whether layers, and the two factors of a layer, share random numbers."""
-    name = "own draws"
+    """Check whether layers, and the two factors of a layer, share random numbers."""
+    check = Check("own draws")
     streams: dict[str, dict[int, Tensor]] = {}
     for one in layers:
         noises = {at: noise for at, noise in _distinct(one, seen).items() if noise.is_matrix}
@@ -114,21 +114,18 @@ def own_draws(layers: Mapping[str, Found], seen: Sequence[Seen]) -> Finding:
             alike.append((first, second))
     if alike:
         pairs = ", ".join(f"{first} and {second}" for first, second in alike[:3])
-        return Finding(
-            name,
-            "fail",
+        return check.failed(
             f"{pairs or 'layers'} draw the same numbers: one random key serves both",
             "a key, or a part of a generator's stream, for every layer and every factor",
         )
     if not compared:
-        return Finding(name, "skipped", "too few different draws were seen to compare")
-    return Finding(name, "pass", f"{compared} pairs of layers or factors, none of them alike")
+        return check.skipped("too few different draws were seen to compare")
+    return check.passed(f"{compared} pairs of layers or factors, none of them alike")
 
 
 def _factors(noises: Sequence[Noise]) -> dict[str, Tensor]:
-    """Give what was drawn, one row a draw: ε_i and ε_j where ε_w is their product, else ε_w."""
-    first = [noise.values.flatten(0, -3)[0] if noise.values.ndim > 2 else noise.values
-             for noise in noises]  # fmt: skip
+    """Return what was drawn, one row a draw: ε_i and ε_j where ε_w is their product, else ε_w."""
+    first = [_of_first_row(noise.values) for noise in noises]
     has_bias = noises[0].has_bias
     if not has_bias or _kind(noises) == "independent":
         return {"": torch.stack([values[:, int(has_bias)] for values in first])}
@@ -143,7 +140,7 @@ def distribution(
     layers: Mapping[str, Found], kinds: Mapping[str, Kind], seen: Sequence[Seen]
 ) -> Finding:
     """Compare the mean square of ε_b with the paper's: √(2/π) for f(ε_j), 1 for independent."""
-    name = "distribution"
+    check = Check("distribution")
     odd: list[str] = []
     measured: dict[str, float] = {}
     expected = {"factorised": (math.sqrt(2 / math.pi), math.sqrt(1 - 2 / math.pi)),
@@ -163,17 +160,13 @@ def distribution(
             odd.append(one)
     if odd:
         kind = kinds[odd[0]]
-        return Finding(
-            name,
-            "fail",
+        return check.failed(
             f"{listed(odd)}: E ε² is {measured[odd[0]]:.3f}, expected {expected[kind][0]:.3f} for "
             f"{kind} noise",
             "factorised: f(x) = sgn(x) √|x| of standard normals; independent: the normals",
         )
     if not measured:
-        return Finding(
-            name, "skipped", f"fewer than {_ENOUGH_SQUARES} different values of ε were seen"
-        )
+        return check.skipped(f"fewer than {_ENOUGH_SQUARES} different values of ε were seen")
     low, high = min(measured.values()), max(measured.values())
     described = " and ".join(sorted({kinds[one] for one in measured}))
-    return Finding(name, "pass", f"{described}: E ε² {low:.3f} to {high:.3f}")
+    return check.passed(f"{described}: E ε² {low:.3f} to {high:.3f}")

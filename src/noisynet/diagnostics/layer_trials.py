@@ -1,9 +1,9 @@
-"""Trying a single layer out: the gradient of a redrawn forward, and where its draws are made."""
+"""Trials of a single layer: the gradient of a redrawn forward, and where its draws are made."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
-from ..layers import NoisyLayer, hold, resample
-from .probe import see
+from ..layers import NoisyLayer, hold
+from .read_noise import read_noise, redraw_layer
 from .recognise import Found
 
 Result = Literal["same", "other", "error"]
@@ -23,7 +23,7 @@ def redrawn_before_backward(found: Found) -> Result | None:
 
     None where the layer cannot be run by itself, or has no noise now.
     """
-    noise = see(found)
+    noise = read_noise(found)
     weight = found.weights()[0][1]
     if weight.ndim != 2 or noise is None or not noise.is_on or not weight.requires_grad:
         return None
@@ -31,36 +31,30 @@ def redrawn_before_backward(found: Found) -> Result | None:
     if isinstance(layer, nn.RNNCellBase):
         return None
     if isinstance(layer, NoisyLayer):
-        layer = _with_one_draw(layer)
+        # A copy that holds one draw: the layer may hold a draw for each of a number of rows.
+        layer = copy.deepcopy(layer)
+        hold(layer)
         weight = found.tensors(found.sigmas, layer)[0]
     x = torch.ones(3, found.inputs).to(weight)
     with torch.enable_grad():
         try:
             output = layer(x)
             (at_once,) = torch.autograd.grad(output.sum(), weight, retain_graph=True)
-            if isinstance(layer, NoisyLayer):
-                resample(layer)
-            elif found.redraw is not None:
-                getattr(layer, found.redraw)()
+            redraw_layer(found, layer)
             layer(x)
         except (RuntimeError, TypeError, ValueError):
+            # Another library's layer that needs more than its input.
             return None
         try:
             (later,) = torch.autograd.grad(output.sum(), weight)
         except RuntimeError:
+            # Autograd has seen that the redraw wrote into what the forward used.
             return "error"
     return "same" if torch.allclose(at_once, later, rtol=1e-3, atol=1e-5) else "other"
 
 
-def _with_one_draw(layer: NoisyLayer) -> NoisyLayer:
-    """Copy a layer that may hold a draw for each of a number of rows."""
-    copied = copy.deepcopy(layer)
-    hold(copied)
-    return copied
-
-
 class _MadeOnCpu(TorchFunctionMode):
-    """Note the largest tensor of floats that is made on the CPU inside."""
+    """Mode that notes the largest tensor of floats made on the CPU, from `least` numbers on."""
 
     def __init__(self, least: int) -> None:
         super().__init__()
@@ -77,7 +71,7 @@ class _MadeOnCpu(TorchFunctionMode):
 
 
 def numbers_made_on_cpu(found: Found) -> int:
-    """Count the numbers that a layer makes on the CPU although it lies elsewhere; 0 for none.
+    """Return how many numbers a layer makes on the CPU although it lies elsewhere; 0 for none.
 
     A copy on the `meta` device plays the layer on a GPU: it computes no values. 0 also where the
     copy cannot be run.
@@ -89,13 +83,12 @@ def numbers_made_on_cpu(found: Found) -> int:
         layer = copy.deepcopy(found.module).to("meta")
         layer.train()
         x = torch.empty(3, found.inputs, device="meta", dtype=weight.dtype)
-        steps: list[Callable[[], Any]] = [lambda: functional_call(layer, {}, (x,))]
-        if not isinstance(layer, NoisyLayer) and found.redraw is not None:
-            steps.insert(0, getattr(layer, found.redraw))
         # Fewer numbers than a layer draws at least are no draw.
         with _MadeOnCpu(min(found.inputs, found.outputs, 2)) as made:
-            for step in steps:
-                step()
+            if not isinstance(layer, NoisyLayer):
+                redraw_layer(found, layer)
+            functional_call(layer, {}, (x,))
     except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError):
+        # Another library's layer that cannot be copied, moved or run without values.
         return 0
     return made.largest

@@ -1,33 +1,64 @@
-"""Noisy policies for PPO and A2C of Stable-Baselines3."""
+"""Noisy policies for PPO and A2C of Stable-Baselines3, and buffers that know whose draw acted."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor
 from torch.distributions import Categorical
 
-from ..layers import Draw, draw, hold, mean_weights, using
-from .sb3_algorithm import ALGORITHMS, check_algorithm
-from .sb3_network import NoiseOptions, add_noise, batch_size, build_optimizer, extractor_for
-from .sb3_rollout import ROLLOUT_BUFFERS, ObservationsOfRows
+from ...layers import Draw, draw, hold, mean_weights, using
+from .algorithm import ALGORITHMS
+from .noisy_policy import NoisyPolicy, batch_size
 
 
-class _NoisyActorCriticPolicy(ActorCriticPolicy):
-    """Hold one draw over a rollout, and learn from that rollout under the same draw.
+class _ObservationsOfRows(NamedTuple):
+    """A minibatch's observations, and the environment of each: rows (B,) of the draw."""
+
+    observations: PyTorchObs
+    rows: np.ndarray
+
+
+class NoisyRolloutBuffer(RolloutBuffer):
+    """Rollout buffer that carries which environment each sample came from.
+
+    For one draw of noise per environment: pass it as `rollout_buffer_class` beside
+    `policy_kwargs={"draw_per_environment": True}`. Only the noisy policies take its samples.
+    """
+
+    def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> Any:
+        samples = super()._get_samples(batch_inds, env)
+        return _with_rows(samples, batch_inds, self.buffer_size)
+
+
+class NoisyDictRolloutBuffer(DictRolloutBuffer):
+    """`NoisyRolloutBuffer` for observations that are dicts."""
+
+    def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> Any:
+        samples = super()._get_samples(batch_inds, env)
+        return _with_rows(samples, batch_inds, self.buffer_size)
+
+
+def _with_rows(samples: Any, indices: np.ndarray, steps: int) -> Any:
+    # The host lays its samples out environment by environment.
+    observations = _ObservationsOfRows(samples.observations, indices // steps)
+    return samples._replace(observations=observations)
+
+
+class _NoisyActorCriticPolicy(NoisyPolicy, ActorCriticPolicy):
+    """Policy that holds a draw over a rollout, and learns from that rollout under the same draw.
 
     The first step of collection after an update draws anew; until then the draw is in force at
     every forward, so that the policy that is learned about is the one that acted (§3.1).
     """
-
-    algorithm: ClassVar[type[BaseAlgorithm]]
 
     def __init__(
         self,
@@ -35,64 +66,42 @@ class _NoisyActorCriticPolicy(ActorCriticPolicy):
         action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         *,
-        noise: str = "factorised",
-        sigma0: float | None = None,
-        noise_in: str = "all",
         draw_per_environment: bool = False,
-        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
-        normalize_images: bool = True,
         **options: Any,
     ) -> None:
-        algorithm = check_algorithm(self, self.algorithm)
-        self._noise = NoiseOptions(noise=noise, sigma0=sigma0, noise_in=noise_in)
         self.draw_per_environment = draw_per_environment
         self._rollout_draw: Draw | None = None
         self._updated = self._starts = True
+        super().__init__(observation_space, action_space, lr_schedule, **options)
+
+    def _check_algorithm(self) -> BaseAlgorithm | None:
+        algorithm = super()._check_algorithm()
         if isinstance(algorithm, OnPolicyAlgorithm):
-            self._check_buffer(isinstance(algorithm.rollout_buffer, ROLLOUT_BUFFERS))
-        if features_extractor_class is None:
-            features_extractor_class = extractor_for(observation_space, normalize_images)
-        super().__init__(
-            observation_space,
-            action_space,
-            lr_schedule,
-            features_extractor_class=features_extractor_class,
-            normalize_images=normalize_images,
-            **options,
-        )
+            buffers = (NoisyRolloutBuffer, NoisyDictRolloutBuffer)
+            self._check_buffer(isinstance(algorithm.rollout_buffer, buffers))
+        return algorithm
 
     @property
     def noisy_network(self) -> ActorCriticPolicy:
-        """Give the network whose noise acts."""
+        """The network whose noise acts."""
         return self
 
     def _build(self, lr_schedule: Schedule) -> None:
-        # The host initialises every nn.Linear here, so that noise comes after it.
+        # The host initialises every nn.Linear here, so noise comes after it.
         super()._build(lr_schedule)
-        add_noise(self, self._noise, policy=type(self).__name__)
-        self.optimizer = build_optimizer(
-            self, self.optimizer_class, lr_schedule(1), self.optimizer_kwargs
-        )
-        self._redraw_after_updates()
+        self._add_noise(self)
+        self._build_optimizer(lr_schedule)
 
-    def _redraw_after_updates(self) -> None:
-        def updated(*_: object) -> None:
-            self._updated = True
-
-        self.optimizer.register_step_post_hook(updated)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        # A copied optimizer has lost its hooks.
-        self._redraw_after_updates()
+    def _after_update(self) -> None:
+        self._updated = True
 
     def set_training_mode(self, mode: bool) -> None:
-        """Do as the host does; its collection begins with eval mode, and a new draw is due then."""
+        """Set the host's mode; collection begins with eval mode, and a new draw is due then."""
         super().set_training_mode(mode)
         self._starts = not mode and self._updated
 
     def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Give action, value and log-probability, as the host's collection asks for them.
+        """Return action, value and log-probability, as the host's collection asks for them.
 
         `deterministic` is the mode under the mean weights.
         """
@@ -112,25 +121,22 @@ class _NoisyActorCriticPolicy(ActorCriticPolicy):
         """Estimate values under the draw in force: (N, 1).
 
         With a draw for each environment, observations of fewer or more have those of the mean
-        weights: at a time limit the host asks for one value, and does not say whose.
+        weights: at a time limit the host asks for one value without the environment's number.
         """
-        if self._is_of_rollout(batch_size(obs)):
+        drawn = self._rollout_draw
+        if drawn is None or drawn.rows in (None, batch_size(obs)):
             return super().predict_values(obs)
         with mean_weights(self):
             return super().predict_values(obs)
 
-    def _is_of_rollout(self, rows: int) -> bool:
-        drawn = self._rollout_draw
-        return drawn is None or drawn.rows is None or drawn.rows == rows
-
     def evaluate_actions(
-        self, obs: PyTorchObs | ObservationsOfRows, actions: Tensor
+        self, obs: PyTorchObs | _ObservationsOfRows, actions: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Give values, log-probabilities and entropy under the draw that the rollout had.
+        """Return values, log-probabilities and entropy under the draw that the rollout had.
 
-        Raises ValueError where each environment has its own and `obs` does not say whose it is.
+        Raises ValueError where each environment has its own and `obs` does not carry whose it is.
         """
-        if not isinstance(obs, ObservationsOfRows):
+        if not isinstance(obs, _ObservationsOfRows):
             self._check_buffer(not self.draw_per_environment)
             return super().evaluate_actions(obs, actions)
         drawn = self._rollout_draw
@@ -159,9 +165,9 @@ class _NoisyActorCriticPolicy(ActorCriticPolicy):
             return super()._predict(obs, deterministic=True)
 
     def action_values(self, obs: PyTorchObs, drawn: Draw | None) -> Tensor:
-        """Give the logits of all discrete actions under a draw, or the mean weights: (N, actions).
+        """Return the logits of all discrete actions under a draw, or the mean weights.
 
-        Raises TypeError for other actions, which have no logits.
+        Their shape is (N, actions). Raises TypeError for other actions, which have no logits.
         """
         with mean_weights(self) if drawn is None else using(self, drawn):
             policy = self.get_distribution(obs).distribution
@@ -170,15 +176,12 @@ class _NoisyActorCriticPolicy(ActorCriticPolicy):
         return policy.logits
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {
-            **super()._get_constructor_parameters(),
-            **self._noise.as_arguments(),
-            "draw_per_environment": self.draw_per_environment,
-        }
+        own = {"draw_per_environment": self.draw_per_environment}
+        return {**super()._get_constructor_parameters(), **own}
 
 
 class NoisyPPOPolicy(_NoisyActorCriticPolicy):
-    """Explore by learned noise in `stable_baselines3.PPO`: `PPO(NoisyPPOPolicy, env, …)`.
+    """Exploration by learned noise in `stable_baselines3.PPO`: `PPO(NoisyPPOPolicy, env, …)`.
 
     `policy_kwargs` takes what the host's policy takes, and `noise`, `sigma0` (as
     `noisynet.NoisyLinear`), `noise_in`: "all" (every fully connected layer), "head" (those after
@@ -193,7 +196,7 @@ class NoisyPPOPolicy(_NoisyActorCriticPolicy):
 
 
 class NoisyA2CPolicy(_NoisyActorCriticPolicy):
-    """Explore by learned noise in `stable_baselines3.A2C`: `A2C(NoisyA2CPolicy, env, …)`.
+    """Exploration by learned noise in `stable_baselines3.A2C`: `A2C(NoisyA2CPolicy, env, …)`.
 
     Options, errors and source are those of `NoisyPPOPolicy`; the paper's A3C has
     `noise="independent"`.

@@ -8,8 +8,8 @@ import zlib
 import torch
 from torch import Tensor, nn
 
-from ..layers import Draw, noisy_layers
-from ..layers.noise import LayerSpec, Slot
+from ...layers import Draw, noisy_layers
+from ...layers.noise import LayerSpec, Slot
 
 
 def draw_of_seeds(module: nn.Module, seeds: Tensor) -> Draw:
@@ -41,7 +41,7 @@ def _noise_of(spec: LayerSpec, name: str, seed: int) -> Tensor:
 
 
 class ActingNoise:
-    """Hold a seed and its draw for each environment of an actor, until new ones are due."""
+    """A seed and its draw for each environment of an actor, held until new ones are due."""
 
     def __init__(self) -> None:
         self._seeds: list[int] = []
@@ -52,7 +52,7 @@ class ActingNoise:
         self._seeds, self._held = [], None
 
     def of_rows(self, module: nn.Module, rows: int) -> tuple[Tensor, Draw]:
-        """Give seeds (rows,) and draw; row i keeps its noise where the number of rows changes."""
+        """Return seeds (rows,) and draw; row i keeps its noise where the number of rows changes."""
         held = self._held
         if held is None or held.rows is None or held.rows < rows:
             # Python's generator: the host seeds it for each actor apart, or nobody does and the
@@ -64,7 +64,7 @@ class ActingNoise:
 
 
 class LearningNoise:
-    """Give a learner the draws of its batches, of which all of one rollout have the same seeds."""
+    """The draws of a learner's batches; all batches of one rollout have the same seeds."""
 
     def __init__(self) -> None:
         self._distinct: Tensor | None = None
@@ -73,7 +73,7 @@ class LearningNoise:
         self._drawn: Draw | None = None
 
     def of_seeds(self, module: nn.Module, seeds: Tensor) -> Draw:
-        """Give what `draw_of_seeds` gives."""
+        """Return what `draw_of_seeds` returns."""
         # The loss asks twice for the same batch: for the policy and for the values.
         if self._drawn is None or self._seeds is not seeds:
             distinct, rows = torch.unique(seeds, return_inverse=True)

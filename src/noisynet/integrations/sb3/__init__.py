@@ -6,17 +6,21 @@ of the host is changed. Needs `pip install 'noisynet[sb3]'`.
 
 from __future__ import annotations
 
-from .host import check_host
+from ..host import check_host
 
 TESTED = {"stable-baselines3": "2.9.2", "sb3-contrib": "2.9.0"}
 """The versions of the host that this was tested with."""
 
 check_host("noisynet.integrations.sb3", extra="sb3", tested=TESTED)
 
-from .sb3_actor_critic import NoisyA2CPolicy, NoisyPPOPolicy  # noqa: E402
-from .sb3_callback import NoiseCallback  # noqa: E402
-from .sb3_rollout import NoisyDictRolloutBuffer, NoisyRolloutBuffer  # noqa: E402
-from .sb3_value import NoisyDQNPolicy, NoisyQRDQNPolicy  # noqa: E402
+from .actor_critic import (  # noqa: E402
+    NoisyA2CPolicy,
+    NoisyDictRolloutBuffer,
+    NoisyPPOPolicy,
+    NoisyRolloutBuffer,
+)
+from .callback import NoiseCallback  # noqa: E402
+from .value import NoisyDQNPolicy, NoisyQRDQNPolicy  # noqa: E402
 
 __all__ = [
     "NoiseCallback",
@@ -27,3 +31,7 @@ __all__ = [
     "NoisyQRDQNPolicy",
     "NoisyRolloutBuffer",
 ]
+
+# A saved model names its policy and its buffer by module: by this one, whichever file they are in.
+for _name in __all__:
+    globals()[_name].__module__ = __name__

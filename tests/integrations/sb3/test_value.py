@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import json
+import pickletools
+import zipfile
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -103,7 +107,7 @@ def test_noise_acts_in_the_host_s_own_collection(name: str) -> None:
 
 
 class TrainGated(nn.Linear):
-    """Be noisy in train mode alone, as the layers of several libraries are."""
+    """Layer that is noisy in train mode alone, as those of several libraries are."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not self.training:
@@ -190,6 +194,15 @@ def test_a_policy_alone_is_saved_with_its_options(tmp_path: Path) -> None:
     assert noisynet.noisy_layers(loaded.q_net)["q_net.2"].noise == "independent"
 
 
+def test_a_saved_model_names_its_policy_by_the_public_module(tmp_path: Path) -> None:
+    # So that what is saved today loads when the policy has moved to another file.
+    agent("dqn").save(tmp_path / "model")
+    with zipfile.ZipFile(tmp_path / "model.zip") as file:
+        stored = json.loads(file.read("data"))["policy_class"][":serialized:"]
+    told = {argument for _, argument, _ in pickletools.genops(base64.b64decode(stored))}
+    assert {"noisynet.integrations.sb3", "NoisyDQNPolicy"} <= told
+
+
 def test_a_copied_policy_redraws_after_its_own_updates() -> None:
     policy = copy.deepcopy(agent("dqn").policy)
     policy._collects = True
@@ -212,7 +225,7 @@ def test_a_run_that_a_callback_stops_leaves_no_draw_in_force(steps: int) -> None
 
 
 def q(model: Any, observation: np.ndarray) -> list[float]:
-    """Give the Q-values that `predict` chooses by."""
+    """The Q-values that `predict` chooses by."""
     policy, found = model.policy, []
     greedy = policy.greedy
 

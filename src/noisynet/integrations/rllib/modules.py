@@ -1,8 +1,4 @@
-"""Noise inside RLlib's new API stack: `add_noise(DQNConfig().training(epsilon=0.0))`.
-
-One RLModule for DQN and one for PPO; nothing of the host is changed. Needs
-`pip install 'noisynet[rllib]'`.
-"""
+"""The noisy RLModules of RLlib's DQN and PPO, and the config that has them."""
 
 from __future__ import annotations
 
@@ -10,20 +6,9 @@ import warnings
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
-
-from ..layers import Draw, mean_weights, noisify, noisy_layers, sigma_parameters, using
-from .host import check_host
-from .rllib_seeds import ActingNoise, LearningNoise
-
-TESTED = {"ray": "2.60.0"}
-"""The version of the host that this was tested with."""
-
-check_host("noisynet.integrations.rllib", extra="rllib", tested=TESTED)
-
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig  # noqa: E402
-from ray.rllib.algorithms.dqn import DQNConfig  # noqa: E402
-from ray.rllib.algorithms.dqn.default_dqn_rl_module import (  # noqa: E402
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.dqn import DQNConfig
+from ray.rllib.algorithms.dqn.default_dqn_rl_module import (
     ATOMS,
     QF_LOGITS,
     QF_NEXT_PREDS,
@@ -32,20 +17,18 @@ from ray.rllib.algorithms.dqn.default_dqn_rl_module import (  # noqa: E402
     QF_TARGET_NEXT_PREDS,
     QF_TARGET_NEXT_PROBS,
 )
-from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import (  # noqa: E402
-    DefaultDQNTorchRLModule,
-)
-from ray.rllib.algorithms.ppo import PPOConfig  # noqa: E402
-from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import (  # noqa: E402
-    DefaultPPOTorchRLModule,
-)
-from ray.rllib.core.columns import Columns  # noqa: E402
-from ray.rllib.core.rl_module.rl_module import RLModuleSpec  # noqa: E402
+from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import DefaultDQNTorchRLModule
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from torch import Tensor, nn
 
-__all__ = ["NOISE_SEED", "NoisyDQNRLModule", "NoisyPPORLModule", "add_noise"]
+from ...layers import Draw, mean_weights, noisify, noisy_layers, sigma_parameters, using
+from .seeds import ActingNoise, LearningNoise
 
 NOISE_SEED = "noise_seed"
-"""The column of PPO's samples that says which draw each was taken under."""
+"""The column of PPO's samples that tells which draw each was taken under."""
 
 NOISE_IN = ("all", "head", "last")
 
@@ -53,7 +36,7 @@ Config = TypeVar("Config", bound=AlgorithmConfig)
 
 
 class NoisyDQNRLModule(DefaultDQNTorchRLModule):
-    """Explore by learned noise in RLlib's DQN, with whichever of its parts are on.
+    """Exploration by learned noise in RLlib's DQN, with whichever of its parts are on.
 
     `model_config` takes `noise`, `sigma0` (as `noisynet.NoisyLinear` has them) and `noise_in`:
     "all" (every fully connected layer), "head" (those after the encoder) or "last" (the outputs).
@@ -81,7 +64,7 @@ class NoisyDQNRLModule(DefaultDQNTorchRLModule):
         self._learned = False
 
     def set_state(self, state: Any) -> None:
-        """Take over weights; new ones bring new noise for acting."""
+        """Load weights; new ones bring new noise for acting."""
         # Every network starts with the same σ: another one has been learned.
         sigma = min(sigma_parameters(self), key=lambda one: one.numel())
         former = sigma.detach().clone()
@@ -121,7 +104,7 @@ class NoisyDQNRLModule(DefaultDQNTorchRLModule):
 
 
 class NoisyPPORLModule(DefaultPPOTorchRLModule):
-    """Explore by learned noise in RLlib's PPO.
+    """Exploration by learned noise in RLlib's PPO.
 
     Options and errors are those of `NoisyDQNRLModule`. Exploration holds one draw for each
     environment over the rollout, until new weights arrive, and writes its seed beside each action;
@@ -138,7 +121,7 @@ class NoisyPPORLModule(DefaultPPOTorchRLModule):
         self._learning = LearningNoise()
 
     def set_state(self, state: Any) -> None:
-        """Take over weights, and let the next rollout have new noise."""
+        """Load weights, and let the next rollout have new noise."""
         super().set_state(state)
         self._acting.redraw()
 
@@ -186,7 +169,7 @@ def add_noise(
     sigma0: float | None = None,
     noise_in: str = "all",
 ) -> Config:
-    """Let an algorithm's config have the noisy RLModule that is for it; returns the config.
+    """Set the noisy RLModule for an algorithm in its config, and return the config.
 
     Options are those of `NoisyDQNRLModule`. An RLModule that the config names already is replaced.
     Raises TypeError for an algorithm that is not supported, ValueError for unknown options and for
@@ -226,7 +209,7 @@ def add_noise(
 
 
 def _ever_positive(epsilon: Any) -> bool:
-    """Say whether ε, a number or a schedule [(step, value), …], is above 0 at any time."""
+    """Return whether ε, a number or a schedule [(step, value), …], is above 0 at any time."""
     schedule = epsilon if isinstance(epsilon, list | tuple) else [(0, epsilon)]
     return any(value != 0.0 for _, value in schedule)
 

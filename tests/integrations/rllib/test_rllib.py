@@ -23,7 +23,7 @@ from ray.rllib.examples.envs.classes.multi_agent import MultiAgentCartPole
 
 import noisynet
 from noisynet.integrations.rllib import NOISE_SEED, add_noise
-from noisynet.integrations.rllib_seeds import LearningNoise, draw_of_seeds
+from noisynet.integrations.rllib.seeds import LearningNoise, draw_of_seeds
 
 pytestmark = [
     pytest.mark.usefixtures("cluster"),

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from .behaviour import measure, values_of
-from .findings import Finding
-from .recognise import Found
+from ..behaviour import measure, values_of
+from ..findings import Check, Finding
+from ..recognise import Found
 
 _DRAWS = 16
 _ENOUGH_OBSERVATIONS = 32
@@ -26,7 +26,7 @@ def policy_noise(
     model: nn.Module, layers: Mapping[str, Found], batch: Any, redraw: Callable[[], Any]
 ) -> Finding:
     """Measure the effective ε of a model of any library on a batch, by redrawing its noise."""
-    name = "policy"
+    check = Check("policy")
     arguments = batch if isinstance(batch, tuple) else (batch,)
     quiet = {
         f"{one}.{sigma}".removeprefix("."): torch.zeros_like(tensor)
@@ -36,13 +36,11 @@ def policy_noise(
     try:
         mean = values_of(functional_call(model, quiet, arguments), arguments)
     except ValueError as error:
-        return Finding(name, "skipped", str(error))
+        return check.skipped(str(error))
     if mean.shape[-1] < 2:
-        return Finding(name, "skipped", f"the model gave {mean.shape[-1]} value a row: no choice")
+        return check.skipped(f"the model gave {mean.shape[-1]} value a row: no choice")
     if _is_blind(mean, arguments[0]):
-        return Finding(
-            name,
-            "fail",
+        return check.failed(
             f"the mean weights' Q is the same for {len(mean)} observations that differ: nothing "
             "before the noise tells them apart, and no σ learns from them",
             "its units have died: train anew with a smaller step size, or a larger ε of Adam",
@@ -58,24 +56,20 @@ def policy_noise(
         f"{_DRAWS} draws of {len(mean)} observations)"
     )
     if found.effective_epsilon == 0 and len(mean) < _ENOUGH_OBSERVATIONS:
-        return Finding(
-            name,
-            "skipped",
+        return check.skipped(
             f"{message}; the noise changes no action here, and fewer than "
-            f"{_ENOUGH_OBSERVATIONS} observations are too few to judge by",
+            f"{_ENOUGH_OBSERVATIONS} observations are too few to judge by"
         )
     if found.effective_epsilon == 0:
-        return Finding(
-            name,
-            "warn",
+        return check.warned(
             f"{message}; the noise changes no action here",
             "look at more observations; if none changes, a larger σ0",
         )
-    return Finding(name, "pass", message)
+    return check.passed(message)
 
 
 def _is_blind(mean_q_BA: Tensor, observations: Any) -> bool:
-    """Tell whether different observations have the same values; if all are 0 they say nothing."""
+    """Return whether different observations have the same values; if all are 0 they say nothing."""
     rows = len(mean_q_BA)
     if not isinstance(observations, Tensor) or rows < 2 or observations.numel() % rows:
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from ...layers import NoisyLayer
 from ...layers.initial import PRESETS, initial_sigmas, mean_bound
 from ...layers.noise import NoiseKind
-from ..findings import Finding, listed
+from ..findings import Check, Finding, listed
 from ..recognise import Found
 
 Kind = NoiseKind | Literal["unknown"]
@@ -26,20 +26,19 @@ EXPLODED = 0.05
 
 
 def layers_found(layers: Mapping[str, Found], model: str) -> Finding:
-    """Say which noisy layers a model has, and whose they are."""
+    """Check whether a model has noisy layers, and report whose they are."""
+    check = Check("layers")
     if not layers:
-        return Finding(
-            "layers",
-            "fail",
+        return check.failed(
             f"{model} has no noisy layer: nothing in it explores by noise, whatever its options",
             "noisynet.noisify(model), before the optimizer is built",
         )
     libraries = sorted({found.library or "unknown make" for found in layers.values()})
-    return Finding("layers", "pass", f"{len(layers)} noisy, of {', '.join(libraries)}")
+    return check.passed(f"{len(layers)} noisy, of {', '.join(libraries)}")
 
 
 def is_constant(tensor: Tensor) -> bool:
-    """Tell whether all values of a tensor are the same, as σ's are before it is learned."""
+    """Return whether all values of a tensor are the same, as σ's are before it is learned."""
     return bool(tensor.min() == tensor.max())
 
 
@@ -50,14 +49,14 @@ def initial_sigma(layers: Mapping[str, Found], kinds: Mapping[str, Kind]) -> Fin
     Independent draws with a factorised layer's σ are a failure where layers of different p show
     σ0/√p, and a warning where one alone has a usual σ0/√p, which may be a σ that was chosen.
     """
-    name = "initial sigma"
+    check = Check("initial sigma")
     untouched = {
         one: found
         for one, found in layers.items()
         if all(is_constant(sigma) for sigma in found.tensors(found.sigmas))
     }
     if not untouched:
-        return Finding(name, "skipped", "σ has been trained: its initial value is gone")
+        return check.skipped("σ has been trained: its initial value is gone")
     scaled: dict[str, tuple[float, int]] = {}
     over_outputs: list[str] = []
     other: list[str] = []
@@ -83,19 +82,15 @@ def initial_sigma(layers: Mapping[str, Found], kinds: Mapping[str, Kind]) -> Fin
             continue
         (over_outputs if _near(bias * math.sqrt(q), sigma0) else other).append(one)
     if scaled:
-        return _of_the_other_kind(scaled)
+        return _of_the_other_kind(check, scaled)
     if over_outputs:
         fitting = f" (as {', '.join(sorted(presets))})" if presets else ""
-        return Finding(
-            name,
-            "warn",
+        return check.warned(
             f"{listed(over_outputs)}: the bias's σ is σ0/√q, not the paper's σ0/√p{fitting}",
             "fill σ_b with σ0/√p, p being the number of inputs",
         )
     if other:
-        return Finding(
-            name,
-            "warn",
+        return check.warned(
             f"{listed(other)}: the bias's σ is neither the paper's nor a known library's",
             "fill it as σ of the weights: σ0/√p (factorised) or 0.017 (independent)",
         )
@@ -103,11 +98,11 @@ def initial_sigma(layers: Mapping[str, Found], kinds: Mapping[str, Kind]) -> Fin
     independent = all(kinds[one] == "independent" for one in untouched)
     form = "σ" if independent else "σ0/√p with σ0"
     paper = sizes <= {0.017, 0.5}
-    return Finding(name, "pass", f"{form} = {values}" + (", the paper's" if paper else ""))
+    return check.passed(f"{form} = {values}" + (", the paper's" if paper else ""))
 
 
 def _as_chosen(found: Found, weight: float) -> bool:
-    """Tell whether σ of one of noisynet's layers of independent noise is the one asked for."""
+    """Return whether σ of one of noisynet's layers of independent noise is the one asked for."""
     layer = found.module
     if not isinstance(layer, NoisyLayer):
         return False
@@ -121,25 +116,25 @@ def _as_chosen(found: Found, weight: float) -> bool:
     return _near(weight, expected)
 
 
-def _of_the_other_kind(scaled: Mapping[str, tuple[float, int]]) -> Finding:
+def _of_the_other_kind(check: Check, scaled: Mapping[str, tuple[float, int]]) -> Finding:
     """Judge independent draws with a factorised layer's σ, {layer: (σ·√p, p)}."""
     alike = any(
         p != other_p and _near(sigma0, other)
         for (sigma0, p), (other, other_p) in combinations(scaled.values(), 2)
     )
     sigma0, p = next(iter(scaled.values()))
-    return Finding(
-        "initial sigma",
-        "fail" if alike else "warn",
+    message = (
         f"{listed(scaled)}: independent draws with a factorised layer's initial "
         f"σ = {sigma0 / math.sqrt(p):.4f}, where the paper has 0.017"
-        + ("" if alike else f"; leave it if it was not meant as {sigma0:.2g}/√{p}"),
-        "draw factorised noise, or start σ at 0.017: noisynet.NoisyLinear(…, noise=…)",
     )
+    cure = "draw factorised noise, or start σ at 0.017: noisynet.NoisyLinear(…, noise=…)"
+    if alike:
+        return check.failed(message, cure)
+    return check.warned(f"{message}; leave it if it was not meant as {sigma0:.2g}/√{p}", cure)
 
 
 def _initial(found: Found) -> tuple[float, float | None]:
-    """Give the constant σ of the weights and of the biases."""
+    """Return the constant σ of the weights and of the biases."""
     biases = found.biases()
     weight = float(found.weights()[0][1].detach().flatten()[0])
     return weight, float(biases[0][1].detach()[0]) if biases else None
@@ -167,7 +162,7 @@ def initial_mean(layers: Mapping[str, Found], kinds: Mapping[str, Kind]) -> Find
 
     A constant μ is a failure at any time: every output of the layer is then alike.
     """
-    name = "initial mean"
+    check = Check("initial mean")
     constant = [
         one
         for one, found in layers.items()
@@ -175,9 +170,7 @@ def initial_mean(layers: Mapping[str, Found], kinds: Mapping[str, Kind]) -> Find
     ]
     if constant:
         value = float(layers[constant[0]].weights()[0][0].detach().flatten()[0])
-        return Finding(
-            name,
-            "fail",
+        return check.failed(
             f"{listed(constant)}: every μ is {value:g}: all outputs of the layer are alike",
             "draw μ from U[−1/√p, +1/√p] (factorised) or U[−√(3/p), +√(3/p)] (independent)",
         )
@@ -196,48 +189,40 @@ def initial_mean(layers: Mapping[str, Found], kinds: Mapping[str, Kind]) -> Find
         if float(mean.abs().max()) > 1.01 * bound or abs(score) > 6:
             odd.append(one)
     if odd:
-        return Finding(
-            name,
-            "warn",
+        return check.warned(
             f"{listed(odd)}: μ is not the paper's uniform draw while σ is still at its start: "
             "trained before the noise came, or initialised otherwise (orthogonal, say)",
             "leave it if it is meant so; layer.reset_parameters() draws the paper's",
         )
     if not compared:
-        return Finding(name, "skipped", "σ has been trained: the initial μ is gone")
-    return Finding(name, "pass", f"the paper's uniform μ in {compared} layers")
+        return check.skipped("σ has been trained: the initial μ is gone")
+    return check.passed(f"the paper's uniform μ in {compared} layers")
 
 
 def sigma_size(layers: Mapping[str, Found]) -> Finding:
     """Look for σ that collapsed, exploded, or is not finite, by the signal-to-noise ratio."""
-    name = "sigma size"
+    check = Check("sigma size")
     ratios = {one: _ratio(found) for one, found in layers.items()}
     broken = [one for one, ratio in ratios.items() if math.isnan(ratio)]
     collapsed = [one for one, ratio in ratios.items() if ratio > COLLAPSED]
     exploded = [one for one, ratio in ratios.items() if ratio < EXPLODED]
     if broken:
-        return Finding(
-            name,
-            "fail",
+        return check.failed(
             f"{listed(broken)}: μ or σ is NaN or infinite",
             "go back to a checkpoint before it; clip gradients, lower the step size",
         )
     if collapsed:
-        return Finding(
-            name,
-            "fail",
+        return check.failed(
             f"{listed(collapsed)}: σ collapsed, SNR {ratios[collapsed[0]]:.3g}: no noise left",
             "no weight decay on σ; a larger σ0; a small ε beside the noise",
         )
     if exploded:
-        return Finding(
-            name,
-            "fail",
+        return check.failed(
             f"{listed(exploded)}: σ exploded, SNR {ratios[exploded[0]]:.3g}: it drowns μ",
             "a smaller σ0 or step size; clip gradients",
         )
     low, high = min(ratios.values()), max(ratios.values())
-    return Finding(name, "pass", f"SNR {low:.3g} to {high:.3g}, RMS(μ)/RMS(σ) per layer")
+    return check.passed(f"SNR {low:.3g} to {high:.3g}, RMS(μ)/RMS(σ) per layer")
 
 
 def _ratio(found: Found) -> float:
@@ -250,7 +235,7 @@ def _ratio(found: Found) -> float:
 
 def registered_noise(layers: Mapping[str, Found]) -> Finding:
     """Look for ε in the state_dict or among the parameters."""
-    name = "state_dict"
+    check = Check("state_dict")
     among: dict[str, list[str]] = {"parameters": [], "state_dict": []}
     first: dict[str, str] = {}
     for one, found in layers.items():
@@ -269,50 +254,58 @@ def registered_noise(layers: Mapping[str, Found]) -> Finding:
         ("state_dict", "a sync copies the online net's noise, and all actors get the same"),
     ):
         if among[where]:
-            return Finding(
-                name,
-                "fail",
+            return check.failed(
                 f"ε ({first[where]}) is in the {where} of {listed(among[where])}: {blends}",
                 "register_buffer(…, persistent=False), and redraw after every sync",
             )
-    return Finding(name, "pass", "no ε in it, nor among the parameters")
+    return check.passed("no ε in it, nor among the parameters")
 
 
 def _says_noise(key: str) -> bool:
     return any(part in key.lower() for part in ("eps", "noise"))
 
 
-def optimizer_has_sigma(layers: Mapping[str, Found], optimizer: Optimizer | None) -> list[Finding]:
-    """Look whether the optimizer moves σ, and whether weight decay pulls it towards 0."""
+def in_the_optimizer(layers: Mapping[str, Found], optimizer: Optimizer | None) -> Finding:
+    """Check whether the optimizer moves σ."""
+    check = Check("optimizer")
     if optimizer is None:
-        reason = "no optimizer was given"
-        return [Finding("optimizer", "skipped", reason), Finding("weight decay", "skipped", reason)]
-    groups = {id(one): group for group in optimizer.param_groups for one in group["params"]}
-    absent: list[str] = []
-    decayed: dict[str, float] = {}
-    for one, found in layers.items():
-        for sigma in found.tensors(found.sigmas):
-            group = groups.get(id(sigma))
-            if group is None:
-                absent.append(one)
-            elif group.get("weight_decay", 0):
-                decayed[one] = float(group["weight_decay"])
-    has = Finding("optimizer", "pass", f"σ of all {len(layers)} layers is in it")
+        return check.skipped("no optimizer was given")
+    absent = [one for one, groups in _groups_of_sigma(layers, optimizer).items() if None in groups]
     if absent:
-        has = Finding(
-            "optimizer",
-            "fail",
-            f"σ of {listed(dict.fromkeys(absent))} is not in the optimizer: it will never move",
+        return check.failed(
+            f"σ of {listed(absent)} is not in the optimizer: it will never move",
             "build it after noisify, or optimizer.add_param_group({'params': "
             "noisynet.sigma_parameters(model)})",
         )
-    decay = Finding("weight decay", "pass", "none on σ")
+    return check.passed(f"σ of all {len(layers)} layers is in it")
+
+
+def weight_decay(layers: Mapping[str, Found], optimizer: Optimizer | None) -> Finding:
+    """Check whether weight decay pulls σ towards 0."""
+    check = Check("weight decay")
+    if optimizer is None:
+        return check.skipped("no optimizer was given")
+    decays = {
+        one: max(float(group.get("weight_decay", 0)) for group in groups if group is not None)
+        for one, groups in _groups_of_sigma(layers, optimizer).items()
+        if any(group is not None for group in groups)
+    }
+    decayed = {one: decay for one, decay in decays.items() if decay}
     if decayed:
-        decay = Finding(
-            "weight decay",
-            "warn",
+        return check.warned(
             f"{max(decayed.values()):g} on σ of {listed(decayed)}: it pulls σ towards 0, and so "
             "switches exploration off by itself",
             "put σ (noisynet.sigma_parameters) into a group with weight_decay=0",
         )
-    return [has, decay]
+    return check.passed("none on σ")
+
+
+def _groups_of_sigma(
+    layers: Mapping[str, Found], optimizer: Optimizer
+) -> dict[str, list[dict[str, Any] | None]]:
+    """Return the optimizer's group of each σ of each layer; None for one that it does not have."""
+    groups = {id(one): group for group in optimizer.param_groups for one in group["params"]}
+    return {
+        one: [groups.get(id(sigma)) for sigma in found.tensors(found.sigmas)]
+        for one, found in layers.items()
+    }

@@ -1,16 +1,15 @@
-"""Watching noisy layers while somebody else's code runs: which ran, and under which noise."""
+"""Forwards of noisy layers while somebody else's code runs: which ran, and under which noise."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from .probe import Noise, see
+from .read_noise import Noise, read_noise
 from .recognise import Found, recognise
 
 
@@ -31,34 +30,32 @@ class Call:
     """Rows of the input that it got."""
 
 
-@contextmanager
-def watching(layers: Mapping[str, Found]) -> Iterator[list[Call]]:
-    """Note every forward of a noisy layer inside, of whatever network.
+def calls_of(layers: Mapping[str, Found], run: Callable[[], object]) -> list[Call]:
+    """Run a function, and list every forward of a noisy layer in it, of whatever network.
 
-    Frameworks run copies of a model, with its parameters put in for the time being; so what is
-    watched is every module, and what tells the model's layers from others is where σ lies in
-    memory.
+    Frameworks run copies of a model, with its parameters put in for the time being; so every module
+    is watched, and the model's layers are told from others by where σ lies in memory.
     """
     calls: list[Call] = []
     places = {found.tensors(found.sigmas)[0].data_ptr(): name for name, found in layers.items()}
     known: dict[int, Found | None] = {}
-    looking = False
+    reading = False
 
     def note(module: nn.Module, inputs: Any, output: Any) -> None:
-        nonlocal looking
-        if looking:
+        nonlocal reading
+        if reading:
             return
         if id(module) not in known:
             known[id(module)] = recognise(module)
         found = known[id(module)]
         if found is None:
             return
-        looking = True
+        reading = True
         try:
             place = found.tensors(found.sigmas, module)[0].data_ptr()
-            noise = see(found, module)
+            noise = read_noise(found, module)
         finally:
-            looking = False
+            reading = False
         calls.append(
             Call(
                 name=places.get(place, ""),
@@ -71,18 +68,12 @@ def watching(layers: Mapping[str, Found]) -> Iterator[list[Call]]:
 
     handle = register_module_forward_hook(note)
     try:
-        yield calls
+        run()
     finally:
         handle.remove()
+    return calls
 
 
 def _rows(inputs: Any) -> int:
     first = inputs[0] if isinstance(inputs, tuple) and inputs else inputs
     return first.shape[:-1].numel() if isinstance(first, Tensor) and first.ndim > 1 else 1
-
-
-def calls_of(layers: Mapping[str, Found], run: Callable[[], object]) -> list[Call]:
-    """Run something, and give the forwards of noisy layers in it."""
-    with watching(layers) as calls:
-        run()
-    return calls

@@ -1,4 +1,4 @@
-"""Seeing the noise of a layer from outside, whatever library it is of.
+"""The noise of a layer read from outside, whatever library it is of.
 
 With every μ set to 0 and every σ to 1 a noisy layer computes ε_w x + ε_b and nothing else: an input
 of zeros shows ε_b, and inputs that are 1 at one place and 0 elsewhere show columns of ε_w. So ε can
@@ -7,7 +7,7 @@ be read off a layer that keeps it in a buffer, in a parameter, in an attribute o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +22,7 @@ from ..layers.recurrent import NoisyGRUCell
 from .recognise import Found
 
 COLUMNS = 8
-"""How many columns of ε_w are looked at: enough to tell two draws apart."""
-
-Redraw = Callable[[], Any]
+"""How many columns of ε_w are read: enough to tell two draws apart."""
 
 
 @dataclass(frozen=True)
@@ -41,45 +39,56 @@ class Noise:
 
     @property
     def is_on(self) -> bool:
-        """Tell whether there is any noise: off, every ε is 0."""
+        """Whether there is any noise: off, every ε is 0."""
         return bool((self.values != 0).any())
 
     def equals(self, other: Noise) -> bool:
-        """Tell whether both are the same draw; two draws agree with probability 0."""
+        """Return whether both are the same draw; two draws agree with probability 0."""
         if self.values.shape != other.values.shape:
             return False
         return torch.allclose(self.values, other.values, rtol=1e-3, atol=1e-4)
 
     @property
     def weight(self) -> Tensor:
-        """Give the columns of ε_w, (…, q, columns)."""
+        """The columns of ε_w, (…, q, columns)."""
         return self.values[..., 1:] if self.has_bias else self.values
 
     @property
     def bias(self) -> Tensor | None:
-        """Give ε_b (…, q); None where the layer has no bias."""
+        """The vector ε_b (…, q); None where the layer has no bias."""
         return self.values[..., 0] if self.has_bias else None
 
 
-@torch.no_grad()
-def see(found: Found, module: nn.Module | None = None) -> Noise | None:
-    """Give the noise that a forward of this layer would use now; None where it cannot be seen.
+Seen = Mapping[str, Noise]
+"""The noise of each layer at one moment."""
 
-    `module` is looked at in place of the layer where a framework runs a copy of it. A layer that
-    draws at every forward shows a draw of its own.
+
+def read_all(layers: Mapping[str, Found]) -> Seen:
+    """Return the noise of each layer as it is now; layers that cannot be read are left out."""
+    seen = {name: read_noise(found) for name, found in layers.items()}
+    return {name: noise for name, noise in seen.items() if noise is not None}
+
+
+@torch.no_grad()
+def read_noise(found: Found, module: nn.Module | None = None) -> Noise | None:
+    """Return the noise that a forward of this layer would use now; None where it cannot be read.
+
+    `module` is read in place of the layer where a framework runs a copy of it. A layer that draws
+    at every forward shows a draw of its own.
     """
     layer = found.module if module is None else module
     try:
-        # A row with any NaN in μ or σ would show nothing; zeros and ones take their place.
         return _of_ours(layer) if isinstance(layer, NoisyLayer) else _of_another(found, layer)
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, NotImplementedError):
-        # Whatever a stranger's forward needs beyond its input: the checks say it was not seen.
+        # Another library's forward may need more than its input and fail in any way without it;
+        # the checks then say that the noise could not be seen.
         return None
 
 
 def _of_ours(layer: NoisyLayer) -> Noise:
     noise = layer.noise_in_force()
-    has_bias = bool(next(iter(_sigma_biases(layer)), None) is not None)
+    cell = isinstance(layer, NoisyLSTMCell | NoisyGRUCell)
+    has_bias = (layer.bias_ih_sigma if cell else layer.bias_sigma) is not None
     if noise is None:
         return Noise(torch.zeros(1, COLUMNS + has_bias), has_bias)
     if isinstance(noise, CellNoise):
@@ -94,15 +103,10 @@ def _of_ours(layer: NoisyLayer) -> Noise:
     return Noise(torch.cat(columns, -1).detach().float().cpu().clone(), has_bias)
 
 
-def _sigma_biases(layer: NoisyLayer) -> list[Tensor]:
-    cell = isinstance(layer, NoisyLSTMCell | NoisyGRUCell)
-    sigma = layer.bias_ih_sigma if cell else layer.bias_sigma
-    return [] if sigma is None else [sigma]
-
-
 def _of_another(found: Found, layer: nn.Module) -> Noise | None:
     means = found.tensors(found.means, layer)
     sigmas = found.tensors(found.sigmas, layer)
+    # Zeros and ones in place of μ and σ: a row with any NaN in them would show nothing.
     replaced = {
         **{name: torch.zeros_like(one) for name, one in zip(found.means, means, strict=True)},
         **{name: torch.ones_like(one) for name, one in zip(found.sigmas, sigmas, strict=True)},
@@ -111,15 +115,15 @@ def _of_another(found: Found, layer: nn.Module) -> Noise | None:
     if weight.ndim == 2:
         inputs = found.inputs
         columns = min(COLUMNS, inputs)
-        probe = torch.cat([weight.new_zeros(1, inputs), torch.eye(columns, inputs).to(weight)])
+        shown = torch.cat([weight.new_zeros(1, inputs), torch.eye(columns, inputs).to(weight)])
     else:
         channels = getattr(layer, "in_channels", weight.shape[1])
         shape = (3, channels, *weight.shape[2:])
         generator = torch.Generator().manual_seed(0)
-        probe = torch.randn(shape, generator=generator).to(weight)
-        probe[0] = 0
+        shown = torch.randn(shape, generator=generator).to(weight)
+        shown[0] = 0
     with _in_place_of(layer, replaced):
-        output = layer(probe)
+        output = layer(shown)
     if not isinstance(output, Tensor):
         return None
     output = output.float().cpu()
@@ -153,23 +157,26 @@ def _in_place_of(layer: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[No
             register[leaf] = tensor
 
 
-def redraw(layers: dict[str, Found]) -> None:
-    """Draw anew by each layer's own means; a layer that draws at every forward is left alone."""
+def redraw(layers: Mapping[str, Found]) -> None:
+    """Draw anew by each layer's own method; a layer that draws at every forward is left alone."""
     for found in layers.values():
-        layer = found.module
-        if isinstance(layer, NoisyLayer):
-            # `resample` would make a fresh layer a held one.
-            if layer.noise_state.held is not None:
-                resample(layer)
-        elif found.redraw is not None:
-            getattr(layer, found.redraw)()
+        # `resample` would make a fresh layer a held one.
+        if not isinstance(found.module, NoisyLayer) or found.module.noise_state.held is not None:
+            redraw_layer(found)
+
+
+def redraw_layer(found: Found, module: nn.Module | None = None) -> None:
+    """Draw anew in a layer, or in a copy of it; one of ours holds the draw from then on."""
+    layer = found.module if module is None else module
+    if isinstance(layer, NoisyLayer):
+        resample(layer)
+    elif found.redraw is not None:
+        getattr(layer, found.redraw)()
 
 
 def is_fresh(found: Found) -> bool:
-    """Tell whether one of noisynet's layers draws at every forward."""
-    layer = found.module
-    if not isinstance(layer, NoisyLayer):
+    """Return whether the layer is noisynet's and draws at every forward."""
+    if not isinstance(found.module, NoisyLayer):
         return False
-    return layer.noise_state.held is None and not isinstance(
-        layer.noise_state.override, Tensor | Off
-    )
+    state = found.module.noise_state
+    return state.held is None and not isinstance(state.override, Tensor | Off)

@@ -26,7 +26,7 @@ from noisynet.integrations.sb3 import (
     NoisyQRDQNPolicy,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 NO_EPSILON = {"exploration_initial_eps": 0, "exploration_final_eps": 0}
 
 

@@ -1,4 +1,19 @@
-"""Which algorithm a policy is built for, and what else than noise is left to explore there."""
+"""Which algorithm a policy is built by, and whether it is being asked for actions to collect.
+
+Both are read off the caller's stack frame, since the host has no supported way to learn either
+(Stable-Baselines3 2.9.2):
+
+- `_setup_model` builds a policy of spaces, learning rate schedule and `policy_kwargs`, calls
+  `to(device)` on it and reads its networks. Neither the algorithm nor ε, the entropy bonus or the
+  rollout buffer's class is among the arguments, a schedule does not know its owner, and no method
+  of a policy is called with the algorithm later. Callbacks get it, but a user need not pass one,
+  and they get it in `learn` only.
+- An off-policy algorithm collects through `predict(last observation, deterministic=False)`: the
+  call that a user makes. `set_training_mode(False)` precedes both collecting and any prediction,
+  and no call tells that collecting ended when a callback stops a run.
+
+Only another class of algorithm in the user's script would tell more.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +36,12 @@ ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
 
 
 def check_algorithm(policy: BasePolicy, expected: type[BaseAlgorithm]) -> BaseAlgorithm | None:
-    """Look at the algorithm that is building a policy, and give it; None where none is.
+    """Return the algorithm that is building a policy; None where a policy is built by itself.
 
     Raises TypeError for one that the policy is not for, naming those that are supported; warns of
-    ε-greedy, an entropy bonus or gSDE beside the noise, saying how to turn it off.
+    ε-greedy, an entropy bonus or gSDE beside the noise, with the way to turn it off.
     """
     name = type(policy).__name__
-    # The host tells its policies nothing of itself, so this reads who calls the constructor.
     frame = inspect.currentframe()
     frame, level = frame and frame.f_back, 1
     while frame is not None and _owner(frame) is policy:
@@ -49,12 +63,9 @@ def check_algorithm(policy: BasePolicy, expected: type[BaseAlgorithm]) -> BaseAl
 
 
 def samples_actions() -> bool:
-    """Tell whether the host is asking a policy's `predict` for actions to collect by.
-
-    Off-policy algorithms do it in `_sample_action`, through their own `predict`. Nothing else tells
-    it from a user's call or from an evaluation in the middle of a rollout.
-    """
+    """Return whether `predict` is being called by the host's `_sample_action`, to collect."""
     frame = inspect.currentframe()
+    # This function, the policy's `predict`, the algorithm's, and `_sample_action` above them.
     for _ in range(4):
         frame = frame and frame.f_back
         if frame is not None and frame.f_code.co_name == "_sample_action":
@@ -67,7 +78,7 @@ def _owner(frame: FrameType) -> object:
 
 
 def _rivals(algorithm: BaseAlgorithm) -> list[str]:
-    """Say what explores beside the noise, and how to turn it off."""
+    """List what explores beside the noise, each with the way to turn it off."""
     found: list[str] = []
     initial = getattr(algorithm, "exploration_initial_eps", 0.0)
     final = getattr(algorithm, "exploration_final_eps", 0.0)

@@ -10,17 +10,15 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 
-from ..diagnostics import mean_sigma, snr
-from ..diagnostics.behaviour import measure
-from ..layers import draw
-from .sb3_actor_critic import NoisyA2CPolicy, NoisyPPOPolicy
-from .sb3_value import NoisyDQNPolicy, NoisyQRDQNPolicy
-
-_POLICIES = (NoisyDQNPolicy, NoisyQRDQNPolicy, NoisyPPOPolicy, NoisyA2CPolicy)
+from ...diagnostics import mean_sigma, snr
+from ...diagnostics.behaviour import measure_draws
+from ...layers import draw
+from .algorithm import ALGORITHMS
+from .noisy_policy import NoisyPolicy
 
 
 class NoiseCallback(BaseCallback):
-    """Log what the noise does: `model.learn(…, callback=NoiseCallback())`.
+    """Callback that logs what the noise does: `model.learn(…, callback=NoiseCallback())`.
 
     At the first end of a rollout after each `every` steps: `noise/snr/…` and `noise/sigma/…` of
     each layer, and for discrete actions, over the last `observations` seen and some `draws`,
@@ -50,11 +48,11 @@ class NoiseCallback(BaseCallback):
         self._generator = torch.Generator(self.model.device).manual_seed(self.model.seed or 0)
         self._seen = deque(maxlen=max(1, self.observations // self.training_env.num_envs))
 
-    def policy(self) -> NoisyDQNPolicy | NoisyQRDQNPolicy | NoisyPPOPolicy | NoisyA2CPolicy:
-        """Give the model's policy; raises TypeError where it has no noise."""
+    def policy(self) -> NoisyPolicy:
+        """Return the model's policy; raises TypeError where it has no noise."""
         policy = self.model.policy
-        if not isinstance(policy, _POLICIES):
-            expected = ", ".join(one.__name__ for one in _POLICIES)
+        if not isinstance(policy, NoisyPolicy):
+            expected = ", ".join(ALGORITHMS)
             raise TypeError(
                 f"NoiseCallback: got {type(policy).__name__}, expected one of {expected}"
             )
@@ -75,7 +73,7 @@ class NoiseCallback(BaseCallback):
             self.logger.record(f"noise/{name}", value)
 
     def figures(self) -> dict[str, float]:
-        """Give SNR and mean |σ| of each layer, and what noise does to discrete actions."""
+        """Return SNR and mean |σ| of each layer, and what noise does to discrete actions."""
         network = self.policy().noisy_network
         figures = {f"snr/{name}": value for name, value in snr(network).items()}
         figures |= {f"sigma/{name}": value for name, value in mean_sigma(network).items()}
@@ -93,7 +91,5 @@ class NoiseCallback(BaseCallback):
         observation, _ = policy.obs_to_tensor(stacked)
         drawn = draw(policy.noisy_network, rows=self.draws, generator=self._generator)
         with torch.no_grad():
-            mean = policy.action_values(observation, None)
-            noisy = [policy.action_values(observation, drawn[row]) for row in range(self.draws)]
-        measured = measure(torch.stack(noisy), mean)
+            measured = measure_draws(lambda one: policy.action_values(observation, one), drawn)
         return {name: float(getattr(measured, name)) for name in measured.rows}

@@ -31,7 +31,7 @@ from ray.rllib.core.columns import Columns
 import noisynet
 from noisynet.integrations.rllib import NOISE_SEED, TESTED, add_noise
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CARTPOLE = gymnasium.make("CartPole-v1")
 IMAGES = gymnasium.spaces.Box(0.0, 1.0, (64, 64, 4))
 SMALL = {"fcnet_hiddens": [16], "head_fcnet_hiddens": [16]}

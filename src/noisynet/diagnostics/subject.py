@@ -1,0 +1,73 @@
+"""The model that the doctor examines: ways to read its noise, to redraw it and to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from .forward_calls import Call, calls_of
+from .preserve import preserved
+from .read_noise import Seen, read_all, redraw
+from .recognise import Found
+
+Act = Callable[[Any], Any]
+
+
+class Subject:
+    """A model and its noisy layers, the batch to run it on, and the program's own redraw."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Mapping[str, Found],
+        batch: Any,
+        resample: Callable[[], Any] | None,
+    ) -> None:
+        self.model = model
+        self.layers = layers
+        self.batch = batch
+        self.resample = resample
+        self.was_training = model.training
+        self.modes = {mode: read_in_mode(model, layers, mode) for mode in (True, False)}
+        own = any(noise.is_on for noise in self.modes[self.was_training].values())
+        self.mode = self.was_training if own else not self.was_training
+        self.shows_noise = any(noise.is_on for noise in self.modes[self.mode].values())
+        """Whether the layers themselves, in one mode at least, show noise."""
+
+    @contextmanager
+    def in_noisy_mode(self) -> Iterator[None]:
+        """Put the model into the mode in which it has noise, and leave it as it was."""
+        with preserved(self.model):
+            self.model.train(self.mode)
+            yield
+
+    def redraw(self) -> None:
+        """Draw anew by the program's own function where there is one, else layer by layer."""
+        if self.resample is not None:
+            self.resample()
+        else:
+            redraw(self.layers)
+
+    def run(self, function: Act) -> tuple[list[Call], Any]:
+        """Run a function on the batch; return the forwards of noisy layers, and its answer."""
+        results: list[Any] = []
+        return calls_of(self.layers, lambda: results.append(function(self.batch))), results[0]
+
+
+def read_in_mode(model: nn.Module, layers: Mapping[str, Found], mode: bool) -> Seen:
+    """Return the noise of each layer in train (True) or eval mode; the model stays as it was."""
+    with preserved(model):
+        model.train(mode)
+        return read_all(layers)
+
+
+def seen_in(calls: Sequence[Call]) -> Seen:
+    """Return the noise of each online layer's first forward."""
+    seen: dict[str, Any] = {}
+    for call in calls:
+        if call.noise is not None and call.of == "online":
+            seen.setdefault(call.name, call.noise)
+    return seen

@@ -1,0 +1,21 @@
+"""Noise inside RLlib's new API stack: `add_noise(DQNConfig().training(epsilon=0.0))`.
+
+One RLModule for DQN and one for PPO; nothing of the host is changed. Needs
+`pip install 'noisynet[rllib]'`.
+"""
+
+from __future__ import annotations
+
+from ..host import check_host
+
+TESTED = {"ray": "2.60.0"}
+"""The version of the host that this was tested with."""
+
+check_host("noisynet.integrations.rllib", extra="rllib", tested=TESTED)
+
+from .modules import NOISE_SEED, NoisyDQNRLModule, NoisyPPORLModule, add_noise  # noqa: E402
+
+__all__ = ["NOISE_SEED", "NoisyDQNRLModule", "NoisyPPORLModule", "add_noise"]
+
+# Checkpoints name the RLModules by module: by this one, whichever file they are in.
+NoisyDQNRLModule.__module__ = NoisyPPORLModule.__module__ = __name__

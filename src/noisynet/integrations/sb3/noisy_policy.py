@@ -1,0 +1,190 @@
+"""What the noisy policies share: their options, noisy layers, and an optimizer that has σ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, TypeVar, get_args
+
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import (
+    BaseFeaturesExtractor,
+    CombinedExtractor,
+    FlattenExtractor,
+    NatureCNN,
+)
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor, nn
+from torch.optim import Adam, AdamW, Optimizer
+
+from ...layers import Draw, noisify, sigma_parameters
+from .algorithm import check_algorithm
+
+NoiseIn = Literal["all", "head", "last"]
+_EXTRACTORS = ("features_extractor", "pi_features_extractor", "vf_features_extractor")
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseOptions:
+    """Options of the noise in a policy's network, by the names that the policies take."""
+
+    noise: str
+    """Kind of noise: "factorised" or "independent"."""
+    sigma0: float | None
+    """Initial σ as `NoisyLinear` takes it; None is the paper's."""
+    noise_in: str
+    """Where: "all" is every fully connected layer, those of the features extractor too, as in the
+    paper (§3.1, §3.2); "head" those after the features extractor; "last" the output layers."""
+
+    def __post_init__(self) -> None:
+        if self.noise_in not in get_args(NoiseIn):
+            expected = ", ".join(map(repr, get_args(NoiseIn)))
+            raise ValueError(f"noise_in: got {self.noise_in!r}, expected one of {expected}")
+
+
+class NoisyPolicy(BasePolicy):
+    """Base of the noisy policies, before a policy of the host in the order of inheritance."""
+
+    algorithm: ClassVar[type[BaseAlgorithm]]
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        *,
+        noise: str = "factorised",
+        sigma0: float | None = None,
+        noise_in: str = "all",
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        normalize_images: bool = True,
+        **options: Any,
+    ) -> None:
+        self._check_algorithm()
+        # The host's constructor builds the networks, which reads this.
+        self._noise = NoiseOptions(noise=noise, sigma0=sigma0, noise_in=noise_in)
+        if features_extractor_class is None:
+            features_extractor_class = _extractor_for(observation_space, normalize_images)
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            features_extractor_class=features_extractor_class,
+            normalize_images=normalize_images,
+            **options,
+        )
+
+    def _check_algorithm(self) -> BaseAlgorithm | None:
+        return check_algorithm(self, self.algorithm)
+
+    @property
+    def noisy_network(self) -> BasePolicy:
+        """The network whose noise acts."""
+        raise NotImplementedError
+
+    def greedy(self, obs: PyTorchObs, drawn: Draw | None) -> Tensor:
+        """Choose the greedy action under a draw of `noisy_network`, or the mean weights: (N, …)."""
+        raise NotImplementedError
+
+    def action_values(self, obs: PyTorchObs, drawn: Draw | None) -> Tensor:
+        """Return Q, or the logits, of all discrete actions under a draw or the mean weights.
+
+        Their shape is (N, actions).
+        """
+        raise NotImplementedError
+
+    def _add_noise(self, network: Network) -> Network:
+        """Make the chosen `nn.Linear` of a network noisy in place, keeping its means.
+
+        Raises ValueError for a network where there is none to make noisy, and for unknown options.
+        """
+        options = self._noise
+        linears = {name for name, part in network.named_modules() if type(part) is nn.Linear}
+        chosen = _chosen(network, linears, options.noise_in)
+        if not chosen:
+            raise ValueError(
+                f"{type(self).__name__}: noise_in={options.noise_in!r} finds no nn.Linear in "
+                f"{type(network).__name__}, expected at least one to make noisy"
+            )
+        noisify(network, lambda name, _: name in chosen, noise=options.noise, sigma0=options.sigma0)
+        return network
+
+    def _build_optimizer(self, lr_schedule: Schedule) -> None:
+        """Replace the host's optimizer by one that learns σ too."""
+        self.optimizer = _optimizer_of(
+            self.noisy_network, self.optimizer_class, lr_schedule(1), self.optimizer_kwargs
+        )
+        self._watch_updates()
+
+    def _watch_updates(self) -> None:
+        self.optimizer.register_step_post_hook(lambda *_: self._after_update())
+
+    def _after_update(self) -> None:
+        raise NotImplementedError
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # A copied optimizer has lost its hooks.
+        self._watch_updates()
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), **asdict(self._noise)}
+
+
+def _chosen(network: nn.Module, linears: Set[str], noise_in: str) -> Set[str]:
+    head = {name for name in linears if not name.startswith(_EXTRACTORS)}
+    if noise_in == "all":
+        return linears
+    if noise_in == "head":
+        return head
+    outputs = head & {"action_net", "value_net"}
+    if outputs:
+        return outputs
+    in_order = [name for name, _ in network.named_modules() if name in head]
+    return set(in_order[-1:])
+
+
+def _optimizer_of(
+    network: nn.Module,
+    optimizer_class: type[Optimizer],
+    learning_rate: float,
+    options: Mapping[str, Any],
+) -> Optimizer:
+    """Build the optimizer of μ and σ, without weight decay on σ, which would end exploration.
+
+    Adam is the fused one unless `options` say otherwise: σ doubles the number of parameters, and
+    a loop over them costs more than their arithmetic in networks of the usual size.
+    """
+    chosen = dict(options)
+    if optimizer_class in (Adam, AdamW) and not {"foreach", "fused"} & chosen.keys():
+        chosen["fused"] = True
+    build: Any = optimizer_class
+    optimizer: Optimizer = build(network.parameters(), lr=learning_rate, **chosen)
+    sigmas = {id(parameter) for parameter in sigma_parameters(network)}
+    for group in list(optimizer.param_groups):
+        if group.get("weight_decay"):
+            spared: dict[str, Any] = {**group, "weight_decay": 0.0}
+            spared["params"] = [one for one in group["params"] if id(one) in sigmas]
+            group["params"] = [one for one in group["params"] if id(one) not in sigmas]
+            optimizer.add_param_group(spared)
+    return optimizer
+
+
+def _extractor_for(space: spaces.Space[Any], normalize_images: bool) -> type[BaseFeaturesExtractor]:
+    """Choose the features extractor: combined for a dict, a CNN for an image, else flat."""
+    if isinstance(space, spaces.Dict):
+        return CombinedExtractor
+    if is_image_space(space, normalized_image=not normalize_images):
+        return NatureCNN
+    return FlattenExtractor
+
+
+def batch_size(observation: PyTorchObs) -> int:
+    """Return the number of rows of an observation, a tensor or a dict of tensors."""
+    tensor = next(iter(observation.values())) if isinstance(observation, dict) else observation
+    return tensor.shape[0]
