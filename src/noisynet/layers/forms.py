@@ -1,8 +1,8 @@
 """Which of equal forms computes a layer: a fixed table, so that a run repeats bit for bit.
 
 Of factorised noise that a batch shares. The bounds were read from
-benchmarks/results/layers/forms.json, which benchmarks/forms.py measures, on a CPU. On a GPU they
-were not measured; fused.py says what computes there first.
+benchmarks/results/layers/forms.json, which benchmarks/layers/forms.py measures on a CPU. On a GPU
+they were not measured; fused.py says what computes there first.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ Which way computes: up to `FUSED_UP_TO` rows of a batch, the weights are read on
 product, in parts that are added in a fixed order; more rows build the noisy weight in one pass and
 leave the products to PyTorch. Draws per row of more rows stay with plain operations, and so does
 all that `machinery.is_traced` names, and what is not float32 or bfloat16. The bounds were not
-measured on a GPU yet; benchmarks/gpu.sh does it.
+measured on a GPU yet; benchmarks/gpu/run.sh does it.
 """
 
 from __future__ import annotations
