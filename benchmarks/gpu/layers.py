@@ -3,10 +3,10 @@
     python -m benchmarks.gpu.layers --out FOLDER [--seconds 240]
 
 rewrites FOLDER/layers.json and layers.md after each cell, so that a run that is cut off keeps what
-it has measured. 3136→512, batches of 32 to 2048, in float32 and bfloat16. Each contender draws
-anew at each forward. Two times are taken: `eager`, a call from Python, where launches may cost more
-than their work, and `graph`, the replay of the same call from a CUDA graph, where only the work
-counts. A ratio is the median over rounds of a time divided by nn.Linear's in the same round. The
+it has measured. 3136→512, batches of 32 to 2048, in float32 and bfloat16. Each contender redraws at
+each forward. Two times are measured: `eager`, a call from Python, where launches may cost more than
+their work, and `graph`, the replay of the same call from a CUDA graph, where only the work counts.
+A ratio is the median over rounds of a time divided by nn.Linear's in the same round. The
 target: the graph of our layer with its kernels takes at most 1.25 times that of nn.Linear. Before
 it is timed, each contender is compared with the same layer in float64. With --device cpu --brief
 the script runs without a GPU and without graphs, to see that it works.

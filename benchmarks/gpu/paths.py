@@ -1,4 +1,4 @@
-"""The paths that training can take on a GPU, each measured in a process of its own."""
+"""The paths that training can take on a GPU, each measured in its own process."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def run_path(
 ) -> dict[str, Any]:
     """Train along a path for some seconds of learning; return its rates, or why it `failed`."""
     context = multiprocessing.get_context("spawn")
-    told = context.Queue()
-    arguments = (name, device, threads, seconds, brief, told)
+    answers = context.Queue()
+    arguments = (name, device, threads, seconds, brief, answers)
     process = context.Process(target=_serve, args=arguments, daemon=True)
     process.start()
     answer: dict[str, Any] | None = None
     end = time.perf_counter() + 6 * seconds + 120
     while answer is None and time.perf_counter() < end:
         try:
-            answer = told.get(timeout=1.0)
+            answer = answers.get(timeout=1.0)
         except queue.Empty:
             if not process.is_alive():
                 break
@@ -59,12 +59,12 @@ def _serve(
     threads: int,
     seconds: float,
     brief: bool,
-    told: multiprocessing.Queue[Any],
+    answers: multiprocessing.Queue[Any],
 ) -> None:
     try:
-        told.put(measure(PATHS[name], device, threads, seconds, brief=brief))
-    except Exception as error:  # noqa: BLE001 - told to the parent, whatever it is
-        told.put({"failed": f"{type(error).__name__}: {str(error).splitlines()[0]}"})
+        answers.put(measure(PATHS[name], device, threads, seconds, brief=brief))
+    except Exception as error:  # noqa: BLE001 - the parent reports it, whatever it is
+        answers.put({"failed": f"{type(error).__name__}: {str(error).splitlines()[0]}"})
 
 
 def measure(

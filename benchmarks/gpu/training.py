@@ -103,13 +103,13 @@ def measure_training(arguments: argparse.Namespace) -> dict[str, Any]:
         for name in PATHS:
             if name in failed:
                 continue
-            told = run_path(
+            rates = run_path(
                 name, arguments.device, arguments.threads, arguments.seconds, brief=arguments.brief
             )
-            if "failed" in told:
-                failed[name] = told["failed"]
+            if "failed" in rates:
+                failed[name] = rates["failed"]
             else:
-                found[name].append(told)
+                found[name].append(rates)
     rows = [
         {
             "path": name,

@@ -1,4 +1,4 @@
-"""Train other libraries' agents with our noise, and time them beside the host's own.
+"""Train other libraries' agents with our noise, and compare their speed with the host's own.
 
     python -m benchmarks.hosts.run --host sb3 --algorithm dqn --machine "…"
     python -m benchmarks.hosts.run --host sb3 --algorithm dqn --overhead --machine "…"
@@ -6,8 +6,7 @@
 The first trains CartPole by noise alone, five seeds one after the other, and plays 100 games with
 the mean weights of each; it writes after every seed, and continues where it was stopped. The second
 runs the host's own agent and the noisy one in turns, on the same work. Both write
-results/hosts/<host>.json and the host's tables, <host>.md. Each host's part is a module beside this
-one.
+results/hosts/<host>.json and the host's tables, <host>.md. Each host's module is in this folder.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ class Plain(nn.Module):
         """Wrap a layer; its parameters become this module's."""
         super().__init__()
         self.layer = layer
-        # Not a module of its own: the parameters are counted once.
+        # Not registered as a submodule: the parameters are counted once.
         self.__dict__["run"] = torch.compile(layer, dynamic=False) if compiled else layer
 
     def forward(self, input: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ class BookIndependent(PeerLayer):
         return F.linear(input, self.weight + self.weight_sigma * self.weight_noise, noisy_bias)
 
     def noise(self) -> tuple[Tensor, Tensor]:
-        """Give the ε of weight and bias that the last forward used."""
+        """Return the ε of weight and bias that the last forward used."""
         return self.weight_noise, self.bias_noise
 
 
@@ -93,7 +93,7 @@ class BookFactorised(PeerLayer):
         return F.linear(input, self.weight + self.weight_sigma * weight_noise, noisy_bias)
 
     def noise(self) -> tuple[Tensor, Tensor]:
-        """Give the ε of weight and bias that the last forward used."""
+        """Return the ε of weight and bias that the last forward used."""
         noise_out = signed_root(self.normals_out)
         return noise_out * signed_root(self.normals_in), noise_out.squeeze(1)
 
@@ -126,12 +126,12 @@ class Kaixhin(PeerLayer):
         return F.linear(input, noisy_weight, self.bias + self.bias_sigma * self.bias_noise)
 
     def noise(self) -> tuple[Tensor, Tensor]:
-        """Give the ε of weight and bias that the last forward used."""
+        """Return the ε of weight and bias that the last forward used."""
         return self.weight_noise, self.bias_noise
 
 
 class CleanRL(Kaixhin):
-    """Keep pq + q independent normals in buffers, drawn anew by a reset.
+    """Keep pq + q independent normals in buffers, redrawn by a reset.
 
     CleanRL, rainbow_atari.py, whose comment calls them factorised.
     """
@@ -166,7 +166,7 @@ class RLlib(PeerLayer):
         return product + self.bias + self.bias_sigma * noise_out
 
     def noise(self) -> tuple[Tensor, Tensor]:
-        """Give the ε of weight and bias that the last forward used."""
+        """Return the ε of weight and bias that the last forward used."""
         return torch.outer(self.noise_in, self.noise_out), self.noise_out
 
 
@@ -196,7 +196,7 @@ class DQNZoo(PeerLayer):
         return steady + noisy * self.noise_out
 
     def noise(self) -> tuple[Tensor, Tensor]:
-        """Give the ε of weight and bias that the last forward used."""
+        """Return the ε of weight and bias that the last forward used."""
         return self.noise_out.T * self.noise_in, self.noise_out.squeeze(0)
 
 
@@ -243,5 +243,5 @@ REIMPLEMENTED: dict[str, tuple[str, type[PeerLayer]]] = {
 
 
 def installed_version(package: str) -> str:
-    """Give the version of an installed package; raises ImportError where there is none."""
+    """Return the version of an installed package; raise ImportError where there is none."""
     return version(package)

@@ -1,4 +1,4 @@
-"""What run.py reports: the targets beside what was measured, and the tables."""
+"""What run.py reports: the targets compared with the measurements, and the tables."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def options() -> argparse.ArgumentParser:
         "--only",
         action="append",
         metavar="NAME",
-        help="a contender beside nn.Linear, or a pattern: 'noisynet-*'; may be repeated",
+        help="a contender to compare with nn.Linear, or a pattern: 'noisynet-*'; may be repeated",
     )
     parser.add_argument(
         "--out", type=Path, help="the JSON file; needed with --quick, --shape or --only"

@@ -120,8 +120,8 @@ def run(chosen: Config, seconds: float) -> dict[str, float]:
     """Train in a temporary folder, and measure."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run"
-        beside = actors.train if chosen.scale.actors else train
-        events = beside(chosen, path)
+        train_by = actors.train if chosen.scale.actors else train
+        events = train_by(chosen, path)
         try:
             return measure(events, seconds)
         finally:
