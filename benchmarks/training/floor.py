@@ -40,11 +40,14 @@ def floor(precision: str, threads: int) -> dict[str, object]:
     agent = QLearning(settings, SHAPE, ACTIONS)
     batch: Any = MadeUp(BATCH)
     left, right = torch.randn(1024, 1024), torch.randn(1024, 1024)
-    with torch.no_grad(), products_in(precision, torch.device("cpu")):
-        if precision == "bfloat16":
-            left, right = left.bfloat16(), right.bfloat16()
-        product_seconds = fastest(lambda: left @ right)
-    update_seconds = fastest(lambda: agent.update(batch))
+    if precision == "bfloat16":
+        left, right = left.bfloat16(), right.bfloat16()
+
+    def product() -> None:
+        with torch.no_grad(), products_in(precision, torch.device("cpu")):
+            _ = left @ right
+
+    product_seconds, update_seconds = fastest(product, lambda: agent.update(batch))
     speed = 1024**3 / product_seconds
     floor_seconds = multiply_adds() / speed
     return {
@@ -58,13 +61,19 @@ def floor(precision: str, threads: int) -> dict[str, object]:
     }
 
 
-def fastest(function: Callable[[], object], seconds: float = 4.0) -> float:
-    """Return the least time of many calls: what the machine can do when nothing else runs."""
-    for _ in range(5):
-        function()
-    best, end = float("inf"), time.perf_counter() + seconds
+def fastest(*functions: Callable[[], object], seconds: float = 8.0) -> list[float]:
+    """Return the least time of each function: what the machine can do when nothing else runs.
+
+    They take turns, so that other work on the machine affects all alike.
+    """
+    best = [float("inf")] * len(functions)
+    for function in functions:
+        for _ in range(5):
+            function()
+    end = time.perf_counter() + seconds
     while time.perf_counter() < end:
-        began = time.perf_counter()
-        function()
-        best = min(best, time.perf_counter() - began)
+        for place, function in enumerate(functions):
+            began = time.perf_counter()
+            function()
+            best[place] = min(best[place], time.perf_counter() - began)
     return best
