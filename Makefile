@@ -55,11 +55,11 @@ docs: .venv/.has-docs
 
 # Other libraries take part once they are there: .venv/bin/pip install torchrl tianshou pfrl
 bench-layers: .venv/.has-dev
-	$(BIN)/python benchmarks/layers.py $(ARGS)
+	$(BIN)/python -m benchmarks.layers.run $(ARGS)
 
 # Needs OpenCV for the others' Atari wrappers: .venv/bin/pip install opencv-python-headless
 bench-training: .venv/.has-dev
-	$(BIN)/python benchmarks/training.py $(ARGS)
+	$(BIN)/python -m benchmarks.training.run $(ARGS)
 
 clean:
 	rm -rf .venv site docs/_build .ruff_cache .pytest_cache .hypothesis .import_linter_cache

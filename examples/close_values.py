@@ -1,11 +1,11 @@
-"""Show where a noisy agent explores: much where Q-values are close, little where they are apart.
+"""Show where a noisy agent explores: often where Q-values are close, rarely where they are not.
 
     python examples/close_values.py [RUN] [--steps 20000] [--out close_values.png]
 
-RUN is a finished run with noise; without one a small CartPole run is trained first. Every situation
-of some games gets its gap of Q (the best action's value less the second best's, by the mean
-weights) and its effective ε: how often noise chooses another action than the mean weights do.
-ε-greedy, with the ε that explores as much on the whole, is measured beside it.
+RUN is a finished run with noise; without one, a small CartPole run is trained first. For every
+situation of some games the script computes the gap of Q (the best action's value minus the second
+best's, with the mean weights) and the effective ε: how often noise chooses another action than the
+mean weights do. For comparison it measures ε-greedy with the ε that explores as much overall.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ import numpy as np
 import torch
 
 import noisynet
-from noisynet.assemble import build_agent, make_environments
 from noisynet.agents.exploration import epsilon_greedy
+from noisynet.assemble import build_agent, make_environments, start
 from noisynet.runs import checkpoint, config
 from noisynet.runs.folder import RunFolder
-from noisynet.assemble import start
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -34,14 +33,14 @@ NOISE, GREEDY = "#0072B2", "#D55E00"
 
 
 def trained(folder: Path, steps: int) -> Path:
-    """Train CartPole by noise alone, in a folder of its own."""
+    """Train CartPole by noise alone, into a folder."""
     settings = {"steps": steps, "warmup_steps": min(1000, steps // 4), "seed": 1}
     start(config.load("cartpole", settings), folder)
     return folder
 
 
 def situations(folder: Path, steps: int) -> tuple[torch.nn.Module, torch.Tensor, int]:
-    """Play with the run's agent as it explores; give its network, what it saw, and its actions."""
+    """Play with the exploring agent; return its network, the observations and the action count."""
     run = RunFolder.open(folder)
     settings = config.from_yaml(run.config_text, str(run.config_file))
     found = checkpoint.read_newest(run.checkpoints)
@@ -59,7 +58,7 @@ def situations(folder: Path, steps: int) -> tuple[torch.nn.Module, torch.Tensor,
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
         seen.append(observation)
-        # A new draw at every step shows more situations than one policy would meet.
+        # A new draw at every step reaches more situations than one policy would.
         noisynet.resample(network, generator=generator)
         observation = environments.step(agent.greedy(observation)).observation
     environments.close()
@@ -67,7 +66,7 @@ def situations(folder: Path, steps: int) -> tuple[torch.nn.Module, torch.Tensor,
 
 
 def by_gap(gap: np.ndarray, *shares: np.ndarray) -> list[tuple[float, ...]]:
-    """Sort situations by their gap into bins of equal size; give the means of each bin."""
+    """Sort situations by their gap into bins of equal size; return the means of each bin."""
     parts = np.array_split(np.argsort(gap), BINS)
     return [(float(gap[p].mean()), *(float(one[p].mean()) for one in shares)) for p in parts]
 

@@ -1,10 +1,10 @@
-"""Noisy DQN on Pong as an Ignite engine: the flow that readers of a well-known book know.
+"""Noisy DQN on Pong as an Ignite engine: the workflow of a well-known book.
 
     python examples/ignite_pong.py --steps 400000
 
-The engine's `process_batch` is one update; a generator plays and gives batches; a handler copies to
-the target network and measures the layers' signal-to-noise ratios (`snr_1`, `snr_2`), which
-TensorBoard shows beside loss and reward (`--logdir runs`). There is no ε-greedy. Needs
+The engine's `process_batch` is one update; a generator plays and yields batches; a handler copies
+to the target network and measures the layers' signal-to-noise ratios (`snr_1`, `snr_2`), which
+TensorBoard shows with loss and reward (`--logdir runs`). There is no ε-greedy. Install with
 `pip install 'noisynet[atari,ignite]'`.
 """
 
@@ -21,7 +21,7 @@ from ignite.engine import Engine, EventEnum, Events
 from ignite.handlers.tensorboard_logger import OutputHandler, TensorboardLogger
 
 from noisynet.agents import QLearning
-from noisynet.assemble import make_environments
+from noisynet.assemble import build_agent, make_environments
 from noisynet.envs import Environments, EpisodeCounter
 from noisynet.integrations.ignite import NoiseHandler
 from noisynet.replay import Batch, FrameReplay
@@ -29,7 +29,7 @@ from noisynet.runs.config import Config, load
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--steps", type=int, default=400_000, help="agent steps: 4 frames each")
-parser.add_argument("--warmup-steps", type=int, default=10_000, help="uniformly random ones")
+parser.add_argument("--warmup-steps", type=int, default=10_000, help="uniformly random steps")
 parser.add_argument("--batch-size", type=int, default=32)
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--logs", type=Path, default=Path("runs/ignite-pong"))
@@ -37,14 +37,14 @@ NOISE_EVERY = 100  # iterations
 
 
 class EpisodeEvents(EventEnum):
-    """What happens beside iterations."""
+    """Events other than iterations."""
 
     EPISODE_COMPLETED = "episode_completed"
     SOLVED = "solved"
 
 
 def configured(arguments: argparse.Namespace) -> Config:
-    """Take the preset of Pong, and what the command line says."""
+    """Combine the preset of Pong with the command line."""
     chosen = {name: value for name, value in vars(arguments).items() if name != "logs"}
     fixed = {"learning_rate_steps": None, "device": "cpu", "precision": "float32"}
     return load("pong", chosen | fixed | {"replay_capacity": 100_000})
@@ -53,7 +53,7 @@ def configured(arguments: argparse.Namespace) -> Config:
 def batches(
     config: Config, environments: Environments, agent: QLearning, engine: Engine
 ) -> Iterator[Batch[Any]]:
-    """Play, and give a batch whenever an update is due; fires the events of episodes."""
+    """Play, yield a batch whenever an update is due, and fire the events of episodes."""
     learning, solved_return = config.learning, config.training.solved_return or np.inf
     state: Any = engine.state
     replay = FrameReplay(
@@ -97,14 +97,15 @@ def batches(
 
 
 def main() -> None:
-    """Build the engine, attach what listens to it, and run it."""
+    """Build the engine, attach its handlers, and run it."""
     arguments = parser.parse_args()
     config = configured(arguments)
     updates = (arguments.steps - arguments.warmup_steps) // config.learning.update_every
     if updates < 1:
         parser.error(f"--steps: got {arguments.steps}, which leaves nothing after the warm-up")
     environments = make_environments(config)
-    agent = QLearning(config, environments.observation_shape, environments.action_count)
+    agent = build_agent(config, environments.observation_shape, environments.action_count)
+    assert isinstance(agent, QLearning)
 
     def process_batch(_: Engine, batch: Batch[Any]) -> dict[str, float]:
         # Loss under ε, ε′ and ε″, gradient, step of the optimizer, new noise for acting.
@@ -112,7 +113,7 @@ def main() -> None:
 
     engine = Engine(process_batch)
     engine.register_events(*EpisodeEvents, event_to_attr=dict.fromkeys(EpisodeEvents, "episode"))
-    # The agent redraws by itself; a loop without an agent leaves that to the handler.
+    # The agent redraws by itself; in a loop without an agent, the handler does it.
     NoiseHandler(
         agent.online,
         agent.target,

@@ -1,18 +1,18 @@
-"""Train an agent on an environment of one's own, by learned noise alone, and let it act."""
+"""Train an agent on a custom environment, by learned noise alone, and let it act."""
 
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 
+from noisynet.assemble import train
 from noisynet.evaluation.agent import TrainedAgent
 from noisynet.runs import config
-from noisynet.assemble import train
 from noisynet.training import GameFinished
 
 
 class Match(gymnasium.Env[np.ndarray, np.int64]):
-    """Show one of three signs a step; naming it is worth 1. A game has 20 steps."""
+    """One of three signs at each step; naming it is worth 1. A game has 20 steps."""
 
     observation_space = gymnasium.spaces.Box(0.0, 1.0, (3,), np.float32)
     action_space = gymnasium.spaces.Discrete(3)

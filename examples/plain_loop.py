@@ -1,10 +1,10 @@
-"""A whole noisy double DQN in one file, without any agent of ours: only the layers.
+"""A complete noisy double DQN in one file, with only the layers of noisynet.
 
     python examples/plain_loop.py --steps 50000
 
 The network is plain PyTorch until `noisify`; `attach` redraws the noise of both networks after
-every step of the optimizer; `mean_weights` plays without noise. There is no ε-greedy. Needs
-`pip install 'noisynet[train]'`, of which it takes gymnasium and numpy.
+every optimizer step; `mean_weights` plays without noise. There is no ε-greedy. It needs gymnasium
+and numpy: `pip install 'noisynet[train]'`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import noisynet
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is made of."""
+    """The settings of a run."""
 
     environment: str = "CartPole-v1"
     steps: int = 50_000
@@ -36,7 +36,7 @@ class Settings:
     discount: float = 0.99
     n_step: int = 10
     warmup_steps: int = 1_000
-    """Uniformly random steps before learning: a fresh noisy network may choose one action only."""
+    """Uniformly random steps before learning: a fresh noisy network may choose only one action."""
     update_every: int = 2
     target_every: int = 500
     sigma0: float = 0.2
@@ -45,7 +45,7 @@ class Settings:
 def windows(
     pending: list[tuple[Any, ...]], ended: bool, n_step: int, discount: float
 ) -> list[tuple[Any, ...]]:
-    """Take off what is old enough, or everything at an end: (observation, action, return, γ^m)."""
+    """Pop complete windows, or all at an episode's end: (observation, action, return, γ^m)."""
     done = []
     while pending and (len(pending) >= n_step or ended):
         taken = pending[:n_step]
@@ -56,7 +56,7 @@ def windows(
 
 
 def train(settings: Settings) -> nn.Module:
-    """Train on one environment; gives the network."""
+    """Train on one environment, and return the network."""
     torch.manual_seed(settings.seed)
     generator = np.random.Generator(np.random.PCG64(settings.seed))
     environment: Any = gymnasium.make(settings.environment)
@@ -106,7 +106,7 @@ def train(settings: Settings) -> nn.Module:
                 strict=True,
             )
         )
-        with torch.no_grad():  # double: the choice has a draw of its own, the target another
+        with torch.no_grad():  # double: separate draws for the choice and the target
             with noisynet.using(network, noisynet.draw(network)):
                 best = network(observation_t).argmax(-1, keepdim=True)
             q_t = target(observation_t).gather(-1, best).squeeze(-1)
@@ -115,15 +115,15 @@ def train(settings: Settings) -> nn.Module:
         loss = functional.huber_loss(q_tm1, target_tm1)
         optimizer.zero_grad()
         loss.backward()
-        optimizer.step()  # and new noise for both networks
+        optimizer.step()  # also redraws both networks
         schedule.step()
         if step % settings.target_every == 0:
-            target.load_state_dict(network.state_dict())  # μ and σ; the noise stays its own
+            target.load_state_dict(network.state_dict())  # μ and σ; the target keeps its own noise
     return network
 
 
 def play(network: nn.Module, settings: Settings, games: int) -> list[float]:
-    """Play whole games by the mean weights."""
+    """Play whole games with the mean weights."""
     environment: Any = gymnasium.make(settings.environment)
     returns = []
     for game in range(games):

@@ -1,4 +1,4 @@
-"""The benchmark of growth, and that of training on a GPU: that they measure what they say."""
+"""The benchmarks of growth and of training on a GPU measure what they say."""
 
 import importlib
 from itertools import pairwise
@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-growth: Any = importlib.import_module("growth")
-gpu_training: Any = importlib.import_module("gpu_training")
-gpu_training_paths: Any = importlib.import_module("gpu_training_paths")
+growth: Any = importlib.import_module("benchmarks.training.growth")
+gpu_training: Any = importlib.import_module("benchmarks.gpu.training")
+gpu_paths: Any = importlib.import_module("benchmarks.gpu.paths")
 
 
-def test_costs_take_turns_and_medians_are_told() -> None:
+def test_costs_take_turns_and_medians_are_returned() -> None:
     calls: list[str] = []
     costs = {name: lambda name=name: calls.append(name) for name in ("one", "other")}
     found = growth.take_turns(costs, seconds=0.0)
@@ -57,7 +57,7 @@ def test_tables_hold_what_was_measured() -> None:
     }
     table = growth.markdown({"parts": parts})
     assert "| 20,000 | 812.5 |" in table
-    assert "by that of the first: 0.987." in table
+    assert "relative to the first: 0.987." in table
     assert "| 32 | 12.346 |" in table
     row = {"path": "plain", "steps_per_second": 1234.5, "parts": {"acting": 0.25}}
     failed = {"graph": "RuntimeError: no"}
@@ -68,7 +68,7 @@ def test_tables_hold_what_was_measured() -> None:
 
 
 def test_what_the_gpu_s_paths_are_compared_with_is_the_plain_one() -> None:
-    assert next(iter(gpu_training_paths.PATHS.values())) == {
+    assert next(iter(gpu_paths.PATHS.values())) == {
         "execution": "plain",
         "replay_device": "host",
     }
@@ -83,7 +83,7 @@ def test_what_the_gpu_s_paths_are_compared_with_is_the_plain_one() -> None:
 )
 def test_a_path_is_trained_along_and_taken_apart(name: str) -> None:
     pytest.importorskip("ale_py", reason="Atari is an extra")
-    told = gpu_training_paths.run_path(name, "cpu", 1, 0.5, brief=True)
+    told = gpu_paths.run_path(name, "cpu", 1, 0.5, brief=True)
     assert "failed" not in told, told
     assert told["steps_per_second"] > 0
     # One update for 4 steps; figures come at whole updates.
@@ -94,5 +94,5 @@ def test_a_path_is_trained_along_and_taken_apart(name: str) -> None:
 
 
 def test_a_path_that_fails_says_why() -> None:
-    told = gpu_training_paths.run_path("plain, replay on the host", "cuda:99", 1, 0.5, brief=True)
+    told = gpu_paths.run_path("plain, replay on the host", "cuda:99", 1, 0.5, brief=True)
     assert "cuda:99" in told["failed"]

@@ -1,21 +1,28 @@
-"""The tables of other frameworks' agents are those of the measured files."""
+"""The tables of other libraries' agents are those of the kept results."""
 
 import importlib
-import shutil
-from pathlib import Path
+import json
 from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+run: Any = importlib.import_module("benchmarks.hosts.run")
+tables: Any = importlib.import_module("benchmarks.hosts.tables")
 
-host_tables: Any = importlib.import_module("host_tables")
+
+@pytest.mark.parametrize("host", run.HOSTS)
+def test_a_page_shows_what_was_measured(host: str) -> None:
+    kept = run.FOLDER / f"{host}.json"
+    assert kept.with_suffix(".md").read_text() == tables.tables(json.loads(kept.read_text()))
 
 
-@pytest.mark.parametrize("host", ["sb3", "tianshou", "torchrl", "rllib"])
-def test_a_page_shows_what_was_measured(host: str, tmp_path: Path) -> None:
-    results = BENCHMARKS / "results" / "hosts"
-    for path in results.glob(f"{host}-*.json"):
-        shutil.copy(path, tmp_path)
-    host_tables.write_tables(tmp_path, host)
-    assert (tmp_path / f"{host}.md").read_text() == (results / f"{host}.md").read_text()
+def test_a_result_is_kept_beside_the_others(tmp_path: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(run, "FOLDER", tmp_path)
+    kept = json.loads((run.RESULTS / "hosts" / "sb3.json").read_text())
+    for algorithm in reversed(kept["learning"]):
+        run.keep("sb3", "learning", algorithm, kept["learning"][algorithm])
+    for algorithm in kept["overhead"]:
+        run.keep("sb3", "overhead", algorithm, kept["overhead"][algorithm])
+    assert json.loads((tmp_path / "sb3.json").read_text()) == kept
+    written = (tmp_path / "sb3.md").read_text()
+    assert written == (run.RESULTS / "hosts" / "sb3.md").read_text()

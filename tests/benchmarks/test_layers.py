@@ -19,17 +19,17 @@ from torch.nn import functional
 import noisynet
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "benchmarks" / "layers.py"
+RUN = (sys.executable, "-m", "benchmarks.layers.run")
 CPU = torch.device("cpu")
 INPUTS, OUTPUTS = 6, 5
 
-peer_layers = importlib.import_module("peer_layers")
-layer_contenders = importlib.import_module("layer_contenders")
-layer_timing = importlib.import_module("layer_timing")
-layer_report = importlib.import_module("layer_report")
+peers = importlib.import_module("benchmarks.layers.peers")
+contenders = importlib.import_module("benchmarks.layers.contenders")
+timing = importlib.import_module("benchmarks.layers.timing")
+report = importlib.import_module("benchmarks.layers.report")
 
-PEERS = sorted(peer_layers.REIMPLEMENTED)
-CONTENDERS = {contender.name: contender for contender in layer_contenders.contenders()[0]}
+PEERS = sorted(peers.REIMPLEMENTED)
+CONTENDERS = {contender.name: contender for contender in contenders.contenders()[0]}
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def seeded() -> None:
 
 
 def peer(name: str) -> nn.Module:
-    return peer_layers.REIMPLEMENTED[name][1](INPUTS, OUTPUTS)
+    return peers.REIMPLEMENTED[name][1](INPUTS, OUTPUTS)
 
 
 def upright(matrix: torch.Tensor) -> torch.Tensor:
@@ -49,7 +49,7 @@ def upright(matrix: torch.Tensor) -> torch.Tensor:
 def test_the_benchmark_has_the_contenders_it_must_have() -> None:
     assert next(iter(CONTENDERS)) == "linear"
     assert {"book-factorised", "book-independent", "kaixhin", "cleanrl"} <= CONTENDERS.keys()
-    assert set(peer_layers.INSTALLED) == {"torchrl", "tianshou", "pfrl"}
+    assert set(peers.INSTALLED) == {"torchrl", "tianshou", "pfrl"}
     for noise in ("factorised", "independent"):
         for state in ("", "-resample", "-rows", "-rows-resample", "-rows-held"):
             assert f"noisynet-{noise}{state}" in CONTENDERS
@@ -97,23 +97,21 @@ def test_a_peer_draws_the_kind_of_noise_that_it_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", CONTENDERS)
 def test_every_contender_draws_and_learns_as_it_says(name: str) -> None:
-    assert layer_contenders.fault_of(CONTENDERS[name], CPU) is None
+    assert contenders.fault_of(CONTENDERS[name], CPU) is None
 
 
 def test_a_contender_that_does_not_redraw_is_caught() -> None:
-    still = replace(CONTENDERS["kaixhin"], redraw=layer_contenders.no_redraw)
-    assert layer_contenders.fault_of(still, CPU) == (
-        "its noise did not change from forward to forward"
-    )
+    still = replace(CONTENDERS["kaixhin"], redraw=contenders.no_redraw)
+    assert contenders.fault_of(still, CPU) == ("its noise did not change from forward to forward")
     plain = replace(CONTENDERS["linear"], sharing="shared")
-    assert "did not change" in (layer_contenders.fault_of(plain, CPU) or "")
+    assert "did not change" in (contenders.fault_of(plain, CPU) or "")
 
 
 def test_a_contender_with_the_wrong_rows_is_caught() -> None:
     shared = replace(CONTENDERS["noisynet-factorised"], sharing="per row")
-    assert layer_contenders.fault_of(shared, CPU) == "its noise is not per row"
+    assert contenders.fault_of(shared, CPU) == "its noise is not per row"
     rows = replace(CONTENDERS["noisynet-factorised-rows"], sharing="shared")
-    assert layer_contenders.fault_of(rows, CPU) == "its noise is not shared"
+    assert contenders.fault_of(rows, CPU) == "its noise is not shared"
 
 
 def test_a_contender_whose_sigma_does_not_learn_is_caught() -> None:
@@ -124,25 +122,25 @@ def test_a_contender_whose_sigma_does_not_learn_is_caught() -> None:
             return functional.linear(input, self.weight, self.bias) + noise
 
     stuck = replace(CONTENDERS["noisynet-factorised"], make=Stuck)
-    assert layer_contenders.fault_of(stuck, CPU) == "weight_sigma got no gradient"
+    assert contenders.fault_of(stuck, CPU) == "weight_sigma got no gradient"
 
 
 def test_only_picks_names_and_refuses_unknown_ones() -> None:
-    picked, _ = layer_contenders.contenders(["noisynet-i*-held", "kaixhin"])
+    picked, _ = contenders.contenders(["noisynet-i*-held", "kaixhin"])
     assert [contender.name for contender in picked] == [
         "linear",
         "noisynet-independent-rows-held",
         "kaixhin",
     ]
     with pytest.raises(ValueError, match="got 'nobody', expected one of linear,"):
-        layer_contenders.contenders(["nobody"])
+        contenders.contenders(["nobody"])
 
 
 def test_every_call_redraws_and_starts_without_gradients() -> None:
     layer = nn.Linear(3, 2)
     redraws = []
-    cell = layer_timing.Cell(3, 2, 4, backward=True)
-    call = layer_timing.make_call(layer, partial(redraws.append, None), cell, CPU, torch.float32)
+    cell = timing.Cell(3, 2, 4, backward=True)
+    call = timing.make_call(layer, partial(redraws.append, None), cell, CPU, torch.float32)
     call()
     once = layer.weight.grad.clone()
     call()
@@ -152,9 +150,9 @@ def test_every_call_redraws_and_starts_without_gradients() -> None:
 
 def test_calls_take_turns_and_every_round_has_them_all() -> None:
     order: list[str] = []
-    timing = layer_timing.Timing(rounds=12, seconds=60.0, slice_seconds=1e-9, seed=3)
+    settings = timing.Timing(rounds=12, seconds=60.0, slice_seconds=1e-9, seed=3)
     calls = {name: partial(order.append, name) for name in "abc"}
-    seconds = layer_timing.alternate(calls, timing, CPU, gradients=False)
+    seconds = timing.alternate(calls, settings, CPU, gradients=False)
     assert {name: len(values) for name, values in seconds.items()} == dict.fromkeys("abc", 12)
     # Each turn is two calls: the first is not timed.
     turns = order[-72::2]
@@ -165,7 +163,7 @@ def test_calls_take_turns_and_every_round_has_them_all() -> None:
 
 
 def test_a_spread_is_the_median_and_the_quartiles() -> None:
-    spread = layer_timing.Spread.of([5.0, 1.0, 4.0, 2.0, 3.0])
+    spread = timing.Spread.of([5.0, 1.0, 4.0, 2.0, 3.0])
     assert (spread.low, spread.median, spread.high) == (2.0, 3.0, 4.0)
 
 
@@ -176,16 +174,16 @@ def test_the_peak_is_what_stands_at_once() -> None:
         del first, second
         torch.empty(2000)
 
-    layer_timing.start_profiler()
-    assert layer_timing.peak_bytes(call, CPU, gradients=False) == 4 * 4000
+    timing.start_profiler()
+    assert timing.peak_bytes(call, CPU, gradients=False) == 4 * 4000
 
 
 def test_what_rests_counts_a_held_draw() -> None:
     layer = noisynet.NoisyLinear(3, 2)
-    assert layer_timing.rest_bytes(layer) == 4 * 2 * (6 + 2)
+    assert timing.rest_bytes(layer) == 4 * 2 * (6 + 2)
     noisynet.hold(layer, rows=7)
-    assert layer_timing.rest_bytes(layer) == 4 * (2 * (6 + 2) + 7 * 5)
-    assert layer_timing.rest_bytes(peer_layers.Kaixhin(3, 2)) == 4 * 3 * (6 + 2)
+    assert timing.rest_bytes(layer) == 4 * (2 * (6 + 2) + 7 * 5)
+    assert timing.rest_bytes(peers.Kaixhin(3, 2)) == 4 * 3 * (6 + 2)
 
 
 def row(name: str, batch: int, ratio: float, *, mode: str, is_peer: bool = False) -> dict:
@@ -213,23 +211,21 @@ def test_targets_are_judged_by_the_rows() -> None:
     redraws = [{"rows": 8, "seconds": {"median": 1.0}}, {"rows": None, "seconds": {"median": 5e-5}}]
     judged = {
         entry["target"]: (entry["measured"], entry["met"])
-        for entry in layer_report.targets(rows, redraws)
+        for entry in report.targets(rows, redraws)
     }
     assert judged["factorised, shared draw, forward+backward, batch 32"] == (1.5, True)
     assert judged["factorised, shared draw, forward+backward, batch 256"] == (1.2, False)
     assert judged["factorised, fresh draw, forward alone, batch 1"] == (None, None)
-    assert judged[layer_report.NO_PEER_FASTER.format(32)] == (0.75, True)
-    assert judged[layer_report.NO_PEER_FASTER.format(256)] == (1.2, False)
-    assert judged[layer_report.NO_PEER_FASTER.format(2048)] == (None, None)
-    assert judged[layer_report.REDRAW_TARGET] == (pytest.approx(50.0), True)
+    assert judged[report.NO_PEER_FASTER.format(32)] == (0.75, True)
+    assert judged[report.NO_PEER_FASTER.format(256)] == (1.2, False)
+    assert judged[report.NO_PEER_FASTER.format(2048)] == (None, None)
+    assert judged[report.REDRAW_TARGET] == (pytest.approx(50.0), True)
 
 
 def test_tables_are_aligned_and_say_what_is_missing() -> None:
-    table = layer_report.Table("T", ["a", "b"], [["long name", "1"], ["x", "22"]], "* note")
-    assert (
-        layer_report.plain_text(table) == "T\na           b\nlong name   1\nx          22\n* note\n"
-    )
-    assert layer_report.markdown(table) == (
+    table = report.Table("T", ["a", "b"], [["long name", "1"], ["x", "22"]], "* note")
+    assert report.plain_text(table) == "T\na           b\nlong name   1\nx          22\n* note\n"
+    assert report.markdown(table) == (
         "**T**\n\n| a | b |\n| --- | --: |\n| long name | 1 |\n| x | 22 |\n\n\\* note\n"
     )
 
@@ -237,13 +233,14 @@ def test_tables_are_aligned_and_say_what_is_missing() -> None:
 def test_the_script_writes_what_it_measured(tmp_path: Path) -> None:
     done = subprocess.run(
         [
-            *(sys.executable, str(SCRIPT), "--quick", "--threads", "1", "--commit", "1a2b3c4"),
+            *(*RUN, "--quick", "--threads", "1", "--commit", "1a2b3c4"),
             *("--machine", "a test", "--out", str(tmp_path / "out" / "cpu.json")),
             *("--markdown", str(tmp_path / "tables.md")),
         ],
         capture_output=True,
         text=True,
         timeout=300,
+        cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
@@ -269,7 +266,7 @@ def test_the_script_writes_what_it_measured(tmp_path: Path) -> None:
             if name == "linear":
                 assert set(entry["ratio"].values()) == {1.0}
     # Everybody present was measured; only packages that are not installed were left out.
-    assert {entry["name"] for entry in result["skipped"]} <= set(peer_layers.INSTALLED)
+    assert {entry["name"] for entry in result["skipped"]} <= set(peers.INSTALLED)
     assert {entry["rows"] for entry in result["redraws"]} == {None, 8}
     assert len(result["targets"]) == 11
     assert "Kaixhin/Rainbow *" in done.stdout
@@ -279,7 +276,8 @@ def test_the_script_writes_what_it_measured(tmp_path: Path) -> None:
 
 def test_bad_options_end_with_one_line() -> None:
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--quick", "--only", "nobody"],
+        [*RUN, "--quick", "--only", "nobody"],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=300,

@@ -9,8 +9,9 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "study"
 
-study: Any = importlib.import_module("study")
-study_report: Any = importlib.import_module("study_report")
+study: Any = importlib.import_module("benchmarks.study.run")
+cartpole: Any = importlib.import_module("benchmarks.study.cartpole")
+study_report: Any = importlib.import_module("benchmarks.study.report")
 
 
 def test_the_table_is_that_of_the_runs() -> None:
@@ -35,3 +36,8 @@ def test_the_page_finds_where_it_cuts_the_table() -> None:
     assert len(cuts) == 3
     for cut in cuts:
         assert table.count(cut) == 1
+
+
+def test_the_table_of_cartpole_s_presets_is_that_of_the_runs() -> None:
+    table = cartpole.table(cartpole.read_results())
+    assert cartpole.FILE.with_suffix(".md").read_text() == table

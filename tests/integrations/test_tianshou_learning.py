@@ -12,8 +12,8 @@ import numpy as np
 
 import noisynet
 
-hosts = importlib.import_module("hosts")
-hosts_tianshou = importlib.import_module("hosts_tianshou")
+hosts = importlib.import_module("benchmarks.hosts.run")
+hosts_tianshou = importlib.import_module("benchmarks.hosts.tianshou")
 
 # A uniformly random player gets about 22, and one that always does the same about 10.
 LEARNED = 100.0

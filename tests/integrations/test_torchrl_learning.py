@@ -18,8 +18,8 @@ from torchrl.modules import EGreedyModule
 
 import noisynet
 
-hosts = importlib.import_module("hosts")
-hosts_torchrl = importlib.import_module("hosts_torchrl")
+hosts = importlib.import_module("benchmarks.hosts.run")
+hosts_torchrl = importlib.import_module("benchmarks.hosts.torchrl")
 
 # A uniformly random player gets about 22, and one that always does the same about 10.
 LEARNED = 100.0

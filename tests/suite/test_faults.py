@@ -21,7 +21,7 @@ from noisynet.suite.results import suite_scores, to_csv
 from noisynet.suite.runner import task_for
 from noisynet.suite.task import RESULT, result_of, run_trial
 
-suite_driver: Any = importlib.import_module("suite_driver")
+suite_driver: Any = importlib.import_module("benchmarks.scale.suite_driver")
 
 SUITE = """
 environments: [CartPole-v1, Chain-6]
@@ -125,6 +125,6 @@ def test_a_node_that_is_lost(undisturbed: str, tmp_path: Path) -> None:
         log = driver.log.read_text()
         assert "3 nodes, 2 CPUs" in log
         # Trials this short may still end on the lost node, and are then not tried again; that they
-        # are where they do not is in benchmarks/results/scale/suite_faults.
+        # are where they do not is in benchmarks/results/scale/suite_faults.json.
         assert "12 of 12 trials done" in log
         assert driver.scores() == undisturbed

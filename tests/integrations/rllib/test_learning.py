@@ -18,8 +18,8 @@ import ray
 
 import noisynet
 
-hosts = importlib.import_module("hosts")
-hosts_rllib = importlib.import_module("hosts_rllib")
+hosts = importlib.import_module("benchmarks.hosts.run")
+hosts_rllib = importlib.import_module("benchmarks.hosts.rllib")
 
 # A uniformly random player gets about 22, and one that always does the same about 10.
 LEARNED = 100.0

@@ -16,8 +16,8 @@ import numpy as np
 
 import noisynet
 
-hosts = importlib.import_module("hosts")
-hosts_sb3 = importlib.import_module("hosts_sb3")
+hosts = importlib.import_module("benchmarks.hosts.run")
+hosts_sb3 = importlib.import_module("benchmarks.hosts.sb3")
 
 # A uniformly random player gets about 22, and one that always does the same about 10.
 LEARNED = 100.0

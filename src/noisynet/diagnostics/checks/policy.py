@@ -18,7 +18,7 @@ _ENOUGH_OBSERVATIONS = 32
 _ALIKE = 1e-5
 """Deviation of an action's Q over observations, in shares of its largest |Q|, above which they
 count as told apart. Networks of Pong that died had 0 to 3·10⁻⁵, new ones 0.02 and more
-(benchmarks/results/pong/earlier/units.json)."""
+(benchmarks/results/pong/units.json)."""
 
 
 @torch.no_grad()

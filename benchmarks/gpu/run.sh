@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# All measurements on a GPU in one call of under ten minutes, on a machine that has Python, PyTorch
+# with its Triton, and nothing else:
+#
+#     bash benchmarks/gpu/run.sh
+#
+# OUT=folder      where results go; by default benchmarks/results/gpu
+# WHEELS=folder   wheels that the machine lacks; installed without an index
+# PYTHON=python3  the interpreter that has PyTorch
+#
+# Every step has its own time limit, and what it wrote before the limit is kept; a step that fails
+# does not stop the next. $OUT/steps.txt records how each ended.
+
+set -u
+cd "$(dirname "$0")/../.." || exit
+OUT=${OUT:-benchmarks/results/gpu}
+WHEELS=${WHEELS:-.wheels}
+PYTHON=${PYTHON:-python3}
+mkdir -p "$OUT"
+: >"$OUT/steps.txt"
+export PYTHONPATH=src PYTHONUNBUFFERED=1
+
+if compgen -G "$WHEELS/*.whl" >/dev/null; then
+  site=$(mktemp -d)
+  "$PYTHON" -m pip install -q --no-index --no-deps --no-compile --target "$site" "$WHEELS"/*.whl || exit
+  export PYTHONPATH=$PYTHONPATH:$site
+fi
+
+# step NAME SECONDS COMMAND…
+step() {
+  local name=$1 seconds=$2 began=$SECONDS status
+  shift 2
+  echo "== $name (at most $seconds s)"
+  timeout --kill-after=5 "$seconds" "$@" 2>&1 | tee "$OUT/$name.log"
+  status=${PIPESTATUS[0]}
+  echo "$name: exit status $status after $((SECONDS - began)) s" | tee -a "$OUT/steps.txt"
+}
+
+"$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
+  { echo 'benchmarks/gpu/run.sh: no CUDA device' >&2; exit 2; }
+
+# Together at most 570 seconds.
+step layers-tests 110 "$PYTHON" -m pytest -q -c /dev/null --rootdir . -p no:cacheprovider \
+  --import-mode=importlib -o markers='gpu slow' -m 'not slow' \
+  tests/layers/kernels/triton_cases.py tests/layers/test_gpu.py
+step layers 220 "$PYTHON" -m benchmarks.gpu.layers --out "$OUT" --seconds 190
+step training 235 "$PYTHON" -m benchmarks.gpu.training --out "$OUT" --within 225 --rounds 3 --seconds 5 --turns 1

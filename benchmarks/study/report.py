@@ -1,0 +1,163 @@
+"""The study's table and plots: interquartile means with stratified bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from scipy import stats
+
+from noisynet.evaluation.scores import interquartile_mean
+
+from ..tables import markdown_table
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+# The returns of random play and of the best play: normalised scores of 0 and 1.
+ENDS = {
+    "CartPole": (22.0, 500.0),
+    "Acrobot": (-500.0, -80.0),
+    "Chain": (0.0, 11.0),
+    "DeepSea": (0.0, 0.99),
+}
+SHARED = "The tasks that all arms play"
+RESAMPLES = 2000
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+
+Record = dict[str, Any]
+
+
+def normalised(task: str, value: float) -> float:
+    """Return a return on the scale from random play, 0, to the best play, 1."""
+    low, high = next(ends for name, ends in ENDS.items() if task.startswith(name))
+    return (value - low) / (high - low)
+
+
+def interval(groups: Sequence[np.ndarray]) -> tuple[float, float] | None:
+    """Return the 95 % bootstrap interval of the IQM, with each group (task) resampled by itself.
+
+    None where a task has only one seed.
+    """
+    if any(len(group) < 2 for group in groups):
+        return None
+    found = stats.bootstrap(
+        tuple(groups),
+        lambda *samples: interquartile_mean(np.concatenate(samples)),
+        method="percentile",
+        n_resamples=RESAMPLES,
+        vectorized=False,
+        rng=np.random.default_rng(0),
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def summary(
+    runs: list[Record], tasks: list[str], arms: list[str], shared: list[str]
+) -> list[Record]:
+    """Return a row for each task and arm, and one for the tasks that all arms share."""
+    rows: list[Record] = []
+    for arm in arms:
+        groups: dict[str, list[np.ndarray]] = {"final": [], "area": []}
+        for task in tasks:
+            mine = [one for one in runs if one["task"] == task and one["arm"] == arm]
+            if not mine:
+                continue
+            row: Record = {"task": task, "arm": arm, "seeds": len(mine)}
+            for figure in ("final", "area"):
+                values = np.array([one[figure] for one in mine])
+                row[figure] = interquartile_mean(values)
+                row[f"{figure}_interval"] = interval([values])
+                if task in shared:
+                    groups[figure].append(np.array([normalised(task, value) for value in values]))
+            rows.append(row)
+        # Only where each of them has been run, and equally often.
+        counts = {len(samples) for samples in groups["final"]}
+        if len(groups["final"]) == len(shared) and len(counts) == 1:
+            row = {"task": SHARED, "arm": arm, "seeds": counts.pop()}
+            for figure, samples in groups.items():
+                row[figure] = interquartile_mean(np.concatenate(samples))
+                row[f"{figure}_interval"] = interval(samples)
+            rows.append(row)
+    return rows
+
+
+TASK_BY_TASK = "<!-- task by task -->"
+"""Marks where docs/study.md splits the tables."""
+
+
+def markdown(rows: list[Record], tasks: list[str]) -> str:
+    """Return the rows as tables, one for each task."""
+    parts: list[str] = []
+    for task in (SHARED, *tasks):
+        mine = [row for row in rows if row["task"] == task]
+        if not mine:
+            continue
+        scale = "normalised" if task == SHARED else "return"
+        parts += [
+            f"### {task}",
+            "",
+            *markdown_table(
+                ("arm", "seeds", f"final ({scale})", "area under the curve"),
+                [
+                    [row["arm"], str(row["seeds"]), _cell(row, "final"), _cell(row, "area")]
+                    for row in mine
+                ],
+            ),
+            "",
+        ]
+        if task == SHARED:
+            parts += [TASK_BY_TASK, ""]
+    return "\n".join(parts)
+
+
+def _cell(row: Record, figure: str) -> str:
+    found = row[f"{figure}_interval"]
+    spread = "" if found is None else f" [{found[0]:.3g}, {found[1]:.3g}]"
+    return f"{row[figure]:.3g}{spread}"
+
+
+def plot(runs: list[Record], tasks: list[str], file: Path) -> None:
+    """Draw the training curves of noise and ε-greedy for each task: their mean, and each seed."""
+    shown = [task for task in tasks if any(one["task"] == task for one in runs)]
+    if not shown:
+        return
+    columns = 3
+    lines = -(-len(shown) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(11, 2.6 * lines), squeeze=False)
+    for place in axes.flat[len(shown) :]:
+        place.set_axis_off()
+    for place, task in zip(axes.flat, shown, strict=False):
+        for colour, arm in zip(COLOURS, ("noise", "epsilon"), strict=False):
+            mine = [one for one in runs if one["task"] == task and one["arm"] == arm]
+            if not mine:
+                continue
+            curves = np.array([one["curve"] for one in mine])
+            steps = np.linspace(0, mine[0]["steps"], curves.shape[1])
+            place.plot(steps, curves.T, color=colour, alpha=0.15, linewidth=0.7)
+            place.plot(steps, curves.mean(0), color=colour, label=f"{arm} ({len(mine)} seeds)")
+        place.set_title(task, fontsize=9)
+        place.tick_params(labelsize=7)
+        place.legend(fontsize=6, frameon=False)
+    figure.supxlabel("agent steps", fontsize=8)
+    figure.supylabel("return of training games", fontsize=8)
+    figure.tight_layout()
+    figure.savefig(file, dpi=130)
+    plt.close(figure)
+
+
+def write_report(
+    runs: list[Record], folder: Path, tasks: list[str], arms: list[str], shared: list[str]
+) -> None:
+    """Write table.md and curves.png."""
+    if not runs:
+        print("no runs yet")
+        return
+    rows = summary(runs, tasks, arms, shared)
+    table = markdown(rows, tasks)
+    (folder / "table.md").write_text(table)
+    print(table)
+    plot(runs, tasks, folder / "curves.png")

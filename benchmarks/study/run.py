@@ -1,0 +1,196 @@
+"""Compare noise with ε-greedy, and variants of the noise: tasks × arms × paired seeds.
+
+    python -m benchmarks.study.run --machine "…"    runs what is missing, then writes the table
+    python -m benchmarks.study.run --table           only the table and plots
+
+Every finished run is one line of results/study/runs.jsonl, so that an interrupted study continues
+where it stopped. Seeds are paired: seed i of every arm plays the same environments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from noisynet.assemble import start
+from noisynet.evaluation.agent import evaluate_run
+from noisynet.runs import config, read_metrics
+
+from ..provenance import RESULTS, provenance
+from .report import write_report
+
+FOLDER = RESULTS / "study"
+RUNS = FOLDER / "runs.jsonl"
+POINTS = 100
+
+
+@dataclass(frozen=True)
+class Task:
+    """A preset, its environment and how long it is trained and played."""
+
+    preset: str
+    environment: str
+    steps: int
+    games: int = 20
+    arms: tuple[str, ...] | None = None
+    seeds: int = 10
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+RIVALS = ("noise", "epsilon")
+SETTINGS = (*RIVALS, "noise σ0 0.1", "noise σ0 0.4", "epsilon over 10 %", "epsilon over 50 %")
+"""The arms that run on every small task; the others run where a task names no arms."""
+
+TASKS = {
+    "CartPole": Task("control", "CartPole-v1", 30_000),
+    "Acrobot": Task("control", "Acrobot-v1", 40_000),
+    "Chain-10": Task("chain", "Chain-10", 20_000, games=1),
+    "Chain-20": Task("chain", "Chain-20", 20_000, games=1, arms=SETTINGS),
+    "DeepSea-6": Task("deep-sea", "DeepSea-6", 20_000, games=1, arms=SETTINGS),
+    "DeepSea-8": Task("deep-sea", "DeepSea-8", 20_000, games=1),
+    "DeepSea-10": Task("deep-sea", "DeepSea-10", 20_000, games=1),
+    "DeepSea-12": Task("deep-sea", "DeepSea-12", 20_000, games=1, arms=SETTINGS),
+    "DeepSea-14": Task("deep-sea", "DeepSea-14", 20_000, games=1, arms=SETTINGS),
+    "MinAtar Breakout": Task("minatar", "MinAtar/Breakout-v1", 300_000, 50, RIVALS, seeds=5),
+    "MinAtar Freeway": Task("minatar", "MinAtar/Freeway-v1", 300_000, 20, RIVALS, seeds=5),
+}
+
+_EPSILON = {"exploration": "epsilon", "epsilon_start": 1.0, "epsilon_end": 0.02}
+ARMS: dict[str, dict[str, Any]] = {
+    "noise": {"sigma0": 0.5},
+    "epsilon": {**_EPSILON, "epsilon_share": 0.25},
+    # Which is less sensitive: σ0, or the schedule of ε?
+    "noise σ0 0.1": {"sigma0": 0.1},
+    "noise σ0 0.4": {"sigma0": 0.4},
+    "epsilon over 10 %": {**_EPSILON, "epsilon_share": 0.1},
+    "epsilon over 50 %": {**_EPSILON, "epsilon_share": 0.5},
+    # What the papers leave open.
+    "independent": {"noise": "independent"},
+    "last layers": {"sigma0": 0.5, "noise_in": "last"},
+    "all layers": {"sigma0": 0.5, "noise_in": "all"},
+    "one draw for all": {"sigma0": 0.5, "draw_per_environment": False},
+    "no third draw": {"sigma0": 0.5, "choice_draw": False},
+    "noise and ε 0.02": {"sigma0": 0.5, "exploration": "both", "epsilon_start": 0.02,
+                         "epsilon_end": 0.02, "epsilon_share": 0.1},
+}  # fmt: skip
+
+
+def settings_of(task: Task, arm: str, seed: int) -> dict[str, Any]:
+    """Return the overrides of one run, by the names of the config's fields."""
+    chosen = {
+        "environment": task.environment,
+        "steps": task.steps,
+        "seed": seed,
+        "device": "cpu",
+        "precision": "float32",
+        "threads": 1,
+        "checkpoint_every": task.steps,
+        **task.settings,
+        **ARMS[arm],
+    }
+    if chosen.get("noise") == "independent":
+        chosen["sigma0"] = None  # the paper's for this kind, 0.017
+    share = chosen.pop("epsilon_share", None)
+    if share is not None:
+        chosen["epsilon_steps"] = int(share * task.steps)
+    return chosen
+
+
+def run(name: str, arm: str, seed: int) -> dict[str, Any]:
+    """Train and evaluate one run; its folder is not kept."""
+    task = TASKS[name]
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run"
+        start(config.load(task.preset, settings_of(task, arm, seed)), path)
+        played = evaluate_run(path, episodes=task.games)
+        curve = curve_of(path, task.steps)
+    return {
+        "task": name,
+        "arm": arm,
+        "seed": seed,
+        "final": played["mean"],
+        "area": float(np.mean(curve)),
+        "curve": [round(value, 3) for value in curve],
+        "steps": task.steps,
+        "wall_seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def curve_of(path: Path, steps: int) -> list[float]:
+    """Return the mean return of the last 10 training games at evenly spaced steps."""
+    games = [record for record in read_metrics(path) if "game/return" in record]
+    at = np.array([game["step"] for game in games])
+    returns = np.array([game["game/return"] for game in games])
+    curve: list[float] = []
+    for point in np.linspace(steps / POINTS, steps, POINTS):
+        until = int(np.searchsorted(at, point, side="right"))
+        recent = returns[max(until - 10, 0) : until]
+        # Before the first game has ended only that game is known.
+        curve.append(float(recent.mean() if len(recent) else returns[0]))
+    return curve
+
+
+def read_runs() -> list[dict[str, Any]]:
+    """Read the finished runs; a line that a kill cut short is left out."""
+    if not RUNS.exists():
+        return []
+    records = []
+    for line in RUNS.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def missing(tasks: list[str], arms: list[str], seeds: int) -> Iterator[tuple[str, str, int]]:
+    """Yield what has not been run, seed by seed, so that a part of the study is a fair one."""
+    done = {(one["task"], one["arm"], one["seed"]) for one in read_runs()}
+    for seed in range(seeds):
+        for name in tasks:
+            for arm in arms:
+                wanted = TASKS[name].arms
+                runs_here = (wanted is None or arm in wanted) and seed < TASKS[name].seeds
+                if runs_here and (name, arm, seed) not in done:
+                    yield name, arm, seed
+
+
+def main() -> None:
+    """Run what is missing and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=10, help="at most; MinAtar has 5")
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--machine", default="not said")
+    parser.add_argument("--table", action="store_true", help="run nothing")
+    arguments = parser.parse_args()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    if not arguments.table:
+        made = provenance(arguments.machine)
+        jobs = list(missing(arguments.tasks, arguments.arms, arguments.seeds))
+        with ProcessPoolExecutor(arguments.jobs) as pool, RUNS.open("a") as file:
+            futures = [pool.submit(run, *job) for job in jobs]
+            for number, future in enumerate(as_completed(futures), 1):
+                record = {**future.result(), **made}
+                file.write(json.dumps(record) + "\n")
+                file.flush()
+                shown = {key: record[key] for key in ("task", "arm", "seed", "final", "area")}
+                print(f"{number}/{len(jobs)}", json.dumps(shown, ensure_ascii=False), flush=True)
+    shared = [name for name, task in TASKS.items() if task.arms is None]
+    write_report(read_runs(), FOLDER, list(TASKS), list(ARMS), shared)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""How the time of a training loop divides into acting, storing, sampling, learning and more."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+
+def time_parts() -> defaultdict[str, float]:
+    """Time the calls of the training loop into its parts from now on; return {part: seconds}.
+
+    It replaces methods of the package's classes: call it in a process that does nothing else.
+    """
+    from noisynet.agents import QLearning
+    from noisynet.agents.static_updates import StaticUpdates
+    from noisynet.envs.atari import AtariEnvironments
+    from noisynet.replay import FrameReplay
+    from noisynet.replay.device import DeviceReplay
+    from noisynet.runs.metrics import MetricsWriter
+
+    seconds: defaultdict[str, float] = defaultdict(float)
+
+    def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return function(*arguments, **options)
+            finally:
+                seconds[part] += time.perf_counter() - began
+
+        return call
+
+    for part, owner, name in (
+        ("environment", AtariEnvironments, "step"),
+        ("acting", QLearning, "act"),
+        ("storing", FrameReplay, "add"),
+        ("sampling", FrameReplay, "sample"),
+        ("sampling", DeviceReplay, "sample_on_device"),
+        ("learning", QLearning, "update"),
+        ("learning", StaticUpdates, "update"),
+        ("copying to the target", QLearning, "copy_to_target"),
+        ("logging", MetricsWriter, "write"),
+    ):
+        setattr(owner, name, timed(part, getattr(owner, name)))
+    return seconds
