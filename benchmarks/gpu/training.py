@@ -33,16 +33,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from noisynet.agents.updates import updates_of
 
-from noisynet.agents import QLearning
+from noisynet.agents import QLearning, StaticUpdates
 from noisynet.assemble import train
-from noisynet.runs import config
+from noisynet.runs import Config, config
 from noisynet.training import GameFinished, TrainingEnded
 
 from ..provenance import RESULTS, provenance, write_json
 from ..tables import markdown_table
-from ..training.made_up import ACTIONS, SHAPE, MadeUp
+from ..training.made_up import made_up_batch, pong_agent
 from .paths import PATHS, run_path
 
 FOLDER = RESULTS / "gpu"
@@ -55,11 +54,17 @@ def wait_for(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
+def _updates(chosen: Config) -> QLearning | StaticUpdates:
+    """Build what takes the updates of a new agent, as the config says."""
+    agent = pong_agent(chosen)
+    return StaticUpdates(agent) if chosen.training.execution == "graph" else agent
+
+
 def measure_updates(arguments: argparse.Namespace) -> dict[str, Any]:
     """Time updates of each kind, in turns."""
     rows: list[dict[str, Any]] = []
     for size in BATCHES[:1] if arguments.brief else BATCHES:
-        batch = MadeUp(size, arguments.device)
+        batch = made_up_batch(size, arguments.device)
         kinds: dict[tuple[str, str], Any] = {}
         for execution in ("plain", "graph"):
             for precision in ("float32", "bfloat16"):
@@ -70,7 +75,7 @@ def measure_updates(arguments: argparse.Namespace) -> dict[str, Any]:
                         "batch_size": size, "execution": execution, "precision": precision,
                     },
                 )  # fmt: skip
-                updates = updates_of(QLearning(chosen, SHAPE, ACTIONS))
+                updates = _updates(chosen)
                 for _ in range(6 if arguments.device.startswith("cuda") else 1):
                     updates.update(batch)
                 kinds[execution, precision] = updates

@@ -2,7 +2,7 @@
 
     python -m benchmarks.layers.forms --machine "…"
 
-writes results/layers/forms.json, from which the bounds in src/noisynet/layers/kernels/dispatch.py were read.
+writes results/layers/forms.json, from which the bounds in layers/kernels/dispatch.py were read.
 Times are medians over rounds in which the forms take turns.
 """
 

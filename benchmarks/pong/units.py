@@ -29,10 +29,10 @@ from noisynet.assemble import make_environments
 from noisynet.runs import Config, RunFolder, checkpoint, config
 
 from ..provenance import RESULTS, write_json
+from ..training.made_up import ACTIONS, pong_agent
 
 FILE = RESULTS / "pong" / "units.json"
-ACTIONS = 6
-SHAPE = (4, 84, 84)
+
 NEW = {"nature": "new, nature", "data-efficient": "new, data-efficient"}
 
 
@@ -49,7 +49,7 @@ def observations(seed: int = 0) -> torch.Tensor:
 
 def agent_of(chosen: Config) -> QLearning:
     """Build a new agent on the CPU, in float32."""
-    return QLearning(chosen.replaced(device="cpu", precision="float32"), SHAPE, ACTIONS)
+    return pong_agent(chosen.replaced(device="cpu", precision="float32"))
 
 
 @torch.no_grad()

@@ -27,9 +27,9 @@ from typing import Any
 
 import torch
 
+from noisynet import samplers
 from noisynet.assemble import train
 from noisynet.runs import Config, config
-from noisynet.samplers import assembler as actors
 from noisynet.training import Event, FiguresTaken
 
 from ..provenance import RESULTS, provenance, write_json
@@ -121,7 +121,7 @@ def run(chosen: Config, seconds: float) -> dict[str, float]:
     """Train in a temporary folder, and measure."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run"
-        train_by = actors.train if chosen.scale.actors else train
+        train_by = samplers.train if chosen.scale.actors else train
         events = train_by(chosen, path)
         try:
             return measure(events, seconds)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from noisynet.agents.precision import products_in
 
-from noisynet.agents import QLearning
+from noisynet.agents.optimizers import autocast_for
 from noisynet.runs import config
 
-from .made_up import ACTIONS, SHAPE, MadeUp
+from .made_up import ACTIONS, made_up_batch, pong_agent
 
 BATCH = 32
 # Multiply-adds for one observation, layer by layer: outputs × inputs of each.
@@ -37,14 +35,14 @@ def floor(precision: str, threads: int) -> dict[str, object]:
     settings = config.load(
         "dqn", {"device": "cpu", "precision": precision, "threads": threads, "optimizer": "adam"}
     )
-    agent = QLearning(settings, SHAPE, ACTIONS)
-    batch: Any = MadeUp(BATCH)
+    agent = pong_agent(settings)
+    batch = made_up_batch(BATCH)
     left, right = torch.randn(1024, 1024), torch.randn(1024, 1024)
     if precision == "bfloat16":
         left, right = left.bfloat16(), right.bfloat16()
 
     def product() -> None:
-        with torch.no_grad(), products_in(precision, torch.device("cpu")):
+        with torch.no_grad(), autocast_for(precision, torch.device("cpu")):
             _ = left @ right
 
     product_seconds, update_seconds = fastest(product, lambda: agent.update(batch))

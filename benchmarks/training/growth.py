@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from noisynet.agents import QLearning
 from noisynet.assemble import make_environments, train
 from noisynet.replay import FrameReplay, PrioritySettings
 from noisynet.runs import Config, config
@@ -38,7 +37,7 @@ from noisynet.training import FiguresTaken
 
 from ..provenance import RESULTS, current_commit, machine_in_words, provenance, write_json
 from ..tables import markdown_table
-from .made_up import ACTIONS, SHAPE, MadeUp
+from .made_up import SHAPE, made_up_batch, pong_agent
 
 FOLDER = RESULTS / "training"
 LENGTH = {
@@ -138,7 +137,7 @@ def measure_environments(threads: int, seconds: float) -> dict[str, Any]:
     }
     costs: dict[str, Callable[[], object]] = {}
     for count, environments in games.items():
-        agent = QLearning(settings(threads, environments=count), SHAPE, ACTIONS)
+        agent = pong_agent(settings(threads, environments=count))
         observation, first = environments.reset(), np.zeros(count, bool)
         action = np.zeros(count, np.int64)
         costs[f"step {count}"] = lambda games=environments, action=action: games.step(action)
@@ -164,8 +163,8 @@ def measure_environments(threads: int, seconds: float) -> dict[str, Any]:
 
 def measure_batch(threads: int, seconds: float) -> dict[str, Any]:
     """Time an update, by the size of the batch."""
-    agents = {size: QLearning(settings(threads), SHAPE, ACTIONS) for size in BATCHES}
-    batches = {size: MadeUp(size) for size in BATCHES}
+    agents = {size: pong_agent(settings(threads)) for size in BATCHES}
+    batches = {size: made_up_batch(size) for size in BATCHES}
     costs = {str(size): lambda size=size: agents[size].update(batches[size]) for size in BATCHES}
     found = take_turns(costs, seconds)
     rows = [
@@ -181,10 +180,8 @@ def measure_batch(threads: int, seconds: float) -> dict[str, Any]:
 
 def measure_network(threads: int, seconds: float) -> dict[str, Any]:
     """Time an update of 32, by the width of the noisy hidden layers."""
-    agents = {
-        size: QLearning(settings(threads, head_hidden=size), SHAPE, ACTIONS) for size in HIDDEN
-    }
-    batch = MadeUp(32)
+    agents = {size: pong_agent(settings(threads, head_hidden=size)) for size in HIDDEN}
+    batch = made_up_batch(32)
     costs = {str(size): lambda agent=agent: agent.update(batch) for size, agent in agents.items()}
     found = take_turns(costs, seconds)
     rows = [

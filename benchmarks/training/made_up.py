@@ -1,28 +1,34 @@
-"""A batch of random transitions of Pong, for timing updates without a game."""
+"""What updates of Pong are timed on without a game: an agent, and a batch of random transitions."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import torch
+
+from noisynet.agents import QLearning
+from noisynet.assemble import build_agent
+from noisynet.replay import Batch
+from noisynet.runs import Config
 
 SHAPE, ACTIONS = (4, 84, 84), 6
 
 
-class MadeUp:
-    """Random transitions: numpy arrays, or tensors on a device where one is given."""
+def made_up_batch(size: int, device: str | None = None) -> Batch[Any]:
+    """Return random transitions: numpy arrays, or tensors on a device if one is named."""
+    generator = np.random.Generator(np.random.PCG64(0))
+    batch = Batch(
+        observation_tm1=generator.integers(0, 256, (size, *SHAPE), np.uint8),
+        observation_t=generator.integers(0, 256, (size, *SHAPE), np.uint8),
+        action_tm1=generator.integers(ACTIONS, size=size),
+        return_t=np.ones(size, np.float32),
+        discount_t=np.full(size, 0.99, np.float32),
+    )
+    return batch if device is None else batch.to(device)
 
-    weights = None
 
-    def __init__(self, size: int, device: str | None = None) -> None:
-        generator = np.random.Generator(np.random.PCG64(0))
-
-        def placed(array: np.ndarray) -> Any:
-            return array if device is None else torch.from_numpy(array).to(device)
-
-        self.observation_tm1 = placed(generator.integers(0, 256, (size, *SHAPE), np.uint8))
-        self.observation_t = placed(generator.integers(0, 256, (size, *SHAPE), np.uint8))
-        self.action_tm1 = placed(generator.integers(ACTIONS, size=size))
-        self.return_t = placed(np.ones(size, np.float32))
-        self.discount_t = placed(np.full(size, 0.99, np.float32))
+def pong_agent(config: Config) -> QLearning:
+    """Build the value-based agent of a config, for the observations and actions of Pong."""
+    agent = build_agent(config, SHAPE, ACTIONS)
+    assert isinstance(agent, QLearning), "the presets timed here learn values"
+    return agent

@@ -17,7 +17,6 @@ def time_parts() -> defaultdict[str, float]:
     from noisynet.agents.static_updates import StaticUpdates
     from noisynet.envs.atari import AtariEnvironments
     from noisynet.replay import FrameReplay
-    from noisynet.replay.device import DeviceReplay
     from noisynet.runs.metrics import MetricsWriter
 
     seconds: defaultdict[str, float] = defaultdict(float)
@@ -37,7 +36,6 @@ def time_parts() -> defaultdict[str, float]:
         ("acting", QLearning, "act"),
         ("storing", FrameReplay, "add"),
         ("sampling", FrameReplay, "sample"),
-        ("sampling", DeviceReplay, "sample_on_device"),
         ("learning", QLearning, "update"),
         ("learning", StaticUpdates, "update"),
         ("copying to the target", QLearning, "copy_to_target"),

@@ -112,6 +112,7 @@ def measure_replay(size: int, repeats: int) -> dict[str, dict[str, float]]:
         times["sample"].append((time.perf_counter() - middle) * 1e6)
         error = generator.exponential(size=BATCH).astype(np.float32)
         start = time.perf_counter()
+        assert other.indices is not None, "a replay's batch has indices"
         prioritised.update_priorities(other.indices, error)
         times["update"].append((time.perf_counter() - start) * 1e6)
     return {name: spread(values) for name, values in times.items()}
