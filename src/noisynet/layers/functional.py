@@ -45,7 +45,7 @@ def noisy_linear(
 
 
 def as_written(input: Tensor, weights: Weights, noise: WeightNoise) -> Tensor:
-    """Apply y = (μ_w + σ_w ⊙ ε_w) x + μ_b + σ_b ⊙ ε_b: what all other forms are equal to."""
+    """Apply y = (μ_w + σ_w ⊙ ε_w) x + μ_b + σ_b ⊙ ε_b: the reference of the fast forms."""
     noisy_weight, noisy_bias = weights.under(noise)
     if noisy_weight.ndim == 2:
         return functional.linear(input, noisy_weight, noisy_bias)
