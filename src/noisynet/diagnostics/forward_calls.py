@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -72,6 +72,11 @@ def calls_of(layers: Mapping[str, Found], run: Callable[[], object]) -> list[Cal
     finally:
         handle.remove()
     return calls
+
+
+def layers_where_noise_is(calls: Iterable[Call], *, on: bool) -> list[str]:
+    """Return the sorted names of layers whose noise was on, or off, in any of the calls."""
+    return sorted({one.name for one in calls if one.noise is not None and one.noise.is_on is on})
 
 
 def _rows(inputs: Any) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from ..findings import Check, Finding, listed
-from ..forward_calls import Call
+from ..forward_calls import Call, layers_where_noise_is
 from ..read_noise import Seen
 from ..recognise import Found
 
@@ -64,10 +64,9 @@ def acting(layers: Mapping[str, Found], calls: Sequence[Call] | None) -> Finding
             "no noisy layer ran while the agent acted: it acted at random, or by another network",
             "call act after the warm-up; give the model that acts",
         )
-    seen = [call for call in calls if call.noise is not None]
-    if not seen:
+    if all(call.noise is None for call in calls):
         return check.skipped("no layer could be looked into while acting")
-    off = sorted({call.name for call in seen if call.noise is not None and not call.noise.is_on})
+    off = layers_where_noise_is(calls, on=False)
     if off:
         return check.failed(
             f"noise is off in {listed(off)} when the agent acts: it does not explore by noise",
@@ -167,7 +166,7 @@ def evaluation(
     check = Check("evaluation")
     cure = "noisynet.mean_weights(model) around it, or noisynet.denoise(model), with our layers"
     if calls is not None:
-        on = sorted({one.name for one in calls if one.noise is not None and one.noise.is_on})
+        on = layers_where_noise_is(calls, on=True)
         if on:
             return check.failed(f"noise is on in {listed(on)} during evaluation", cure)
         return check.passed("noise is off in it")

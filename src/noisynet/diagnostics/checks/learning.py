@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..findings import Check, Finding, listed
-from ..forward_calls import Call
+from ..forward_calls import Call, layers_where_noise_is
 from ..read_noise import Noise, Seen
 from ..recognise import Found
 
@@ -31,11 +31,11 @@ def in_the_loss(layers: Mapping[str, Found], calls: Sequence[Call] | None) -> Fi
             "the loss ran no noisy layer of the model with a gradient",
             "compute it from this model's outputs, outside of no_grad",
         )
-    off = sorted({one.name for one in learned if one.noise is not None and not one.noise.is_on})
+    off = layers_where_noise_is(learned, on=False)
     if off:
-        libraries = [layers[one].library for one in off]
-        cure = next((_LOSS_CURES[one] for one in libraries if one in _LOSS_CURES), _LOSS_CURE)
-        return check.failed(f"the loss runs {listed(off)} without noise: σ cannot learn", cure)
+        return check.failed(
+            f"the loss runs {listed(off)} without noise: σ cannot learn", _cure(layers, off)
+        )
     return check.passed(f"on in {len(learned)} forwards with a gradient")
 
 
@@ -66,9 +66,8 @@ def gradients(layers: Mapping[str, Found], loss: Tensor | None) -> Finding:
     }
     none = [one for one, size in sizes.items() if size == 0]
     if none:
-        libraries = [layers[one].library for one in none]
-        cure = next((_LOSS_CURES[one] for one in libraries if one in _LOSS_CURES), _LOSS_CURE)
-        return check.failed(f"σ of {listed(none)} gets no gradient from the loss", cure)
+        message = f"σ of {listed(none)} gets no gradient from the loss"
+        return check.failed(message, _cure(layers, none))
     broken = [one for one, size in sizes.items() if not size < float("inf")]
     if broken:
         return check.failed(
@@ -77,6 +76,11 @@ def gradients(layers: Mapping[str, Found], loss: Tensor | None) -> Finding:
         )
     low, high = min(sizes.values()), max(sizes.values())
     return check.passed(f"largest entry of ∂σ {low:.2g} to {high:.2g} over the layers")
+
+
+def _cure(layers: Mapping[str, Found], names: Sequence[str]) -> str:
+    libraries = [layers[one].library for one in names]
+    return next((_LOSS_CURES[one] for one in libraries if one in _LOSS_CURES), _LOSS_CURE)
 
 
 def draws_in_the_loss(calls: Sequence[Call] | None, *, on_policy: bool) -> Finding:
