@@ -39,7 +39,8 @@ def beside_play_only(field: str, section: str, value: Any, otherwise: Any) -> Fi
     def conflict(config: Config) -> str | None:
         if config.learns_beside_play or getattr(getattr(config, section), field) != value:
             return None
-        return f"{field}: got {value}, expected {otherwise}: {config.why_not_beside_play}"
+        option = "--" + field.replace("_", "-")
+        return f"{option}: got {value}, expected {otherwise}: {config.why_not_beside_play}"
 
     return Fits(conflict)
 
