@@ -1,40 +1,44 @@
 """Noisy networks for PyTorch: learned exploration noise (arXiv 1706.10295)."""
 
-from .diagnostics import (
-    Behaviour,
-    Diagnosis,
-    Finding,
-    NoiseMonitor,
-    behaviour,
-    doctor,
-    mean_sigma,
-    not_finite,
-    snr,
-)
-from .layers import (
-    Draw,
-    LazyNoisyConv1d,
-    LazyNoisyConv2d,
-    LazyNoisyLinear,
-    NoisyConv1d,
-    NoisyConv2d,
-    NoisyGRUCell,
-    NoisyLinear,
-    NoisyLSTMCell,
-    attach,
-    denoise,
-    draw,
-    held,
-    hold,
-    load_peer_state_dict,
-    mean_weights,
-    noisify,
-    noisy_layers,
-    release,
-    resample,
-    sigma_parameters,
-    using,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .diagnostics import (
+        Behaviour,
+        Diagnosis,
+        Finding,
+        NoiseMonitor,
+        behaviour,
+        doctor,
+        mean_sigma,
+        not_finite,
+        snr,
+    )
+    from .layers import (
+        Draw,
+        LazyNoisyConv1d,
+        LazyNoisyConv2d,
+        LazyNoisyLinear,
+        NoisyConv1d,
+        NoisyConv2d,
+        NoisyGRUCell,
+        NoisyLinear,
+        NoisyLSTMCell,
+        attach,
+        denoise,
+        draw,
+        held,
+        hold,
+        load_peer_state_dict,
+        mean_weights,
+        noisify,
+        noisy_layers,
+        release,
+        resample,
+        sigma_parameters,
+        using,
+    )
 
 __version__ = "0.1.0"
 
@@ -71,3 +75,32 @@ __all__ = [
     "snr",
     "using",
 ]
+
+_OF_DIAGNOSTICS = {
+    "Behaviour",
+    "Diagnosis",
+    "Finding",
+    "NoiseMonitor",
+    "behaviour",
+    "doctor",
+    "mean_sigma",
+    "not_finite",
+    "snr",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: torch takes seconds, `--help` need not."""
+    if name in ("diagnostics", "layers"):
+        return importlib.import_module(f".{name}", __name__)
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import diagnostics, layers
+
+    value = getattr(diagnostics if name in _OF_DIAGNOSTICS else layers, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

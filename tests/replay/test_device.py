@@ -168,13 +168,6 @@ def test_bad_arguments_are_named(
         there.sample(4, 1, 1.5)
 
 
-def test_its_memory_is_told_before_it_is_made() -> None:
-    needed = DeviceReplay.device_bytes(
-        records=60, frame_shape=(3, 2), frame_dtype=np.dtype(np.float32)
-    )
-    assert needed == 61 * 6 * 4
-
-
 def test_the_room_of_the_replay_needs_no_torch_until_it_is_asked_for() -> None:
     import subprocess
     import sys

@@ -160,39 +160,30 @@ def test_on_the_cpu_the_plain_path_is_chosen_and_written_down(
     assert asked.learning.replay_device == "device"
 
 
-def test_frames_go_to_a_gpu_that_has_room_for_them(
+def test_a_gpu_gets_what_has_run_on_one_unless_the_rest_is_asked_for(
     small_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pong = small_config("pong", replay_capacity=1000, environments=8, checkpoint_every=200)
-    # 125 vector steps that can be sampled and 47 of slack, and one frame of zeros.
-    needed = ((125 + 47) * 8 + 1) * 84 * 84
-    with closing(make_environments(pong)) as environments:
-        assert environments.observation_shape == (4, 84, 84)
-        for free, expected in ((2 * needed, "device"), (2 * needed - 1, "host")):
-            monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 10**12))
-            assert resolving._replay_device(pong, "cuda", environments) == expected
-            assert resolving._replay_device(pong, "cpu", environments) == "host"
-            for asked in ("host", "device"):
-                chosen = pong.replaced(replay_device=asked)
-                assert resolving._replay_device(chosen, "cuda", environments) == asked
-
-
-def test_where_no_graph_can_be_captured_updates_are_plain_unless_it_was_asked_for(
-    small_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fails(*_: object, **__: object) -> str:
-        raise RuntimeError("operation not permitted when stream is capturing\nmore")
-
-    monkeypatch.setattr(resolving, "_faster", fails)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with closing(make_environments(small_config())) as environments:
+        chosen = resolve(set_threads(small_config(precision="float32")), environments)
+    assert chosen.training.device == "cuda"
+    assert (chosen.learning.replay_device, chosen.training.execution) == ("host", "plain")
 
-        def execution(**asked: str) -> str:
-            return resolving._execution(small_config(device="cuda", **asked), environments)
 
-        assert execution() == "plain"
-        assert execution(execution="plain") == "plain"
+def test_a_graph_that_cannot_be_captured_is_an_error_of_one_line(
+    small_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> Callable[[], None]:
+        def update() -> None:
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+        return update
+
+    monkeypatch.setattr(resolving, "_trial", fails)
+    with closing(make_environments(small_config())) as environments:
+        resolving._check_graph(small_config(device="cuda", execution="plain"), environments)
         with pytest.raises(RunError, match=r"--execution: got graph, .*capturing$"):
-            execution(execution="graph")
+            resolving._check_graph(small_config(device="cuda", execution="graph"), environments)
 
 
 def test_a_run_from_before_the_choice_existed_goes_on_as_it_was(

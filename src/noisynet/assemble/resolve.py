@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable
@@ -13,16 +12,14 @@ import torch
 from ..agents import ActorCritic, Rollout, StaticUpdates
 from ..envs import Environments
 from ..replay import Batch
-from ..replay.device import DeviceReplay
 from ..runs.config import Config
 from ..runs.errors import RunError
 from ..runs.provenance import provenance
 from .agents import build_agent
-from .replay import frame_shape, slack_of
 
 _PRECISIONS = ("float32", "bfloat16")
-_OF_DEVICE_MEMORY = 0.5
-"""Share of a GPU's free memory that the frames of a replay may take by themselves."""
+_UPDATES_TO_A_GRAPH = 5
+"""The first few updates run plainly, the next is captured, and one more replays it."""
 
 
 def set_threads(config: Config) -> Config:
@@ -37,23 +34,27 @@ def resolve(config: Config, environments: Environments) -> Config:
     """Replace every "auto" by what is chosen here, so that the run's config repeats the run.
 
     It also notes what the run is made with. device: a GPU where there is one, but the CPU for a3c,
-    whose processes share its memory. replay_device: a GPU with room for the frames. execution:
-    plain on the CPU; on a GPU, and with it precision, by the time of a few updates on made-up
-    batches. Raises RunError for a choice that the device cannot do.
+    whose processes share its memory. precision: the one with which an update on a made-up batch is
+    faster. replay_device and execution: the host and plain updates; a replay in device memory and
+    CUDA graphs have never run on a GPU and are used only where they are asked for. Raises RunError
+    for a choice that the device cannot do.
     """
     training = config.training
     device = training.device
     if device == "auto":
         shares_memory = config.learning.algorithm == "a3c"
         device = "cuda" if torch.cuda.is_available() and not shares_memory else "cpu"
+    host = config.learning.replay_device == "auto"
+    plain = training.execution == "auto"
     chosen = config.replaced(
         device=device,
         made_with=provenance(torch=torch.__version__),
-        replay_device=_replay_device(config, device, environments),
+        replay_device="host" if host else config.learning.replay_device,
+        execution="plain" if plain else training.execution,
     )
     torch.set_num_threads(threads_each(chosen))
     try:
-        chosen = chosen.replaced(execution=_execution(chosen, environments))
+        _check_graph(chosen, environments)
         if training.precision == "auto":
             precision = _faster(chosen, "precision", _PRECISIONS, environments)
             chosen = chosen.replaced(precision=precision)
@@ -68,38 +69,18 @@ def threads_each(config: Config) -> int:
     return max(config.training.threads // workers, 1)
 
 
-def _replay_device(config: Config, device: str, environments: Environments) -> str:
-    """Return where the replay's frames are to be; on a GPU they need room."""
-    wanted = config.learning.replay_device
-    if wanted != "auto" or not config.learns_beside_play or not device.startswith("cuda"):
-        return "host" if wanted == "auto" else wanted
-    window = math.ceil(config.learning.replay_capacity / environments.count)
-    needed = DeviceReplay.device_bytes(
-        records=(window + slack_of(config)) * environments.count,
-        frame_shape=frame_shape(environments),
-        frame_dtype=np.dtype(environments.observation_dtype),
-    )
-    free, _ = torch.cuda.mem_get_info(device)
-    return "device" if needed <= _OF_DEVICE_MEMORY * free else "host"
-
-
-def _execution(config: Config, environments: Environments) -> str:
-    """Return how updates are to run; "graph" on a GPU only where a capture has worked."""
-    wanted = config.training.execution
-    if not config.learns_beside_play or not config.training.device.startswith("cuda"):
-        return "plain" if wanted == "auto" else wanted
-    if wanted == "plain":
-        return wanted
+def _check_graph(config: Config, environments: Environments) -> None:
+    """Raise RunError where updates are to run as one CUDA graph, and none can be captured."""
+    if not config.training.device.startswith("cuda") or config.training.execution != "graph":
+        return
     if config.training.precision == "auto":
         config = config.replaced(precision="float32")
-    values = ("graph", "plain") if wanted == "auto" else (wanted,)
+    update = _trial(config, environments)
     try:
-        return _faster(config, "execution", values, environments)
+        for _ in range(_UPDATES_TO_A_GRAPH):
+            update()
     except (RuntimeError, AttributeError) as error:
-        # A capture that failed, or a torch that is too old for it. Plain updates give the same
-        # results: who left the choice open need not be told.
-        if wanted == "auto":
-            return "plain"
+        # A capture that failed, or a torch that is too old for it.
         reason = str(error).splitlines()[0]
         raise RunError(f"--execution: got graph, which does not work here: {reason}") from error
 

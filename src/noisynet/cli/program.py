@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -29,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0; 1 for a loss that diverged, or a check of `doctor` that failed; 2 for bad input; 130 for an
     interrupt.
     """
+    # Read when torch is loaded: threads that spin while they wait lose badly beside others.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     for module in _NEEDED:
         try:
             importlib.import_module(module)

@@ -120,7 +120,11 @@ def games_seed(config: Config) -> int:
 
 
 def on_this_machine(config: Config) -> Config:
-    """Return the config with the CPU in place of a GPU that is not here."""
+    """Set torch's threads to the run's own; return the config, a missing GPU replaced by the CPU.
+
+    All cores would fight with whatever runs beside, such as a training.
+    """
+    torch.set_num_threads(max(config.training.threads, 1))
     here = torch.cuda.is_available() or not config.training.device.startswith("cuda")
     return config if here else config.replaced(device="cpu")
 

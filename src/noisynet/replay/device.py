@@ -3,7 +3,6 @@
 It needs torch, so `noisynet.replay` does not import it. Suffixes: B samples, S frames of a stack.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,13 +114,6 @@ class DeviceReplay(FrameReplay):
     ) -> "DeviceReplay":
         """Return the replay as it was at the commit that gave `state`; see `FrameReplay.reopen`."""
         return cls(FrameReplay.reopen(folder, state), device)
-
-    @staticmethod
-    def device_bytes(
-        *, records: int, frame_shape: tuple[int, ...], frame_dtype: npt.DTypeLike
-    ) -> int:
-        """Return the bytes of device memory that the frames of that many records take."""
-        return (records + 1) * math.prod(frame_shape) * np.dtype(frame_dtype).itemsize
 
     def _append(self, records: dict[str, npt.NDArray[np.generic]]) -> None:
         shape = self._ring.shape

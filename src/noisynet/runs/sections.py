@@ -293,7 +293,7 @@ class LearningSection(Section):
     ] = Field(
         default="auto",
         description="where samples are put together: host; device: a copy of the frames stays in "
-        "its memory; auto: device on a GPU with room for it",
+        "its memory (not yet run on a GPU); auto: host",
     )
     prioritised: Annotated[bool, OF_REPLAY, conflicts.needs_q_values("prioritised", "learning")] = (
         Field(default=False, description="sample by TD error (arXiv 1511.05952) and not uniformly")
@@ -400,7 +400,8 @@ class TrainingSection(Section):
     ] = Field(
         default="auto",
         description="of updates: plain, each step of it launched by itself; graph: from buffers "
-        "that stay in place, a GPU runs the whole as one CUDA graph; auto: the faster one on a GPU",
+        "that stay in place, a GPU runs the whole as one CUDA graph (not yet run on one); auto: "
+        "plain",
     )
     overlap: Annotated[
         bool, BESIDE_PLAY, conflicts.beside_play_only("overlap", "training", True, False)
