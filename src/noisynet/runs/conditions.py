@@ -4,28 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from .config import Config
+
+class Sections(Protocol):
+    """A whole config, as a field sees it: sections.py, below config.py, cannot name its type."""
+
+    environment: Any
+    network: Any
+    exploration: Any
+    learning: Any
+    actor_critic: Any
+    scale: Any
+    training: Any
+
+    @property
+    def learns_beside_play(self) -> bool:
+        """Whether one process plays, and learns from a replay between its steps."""
+        ...
+
+    @property
+    def why_not_beside_play(self) -> str:
+        """Why the learner does not take updates from a replay beside its own play."""
+        ...
 
 
 @dataclass(frozen=True)
 class Acts:
     """A condition under which a field does something, and why it does nothing otherwise."""
 
-    when: Callable[[Config], bool]
-    otherwise: Callable[[Config], str]
+    when: Callable[[Sections], bool]
+    otherwise: Callable[[Sections], str]
 
 
 ALWAYS = Acts(lambda _: True, lambda _: "")
 
 
-def _algorithm(what: str) -> Callable[[Config], str]:
+def _algorithm(what: str) -> Callable[[Sections], str]:
     return lambda config: f"algorithm is {config.learning.algorithm}, which {what}"
 
 
-def _no_such_choice(config: Config) -> str:
+def _no_such_choice(config: Sections) -> str:
     return f"{config.environment.environment} has no such choice"
 
 

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .config import Config
+from .conditions import Sections
 
 
 @dataclass(frozen=True)
 class Fits:
     """What a field's value must agree with."""
 
-    conflict: Callable[[Config], str | None]
+    conflict: Callable[[Sections], str | None]
     """Returns field, value, what it expects and why; None where all agree."""
 
 
 def needs_q_values(field: str, section: str) -> Fits:
     """Refuse anything but a field's zero where no Q-values are learned."""
 
-    def conflict(config: Config) -> str | None:
+    def conflict(config: Sections) -> str | None:
         value = getattr(getattr(config, section), field)
         if not value or not config.learning.is_actor_critic:
             return None
@@ -36,7 +35,7 @@ def needs_q_values(field: str, section: str) -> Fits:
 def beside_play_only(field: str, section: str, value: Any, otherwise: Any) -> Fits:
     """Refuse a value where the learner does not take updates from a replay beside its own play."""
 
-    def conflict(config: Config) -> str | None:
+    def conflict(config: Sections) -> str | None:
         if config.learns_beside_play or getattr(getattr(config, section), field) != value:
             return None
         option = "--" + field.replace("_", "-")
@@ -45,7 +44,7 @@ def beside_play_only(field: str, section: str, value: Any, otherwise: Any) -> Fi
     return Fits(conflict)
 
 
-def _atoms(config: Config) -> str | None:
+def _atoms(config: Sections) -> str | None:
     if config.network.atoms != 1:
         return None
     return (
@@ -53,7 +52,7 @@ def _atoms(config: Config) -> str | None:
     )
 
 
-def _support(config: Config) -> str | None:
+def _support(config: Sections) -> str | None:
     network = config.network
     if not network.atoms or network.value_min < network.value_max:
         return None
@@ -63,7 +62,7 @@ def _support(config: Config) -> str | None:
     )
 
 
-def _exploration(config: Config) -> str | None:
+def _exploration(config: Sections) -> str | None:
     if not config.learning.is_actor_critic or not config.exploration.has_epsilon:
         return None
     return (
@@ -73,7 +72,7 @@ def _exploration(config: Config) -> str | None:
     )
 
 
-def _redraw(config: Config) -> str | None:
+def _redraw(config: Sections) -> str | None:
     redraw = config.exploration.redraw
     held = config.learning.is_actor_critic and config.exploration.has_noise
     if not held or redraw == "update":
@@ -84,7 +83,7 @@ def _redraw(config: Config) -> str | None:
     )
 
 
-def _warmup(config: Config) -> str | None:
+def _warmup(config: Sections) -> str | None:
     learning = config.learning
     if learning.is_actor_critic or learning.warmup_steps >= learning.batch_size:
         return None
@@ -94,7 +93,7 @@ def _warmup(config: Config) -> str | None:
     )
 
 
-def _replay(config: Config) -> str | None:
+def _replay(config: Sections) -> str | None:
     learning = config.learning
     if learning.is_actor_critic or learning.replay_capacity >= learning.batch_size:
         return None
@@ -104,7 +103,7 @@ def _replay(config: Config) -> str | None:
     )
 
 
-def _final_updates(config: Config) -> str | None:
+def _final_updates(config: Sections) -> str | None:
     learning = config.learning
     given = [one is not None for one in (learning.final_update_every, learning.final_update_return)]
     if learning.is_actor_critic or all(given) or not any(given):
@@ -115,7 +114,7 @@ def _final_updates(config: Config) -> str | None:
     )
 
 
-def _entropy(config: Config) -> str | None:
+def _entropy(config: Sections) -> str | None:
     bonus = config.actor_critic.entropy_bonus
     if config.learning.is_actor_critic or not bonus:
         return None
@@ -125,7 +124,7 @@ def _entropy(config: Config) -> str | None:
     )
 
 
-def _lstm(config: Config) -> str | None:
+def _lstm(config: Sections) -> str | None:
     size = config.actor_critic.lstm_size
     if config.learning.is_actor_critic or not size:
         return None
@@ -135,7 +134,7 @@ def _lstm(config: Config) -> str | None:
     )
 
 
-def _actors(config: Config) -> str | None:
+def _actors(config: Sections) -> str | None:
     actors, size = config.scale.actors, config.actor_critic.lstm_size
     if actors is None:
         return None
@@ -152,7 +151,7 @@ def _actors(config: Config) -> str | None:
     return None
 
 
-def _shards(config: Config) -> str | None:
+def _shards(config: Sections) -> str | None:
     actors, shards = config.scale.actors, config.scale.replay_shards
     if actors is None or shards <= actors:
         return None
@@ -162,7 +161,7 @@ def _shards(config: Config) -> str | None:
     )
 
 
-def _device(config: Config) -> str | None:
+def _device(config: Sections) -> str | None:
     device = config.training.device
     if config.learning.algorithm != "a3c" or device in ("auto", "cpu"):
         return None
