@@ -76,19 +76,6 @@ __all__ = [
     "using",
 ]
 
-_OF_DIAGNOSTICS = {
-    "Behaviour",
-    "Diagnosis",
-    "Finding",
-    "NoiseMonitor",
-    "behaviour",
-    "doctor",
-    "mean_sigma",
-    "not_finite",
-    "snr",
-}
-
-
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for: torch takes seconds, `--help` need not."""
     if name in ("diagnostics", "layers"):
@@ -97,7 +84,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import diagnostics, layers
 
-    value = getattr(diagnostics if name in _OF_DIAGNOSTICS else layers, name)
+    value = getattr(diagnostics if name in diagnostics.__all__ else layers, name)
     globals()[name] = value
     return value
 

@@ -25,7 +25,7 @@ _UPDATES_TO_A_GRAPH = 5
 def set_threads(config: Config) -> Config:
     """Set torch's threads, all cores where the config leaves them open; return the config."""
     check_device(config.training.device)
-    threads = config.training.threads or _cores()
+    threads = config.training.threads or local_cpus()
     torch.set_num_threads(threads)
     return config if config.training.threads else config.replaced(threads=threads)
 
@@ -93,7 +93,8 @@ def check_device(device: str) -> None:
             raise RunError(f"--device: got {device!r}, but torch finds {found} GPUs; expected cpu")
 
 
-def _cores() -> int:
+def local_cpus() -> int:
+    """Return how many cores of this machine this process may use."""
     # macOS has no sched_getaffinity.
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1

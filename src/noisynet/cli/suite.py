@@ -81,7 +81,7 @@ def _checked(parsed: argparse.Namespace) -> int:
 
 def _estimate(planned: Plan, address: str | None) -> list[str]:
     """Measure on this machine, and return in lines what a suite will take."""
-    from ..cluster.connection import local_cpus
+    from ..assemble.resolve import local_cpus
     from ..suite.cost import estimate, measure
 
     suite = planned.suite

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..assemble.resolve import local_cpus
 from ..training.interrupts import on_interrupt
 from .errors import ScaleError, first_line
 from .nodes import alive_nodes, check_nodes
@@ -68,13 +69,6 @@ def connect(
         yield cluster
     finally:
         ray.shutdown()
-
-
-def local_cpus() -> int:
-    """Return how many cores of this machine this process may use."""
-    # macOS has no sched_getaffinity.
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _ray(address: str | None) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -13,6 +12,7 @@ import numpy as np
 from ..agents import ActorCritic, QLearning
 from ..assemble import Assembler
 from ..assemble.replay import frame_shape, priority_settings, slack_of
+from ..assemble.resolve import local_cpus
 from ..cluster.connection import connect
 from ..cluster.errors import ScaleError
 from ..replay import ReplayDamaged
@@ -87,9 +87,7 @@ class SamplersAssembler(Assembler):
         """Build as `Assembler.prepare` does, with a core left to each sampler of this machine."""
         open_ = found is None and not self.config.training.threads
         if open_ and self.address is None and self._on_ray:
-            affinity = getattr(os, "sched_getaffinity", None)
-            cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-            self.config = self.config.replaced(threads=max(cores - self._actors, 1))
+            self.config = self.config.replaced(threads=max(local_cpus() - self._actors, 1))
         return super().prepare(found)
 
     def notes(self) -> list[str]:
