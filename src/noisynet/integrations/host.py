@@ -87,14 +87,14 @@ def run_under(
     *,
     rows: Sequence[int] | None = None,
     probe: tuple[Forward, Any] | None = None,
-    join: Callable[[list[Any], list[int]], Any] | None = None,
+    joined: Callable[[list[Any], list[int]], Any] | None = None,
 ) -> Any:
     """Run `forward` on a batch of the host under a draw, or under the mean weights for None.
 
     Of a draw with rows, row i is for row i of the batch, its first dimension; or `rows` names the
     draw of each row. A network whose layers see other rows runs once for each draw, on its rows.
-    `probe` is a forward of the whole network and its batch, where `forward` is less. `join`, of
-    outputs and the order of their rows, is for outputs other than tensors, tuples and dicts.
+    `probe` is a forward of the whole network and its batch, where `forward` is less. `joined`
+    stands in for `join` where outputs are of a type of the host's own.
     """
     if drawn is None:
         with mean_weights(network):
@@ -112,12 +112,12 @@ def run_under(
     for number, own in places.items():
         with using(network, drawn[number]):
             outputs.append(forward(take(batch, own)))
-    came = [place for own in places.values() for place in own]
-    return (join or _join)(outputs, sorted(range(len(came)), key=came.__getitem__))
+    moved = [place for own in places.values() for place in own]
+    return (joined or join)(outputs, sorted(range(len(moved)), key=moved.__getitem__))
 
 
 def take(batch: Any, rows: list[int]) -> Any:
-    """Take rows of a batch: of tensors and the like, in tuples and dicts."""
+    """Take rows of a batch: of tensors and the like, None, and tuples and dicts of them."""
     if isinstance(batch, tuple):
         return tuple(take(part, rows) for part in batch)
     if isinstance(batch, dict):
@@ -125,12 +125,13 @@ def take(batch: Any, rows: list[int]) -> Any:
     return None if batch is None else batch[rows]
 
 
-def _join(outputs: list[Any], order: list[int]) -> Any:
+def join(outputs: list[Any], order: list[int]) -> Any:
+    """Join outputs, as `take` takes them apart, and put their rows into an order."""
     first = outputs[0]
     if isinstance(first, tuple):
-        return tuple(_join(list(parts), order) for parts in zip(*outputs, strict=True))
+        return tuple(join(list(parts), order) for parts in zip(*outputs, strict=True))
     if isinstance(first, dict):
-        return {name: _join([one[name] for one in outputs], order) for name in first}
+        return {name: join([one[name] for one in outputs], order) for name in first}
     return None if first is None else torch.cat(outputs)[order]
 
 
