@@ -21,7 +21,7 @@ from tianshou.algorithm.optim import AdamOptimizerFactory
 from tianshou.data import Batch, Collector, CollectStats, VectorReplayBuffer
 from tianshou.env import DummyVectorEnv
 from tianshou.trainer import OffPolicyTrainer, OffPolicyTrainerParams
-from tianshou.utils.net.common import Net
+from tianshou.utils.net.common import Net, Recurrent
 from tianshou.utils.net.discrete import NoisyLinear as StockNoisyLinear
 from tianshou.utils.torch_utils import policy_within_training_step
 from torch import nn
@@ -92,11 +92,11 @@ def agent(name: str, *, seed: int = 0, target_update_freq: int = 20, **options: 
 class Watched(Collector[CollectStats]):
     """Compare each action that is taken with that of the mean weights."""
 
-    def __init__(self, policy: Any) -> None:
+    def __init__(self, policy: Any, **options: Any) -> None:
         super().__init__(
             policy,
             environments(),
-            VectorReplayBuffer(2000, ENVIRONMENTS),
+            VectorReplayBuffer(2000, ENVIRONMENTS, **options),
             exploration_noise=True,
         )
         self.changed: list[np.ndarray] = []
@@ -119,8 +119,8 @@ def mean_actions(policy: Any, observation: np.ndarray) -> np.ndarray:
         return plain(Batch(obs=observation, info=[None] * len(observation))).act
 
 
-def trained(algorithm: Any, steps: int = 480) -> Watched:
-    collector = Watched(algorithm.policy)
+def trained(algorithm: Any, steps: int = 480, **options: Any) -> Watched:
+    collector = Watched(algorithm.policy, **options)
     OffPolicyTrainer(
         algorithm,
         OffPolicyTrainerParams(
@@ -349,6 +349,45 @@ def test_what_the_noise_does_is_measured_without_touching_the_policy() -> None:
     silent = policy.behaviour(observation, draws=8)
     assert (silent.effective_epsilon, silent.action_entropy) == (0.0, 0.0)
     assert silent.q_spread < 1e-5
+
+
+@pytest.mark.parametrize("length", [None, 3])
+@pytest.mark.parametrize("count", [2, 3])
+def test_in_a_recurrent_network_the_rows_of_a_draw_are_the_environments(
+    count: int, length: int | None
+) -> None:
+    """With as many times as environments, too, and with a state."""
+    model = Recurrent(layer_num=2, state_shape=4, action_shape=2, hidden_layer_size=8)
+    policy = NoisyDiscreteQLearningPolicy(
+        model=model, action_space=gymnasium.spaces.Discrete(2)
+    ).eval()
+    shape = (count, 4) if length is None else (count, length, 4)
+    seen = np.random.default_rng(0).normal(size=shape)
+    batch = Batch(obs=seen, info=[None] * count)
+    with policy_within_training_step(policy):
+        state = policy(batch).state
+        output = policy(batch, state)
+    for row in range(count):
+        with noisynet.using(model, policy._held[row]):
+            values, following = model(seen[row : row + 1], state=state[[row]])
+        assert torch.allclose(values[0], output.logits[row])
+        assert torch.allclose(following.hidden[0], output.state.hidden[row])
+        assert values[0].argmax() == output.act[row]
+
+
+def test_a_recurrent_network_learns_in_the_host_s_trainer() -> None:
+    algorithm = DQN(
+        policy=NoisyDiscreteQLearningPolicy(
+            model=Recurrent(layer_num=1, state_shape=4, action_shape=2, hidden_layer_size=8),
+            action_space=gymnasium.spaces.Discrete(2),
+        ),
+        optim=AdamOptimizerFactory(lr=1e-3),
+        target_update_freq=20,
+    )
+    sigmas = noisynet.sigma_parameters(algorithm.policy.model)
+    before = [one.detach().clone() for one in sigmas]
+    trained(algorithm, steps=80, stack_num=3)
+    assert all((now - was).abs().max() > 0 for was, now in zip(before, sigmas, strict=True))
 
 
 def test_a_model_that_is_noisy_already_stays_as_it_is() -> None:

@@ -18,13 +18,13 @@ with warnings.catch_warnings():
 
 import torch
 from tensordict import TensorDict
-from tensordict.nn import TensorDictModule
+from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import nn
 from torchrl.collectors import Collector, MultiSyncCollector
 from torchrl.data import Categorical
-from torchrl.envs import GymEnv, SerialEnv
+from torchrl.envs import Compose, GymEnv, InitTracker, SerialEnv, TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
-from torchrl.modules import DistributionalQValueActor, QValueActor, reset_noise
+from torchrl.modules import DistributionalQValueActor, LSTMModule, QValueActor, reset_noise
 from torchrl.modules import NoisyLinear as StockNoisyLinear
 from torchrl.objectives import DistributionalDQNLoss, DQNLoss, SoftUpdate
 
@@ -177,6 +177,61 @@ def test_a_batch_of_any_shape_has_a_draw_for_each_element(shape: tuple[int, ...]
     assert answer["action"].shape == shape
     q = answer["action_value"].reshape(-1, 2)
     assert len(q.unique(dim=0)) == len(q)
+
+
+class Sets(nn.Module):
+    """(environments, entities, 4) to Q: the rows of its first layer are the entities."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entity, self.head = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, seen: torch.Tensor) -> torch.Tensor:
+        return self.head(self.entity(seen).relu().mean(-2))
+
+
+class EntitiesFirst(Sets):
+    """The entities before the environments, as a transformer takes them."""
+
+    def forward(self, seen: torch.Tensor) -> torch.Tensor:
+        return self.head(self.entity(seen.transpose(0, 1)).relu().mean(0))
+
+
+@pytest.mark.parametrize("shape", [(3,), (2,), (2, 2)])
+@pytest.mark.parametrize("kind", [Sets, EntitiesFirst])
+def test_over_sets_the_rows_of_a_draw_are_the_environments(
+    kind: type[nn.Module], shape: tuple[int, ...]
+) -> None:
+    """With as many entities as environments, too."""
+    actor = actor_of(noisynet.noisify(kind()))
+    policy = NoisyPolicy(actor)
+    policy.hold()
+    seen = torch.randn(*shape, 3, 4)
+    asked = TensorDict({"observation": seen}, shape)
+    answer = policy(asked)
+    assert answer is asked
+    values = answer["action_value"].reshape(-1, 2)
+    for row, one in enumerate(seen.reshape(-1, 3, 4)):
+        with noisynet.using(actor, policy._held[row]):
+            expected = actor(TensorDict({"observation": one[None]}, [1]))
+        assert torch.allclose(values[row], expected["action_value"][0])
+        assert answer["action"].reshape(-1)[row] == expected["action"][0]
+
+
+def test_a_recurrent_actor_has_a_draw_for_each_environment() -> None:
+    memory = LSTMModule(input_size=4, hidden_size=4, in_key="observation", out_key="seen")
+    head = noisynet.noisify(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)))
+    actor = QValueActor(head, in_keys=["seen"], spec=Categorical(2), action_space="categorical")
+    both = TensorDictSequential(memory, actor)
+    games = SerialEnv(2, lambda: GymEnv("CartPole-v1", categorical_action_encoding=True))
+    games = TransformedEnv(games, Compose(InitTracker(), memory.make_tensordict_primer()))
+    policy = NoisyPolicy(both)
+    policy.hold()
+    played = games.rollout(5, policy, break_when_any_done=False)
+    for row in range(2):
+        with noisynet.using(both, policy._held[row]), torch.no_grad():
+            values = head(played["seen"][row])
+        assert torch.allclose(values, played["action_value"][row], atol=1e-6)
 
 
 def forwards(loss: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, torch.Tensor]]:

@@ -1,10 +1,20 @@
-"""Whether an adapter's host is installed, in the version that was tested."""
+"""What the adapters share: whether a host is installed, and which row of a batch has which draw."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from ..diagnostics.preserve import buffers_preserved
+from ..layers import Draw, mean_weights, noisy_layers, using
+
+Forward = Callable[[Any], Any]
 
 
 def check_host(adapter: str, *, extra: str, tested: Mapping[str, str]) -> None:
@@ -25,3 +35,107 @@ def check_host(adapter: str, *, extra: str, tested: Mapping[str, str]) -> None:
                 f"{adapter} was tested with {package} {expected}, and {installed} is installed",
                 stacklevel=3,
             )
+
+
+_TAKES_ROWS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def takes_rows(network: nn.Module, probe: Forward, batch: Any) -> bool:
+    """Return whether all noisy layers of a network see its batch, and nothing else, as their rows.
+
+    A layer has the rows of a draw in the dimension before its features. In a network over sets or
+    sequences those are the entities or the times, which a size that happens to be the batch's would
+    hide. So `probe`, a forward of the whole network, runs with 2 and with 3 rows of the batch, once
+    for each network.
+    """
+    if network not in _TAKES_ROWS:
+        with torch.no_grad(), mean_weights(network), buffers_preserved(network):
+            _TAKES_ROWS[network] = all(
+                rows == (size,)
+                for size in (2, 3)
+                for rows in _rows_seen(network, probe, take(batch, [0] * size))
+            )
+    return _TAKES_ROWS[network]
+
+
+def _rows_seen(network: nn.Module, probe: Forward, batch: Any) -> list[tuple[int, ...]]:
+    seen: list[tuple[int, ...]] = []
+
+    def note(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        input = args[0] if args else kwargs["input"]
+        # A weight has one dimension more than one row of the input that it is applied to.
+        features = layer.noise_reference.ndim - 1
+        seen.append(tuple(input.shape[: input.ndim - features]))
+
+    handles = [
+        layer.register_forward_pre_hook(note, with_kwargs=True)
+        for layer in noisy_layers(network).values()
+    ]
+    try:
+        probe(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def run_under(
+    drawn: Draw | None,
+    network: nn.Module,
+    forward: Forward,
+    batch: Any,
+    *,
+    rows: Sequence[int] | None = None,
+    probe: tuple[Forward, Any] | None = None,
+    joined: Callable[[list[Any], list[int]], Any] | None = None,
+) -> Any:
+    """Run `forward` on a batch of the host under a draw, or under the mean weights for None.
+
+    Of a draw with rows, row i is for row i of the batch, its first dimension; or `rows` names the
+    draw of each row. A network whose layers see other rows runs once for each draw, on its rows.
+    `probe` is a forward of the whole network and its batch, where `forward` is less. `joined`
+    stands in for `join` where outputs are of a type of the host's own.
+    """
+    if drawn is None:
+        with mean_weights(network):
+            return forward(batch)
+    if drawn.rows is None or takes_rows(network, *(probe or (forward, batch))):
+        with using(network, drawn if rows is None else drawn[rows]):
+            return forward(batch)
+    numbers = range(drawn.rows) if rows is None else rows
+    if len(numbers) != _size(batch):
+        raise ValueError(f"got {_size(batch)} rows, expected {len(numbers)}, one for each draw")
+    places: dict[int, list[int]] = {}
+    for place, number in enumerate(numbers):
+        places.setdefault(int(number), []).append(place)
+    outputs: list[Any] = []
+    for number, own in places.items():
+        with using(network, drawn[number]):
+            outputs.append(forward(take(batch, own)))
+    moved = [place for own in places.values() for place in own]
+    return (joined or join)(outputs, sorted(range(len(moved)), key=moved.__getitem__))
+
+
+def take(batch: Any, rows: list[int]) -> Any:
+    """Take rows of a batch: of tensors and the like, None, and tuples and dicts of them."""
+    if isinstance(batch, tuple):
+        return tuple(take(part, rows) for part in batch)
+    if isinstance(batch, dict):
+        return {name: take(part, rows) for name, part in batch.items()}
+    return None if batch is None else batch[rows]
+
+
+def join(outputs: list[Any], order: list[int]) -> Any:
+    """Join outputs, as `take` takes them apart, and put their rows into an order."""
+    first = outputs[0]
+    if isinstance(first, tuple):
+        return tuple(join(list(parts), order) for parts in zip(*outputs, strict=True))
+    if isinstance(first, dict):
+        return {name: join([one[name] for one in outputs], order) for name in first}
+    return None if first is None else torch.cat(outputs)[order]
+
+
+def _size(batch: Any) -> int:
+    if isinstance(batch, tuple):
+        return _size(batch[0])
+    return _size(next(iter(batch.values()))) if isinstance(batch, dict) else len(batch)

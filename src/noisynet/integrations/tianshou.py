@@ -11,13 +11,14 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..diagnostics import Behaviour
 from ..diagnostics.behaviour import measure_draws
 from ..layers import Draw, draw, mean_weights, noisify, noisy_layers, using
-from .host import check_host
+from .host import check_host, join, run_under
 
 TESTED = {"tianshou": "2.0.1"}
 """The version of the host that this was tested with."""
@@ -86,8 +87,9 @@ class _NoisyPolicy(_Host):
             with mean_weights(self.model if model is None else model):
                 return super().forward(batch, state, model)
         if model is None and not self.training:
-            with using(self.model, self._acting_draw(len(batch.obs))):
-                return super().forward(batch, state)
+            drawn = self._acting_draw(len(batch.obs))
+            act = super().forward
+            return run_under(drawn, self.model, lambda one: act(*one), (batch, state), joined=_join)
         if not self._algorithm_known:
             self._check_algorithm()
         # This is a loss: a step of the optimizer follows it, and after that new noise is due.
@@ -200,6 +202,16 @@ def _made_noisy(model: nn.Module, policy: str, *, noise: str, sigma0: float | No
             "make noisy"
         )
     return noisify(model, noise=noise, sigma0=sigma0)
+
+
+def _join(outputs: list[Any], order: list[int]) -> Any:
+    # The host's own way copies, which a tensor with a gradient refuses.
+    first = outputs[0]
+    if isinstance(first, Batch):
+        return Batch(
+            {name: _join([one[name] for one in outputs], order) for name in first.get_keys()}
+        )
+    return np.concatenate(outputs)[order] if isinstance(first, np.ndarray) else join(outputs, order)
 
 
 def _named(model: nn.Module, kind: type[nn.Module]) -> Sequence[str]:

@@ -15,8 +15,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from ..layers import Draw, draw, mean_weights, noisy_layers, release, using
-from .host import check_host
+from ..layers import Draw, draw, mean_weights, noisy_layers, release
+from .host import check_host, run_under
 
 TESTED = {"torchrl": "0.14.1"}
 """The version of the host that this was tested with."""
@@ -68,13 +68,12 @@ class NoisyPolicy(TensorDictModuleWrapper):
         if self.mean_when_deterministic and exploration_type() in _DETERMINISTIC:
             with mean_weights(actor):
                 return actor(tensordict)
-        rows = tensordict.numel() if tensordict.ndim else None
-        with using(actor, self._draw(rows)):
-            if tensordict.ndim < 2:
-                return actor(tensordict)
-            # Layers take rows of noise for the last dimension alone.
-            flat = actor(tensordict.reshape(-1))
-        return tensordict.update(flat.reshape(tensordict.shape))
+        drawn = self._draw(tensordict.numel() if tensordict.ndim else None)
+        flat = tensordict if tensordict.ndim < 2 else tensordict.reshape(-1)
+        output = run_under(drawn, actor, actor, flat)
+        if output is tensordict:
+            return output
+        return tensordict.update(output.reshape(tensordict.shape))
 
     def hold(self) -> None:
         """Hold one draw for each environment from now on, until `resample`."""

@@ -27,9 +27,11 @@ from ray.rllib.algorithms.dqn.default_dqn_rl_module import (
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.algorithms.sac import SACConfig
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 import noisynet
-from noisynet.integrations.rllib import NOISE_SEED, TESTED, add_noise
+from noisynet.integrations.rllib import NOISE_SEED, TESTED, NoisyPPORLModule, add_noise
 
 ROOT = Path(__file__).resolve().parents[3]
 CARTPOLE = gymnasium.make("CartPole-v1")
@@ -247,6 +249,52 @@ def test_unknown_options(options: dict[str, Any], message: str) -> None:
 def test_a_recurrent_module() -> None:
     with pytest.raises(ValueError, match="got a recurrent module, expected one with use_lstm=Fal"):
         module_of(PPOConfig(), model={"use_lstm": True, "max_seq_len": 4})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"use_lstm": True, "max_seq_len": 4}, "^NoisyPPORLModule: got a recurrent module"),
+        ({"noise_in": "tail"}, "^noise_in: got 'tail'"),
+    ],
+)
+def test_an_actor_tells_at_its_first_forward_why_it_is_refused(
+    options: dict[str, Any], message: str
+) -> None:
+    # The learner, which the host builds next, tells at once.
+    for inference_only in (True, False):
+        spec = RLModuleSpec(
+            module_class=NoisyPPORLModule,
+            model_config={**DefaultModelConfig().__dict__, **options},
+            observation_space=CARTPOLE.observation_space,
+            action_space=CARTPOLE.action_space,
+            inference_only=inference_only,
+        )
+        if not inference_only:
+            with pytest.raises(ValueError, match=message):
+                spec.build()
+            continue
+        actor = spec.build()
+        batch = {Columns.OBS: torch.randn(2, 4)}
+        for forward in (actor.forward_inference, actor.forward_exploration):
+            with pytest.raises(ValueError, match=message):
+                forward(batch)
+
+
+@pytest.mark.parametrize("config", [dqn, PPOConfig])
+def test_noise_whose_rows_are_not_the_batch_s_is_refused(config: Any) -> None:
+    """With as many entities as environments, too."""
+    actor, learner = module_of(config(), inference_only=True), module_of(config())
+    for entities in (2, 3):
+        sets = {Columns.OBS: torch.randn(3, entities, 4), NOISE_SEED: torch.arange(3)}
+        expected = f"^{type(actor).__name__}: got noise in layers whose input has other rows than"
+        with pytest.raises(ValueError, match=expected):
+            actor.forward_exploration(sets, t=0)
+        if config is PPOConfig:
+            with pytest.raises(ValueError, match=expected):
+                learner.forward_train(sets)
+            with pytest.raises(ValueError, match=expected):
+                learner.compute_values(sets)
 
 
 def test_the_tested_version_is_that_of_the_extra() -> None:

@@ -305,3 +305,10 @@ def test_several_policies_of_a_multi_agent_game_have_noise_each(built: Any) -> N
     assert first
     assert second
     assert not {*first} & {*second}
+
+
+def test_the_refusal_of_a_recurrent_module_reaches_who_built_the_algorithm(built: Any) -> None:
+    """The actors, in processes of their own, are built first: what they raise is lost."""
+    config = config_of("ppo", runners=1).rl_module(model_config={"use_lstm": True})
+    with pytest.raises(ValueError, match="NoisyPPORLModule: got a recurrent module, expected one"):
+        built(config)

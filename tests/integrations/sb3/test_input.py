@@ -12,8 +12,13 @@ import pytest
 pytest.importorskip("stable_baselines3")
 pytest.importorskip("sb3_contrib")
 
+import gymnasium
+import numpy as np
+from gymnasium import spaces
 from sb3_contrib import QRDQN, TRPO
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
+from stable_baselines3.common.envs import SimpleMultiObsEnv
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 from torch import nn
 
@@ -24,6 +29,7 @@ from noisynet.integrations.sb3 import (
     NoisyDQNPolicy,
     NoisyPPOPolicy,
     NoisyQRDQNPolicy,
+    NoisyRolloutBuffer,
 )
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -119,6 +125,84 @@ def test_one_draw_per_environment_needs_a_buffer_that_knows_them() -> None:
             policy_kwargs={"draw_per_environment": True},
             device="cpu",
         )
+
+
+def test_a_buffer_for_dicts_is_named() -> None:
+    expected = (
+        "NoisyRolloutBuffer: got observations that are dicts; pass rollout_buffer_class=Noisy"
+    )
+    with pytest.raises(TypeError, match=expected):
+        PPO(
+            NoisyPPOPolicy,
+            SimpleMultiObsEnv(),
+            rollout_buffer_class=NoisyRolloutBuffer,
+            device="cpu",
+        )
+
+
+class Frames(gymnasium.Env[np.ndarray, int]):
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, space: spaces.Box) -> None:
+        self.observation_space = space
+
+
+def extractor_of(space: spaces.Box, policy: Any = NoisyDQNPolicy, **options: Any) -> str:
+    if policy is NoisyDQNPolicy:
+        options |= {"buffer_size": 10, **NO_EPSILON}
+        made: Any = DQN(policy, Frames(space), device="cpu", **options).q_net
+    else:
+        made = PPO(policy, Frames(space), device="cpu", **options).policy
+    return type(made.features_extractor).__name__
+
+
+@pytest.mark.parametrize("policy", [NoisyDQNPolicy, NoisyPPOPolicy])
+@pytest.mark.parametrize(
+    "space",
+    [
+        pytest.param(spaces.Box(0, 255, (84, 84), np.uint8), id="no channel"),
+        pytest.param(spaces.Box(-10, 10, (84, 84, 1), np.float32), id="VecNormalize"),
+        pytest.param(spaces.Box(0, 1, (3, 40, 40), np.float32), id="0 to 1"),
+    ],
+)
+def test_frames_that_the_host_s_cnn_refuses_are_no_perceptron_in_silence(
+    space: spaces.Box, policy: Any
+) -> None:
+    with pytest.raises(
+        ValueError, match=rf"{policy.__name__}: got observations .*as the host know"
+    ):
+        extractor_of(space, policy)
+    chosen = {"features_extractor_class": FlattenExtractor}
+    assert extractor_of(space, policy, policy_kwargs=chosen) == "FlattenExtractor"
+    if space.shape[0] == 3:
+        normalised = {"normalize_images": False}
+        assert extractor_of(space, policy, policy_kwargs=normalised) == "NatureCNN"
+
+
+@pytest.mark.parametrize(
+    "space", [spaces.Box(-1, 1, (5, 40), np.float32), spaces.Box(0, 1, (10, 10, 4), np.bool_)]
+)
+def test_small_grids_and_matrices_are_flattened_as_before(space: spaces.Box) -> None:
+    assert extractor_of(space) == "FlattenExtractor"
+
+
+def test_an_option_of_another_extractor() -> None:
+    options = {"features_extractor_kwargs": {"features_dim": 8}}
+    expected = "features_extractor_kwargs: got features_dim, expected none for FlattenExtractor"
+    with pytest.raises(ValueError, match=expected):
+        extractor_of(spaces.Box(-1, 1, (4,), np.float32), policy_kwargs=options)
+    images = spaces.Box(0, 255, (40, 40, 1), np.uint8)
+    assert extractor_of(images, policy_kwargs=options) == "NatureCNN"
+
+
+@pytest.mark.parametrize(("algorithm", "policy"), [(PPO, NoisyPPOPolicy), (A2C, NoisyA2CPolicy)])
+def test_the_host_s_advice_against_a_gpu_stays(algorithm: Any, policy: Any) -> None:
+    # Another device than the CPU is what the host looks at.
+    with pytest.warns(UserWarning, match=f"trying to run {algorithm.__name__} on the GPU.*Noisy"):
+        algorithm(policy, "CartPole-v1", device="meta")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        algorithm(policy, Frames(spaces.Box(0, 255, (40, 40, 1), np.uint8)), device="meta")
 
 
 def test_the_callback_wants_a_noisy_policy_and_positive_numbers() -> None:

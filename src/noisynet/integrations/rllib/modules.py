@@ -25,6 +25,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from torch import Tensor, nn
 
 from ...layers import Draw, mean_weights, noisify, noisy_layers, sigma_parameters, using
+from ..host import Forward, takes_rows
 from .seeds import ActingNoise, LearningNoise
 
 NOISE_SEED = "noise_seed"
@@ -45,13 +46,17 @@ class NoisyDQNRLModule(DefaultDQNTorchRLModule):
     the first update drawn anew at every step. Inference is the mean weights. In training every
     forward draws for itself: the online network ε, the target network ε′, the choice of the next
     action ε″. Raises ValueError for unknown options, a module that is recurrent or without
-    `nn.Linear`; warns of ε-greedy left on. Source: Fortunato et al., §3.1, eq. 15 and 16.
+    `nn.Linear`, and noise in layers whose input's rows are not the batch's; warns of ε-greedy left
+    on. A module for inference alone raises at its first forward, since the host loses what an
+    actor raises while it is built. Source: Fortunato et al., §3.1, eq. 15 and 16.
     """
 
     def setup(self) -> None:
         """Build the host's networks, and make their layers noisy."""
+        # The host's setup turns it off in a recurrent module.
+        is_actor = self.inference_only
         super().setup()
-        _make_noisy(self)
+        _make_noisy(self, is_actor=is_actor)
         # Once for an agent: its actors are built for inference only.
         epsilon = self.model_config["epsilon"]
         if not self.inference_only and _ever_positive(epsilon):
@@ -74,6 +79,7 @@ class NoisyDQNRLModule(DefaultDQNTorchRLModule):
             self._learned = True
 
     def _forward_inference(self, batch: dict[str, Any]) -> dict[str, Any]:
+        _check_noisy(self)
         with torch.no_grad(), mean_weights(self):
             return super()._forward_inference(batch)
 
@@ -81,6 +87,7 @@ class NoisyDQNRLModule(DefaultDQNTorchRLModule):
         # A whole warm-up under one draw would see one action only.
         if not self._learned:
             self._acting.redraw()
+        _check_rows(self, self.compute_q_values, batch)
         _, drawn = self._acting.of_rows(self, _rows(batch))
         with torch.no_grad(), using(self, drawn):
             return super()._forward_exploration(batch, t)
@@ -115,8 +122,10 @@ class NoisyPPORLModule(DefaultPPOTorchRLModule):
 
     def setup(self) -> None:
         """Build the host's networks, and make their layers noisy."""
+        # The host's setup turns it off in a recurrent module.
+        is_actor = self.inference_only
         super().setup()
-        _make_noisy(self)
+        _make_noisy(self, is_actor=is_actor)
         self._acting = ActingNoise()
         self._learning = LearningNoise()
 
@@ -126,10 +135,12 @@ class NoisyPPORLModule(DefaultPPOTorchRLModule):
         self._acting.redraw()
 
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        _check_noisy(self)
         with mean_weights(self):
             return super()._forward_inference(batch, **kwargs)
 
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        _check_rows(self, self._whole, batch)
         seeds, drawn = self._acting.of_rows(self, _rows(batch))
         with using(self, drawn):
             output = super()._forward_exploration(batch, **kwargs)
@@ -153,7 +164,13 @@ class NoisyPPORLModule(DefaultPPOTorchRLModule):
                 f"{type(self).__name__}: got a batch without {NOISE_SEED!r}, expected one that was "
                 "sampled by this module with explore=True"
             )
+        _check_rows(self, self._whole, batch)
         return self._learning.of_seeds(self, seeds)
+
+    def _whole(self, batch: dict[str, Any]) -> None:
+        super()._forward(batch)
+        if not self.inference_only:
+            super().compute_values(batch)
 
 
 _MODULES: dict[type[AlgorithmConfig], type[Any]] = {
@@ -220,7 +237,37 @@ def _check_noise_in(noise_in: str) -> None:
         raise ValueError(f"noise_in: got {noise_in!r}, expected one of {expected}")
 
 
-def _make_noisy(module: Any) -> None:
+def _make_noisy(module: Any, *, is_actor: bool) -> None:
+    """Make the chosen layers of an RLModule noisy; in an actor, let an error wait for a forward.
+
+    The host builds the actors first, and loses why one in another process cannot be built; the
+    learner's module raises right after.
+    """
+    module._refused = None
+    try:
+        _noisify(module)
+    except ValueError as error:
+        if not is_actor:
+            raise
+        module._refused = error
+
+
+def _check_noisy(module: Any) -> None:
+    if module._refused is not None:
+        raise module._refused
+
+
+def _check_rows(module: Any, probe: Forward, batch: dict[str, Any]) -> None:
+    """Raise ValueError for layers that do not see the batch as their rows: each row has a draw."""
+    _check_noisy(module)
+    if not takes_rows(module, probe, {Columns.OBS: batch[Columns.OBS]}):
+        raise ValueError(
+            f"{type(module).__name__}: got noise in layers whose input has other rows than the "
+            "batch, such as entities or times; expected noise_in='head' or 'last'"
+        )
+
+
+def _noisify(module: Any) -> None:
     """Make the chosen layers of an RLModule noisy, by the options of its model_config."""
     name, options = type(module).__name__, module.model_config
     # The host can tell whether a module is recurrent only after `setup`.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
@@ -15,9 +16,10 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor
 from torch.distributions import Categorical
 
-from ...layers import Draw, draw, hold, mean_weights, using
+from ...layers import Draw, draw, hold, mean_weights, release
+from ..host import run_under, takes_rows
 from .algorithm import ALGORITHMS
-from .noisy_policy import NoisyPolicy, batch_size
+from .noisy_policy import NoisyPolicy, add_noise, batch_size
 
 
 class _ObservationsOfRows(NamedTuple):
@@ -32,7 +34,22 @@ class NoisyRolloutBuffer(RolloutBuffer):
 
     For one draw of noise per environment: pass it as `rollout_buffer_class` beside
     `policy_kwargs={"draw_per_environment": True}`. Only the noisy policies take its samples.
+    Raises TypeError for observations that are dicts.
     """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space[Any],
+        *arguments: Any,
+        **options: Any,
+    ) -> None:
+        if isinstance(observation_space, spaces.Dict):
+            raise TypeError(
+                f"{type(self).__name__}: got observations that are dicts; pass "
+                "rollout_buffer_class=NoisyDictRolloutBuffer"
+            )
+        super().__init__(buffer_size, observation_space, *arguments, **options)
 
     def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> Any:
         samples = super()._get_samples(batch_inds, env)
@@ -89,7 +106,7 @@ class _NoisyActorCriticPolicy(NoisyPolicy, ActorCriticPolicy):
     def _build(self, lr_schedule: Schedule) -> None:
         # The host initialises every nn.Linear here, so noise comes after it.
         super()._build(lr_schedule)
-        self._add_noise(self)
+        add_noise(self, self._noise, policy=type(self).__name__)
         self._build_optimizer(lr_schedule)
 
     def _after_update(self) -> None:
@@ -109,13 +126,41 @@ class _NoisyActorCriticPolicy(NoisyPolicy, ActorCriticPolicy):
             with mean_weights(self):
                 return super().forward(obs, deterministic=True)
         if self._starts:
-            self._draw_for_rollout(batch_size(obs))
-        return super().forward(obs)
+            self._draw_for_rollout(obs)
+        drawn = self._rollout_draw
+        if drawn is None or drawn.rows is None:
+            return super().forward(obs)
+        return self._under(drawn, super().forward, obs)
 
-    def _draw_for_rollout(self, environments: int) -> None:
-        self._rollout_draw = draw(self, rows=environments if self.draw_per_environment else None)
-        hold(self, drawn=self._rollout_draw)
+    def _draw_for_rollout(self, obs: PyTorchObs) -> None:
+        rows = batch_size(obs) if self.draw_per_environment else None
+        self._rollout_draw = draw(self, rows=rows)
         self._updated = self._starts = False
+        if rows is None or takes_rows(self, self._whole, obs):
+            hold(self, drawn=self._rollout_draw)
+        else:
+            release(self)
+
+    def _whole(self, obs: Any) -> Any:
+        return super().forward(obs, deterministic=True)
+
+    def _under(
+        self,
+        drawn: Draw | None,
+        forward: Callable[..., Any],
+        obs: Any,
+        *more: Tensor,
+        rows: Any = None,
+    ) -> Any:
+        """Run a forward of the host on observations under a draw, or under the mean weights."""
+        return run_under(
+            drawn,
+            self,
+            lambda one: forward(*one),
+            (obs, *more),
+            rows=rows,
+            probe=(self._whole, obs),
+        )
 
     def predict_values(self, obs: PyTorchObs) -> Tensor:
         """Estimate values under the draw in force: (N, 1).
@@ -124,10 +169,10 @@ class _NoisyActorCriticPolicy(NoisyPolicy, ActorCriticPolicy):
         weights: at a time limit the host asks for one value without the environment's number.
         """
         drawn = self._rollout_draw
-        if drawn is None or drawn.rows in (None, batch_size(obs)):
+        if drawn is None or drawn.rows is None:
             return super().predict_values(obs)
-        with mean_weights(self):
-            return super().predict_values(obs)
+        fits = drawn.rows == batch_size(obs)
+        return self._under(drawn if fits else None, super().predict_values, obs)
 
     def evaluate_actions(
         self, obs: PyTorchObs | _ObservationsOfRows, actions: Tensor
@@ -142,8 +187,8 @@ class _NoisyActorCriticPolicy(NoisyPolicy, ActorCriticPolicy):
         drawn = self._rollout_draw
         if drawn is None or drawn.rows is None:
             return super().evaluate_actions(obs.observations, actions)
-        with using(self, drawn[torch.as_tensor(obs.rows)]):
-            return super().evaluate_actions(obs.observations, actions)
+        evaluate = super().evaluate_actions
+        return self._under(drawn, evaluate, obs.observations, actions, rows=obs.rows)
 
     def _check_buffer(self, knows_rows: bool) -> None:
         if self.draw_per_environment and not knows_rows:
@@ -156,21 +201,23 @@ class _NoisyActorCriticPolicy(NoisyPolicy, ActorCriticPolicy):
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         if deterministic:
             return self.greedy(observation, None)
-        with using(self, draw(self, rows=batch_size(observation))):
-            return super()._predict(observation)
+        drawn = draw(self, rows=batch_size(observation))
+        return self._under(drawn, super()._predict, observation)
 
     def greedy(self, obs: PyTorchObs, drawn: Draw | None) -> Tensor:
         """Choose the mode of the policy under a draw, or under the mean weights: (N, …)."""
-        with mean_weights(self) if drawn is None else using(self, drawn):
-            return super()._predict(obs, deterministic=True)
+        mode = functools.partial(super()._predict, deterministic=True)
+        return self._under(drawn, mode, obs)
 
     def action_values(self, obs: PyTorchObs, drawn: Draw | None) -> Tensor:
         """Return the logits of all discrete actions under a draw, or the mean weights.
 
         Their shape is (N, actions). Raises TypeError for other actions, which have no logits.
         """
-        with mean_weights(self) if drawn is None else using(self, drawn):
-            policy = self.get_distribution(obs).distribution
+        return self._under(drawn, self._logits, obs)
+
+    def _logits(self, obs: PyTorchObs) -> Tensor:
+        policy = self.get_distribution(obs).distribution
         if not isinstance(policy, Categorical):
             raise TypeError(f"got {type(self.action_space).__name__} actions, expected Discrete")
         return policy.logits

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -26,7 +27,8 @@ from .algorithm import check_algorithm
 NoiseIn = Literal["all", "head", "last"]
 _EXTRACTORS = ("features_extractor", "pi_features_extractor", "vf_features_extractor")
 
-Network = TypeVar("Network", bound=nn.Module)
+_SMALLEST_FRAME = 36
+"""Height and width that the host's CNN needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +67,18 @@ class NoisyPolicy(BasePolicy):
         normalize_images: bool = True,
         **options: Any,
     ) -> None:
-        self._check_algorithm()
+        algorithm = self._check_algorithm()
         # The host's constructor builds the networks, which reads this.
         self._noise = NoiseOptions(noise=noise, sigma0=sigma0, noise_in=noise_in)
         if features_extractor_class is None:
-            features_extractor_class = _extractor_for(observation_space, normalize_images)
+            features_extractor_class = _extractor_for(
+                observation_space, normalize_images, policy=type(self).__name__
+            )
+            _check_options_of(features_extractor_class, options.get("features_extractor_kwargs"))
+        # The host knows its own perceptrons for PPO and A2C by the name of their class.
+        recommend_cpu = getattr(algorithm, "_maybe_recommend_cpu", None)
+        if recommend_cpu is not None and features_extractor_class is FlattenExtractor:
+            recommend_cpu(type(self).__name__)
         super().__init__(
             observation_space,
             action_space,
@@ -98,22 +107,6 @@ class NoisyPolicy(BasePolicy):
         """
         raise NotImplementedError
 
-    def _add_noise(self, network: Network) -> Network:
-        """Make the chosen `nn.Linear` of a network noisy in place, keeping its means.
-
-        Raises ValueError for a network where there is none to make noisy, and for unknown options.
-        """
-        options = self._noise
-        linears = {name for name, part in network.named_modules() if type(part) is nn.Linear}
-        chosen = _chosen(network, linears, options.noise_in)
-        if not chosen:
-            raise ValueError(
-                f"{type(self).__name__}: noise_in={options.noise_in!r} finds no nn.Linear in "
-                f"{type(network).__name__}, expected at least one to make noisy"
-            )
-        noisify(network, lambda name, _: name in chosen, noise=options.noise, sigma0=options.sigma0)
-        return network
-
     def _build_optimizer(self, lr_schedule: Schedule) -> None:
         """Replace the host's optimizer by one that learns σ too."""
         self.optimizer = _optimizer_of(
@@ -134,6 +127,21 @@ class NoisyPolicy(BasePolicy):
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), **asdict(self._noise)}
+
+
+def add_noise(network: nn.Module, options: NoiseOptions, *, policy: str) -> None:
+    """Make the chosen `nn.Linear` of a network noisy in place, keeping its means.
+
+    Raises ValueError for a network where there is none to make noisy, and for unknown options.
+    """
+    linears = {name for name, part in network.named_modules() if type(part) is nn.Linear}
+    chosen = _chosen(network, linears, options.noise_in)
+    if not chosen:
+        raise ValueError(
+            f"{policy}: noise_in={options.noise_in!r} finds no nn.Linear in "
+            f"{type(network).__name__}, expected at least one to make noisy"
+        )
+    noisify(network, lambda name, _: name in chosen, noise=options.noise, sigma0=options.sigma0)
 
 
 def _chosen(network: nn.Module, linears: Set[str], noise_in: str) -> Set[str]:
@@ -175,13 +183,38 @@ def _optimizer_of(
     return optimizer
 
 
-def _extractor_for(space: spaces.Space[Any], normalize_images: bool) -> type[BaseFeaturesExtractor]:
-    """Choose the features extractor: combined for a dict, a CNN for an image, else flat."""
+def _extractor_for(
+    space: spaces.Space[Any], normalize_images: bool, *, policy: str
+) -> type[BaseFeaturesExtractor]:
+    """Choose the features extractor: combined for a dict, a CNN for an image, else flat.
+
+    Raises ValueError for frames that the host does not know as images.
+    """
     if isinstance(space, spaces.Dict):
         return CombinedExtractor
     if is_image_space(space, normalized_image=not normalize_images):
         return NatureCNN
+    if sum(size >= _SMALLEST_FRAME for size in space.shape or ()) > 1:
+        raise ValueError(
+            f"{policy}: got observations of {space.dtype} of shape {space.shape}, expected images "
+            "as the host knows them: uint8 from 0 to 255, with channels; for normalised images, "
+            "channels first, pass normalize_images=False, and for a perceptron over all values "
+            "features_extractor_class=FlattenExtractor"
+        )
     return FlattenExtractor
+
+
+def _check_options_of(
+    extractor: type[BaseFeaturesExtractor], options: Mapping[str, Any] | None
+) -> None:
+    expected = list(inspect.signature(extractor).parameters)[1:]
+    unknown = [name for name in options or () if name not in expected]
+    if unknown:
+        raise ValueError(
+            f"features_extractor_kwargs: got {', '.join(unknown)}, expected "
+            f"{' or '.join(expected) or 'none'} for {extractor.__name__}, which the observations "
+            "ask for; another is chosen by features_extractor_class"
+        )
 
 
 def batch_size(observation: PyTorchObs) -> int:

@@ -2,18 +2,62 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from sb3_contrib.qrdqn.policies import QRDQNPolicy, QuantileNetwork
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 from torch import Tensor
 
-from ...layers import Draw, draw, mean_weights, using
+from ...layers import Draw, draw
+from ..host import run_under
 from .algorithm import ALGORITHMS, samples_actions
-from .noisy_policy import NoisyPolicy, batch_size
+from .noisy_policy import NoiseOptions, NoisyPolicy, add_noise, batch_size
+
+
+class _NoisyNetwork(BasePolicy):
+    """Network of the host with noise, which acts by itself, and is saved, as its policy is."""
+
+    def __init__(
+        self, *arguments: Any, noise: str, sigma0: float | None, noise_in: str, **options: Any
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self._noise = NoiseOptions(noise=noise, sigma0=sigma0, noise_in=noise_in)
+        add_noise(self, self._noise, policy=type(self).__name__)
+
+    def action_values(self, obs: PyTorchObs, drawn: Draw | None) -> Tensor:
+        """Return Q of all actions under a draw, or under the mean weights: (N, actions)."""
+        return run_under(drawn, self, self, obs)
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = True) -> Tensor:
+        drawn = None if deterministic else draw(self, rows=batch_size(observation))
+        return self.action_values(observation, drawn).argmax(dim=1)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), **asdict(self._noise)}
+
+
+class NoisyQNetwork(_NoisyNetwork, QNetwork):
+    """Network of `NoisyDQNPolicy`."""
+
+
+class NoisyQuantileNetwork(_NoisyNetwork, QuantileNetwork):
+    """Network of `NoisyQRDQNPolicy`."""
+
+    def action_values(self, obs: PyTorchObs, drawn: Draw | None) -> Tensor:
+        """Return the mean over the quantiles: (N, actions)."""
+        return super().action_values(obs, drawn).mean(dim=1)
+
+
+@functools.cache
+def _noisy_kind(noisy: type[_NoisyNetwork], host: type[BasePolicy]) -> type[BasePolicy]:
+    """Return the noisy class of a network's own, which a user may have subclassed."""
+    return noisy if noisy.__bases__[1] is host else type(noisy.__name__, (noisy, host), {})
 
 
 class _NoisyValuePolicy(NoisyPolicy):
@@ -67,13 +111,14 @@ class _NoisyValuePolicy(NoisyPolicy):
 
     def action_values(self, obs: PyTorchObs, drawn: Draw | None) -> Tensor:
         """Return Q of all actions under a draw, or under the mean weights: (N, actions)."""
-        network = self.noisy_network
-        with mean_weights(network) if drawn is None else using(network, drawn):
-            return self._q_values(network(obs))
+        network: Any = self.noisy_network
+        return network.action_values(obs, drawn)
 
-    def _q_values(self, output: Tensor) -> Tensor:
-        """Return Q (N, actions) from the network's output."""
-        return output
+    def _made_noisy(self, network: Any, kind: type[_NoisyNetwork]) -> Any:
+        add_noise(network, self._noise, policy=type(self).__name__)
+        network._noise = self._noise
+        network.__class__ = _noisy_kind(kind, type(network))
+        return network
 
     def _acting_draw(self, rows: int) -> Draw:
         if not self._collects:
@@ -101,9 +146,9 @@ class NoisyDQNPolicy(_NoisyValuePolicy, DQNPolicy):  # pyright: ignore[reportInc
         """The network whose noise acts."""
         return self.q_net
 
-    def make_q_net(self) -> QNetwork:
+    def make_q_net(self) -> NoisyQNetwork:
         """Build one network, online or target, with noisy layers."""
-        return self._add_noise(super().make_q_net())
+        return self._made_noisy(super().make_q_net(), NoisyQNetwork)
 
 
 class NoisyQRDQNPolicy(_NoisyValuePolicy, QRDQNPolicy):  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -120,9 +165,6 @@ class NoisyQRDQNPolicy(_NoisyValuePolicy, QRDQNPolicy):  # pyright: ignore[repor
         """The network whose noise acts."""
         return self.quantile_net
 
-    def _q_values(self, output: Tensor) -> Tensor:
-        return output.mean(dim=1)
-
-    def make_quantile_net(self) -> QuantileNetwork:
+    def make_quantile_net(self) -> NoisyQuantileNetwork:
         """Build one network, online or target, with noisy layers."""
-        return self._add_noise(super().make_quantile_net())
+        return self._made_noisy(super().make_quantile_net(), NoisyQuantileNetwork)
