@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -205,3 +206,20 @@ def test_the_package_can_be_run_as_a_module() -> None:
         [sys.executable, "-m", "noisynet", "presets"], capture_output=True, text=True, check=True
     )
     assert "pong-epsilon" in completed.stdout
+
+
+def test_games_that_never_end_are_left_and_counted(
+    capsys: pytest.CaptureFixture[str], fails: Fails, run: Path
+) -> None:
+    def played(*options: str) -> dict[str, Any]:
+        capsys.readouterr()
+        assert main(["evaluate", str(run), "--episodes", "6", "--json", *options]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    returns = played()["returns"]
+    limit = sorted(returns)[3]
+    left = played("--steps", f"{limit:g}")
+    assert left["returns"] == [one for one in returns if one <= limit]
+    assert left["unfinished"] == 6 - left["episodes"]
+    said = fails("evaluate", str(run), "--steps", "2")
+    assert "CartPole-v1: no game ended within 2 steps (--steps takes more)" in said

@@ -1,5 +1,6 @@
 """Quotas, order, redraws and refusals of an evaluation, on real environments."""
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -136,3 +137,18 @@ def test_numbers_that_are_none_are_refused(action: int, what: str) -> None:
 def test_a_number_of_games_that_is_none_is_refused(episodes: Any) -> None:
     with pytest.raises(UnusableEvaluation, match="episodes: got"):
         play(make("Uneven-v0", 1, seed=0), left, episodes)
+
+
+def test_a_game_that_takes_longer_than_asked_is_left_with_those_after_it() -> None:
+    """Environments 0 and 2 play games of 7 steps, environment 1 games of 1."""
+    found = play(make("Uneven-v0", 3, seed=0), left, 9, steps=6)
+    assert [result.episode for result in found] == [1, 4, 7]
+    assert len(play(make("Uneven-v0", 3, seed=0), left, 9, steps=7)) == 9
+
+
+def test_what_is_played_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["noisynet.evaluation.play"], "TELL_SECONDS", 0.0)
+    said: list[str] = []
+    play(make("Uneven-v0", 1, seed=0), left, 1, tell=said.append)
+    assert said[0] == "0 of 1 games after 1 steps of each environment …"
+    assert len(said) == 7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -11,14 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bokeh.models import Scatter
 
 from noisynet.assemble import build_agent
 from noisynet.cli import main
 from noisynet.evaluation.scores import atari57_games
+from noisynet.report import plots, variants
 from noisynet.report.layer_sigmas import layer_sigmas
 from noisynet.report.page import PAGE_BYTES, write_report
 from noisynet.runs import config
 from noisynet.runs.errors import RunError
+from noisynet.runs.record import read_run
 
 
 def text_of(page: Path) -> str:
@@ -223,3 +227,47 @@ def test_two_hundred_runs_at_once(write_run, tmp_path: Path) -> None:
     assert page.stat().st_size < PAGE_BYTES
     grown = peak_kilobytes(paths, page) - peak_kilobytes(paths[:4], page)
     assert grown < 200_000, f"{grown} KB more for 200 runs than for 4"
+
+
+FIGURES = {
+    "loss": 0.5, "epsilon": 0.1, "snr/value.0": 3.0, "sigma/value.0": 0.1,
+    "noise/effective_epsilon": 0.2, "noise/q_gap": 1.0, "noise/q_spread": 0.5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [[[]], [[100]], [[], []], [[100], [100]], [[100], [200]], [[100, 200], [300]], [[], [100]]],
+    ids=repr,
+)
+def test_runs_too_short_for_a_figure_have_their_page(
+    write_run, tmp_path: Path, steps: list[list[int]]
+) -> None:
+    """Nothing, one point, one run, and runs without a step in common."""
+    runs = []
+    for seed, each in enumerate(steps):
+        lines = [
+            {"step": step, **FIGURES, "game/return": 9.0, "game/mean_return": 9.0} for step in each
+        ]
+        after = "".join(json.dumps(line) + "\n" for line in lines)
+        runs.append(write_run(f"run{seed}", [], after=after, seed=seed))
+    page = tmp_path / "report.html"
+    notes = "\n".join(write_report(runs, page, episodes=0))
+    assert ("no learning curve" in notes) == (not any(steps))
+    full = [each for each in steps if each]
+    shared = bool(full) and max(map(min, full)) <= min(map(max, full))
+    assert ("no SNR" in notes) == (not shared)
+    assert text_of(page).count("What was run") == 1
+    assert main(["compare", *map(str, runs)]) == 0
+    assert main(["runs", str(tmp_path)]) == 0
+
+
+def test_a_mean_of_one_point_is_a_dot(write_run, tmp_path: Path) -> None:
+    run = write_run("run", [3.0])
+    plot = plots.learning_curve("CartPole-v1", variants([read_run(run)]), plots.Detail())
+    assert plot is not None
+    assert any(
+        isinstance(one.glyph, Scatter) and one.data_source.data["mean"].tolist() == [3.0]
+        for one in plot.renderers
+        if "mean" in one.data_source.data
+    )

@@ -83,3 +83,30 @@ def test_measuring_changes_nothing_of_the_agent(preset: str, noise_in: str) -> N
     assert torch.equal(torch.get_rng_state(), state)
     # Without observations there is nothing to measure by.
     assert not any(tag.startswith("noise/") for tag in agent.figures())
+
+
+@pytest.mark.parametrize("preset", ["cartpole", "cartpole-noisy-a2c"])
+def test_a_figure_never_ends_a_training(
+    preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one action there is no second best, and so no gap: the others are kept."""
+    (tmp_path / "one_action.py").write_text(ONE_ACTION)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    fields = {"environment": "one_action:make", "steps": 400, "log_every": 1, "threads": 1}
+    off_policy = {"warmup_steps": 200, "batch_size": 16} if preset == "cartpole" else {}
+    with pytest.warns(RuntimeWarning, match="no figures of the noise.* 2 actions"):
+        outcome = start(load(preset, {**fields, **off_policy}), tmp_path / "run")
+    assert outcome.reason == "steps"
+    figures = [line for line in read_metrics(outcome.folder) if "updates" in line]
+    assert any(tag.startswith("snr/") for line in figures for tag in line)
+    assert not noise_lines(outcome.folder)
+
+
+ONE_ACTION = """
+import gymnasium
+from gymnasium.spaces import Discrete
+from gymnasium.wrappers import TransformAction
+
+def make():
+    return TransformAction(gymnasium.make("CartPole-v1"), lambda action: action, Discrete(1))
+"""

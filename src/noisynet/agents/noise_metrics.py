@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +21,27 @@ DRAWS = 8
 _FEW_DRAWS = 2
 _COSTLY = 1_000_000
 
+Arguments = ParamSpec("Arguments")
 
+
+def _or_nothing(
+    measure: Callable[Arguments, dict[str, float]],
+) -> Callable[Arguments, dict[str, float]]:
+    """Return no figures, and a warning, where measuring fails: it never ends a training."""
+
+    @wraps(measure)
+    def measured(*args: Arguments.args, **kwargs: Arguments.kwargs) -> dict[str, float]:
+        try:
+            return measure(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the agent can still learn
+            said = " ".join(str(error).split())
+            warnings.warn(f"no figures of the noise: {said}", RuntimeWarning, stacklevel=2)
+            return {}
+
+    return measured
+
+
+@_or_nothing
 def noise_figures(network: nn.Module) -> dict[str, float]:
     """Return SNR and mean |σ| per noisy layer, by the names that metrics have."""
     return {
@@ -35,6 +60,7 @@ def _draws(network: nn.Module) -> int:
     return DRAWS if normals < _COSTLY else _FEW_DRAWS
 
 
+@_or_nothing
 @torch.no_grad()
 def q_behaviour(
     network: QNetwork, observation: Tensor, generator: torch.Generator
@@ -51,6 +77,7 @@ def q_behaviour(
     return found.figures()
 
 
+@_or_nothing
 @torch.no_grad()
 def policy_behaviour(
     network: ActorCriticNetwork,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
-from .options import positive, seed
+from .options import add_steps, positive, seed
 
 
 def add_evaluate(commands: Any) -> None:
@@ -26,6 +27,7 @@ def add_evaluate(commands: Any) -> None:
         help="off: the mean weights; on: new noise at every step",
     )
     evaluate.add_argument("--seed", type=seed, default=None, metavar="N", help="seed of the games")
+    add_steps(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
     evaluate.set_defaults(run=_evaluate)
 
@@ -34,7 +36,12 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     from ..evaluation.agent import evaluate_run
 
     result = evaluate_run(
-        parsed.folder, episodes=parsed.episodes, noise=parsed.noise == "on", seed=parsed.seed
+        parsed.folder,
+        episodes=parsed.episodes,
+        noise=parsed.noise == "on",
+        seed=parsed.seed,
+        steps=parsed.steps,
+        tell=lambda said: print(said, file=sys.stderr, flush=True),
     )
     if parsed.json:
         print(json.dumps(result))
@@ -48,5 +55,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
             f"human-normalised {result['human_normalised']:.1f} % "
             f"(random {result['random']:g}, human {result['human']:g})"
         )
+    if result["unfinished"]:
+        print(f"unfinished: {result['unfinished']} games (--steps lets one take longer)")
     print("returns: " + " ".join(f"{value:g}" for value in result["returns"]))
     return 0

@@ -30,6 +30,17 @@ def _whole(text: str, least: int) -> int:
     return value
 
 
+def add_steps(command: argparse.ArgumentParser) -> None:
+    """Add the limit on a game that a command plays."""
+    command.add_argument(
+        "--steps",
+        type=positive,
+        default=None,
+        metavar="N",
+        help="agent steps that a game may take before it is left unfinished (default: 50000)",
+    )
+
+
 def field_value(text: str) -> Any:
     """Read a value as YAML does, but numbers as Python does: YAML takes 010 for 8."""
     import yaml

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .options import seed
+from .options import add_steps, seed
 
 
 def add_report(commands: Any) -> None:
@@ -28,6 +28,7 @@ def add_report(commands: Any) -> None:
         metavar="N",
         help="games that each of up to 4 runs plays for it; 0: none, and no film",
     )
+    add_steps(report)
     report.set_defaults(run=_report)
 
 
@@ -41,7 +42,11 @@ def _report(parsed: argparse.Namespace) -> int:
     folders: list[Path] = parsed.folders
     out: Path = parsed.out or (folders[0] if len(folders) == 1 else Path()) / "report.html"
     notes = write_report(
-        folders, out, episodes=parsed.episodes, tell=lambda said: print(said, flush=True)
+        folders,
+        out,
+        episodes=parsed.episodes,
+        steps=parsed.steps,
+        tell=lambda said: print(said, flush=True),
     )
     for note in notes:
         print(f"Note: {note}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,8 @@ from .scores import human_normalised, mean_interval, reference_scores
 
 _SEED_OFFSET = 1_000_003
 _SIDE_BY_SIDE = 8
+MOST_STEPS = 50_000
+"""Agent steps that a game may take unless said otherwise: Atari's longest have 27,000."""
 
 
 class TrainedAgent:
@@ -78,31 +80,48 @@ class TrainedAgent:
 
 
 def evaluate_run(
-    path: Path, *, episodes: int, noise: bool = False, seed: int | None = None
+    path: Path,
+    *,
+    episodes: int,
+    noise: bool = False,
+    seed: int | None = None,
+    steps: int | None = None,
+    tell: Callable[[str], object] | None = None,
 ) -> dict[str, Any]:
     """Play whole games and return what the command line prints, ready for JSON.
 
     Without `noise` the agent acts by its mean weights, with it by a new draw at every step; it
     never acts at random: an actor-critic takes its policy's most probable action. The games are
-    seeded apart from those of training unless `seed` says otherwise. Raises RunError with one line
-    for a run that is missing, damaged, of a newer format, without a checkpoint, or, with `noise`,
-    without learned noise.
+    seeded apart from those of training unless `seed` says otherwise. A game that takes more than
+    `steps` agent steps (by default 50,000) counts among the `unfinished` alone. `tell` hears how
+    far it is.
+    Raises RunError with one line for a run that is missing, damaged, of a newer format, without a
+    checkpoint, or, with `noise`, without learned noise, and where no game ended.
     """
     run = open_run(path)
     found = run.trained()
     if noise:
         check_noise(path, run.config)
     seed = games_seed(run.config) if seed is None else seed
+    steps = MOST_STEPS if steps is None else steps
     count = min(episodes, _SIDE_BY_SIDE)
     run = Run(run.folder, on_this_machine(run.config).replaced(environments=count))
     with environments_for(run.config, seed) as environments:
         agent = TrainedAgent(run, found, environments)
         try:
             act = partial(agent.act, noise=noise)
-            results = play(environments, act, episodes, on_first=agent.begin)
+            results = play(
+                environments, act, episodes, on_first=agent.begin, steps=steps, tell=tell
+            )
         except UnusableEvaluation as error:
             raise RunError(str(error)) from error
-    return _summary(run.config, found.step, results, noise, seed)
+    if not results:
+        raise RunError(
+            f"{run.config.environment.environment}: no game ended within {steps:,} steps "
+            "(--steps takes more)"
+        )
+    summary = _summary(run.config, found.step, results, noise, seed)
+    return summary | {"unfinished": episodes - len(results)}
 
 
 def check_noise(path: Path, config: Config) -> None:

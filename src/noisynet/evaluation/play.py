@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..envs import Environments, EpisodeCounter
+
+TELL_SECONDS = 10.0
+"""Time between two words of progress."""
 
 
 class UnusableEvaluation(ValueError):
@@ -36,6 +40,8 @@ def play(
     episodes: int,
     *,
     on_first: Callable[[npt.NDArray[np.bool_]], object] | None = None,
+    steps: int | None = None,
+    tell: Callable[[str], object] | None = None,
 ) -> list[EpisodeResult]:
     """Play exactly `episodes` new games to their real ends; return them in order of their number.
 
@@ -45,8 +51,12 @@ def play(
     called with a mask (N,) before the first action of the games that it marks, which is where
     noise is redrawn once per game. The environments are reset first and left open.
 
-    Raises UnusableEvaluation for `episodes` below 1, and what the environments raise. Ends when the
-    games do: an environment without a time limit may never.
+    `steps` is how many agent steps a game may take: an environment whose game takes more plays none
+    of its games that are left, and all of them are missing in what is returned. `tell` hears in a
+    line, every ten seconds, how far it is.
+
+    Raises UnusableEvaluation for `episodes` below 1, and what the environments raise. Without
+    `steps` it ends when the games do: an environment without a time limit may never.
     """
     if isinstance(episodes, bool) or not isinstance(episodes, int) or episodes < 1:
         raise UnusableEvaluation(
@@ -55,7 +65,10 @@ def play(
     count = environments.count
     counter = EpisodeCounter(count)
     played = [0] * count
+    lasted = np.zeros(count, np.int64)
+    endless = np.zeros(count, np.bool_)
     results: list[EpisodeResult] = []
+    told, taken = time.monotonic(), 0
 
     observation = environments.reset()
     first = np.ones(count, dtype=np.bool_)
@@ -66,9 +79,18 @@ def play(
         for game in counter.update(step):
             episode = game.environment + count * played[game.environment]
             played[game.environment] += 1
-            if episode < episodes:
+            if episode < episodes and not endless[game.environment]:
                 results.append(
                     EpisodeResult(episode, game.environment, game.reward_sum, game.steps)
                 )
         observation, first = step.observation, step.first
+        taken += 1
+        lasted = np.where(step.ended | first, 0, lasted + 1)
+        if steps is not None:
+            endless |= lasted >= steps
+            if all(endless[one] or one + count * played[one] >= episodes for one in range(count)):
+                break
+        if tell is not None and time.monotonic() - told >= TELL_SECONDS:
+            told = time.monotonic()
+            tell(f"{len(results)} of {episodes} games after {taken:,} steps of each environment …")
     return sorted(results, key=lambda result: result.episode)

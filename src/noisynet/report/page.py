@@ -46,13 +46,15 @@ def write_report(
     out: Path,
     *,
     episodes: int = 5,
+    steps: int | None = None,
     opening: str = "",
     tell: Callable[[str], object] | None = None,
 ) -> list[str]:
     """Write the report of runs into a file; return what it could not show, and why.
 
     Figures come from metrics.jsonl, read line by line. `episodes` games are played with each of up
-    to 4 runs, and one game of up to 2 is filmed; with 0 nothing is played. `opening` is HTML that
+    to 4 runs, each of at most `steps` agent steps (by default 50,000), and one game of up to 2 is
+    filmed; with 0 nothing is played. `opening` is HTML that
     stands before the figures, such as the scores of a suite. `tell` hears what is being done.
     Where figures and tables fill the page, films become smaller or are left out, then lines of
     single runs, then points of curves. Raises RunError with one line where no run can be read, the
@@ -74,7 +76,7 @@ def write_report(
     # A film grows by a third as text.
     room = (PAGE_BYTES - len(draft.text(draft.notes).encode()) - _PLAYED_BYTES) * 3 // 4
     said: list[str] = []
-    games = played(shown, episodes, min(room, _MOST_FILM_BYTES), said, say)
+    games = played(shown, episodes, steps, min(room, _MOST_FILM_BYTES), said, say)
     notes = [*draft.notes, *said]
     content = draft.text(notes, games).encode()
     with writing(out), replacing(out) as unfinished:

@@ -46,7 +46,10 @@ def learning(
     for game in games[:_MOST_GAMES]:
         place = figures.place(plots.learning_curve(game, kinds, detail))
         if not place:
-            notes.append(f"{game}: no finished game yet, so there is no learning curve")
+            notes.append(
+                f"{game}: no finished game yet, or none at a step that runs share, so there is no "
+                "learning curve"
+            )
         parts.append(place)
         if len(games) <= 2:
             title, unit = f"{game}: loss", "mean loss of an update"
@@ -106,7 +109,10 @@ def noise(
         title, unit = f"{name}: σ", "mean |σ|"
         sigma = figures.place(plots.layers(title, unit, runs, "sigma/", detail))
         if not snr:
-            notes.append(f"{name}: no update was logged yet, so there is no SNR and no σ over time")
+            notes.append(
+                f"{name}: no update was logged yet, or none at a step that runs share, so there is "
+                "no SNR and no σ over time"
+            )
         parts.append(f'<div class="pair">{snr}{sigma}</div>')
         parts.append(_histograms(runs[0], name, figures, notes))
     games = list(dict.fromkeys(game for kind in kinds for game in kind.games()))
@@ -114,7 +120,9 @@ def noise(
         title, unit = f"{game}: exploration", "share of actions that explore"
         explored = plots.by_variant(title, unit, game, kinds, _EXPLORATION, detail)
         if explored is None:
-            notes.append(f"{game}: neither effective ε nor ε was recorded")
+            notes.append(
+                f"{game}: neither effective ε nor ε was recorded, or at no step that runs share"
+            )
         elif any(
             kind.has_noise and not any("noise/effective_epsilon" in run.curves for run in kind.runs)
             for kind in kinds

@@ -26,6 +26,7 @@ _LEAST_FILM_BYTES = 60_000
 def played(
     kinds: Sequence[Variant],
     episodes: int,
+    steps: int | None,
     film_bytes: int,
     notes: list[str],
     say: Callable[[str], object],
@@ -44,7 +45,7 @@ def played(
     results: list[dict[str, Any]] = []
     for run in everyone:
         say(f"Playing {episodes} games with {run.name} …")
-        results += _evaluations(run, episodes, notes)
+        results += _evaluations(run, episodes, steps, notes, say)
     filmed = list({kind.label: kind.runs[0] for kind in kinds}.values())[:2]
     most_bytes = film_bytes // len(filmed)
     if most_bytes < _LEAST_FILM_BYTES:
@@ -66,15 +67,22 @@ def played(
     return page
 
 
-def _evaluations(run: RunRecord, episodes: int, notes: list[str]) -> list[dict[str, Any]]:
+def _evaluations(
+    run: RunRecord, episodes: int, steps: int | None, notes: list[str], say: Callable[[str], object]
+) -> list[dict[str, Any]]:
     """Play games by the mean weights and, where there is noise, under it."""
     results: list[dict[str, Any]] = []
     for noise in (False, True) if run.config.exploration.has_noise else (False,):
         try:
-            result = evaluate_run(run.path, episodes=episodes, noise=noise)
+            result = evaluate_run(run.path, episodes=episodes, noise=noise, steps=steps, tell=say)
         except RunError as error:
             notes.append(f"{run.name}: not evaluated: {error}")
             break
+        if result["unfinished"]:
+            notes.append(
+                f"{run.name}, noise {result['noise']}: {result['unfinished']} of {episodes} games "
+                "took too long (--steps) and are not counted"
+            )
         results.append({"run": run.name, **result})
     return results
 

@@ -74,30 +74,28 @@ def learning_curve(game: str, variants: Sequence[Variant], detail: Detail) -> Fi
     """Draw the mean return of the last games, with an interval over seeds; None without games."""
     plot = _figure(f"{game}: learning curve", _STEPS, "mean return of the last games")
     games = sum(len(variant.on(game)) for variant in variants)
-    drawn = False
     for index, variant in enumerate(variants):
         runs = [run for run in variant.on(game) if "game/mean_return" in run.curves]
         if not runs:
             continue
-        drawn = True
+        found = band([run.curves["game/mean_return"] for run in runs], detail.points)
+        # The band's line names the variant; runs without a step in common have none.
+        name = {"legend_label": variant.label} if found is None else {}
         if detail.single and games <= 2:
-            _games(plot, runs, index)
+            _games(plot, runs, index, **name)
         if detail.single and 1 < len(runs) <= _MOST_SEEDS:
             for run in runs:
-                _seed_line(plot, run, index)
-        found = band([run.curves["game/mean_return"] for run in runs], detail.points)
+                _seed_line(plot, run, index, **name)
         if found is not None:
             _banded(plot, variant.label, found, index)
-    return _finished(plot) if drawn else None
+    return _finished(plot)
 
 
 def layers(
     title: str, unit: str, runs: Sequence[RunRecord], family: str, detail: Detail
 ) -> Figure | None:
     """Draw a figure of every noisy layer, averaged over the runs; None where none has it."""
-    names = list(dict.fromkeys(tag for run in runs for tag in run.tags(family)))
-    if not names:
-        return None
+    names = dict.fromkeys(tag for run in runs for tag in run.tags(family))
     plot = _figure(title, _STEPS, unit)
     for index, tag in enumerate(names):
         found = band([run.curves[tag] for run in runs if tag in run.curves], detail.points)
@@ -116,7 +114,6 @@ def by_variant(
 ) -> Figure | None:
     """Draw figures, {tag: its word in the legend}, of each variant; None where none has any."""
     plot = _figure(title, _STEPS, unit)
-    drawn = False
     for index, variant in enumerate(variants):
         style_number = index  # the colour that the variant has everywhere, for its first line
         for tag, word in tags.items():
@@ -126,11 +123,10 @@ def by_variant(
                 label = f"{variant.label}: {word}" if word else variant.label
                 _banded(plot, label, found, style_number, share=unit.startswith("share"))
                 style_number += len(variants)
-                drawn = True
-    return _finished(plot) if drawn else None
+    return _finished(plot)
 
 
-def sigma_histogram(layer: LayerSigma) -> Figure:
+def sigma_histogram(layer: LayerSigma) -> Figure | None:
     """Draw how a layer's σ are spread at the start and at the end.
 
     Initial σ that are all alike, as the paper has them, are a dashed line: as a bar they would
@@ -244,28 +240,36 @@ def _banded(plot: Figure, label: str, found: Band, index: int, *, share: bool = 
         legend_label=label,
     )  # fmt: skip
     _hover(plot, line, tips)
+    if len(found.step) == 1:  # a line of one point is not seen
+        plot.scatter(x="step", y="mean", source=source, color=colour, size=8, legend_label=label)
 
 
-def _seed_line(plot: Figure, run: RunRecord, index: int) -> None:
+def _seed_line(plot: Figure, run: RunRecord, index: int, **name: str) -> None:
     curve: Curve = run.curves["game/mean_return"]
     source = ColumnDataSource({"step": curve.step, "value": curve.last})
     line = plot.line(
-        x="step", y="value", source=source, color=style(index)[0], line_width=1, line_alpha=0.55
-    )
+        x="step", y="value", source=source, color=style(index)[0], line_width=1, line_alpha=0.55,
+        **name,
+    )  # fmt: skip
     _hover(plot, line, [("seed", str(run.seed)), ("value", "@value{0.[00]}")])
 
 
-def _games(plot: Figure, runs: Sequence[RunRecord], index: int) -> None:
+def _games(plot: Figure, runs: Sequence[RunRecord], index: int, **name: str) -> None:
     for run in runs:
+        if "game/return" not in run.curves:
+            continue
         step, value = run.curves["game/return"].extremes()
         source = ColumnDataSource({"step": step, "value": value})
         dots = plot.scatter(
-            x="step", y="value", source=source, size=4, color=style(index)[0], alpha=0.35
-        )
+            x="step", y="value", source=source, size=4, color=style(index)[0], alpha=0.35, **name,
+        )  # fmt: skip
         _hover(plot, dots, [("a game's return", "@value{0.[00]}"), ("step", "@step{0,0}")])
 
 
-def _finished(plot: Figure) -> Figure:
+def _finished(plot: Figure) -> Figure | None:
+    """Return a figure with its legend in place; None where nothing was drawn in it."""
+    if not plot.legend:
+        return None
     # The interval of two runs can be many times as wide as all that the runs did: lines set the
     # scale, and a band may reach beyond it.
     bands = [one for one in plot.renderers if isinstance(one.glyph, VArea)]
