@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,12 @@ from noisynet.runs import config as run_config
 from noisynet.runs.checkpoint import DamagedCheckpoint
 
 CHOSEN = run_config.load("cartpole", {"steps": 300})
+STATE = {
+    "elapsed": 1.5,
+    "metrics_bytes": 0,
+    "agent": {"updates": 3},
+    "loop": {"step": 7, "games": 1, "returns": [7.0]},
+}
 
 
 @pytest.fixture
@@ -22,7 +29,7 @@ def made(tmp_path: Path) -> Path:
     with RunFolder.create(path, CHOSEN.to_yaml()) as folder:
         with MetricsWriter(path) as metrics:
             metrics.write(7, {"loss": 0.5})
-        checkpoint.write(folder.checkpoints, 7, {"a": np.arange(3)}, {"elapsed": 1.5})
+        checkpoint.write(folder.checkpoints, 7, {"a": np.arange(3)}, STATE)
     return path
 
 
@@ -34,7 +41,7 @@ def test_an_open_run_gives_config_metrics_and_checkpoint(made: Path) -> None:
     found = run.newest_checkpoint()
     assert found is not None
     assert (found.step, found.arrays["a"].tolist()) == (7, [0, 1, 2])
-    assert run.trained().state == {"elapsed": 1.5}
+    assert run.trained().state == STATE
 
 
 def test_a_run_can_be_read_while_it_is_written(made: Path) -> None:
@@ -96,3 +103,26 @@ def test_a_damaged_checkpoint_does_not_keep_a_run_from_being_opened(made: Path) 
     for read in (run.newest_checkpoint, run.trained):
         with pytest.raises(DamagedCheckpoint, match="damaged: not JSON"):
             read()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"elapsed": "x"}, r"state\.elapsed: got 'x', expected a valid number"),
+        ({"elapsed": float("inf")}, r"state\.elapsed: got inf, expected a finite number"),
+        ({"metrics_bytes": -1}, r"state\.metrics_bytes: got -1, expected greater than"),
+        ({"metrics_bytes": True}, r"state\.metrics_bytes: got True, expected a valid integer"),
+        ({"agent": []}, r"state\.agent: got \[\], expected a valid dictionary$"),
+        ({"agent": {}}, r"state\.agent\.updates is missing"),
+        ({"loop": {"step": 7, "games": 1}}, r"state\.loop\.returns is missing"),
+        ({"loop": "x" * 10_000}, r"state\.loop: got 'xx[x.]*'?…?, expected a valid dictionary"),
+        ({"replay": 5}, r"state\.replay: got 5, expected a valid dictionary"),
+    ],
+)
+def test_a_checkpoint_that_lacks_what_a_run_needs_is_one_line(
+    made: Path, change: dict[str, Any], message: str
+) -> None:
+    checkpoint.write(made / "checkpoints", 7, {}, {**STATE, **change})
+    with pytest.raises(DamagedCheckpoint, match=message) as caught:
+        open_run(made).trained()
+    assert len(str(caught.value).removeprefix(str(made))) < 250

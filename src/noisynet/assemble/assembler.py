@@ -8,7 +8,7 @@ from typing import Self
 from ..agents import ActorCritic, Agent, QLearning
 from ..envs import Environments, UnusableEnvironment
 from ..replay import FrameReplay
-from ..runs.checkpoint import Checkpoint
+from ..runs.checkpoint import Checkpoint, fits_config
 from ..runs.config import Config
 from ..runs.errors import RunError
 from ..runs.folder import RunFolder
@@ -112,18 +112,13 @@ class Assembler:
         """
         if self.found is None:
             return self._build_loop(folder)
-        try:
+        with fits_config(folder.path):
             self.agent.restore(self.found.arrays, self.found.state["agent"])
             loop = self._build_loop(folder)
             # The schedule of updates stood with the agent once.
             schedule = self.found.state["agent"].get("schedule")
             state = {} if schedule is None else {"schedule": schedule}
             loop.restore(state | self.found.state["loop"])
-        except (KeyError, ValueError, RuntimeError, TypeError) as error:
-            what = str(error).splitlines()[0]
-            raise RunError(
-                f"{folder.path}: its checkpoint does not fit its config: {what}"
-            ) from error
         return loop
 
     def notes(self) -> list[str]:

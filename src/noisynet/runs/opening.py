@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import checkpoint, config
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, DamagedCheckpoint
 from .config import Config
 from .errors import RunError
 from .folder import RunFolder
 from .metrics import MetricsReader, read_metrics
+from .saved_state import SavedState, problem_of
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,16 @@ class Run:
     def newest_checkpoint(self) -> Checkpoint | None:
         """Read the newest checkpoint; None before the first one.
 
-        Raises DamagedCheckpoint if it is not what was written, and NewerFormat if a newer noisynet
-        wrote it.
+        Raises DamagedCheckpoint if it is not what was written or lacks what a run goes on from,
+        and NewerFormat if a newer noisynet wrote it.
         """
-        return checkpoint.read_newest(self.folder.checkpoints)
+        found = checkpoint.read_newest(self.folder.checkpoints)
+        if found is None:
+            return None
+        if (problem := problem_of(SavedState, found.state)) is not None:
+            place = self.folder.checkpoints / f"step_{found.step:09d}" / "state.json"
+            raise DamagedCheckpoint(f"{place}: damaged: state.{problem}")
+        return found
 
     def trained(self) -> Checkpoint:
         """Read the newest checkpoint; raises RunError before the first one, and as above."""
