@@ -19,6 +19,7 @@ STATE = {
     "metrics_bytes": 0,
     "agent": {"updates": 3},
     "loop": {"step": 7, "games": 1, "returns": [7.0]},
+    "config": CHOSEN.by_section(),
 }
 
 
@@ -126,3 +127,47 @@ def test_a_checkpoint_that_lacks_what_a_run_needs_is_one_line(
     with pytest.raises(DamagedCheckpoint, match=message) as caught:
         open_run(made).trained()
     assert len(str(caught.value).removeprefix(str(made))) < 250
+
+
+def _edit(run: Path, **fields: Any) -> None:
+    text = CHOSEN.replaced(**fields).to_yaml()
+    (run / "config.yaml").write_text(f"format: 1\n{text}")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"noise": "independent"}, "noise was 'factorised', is 'independent': set it back"),
+        ({"optimizer": "rmsprop"}, "optimizer was 'adam', is 'rmsprop'"),
+        ({"prioritised": True}, "prioritised was False, is True"),
+        (
+            {"replay_capacity": 777, "steps": 9},
+            r"step 7: replay_capacity was \d+, is 777: set it back",
+        ),
+        ({"update_every": 9, "environments": 3}, "environments was 8, is 3; update_every was "),
+    ],
+)
+def test_a_config_changed_where_it_may_not_be_is_refused(
+    made: Path, fields: dict[str, Any], message: str
+) -> None:
+    _edit(made, **fields)
+    with pytest.raises(RunError, match=rf"config\.yaml: does not fit .*{message}"):
+        open_run(made).trained()
+
+
+def test_a_config_changed_where_it_may_be_is_noted(made: Path) -> None:
+    # rmsprop_centred does nothing beside Adam, and may as well be anything.
+    _edit(made, steps=900, learning_rate=0.5, rmsprop_centred=False)
+    run = open_run(made)
+    assert run.notes(run.trained()) == [
+        f"since the checkpoint: learning_rate was {CHOSEN.learning.learning_rate}, is 0.5",
+        "since the checkpoint: steps was 300, is 900",
+    ]
+
+
+def test_a_checkpoint_of_before_it_held_its_config_is_read(made: Path) -> None:
+    older = {key: value for key, value in STATE.items() if key != "config"}
+    checkpoint.write(made / "checkpoints", 7, {}, older)
+    _edit(made, noise="independent")
+    run = open_run(made)
+    assert run.notes(run.trained()) == []

@@ -206,3 +206,25 @@ def test_a_state_that_does_not_fit_is_one_line(
     checkpoint.write(run / "checkpoints", found.step, found.arrays, state)
     with pytest.raises(RunError, match=f"does not fit its config: .*{message}"):
         resume(run)
+
+
+def test_what_may_change_between_sessions_is_noted_and_acts(
+    finished: Outcome, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished.folder, run)
+    config_file = run / "config.yaml"
+    text = config_file.read_text()
+    config_file.write_text(
+        text.replace("\n  steps: 2000\n", "\n  steps: 2100\n").replace("n_step: 10", "n_step: 999")
+    )
+    with pytest.raises(RunError, match=r"n_step: .* expected at least stack"):
+        resume(run)
+    config_file.write_text(
+        text.replace("\n  steps: 2000\n", "\n  steps: 2100\n").replace("n_step: 10", "n_step: 2")
+    )
+    notes = Notes()
+    assert resume(run, [notes]).step >= 2100
+    said = "since the checkpoint: "
+    assert notes.notes == [f"{said}n_step was 10, is 2", f"{said}steps was 2000, is 2100"]
+    assert open_run(run).trained().state["config"]["training"]["steps"] == 2100

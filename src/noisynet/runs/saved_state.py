@@ -66,7 +66,8 @@ class SavedState(_Part):
     agent: _Agent
     loop: _Loop
     replay: dict[str, Any] | None = None
-    config: dict[str, Any] = {}
+    # What it was made with, by section; older ones have none.
+    config: dict[str, dict[str, Any]] = {}
 
 
 def problem_of(model: type[BaseModel], values: object) -> str | None:
