@@ -1,6 +1,7 @@
 """Checkpoints: what comes back, and what a kill, a full disk or a bad block leave behind."""
 
 import errno
+import json
 import os
 import random
 import signal
@@ -8,7 +9,9 @@ import struct
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +32,7 @@ noisynet = types.ModuleType("noisynet")
 noisynet.__path__ = [{str(SOURCE)!r}]
 sys.modules["noisynet"] = noisynet
 from pathlib import Path
+from typing import Any
 import numpy as np
 from noisynet.runs import checkpoint
 """
@@ -209,6 +213,31 @@ def test_json_that_is_no_checkpoint_is_damaged(tmp_path: Path, text: str) -> Non
     (path / "state.json").write_text(text)
     with pytest.raises(DamagedCheckpoint):
         checkpoint.read(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"state": ...}, "state: got None, expected a valid dictionary"),
+        ({"step": ...}, "step is missing"),
+        ({"step": "1"}, "step: got '1', expected a valid integer"),
+        ({"arrays": []}, r"arrays: got \[\], expected a valid dictionary$"),
+        ({"arrays": {"size": 3}}, r"arrays\.crc32 is missing"),
+        ({"state": {"a": {"__float__": "x"}}}, "could not convert string to float"),
+        ({"state": {"a": [{"__float__": []}]}}, r"float\(\) argument must be a string"),
+    ],
+)
+def test_json_that_lacks_something_is_damaged_whatever_its_checksum(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    file = checkpoint.write(tmp_path, 1, ARRAYS, {}) / "state.json"
+    document = {**json.loads(file.read_text()), **change}
+    document = {key: value for key, value in document.items() if value is not ...}
+    del document["crc32"]
+    document["crc32"] = zlib.crc32(json.dumps(document, separators=(",", ":")).encode())
+    file.write_text(json.dumps(document))
+    with pytest.raises(DamagedCheckpoint, match=rf"state\.json: damaged: {message}"):
+        checkpoint.read(file.parent)
 
 
 def test_a_newer_format_is_said_before_anything_else_is_judged(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,13 @@ from noisynet.runs import config as run_config
 from noisynet.runs.checkpoint import DamagedCheckpoint
 
 CHOSEN = run_config.load("cartpole", {"steps": 300})
+STATE = {
+    "elapsed": 1.5,
+    "metrics_bytes": 0,
+    "agent": {"updates": 3},
+    "loop": {"step": 7, "games": 1, "returns": [7.0]},
+    "config": CHOSEN.by_section(),
+}
 
 
 @pytest.fixture
@@ -22,7 +30,7 @@ def made(tmp_path: Path) -> Path:
     with RunFolder.create(path, CHOSEN.to_yaml()) as folder:
         with MetricsWriter(path) as metrics:
             metrics.write(7, {"loss": 0.5})
-        checkpoint.write(folder.checkpoints, 7, {"a": np.arange(3)}, {"elapsed": 1.5})
+        checkpoint.write(folder.checkpoints, 7, {"a": np.arange(3)}, STATE)
     return path
 
 
@@ -34,7 +42,7 @@ def test_an_open_run_gives_config_metrics_and_checkpoint(made: Path) -> None:
     found = run.newest_checkpoint()
     assert found is not None
     assert (found.step, found.arrays["a"].tolist()) == (7, [0, 1, 2])
-    assert run.trained().state == {"elapsed": 1.5}
+    assert run.trained().state == STATE
 
 
 def test_a_run_can_be_read_while_it_is_written(made: Path) -> None:
@@ -96,3 +104,70 @@ def test_a_damaged_checkpoint_does_not_keep_a_run_from_being_opened(made: Path) 
     for read in (run.newest_checkpoint, run.trained):
         with pytest.raises(DamagedCheckpoint, match="damaged: not JSON"):
             read()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"elapsed": "x"}, r"state\.elapsed: got 'x', expected a valid number"),
+        ({"elapsed": float("inf")}, r"state\.elapsed: got inf, expected a finite number"),
+        ({"metrics_bytes": -1}, r"state\.metrics_bytes: got -1, expected greater than"),
+        ({"metrics_bytes": True}, r"state\.metrics_bytes: got True, expected a valid integer"),
+        ({"agent": []}, r"state\.agent: got \[\], expected a valid dictionary$"),
+        ({"agent": {}}, r"state\.agent\.updates is missing"),
+        ({"loop": {"step": 7, "games": 1}}, r"state\.loop\.returns is missing"),
+        ({"loop": "x" * 10_000}, r"state\.loop: got 'xx[x.]*'?…?, expected a valid dictionary"),
+        ({"replay": 5}, r"state\.replay: got 5, expected a valid dictionary"),
+    ],
+)
+def test_a_checkpoint_that_lacks_what_a_run_needs_is_one_line(
+    made: Path, change: dict[str, Any], message: str
+) -> None:
+    checkpoint.write(made / "checkpoints", 7, {}, {**STATE, **change})
+    with pytest.raises(DamagedCheckpoint, match=message) as caught:
+        open_run(made).trained()
+    assert len(str(caught.value).removeprefix(str(made))) < 250
+
+
+def _edit(run: Path, **fields: Any) -> None:
+    text = CHOSEN.replaced(**fields).to_yaml()
+    (run / "config.yaml").write_text(f"format: 1\n{text}")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"noise": "independent"}, "noise was 'factorised', is 'independent': set it back"),
+        ({"optimizer": "rmsprop"}, "optimizer was 'adam', is 'rmsprop'"),
+        ({"prioritised": True}, "prioritised was False, is True"),
+        (
+            {"replay_capacity": 777, "steps": 9},
+            r"step 7: replay_capacity was \d+, is 777: set it back",
+        ),
+        ({"update_every": 9, "environments": 3}, "environments was 8, is 3; update_every was "),
+    ],
+)
+def test_a_config_changed_where_it_may_not_be_is_refused(
+    made: Path, fields: dict[str, Any], message: str
+) -> None:
+    _edit(made, **fields)
+    with pytest.raises(RunError, match=rf"config\.yaml: does not fit .*{message}"):
+        open_run(made).trained()
+
+
+def test_a_config_changed_where_it_may_be_is_noted(made: Path) -> None:
+    # rmsprop_centred does nothing beside Adam, and may as well be anything.
+    _edit(made, steps=900, learning_rate=0.5, rmsprop_centred=False)
+    run = open_run(made)
+    assert run.notes(run.trained()) == [
+        f"since the checkpoint: learning_rate was {CHOSEN.learning.learning_rate}, is 0.5",
+        "since the checkpoint: steps was 300, is 900",
+    ]
+
+
+def test_a_checkpoint_of_before_it_held_its_config_is_read(made: Path) -> None:
+    older = {key: value for key, value in STATE.items() if key != "config"}
+    checkpoint.write(made / "checkpoints", 7, {}, older)
+    _edit(made, noise="independent")
+    run = open_run(made)
+    assert run.notes(run.trained()) == []

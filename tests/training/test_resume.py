@@ -1,6 +1,7 @@
 """An interrupted and resumed run is the uninterrupted one, bit for bit."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from noisynet.assemble import resume, start
-from noisynet.runs import Config, RunError, checkpoint, read_metrics
+from noisynet.runs import Config, RunError, checkpoint, open_run, read_metrics
 from noisynet.training import Event, GameFinished, Outcome
 
 
@@ -169,8 +170,6 @@ def test_games_that_cannot_be_saved_start_anew_and_the_run_says_so(tmp_path: Pat
 def test_resume_refuses_what_is_no_whole_run(finished: Outcome, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no such folder"):
         resume(tmp_path / "nowhere")
-    import shutil
-
     damaged = tmp_path / "damaged"
     shutil.copytree(finished.folder, damaged)
     newest = checkpoint.newest(damaged / "checkpoints")
@@ -187,3 +186,45 @@ def test_resume_refuses_what_is_no_whole_run(finished: Outcome, tmp_path: Path) 
     (lost / "replay" / "frames.bin").unlink()
     with pytest.raises(RunError, match=r"frames\.bin"):
         resume(lost)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("loop", {"environments": {}}, "it lacks 'games'"),
+        ("loop", {"environments": {"id": "CartPole-v1", "games": 5}}, "has no len"),
+        ("agent", {"action_generator": {}}, "PCG64"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_one_line(
+    finished: Outcome, tmp_path: Path, part: str, change: dict[str, Any], message: str
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished.folder, run)
+    found = open_run(run).trained()
+    state = {**found.state, part: {**found.state[part], **change}}
+    checkpoint.write(run / "checkpoints", found.step, found.arrays, state)
+    with pytest.raises(RunError, match=f"does not fit its config: .*{message}"):
+        resume(run)
+
+
+def test_what_may_change_between_sessions_is_noted_and_acts(
+    finished: Outcome, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished.folder, run)
+    config_file = run / "config.yaml"
+    text = config_file.read_text()
+    config_file.write_text(
+        text.replace("\n  steps: 2000\n", "\n  steps: 2100\n").replace("n_step: 10", "n_step: 999")
+    )
+    with pytest.raises(RunError, match=r"n_step: .* expected at least stack"):
+        resume(run)
+    config_file.write_text(
+        text.replace("\n  steps: 2000\n", "\n  steps: 2100\n").replace("n_step: 10", "n_step: 2")
+    )
+    notes = Notes()
+    assert resume(run, [notes]).step >= 2100
+    said = "since the checkpoint: "
+    assert notes.notes == [f"{said}n_step was 10, is 2", f"{said}steps was 2000, is 2100"]
+    assert open_run(run).trained().state["config"]["training"]["steps"] == 2100

@@ -54,11 +54,15 @@ def build_replay(config: Config, environments: Environments, folder: RunFolder) 
 def reopen_replay(config: Config, folder: RunFolder, saved: Mapping[str, Any]) -> FrameReplay:
     """Reopen a replay from what a checkpoint refers to; raises RunError where it is damaged."""
     try:
-        return _placed(config, FrameReplay.reopen(folder.replay, saved))
+        replay = FrameReplay.reopen(folder.replay, saved)
+        replay.can_sample(config.learning.n_step)
     except ReplayDamaged as error:
         raise RunError(f"{folder.replay}: {error}") from error
+    except ValueError as error:
+        raise RunError(f"n_step: {error}") from error
     except OSError as error:
         raise RunError(f"{folder.replay}: {error.strerror or error}") from error
+    return _placed(config, replay)
 
 
 def _placed(config: Config, replay: FrameReplay) -> FrameReplay:

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from ..disk import sync_folder, write_file
-from .errors import NewerFormat, RunError
+from .errors import NewerFormat, RunError, shown
+from .saved_state import Document, problem_of
 
 FORMAT = 1
 """The format that this version writes, and the newest that it reads."""
@@ -49,6 +50,10 @@ _FLOAT_TAG = "__float__"
 # Python reads no decimal integer above a limit that an environment variable can lower to 640
 # digits. The state of a generator that is larger goes into the arrays.
 _LARGEST_INTEGER_BITS = 2000
+
+
+# What restoring raises where values are not those of this config.
+_MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class DamagedCheckpoint(RunError):
@@ -143,7 +148,7 @@ def read(path: Path) -> Checkpoint:
         arrays = dict(sorted(safetensors.numpy.load(content).items()))
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise DamagedCheckpoint(f"{path / _ARRAYS}: damaged: {error}") from error
-    return Checkpoint(step=document["step"], arrays=arrays, state=_decode(document["state"]))
+    return Checkpoint(step=document["step"], arrays=arrays, state=document["state"])
 
 
 def read_newest(folder: Path) -> Checkpoint | None:
@@ -168,8 +173,12 @@ def fits_config(run: Path) -> Iterator[None]:
     """Raise RunError in place of what restoring from a checkpoint of another config raises."""
     try:
         yield
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        what = str(error).splitlines()[0]
+    except KeyError as error:
+        raise RunError(
+            f"{run}: its checkpoint does not fit its config: it lacks {error}"
+        ) from error
+    except _MISFITS as error:
+        what = next(iter(str(error).splitlines()), type(error).__name__)
         raise RunError(f"{run}: its checkpoint does not fit its config: {what}") from error
 
 
@@ -279,15 +288,22 @@ def _read_document(path: Path) -> dict[str, Any]:
         raise DamagedCheckpoint(f"{file}: damaged: not JSON: {error}") from error
     found = document.get("format") if isinstance(document, dict) else None
     if type(found) is not int or found < 1:
-        raise DamagedCheckpoint(f"{file}: damaged: got format {found!r}, expected {FORMAT}")
+        raise DamagedCheckpoint(f"{file}: damaged: got format {shown(found)}, expected {FORMAT}")
     if found > FORMAT:
         raise NewerFormat(
-            f"{file}: format {found} comes from a newer noisynet; this one reads up to {FORMAT}"
+            f"{file}: format {shown(found)} comes from a newer noisynet; this one reads up to "
+            f"{FORMAT}"
         )
     wanted = document.pop("crc32", None)
-    got = _document_checksum(document)
+    try:
+        got = _document_checksum(document)
+        document["state"] = _decode(document.get("state"))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DamagedCheckpoint(f"{file}: damaged: {error}") from error
     if got != wanted:
-        raise DamagedCheckpoint(f"{file}: damaged: got checksum {got}, expected {wanted}")
+        raise DamagedCheckpoint(f"{file}: damaged: got checksum {got}, expected {shown(wanted)}")
+    if (problem := problem_of(Document, document)) is not None:
+        raise DamagedCheckpoint(f"{file}: damaged: {problem}")
     return document
 
 

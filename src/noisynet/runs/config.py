@@ -16,9 +16,10 @@ import yaml
 from pydantic import BaseModel, Field, model_validator
 
 from . import yaml_text
+from .changes import MAY_CHANGE
 from .conditions import Acts
 from .conflicts import Fits
-from .errors import RunError
+from .errors import RunError, shown
 from .sections import (
     ActorCriticSection,
     EnvironmentSection,
@@ -65,6 +66,27 @@ class Config(Section):
             if isinstance(acts, Acts) and not acts.when(self):
                 return acts.otherwise(self)
         return None
+
+    def changes_since(self, made_with: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+        """Return the fields that differ from those a checkpoint was made with, a line for each.
+
+        First those that may not, then those that may. `made_with` is what `by_section` returned
+        then; a field that it lacks does not differ.
+        """
+        refused: list[str] = []
+        noted: list[str] = []
+        values = self.by_section()
+        for section, name, info in fields():
+            value = values[section][name]
+            former = made_with.get(section, {}).get(name, value)
+            if value != former and self.why_unused(name) is None:
+                changes = noted if MAY_CHANGE in info.metadata else refused
+                changes.append(f"{name} was {shown(former)}, is {shown(value)}")
+        return refused, noted
+
+    def by_section(self) -> dict[str, dict[str, Any]]:
+        """Return every field by its section, as plain JSON values."""
+        return self.model_dump(mode="json", include=set(SECTIONS))
 
     @property
     def learns_beside_play(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,3 +26,24 @@ def writing(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(f"{file}: cannot be written: {error.strerror or error}") from error
+
+
+_MOST_SHOWN = 80
+
+
+class _Short(reprlib.Repr):
+    """`repr` that does not write out what is cut away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = _MOST_SHOWN
+        self.maxlist = self.maxtuple = self.maxdict = 12
+
+
+_short = _Short()
+
+
+def shown(value: object) -> str:
+    """Return a value as Python writes it, cut at 80 characters, fit to stand in a message."""
+    text = _short.repr(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"

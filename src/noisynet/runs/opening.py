@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import checkpoint, config
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, DamagedCheckpoint
 from .config import Config
 from .errors import RunError
 from .folder import RunFolder
 from .metrics import MetricsReader, read_metrics
+from .saved_state import SavedState, problem_of
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,32 @@ class Run:
     def newest_checkpoint(self) -> Checkpoint | None:
         """Read the newest checkpoint; None before the first one.
 
-        Raises DamagedCheckpoint if it is not what was written, and NewerFormat if a newer noisynet
-        wrote it.
+        Raises DamagedCheckpoint if it is not what was written or lacks what a run goes on from,
+        NewerFormat if a newer noisynet wrote it, and RunError if config.yaml was changed since then
+        where it may not be (`MAY_CHANGE`).
         """
-        return checkpoint.read_newest(self.folder.checkpoints)
+        found = checkpoint.read_newest(self.folder.checkpoints)
+        if found is None:
+            return None
+        if (problem := problem_of(SavedState, found.state)) is not None:
+            place = self.folder.checkpoints / f"step_{found.step:09d}" / "state.json"
+            raise DamagedCheckpoint(f"{place}: damaged: state.{problem}")
+        refused, _ = self._changes(found)
+        if refused:
+            raise RunError(
+                f"{self.folder.config_file}: does not fit the checkpoint of step {found.step:,}: "
+                f"{'; '.join(refused)}: set it back, or train a new run"
+            )
+        return found
+
+    def notes(self, found: Checkpoint) -> list[str]:
+        """Return what a user should know of the config beside a checkpoint."""
+        _, noted = self._changes(found)
+        return [f"since the checkpoint: {change}" for change in noted]
+
+    def _changes(self, found: Checkpoint) -> tuple[list[str], list[str]]:
+        # An older checkpoint does not hold its config: what does not fit shows when it is restored.
+        return self.config.changes_since(found.state.get("config", {}))
 
     def trained(self) -> Checkpoint:
         """Read the newest checkpoint; raises RunError before the first one, and as above."""

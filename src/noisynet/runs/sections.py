@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from . import conflicts
+from .changes import MAY_CHANGE
 from .conditions import (
     ALWAYS,
     BESIDE_PLAY,
@@ -180,23 +181,23 @@ class ExplorationSection(Section):
         default="head",
         description="noisy layers: all of the head, those of the outputs, or the torso's too",
     )
-    redraw: Annotated[Literal["step", "update", "episode"], WITH_NOISE, conflicts.REDRAW] = Field(
-        default="update", description="when the acting noise is drawn anew"
-    )
+    redraw: Annotated[
+        Literal["step", "update", "episode"], WITH_NOISE, conflicts.REDRAW, MAY_CHANGE
+    ] = Field(default="update", description="when the acting noise is drawn anew")
     draw_per_environment: Annotated[bool, WITH_NOISE] = Field(
         default=True, description="an acting draw for each environment; false: all share one"
     )
-    choice_draw: Annotated[bool, WITH_NOISE, OF_Q_VALUES, WITH_DOUBLE] = Field(
+    choice_draw: Annotated[bool, WITH_NOISE, OF_Q_VALUES, WITH_DOUBLE, MAY_CHANGE] = Field(
         default=True,
         description="double: a draw of its own chooses the next action; false: the online net's",
     )
-    epsilon_start: Annotated[Fraction, WITH_EPSILON] = Field(
+    epsilon_start: Annotated[Fraction, WITH_EPSILON, MAY_CHANGE] = Field(
         default=1.0, description="ε at the end of the warm-up"
     )
-    epsilon_end: Annotated[Fraction, WITH_EPSILON] = Field(
+    epsilon_end: Annotated[Fraction, WITH_EPSILON, MAY_CHANGE] = Field(
         default=0.01, description="ε from epsilon_steps on"
     )
-    epsilon_steps: Annotated[PositiveInt, WITH_EPSILON] = Field(
+    epsilon_steps: Annotated[PositiveInt, WITH_EPSILON, MAY_CHANGE] = Field(
         default=100_000,
         description="steps over which ε falls linearly, counted from the warm-up's end",
     )
@@ -219,49 +220,53 @@ class LearningSection(Section):
         default="q_learning",
         description="q_learning: values from a replay; a2c, a3c: actor-critic from rollouts",
     )
-    double: Annotated[bool, OF_Q_VALUES] = Field(
+    double: Annotated[bool, OF_Q_VALUES, MAY_CHANGE] = Field(
         default=True, description="the online net chooses, the target net values"
     )
-    n_step: Annotated[PositiveInt, OF_Q_VALUES] = Field(
+    n_step: Annotated[PositiveInt, OF_Q_VALUES, MAY_CHANGE] = Field(
         default=1, description="rewards summed before bootstrapping"
     )
-    discount: Annotated[Fraction, ALWAYS] = Field(default=0.99, description="γ, per step")
+    discount: Annotated[Fraction, ALWAYS, MAY_CHANGE] = Field(
+        default=0.99, description="γ, per step"
+    )
     reward_clip: Annotated[PositiveFloat | None, ALWAYS] = Field(
         default=None, description="rewards are cut to ±this for learning; empty: as they are"
     )
-    batch_size: Annotated[PositiveInt, OF_REPLAY] = Field(
+    batch_size: Annotated[PositiveInt, OF_REPLAY, MAY_CHANGE] = Field(
         default=32, description="transitions in an update"
     )
     optimizer: Annotated[Literal["adam", "rmsprop"], ALWAYS] = Field(
         default="adam", description="adam, rmsprop"
     )
-    learning_rate: Annotated[PositiveFloat, ALWAYS] = Field(
+    learning_rate: Annotated[PositiveFloat, ALWAYS, MAY_CHANGE] = Field(
         default=1e-4, description="the optimizer's step size"
     )
-    final_learning_rate: Annotated[_Float | None, ALWAYS] = Field(
+    final_learning_rate: Annotated[_Float | None, ALWAYS, MAY_CHANGE] = Field(
         default=None,
         ge=0,
         allow_inf_nan=False,
         description="step size at the last step, where it falls linearly; empty: constant",
     )
-    learning_rate_steps: Annotated[PositiveInt | None, WITH_FALLING_STEP_SIZE] = Field(
+    learning_rate_steps: Annotated[PositiveInt | None, WITH_FALLING_STEP_SIZE, MAY_CHANGE] = Field(
         default=None,
         description="agent step at which it has fallen that far; empty: the run's last",
     )
-    adam_epsilon: Annotated[PositiveFloat, WITH_ADAM] = Field(default=1e-8, description="Adam's ε")
-    rmsprop_decay: Annotated[Fraction, WITH_RMSPROP] = Field(
+    adam_epsilon: Annotated[PositiveFloat, WITH_ADAM, MAY_CHANGE] = Field(
+        default=1e-8, description="Adam's ε"
+    )
+    rmsprop_decay: Annotated[Fraction, WITH_RMSPROP, MAY_CHANGE] = Field(
         default=0.95, description="RMSProp's decay of the mean square (Mnih et al. 2015)"
     )
-    rmsprop_epsilon: Annotated[PositiveFloat, WITH_RMSPROP] = Field(
+    rmsprop_epsilon: Annotated[PositiveFloat, WITH_RMSPROP, MAY_CHANGE] = Field(
         default=0.01, description="RMSProp's ε (Mnih et al. 2015), beside the root"
     )
     rmsprop_centred: Annotated[bool, WITH_RMSPROP] = Field(
         default=True, description="RMSProp divides by the deviation, not by the mean square"
     )
-    loss: Annotated[Literal["huber", "squared"], OF_Q_VALUES] = Field(
+    loss: Annotated[Literal["huber", "squared"], OF_Q_VALUES, MAY_CHANGE] = Field(
         default="huber", description="of the TD error"
     )
-    max_gradient_norm: Annotated[PositiveFloat | None, ALWAYS] = Field(
+    max_gradient_norm: Annotated[PositiveFloat | None, ALWAYS, MAY_CHANGE] = Field(
         default=10.0, description="larger gradients are scaled down; empty: none is"
     )
     warmup_steps: Annotated[Count, OF_REPLAY, conflicts.WARMUP] = Field(
@@ -274,7 +279,7 @@ class LearningSection(Section):
         default=None,
         description="steps between updates once final_update_return is reached; empty: no change",
     )
-    final_update_return: Annotated[_Float | None, OF_REPLAY] = Field(
+    final_update_return: Annotated[_Float | None, OF_REPLAY, MAY_CHANGE] = Field(
         default=None,
         allow_inf_nan=False,
         description="mean return of ten games in a row from which on updates are "
@@ -290,6 +295,7 @@ class LearningSection(Section):
         Literal["auto", "host", "device"],
         BESIDE_PLAY,
         conflicts.beside_play_only("replay_device", "learning", "device", "auto"),
+        MAY_CHANGE,
     ] = Field(
         default="auto",
         description="where samples are put together: host; device: a copy of the frames stays in "
@@ -301,7 +307,7 @@ class LearningSection(Section):
     priority_exponent: Annotated[Fraction, OF_REPLAY, WITH_PRIORITIES] = Field(
         default=0.5, description="α: 0 samples uniformly, 1 in proportion to the error"
     )
-    priority_beta: Annotated[Fraction, OF_REPLAY, WITH_PRIORITIES] = Field(
+    priority_beta: Annotated[Fraction, OF_REPLAY, WITH_PRIORITIES, MAY_CHANGE] = Field(
         default=0.4, description="β of the importance weights at the start; 1 at the last step"
     )
     priority_epsilon: Annotated[PositiveFloat, OF_REPLAY, WITH_PRIORITIES] = Field(
@@ -317,22 +323,22 @@ class LearningSection(Section):
 class ActorCriticSection(Section):
     """The actor-critic's own: rollouts, advantages, losses, workers."""
 
-    rollout_steps: Annotated[PositiveInt, OF_ACTOR_CRITIC] = Field(
+    rollout_steps: Annotated[PositiveInt, OF_ACTOR_CRITIC, MAY_CHANGE] = Field(
         default=5, description="steps of each environment between updates (arXiv 1602.01783: 5)"
     )
-    gae_lambda: Annotated[Fraction, OF_ACTOR_CRITIC] = Field(
+    gae_lambda: Annotated[Fraction, OF_ACTOR_CRITIC, MAY_CHANGE] = Field(
         default=1.0, description="λ of the advantages (arXiv 1506.02438); 1: n-step returns"
     )
-    value_coefficient: Annotated[PositiveFloat, OF_ACTOR_CRITIC] = Field(
+    value_coefficient: Annotated[PositiveFloat, OF_ACTOR_CRITIC, MAY_CHANGE] = Field(
         default=0.5, description="weight of the value's loss beside the policy's"
     )
     entropy_bonus: Annotated[
-        _Float, Field(ge=0, allow_inf_nan=False), OF_ACTOR_CRITIC, conflicts.ENTROPY
+        _Float, Field(ge=0, allow_inf_nan=False), OF_ACTOR_CRITIC, conflicts.ENTROPY, MAY_CHANGE
     ] = Field(default=0.0, description="weight of the policy's entropy; 0: no bonus")
     lstm_size: Annotated[FewThousand, OF_ACTOR_CRITIC, conflicts.LSTM] = Field(
         default=0, description="units of an LSTM before policy and value; 0: none"
     )
-    workers: Annotated[FewThousand, OF_ACTOR_CRITIC, OF_A3C] = Field(
+    workers: Annotated[FewThousand, OF_ACTOR_CRITIC, OF_A3C, MAY_CHANGE] = Field(
         default=2, ge=1, description="a3c: processes, each with all of `environments` for itself"
     )
 
@@ -345,7 +351,7 @@ class ScaleSection(Section):
         description="sampler actors, each with all of `environments` for itself; empty: none, the "
         "run plays in its own process",
     )
-    backend: Annotated[Literal["ray", "in-process"], WITH_ACTORS] = Field(
+    backend: Annotated[Literal["ray", "in-process"], WITH_ACTORS, MAY_CHANGE] = Field(
         default="ray", description="where actors live: ray; in-process: one after the other"
     )
     replay_shards: Annotated[FewThousand, WITH_ACTORS, OF_FRAGMENTS, conflicts.SHARDS] = Field(
@@ -356,10 +362,10 @@ class ScaleSection(Section):
     fragment_steps: Annotated[PositiveInt, WITH_ACTORS, OF_FRAGMENTS] = Field(
         default=16, description="steps of each environment that a sampler sends at a time"
     )
-    weights_every: Annotated[PositiveInt, WITH_ACTORS, OF_FRAGMENTS] = Field(
+    weights_every: Annotated[PositiveInt, WITH_ACTORS, OF_FRAGMENTS, MAY_CHANGE] = Field(
         default=16, description="updates between weights that are sent to samplers, at least"
     )
-    max_staleness: Annotated[Count | None, WITH_ACTORS] = Field(
+    max_staleness: Annotated[Count | None, WITH_ACTORS, MAY_CHANGE] = Field(
         default=None,
         description="updates that the weights behind a fragment may be old when it arrives; "
         "a2c: rollouts played ahead (empty: 0); q_learning, empty: what two fragments of "
@@ -370,33 +376,34 @@ class ScaleSection(Section):
 class TrainingSection(Section):
     """How long, with which seed, on what, and what is kept."""
 
-    steps: Annotated[PositiveInt, ALWAYS] = Field(
+    steps: Annotated[PositiveInt, ALWAYS, MAY_CHANGE] = Field(
         default=1_000_000, description="agent steps after which training ends"
     )
     seed: Annotated[Seed, ALWAYS] = Field(
         default=0, description="seed of everything that is random"
     )
-    solved_return: Annotated[_Float | None, ALWAYS] = Field(
+    solved_return: Annotated[_Float | None, ALWAYS, MAY_CHANGE] = Field(
         default=None,
         allow_inf_nan=False,
         description="training ends when the last solved_games games reach this mean",
     )
-    solved_games: Annotated[PositiveInt, ALWAYS] = Field(
+    solved_games: Annotated[PositiveInt, ALWAYS, MAY_CHANGE] = Field(
         default=100, description="games that solved_return is a mean of"
     )
-    device: Annotated[str, ALWAYS, conflicts.DEVICE] = Field(
+    device: Annotated[str, ALWAYS, conflicts.DEVICE, MAY_CHANGE] = Field(
         default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda"
     )
-    precision: Annotated[Literal["auto", "float32", "bfloat16"], ALWAYS] = Field(
+    precision: Annotated[Literal["auto", "float32", "bfloat16"], ALWAYS, MAY_CHANGE] = Field(
         default="auto", description="of the products; auto: the faster one, measured at the start"
     )
-    threads: Annotated[FewThousand, ALWAYS] = Field(
+    threads: Annotated[FewThousand, ALWAYS, MAY_CHANGE] = Field(
         default=0, description="CPU threads of torch and environments; 0: all cores"
     )
     execution: Annotated[
         Literal["auto", "plain", "graph"],
         BESIDE_PLAY,
         conflicts.beside_play_only("execution", "training", "graph", "auto"),
+        MAY_CHANGE,
     ] = Field(
         default="auto",
         description="of updates: plain, each step of it launched by itself; graph: from buffers "
@@ -404,16 +411,19 @@ class TrainingSection(Section):
         "plain",
     )
     overlap: Annotated[
-        bool, BESIDE_PLAY, conflicts.beside_play_only("overlap", "training", True, False)
+        bool,
+        BESIDE_PLAY,
+        conflicts.beside_play_only("overlap", "training", True, False),
+        MAY_CHANGE,
     ] = Field(
         default=False,
         description="environments step on a thread while updates are done: an action then comes "
         "from the network before the updates that its vector step made due",
     )
-    log_every: Annotated[PositiveInt, ALWAYS] = Field(
+    log_every: Annotated[PositiveInt, ALWAYS, MAY_CHANGE] = Field(
         default=100, description="updates between lines of figures"
     )
-    checkpoint_every: Annotated[PositiveInt, ALWAYS] = Field(
+    checkpoint_every: Annotated[PositiveInt, ALWAYS, MAY_CHANGE] = Field(
         default=10_000, description="steps between checkpoints"
     )
 

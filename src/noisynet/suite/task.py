@@ -22,7 +22,7 @@ from ..disk import replacing, sync_folder, write_file
 from ..evaluation.agent import evaluate_run
 from ..runs import checkpoint, read_metrics
 from ..runs import config as run_config
-from ..runs.config import SECTIONS, Config
+from ..runs.config import Config
 from ..runs.errors import RunError
 from ..runs.locks import Lock
 from ..runs.opening import open_run
@@ -179,5 +179,5 @@ def mismatch(folder: Path, wanted: Config) -> str | None:
 
 
 def _fields(config: Config) -> Mapping[str, Any]:
-    values = config.model_dump(mode="json", include=set(SECTIONS))
-    return {name: value for section in values.values() for name, value in section.items()}
+    sections = config.by_section().values()
+    return {name: value for section in sections for name, value in section.items()}

@@ -142,7 +142,7 @@ def train_on(
         loop = assembler.loop(folder)
         notes = ["no checkpoint yet: training starts again from the first step"]
         if found is not None:
-            notes = assembler.notes()
+            notes = [*assembler.notes(), *run.notes(found)]
         with MetricsWriter(folder.path, resume_at=step, committed_bytes=committed) as metrics:
             session = _Session(folder, config, loop, metrics, list(listeners), elapsed)
             return (yield from session.run(notes))
@@ -254,6 +254,7 @@ class _Session:
         arrays, agent = self._loop.agent.state()
         state = {
             "noisynet": __version__,
+            "config": self._config.by_section(),
             "agent": agent,
             "loop": self._loop.state(),
             "elapsed": self._elapsed,

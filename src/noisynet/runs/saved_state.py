@@ -1,0 +1,85 @@
+"""What a checkpoint's state.json holds: one schema, checked before anything is restored.
+
+The parts' own `state` and `restore` say what a number means; here stands what must be there, and of
+which type. A key more is no fault: a part may keep what only its `restore` knows.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field
+
+from .errors import shown
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _Arrays(_Part):
+    size: Count
+    crc32: Count
+
+
+class Document(_Part):
+    """What state.json holds, its own checksum aside."""
+
+    step: Count
+    arrays: _Arrays
+    state: dict[str, Any]
+
+
+class _Schedule(_Part):
+    thinned_from: Count | None
+    recent_returns: list[float]
+
+
+class _Agent(_Part):
+    updates: Count
+    action_generator: dict[str, Any] | None = None
+    # The schedule of updates stood here once.
+    schedule: _Schedule | None = None
+
+
+class _Loop(_Part):
+    step: Count
+    games: Count
+    returns: list[float]
+    losses: list[float] = []
+    target_copies: Count = 0
+    schedule: _Schedule | None = None
+    learned: list[dict[str, float]] = []
+    environments: dict[str, Any] | None = None
+    episodes: dict[str, list[float]] = {}
+    first: list[bool] = []
+
+
+class SavedState(_Part):
+    """The `state` of a checkpoint that a run can go on from."""
+
+    elapsed: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    metrics_bytes: Count
+    agent: _Agent
+    loop: _Loop
+    replay: dict[str, Any] | None = None
+    # What it was made with, by section; older ones have none.
+    config: dict[str, dict[str, Any]] = {}
+
+
+def problem_of(model: type[BaseModel], values: object) -> str | None:
+    """Return in a line what keeps values from being what a model describes; None where they are."""
+    try:
+        model.model_validate(values)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "it"
+        if first["type"] == "missing":
+            return f"{place} is missing"
+        expected = first["msg"].replace("Input should be ", "expected ")
+        expected = expected.partition(" or instance of ")[0]
+        return f"{place}: got {shown(first['input'])}, {expected}"
+    return None
