@@ -76,6 +76,7 @@ __all__ = [
     "using",
 ]
 
+
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for: torch takes seconds, `--help` need not."""
     if name in ("diagnostics", "layers"):
