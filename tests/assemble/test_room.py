@@ -11,7 +11,7 @@ from noisynet.runs import RunError, config
 def test_frames_that_no_memory_holds_are_refused_with_their_size(tmp_path: Path) -> None:
     # (2 · 8 environments + 2 · 64 of a batch) stacks of 4 × 4000 × 40000 bytes.
     chosen = config.load("pong", {"frame_height": 4000, "frame_width": 40_000})
-    with pytest.raises(RunError, match=r"--frame-width: 4 × 4000 × 40000, which takes 92\.2 GB"):
+    with pytest.raises(RunError, match=r"got 4 × 4000 × 40000, which takes 92\.2 GB"):
         start(chosen, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

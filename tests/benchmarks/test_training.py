@@ -19,7 +19,7 @@ def test_the_floor_counts_the_multiply_adds_of_an_update() -> None:
         torch.nn.ReLU(), torch.nn.Conv2d(64, 64, 3), torch.nn.ReLU(), torch.nn.Flatten(),
         torch.nn.Linear(3136, 512), torch.nn.ReLU(), torch.nn.Linear(512, floor.ACTIONS),
     )  # fmt: skip
-    batch = torch.zeros(floor.BATCH, *floor.SHAPE)
+    batch = torch.zeros(floor.BATCH, 4, 84, 84)
     with FlopCounterMode(display=False) as counter:
         with torch.no_grad():
             network(batch)  # the target network
