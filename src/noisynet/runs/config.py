@@ -156,7 +156,7 @@ def _first_problem(error: pydantic.ValidationError) -> str:
 
 
 def option_name(field: str) -> str:
-    """Give the command line's name of a field: `--learning-rate`."""
+    """Return the command line's name of a field: `--learning-rate`."""
     return "--" + field.replace("_", "-")
 
 

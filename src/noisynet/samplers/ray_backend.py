@@ -111,7 +111,7 @@ class RaySamplers:
         actor.asked.append((report, parcel))
 
     def take(self, timeout: float) -> Arrived | Lost | None:
-        """Give what happened next; the fragments of a sampler come in their order."""
+        """Return what happened next; the fragments of a sampler come in their order."""
         # Ray tells in any order what is ready: only the oldest of each sampler is waited for.
         oldest = {
             actor.asked[0][0]: number for number, actor in self._actors.items() if actor.asked
@@ -244,6 +244,6 @@ def _check_room(error: BaseException, what: str) -> None:
 
 
 def _said(error: BaseException) -> str:
-    """Give what Ray says, in one line."""
+    """Return what Ray says, in one line."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

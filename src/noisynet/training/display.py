@@ -21,7 +21,7 @@ from .events import (
 
 
 def make_display(console: Console) -> PlainDisplay | LiveDisplay:
-    """Give a live display for a terminal, plain lines for anything else."""
+    """Return a live display for a terminal, plain lines for anything else."""
     return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
 
 
@@ -58,7 +58,7 @@ class PlainDisplay:
         self._speed = _Speed(0)
 
     def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:
-        """Say what is trained, where, and what is worth knowing."""
+        """Print what is trained, where, and what is worth knowing."""
         self._speed = _Speed(step)
         self._line(f"Training {config.environment.environment} in {folder}, from step {step}")
         for note in notes:
