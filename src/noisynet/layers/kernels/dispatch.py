@@ -27,7 +27,7 @@ from ..noise import FactorisedNoise, IndependentNoise, LinearNoise, standard_nor
 from ..weights import Weights
 from . import factorised, fused, independent
 from .launch import CounterNoise
-from .tracing import autocast_dtype, is_traced
+from .tracing import autocast_dtype, is_exporting, is_traced
 
 TINY_WEIGHT = 2**14
 """Elements of a weight for which the noisy weight is always cheaper than a second product."""
@@ -79,14 +79,17 @@ def shared_form(input: Tensor, weights: Weights) -> SharedForm:
     elements = weight.numel()
     if elements <= TINY_WEIGHT:
         return "one product"
-    rows = input.numel() // weight.shape[-1]
     size = "small" if elements <= SMALL_WEIGHT else "large"
+    one_product: SharedForm = "one product" if size == "small" else "one product from scratch"
+    if is_exporting():
+        return one_product
+    rows = input.numel() // weight.shape[-1]
     learns = torch.is_grad_enabled() and (
         input.requires_grad or weight.requires_grad or weight_sigma.requires_grad
     )
     if rows <= TWO_PRODUCTS_UP_TO["learns" if learns else "acts", size]:
         return "two products"
-    return "one product" if size == "small" else "one product from scratch"
+    return one_product
 
 
 def is_for_kernels(input: Tensor, weights: Weights, noise: LinearNoise) -> bool:
