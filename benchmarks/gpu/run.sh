@@ -18,7 +18,7 @@ WHEELS=${WHEELS:-.wheels}
 PYTHON=${PYTHON:-python3}
 mkdir -p "$OUT"
 : >"$OUT/steps.txt"
-export PYTHONPATH=src PYTHONUNBUFFERED=1
+export PYTHONPATH=src PYTHONUNBUFFERED=1 NOISYNET_KERNELS=1
 
 if compgen -G "$WHEELS/*.whl" >/dev/null; then
   site=$(mktemp -d)

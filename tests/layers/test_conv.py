@@ -490,6 +490,26 @@ def test_channels_last_is_the_same(noise: str) -> None:
         layer.to(memory_format=torch.contiguous_format)
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("of_weight", [False, True])
+@pytest.mark.parametrize("of_input", [False, True])
+def test_the_layout_of_the_output_is_that_of_torch(
+    noise: str, channels: int, of_weight: bool, of_input: bool
+) -> None:
+    plain = nn.Conv2d(channels, 6, 3)
+    x = torch.randn(5, channels, 7, 6)
+    if of_weight:
+        plain.to(memory_format=torch.channels_last)
+    if of_input:
+        x = x.to(memory_format=torch.channels_last)
+    layer = NoisyConv2d.from_conv(plain, noise=noise)
+    expected = plain(x).stride()
+    noisynet.hold(layer, rows=5)
+    assert layer(x).stride() == expected
+    noisynet.release(layer, per_row=True)
+    assert layer(x).stride() == expected
+
+
 def test_built_on_meta_and_filled_later(noise: str) -> None:
     for make in LAYERS:
         layer = make(noise, device="meta")

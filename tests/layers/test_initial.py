@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -95,6 +96,32 @@ def test_reset_parameters_starts_again(noise: str) -> None:
     assert torch.equal(layer.weight_sigma, torch.tensor(SIGMA[noise]).expand(Q, P))
     assert not torch.equal(layer.weight, former)
     assert float(layer.weight.detach().abs().max()) <= BOUND[noise]
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        lambda **o: noisynet.NoisyLinear(4, 3, **o),
+        lambda **o: noisynet.NoisyConv2d(2, 3, 3, **o),
+        lambda **o: noisynet.NoisyGRUCell(4, 3, **o),
+    ],
+)
+def test_reset_parameters_reaches_tensors_that_stand_for_parameters(
+    new: Callable[..., nn.Module], noise: str
+) -> None:
+    """TensorDict's functional swap takes parameters out and puts tensors in as attributes."""
+    layer = new(noise=noise)
+    parameters = dict(layer.named_parameters())
+    for name, parameter in parameters.items():
+        delattr(layer, name)
+        layer.__dict__[name] = torch.zeros_like(parameter)
+    layer.reset_parameters()
+    for name, parameter in parameters.items():
+        value = layer.__dict__[name]
+        if name.endswith("_sigma"):
+            assert torch.equal(value, parameter)
+        else:
+            assert value.count_nonzero() == value.numel()
 
 
 def test_reset_sigmas_leaves_the_means(noise: str) -> None:

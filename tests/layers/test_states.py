@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -360,6 +361,23 @@ def test_attach_resamples_now_and_after_each_step(new_net: Callable[..., nn.Sequ
     optimizer.step()
     assert same(noisynet.held(online), seen[-1][0])
     assert same(noisynet.held(target), seen[-1][1])
+
+
+def test_attach_warns_of_an_optimizer_that_lacks_sigma() -> None:
+    net, target = (nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)) for _ in range(2))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    noisynet.noisify(net)
+    noisynet.noisify(target)
+    with pytest.warns(UserWarning, match=r"means of '0', '2' and lacks their σ.*add_param_group"):
+        noisynet.attach(optimizer, net, target).remove()
+    optimizer.add_param_group({"params": noisynet.sigma_parameters(net)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        noisynet.attach(optimizer, net, target).remove()
+        # σ that is frozen is left out on purpose, and another optimizer may have the whole layer.
+        net[0].weight_sigma.requires_grad_(False)
+        of_last = torch.optim.SGD([*net[2].parameters(), net[0].weight, net[0].bias_sigma], lr=0.1)
+        noisynet.attach(of_last, net).remove()
 
 
 def test_attach_keeps_the_rows_and_uses_its_generator(net: nn.Sequential) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .initial import check_init, check_sigma0, initialise_means, initialise_sigmas
-from .kernels.tracing import is_traced, snapshot
+from .kernels.tracing import in_jit_trace, is_traced, snapshot
 from .noise import (
     NOISE_KINDS,
     LayerNoise,
@@ -236,8 +236,8 @@ class NoisyLayer(nn.Module):
                 return self._fresh(())
             if not state.static:
                 return state.noise_of_held(self)
-            if torch.is_grad_enabled():
-                # Later draws go into the same memory; a backward still needs this one.
+            if torch.is_grad_enabled() or in_jit_trace():
+                # Later draws go into the same memory; a backward or a trace still needs this one.
                 flat = snapshot(flat)
         if isinstance(flat, Off):
             return None

@@ -16,6 +16,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from .kernels.tracing import is_for_onnx
+
 NoiseKind = Literal["factorised", "independent"]
 NOISE_KINDS: tuple[str, ...] = get_args(NoiseKind)
 
@@ -219,12 +221,24 @@ def standard_normals(
     dtype: torch.dtype,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """Draw standard normals; raise TypeError or ValueError for a generator that does not fit."""
-    if generator is not None and not isinstance(generator, torch.Generator):
+    """Draw standard normals.
+
+    Raises TypeError or ValueError for a generator that does not fit, and RuntimeError inside an
+    export to ONNX, which has no such operation.
+    """
+    if is_for_onnx():
+        raise RuntimeError(
+            "ONNX cannot draw noise: export noisynet.denoise(net), which has the means alone, or "
+            "noisynet.hold(net) first, which keeps one draw"
+        )
+    if generator is None:
+        # Without naming it: the operation that takes a generator has no symbolic sizes.
+        return torch.randn(tuple(shape), device=device, dtype=dtype)
+    if not isinstance(generator, torch.Generator):
         raise TypeError(
             f"generator: got {type(generator).__name__}, expected a torch.Generator or None"
         )
-    if generator is not None and generator.device.type != device.type:
+    if generator.device.type != device.type:
         raise ValueError(
             f"generator: got one on {generator.device}, expected one on {device}, as the layer is"
         )

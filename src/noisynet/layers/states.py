@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import overload
@@ -288,11 +289,36 @@ def attach(
     """Resample each module now, and again after every `optimizer.step()`.
 
     Each module gets a draw of its own; pass both the online and the target network. The handle's
-    `remove()` ends it. Raises ValueError for a module without noisy layers.
+    `remove()` ends it. Warns where the optimizer has a layer's means and lacks its σ, as one that
+    was built before `noisify` does. Raises ValueError for a module without noisy layers.
     """
     resample(*modules, generator=generator)
+    _warn_of_missing_sigmas(optimizer, modules)
 
     def redraw(*_: object) -> None:
         resample(*modules, generator=generator)
 
     return optimizer.register_step_post_hook(redraw)
+
+
+def _warn_of_missing_sigmas(optimizer: Optimizer, modules: Sequence[nn.Module]) -> None:
+    learned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    lacking: list[str] = []
+    for module in modules:
+        for name, layer in noisy_layers(module).items():
+            parameters = dict(layer.named_parameters())
+            of_means = [id(p) in learned for key, p in parameters.items() if "_sigma" not in key]
+            of_sigmas = [
+                id(p) in learned
+                for key, p in parameters.items()
+                if "_sigma" in key and p.requires_grad
+            ]
+            if any(of_means) and not all(of_sigmas):
+                lacking.append(repr(name))
+    if lacking:
+        warnings.warn(
+            f"attach: the optimizer has the means of {', '.join(lacking)} and lacks their σ, which "
+            "would stay as they are: build it after noisify, or "
+            'optimizer.add_param_group({"params": noisynet.sigma_parameters(net)})',
+            stacklevel=3,
+        )

@@ -67,3 +67,27 @@ def test_an_empty_batch_passes() -> None:
     y.sum().backward()
     assert layer.weight_sigma.grad is not None
     assert layer.weight_sigma.grad.abs().sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"), [(None, False), ("", False), ("0", False), ("1", True)]
+)
+def test_the_kernels_are_used_where_the_variable_asks_for_them(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, wanted: bool
+) -> None:
+    monkeypatch.delenv("NOISYNET_KERNELS", raising=False)
+    if value is not None:
+        monkeypatch.setenv("NOISYNET_KERNELS", value)
+    settings = dispatch._Settings()
+    assert settings.allowed == wanted
+    # Triton's interpreter in place of a GPU.
+    settings.interpreted = True
+    monkeypatch.setattr(dispatch, "_settings", settings)
+    layer = noisynet.NoisyLinear(512, 512, noise="independent")
+    assert dispatch._suits_kernels(layer.weight) == wanted
+
+
+def test_another_value_of_the_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOISYNET_KERNELS", "yes")
+    with pytest.warns(UserWarning, match="NOISYNET_KERNELS: got 'yes', expected 0 or 1"):
+        assert not dispatch._Settings().allowed

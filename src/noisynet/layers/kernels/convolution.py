@@ -44,7 +44,19 @@ def apply(
         dilation,
         count * groups,
     )
-    return output.reshape(*leading, weights.weight.shape[0], *output.shape[-spatial:])
+    output = output.reshape(*leading, weights.weight.shape[0], *output.shape[-spatial:])
+    if output.ndim != 4 or spatial != 2:
+        return output
+    # As nn.Conv2d lays it out, which saw no groups in place of rows.
+    by_channels = is_channels_last(input) or is_channels_last(weights.weight)
+    layout = torch.channels_last if by_channels else torch.contiguous_format
+    return output.contiguous(memory_format=layout)
+
+
+def is_channels_last(images: Tensor) -> bool:
+    """Return whether four dimensions (rows, channels, height, width) lie with channels last."""
+    by_channels = images.is_contiguous(memory_format=torch.channels_last)
+    return by_channels and images.stride(1) == 1 and images.shape[-2:].numel() > 1
 
 
 def noisy_kernels(weights: Weights, noise: WeightNoise) -> tuple[Tensor, Tensor | None]:

@@ -3,21 +3,24 @@
 On a CPU the form of factorised noise that a batch shares follows a fixed table of sizes, read from
 benchmarks/results/layers/forms.json, which benchmarks/forms.py measures.
 
-On a GPU it is Triton's kernels (fused.py) for weights of more than `SMALL_WEIGHT` elements in
-float32 or bfloat16. Draws per row of more than `FUSED_UP_TO` rows stay with plain operations, and
-so does all that `tracing.is_traced` names. A fresh draw of independent noise belongs to one forward
-and nobody keeps it, so there the layer draws one seed (`CounterNoise`) in place of p·q numbers.
-Such a draw has other numbers than PyTorch draws from the same generator, so a run on a GPU without
-Triton warns of it, once. The bounds were not measured on a GPU yet; benchmarks/gpu.sh does it.
+With NOISYNET_KERNELS=1, on a GPU, it is Triton's kernels (fused.py) for weights of more than
+`SMALL_WEIGHT` elements in float32 or bfloat16. Without it a GPU gets plain operations: the kernels
+have not run on one yet. Their first use on each shape is compared with plain operations, and where
+they differ the kernels are left alone from there on, with a warning. Draws per row of more than
+`FUSED_UP_TO` rows stay with plain operations, and so does all that `tracing.is_traced` names. A
+fresh draw of independent noise belongs to one forward and nobody keeps it, so there the layer draws
+one seed (`CounterNoise`) in place of p·q numbers. Such a draw has other numbers than PyTorch draws
+from the same generator. The bounds were not measured on a GPU yet; benchmarks/gpu/run.sh does it.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -25,9 +28,9 @@ from torch import Tensor
 
 from ..noise import FactorisedNoise, IndependentNoise, LinearNoise, standard_normals
 from ..weights import Weights
-from . import factorised, fused, independent
+from . import factorised, first_use, fused, independent
 from .launch import CounterNoise
-from .tracing import autocast_dtype, is_traced
+from .tracing import autocast_dtype, is_exporting, is_traced
 
 TINY_WEIGHT = 2**14
 """Elements of a weight for which the noisy weight is always cheaper than a second product."""
@@ -60,7 +63,7 @@ SHARED_FORMS: dict[SharedForm, Form | None] = {
 
 def fast_form(input: Tensor, weights: Weights, noise: LinearNoise) -> Form | None:
     """Return the cheapest form for this call; None where that is eq. 9 as it is written."""
-    if is_for_kernels(input, weights, noise):
+    if is_for_kernels(input, weights, noise) and _agree(input, weights, noise):
         return fused.apply
     if isinstance(noise, FactorisedNoise):
         if noise.output.ndim > 1:  # a draw per row
@@ -79,14 +82,17 @@ def shared_form(input: Tensor, weights: Weights) -> SharedForm:
     elements = weight.numel()
     if elements <= TINY_WEIGHT:
         return "one product"
-    rows = input.numel() // weight.shape[-1]
     size = "small" if elements <= SMALL_WEIGHT else "large"
+    one_product: SharedForm = "one product" if size == "small" else "one product from scratch"
+    if is_exporting():
+        return one_product
+    rows = input.numel() // weight.shape[-1]
     learns = torch.is_grad_enabled() and (
         input.requires_grad or weight.requires_grad or weight_sigma.requires_grad
     )
     if rows <= TWO_PRODUCTS_UP_TO["learns" if learns else "acts", size]:
         return "two products"
-    return "one product" if size == "small" else "one product from scratch"
+    return one_product
 
 
 def is_for_kernels(input: Tensor, weights: Weights, noise: LinearNoise) -> bool:
@@ -96,7 +102,7 @@ def is_for_kernels(input: Tensor, weights: Weights, noise: LinearNoise) -> bool:
     if not isinstance(noise, FactorisedNoise | CounterNoise) or input.numel() == 0:
         return False
     weight = weights.weight
-    if not _suits_kernels(weight) or not is_installed():
+    if not _suits_kernels(weight) or not _has_triton():
         return False
     if noise.rows is not None and input.numel() // weight.shape[-1] > fused.FUSED_UP_TO:
         return False
@@ -112,8 +118,7 @@ def draw_by_counter(weight: Tensor, *, bias: bool) -> CounterNoise | None:
     """Draw independent noise for a weight (q, p) as a seed; None where no kernel would use it."""
     if not _suits_kernels(weight) or is_traced(weight):
         return None
-    if not is_installed():
-        _warn_that_numbers_differ()
+    if not _has_triton():
         return None
     # On the device: nothing waits for it, and a graph draws anew at each replay.
     seed = torch.randint(2**63 - 1, (1,), device=weight.device)
@@ -123,32 +128,64 @@ def draw_by_counter(weight: Tensor, *, bias: bool) -> CounterNoise | None:
     return CounterNoise(seed, weight.shape, drawn, weight.dtype)
 
 
+def _agree(input: Tensor, weights: Weights, noise: Any) -> bool:
+    """Return whether kernels and plain operations agree on such a call, compared at the first."""
+    key = first_use.key_of(input, weights, noise)
+    if key in _settings.compared:
+        return True
+    if input.is_cuda and torch.cuda.is_current_stream_capturing():
+        return False  # a graph captures no comparison; the calls before it make one
+    found = first_use.difference(input, weights, noise)
+    if found is None:
+        _settings.compared.add(key)
+        return True
+    _settings.allowed = False
+    warnings.warn(
+        f"the kernels of NOISYNET_KERNELS=1 differ from plain operations for a weight of "
+        f"{tuple(weights.weight.shape)} on {weights.weight.device} ({found}): plain operations "
+        "compute from here on; please report it",
+        stacklevel=2,
+    )
+    return False
+
+
+def _is_wanted() -> bool:
+    value = os.environ.get("NOISYNET_KERNELS", "")
+    if value not in ("", "0", "1"):
+        warnings.warn(
+            f"NOISYNET_KERNELS: got {value!r}, expected 0 or 1; the kernels stay off", stacklevel=2
+        )
+    return value == "1"
+
+
 class _Settings:
-    allowed = True
-    interpreted = False
+    def __init__(self) -> None:
+        self.allowed = _is_wanted()
+        self.interpreted = False
+        self.compared: set[first_use.Key] = set()
 
 
 _settings = _Settings()
 
 
 @contextmanager
-def plain_operations() -> Iterator[None]:
+def _set(*, allowed: bool, interpreted: bool) -> Iterator[None]:
+    former = _settings.allowed, _settings.interpreted
+    _settings.allowed, _settings.interpreted = allowed, interpreted
+    try:
+        yield
+    finally:
+        _settings.allowed, _settings.interpreted = former
+
+
+def plain_operations() -> AbstractContextManager[None]:
     """Leave the kernels alone inside, for comparisons."""
-    former, _settings.allowed = _settings.allowed, False
-    try:
-        yield
-    finally:
-        _settings.allowed = former
+    return _set(allowed=False, interpreted=False)
 
 
-@contextmanager
-def interpreted() -> Iterator[None]:
-    """Take tensors of the CPU too inside, for Triton's interpreter (TRITON_INTERPRET=1)."""
-    _settings.interpreted = True
-    try:
-        yield
-    finally:
-        _settings.interpreted = False
+def with_kernels(*, interpreted: bool = False) -> AbstractContextManager[None]:
+    """Use the kernels inside, also for tensors of the CPU where Triton interprets them."""
+    return _set(allowed=True, interpreted=interpreted)
 
 
 @functools.cache
@@ -159,7 +196,14 @@ def is_installed() -> bool:
 
 @functools.cache
 def _is_able(device: torch.device) -> bool:
-    return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
+    able = torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
+    if not able:
+        warnings.warn(
+            f"NOISYNET_KERNELS=1: {device} is not an NVIDIA GPU of compute capability 8.0 or more, "
+            "so plain operations compute",
+            stacklevel=2,
+        )
+    return able
 
 
 def _suits_kernels(weight: Tensor) -> bool:
@@ -174,9 +218,11 @@ def _suits_kernels(weight: Tensor) -> bool:
 
 
 @functools.cache
-def _warn_that_numbers_differ() -> None:
-    warnings.warn(
-        "Triton is not installed: fresh independent noise is drawn and stored by PyTorch, from the "
-        "same distribution, with other numbers for the same seed",
-        stacklevel=2,
-    )
+def _has_triton() -> bool:
+    if not is_installed():
+        warnings.warn(
+            "NOISYNET_KERNELS=1: Triton is not installed, so plain operations compute; fresh "
+            "independent noise has the same distribution and other numbers for the same seed",
+            stacklevel=2,
+        )
+    return is_installed()

@@ -41,6 +41,13 @@ def apply(input: Tensor, weights: Weights, noise: KernelNoise) -> Tensor:
     return _Fused.apply(input if dtype is None else input.to(dtype), *weights, noise)
 
 
+def by_plain_operations(input: Tensor, weights: Weights, noise: KernelNoise) -> Tensor:
+    """Apply the layer without the kernels, to the same input, weights and noise."""
+    if isinstance(noise, CounterNoise) or noise.rows is None:
+        return functional.linear(input, *weights.under(noise))
+    return factorised.two_products(input, weights, noise)
+
+
 class _Fused(torch.autograd.Function):
     """The layer by kernels, forward and backward."""
 
@@ -117,10 +124,7 @@ def _differentiable(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
     wanted = [n for n, wants in enumerate(ctx.needs_input_grad) if wants]
     autocast = input.dtype != weights.weight.dtype
     with torch.autocast(input.device.type, input.dtype, enabled=autocast):
-        if isinstance(noise, CounterNoise) or noise.rows is None:
-            y = functional.linear(input, *weights.under(noise))
-        else:
-            y = factorised.two_products(input, weights, noise)
+        y = by_plain_operations(input, weights, noise)
     gradients = torch.autograd.grad(y, [tensors[n] for n in wanted], grad_output, create_graph=True)
     found: list[Tensor | None] = [None] * 6
     for n, gradient in zip(wanted, gradients, strict=True):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..noise import FactorisedNoise, IndependentNoise
 from ..weights import Weights
+from . import philox
 
 PARTS = 8
 """How many parts a product over few rows is cut into, so that a GPU is filled."""
@@ -31,7 +32,7 @@ def kernels() -> ModuleType:
 class CounterNoise(IndependentNoise):
     """A seed in place of ε_w of one weight; ε_b, q numbers, is as drawn.
 
-    `weight` builds the values that the kernels make, in the dtype of a draw.
+    `weight` builds the values that the kernels make, without them, in the dtype of a draw.
     """
 
     __slots__ = ("dtype", "seed", "shape")
@@ -50,7 +51,7 @@ class CounterNoise(IndependentNoise):
     @property
     def weight(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Build ε_w, shape (q, p)."""
-        return combine(None, None, self, self.shape, self.dtype)
+        return philox.normals(self.seed, self.shape).to(self.dtype)
 
     @property
     def rows(self) -> None:

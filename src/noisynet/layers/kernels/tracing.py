@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 PLAIN = (Tensor, nn.Parameter)
 
+_in_torch_export: Callable[[], bool] = getattr(
+    # PyTorch before 2.7 says only that some compiler is at work.
+    torch.compiler,
+    "is_exporting",
+    torch.compiler.is_compiling,
+)
+
+in_jit_trace: Callable[[], bool] = torch.jit.is_tracing  # pyright: ignore[reportPrivateImportUsage]
+"""Return whether `torch.jit.trace` is at work."""
+
+
+def is_exporting() -> bool:
+    """Return whether `torch.export` or `torch.jit.trace` makes a graph, for all batch sizes."""
+    return _in_torch_export() or in_jit_trace()
+
 
 def is_traced(*tensors: Tensor | None) -> bool:
-    """Return whether plain operations are wanted: compilation, `torch.func`, forward derivatives.
+    """Return whether plain operations are wanted: compilers, `torch.func`, forward derivatives.
 
     These, and kinds of tensor that only stand for others (fake or distributed ones), see through
     plain operations by themselves, and do not allow memory that is used again.
     """
     # autograd.Function itself asks the same private question; there is no public one.
     in_func = torch._C._are_functorch_transforms_active  # pyright: ignore[reportPrivateUsage]
-    if torch.compiler.is_compiling() or in_func():
+    if torch.compiler.is_compiling() or in_jit_trace() or in_func():
         return True
     # What `unpack_dual` asks first; asked here, once for all tensors.
     in_forward_ad = forward_ad._current_level >= 0  # pyright: ignore[reportPrivateUsage]
@@ -29,6 +46,18 @@ def is_traced(*tensors: Tensor | None) -> bool:
         if in_forward_ad and forward_ad.unpack_dual(tensor).tangent is not None:
             return True
     return False
+
+
+def is_for_onnx() -> bool:
+    """Return whether an export to ONNX is at work."""
+    tracing = torch.compiler.is_compiling() or in_jit_trace()
+    return tracing and _in_onnx_export()
+
+
+@torch.compiler.assume_constant_result
+def _in_onnx_export() -> bool:
+    # Asked while it traces: the compiler by itself takes the answer to be no.
+    return torch.onnx.is_in_onnx_export()
 
 
 def autocast_dtype(input: Tensor) -> torch.dtype | None:

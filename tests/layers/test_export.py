@@ -1,0 +1,140 @@
+"""Graphs for any batch size: compiled, exported by PyTorch, traced, and what ONNX is told."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.export import Dim, export
+
+import noisynet
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::torch.jit.TracerWarning"
+)
+
+LAYERS: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...]]] = {
+    # name: (how to make it, shape of one row). The large ones have several forms by batch size.
+    "linear": (lambda **o: noisynet.NoisyLinear(4, 3, **o), (4,)),
+    "linear, small": (lambda **o: noisynet.NoisyLinear(130, 129, **o), (130,)),
+    "linear, large": (lambda **o: noisynet.NoisyLinear(260, 256, **o), (260,)),
+    "conv1d": (lambda **o: noisynet.NoisyConv1d(4, 6, 3, groups=2, **o), (4, 7)),
+    "conv2d": (lambda **o: noisynet.NoisyConv2d(2, 3, 3, padding=1, **o), (2, 5, 5)),
+    "lstm cell": (lambda **o: noisynet.NoisyLSTMCell(4, 3, **o), (4,)),
+    "gru cell": (lambda **o: noisynet.NoisyGRUCell(4, 3, **o), (4,)),
+}
+STATES = ("fresh", "per row", "held", "static", "off")
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def put_into(layer: nn.Module, state: str) -> None:
+    noisynet.release(layer, per_row=state == "per row")
+    if state in ("held", "static"):
+        noisynet.hold(layer, static=state == "static")
+
+
+class Called(nn.Module):
+    """A layer in a state, with one tensor as its output."""
+
+    def __init__(self, layer: nn.Module, state: str) -> None:
+        super().__init__()
+        self.layer, self.off = layer, state == "off"
+        put_into(layer, state)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.off:
+            with noisynet.mean_weights(self.layer):
+                y = self.layer(x)
+        else:
+            y = self.layer(x)
+        return y[0] if isinstance(y, tuple) else y
+
+
+def check(call: Callable[[Tensor], Tensor], module: nn.Module, x: Tensor) -> None:
+    """Compare under one seed: these graphs draw with PyTorch's own generator."""
+    torch.manual_seed(3)
+    y = call(x)
+    torch.manual_seed(3)
+    torch.testing.assert_close(y, module(x))
+
+
+@pytest.mark.parametrize("layer", ["linear", "linear, large", "conv2d", "gru cell"])
+def test_one_compilation_serves_other_batch_sizes(layer: str, noise: str) -> None:
+    new, row = LAYERS[layer]
+    module, counter = Called(new(noise=noise), "per row"), CompileCounterWithBackend("eager")
+    call = torch.compile(module, backend=counter, fullgraph=True)
+    for batch in (20, 21, 23):
+        check(call, module, torch.randn(batch, *row))
+    assert counter.frame_count == 2
+
+
+@pytest.mark.parametrize("state", ["fresh", "per row", "held"])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_an_export_serves_every_batch_size(layer: str, noise: str, state: str) -> None:
+    new, row = LAYERS[layer]
+    module = Called(new(noise=noise), state)
+    shapes = ({0: Dim("batch", min=1, max=4096)},)
+    with torch.no_grad():
+        exported = export(module, (torch.randn(3, *row),), dynamic_shapes=shapes, strict=False)
+        for batch in (1, 3, 30):
+            check(exported.module(), module, torch.randn(batch, *row))
+
+
+def test_rows_repeat_over_any_number_of_times(noise: str) -> None:
+    layer = noisynet.NoisyLinear(4, 3, noise=noise)
+    noisynet.hold(layer, rows=5)
+    call = torch.compile(layer, backend="eager", fullgraph=True)
+    shapes = ({0: Dim("time", min=1, max=4096)},)
+    exported = export(layer, (torch.randn(3, 5, 4),), dynamic_shapes=shapes).module()
+    for times in (2, 3, 8):
+        x = torch.randn(times, 5, 4)
+        torch.testing.assert_close(call(x), layer(x))
+        torch.testing.assert_close(exported(x), layer(x))
+
+
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_trace_before_the_first_forward(layer: str, noise: str, grad: bool) -> None:
+    new, row = LAYERS[layer]
+    for state in STATES:
+        module = Called(new(noise=noise), state)
+        drawn_anew = state in ("fresh", "per row")
+        with torch.set_grad_enabled(grad):
+            traced: Any = torch.jit.trace(
+                module, (torch.randn(5, *row),), check_trace=not drawn_anew
+            )
+            # Convolutions per row are groups of one, and TorchScript keeps their number.
+            for batch in (5,) if layer.startswith("conv") and state == "per row" else (5, 1, 30):
+                check(traced, module, torch.randn(batch, *row))
+        torch.jit.save(traced, io.BytesIO())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_onnx_is_told_to_denoise(dynamo: bool, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    net: Any = nn.Sequential(noisynet.NoisyLinear(4, 3)).eval()
+
+    def to_onnx() -> None:
+        file = tmp_path / "net.onnx"
+        torch.onnx.export(net, (torch.randn(2, 4),), file, dynamo=dynamo, verbose=False)
+
+    with pytest.raises(Exception, match=r"export noisynet\.denoise\(net\)"):
+        to_onnx()
+    noisynet.hold(net)
+    to_onnx()
+    noisynet.release(net)
+    noisynet.denoise(net)
+    to_onnx()
