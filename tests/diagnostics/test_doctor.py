@@ -302,6 +302,25 @@ def test_other_exploration_left_on_and_rows_that_share_a_draw() -> None:
     assert agent.examined()["rows"].status == "warn"
 
 
+def test_a_network_over_sets_that_acts_with_a_forward_for_each_observation() -> None:
+    class Sets(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = noisynet.NoisyLinear(P, A)
+
+        def forward(self, sets: Tensor) -> Tensor:
+            return self.layer(sets).mean(-2)
+
+    net, sets = Sets(), torch.randn(B, 3, P)
+
+    def act(observations: Tensor) -> Tensor:
+        return torch.stack([net(one).argmax(-1) for one in observations])
+
+    assert noisynet.doctor(net, sets, act=act)["rows"].status == "pass"
+    noisynet.hold(net)
+    assert noisynet.doctor(net, sets, act=act)["rows"].status == "warn"
+
+
 def test_a_rollout_learned_under_another_draw() -> None:
     agent = Agent()
 

@@ -202,7 +202,7 @@ class _Examination:
                 acts=self.act is not None,
             ),
             acting.acting(layers, self.acted),
-            acting.rows(self.acted),
+            acting.rows(self.acted, subject.observations),
             acting.warm_up(
                 self.moments,
                 learning_began=began,

@@ -75,8 +75,8 @@ def acting(layers: Mapping[str, Found], calls: Sequence[Call] | None) -> Finding
     return check.passed(f"noise is on in {len(calls)} forwards of noisy layers")
 
 
-def rows(calls: Sequence[Call] | None) -> Finding:
-    """Check whether environments side by side have a draw each."""
+def rows(calls: Sequence[Call] | None, observations: int) -> Finding:
+    """Check whether environments side by side have a draw each: by rows, or a forward for each."""
     check = Check("rows")
     batches = [call for call in calls or () if call.rows > 1 and call.noise is not None]
     if not batches:
@@ -88,6 +88,9 @@ def rows(calls: Sequence[Call] | None) -> Finding:
         return check.skipped("noise is off when the agent acts")
     if call.noise.values.ndim > 2 and call.noise.is_matrix:
         return check.passed(f"a draw for each of {call.noise.values.shape[0]} rows")
+    forwards = [one.noise for one in batches if one.name == call.name and one.noise is not None]
+    if len(forwards) == observations > 1 and not any(map(call.noise.equals, forwards[1:])):
+        return check.passed(f"a forward and a draw for each of {observations} observations")
     return check.warned(
         f"one draw for all {call.rows} rows: environments side by side explore alike",
         "noisynet.hold(model, rows=…), one draw for each environment",

@@ -89,6 +89,7 @@ class _NoisyActorCriticPolicy(NoisyPolicy, ActorCriticPolicy):
         self.draw_per_environment = draw_per_environment
         self._rollout_draw: Draw | None = None
         self._updated = self._starts = True
+        self._holds = False
         super().__init__(observation_space, action_space, lr_schedule, **options)
 
     def _check_algorithm(self) -> BaseAlgorithm | None:
@@ -127,16 +128,16 @@ class _NoisyActorCriticPolicy(NoisyPolicy, ActorCriticPolicy):
                 return super().forward(obs, deterministic=True)
         if self._starts:
             self._draw_for_rollout(obs)
-        drawn = self._rollout_draw
-        if drawn is None or drawn.rows is None:
+        if self._rollout_draw is None or self._holds:
             return super().forward(obs)
-        return self._under(drawn, super().forward, obs)
+        return self._under(self._rollout_draw, super().forward, obs)
 
     def _draw_for_rollout(self, obs: PyTorchObs) -> None:
         rows = batch_size(obs) if self.draw_per_environment else None
         self._rollout_draw = draw(self, rows=rows)
         self._updated = self._starts = False
-        if rows is None or takes_rows(self, self._whole, obs):
+        self._holds = rows is None or takes_rows(self, self._whole, obs)
+        if self._holds:
             hold(self, drawn=self._rollout_draw)
         else:
             release(self)
