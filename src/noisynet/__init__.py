@@ -1,5 +1,14 @@
 """Noisy networks for PyTorch: learned exploration noise (arXiv 1706.10295)."""
 
+import signal
+import sys
+
+# The command line: until it listens, Ctrl-C ends it without a traceback of these imports.
+if (sys.argv[0] == "-m" or sys.argv[0].endswith("/noisynet")) and (
+    signal.getsignal(signal.SIGINT) is signal.default_int_handler
+):
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from .diagnostics import (
     Behaviour,
     Diagnosis,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 from typing import Any
+
+from .options import as_path, print_json
 
 
 def add_doctor(commands: Any) -> None:
@@ -13,7 +13,7 @@ def add_doctor(commands: Any) -> None:
     doctor = commands.add_parser(
         "doctor", help="check whether a run's noise acts and learns", allow_abbrev=False
     )
-    doctor.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
+    doctor.add_argument("folder", type=as_path, metavar="RUN", help="the run's folder")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.set_defaults(run=_doctor)
 
@@ -22,5 +22,8 @@ def _doctor(parsed: argparse.Namespace) -> int:
     from ..evaluation.examination import examine
 
     diagnosis = examine(parsed.folder)
-    print(json.dumps(diagnosis.to_json()) if parsed.json else diagnosis)
+    if parsed.json:
+        print_json(parsed, diagnosis.to_json())
+    else:
+        print(diagnosis)
     return 0 if diagnosis.ok else 1

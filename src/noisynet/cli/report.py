@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .options import add_steps, seed
+from .options import add_steps, as_path, seed
 
 
 def add_report(commands: Any) -> None:
@@ -14,10 +14,10 @@ def add_report(commands: Any) -> None:
     report = commands.add_parser(
         "report", help="write one HTML page about runs", allow_abbrev=False
     )
-    report.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="runs' folders")
+    report.add_argument("folders", type=as_path, nargs="+", metavar="RUN", help="runs' folders")
     report.add_argument(
         "--out",
-        type=Path,
+        type=as_path,
         metavar="FILE",
         help="the page (default: report.html in the run, or here for several runs)",
     )
