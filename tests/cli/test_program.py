@@ -98,7 +98,7 @@ def test_json_stands_alone_beside_a_game_that_prints(
 ) -> None:
     run = trained("Prints", tmp_path / "run")
     capsys.readouterr()
-    assert main(["evaluate", str(run), "--episodes", "1", "--json"]) == 0
+    assert main(["evaluate", str(run), "--episodes", "1", "--json", "--trust"]) == 0
     output, errors = capsys.readouterr()
     assert json.loads(output)["returns"] == [10.0]
     assert errors.startswith("a step\n")
@@ -202,3 +202,33 @@ def test_a_game_that_cannot_be_closed_costs_a_warning(tmp_path: Path) -> None:
     with pytest.warns(RuntimeWarning, match=said) as warned:
         trained("Closes", tmp_path / "run")
     assert len(warned) == 2
+
+
+COMMANDS = [
+    ["evaluate"], ["watch", "--steps", "2"], ["doctor"], ["resume"], ["report", "--episodes", "0"],
+]  # fmt: skip
+
+
+def test_code_that_a_run_names_is_not_imported_unless_it_is_trusted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained("Game", tmp_path / "run")
+    file = run / "config.yaml"
+    file.write_text(file.read_text().replace("some_games:Game", "not_mine:make"))
+    (tmp_path / "not_mine.py").write_text("raise SystemExit('imported')")
+    capsys.readouterr()
+    for command, *options in COMMANDS:
+        assert main([command, str(run), *options]) == 2
+        output, said = capsys.readouterr()
+        assert output == ""
+        assert "its environment is not_mine:make: that imports not_mine" in said
+        assert f"({tmp_path / 'not_mine.py'}) and runs it; --trust allows it" in said
+        assert "not_mine" not in sys.modules
+    assert main(["evaluate", str(run), "--trust"]) == 2
+    assert "importing not_mine raised SystemExit: imported" in capsys.readouterr().err
+    for stream in (sys.stdin, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
+    for answer, said in (("n\n", "which was not allowed"), ("y\n", "raised SystemExit: imported")):
+        monkeypatch.setattr(sys.stdin, "readline", lambda answer=answer: answer, raising=False)
+        assert main(["evaluate", str(run)]) == 2
+        assert said in capsys.readouterr().err

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from .options import as_path, print_json
+from .trust import add_trust, check_trust
 
 
 def add_doctor(commands: Any) -> None:
@@ -15,10 +16,12 @@ def add_doctor(commands: Any) -> None:
     )
     doctor.add_argument("folder", type=as_path, metavar="RUN", help="the run's folder")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    add_trust(doctor)
     doctor.set_defaults(run=_doctor)
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
+    check_trust([parsed.folder], trust=parsed.trust)
     from ..evaluation.examination import examine
 
     diagnosis = examine(parsed.folder)

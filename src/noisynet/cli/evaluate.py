@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from .options import add_steps, as_path, positive, print_json, seed
+from .trust import add_trust, check_trust
 
 
 def add_evaluate(commands: Any) -> None:
@@ -27,10 +28,12 @@ def add_evaluate(commands: Any) -> None:
     evaluate.add_argument("--seed", type=seed, default=None, metavar="N", help="seed of the games")
     add_steps(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
+    add_trust(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
 
 def _evaluate(parsed: argparse.Namespace) -> int:
+    check_trust([parsed.folder], trust=parsed.trust)
     from ..evaluation.agent import evaluate_run
 
     result = evaluate_run(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .options import add_steps, as_path, seed
+from .trust import add_trust, check_trust
 
 
 def add_report(commands: Any) -> None:
@@ -29,10 +30,12 @@ def add_report(commands: Any) -> None:
         help="games that each of up to 4 runs plays for it; 0: none, and no film",
     )
     add_steps(report)
+    add_trust(report)
     report.set_defaults(run=_report)
 
 
 def _report(parsed: argparse.Namespace) -> int:
+    check_trust(parsed.folders, trust=parsed.trust)
     from ..runs.errors import RunError
 
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .options import as_path, field_value, say
+from .trust import add_trust, check_trust
 
 
 def add_train(commands: Any) -> None:
@@ -52,6 +53,7 @@ def add_resume(commands: Any) -> None:
     resume = commands.add_parser("resume", help="go on with a run", allow_abbrev=False)
     resume.add_argument("folder", type=as_path, metavar="RUN", help="the run's folder")
     _add_ray(resume)
+    add_trust(resume)
     resume.set_defaults(run=_resume)
 
 
@@ -107,6 +109,7 @@ def _resume(parsed: argparse.Namespace) -> int:
     from ..runs import open_run
     from ..training.display import make_display
 
+    check_trust([parsed.folder], trust=parsed.trust)
     listeners = [make_display(Console())]
     chosen = open_run(parsed.folder).config
     try:

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from .options import as_path, positive, seed
+from .trust import add_trust, check_trust
 
 
 def add_watch(commands: Any) -> None:
@@ -34,10 +35,12 @@ def add_watch(commands: Any) -> None:
         metavar="N",
         help="agent steps at most (default: 5000, for a GIF 300)",
     )
+    add_trust(watch)
     watch.set_defaults(run=_watch)
 
 
 def _watch(parsed: argparse.Namespace) -> int:
+    check_trust([parsed.folder], trust=parsed.trust)
     from ..runs.errors import RunError
 
     try:
