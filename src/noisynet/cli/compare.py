@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 from typing import Any
+
+from .options import as_path, print_json
 
 
 def add_compare(commands: Any) -> None:
@@ -16,7 +16,7 @@ def add_compare(commands: Any) -> None:
         allow_abbrev=False,
         description="Compare runs; those of the same config but for the seed are one variant.",
     )
-    compare.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="runs' folders")
+    compare.add_argument("folders", type=as_path, nargs="+", metavar="RUN", help="runs' folders")
     compare.add_argument("--json", action="store_true", help="print one JSON object")
     compare.set_defaults(run=_compare)
 
@@ -36,7 +36,7 @@ def _compare(parsed: argparse.Namespace) -> int:
         f"{run.name} is still being written" for run in runs if run.state == "running"
     ]
     if parsed.json:
-        print(json.dumps(found))
+        print_json(parsed, found)
         return 0
     _print(found)
     return 0

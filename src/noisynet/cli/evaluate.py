@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from pathlib import Path
 from typing import Any
 
-from .options import add_steps, positive, seed
+from .options import add_steps, as_path, positive, print_json, seed
+from .trust import add_trust, check_trust
 
 
 def add_evaluate(commands: Any) -> None:
@@ -16,7 +15,7 @@ def add_evaluate(commands: Any) -> None:
     evaluate = commands.add_parser(
         "evaluate", help="play games with a run's agent", allow_abbrev=False
     )
-    evaluate.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
+    evaluate.add_argument("folder", type=as_path, metavar="RUN", help="the run's folder")
     evaluate.add_argument(
         "--episodes", type=positive, default=10, metavar="N", help="games to play"
     )
@@ -29,10 +28,12 @@ def add_evaluate(commands: Any) -> None:
     evaluate.add_argument("--seed", type=seed, default=None, metavar="N", help="seed of the games")
     add_steps(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
+    add_trust(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
 
 def _evaluate(parsed: argparse.Namespace) -> int:
+    check_trust([parsed.folder], trust=parsed.trust)
     from ..evaluation.agent import evaluate_run
 
     result = evaluate_run(
@@ -44,7 +45,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
         tell=lambda said: print(said, file=sys.stderr, flush=True),
     )
     if parsed.json:
-        print(json.dumps(result))
+        print_json(parsed, result)
         return 0
     low, high = result["interval"] or (None, None)
     interval = "" if low is None else f", 95 % interval {low:.2f} to {high:.2f}"

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from pathlib import Path
 from typing import Any
 
 _LARGEST = 2_000_000_000
@@ -11,6 +17,14 @@ _LARGEST = 2_000_000_000
 def positive(text: str) -> int:
     """Read a whole number of at least 1."""
     return _whole(text, 1)
+
+
+def as_path(text: str) -> Path:
+    """Read a path; `~` is a home folder, also in --out=~/run, where no shell replaces it."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # of a user that there is not
+        return Path(text)
 
 
 def seed(text: str) -> int:
@@ -39,6 +53,36 @@ def add_steps(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help="agent steps that a game may take before it is left unfinished (default: 50000)",
     )
+
+
+def say(text: str) -> None:
+    """Print what must be known: where standard output is closed or full, on standard error."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            print(text, file=stream, flush=True)
+            return
+
+
+@contextmanager
+def stdout_for_json(parsed: argparse.Namespace) -> Iterator[None]:
+    """With --json, send what others print meanwhile to standard error: games may print."""
+    if not getattr(parsed, "json", False):
+        yield
+        return
+    parsed.stdout = sys.stdout
+    if sys.stdout is sys.__stdout__:
+        # What is not Python prints too: libraries, and processes that a game starts.
+        own = os.dup(1)
+        os.dup2(2, 1)
+        parsed.stdout = os.fdopen(own, "w")
+    with redirect_stdout(sys.stderr):
+        yield
+    parsed.stdout.flush()
+
+
+def print_json(parsed: argparse.Namespace, value: Any) -> None:
+    """Print the one object of --json."""
+    print(json.dumps(value), file=parsed.stdout)
 
 
 def field_value(text: str) -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
+
+from .options import print_json
 
 if TYPE_CHECKING:
     from ..runs.config import Config
@@ -22,7 +23,7 @@ def _presets(parsed: argparse.Namespace) -> int:
 
     listed: dict[str, Config] = {name: config.load(name) for name in config.preset_names()}
     if parsed.json:
-        print(json.dumps({name: one.model_dump(mode="json") for name, one in listed.items()}))
+        print_json(parsed, {name: one.model_dump(mode="json") for name, one in listed.items()})
         return 0
     width = max(map(len, listed))
     for name, one in listed.items():

@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
+import re
+import signal
 import sys
+import threading
+import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from .options import stdout_for_json
 
 _EXIT_BAD_INPUT = 2
-_EXIT_DIVERGED = 1
+_EXIT_DIVERGED = _EXIT_UNWRITTEN = 1
+_EXIT_INTERRUPTED = 130
 
 _NEEDED = (
     "pydantic", "yaml", "numpy", "gymnasium", "safetensors", "rich", "scipy", "tensorboard",
 )  # fmt: skip
 
 
+_NEGATIVE = re.compile(r"-(\.?\d|\.?inf$|\.?nan$)", re.IGNORECASE)
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser that says in one line what is wrong."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        # argparse's own takes -1e38, -1_000 and -inf for options.
+        self._negative_number_matcher = _NEGATIVE
 
     def error(self, message: str) -> NoReturn:
         self.exit(_EXIT_BAD_INPUT, f"{self.prog}: {message}\n")
@@ -27,35 +44,90 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status.
 
-    0; 1 for a loss that diverged, or a check of `doctor` that failed; 2 for bad input; 130 for an
-    interrupt.
+    0; 1 for a loss that diverged, a check of `doctor` that failed, or output that could not be
+    written; 2 for bad input; 130 for an interrupt. Without `arguments` it is the program, and takes
+    over the process: its signals and how it writes.
     """
+    if arguments is not None:
+        return _run(arguments)
+    # The program: this process is the command's alone.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Until the command listens, Ctrl-C ends it without a traceback of imports.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Read when torch is loaded: threads that spin while they wait lose badly beside others.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    for name in ("stdout", "stderr"):
+        if (stream := getattr(sys, name)) is None:  # closed: `>&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - for the whole process
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # σ on a terminal that knows none
+    warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"
+    status = _run(sys.argv[1:], listen=True)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # all is done: what comes now comes too late
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    status = _flushed(status)
+    others = [one for one in threading.enumerate() if not one.daemon]
+    for thread in others:
+        if thread is not threading.main_thread():
+            thread.join(1.0)
+            if thread.is_alive():  # a game that hangs, and never will be done
+                os._exit(status)
+    return status
+
+
+def _run(arguments: Sequence[str], *, listen: bool = False) -> int:
     for module in _NEEDED:
         try:
             importlib.import_module(module)
         except ImportError:
-            print(f"noisynet: needs {module}: pip install 'noisynet[train]'", file=sys.stderr)
+            _complain(f"noisynet: needs {module}: pip install 'noisynet[train]'")
             return _EXIT_BAD_INPUT
+    from ..envs import unanswered
     from ..runs.errors import RunError
     from ..training import Diverged
+    from ..training.interrupts import interrupt_once
 
     parsed = _parser().parse_args(arguments)
+    said = f"noisynet {parsed.command}: "
     try:
-        return int(parsed.run(parsed) or 0)
+        if listen:
+            interrupt_once()
+        with stdout_for_json(parsed):
+            return int(parsed.run(parsed) or 0)
     except Diverged as error:
-        print(f"noisynet {parsed.command}: {error}", file=sys.stderr)
+        _complain(said + str(error))
         return _EXIT_DIVERGED
     except RunError as error:
-        print(f"noisynet {parsed.command}: {error}", file=sys.stderr)
+        _complain(said + str(error))
         return _EXIT_BAD_INPUT
     except KeyboardInterrupt:
-        print(f"noisynet {parsed.command}: interrupted", file=sys.stderr)
-        return 130
+        _complain(f"{said}interrupted{unanswered()}")
+        return _EXIT_INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()
         return 0
+    except OSError as error:
+        _complain(said + str(error))
+        return _EXIT_UNWRITTEN
+
+
+def _complain(text: str) -> None:
+    with suppress(OSError):  # of a terminal that is closed
+        print(text, file=sys.stderr, flush=True)
+
+
+def _flushed(status: int) -> int:
+    """Write out what was printed; say so where it cannot be, and return the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            # Python would try again while it ends, and complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            if not isinstance(error, BrokenPipeError):
+                _complain(f"noisynet: {stream.name}: {error.strerror}")
+                status = status or _EXIT_UNWRITTEN
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .options import add_steps, seed
+from .options import add_steps, as_path, seed
+from .trust import add_trust, check_trust
 
 
 def add_report(commands: Any) -> None:
@@ -14,10 +15,10 @@ def add_report(commands: Any) -> None:
     report = commands.add_parser(
         "report", help="write one HTML page about runs", allow_abbrev=False
     )
-    report.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="runs' folders")
+    report.add_argument("folders", type=as_path, nargs="+", metavar="RUN", help="runs' folders")
     report.add_argument(
         "--out",
-        type=Path,
+        type=as_path,
         metavar="FILE",
         help="the page (default: report.html in the run, or here for several runs)",
     )
@@ -29,10 +30,12 @@ def add_report(commands: Any) -> None:
         help="games that each of up to 4 runs plays for it; 0: none, and no film",
     )
     add_steps(report)
+    add_trust(report)
     report.set_defaults(run=_report)
 
 
 def _report(parsed: argparse.Namespace) -> int:
+    check_trust(parsed.folders, trust=parsed.trust)
     from ..runs.errors import RunError
 
     try:

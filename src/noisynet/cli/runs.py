@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .options import as_path, print_json
 
 if TYPE_CHECKING:
     from ..runs.record import RunRecord
@@ -16,7 +17,12 @@ def add_runs(commands: Any) -> None:
     """Add `runs`."""
     runs = commands.add_parser("runs", help="list the runs under a folder", allow_abbrev=False)
     runs.add_argument(
-        "folder", type=Path, nargs="?", default=Path("runs"), metavar="FOLDER", help="default: runs"
+        "folder",
+        type=as_path,
+        nargs="?",
+        default=Path("runs"),
+        metavar="FOLDER",
+        help="default: runs",
     )
     runs.add_argument("--json", action="store_true", help="print one JSON object")
     runs.set_defaults(run=_runs)
@@ -34,7 +40,7 @@ def _runs(parsed: argparse.Namespace) -> int:
         except RunError as error:
             unreadable.append(str(error))
     if parsed.json:
-        print(json.dumps({"runs": [_plain(run) for run in listed], "unreadable": unreadable}))
+        print_json(parsed, {"runs": [_plain(run) for run in listed], "unreadable": unreadable})
         return 0
     if listed:
         _print(listed, parsed.folder)

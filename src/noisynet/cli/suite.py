@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .options import as_path, print_json
 
 if TYPE_CHECKING:
     from ..suite.plan import Plan
@@ -23,7 +24,7 @@ def add_suite(commands: Any) -> None:
     )
     suite.add_argument("file", metavar="FILE", help="a YAML file, or a suite's name (see the docs)")
     suite.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="the suite's folder (default: runs/NAME)"
+        "--out", type=as_path, metavar="FOLDER", help="the suite's folder (default: runs/NAME)"
     )
     suite.add_argument(
         "--ray", metavar="ADDRESS", help="HOST:PORT of a Ray cluster (default: this machine)"
@@ -59,7 +60,7 @@ def _checked(parsed: argparse.Namespace) -> int:
 
     planned = plan(parsed.file, parsed.out)
     if parsed.dry_run:
-        return _list(planned, as_json=parsed.json)
+        return _list(planned, parsed)
     # With --json standard output is the object's alone.
     display = SuiteDisplay(Console(stderr=parsed.json))
     if planned.steps >= LARGE_STEPS:
@@ -71,7 +72,7 @@ def _checked(parsed: argparse.Namespace) -> int:
     if not summary["interrupted"] and summary["runs"]:
         summary["report"] = _report(summary, planned.folder / "report.html", display.say)
     if parsed.json:
-        print(json.dumps(summary))
+        print_json(parsed, summary)
     else:
         _print(summary)
     if summary["interrupted"]:
@@ -93,7 +94,7 @@ def _estimate(planned: Plan, address: str | None) -> list[str]:
     return estimate(planned.trials, left, speeds, at_once=at_once, points=planned.points)
 
 
-def _list(planned: Plan, *, as_json: bool) -> int:
+def _list(planned: Plan, parsed: argparse.Namespace) -> int:
     from ..suite.cost import LARGE_STEPS, frames_of
 
     left = planned.steps_left()
@@ -108,9 +109,9 @@ def _list(planned: Plan, *, as_json: bool) -> int:
         }
         for trial in planned.trials
     ]
-    if as_json:
+    if parsed.json:
         listed = {"suite": planned.name, "folder": str(planned.folder), "steps": planned.steps}
-        print(json.dumps({**listed, "trials": rows}))
+        print_json(parsed, {**listed, "trials": rows})
         return 0
     width = max(len(row["trial"]) for row in rows)
     for row in rows:

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .options import field_value
+from .options import as_path, field_value, say
+from .trust import add_trust, check_trust
 
 
 def add_train(commands: Any) -> None:
@@ -31,7 +32,9 @@ def add_train(commands: Any) -> None:
         metavar="PRESET",
         help="a preset's name, an environment id, or a YAML file (default: pong-fast)",
     )
-    train.add_argument("--out", type=Path, metavar="FOLDER", help="the run's folder, new or empty")
+    train.add_argument(
+        "--out", type=as_path, metavar="FOLDER", help="the run's folder, new or empty"
+    )
     _add_ray(train)
     groups: dict[str, Any] = {}
     for section, name, info in config.fields():
@@ -48,8 +51,9 @@ def add_train(commands: Any) -> None:
 def add_resume(commands: Any) -> None:
     """Add `resume`."""
     resume = commands.add_parser("resume", help="go on with a run", allow_abbrev=False)
-    resume.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
+    resume.add_argument("folder", type=as_path, metavar="RUN", help="the run's folder")
     _add_ray(resume)
+    add_trust(resume)
     resume.set_defaults(run=_resume)
 
 
@@ -105,6 +109,7 @@ def _resume(parsed: argparse.Namespace) -> int:
     from ..runs import open_run
     from ..training.display import make_display
 
+    check_trust([parsed.folder], trust=parsed.trust)
     listeners = [make_display(Console())]
     chosen = open_run(parsed.folder).config
     try:
@@ -144,10 +149,10 @@ def _report(outcome: Any) -> int:
         "steps": f"Done: {outcome.step:,} steps, {mean}.",
         "interrupted": f"Stopped at step {outcome.step:,} and saved.",
     }
-    print(ends[outcome.reason])
+    say(ends[outcome.reason])
     if outcome.reason == "interrupted":
         return _go_on(outcome.folder)
-    print(f"Play it: {_command()} evaluate {shlex.quote(str(outcome.folder))}")
+    say(f"Play it: {_command()} evaluate {shlex.quote(str(outcome.folder))}")
     return 0
 
 
@@ -156,16 +161,16 @@ def _report_interrupt(folder: Path | None) -> int:
     from ..runs import checkpoint
 
     if folder is None or not (folder / "config.yaml").exists():
-        print("Stopped before the run began: there is nothing to go on with.")
+        say("Stopped before the run began: there is nothing to go on with.")
         return 130
     step = checkpoint.newest_step(folder / "checkpoints")
     if step is None:
-        print("Stopped before the first checkpoint.")
+        say("Stopped before the first checkpoint.")
     else:
-        print(f"Stopped; saved at step {step:,}.")
+        say(f"Stopped; saved at step {step:,}.")
     return _go_on(folder)
 
 
 def _go_on(folder: Path) -> int:
-    print(f"Go on with: {_command()} resume {shlex.quote(str(folder))}")
+    say(f"Go on with: {_command()} resume {shlex.quote(str(folder))}")
     return 130

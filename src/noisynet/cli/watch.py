@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from .options import positive, seed
+from .options import as_path, positive, seed
+from .trust import add_trust, check_trust
 
 
 def add_watch(commands: Any) -> None:
@@ -17,9 +17,9 @@ def add_watch(commands: Any) -> None:
         allow_abbrev=False,
         description="Film a game of a run's agent, its values and their noise beside it.",
     )
-    watch.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
+    watch.add_argument("folder", type=as_path, metavar="RUN", help="the run's folder")
     watch.add_argument(
-        "--out", type=Path, metavar="FILE", help="an .mp4 or .gif (default: RUN/watch.mp4)"
+        "--out", type=as_path, metavar="FILE", help="an .mp4 or .gif (default: RUN/watch.mp4)"
     )
     watch.add_argument(
         "--noise",
@@ -35,10 +35,12 @@ def add_watch(commands: Any) -> None:
         metavar="N",
         help="agent steps at most (default: 5000, for a GIF 300)",
     )
+    add_trust(watch)
     watch.set_defaults(run=_watch)
 
 
 def _watch(parsed: argparse.Namespace) -> int:
+    check_trust([parsed.folder], trust=parsed.trust)
     from ..runs.errors import RunError
 
     try:

@@ -8,6 +8,7 @@ from .episodes import EpisodeCounter, FinishedEpisode
 from .generic import GymnasiumEnvironments
 from .make import make
 from .minatar import MinAtarEnvironments, MinAtarRules
+from .sync import hangs, unanswered
 from .toy import ChainEnvironments, DeepSeaEnvironments, ToyEnvironments
 from .vector import (
     EnvironmentFailed,
@@ -31,5 +32,7 @@ __all__ = [
     "Step",
     "ToyEnvironments",
     "UnusableEnvironment",
+    "hangs",
     "make",
+    "unanswered",
 ]

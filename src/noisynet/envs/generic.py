@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .arguments import check_count_and_seed, first_line
-from .sync import SyncEnvironments, as_numbers
+from .sync import SyncEnvironments, as_numbers, close_all
 from .vector import UnusableEnvironment
 
 if TYPE_CHECKING:
@@ -113,8 +113,7 @@ class GymnasiumEnvironments(SyncEnvironments):
             if any(other != spaces[0] for other in spaces):
                 raise UnusableEnvironment(f"{environment_id}: its copies have different spaces")
         except UnusableEnvironment:
-            for environment in environments:
-                environment.close()
+            close_all(environment_id, [one.close for one in environments])
             raise
         self._kind, (self._first_action, actions) = spaces[0]
         super().__init__(
@@ -171,9 +170,8 @@ def make_registered(
             made.append(  # noqa: PERF401 - those made before an error are closed
                 gymnasium.make(registered, max_episode_steps=-1, disable_env_checker=True)
             )
-    except Exception as error:
-        for environment in made:
-            environment.close()
+    except (Exception, SystemExit) as error:
+        close_all(environment_id, [one.close for one in made])
         raise UnusableEnvironment(
             f"{environment_id}: cannot be made: {first_line(error)}"
         ) from error

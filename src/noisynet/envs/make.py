@@ -17,6 +17,7 @@ from .generic import (
     registered_ids,
 )
 from .minatar import GAMES, MinAtarEnvironments, MinAtarRules
+from .sync import close_all
 from .toy import TOYS, make_toy, toy_of
 from .vector import Environments, UnusableEnvironment
 
@@ -107,11 +108,11 @@ def _imported(place: str, name: str) -> ModuleType:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise UnusableEnvironment(f"{place}: there is no module {error.name!r}") from error
         raise _import_failed(place, name, error) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _import_failed(place, name, error) from error
 
 
-def _import_failed(place: str, name: str, error: Exception) -> UnusableEnvironment:
+def _import_failed(place: str, name: str, error: BaseException) -> UnusableEnvironment:
     return UnusableEnvironment(f"{place}: importing {name} raised {first_line(error)}")
 
 
@@ -135,7 +136,7 @@ def _parameters(function: Callable[..., Any]) -> set[str]:
 def _called(place: str, function: Callable[..., Any], **arguments: int) -> Any:
     try:
         return function(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UnusableEnvironment(f"{place}: cannot be made: {first_line(error)}") from error
 
 
@@ -163,8 +164,7 @@ def _singles(place: str, function: Callable[..., Any], count: int) -> list[Any]:
                 )
             made.append(one)
     except UnusableEnvironment:
-        for environment in made:
-            environment.close()
+        close_all(place, [one.close for one in made])
         raise
     return made
 

@@ -1,7 +1,10 @@
 """Single games stepped side by side: restarts, time limits, saved states, and plain failures."""
 
+import time
+import warnings
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, SupportsFloat, TypeVar
 
 import numpy as np
@@ -15,6 +18,32 @@ Answer = TypeVar("Answer")
 
 class Unfit(Exception):
     """What a single game returned does not fit; becomes an EnvironmentFailed."""
+
+
+class Hangs(EnvironmentFailed):
+    """An environment that does not answer."""
+
+
+_asked: "tuple[SyncEnvironments, int, str, float] | None" = None
+"""What a game was asked last and has not answered: environments, its index, a method, when."""
+
+
+HANG_SECONDS = 10.0
+
+
+def hangs(seconds: float | None = None) -> Hangs | None:
+    """Return the failure of a game that has not answered for HANG_SECONDS; None without one."""
+    seconds = HANG_SECONDS if seconds is None else seconds
+    if _asked is None or (waited := time.monotonic() - _asked[3]) < seconds:
+        return None
+    environments, index, method, _ = _asked
+    return Hangs(str(environments.failure(index, f"no answer from {method} for {waited:.0f} s")))
+
+
+def unanswered() -> str:
+    """Return, for the end of a sentence, which game does not answer; empty where all do."""
+    found = hangs(1.0)
+    return "" if found is None else f": {found}"
 
 
 class SyncEnvironments(Environments):
@@ -164,8 +193,7 @@ class SyncEnvironments(Environments):
         """Close every environment."""
         if not self._closed:
             self._closed = True
-            for index in range(self.count):
-                self._end(index)
+            close_all(self.id, [partial(self._end, index) for index in range(self.count)])
 
     def _check_open(self) -> None:
         if self._closed:
@@ -190,12 +218,19 @@ class SyncEnvironments(Environments):
 
     def _ask(self, index: int, method: str, ask: Callable[..., Answer], *arguments: Any) -> Answer:
         """Ask a game; whatever it raises is a failure of the environment."""
+        global _asked
+        _asked = (self, index, method, time.monotonic())
         try:
-            return ask(*arguments)
+            answer = ask(*arguments)
+        except Hangs:
+            raise
         except Unfit as unfit:
-            raise self._failure(index, f"{method}: {unfit}") from None
-        except Exception as error:
-            raise self._failure(index, f"{method} raised {first_line(error)}") from error
+            raise self.failure(index, f"{method}: {unfit}") from None
+        except (Exception, SystemExit) as error:
+            raise self.failure(index, f"{method} raised {first_line(error)}") from error
+        # An interrupt leaves it, so that it can be said where it came.
+        _asked = None
+        return answer
 
     def _check_finite(self, what: str, values: npt.NDArray[Any]) -> None:
         if values.dtype.kind != "f":
@@ -205,12 +240,23 @@ class SyncEnvironments(Environments):
             index, *place = (int(axis) for axis in np.argwhere(~finite)[0])
             where = f" at {place}" if place else ""
             value = values[(index, *place)]
-            raise self._failure(index, f"{what}: got {value}{where}, expected finite numbers")
+            raise self.failure(index, f"{what}: got {value}{where}, expected finite numbers")
 
-    def _failure(self, index: int, what: str) -> EnvironmentFailed:
+    def failure(self, index: int, what: str) -> EnvironmentFailed:
+        """Return the failure of a game, after which no state can be saved."""
         self._failed = True
         self.can_save_state = False
         return EnvironmentFailed(f"{self.id}: environment {index} of {self.count} failed: {what}")
+
+
+def close_all(environment_id: str, close: Iterable[Callable[[], object]]) -> None:
+    """Close games; one that fails even then costs no more than a warning that names it."""
+    for index, one in enumerate(close):
+        try:
+            one()
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - nothing is lost by it any more
+            said = f"{environment_id}: environment {index}: close raised {first_line(error)}"
+            warnings.warn(said, RuntimeWarning, stacklevel=2)
 
 
 def as_numbers(seen: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,12 @@ from types import FrameType
 SAME_SECONDS = 3.0
 """How long after an interrupt another one is still the same; a busy process hears them late."""
 
+LOOK_SECONDS = 1.0
+"""Time between two looks, once an end was asked for, at whether what runs has hung."""
+
+_heard: float | None = None
+"""When the last interrupt came that was not the same one still."""
+
 INTERRUPTS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
@@ -18,20 +25,38 @@ INTERRUPTS = [
 
 @contextmanager
 def on_interrupt(
-    act: Callable[[], object], signals: Sequence[signal.Signals] = INTERRUPTS
+    act: Callable[[], object],
+    signals: Sequence[signal.Signals] = INTERRUPTS,
+    hung: Callable[[], Exception | None] | None = None,
 ) -> Iterator[None]:
     """Call `act` on each of the signals, in place of what it does otherwise.
 
     A second Ctrl-C raises KeyboardInterrupt. What follows within SAME_SECONDS is the first one
     still: what stands between the terminal and this process (`timeout`, `uv run`) may send each
-    one twice. Outside the main thread nothing changes: signals are somebody else's there.
+    one twice. From the first one on, what `hung` returns is raised, wherever this thread is: an
+    answer that it waits for may never come. Outside the main thread nothing changes: signals are
+    somebody else's there.
     """
     first: float | None = None
+    over = threading.Event()
+    this_thread = threading.get_ident()
+
+    def look() -> None:
+        while not over.wait(LOOK_SECONDS):
+            signal.pthread_kill(this_thread, signals[-1])
+
+    looks = threading.Thread(target=look, daemon=True)
 
     def note(number: int, _frame: FrameType | None) -> None:
+        global _heard
         nonlocal first
         now = time.monotonic()
-        first = now if first is None else first
+        if first is None:
+            first = _heard = now
+            if hung is not None:
+                looks.start()
+        if hung is not None and (error := hung()) is not None:
+            raise error
         if number == signal.SIGINT and now - first > SAME_SECONDS:
             raise KeyboardInterrupt
         act()
@@ -44,5 +69,27 @@ def on_interrupt(
     try:
         yield
     finally:
+        over.set()
+        if looks.ident is not None:
+            looks.join()
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+def interrupt_once() -> None:
+    """Let each of the signals raise KeyboardInterrupt from now on, for a whole program.
+
+    What follows within SAME_SECONDS, also of an interrupt that `on_interrupt` heard, does not: the
+    end that was asked for is under way. A signal that is ignored stays so (`nohup`).
+    """
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        global _heard
+        now = time.monotonic()
+        if _heard is None or now - _heard > SAME_SECONDS:
+            _heard = now
+            raise KeyboardInterrupt
+
+    for number in INTERRUPTS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)

@@ -44,7 +44,7 @@ class Player:
     def state(self) -> dict[str, Any]:
         """Return what a resumed run needs, as plain JSON values."""
         state: dict[str, Any] = {"environments": None}
-        if self.environments.can_save_state:
+        if self.environments.can_save_state and self._observation is not None:
             state["environments"] = self.environments.state()
             state["episodes"] = self._episodes.state()
             state["first"] = self.first.tolist()

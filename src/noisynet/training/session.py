@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import __version__
 from ..agents import LossNotFinite
-from ..envs import UnusableEnvironment
+from ..envs import UnusableEnvironment, hangs
 from ..runs import checkpoint
 from ..runs.checkpoint import Checkpoint
 from ..runs.config import Config
@@ -113,7 +113,7 @@ def train(
         with RunFolder.create(place, config.to_yaml()) as folder:
             try:
                 loop = assembler.loop(folder)
-            except RunError:
+            except BaseException:  # an interrupt too: nothing was trained
                 folder.discard()
                 raise
             with MetricsWriter(folder.path) as metrics:
@@ -175,19 +175,18 @@ class _Session:
 
     def run(self, notes: list[str]) -> Generator[Event, None, Outcome]:
         progress = self._loop.progress
-        for listener in self._listeners:
-            listener.started(self._folder.path, self._config, progress.step, notes)
+        self._tell(lambda one: one.started(self._folder.path, self._config, progress.step, notes))
         ended: TrainingEnded | None = None
         events = self._loop.run()
         try:
-            with on_interrupt(progress.stop):
+            with on_interrupt(progress.stop, hung=hangs):
                 for event in events:
                     self._write(event)
                     if isinstance(event, CheckpointDue | TrainingEnded):
                         self._save()
                     if isinstance(event, TrainingEnded):
                         ended = event
-                    self._tell(event)
+                    self._tell(lambda one, event=event: one.heard(event, self._elapsed))
                     yield event
         except GeneratorExit:
             # Nobody asks for more: the step in progress is finished, and what was learned is kept.
@@ -205,16 +204,15 @@ class _Session:
             if isinstance(events, Generator):
                 # Whatever broke off the run, no process of it stays behind.
                 events.close()
-            for listener in self._listeners:
-                listener.closed()
+            self._tell(lambda one: one.closed())
         assert ended is not None, "the loop ends with TrainingEnded"
         return Outcome(self._folder.path, ended.reason, ended.step, progress.mean_return)
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, what: Callable[[Listener], object]) -> None:
         """Tell the listeners; one that can no longer speak ends the run in good order."""
         for listener in list(self._listeners):
             try:
-                listener.heard(event, self._elapsed)
+                what(listener)
             except (OSError, SystemExit):
                 # A closed pipe or a full disk behind standard output; rich leaves by SystemExit.
                 self._listeners.remove(listener)

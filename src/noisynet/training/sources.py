@@ -96,7 +96,7 @@ class ReplaySource(Source[None]):
     def close(self) -> None:
         """End the thread, where there is one; the environments belong to whoever made them."""
         if self._thread is not None:
-            self._thread.shutdown()
+            self._thread.shutdown(wait=False)  # a game that hangs would keep it
 
     def state(self) -> dict[str, Any]:
         """Return the environments' state, where they can save it."""
