@@ -14,7 +14,7 @@ from bokeh.embed import components
 from bokeh.resources import Resources
 
 from .. import __version__
-from ..disk import replacing
+from ..disk import replace_file
 from ..runs.errors import RunError, writing
 from ..runs.record import RunRecord, distinct, read_run
 from .comparison import compare
@@ -77,8 +77,8 @@ def write_report(
     games = played(shown, episodes, min(room, _MOST_FILM_BYTES), said, say)
     notes = [*draft.notes, *said]
     content = draft.text(notes, games).encode()
-    with writing(out), replacing(out) as unfinished:
-        unfinished.write_bytes(content)
+    with writing(out):
+        replace_file(out, content)
     return notes
 
 
