@@ -1,11 +1,43 @@
-"""Files that are whole or not there, and survive a power failure."""
+"""Files that are whole or not there, survive a power failure, and are what they seem.
+
+A folder may come from someone else: what is written there follows no link, and what is read there
+is a regular file, where a FIFO or a device would make the reader wait for ever.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def open_regular(file: Path, flags: int = os.O_RDONLY) -> int:
+    """Open a regular file and return its descriptor; a writer follows no link.
+
+    Raises OSError, for anything else under that name too.
+    """
+    if flags & (os.O_WRONLY | os.O_RDWR):
+        flags |= os.O_NOFOLLOW
+    try:
+        descriptor = os.open(file, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "it is a link", str(file)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", str(file))
+    return descriptor
+
+
+def read_file(file: Path) -> bytes:
+    """Read a regular file. Raises OSError as `open_regular` does."""
+    with os.fdopen(open_regular(file), "rb") as stream:
+        return stream.read()
 
 
 def sync_folder(folder: Path) -> None:
@@ -27,14 +59,25 @@ def write_file(file: Path, content: bytes) -> None:
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Yield a name beside `file` to write to; what was written then takes the place of `file`.
+    """Yield a new, empty file beside `file` to write to; it then takes the place of `file`.
 
-    The folder is made where it is missing. After an error `file` is as it was.
+    Its name cannot be guessed. The folder is made where it is missing. After an error `file` is as
+    it was.
     """
-    unfinished = file.with_name(f".unfinished-{file.name}")
+    unfinished = file.with_name(f".unfinished-{secrets.token_hex(8)}-{file.name}")
+    file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        os.close(open_regular(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
         yield unfinished
         unfinished.replace(file)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def replace_file(file: Path, content: bytes) -> None:
+    """Put content in the place of a file, whole or not at all, and wait until it is on the disk."""
+    with replacing(file) as unfinished, unfinished.open("r+b") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    sync_folder(file.parent)

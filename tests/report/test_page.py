@@ -51,6 +51,13 @@ def test_the_page_fetches_nothing(trained: list[Path], tmp_path: Path) -> None:
     sources = [found for tag in tags for found in re.findall(r'(?:src|href)="([^"]*)"', tag)]
     assert sources
     assert all(source.startswith("data:") for source in sources)
+    policy = re.search(
+        r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', text_of(page)
+    )
+    assert policy is not None
+    assert policy[1].startswith("default-src 'none'; ")
+    assert "http" not in policy[1]
+    assert "unsafe-eval" not in policy[1]
 
 
 def test_what_a_caller_opens_the_page_with_stands_before_the_figures(

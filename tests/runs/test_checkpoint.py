@@ -154,6 +154,31 @@ def test_only_the_newest_is_kept(tmp_path: Path) -> None:
         assert found.state == {"step": step}
 
 
+def test_what_is_no_checkpoint_stands_in_no_ones_way(tmp_path: Path) -> None:
+    theirs = tmp_path / "thesis"
+    theirs.mkdir()
+    (theirs / "thesis.txt").write_text("years of work")
+    folder = tmp_path / "checkpoints"
+    (folder / "step_999999999").mkdir(parents=True)
+    (folder / "tmp_step_000000001").symlink_to(theirs)
+    (folder / "tmp_file").touch()
+    assert checkpoint.newest(folder) is None
+    for step in (1, 2):
+        checkpoint.write(folder, step, ARRAYS, {})
+        assert checkpoint.newest_step(folder) == step
+    assert [one.name for one in theirs.iterdir()] == ["thesis.txt"]
+    assert sorted(one.name for one in folder.iterdir()) == ["step_000000002", "step_999999999"]
+
+
+@pytest.mark.parametrize("name", ["state.json", "arrays.safetensors"])
+def test_a_fifo_is_damage_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    path = checkpoint.write(tmp_path, 1, ARRAYS, {})
+    (path / name).unlink()
+    os.mkfifo(path / name)
+    with pytest.raises(DamagedCheckpoint, match=f"{name}: cannot be read: it is no regular file"):
+        checkpoint.read_newest(tmp_path)
+
+
 def test_the_same_step_again_replaces(tmp_path: Path) -> None:
     checkpoint.write(tmp_path, 7, ARRAYS, {"try": 1})
     path = checkpoint.write(tmp_path, 7, ARRAYS, {"try": 2})

@@ -15,6 +15,7 @@ import pytest
 from noisynet.runs import folder
 from noisynet.runs.errors import NewerFormat, RunError
 from noisynet.runs.folder import RunFolder, default_path
+from noisynet.runs.locks import Lock
 
 CONFIG = "# a comment\ngame: pong\nagent:\n  format: rainbow\n  steps: 10\n"
 NOW = datetime(2026, 11, 21, 14, 22, 33)
@@ -60,6 +61,35 @@ def test_an_empty_folder_takes_a_run_and_a_full_one_does_not(tmp_path: Path) -> 
     with pytest.raises(RunError, match=r"not empty .* a new run takes a new or empty folder"):
         RunFolder.create(tmp_path, CONFIG)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("left", [["run.lock"], ["run.lock", "config.yaml.tmp"]])
+def test_what_a_kill_left_before_there_was_a_run_is_no_hindrance(
+    tmp_path: Path, left: list[str]
+) -> None:
+    for name in left:
+        (tmp_path / name).write_text("process 1 on nowhere\n")
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(RunError, match=r"no config.yaml \(it was killed .* can make it anew"):
+        RunFolder.open(tmp_path)
+    with RunFolder.create(tmp_path, CONFIG):
+        assert RunFolder.open(tmp_path).config_text == CONFIG
+        with pytest.raises(RunError, match="not empty"):
+            RunFolder.create(tmp_path, CONFIG)
+
+
+def test_a_folder_in_which_a_run_is_being_made_is_in_use(tmp_path: Path) -> None:
+    with Lock(tmp_path / "run.lock"), pytest.raises(RunError, match="in use by process"):
+        RunFolder.create(tmp_path, CONFIG)
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "checkpoints/step_000000001"])
+def test_a_folder_that_is_refused_is_left_as_it_was(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(RunError, match="not empty"):
+        RunFolder.create(tmp_path, CONFIG)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("below", ["file", "file/run"])

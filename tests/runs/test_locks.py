@@ -36,12 +36,18 @@ def test_one_holder_at_a_time_and_it_is_named(tmp_path: Path) -> None:
         assert second.held
 
 
-def test_a_new_file_is_made_once(tmp_path: Path) -> None:
-    lock = Lock(tmp_path / "a.lock")
-    lock.acquire(new=True)
-    lock.release()
-    with pytest.raises(FileExistsError):
-        lock.acquire(new=True)
+def test_a_link_is_not_followed_and_a_fifo_not_waited_for(tmp_path: Path) -> None:
+    theirs, link, fifo = tmp_path / "thesis.txt", tmp_path / "a.lock", tmp_path / "b.lock"
+    theirs.write_text("years of work")
+    link.symlink_to(theirs)
+    os.mkfifo(fifo)
+    with pytest.raises(OSError, match="it is a link"):
+        Lock(link).acquire()
+    assert theirs.read_text() == "years of work"
+    for ask in (Lock(fifo).acquire, Lock(fifo).holder):
+        with pytest.raises(OSError, match="it is no regular file"):
+            ask()
+    assert not is_locked(fifo)
 
 
 def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from noisynet.runs import metrics
 from noisynet.runs.errors import RunError
-from noisynet.runs.metrics import MetricsWriter, read_metrics
+from noisynet.runs.metrics import MetricsWriter, newest_line, read_metrics
 
 
 def in_tensorboard(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -176,13 +176,20 @@ def test_damaged_lines_are_left_out_and_counted(tmp_path: Path) -> None:
         b'{"step": "4"}\n'
         b'{"step": 5, "a": NaN}\n'
         b'{"step": 6, "a": "\xff"}\n' + b"\x00" * (3 << 20) + b"\n" + b"[" * 100_000 + b"\n"
+        b'{"step": 1e400}\n'
+        b'{"step": -1}\n'
+        b'{"step": 7, "a": 1e400}\n'
+        b'{"step": 7, "a": -1' + b"0" * 400 + b"}\n"
+        b'{"step": 1' + b"0" * 400 + b"}\n"
+        b'{"step": 7, "a": 1' + b"0" * 5000 + b"}\n"
         b'{"step": 9, "a": 1}\n'
         b'{"step": 10'
     )
     reader = read_metrics(tmp_path)
     for _ in range(2):
         assert list(reader) == [{"step": 1}, {"step": 9, "a": 1}]
-        assert reader.damaged == 10
+        assert reader.damaged == 16
+    assert newest_line(tmp_path) == {"step": 9, "a": 1}
 
 
 def test_reading_takes_no_more_memory_for_a_longer_file(tmp_path: Path) -> None:
@@ -222,3 +229,18 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.Mon
         assert writer.commit() == (tmp_path / "metrics.jsonl").stat().st_size
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 3]
+
+
+def test_a_link_is_not_written_through_and_a_fifo_not_waited_for(tmp_path: Path) -> None:
+    file, theirs = tmp_path / "metrics.jsonl", tmp_path / "thesis.txt"
+    theirs.touch()
+    file.symlink_to(theirs)
+    with pytest.raises(RunError, match="cannot be written: it is a link"):
+        MetricsWriter(tmp_path)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(RunError, match="cannot be written: it is no regular file"):
+        MetricsWriter(tmp_path)
+    with pytest.raises(RunError, match="cannot be read: it is no regular file"):
+        list(read_metrics(tmp_path))
+    assert newest_line(tmp_path) is None

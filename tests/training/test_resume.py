@@ -228,3 +228,33 @@ def test_what_may_change_between_sessions_is_noted_and_acts(
     said = "since the checkpoint: "
     assert notes.notes == [f"{said}n_step was 10, is 2", f"{said}steps was 2000, is 2100"]
     assert open_run(run).trained().state["config"]["training"]["steps"] == 2100
+
+
+def test_a_run_whose_checkpoints_were_removed_does_not_begin_again(
+    finished: Outcome, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished.folder, run)
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").mkdir()
+    files = [run / "metrics.jsonl", run / "replay" / "frames.bin"]
+    before = [file.stat().st_mtime_ns for file in files]
+    with pytest.raises(RunError, match=r"holds no checkpoint, and the metrics reach step 2,00\d"):
+        resume(run)
+    assert [file.stat().st_mtime_ns for file in files] == before
+    (run / "metrics.jsonl").unlink()
+    assert resume(run).step == finished.step
+
+
+def test_links_in_a_received_run_are_not_written_through(finished: Outcome, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for name in ("run.lock", "replay/frames.bin", "metrics.jsonl"):
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.copytree(finished.folder, run)
+        theirs = tmp_path / "theirs"
+        (run / name).rename(theirs)
+        (run / name).symlink_to(theirs)
+        before = theirs.read_bytes(), theirs.stat().st_mtime_ns
+        with pytest.raises(RunError, match=r"link|no regular file"):
+            resume(run)
+        assert (theirs.read_bytes(), theirs.stat().st_mtime_ns) == before

@@ -9,6 +9,7 @@ import errno
 import math
 import os
 import shutil
+import stat
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from ..disk import sync_folder
+from ..disk import open_regular, read_file, sync_folder
 from .arguments import whole
 from .priorities import PrioritisedSampler
 from .ring import Ring, RingShape
@@ -71,10 +72,14 @@ def open_ring(
     not `fingerprint`.
     """
     for file, size in _sizes(shape, folder, priorities).items():
-        if not file.is_file():
-            raise ReplayDamaged(f"replay file {file} is missing")
-        if (got := file.stat().st_size) != size:
-            raise ReplayDamaged(f"replay file {file}: got {got} bytes, expected {size}")
+        try:
+            found = file.lstat()
+        except FileNotFoundError:
+            raise ReplayDamaged(f"replay file {file} is missing") from None
+        if not stat.S_ISREG(found.st_mode):
+            raise ReplayDamaged(f"replay file {file}: it is no regular file")
+        if found.st_size != size:
+            raise ReplayDamaged(f"replay file {file}: got {found.st_size} bytes, expected {size}")
     ring = _map(shape, folder, head)
     if ring.fingerprint() != fingerprint:
         raise ReplayDamaged(
@@ -98,7 +103,8 @@ class PrioritySnapshots:
         """Write priorities to disk; return what `read` needs. Raises OSError."""
         number = 1 - self._newest
         content = priorities.astype("<f8", copy=False).data
-        with _snapshot(self._folder, number).open("r+b") as stream:
+        descriptor = open_regular(_snapshot(self._folder, number), os.O_RDWR)
+        with os.fdopen(descriptor, "r+b") as stream:
             _ = stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
@@ -108,7 +114,7 @@ class PrioritySnapshots:
     def read(self, checksum: object) -> npt.NDArray[np.float64]:
         """Return the newest priorities. Raises ReplayDamaged if their checksum is another."""
         file = _snapshot(self._folder, self._newest)
-        content = file.read_bytes()
+        content = read_file(file)
         if zlib.crc32(content) != checksum:
             raise ReplayDamaged(f"replay file {file}: does not hold the priorities of the commit")
         return np.frombuffer(content, "<f8")

@@ -14,7 +14,7 @@ from bokeh.embed import components
 from bokeh.resources import Resources
 
 from .. import __version__
-from ..disk import replacing
+from ..disk import replace_file
 from ..runs.errors import RunError, writing
 from ..runs.record import RunRecord, distinct, read_run
 from .comparison import compare
@@ -26,6 +26,12 @@ from .plots import Detail
 PAGE_BYTES = 5_000_000
 """A page stays below this."""
 
+# All that the page needs stands in it: nothing is fetched or sent, whatever a run's files could put
+# there. Bokeh compiles callbacks alone (`unsafe-eval`), and the page has none.
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src data: blob:; media-src data:; font-src data:; base-uri 'none'; form-action 'none'"
+)
 _MOST_NOTES = 40
 _MOST_FILM_BYTES = 2_200_000
 # Kept for the table of played games, and what is noted while they are played.
@@ -79,8 +85,8 @@ def write_report(
     games = played(shown, episodes, steps, min(room, _MOST_FILM_BYTES), said, say)
     notes = [*draft.notes, *said]
     content = draft.text(notes, games).encode()
-    with writing(out), replacing(out) as unfinished:
-        unfinished.write_bytes(content)
+    with writing(out):
+        replace_file(out, content)
     return notes
 
 
@@ -127,6 +133,7 @@ class _Draft:
         return (
             "<!doctype html>\n"
             '<html lang="en"><head><meta charset="utf-8">'
+            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             '<link rel="icon" href="data:,">'
             f"<title>{escape(self.title)}</title><style>{_file('page.css')}</style></head><body>"

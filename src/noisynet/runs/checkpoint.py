@@ -10,6 +10,7 @@ What a kill leaves behind is ignored, and cleaned away by the next write. Readin
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -26,7 +27,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from ..disk import sync_folder, write_file
+from ..disk import read_file, sync_folder, write_file
 from .errors import NewerFormat, RunError, shown
 from .saved_state import Document, problem_of
 
@@ -193,7 +194,8 @@ def _steps(folder: Path) -> list[tuple[int, bool, Path]]:
     if folder.is_dir():
         for path in folder.iterdir():
             match = _STEP_NAME.fullmatch(path.name)
-            if match is not None and path.is_dir():
+            # A folder without either is not one that was written here.
+            if match is not None and any((path / name).exists() for name in (_ARRAYS, _STATE)):
                 found.append((int(match[1]), match[2] is None, path))
     return sorted(found)
 
@@ -219,7 +221,7 @@ def _write_whole(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(f"{_TEMPORARY}*"):
-            shutil.rmtree(leftover)
+            _delete(leftover)
         temporary.mkdir()
         write_file(temporary / _ARRAYS, content)
         write_file(temporary / _STATE, (_to_json(document) + "\n").encode())
@@ -253,7 +255,16 @@ def _remove(path: Path) -> None:
         path.rename(doomed)
     except OSError:
         return
-    shutil.rmtree(doomed, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        _delete(doomed)
+
+
+def _delete(path: Path) -> None:
+    """Remove a folder with all that is in it, or a link or file in its place."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+    else:
+        shutil.rmtree(path)
 
 
 def _array_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
@@ -273,7 +284,7 @@ def _array_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 def _read_bytes(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        return read_file(file)
     except FileNotFoundError as error:
         raise DamagedCheckpoint(f"{file}: missing: the checkpoint is not whole") from error
     except OSError as error:

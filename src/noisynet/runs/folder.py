@@ -26,6 +26,8 @@ from .locks import InUse, Lock
 FORMAT = 1
 """The layout that this version writes, and the newest that it reads."""
 
+_UNFINISHED = "config.yaml.tmp"
+_KILLED = " (it was killed while it was being made: `noisynet train` can make it anew there)"
 _FORMAT_LINE = re.compile(r"^format:[^\n]*\n?", re.MULTILINE)
 
 
@@ -70,9 +72,13 @@ class RunFolder:
 
     @staticmethod
     def check_free(path: Path) -> None:
-        """Raise RunError if the folder holds anything, before work is done that would be lost."""
+        """Raise RunError if the folder holds anything, before work is done that would be lost.
+
+        What a kill left of a run that was only being made does not count.
+        """
         try:
-            found = next(path.iterdir(), None) if path.exists() else None
+            held = list(path.iterdir()) if path.exists() else []
+            found = next((one for one in held if not _is_leftover(one)), None)
         except OSError as error:
             raise RunError(f"{path}: cannot make a run here: {error.strerror}") from error
         if found is not None:
@@ -98,22 +104,28 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             cls.check_free(path)
-            run._take_lock(new=True)
-            run.checkpoints.mkdir()
+            run._take_lock()
+            # Again: another process may have made a run here meanwhile.
+            cls.check_free(path)
+            run.checkpoints.mkdir(exist_ok=True)
             # A folder is a run once it has a config.yaml: the last thing to come, whole or not.
-            unfinished = path / "config.yaml.tmp"
+            unfinished = path / _UNFINISHED
+            unfinished.unlink(missing_ok=True)
             write_file(unfinished, stored_text.encode())
             unfinished.rename(run.config_file)
             sync_folder(path)
         except OSError as error:
             if run.locked:
                 # Leave the folder empty again, so that the same command can be given again.
-                for file in (run.path / "config.yaml.tmp", run.config_file, run.lock_file):
+                for file in (run.path / _UNFINISHED, run.config_file, run.lock_file):
                     file.unlink(missing_ok=True)
                 if run.checkpoints.exists():
                     run.checkpoints.rmdir()
                 run.close()
             raise RunError(f"{path}: cannot make a run here: {error.strerror}") from error
+        except RunError:
+            run.close()
+            raise
         return run
 
     @classmethod
@@ -131,7 +143,10 @@ class RunFolder:
                 raise RunError(f"{path}: not a run: a run is a folder, and this is a file")
             file = path / "config.yaml"
             if not file.exists():
-                raise RunError(f"{path}: not a run: it holds no config.yaml")
+                raise RunError(
+                    f"{path}: not a run: it holds no config.yaml"
+                    + (_KILLED if (path / "run.lock").exists() else "")
+                )
         except OSError as error:
             raise RunError(f"{path}: cannot be read: {error.strerror}") from error
         return cls(path, _read_config(file, yaml_text.read(file)))
@@ -163,11 +178,18 @@ class RunFolder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _take_lock(self, *, new: bool = False) -> None:
+    def _take_lock(self) -> None:
         try:
-            self._lock.acquire(new=new)
+            self._lock.acquire()
         except InUse as error:
             raise RunError(f"{error}; one process at a time writes a run") from error
+
+
+def _is_leftover(path: Path) -> bool:
+    """Return whether a kill may have left this before there was a run."""
+    if path.name == "checkpoints":
+        return path.is_dir() and next(path.iterdir(), None) is None
+    return path.name in ("run.lock", _UNFINISHED) and path.is_file()
 
 
 def _with_format(path: Path, config_text: str) -> str:

@@ -9,6 +9,7 @@ import socket
 from pathlib import Path
 from typing import Self
 
+from ..disk import open_regular, read_file
 from .errors import RunError
 
 _HOLDER = re.compile(r"process (\d+) on (.+)")
@@ -38,16 +39,15 @@ class Lock:
         """Whether this object holds the lock."""
         return self._descriptor is not None
 
-    def acquire(self, *, new: bool = False) -> None:
-        """Make the file where it is missing, and lock it; with `new` it must be missing.
+    def acquire(self) -> None:
+        """Make the file where it is missing, and lock it.
 
         Does nothing where this object holds the lock already. Raises InUse where another one does,
         and OSError where the file cannot be made or written.
         """
         if self._descriptor is not None:
             return
-        flags = os.O_RDWR | os.O_CLOEXEC | os.O_CREAT | (os.O_EXCL if new else 0)
-        descriptor = os.open(self.path, flags, 0o644)
+        descriptor = open_regular(self.path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(descriptor, 0)
@@ -79,7 +79,7 @@ class Lock:
     def holder(self) -> str | None:
         """Return who holds the lock, None where nobody does; leaves the file as it is."""
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = open_regular(self.path)
         except FileNotFoundError:
             return None
         try:
@@ -98,7 +98,7 @@ def is_locked(file: Path) -> bool:
     """
     try:
         found = file.stat()
-        holder = _HOLDER.match(file.read_text(errors="replace"))
+        holder = _HOLDER.match(read_file(file).decode(errors="replace"))
     except OSError:
         return False
     try:

@@ -8,22 +8,25 @@ TensorBoard drops what the dead run wrote from there on.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import numbers
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, cast
 
-from ..disk import sync_folder
+from ..disk import open_regular, sync_folder
 from .errors import RunError, writing
 
 FILE_NAME = "metrics.jsonl"
 
 _LONGEST_LINE = 1 << 20
+_LARGEST = sys.float_info.max
 
 
 class MetricsWriter:
@@ -42,9 +45,7 @@ class MetricsWriter:
             raise ValueError("resume_at and committed_bytes come together or not at all")
         self._file = folder / FILE_NAME
         with writing(self._file):
-            self._lines = os.open(
-                self._file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
-            )
+            self._lines = open_regular(self._file, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             try:
                 self._length = self._cut(committed_bytes)
                 self._events = _EventFile(folder)
@@ -147,7 +148,7 @@ class MetricsReader:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         self.damaged = 0
         try:
-            with self._file.open("rb") as stream:
+            with os.fdopen(open_regular(self._file), "rb") as stream:
                 while line := stream.readline(_LONGEST_LINE):
                     # A block of zeros after a power failure is a "line" of any length.
                     rest = line
@@ -160,6 +161,15 @@ class MetricsReader:
                         yield record
         except OSError as error:
             raise RunError(f"{self._file}: cannot be read: {error.strerror}") from error
+
+
+def newest_line(folder: Path) -> dict[str, Any] | None:
+    """Return the last line of a run's metrics.jsonl, read from its end; None for none or damage."""
+    with contextlib.suppress(OSError), os.fdopen(open_regular(folder / FILE_NAME), "rb") as stream:
+        stream.seek(max(stream.seek(0, os.SEEK_END) - 16384, 0))
+        lines = stream.read().split(b"\n")
+        return _parse(lines[-2]) if len(lines) > 1 else None
+    return None
 
 
 def read_metrics(folder: Path) -> MetricsReader:
@@ -226,7 +236,10 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(record, dict) or type(record.get("step")) is not int:
         return None
-    return record
+    # JSON's numbers have no end: 1e400 is read as infinity, and 400 digits fit no float.
+    if any(type(value) in (int, float) and abs(value) > _LARGEST for value in record.values()):
+        return None
+    return record if 0 <= record["step"] < 2**63 else None
 
 
 def _refuse_constant(name: str) -> float:

@@ -60,6 +60,24 @@ class Run:
         # An older checkpoint does not hold its config: what does not fit shows when it is restored.
         return self.config.changes_since(found.state.get("config", {}))
 
+    def check_unsaved(self) -> None:
+        """Raise RunError where a run without a checkpoint cannot begin again with nothing lost.
+
+        One that was stopped before its first checkpoint can; where the metrics show that there was
+        one, it has been removed.
+        """
+        training, step, saved = self.config.training, 0, False
+        for line in self.metrics() if self.folder.metrics_file.exists() else ():
+            step = max(step, line["step"])
+            saved |= "time/checkpoint" in line
+        # The lines of what was played while the first checkpoint was due come before it.
+        if saved or step >= min(2 * training.checkpoint_every, training.steps):
+            raise RunError(
+                f"{self.folder.checkpoints}: holds no checkpoint, and the metrics reach step "
+                f"{step:,}: to begin again at step 0 and lose them, remove "
+                f"{self.folder.metrics_file.name}"
+            )
+
     def trained(self) -> Checkpoint:
         """Read the newest checkpoint; raises RunError before the first one, and as above."""
         found = self.newest_checkpoint()

@@ -16,16 +16,18 @@ from .errors import shown
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """Values of the types that are named, whatever stands beside them."""
+
     model_config = ConfigDict(strict=True, extra="allow")
 
 
-class _Arrays(_Part):
+class _Arrays(Part):
     size: Count
     crc32: Count
 
 
-class Document(_Part):
+class Document(Part):
     """What state.json holds, its own checksum aside."""
 
     step: Count
@@ -33,19 +35,19 @@ class Document(_Part):
     state: dict[str, Any]
 
 
-class _Schedule(_Part):
+class _Schedule(Part):
     thinned_from: Count | None
     recent_returns: list[float]
 
 
-class _Agent(_Part):
+class _Agent(Part):
     updates: Count
     action_generator: dict[str, Any] | None = None
     # The schedule of updates stood here once.
     schedule: _Schedule | None = None
 
 
-class _Loop(_Part):
+class _Loop(Part):
     step: Count
     games: Count
     returns: list[float]
@@ -58,7 +60,7 @@ class _Loop(_Part):
     first: list[bool] = []
 
 
-class SavedState(_Part):
+class SavedState(Part):
     """The `state` of a checkpoint that a run can go on from."""
 
     elapsed: Annotated[float, Field(ge=0, allow_inf_nan=False)]

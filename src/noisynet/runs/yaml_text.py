@@ -6,13 +6,14 @@ twice loses its first value in silence.
 
 from __future__ import annotations
 
-import stat
+import os
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ..disk import open_regular
 from .errors import RunError
 
 MOST_BYTES = 1 << 20
@@ -69,12 +70,11 @@ def read(file: Path) -> str:
     UTF-8; OSError never.
     """
     try:
-        found = file.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise RunError(f"{file}: cannot be read: it is no regular file")
-        if found.st_size > MOST_BYTES:
-            raise RunError(f"{file}: got {found.st_size:,} bytes, expected at most {MOST_BYTES:,}")
-        return file.read_text("utf-8-sig")
+        with os.fdopen(open_regular(file), encoding="utf-8-sig") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size > MOST_BYTES:
+                raise RunError(f"{file}: got {size:,} bytes, expected at most {MOST_BYTES:,}")
+            return stream.read()
     except OSError as error:
         raise RunError(f"{file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -6,10 +6,7 @@ anywhere that sees the folder.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,18 +15,34 @@ from typing import Any
 
 from .. import __version__
 from ..assemble import resume, start
-from ..disk import replacing, sync_folder, write_file
+from ..disk import read_file, replace_file
 from ..evaluation.agent import evaluate_run
 from ..runs import checkpoint, read_metrics
 from ..runs import config as run_config
 from ..runs.config import Config
-from ..runs.errors import RunError
+from ..runs.errors import RunError, writing
 from ..runs.locks import Lock
+from ..runs.metrics import newest_line
 from ..runs.opening import open_run
+from ..runs.saved_state import Part, problem_of
 from ..training import Diverged, Outcome
 
 RESULT = "evaluation.json"
-_LEFTOVERS = {"run.lock", "checkpoints", "config.yaml.tmp"}
+
+
+class _Evaluated(Part):
+    mean: float
+    noise: str
+
+
+class _Result(Part):
+    """What `evaluation.json` holds."""
+
+    step: int
+    reason: str
+    episodes: int
+    noise: list[str]
+    evaluations: dict[str, _Evaluated]
 
 
 @dataclass(frozen=True)
@@ -83,9 +96,6 @@ def _wait_for_lock(task: Task) -> None:
 def _train(task: Task) -> Outcome:
     if (task.folder / "config.yaml").exists():
         return resume(task.folder)
-    if task.folder.is_dir() and {one.name for one in task.folder.iterdir()} <= _LEFTOVERS:
-        # Killed while the folder was being made: nothing was trained yet.
-        shutil.rmtree(task.folder)
     return start(run_config.from_yaml(task.config_text, task.folder.name), task.folder)
 
 
@@ -111,13 +121,8 @@ def _evaluate(task: Task, reason: str) -> None:
 
 def write_whole(file: Path, text: str) -> None:
     """Write a file that is there whole or as it was; raises RunError where it cannot be written."""
-    try:
-        with replacing(file) as unfinished:
-            unfinished.unlink(missing_ok=True)  # what a kill left
-            write_file(unfinished, text.encode())
-        sync_folder(file.parent)
-    except OSError as error:
-        raise RunError(f"{file}: cannot be written: {error.strerror or error}") from error
+    with writing(file):
+        replace_file(file, text.encode())
 
 
 def result_of(task: Task) -> dict[str, Any] | None:
@@ -126,12 +131,13 @@ def result_of(task: Task) -> dict[str, Any] | None:
     One of another number of games, or of an earlier checkpoint, does not count.
     """
     try:
-        result = json.loads((task.folder / RESULT).read_text("utf-8"))
-        same = (result["episodes"], tuple(result["noise"])) == (task.episodes, task.noise)
-        step = result["step"]
-    except (OSError, ValueError, KeyError, TypeError):
+        result = json.loads(read_file(task.folder / RESULT))
+    except (OSError, ValueError, RecursionError):
         return None
-    return result if same and step == checkpoint_step(task.folder) else None
+    if problem_of(_Result, result) is not None:
+        return None
+    asked = [task.episodes, list(task.noise), checkpoint_step(task.folder)]
+    return result if [result["episodes"], result["noise"], result["step"]] == asked else None
 
 
 def checkpoint_step(folder: Path) -> int:
@@ -141,14 +147,8 @@ def checkpoint_step(folder: Path) -> int:
 
 def reached_step(folder: Path) -> int:
     """Return the step that a run has reached, by the last whole line of its metrics."""
-    step = 0
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, IndexError):
-        with (folder / "metrics.jsonl").open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(file.tell() - 16384, 0))
-            lines = file.read().split(b"\n")[:-1]
-        step = int(json.loads(lines[-1])["step"])
-    return max(step, checkpoint_step(folder))
+    line = newest_line(folder)
+    return max(0 if line is None else line["step"], checkpoint_step(folder))
 
 
 def held_since(folder: Path) -> int | None:

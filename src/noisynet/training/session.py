@@ -134,6 +134,7 @@ def train_on(
         found = run.newest_checkpoint()
         step, elapsed, committed = 0, 0.0, 0
         if found is None:
+            run.check_unsaved()
             shutil.rmtree(folder.replay, ignore_errors=True)
         else:
             step, elapsed = found.step, float(found.state["elapsed"])
