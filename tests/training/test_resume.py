@@ -1,6 +1,8 @@
 """An interrupted and resumed run is the uninterrupted one, bit for bit."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from noisynet.assemble import resume, start
 from noisynet.runs import Config, RunError, checkpoint, read_metrics
@@ -187,3 +190,27 @@ def test_resume_refuses_what_is_no_whole_run(finished: Outcome, tmp_path: Path) 
     (lost / "replay" / "frames.bin").unlink()
     with pytest.raises(RunError, match=r"frames\.bin"):
         resume(lost)
+
+
+def test_other_versions_than_the_run_was_made_with_are_noted(
+    finished: Outcome, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
+    heard: list[list[str]] = []
+
+    class Notes:
+        def started(self, folder: Path, config: Any, step: int, notes: list[str]) -> None:
+            heard.append(notes)
+
+        def heard(self, event: Any, elapsed: float) -> None: ...
+
+        def closed(self) -> None: ...
+
+    resume(folder, [Notes()])
+    file = folder / "config.yaml"
+    text = file.read_text()
+    file.write_text(re.sub(r"(  torch: ).*", r"\g<1>1.0.0", text))
+    resume(folder, [Notes()])
+    assert heard[0] == []
+    assert heard[1] == [f"the run was made with torch 1.0.0 (now {torch.__version__})"]
