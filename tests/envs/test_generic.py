@@ -20,6 +20,7 @@ from noisynet.envs import (
     UnusableEnvironment,
     make,
 )
+from noisynet.envs.arguments import nearest_names
 from noisynet.envs.generic import observation_kind
 
 
@@ -393,3 +394,9 @@ def test_what_does_not_fit_is_said_on_one_line(place: str, message: str) -> None
 def test_what_is_no_place_is_refused(place: str) -> None:
     with pytest.raises(UnusableEnvironment, match=f"got {place!r}, expected module:function"):
         make(place, 1, seed=0)
+
+
+def test_nearest_names_are_named_once() -> None:
+    """Atari's ids are registered ones, and games that could be, too."""
+    known = ["ALE/Pong-v5", "ALE/Pooyan-v5", "CartPole-v1", "ALE/Pong-v5", "ALE/Pooyan-v5"]
+    assert nearest_names("PongNoFrameskip-v4", known) == ["ALE/Pong-v5", "ALE/Pooyan-v5"]

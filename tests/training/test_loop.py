@@ -1,9 +1,11 @@
 """The loop: what counts as a step, when it learns, when it ends, what it tells."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -288,3 +290,27 @@ def test_a_loop_can_be_built_by_hand() -> None:
     assert sum(isinstance(event, FiguresTaken) for event in events) == agent.updates // 10
     assert loop.progress.games == sum(isinstance(event, GameFinished) for event in events) > 0
     assert events[-1] == TrainingEnded(step=loop.progress.step, reason="steps")
+
+
+class Remover(BrokenPipe):
+    """A user who removes the run's folder at its first event, or a part of it."""
+
+    def __init__(self, part: str) -> None:
+        self.part = part
+
+    def heard(self, event: Any, elapsed: float) -> None:
+        shutil.rmtree(self.folder / self.part, ignore_errors=True)
+
+    def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:
+        self.folder = folder
+
+
+@pytest.mark.parametrize(
+    ("part", "gone"), [("", "config.yaml, metrics.jsonl, replay"), ("replay", "replay")]
+)
+def test_a_folder_that_is_removed_while_it_trains_is_not_said_to_be_saved(
+    small_config: Callable[..., Config], tmp_path: Path, part: str, gone: str
+) -> None:
+    with pytest.raises(RunError, match=f"run: {gone} was removed while the run trained"):
+        start(small_config(), tmp_path / "run", [Remover(part)])
+    assert checkpoint.newest_step(tmp_path / "run" / "checkpoints") in (None, 0)

@@ -1,6 +1,7 @@
 """An interrupted and resumed run is the uninterrupted one, bit for bit."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from noisynet.assemble import resume, start
 from noisynet.runs import Config, RunError, checkpoint, open_run, read_metrics
@@ -258,3 +260,27 @@ def test_links_in_a_received_run_are_not_written_through(finished: Outcome, tmp_
         with pytest.raises(RunError, match=r"link|no regular file"):
             resume(run)
         assert (theirs.read_bytes(), theirs.stat().st_mtime_ns) == before
+
+
+def test_other_versions_than_the_run_was_made_with_are_noted(
+    finished: Outcome, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
+    heard: list[list[str]] = []
+
+    class Notes:
+        def started(self, folder: Path, config: Any, step: int, notes: list[str]) -> None:
+            heard.append(notes)
+
+        def heard(self, event: Any, elapsed: float) -> None: ...
+
+        def closed(self) -> None: ...
+
+    resume(folder, [Notes()])
+    file = folder / "config.yaml"
+    text = file.read_text()
+    file.write_text(re.sub(r"(  torch: ).*", r"\g<1>1.0.0", text))
+    resume(folder, [Notes()])
+    assert heard[0] == []
+    assert heard[1] == [f"the run was made with torch 1.0.0 (now {torch.__version__})"]

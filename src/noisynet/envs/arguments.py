@@ -84,7 +84,7 @@ def nearest_names(name: str, known: Iterable[str], most: int = 3) -> list[str]:
         bare = difflib.SequenceMatcher(None, _bare(name), _bare(candidate)).ratio()
         return max(whole_id, bare), whole_id
 
-    scored = sorted(((likeness(candidate), candidate) for candidate in known), reverse=True)
+    scored = sorted(((likeness(candidate), candidate) for candidate in set(known)), reverse=True)
     return [candidate for (best, _), candidate in scored[:most] if best >= 0.6]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -26,6 +27,16 @@ def provenance(**versions: str) -> dict[str, str]:
     if commit is not None:
         found["commit"] = commit
     return found
+
+
+def changed_since(made_with: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return in a line, if anything, which versions are not those that a run was made with."""
+    changed = [
+        f"{name} {made_with[name]} (now {version})"
+        for name, version in now.items()
+        if name not in ("commit", "processor") and made_with.get(name, version) != version
+    ]
+    return [f"the run was made with {', '.join(changed)}"] if changed else []
 
 
 def _commit(folder: Path) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from .. import __version__
 from ..agents import LossNotFinite
@@ -22,6 +23,7 @@ from ..runs.errors import RunError
 from ..runs.folder import RunFolder
 from ..runs.metrics import MetricsWriter
 from ..runs.opening import Run
+from ..runs.provenance import changed_since, provenance
 from .a3c import AsynchronousLoop, WorkersFailed
 from .events import (
     CheckpointDue,
@@ -143,7 +145,9 @@ def train_on(
         loop = assembler.loop(folder)
         notes = ["no checkpoint yet: training starts again from the first step"]
         if found is not None:
-            notes = [*assembler.notes(), *run.notes(found)]
+            now = provenance(torch=torch.__version__)
+            changed = [*run.notes(found), *changed_since(config.made_with, now)]
+            notes = [*assembler.notes(), *changed]
         with MetricsWriter(folder.path, resume_at=step, committed_bytes=committed) as metrics:
             session = _Session(folder, config, loop, metrics, list(listeners), elapsed)
             return (yield from session.run(notes))
@@ -169,6 +173,8 @@ class _Session:
         self._started = time.perf_counter() - elapsed
         self._speed = (time.perf_counter(), loop.progress.step)
         self._checkpoint_seconds: float | None = None
+        parts = (folder.config_file, folder.metrics_file, folder.replay)
+        self._parts = [one for one in parts if one.exists()]
 
     @property
     def _elapsed(self) -> float:
@@ -270,6 +276,11 @@ class _Session:
         except OSError as error:
             raise RunError(f"{self._folder.replay}: {error.strerror or error}") from error
         state["metrics_bytes"] = self._metrics.commit()
+        if gone := [one.name for one in self._parts if not one.exists()]:
+            raise RunError(
+                f"{self._folder.path}: {', '.join(gone)} was removed while the run trained: it "
+                "could not be saved"
+            )
         checkpoint.write(self._folder.checkpoints, self._loop.progress.step, arrays, state)
         self._checkpoint_seconds = time.perf_counter() - began
 
