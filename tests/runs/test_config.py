@@ -193,3 +193,35 @@ def test_thinner_updates_need_a_return_to_begin_at() -> None:
         config.load("cartpole", {"final_update_every": 8})
     with pytest.raises(RunError, match=r"final_update_every: got None, .* \(500.0\) together"):
         config.load("cartpole", {"final_update_return": 500})
+
+
+LONG = "x" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"extends: {LONG}", "extends: got 'xxx"),
+        (f"extends: cartpole\n? {LONG}\n: {{}}", "unknown key 'xxx"),
+        (f"environment: {{environment: {LONG}}}", "--environment: got 'xxx"),
+        (f"extends: cartpole\nlearning: {{optimizer: {LONG}}}", "--optimizer: got 'xxx"),
+        (f"extends: cartpole\nlearning: {{n_step: [{'1, ' * 20_000}]}}", "--n-step: got [1, 1, "),
+        (f"a: !{LONG} 3", "could not determine a constructor for the tag '!xxx"),
+        (f"a: *{LONG}", "*xxx"),
+        (f"{{? {LONG} : 1, ? {LONG} : 2}}", "the key 'xxx"),
+    ],
+)
+def test_what_is_long_is_not_echoed_whole(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(RunError) as caught:
+        config.load(str(file))
+    assert said in str(caught.value)
+    assert len(str(caught.value).replace(str(tmp_path), "")) < 700
+
+
+def test_a_long_name_is_not_echoed_whole() -> None:
+    for name in (LONG, f"{LONG}/x", f"{LONG}.yaml"):
+        with pytest.raises(RunError) as caught:
+            config.load(name)
+        assert len(str(caught.value)) < 11_000

@@ -143,6 +143,49 @@ def test_a_mistake_is_named(text: str, said: str, tmp_path: Path) -> None:
     assert any(said in problem for problem in found), found
 
 
+LONG = "x" * 100_000
+TEN = ", ".join(str(number) for number in range(1, 11))
+BILLION = "environments: [CartPole-v1]\ngrid:\n" + "".join(
+    f"  {name}: [{TEN}]\n"
+    for name in (
+        "n_step", "batch_size", "head_hidden", "update_every", "target_every", "log_every",
+        "checkpoint_every", "solved_games", "epsilon_steps",
+    )
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (BILLION, "got 1,000,000,000 trials, expected at most 20,000"),
+        (f"environments: [CartPole-v1, {LONG}]", "xxx…: PRESET: got 'xxx"),
+        (f"games: [{LONG}]", "games: got 'xxx"),
+        (f"? {LONG}\n: 3\n", "unknown key 'xxx"),
+        (f"environments: [CartPole-v1]\noverrides: {{? {LONG} : 3}}", "unknown key 'xxx"),
+        (f"environments: [CartPole-v1]\noverrides: {{n_step: {LONG}}}", "--n-step: got 'xxx"),
+        (f"environments: [CartPole-v1]\npresets: [{LONG}]", "PRESET: got 'xxx"),
+        (f"environments: [Chain-6, {LONG}, {LONG}]", "environments: got 'xxx"),
+        (f"seeds: {LONG}", "seeds: got 'xxx"),
+        (
+            f"environments: [Chain-6]\ngrid:\n  torso_hidden: [[{', '.join(['64'] * 100)}]]",
+            "…: a name of 326 characters, expected at most 240",
+        ),
+    ],
+)
+def test_what_is_long_is_neither_built_nor_echoed_whole(
+    text: str, said: str, tmp_path: Path
+) -> None:
+    found = problems(text, tmp_path)
+    assert any(said in one for one in found), found
+    assert all(len(one.replace(str(tmp_path), "")) < 700 for one in found)
+
+
+def test_of_many_problems_the_first_are_said(tmp_path: Path) -> None:
+    found = problems("".join(f"k{number}: 1\n" for number in range(300)), tmp_path)
+    assert len([one for one in found if "unknown key" in one]) == 100
+    assert any(one.endswith(": and 200 more") for one in found)
+
+
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(SuiteErrors, match=r"nowhere\.yaml: cannot be read: No such file"):
         plan(str(tmp_path / "nowhere.yaml"))

@@ -5,7 +5,6 @@ A run's `config.yaml` holds all of it.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -19,7 +18,7 @@ from . import yaml_text
 from .changes import MAY_CHANGE
 from .conditions import Acts
 from .conflicts import Fits
-from .errors import RunError, shown
+from .errors import RunError, cut, nearest, shown
 from .sections import (
     ActorCriticSection,
     EnvironmentSection,
@@ -129,7 +128,7 @@ def parse(values: Mapping[str, Any], origin: str) -> Config:
     try:
         return Config.model_validate(values)
     except pydantic.ValidationError as error:
-        raise RunError(f"{origin}: {_first_problem(error)}") from None
+        raise RunError(f"{cut(origin, 200)}: {_first_problem(error)}") from None
 
 
 def _first_problem(error: pydantic.ValidationError) -> str:
@@ -142,17 +141,17 @@ def _first_problem(error: pydantic.ValidationError) -> str:
         return str(problem.get("ctx", {}).get("error", problem["msg"]))
     if problem["type"] == "extra_forbidden":
         known = list(SECTION_OF) if len(place) > 1 else [*SECTIONS, "extends"]
-        near = difflib.get_close_matches(place[-1], known, n=1)
-        return f"unknown key {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        near = nearest(place[-1], known)
+        return f"unknown key {shown(name)}" + (f"; did you mean {near[0]!r}?" if near else "")
     field = place[-1] if place and place[-1] in SECTION_OF else None
     if field is None and len(place) > 1 and place[1] in SECTION_OF:
         field = place[1]
     message = problem["msg"].replace("Input should be ", "expected ")
-    got = "" if problem["type"] == "missing" else f"got {problem['input']!r}, "
+    got = "" if problem["type"] == "missing" else f"got {shown(problem['input'])}, "
     takes = ""
     if field is not None:
         takes = f" ({_INFO_OF[field].description})"
-    return f"{option_name(field) if field else name or 'config'}: {got}{message}{takes}"
+    return f"{option_name(field) if field else cut(name) or 'config'}: {got}{message}{takes}"
 
 
 def option_name(field: str) -> str:
@@ -203,9 +202,9 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
         base = next((base for start, base in bases.items() if name.startswith(start)), "control")
         values = _overridden(_inherited(_read_preset(base), base), {"environment": name})
     else:
-        near = difflib.get_close_matches(name, preset_names(), n=3, cutoff=0.4)
+        near = nearest(name, preset_names(), 3, 0.4)
         raise RunError(
-            f"PRESET: got {name!r}, expected a preset ({', '.join(preset_names())}), an "
+            f"PRESET: got {shown(name)}, expected a preset ({', '.join(preset_names())}), an "
             f"environment id such as ALE/Breakout-v5, module:function, or a YAML file"
             + (f"; nearest: {', '.join(near)}" if near else "")
         )
@@ -249,7 +248,7 @@ def _inherited(values: dict[str, Any], origin: str, depth: int = 0) -> dict[str,
         return values
     if parent not in preset_names() or depth > 5:
         raise RunError(
-            f"{origin}: extends: got {parent!r}, expected one of {', '.join(preset_names())}"
+            f"{origin}: extends: got {shown(parent)}, expected one of {', '.join(preset_names())}"
         )
     merged = _inherited(_read_preset(parent), parent, depth + 1)
     for key, part in values.items():

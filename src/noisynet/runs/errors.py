@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_MOST_SHOWN = 80
+_LONGEST_MESSAGE = 10_000
 
 
 class RunError(Exception):
     """What is wrong with a run, in one line: what it is, what was found, what was expected."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.splitlines()))
+        super().__init__(cut(" ".join(message.splitlines()), _LONGEST_MESSAGE))
 
 
 class NewerFormat(RunError):
@@ -26,9 +30,6 @@ def writing(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(f"{file}: cannot be written: {error.strerror or error}") from error
-
-
-_MOST_SHOWN = 80
 
 
 class _Short(reprlib.Repr):
@@ -45,5 +46,15 @@ _short = _Short()
 
 def shown(value: object) -> str:
     """Return a value as Python writes it, cut at 80 characters, fit to stand in a message."""
-    text = _short.repr(value)
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
+    return cut(_short.repr(value))
+
+
+def cut(text: str, most: int = _MOST_SHOWN) -> str:
+    """Return a text, cut where it is long."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def nearest(name: object, known: Iterable[str], count: int = 1, likeness: float = 0.6) -> list[str]:
+    """Return the known names that are most like a name, the likeliest first."""
+    # It takes time as the square of the length.
+    return difflib.get_close_matches(str(name)[:_MOST_SHOWN], list(known), count, likeness)

@@ -20,7 +20,7 @@ from typing import Self
 
 from ..disk import sync_folder, write_file
 from . import yaml_text
-from .errors import NewerFormat, RunError
+from .errors import NewerFormat, RunError, shown
 from .locks import InUse, Lock
 
 FORMAT = 1
@@ -221,10 +221,11 @@ def _read_config(file: Path, stored_text: str) -> str:
     if type(found) is not int or found < 1:
         raise RunError(
             f"{file}: not a run's config: its first line names the run's format "
-            f"(`format: {FORMAT}`), got {found!r}"
+            f"(`format: {FORMAT}`), got {shown(found)}"
         )
     if found > FORMAT:
         raise NewerFormat(
-            f"{file}: format {found} comes from a newer noisynet; this one reads up to {FORMAT}"
+            f"{file}: format {shown(found)} comes from a newer noisynet; this one reads up to "
+            f"{FORMAT}"
         )
     return _without_format(stored_text)

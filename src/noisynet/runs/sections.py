@@ -65,8 +65,9 @@ class EnvironmentSection(Section):
     """What the agent plays, and every choice of preprocessing."""
 
     environment: Annotated[str, ALWAYS] = Field(
+        max_length=500,
         description="environment id, such as ALE/Pong-v5, MinAtar/Breakout-v1, DeepSea-10 or "
-        "CartPole-v1, or module:function for your own"
+        "CartPole-v1, or module:function for your own",
     )
     environments: Annotated[FewThousand, ALWAYS] = Field(
         default=8, ge=1, description="how many are stepped side by side"

@@ -14,9 +14,10 @@ from typing import Any
 import yaml
 
 from ..disk import open_regular
-from .errors import RunError
+from .errors import RunError, cut, shown
 
-MOST_BYTES = 1 << 20
+MOST_BYTES = 1 << 18
+"""What takes PyYAML a few seconds; the largest suites and configs have some thousand."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -28,7 +29,7 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             event: Any = self.peek_event()
             raise yaml.MarkedYAMLError(
-                problem=f"*{event.anchor}: aliases are not accepted: write the value out",
+                problem=f"*{cut(event.anchor)}: aliases are not accepted: write the value out",
                 problem_mark=event.start_mark,
             )
         return super().compose_node(parent, index)
@@ -39,7 +40,7 @@ class _Loader(yaml.SafeLoader):
             name = str(key.value)
             if self.unique_keys and name in seen:
                 raise yaml.MarkedYAMLError(
-                    problem=f"the key {name!r} stands twice, first in line {seen[name]}",
+                    problem=f"the key {shown(name)} stands twice, first in line {seen[name]}",
                     problem_mark=key.start_mark,
                 )
             seen[name] = key.start_mark.line + 1
@@ -56,9 +57,9 @@ def load(text: str, *, unique_keys: bool = True) -> Any:
         return yaml.load(text, _Loader if unique_keys else _Repeating)  # noqa: S506 - a safe one
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
-        raise ValueError(f"{line}{error.problem}") from None
+        raise ValueError(f"{line}{cut(error.problem or 'not YAML', 200)}") from None
     except yaml.YAMLError as error:
-        raise ValueError(str(error).splitlines()[0]) from None
+        raise ValueError(cut(str(error).splitlines()[0], 200)) from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -66,8 +67,8 @@ def load(text: str, *, unique_keys: bool = True) -> Any:
 def read(file: Path) -> str:
     """Read a file of text, with or without a byte order mark.
 
-    Raises RunError for one that cannot be read, is no regular file, has more than a MiB, or is not
-    UTF-8; OSError never.
+    Raises RunError for one that cannot be read, is no regular file, is larger than 256 KiB or is
+    not UTF-8; OSError never.
     """
     try:
         with os.fdopen(open_regular(file), encoding="utf-8-sig") as stream:

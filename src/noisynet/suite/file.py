@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
@@ -13,8 +14,11 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ..runs import yaml_text
-from ..runs.errors import RunError
+from ..runs.errors import RunError, cut, nearest, shown
 from ..runs.sections import Count, FewThousand, PositiveInt, Seed
+
+_MOST_PROBLEMS = 100
+_MOST_FIELDS = 200
 
 
 class SuiteErrors(RunError):
@@ -74,7 +78,9 @@ class Search(_Part):
     trials: PositiveInt = Field(default=20, description="points to try")
     concurrent: PositiveInt = Field(default=4, description="points tried at the same time")
     seed: Seed = Field(default=0, description="seed of the search")
-    space: dict[str, Space] = Field(min_length=1, description="config field: where to look")
+    space: dict[str, Space] = Field(
+        min_length=1, max_length=_MOST_FIELDS, description="config field: where to look"
+    )
 
 
 def _on_or_off(value: object) -> object:
@@ -124,14 +130,18 @@ class Suite(_Part):
         min_length=1,
         description="presets or config files; auto: the one made for the environment's kind",
     )
-    variants: dict[str, dict[str, Any]] = Field(
+    variants: dict[str, Annotated[dict[str, Any], Field(max_length=_MOST_FIELDS)]] = Field(
         default={}, description="name: config fields that it sets"
     )
     grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(
-        default={}, description="config field: values, each with each of the others"
+        default={},
+        max_length=_MOST_FIELDS,
+        description="config field: values, each with each of the others",
     )
     overrides: dict[str, Any] = Field(
-        default={}, description="config fields that are the same in all trials"
+        default={},
+        max_length=_MOST_FIELDS,
+        description="config fields that are the same in all trials",
     )
     seeds: Annotated[tuple[Seed, ...], BeforeValidator(_seeds), Field(min_length=1)] = Field(
         default=(0,), description="seeds, or how many: 3 is 0, 1, 2"
@@ -143,6 +153,14 @@ class Suite(_Part):
         description="how often a trial that fails without a new checkpoint is tried again",
     )
     search: Search | None = Field(default=None, description="hyperparameters to search for")
+
+    @property
+    def trials(self) -> int:
+        """How many trials it asks for, at a point of a search; none is built for that."""
+        sizes = [len(self.presets), len(self.seeds), max(len(self.variants), 1)]
+        games = 57 if self.games == "atari57" else len(self.games)
+        sizes += [max(games + len(self.environments), 1), *map(len, self.grid.values())]
+        return math.prod(sizes)
 
 
 def ready_suites() -> list[str]:
@@ -170,7 +188,9 @@ def read_suite(file: str) -> tuple[str, Suite | None, list[str]]:
         suite = Suite.model_validate(values)
     except pydantic.ValidationError as error:
         found = error.errors(include_url=False)
-        problems += [f"{file}: {_problem(one)}" for one in found]
+        problems += [f"{file}: {_problem(one)}" for one in found[:_MOST_PROBLEMS]]
+        if len(found) > _MOST_PROBLEMS:
+            problems.append(f"{file}: and {len(found) - _MOST_PROBLEMS:,} more")
         wrong = {one["loc"][0] for one in found if one["loc"]}
         if not wrong or wrong & {"games", "environments", "presets", "variants", "search"}:
             return text, None, problems
@@ -188,10 +208,10 @@ def _text(file: str) -> str:
             raise SuiteErrors([str(error)]) from None
     ready = ready_suites()
     if file not in ready:
-        near = difflib.get_close_matches(file, ready, n=1)
+        near = nearest(file, ready)
         hint = f"; nearest: {near[0]}" if near else ""
         raise SuiteErrors(
-            [f"FILE: got {file!r}, expected a YAML file or one of {', '.join(ready)}{hint}"]
+            [f"FILE: got {shown(file)}, expected a YAML file or one of {', '.join(ready)}{hint}"]
         )
     return (resources.files("noisynet.suite") / "suites" / f"{file}.yaml").read_text("utf-8")
 
@@ -203,7 +223,7 @@ def _given_twice(node: yaml.Node | None) -> Iterator[str]:
         for key, value in node.value:
             name = str(key.value)
             if name in seen:
-                yield f"{name!r} is given twice (again in line {key.start_mark.line + 1})"
+                yield f"{shown(name)} is given twice (again in line {key.start_mark.line + 1})"
             seen.add(name)
             yield from _given_twice(value)
     elif isinstance(node, yaml.SequenceNode):
@@ -221,14 +241,14 @@ def _problem(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         part = next((_PARTS[one] for one in reversed(place[:-1]) if one in _PARTS), Suite)
         known = list(part.model_fields)
-        near = difflib.get_close_matches(place[-1], known, n=1)
+        near = nearest(place[-1], known)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
-        return f"unknown key {name!r}; {hint}"
+        return f"unknown key {shown(name)}; {hint}"
     if error["type"] == "value_error":
-        return f"{name}: {error.get('ctx', {}).get('error', error['msg'])}"
+        return f"{cut(name)}: {error.get('ctx', {}).get('error', error['msg'])}"
     message = error["msg"].replace("Input should be ", "expected ")
-    got = "" if error["type"] == "missing" else f"got {error['input']!r}, "
-    return f"{name or 'suite'}: {got}{message}"
+    got = "" if error["type"] == "missing" else f"got {shown(error['input'])}, "
+    return f"{cut(name) or 'suite'}: {got}{message}"
 
 
 def _listed_twice(suite: Suite) -> Iterator[str]:
@@ -242,7 +262,6 @@ def _listed_twice(suite: Suite) -> Iterator[str]:
         **{f"grid.{field}": values for field, values in suite.grid.items()},
     }
     for name, values in lists.items():
-        shown = [repr(value) for value in values]
-        for value in dict.fromkeys(shown):
-            if shown.count(value) > 1:
-                yield f"{name}: got {value} twice, expected it once"
+        for value, times in Counter(map(repr, values)).items():
+            if times > 1:
+                yield f"{name}: got {cut(value)} twice, expected it once"

@@ -20,7 +20,7 @@ from ..evaluation.agent import evaluate_run
 from ..runs import checkpoint, read_metrics
 from ..runs import config as run_config
 from ..runs.config import Config
-from ..runs.errors import RunError, writing
+from ..runs.errors import RunError, shown, writing
 from ..runs.locks import Lock
 from ..runs.metrics import newest_line
 from ..runs.opening import open_run
@@ -168,7 +168,7 @@ def mismatch(folder: Path, wanted: Config) -> str | None:
     except RunError as error:
         return str(error)
     different = [
-        f"{name} {have.get(name)!r} (the suite: {value!r})"
+        f"{name} {shown(have.get(name))} (the suite: {shown(value)})"
         for name, value in want.items()
         # What is left to the machine stands in the run as it was chosen.
         if have.get(name) != value and value != "auto"

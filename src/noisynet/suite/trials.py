@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,12 +16,15 @@ from ..envs import UnusableEnvironment
 from ..evaluation.scores import atari57_games
 from ..runs import config as run_config
 from ..runs.config import SECTION_OF, Config, option_name
-from ..runs.errors import RunError
+from ..runs.errors import RunError, cut, nearest, shown
 from .file import Space, Suite, SuiteErrors
 from .paper import atari_environment, atari_game
 
 AUTO = "auto"
 """The preset made for the environment's kind."""
+
+MOST_TRIALS = 20_000
+_LONGEST_NAME = 240
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,15 @@ def grid_trials(suite: Suite) -> list[Trial]:
             trials += _trials(suite, cell)
         except RunError as error:
             where = " ".join(cell.parts) or cell.environment or cell.preset
-            problems.append(f"{where}: {error}")
-    names = [trial.name for trial in trials]
-    again = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    problems += [f"two trials would share the folder {name}" for name in again]
+            problems.append(f"{cut(where)}: {error}")
+    for name, times in Counter(trial.name for trial in trials).items():
+        if times > 1:
+            problems.append(f"two trials would share the folder {cut(name)}")
+        if len(name.encode()) > _LONGEST_NAME:
+            problems.append(
+                f"{cut(name)}: a name of {len(name):,} characters, expected at most "
+                f"{_LONGEST_NAME}: give its values as a variant, by a short name"
+            )
     problems += _unusable(trials)
     if problems:
         raise SuiteErrors(problems)
@@ -129,6 +137,9 @@ def _ends(space: Mapping[str, Space]) -> Iterator[dict[str, Any]]:
 
 def _checked_cells(suite: Suite, space: Mapping[str, Space], problems: list[str]) -> list[_Cell]:
     """List the cells of the grid; what is wrong goes to `problems`, and is left out of them."""
+    if suite.trials > MOST_TRIALS:
+        problems.append(f"got {suite.trials:,} trials, expected at most {MOST_TRIALS:,}")
+        return []
     environments = _environments(suite, problems)
     if not environments and AUTO in suite.presets:
         problems.append(
@@ -174,10 +185,10 @@ def _environments(suite: Suite, problems: list[str]) -> list[str]:
     games = known if suite.games == "atari57" else suite.games
     for game in games:
         if game not in known:
-            near = difflib.get_close_matches(game, known, n=1)
+            near = nearest(game, known)
             hint = f"; nearest: {near[0]}" if near else ""
             problems.append(
-                f"games: got {game!r}, expected names of Atari's 57, such as ms_pacman{hint}"
+                f"games: got {shown(game)}, expected names of Atari's 57, such as ms_pacman{hint}"
             )
     ids = [atari_environment(game) for game in games if game in known]
     both = [one for one in suite.environments if one in ids]
@@ -206,8 +217,8 @@ def _unknown(name: str) -> str | None:
         return f"{name} is set by `{own[name]}`"
     if name in SECTION_OF:
         return None
-    near = difflib.get_close_matches(name, SECTION_OF, n=1)
-    return f"unknown key {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+    near = nearest(name, SECTION_OF)
+    return f"unknown key {shown(name)}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def _with_valid_fields(cells: Sequence[_Cell], problems: list[str]) -> list[_Cell]:
@@ -216,17 +227,17 @@ def _with_valid_fields(cells: Sequence[_Cell], problems: list[str]) -> list[_Cel
     tried: dict[str, str | None] = {}
 
     def is_valid(name: str, value: Any) -> bool:
-        shown = f"{name}={value!r}"
-        if shown not in tried:
-            tried[shown] = None
+        key = f"{name}={value!r}"
+        if key not in tried:
+            tried[key] = None
             try:
                 base.replaced(**{name: value})
             except RunError as error:
                 # A misfit with the base's other fields says nothing of the value.
                 said = str(error).removeprefix("config: ")
                 if said.startswith(f"{option_name(name)}:"):
-                    tried[shown] = said
-        return tried[shown] is None
+                    tried[key] = said
+        return tried[key] is None
 
     valid = [
         replace(cell, fields={k: v for k, v in cell.fields.items() if is_valid(k, v)})
