@@ -216,5 +216,5 @@ def test_a_checkpoint_of_another_agent_is_refused(tmp_path: Path) -> None:
     start(small(steps=100), run)
     file = run / "config.yaml"
     file.write_text(file.read_text().replace("lstm_size: 0", "lstm_size: 8"))
-    with pytest.raises(RunError, match="does not fit its config"):
+    with pytest.raises(RunError, match="lstm_size was 0, is 8"):
         resume(run)
