@@ -1,5 +1,15 @@
 """The command line: `noisynet train`, `evaluate` and so on, a file for each command."""
 
+import signal
+import sys
+
+# The program alone: until it listens, Ctrl-C ends it without a traceback of imports.
+if (
+    sys.argv[0].endswith(("/noisynet", "/noisynet/__main__.py"))
+    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+):
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from .program import main
 
 __all__ = ["main"]

@@ -51,9 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is not None:
         return _run(arguments)
     # The program: this process is the command's alone.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # Until the command listens, Ctrl-C ends it without a traceback of imports.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Read when torch is loaded: threads that spin while they wait lose badly beside others.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     for name in ("stdout", "stderr"):

@@ -54,10 +54,13 @@ def is_for_onnx() -> bool:
     return tracing and _in_onnx_export()
 
 
-@torch.compiler.assume_constant_result
 def _in_onnx_export() -> bool:
-    # Asked while it traces: the compiler by itself takes the answer to be no.
     return torch.onnx.is_in_onnx_export()
+
+
+# Asked while it traces: the compiler by itself takes the answer to be no. This is all that
+# `torch.compiler.assume_constant_result` does, which imports the whole compiler first.
+_in_onnx_export._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def autocast_dtype(input: Tensor) -> torch.dtype | None:
