@@ -214,6 +214,9 @@ def test_code_that_a_run_names_is_not_imported_unless_it_is_trusted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = trained("Game", tmp_path / "run")
+    found = open_run(run).trained()
+    found.state["config"]["environment"]["environment"] = "not_mine:make"
+    checkpoint.write(run / "checkpoints", found.step, found.arrays, found.state)
     file = run / "config.yaml"
     file.write_text(file.read_text().replace("some_games:Game", "not_mine:make"))
     (tmp_path / "not_mine.py").write_text("raise SystemExit('imported')")
