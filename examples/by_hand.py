@@ -34,6 +34,6 @@ learner = training.ReplayLearner(
 source = training.ReplaySource(environments, agent, replay)
 progress = training.Progress(steps=steps, solved_return=400, solved_games=20)
 for event in training.TrainingLoop(progress, source, learner).run():
-    if isinstance(event, training.GameFinished) and event.game % 40 == 0:
+    if isinstance(event, training.GameFinished) and event.game % 20 == 0:
         print(f"step {event.step}: mean return {event.mean_return:.1f}", flush=True)
 print(f"{progress.step} steps, {agent.updates} updates: mean return {progress.mean_return:.1f}")
