@@ -127,6 +127,21 @@ def test_the_parts_are_those_that_the_config_names(
         assert loop.progress.step == found.step
 
 
+def test_without_a_word_updates_are_plain_and_frames_stay_on_the_host(
+    small_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    from noisynet.runs import RunFolder
+
+    with Assembler(small_config(device="cpu", precision="float32")) as assembler:
+        chosen = assembler.prepare()
+        with RunFolder.create(tmp_path / "run", chosen.to_yaml()) as folder:
+            loop = assembler.loop(folder)
+    assert isinstance(loop, TrainingLoop)
+    assert isinstance(loop.learner, ReplayLearner)
+    assert loop.learner._graph is None
+    assert not isinstance(loop.learner.replay, DeviceReplay)
+
+
 def test_a_loss_that_is_no_number_is_found_before_anything_is_saved(
     small_config: Callable[..., Config], tmp_path: Path
 ) -> None:

@@ -67,9 +67,10 @@ class Assembler:
             self.environments.close()
 
     def prepare(self, found: Checkpoint | None = None) -> Config:
-        """Build the agent, restored from a checkpoint where there is one; return the whole config.
+        """Build the environments and the agent; return the config with nothing left open.
 
-        Raises RunError with one line where it cannot be built, or the checkpoint does not fit.
+        `found` is the checkpoint that the run goes on from, which `loop` restores. Raises RunError
+        with one line where they cannot be built.
         """
         self.found = found
         self.config = set_threads(self.config)

@@ -1,7 +1,7 @@
 """Which of equal forms computes a linear layer: by size and place, so that a run repeats its bits.
 
 On a CPU the form of factorised noise that a batch shares follows a fixed table of sizes, read from
-benchmarks/results/layers/forms.json, which benchmarks/forms.py measures.
+benchmarks/results/layers/forms.json, which benchmarks/layers/forms.py measures.
 
 With NOISYNET_KERNELS=1, on a GPU, it is Triton's kernels (fused.py) for weights of more than
 `SMALL_WEIGHT` elements in float32 or bfloat16. Without it a GPU gets plain operations: the kernels
