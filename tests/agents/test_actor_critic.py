@@ -50,7 +50,7 @@ def play(agent: ActorCritic, seed: int = 0) -> tuple[Rollout, torch.Tensor]:
         before = agent._core  # pyright: ignore[reportPrivateUsage]
         logits.append(agent.policy(observation[t], first[t]))
         agent._core = before  # pyright: ignore[reportPrivateUsage]
-        actions.append(agent.act(observation[t], first[t]))
+        actions.append(agent.act(observation[t], 0, first[t]))
     rollout = Rollout.of_steps(
         observation=observation,
         first=first,
@@ -268,7 +268,7 @@ def test_actions_are_drawn_from_the_policy() -> None:
     probability = agent.policy(observation, none)[0].softmax(-1).numpy()
     counts = np.zeros(ACTIONS)
     for _ in range(1500):
-        counts += np.bincount(agent.act(observation, none), minlength=ACTIONS)
+        counts += np.bincount(agent.act(observation, 0, none), minlength=ACTIONS)
     # Five standard errors of a binomial count.
     error = np.sqrt(counts.sum() * probability * (1 - probability))
     assert (np.abs(counts - counts.sum() * probability) < 5 * error).all()

@@ -274,7 +274,7 @@ def play(agent: ActorCritic, settings: Config, seed: int) -> Rollout:
     return Rollout.of_steps(
         observation=observation,
         first=first,
-        action=np.stack([agent.act(observation[t], first[t]) for t in range(STEPS)]),
+        action=np.stack([agent.act(observation[t], 0, first[t]) for t in range(STEPS)]),
         reward=generator.normal(size=never.shape).astype(np.float32),
         terminated=terminated,
         truncated=never,

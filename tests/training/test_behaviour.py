@@ -70,9 +70,7 @@ def test_measuring_changes_nothing_of_the_agent(preset: str, noise_in: str) -> N
     state = torch.get_rng_state()
 
     def behaviour() -> dict[str, float]:
-        if isinstance(agent, ActorCritic):
-            return agent.behaviour(observation, first)
-        return agent.behaviour(observation)
+        return agent.behaviour(observation, first)
 
     figures = behaviour()
     assert 0 <= figures["noise/effective_epsilon"] <= 1

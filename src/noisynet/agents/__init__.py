@@ -4,11 +4,13 @@ from .actor_critic import ActorCritic, RolloutLearned
 from .exploration import LinearEpsilon
 from .frame_statistics import measure_frames
 from .optimizers import LossNotFinite, StepSize, adam
+from .parallel_q import ParallelQLearning, Seen, ValuesLearned
 from .q_learning import Learned, QLearning
 from .rollout import Rollout
 from .static_updates import StaticUpdates
+from .value_agent import ValueAgent
 
-Agent = QLearning | ActorCritic
+Agent = QLearning | ParallelQLearning | ActorCritic
 
 __all__ = [
     "ActorCritic",
@@ -16,11 +18,15 @@ __all__ = [
     "Learned",
     "LinearEpsilon",
     "LossNotFinite",
+    "ParallelQLearning",
     "QLearning",
     "Rollout",
     "RolloutLearned",
+    "Seen",
     "StaticUpdates",
     "StepSize",
+    "ValueAgent",
+    "ValuesLearned",
     "adam",
     "measure_frames",
 ]

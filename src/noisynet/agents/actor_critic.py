@@ -107,7 +107,7 @@ class ActorCritic:
 
     # Acting
 
-    def act(self, observation: np.ndarray, first: np.ndarray) -> np.ndarray:
+    def act(self, observation: np.ndarray, step: int, first: np.ndarray) -> np.ndarray:  # noqa: ARG002 - the policy goes by its weights alone
         """Draw an action for each environment from the policy, (N, …) to (N,).
 
         `first` (N,) is true where the observation is a game's first. Raises LossNotFinite where

@@ -11,8 +11,8 @@ from torch import nn
 
 from ..layers import hold, resample
 
-Redraw = Literal["step", "update", "episode"]
-"""When the acting noise is drawn anew."""
+Redraw = Literal["step", "update", "episode", "rollout"]
+"""When the acting noise is drawn anew; "rollout": once a rollout is played, held until then."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,11 @@ class LearnedNoise:
     def after_update(self) -> None:
         """Redraw, if it is updates that noise is redrawn by."""
         if self._redraw == "update":
+            self.redraw()
+
+    def after_rollout(self) -> None:
+        """Redraw, if it is rollouts that noise is held over."""
+        if self._redraw == "rollout":
             self.redraw()
 
     def redraw(self) -> None:

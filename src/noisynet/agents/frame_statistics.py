@@ -8,21 +8,21 @@ import torch
 from ..envs import Environments
 from ..networks import FramesTorso
 from .actor_critic import ActorCritic
-from .q_learning import QLearning
+from .value_agent import ValueAgent
 
 ENVIRONMENTS = 8
 _STEPS = 500
 """Of each environment: 4,000 frames, some seconds of Atari."""
 
 
-def measure_frames(agent: QLearning | ActorCritic, environments: Environments, seed: int) -> None:
+def measure_frames(agent: ValueAgent | ActorCritic, environments: Environments, seed: int) -> None:
     """Measure the frames of uniformly random play, for the torsos of a new agent.
 
     The environments are played for this alone: nothing is learned from them but a mean frame and a
     deviation. Raises ValueError for a game whose frames are all the same.
     """
     frames = torch.from_numpy(_frames_of_random_play(environments, seed))
-    networks = [agent.network] if isinstance(agent, ActorCritic) else [agent.online, agent.target]
+    networks = [agent.network] if isinstance(agent, ActorCritic) else agent.networks.values()
     for network in networks:
         assert isinstance(network.torso, FramesTorso), "only torsos of frames are standardised"
         network.torso.measure_frames(frames)

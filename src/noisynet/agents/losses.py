@@ -118,6 +118,25 @@ def categorical_loss(logits_tm1: Tensor, action_tm1: Tensor, target_tm1: Tensor)
     return functional.kl_div(log_probabilities, target, reduction="none").sum(-1)
 
 
+def lambda_return(reward_t: Tensor, discount_t: Tensor, trace_t: Tensor, value: Tensor) -> Tensor:
+    """Return G_t = r_t + discount_t [(1 - trace_t) V_t+1 + trace_t G_t+1].
+
+    With V = max_a Q these are the targets of Q(λ) (arXiv 2407.04811, §3). Shapes: reward_t,
+    discount_t and trace_t (T, …), value (T + 1, …); returns (T, …). discount_t carries termination:
+    0 there, else γ. trace_t is λ where the next step goes on with the same game, and 0 where it
+    does not: a truncated game so bootstraps from its own last observation. G at the end is V.
+    """
+    for name, tensor in (("discount_t", discount_t), ("trace_t", trace_t), ("value", value[1:])):
+        check_shape("lambda_return", name, tensor, reward_t.shape)
+    return_t = torch.empty_like(value[1:])
+    following = value[-1]
+    for t in reversed(range(len(reward_t))):
+        bootstrap = (1 - trace_t[t]) * value[t + 1] + trace_t[t] * following
+        following = reward_t[t] + discount_t[t] * bootstrap
+        return_t[t] = following
+    return return_t
+
+
 def generalised_advantage(
     reward_t: Tensor, discount_t: Tensor, trace_t: Tensor, value: Tensor
 ) -> Tensor:

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..layers import Draw, draw, mean_weights, noisy_layers, using
+from ..layers import Draw, draw, mean_weights, using
 from ..networks import DistributionalHead, QNetwork
 from ..replay import Batch
-from ..runs.seeds import stream
 from . import losses
-from .exploration import LearnedNoise, LinearEpsilon, Redraw, epsilon_greedy
-from .noise_metrics import noise_figures, q_behaviour
-from .optimizers import autocast_for, backward_and_clip, is_finite, set_step_size
-from .saved_arrays import (
-    generator_from_array,
-    generator_to_array,
-    held_draw_arrays,
-    load_network,
-    network_arrays,
-    optimizer_arrays,
-    restore_held_draw,
-    restore_optimizer,
-)
+from .exploration import LinearEpsilon, Redraw
+from .optimizers import autocast_for, backward_and_clip, set_step_size
+from .value_agent import ValueAgent
 
 Draws = tuple[Draw | None, Draw | None, Draw | None]
 """ε for the online net, ε′ for the target net, ε″ for the choice of the next action."""
@@ -49,13 +38,11 @@ class Learned:
     errors: np.ndarray
 
 
-class QLearning:
-    """The value-based agent: acts, and learns Q by temporal differences.
+class QLearning(ValueAgent):
+    """The value-based agent that learns from a replay, by temporal differences.
 
     Online and target network, and the choice of the next action, each have their own draw of
-    noise: ε, ε′ and ε″ of the paper. Every source of randomness is a generator of its own, seeded
-    from `seed`: `acting` for the held draws, `learning` for those of updates, `actions` for
-    uniformly random actions.
+    noise: ε, ε′ and ε″ of the paper.
 
     Args:
         network: the online net, on its device; the target net starts as its copy.
@@ -70,7 +57,8 @@ class QLearning:
         choice_draw: False: ε chooses the next action, in place of ε″.
         epsilon: ε-greedy beside the noise, or in its place.
         warmup_steps: agent steps of uniformly random actions at the start.
-        precision: "float32", or "bfloat16" for the products of an update.
+        precision: "float32", or "bfloat16" for the products of an update; actions are chosen in
+            float32: in bfloat16 games of Pong were lost that the same weights won.
         seed: of everything random.
     """
 
@@ -92,64 +80,34 @@ class QLearning:
         precision: Literal["float32", "bfloat16"] = "float32",
         seed: int = 0,
     ) -> None:
-        self.online = network
+        # Copied before it holds a draw.
         self.target: QNetwork = copy.deepcopy(network).requires_grad_(False)
-        self.optimizer = optimizer
-        self.actions = actions
+        super().__init__(
+            network,
+            optimizer,
+            actions=actions,
+            environments=environments,
+            max_gradient_norm=max_gradient_norm,
+            redraw=redraw,
+            draw_per_environment=draw_per_environment,
+            epsilon=epsilon,
+            warmup_steps=warmup_steps,
+            precision=precision,
+            seed=seed,
+        )
         self.double = double
-        self.max_gradient_norm = max_gradient_norm
-        self.epsilon = epsilon
-        self.warmup_steps = warmup_steps
-        self.precision = precision
-        self.device = next(network.parameters()).device
         self._loss = losses.LOSSES[loss]
         self._choice_draw = choice_draw
-        self._seed = seed
-        self._acting = torch.Generator(self.device).manual_seed(stream(seed, "acting"))
-        self._learning = torch.Generator(self.device).manual_seed(stream(seed, "learning"))
-        self._action_generator = np.random.Generator(np.random.PCG64(stream(seed, "actions")))
-        self.noise = None
-        if noisy_layers(network):
-            self.noise = LearnedNoise(
-                network,
-                environments,
-                self._acting,
-                redraw=redraw,
-                draw_per_environment=draw_per_environment,
-            )
-        self.updates = 0
 
     @property
-    def network(self) -> QNetwork:
-        """The network that chooses the actions: the online net."""
-        return self.online
+    def online(self) -> QNetwork:
+        """The network that learns, and that chooses the actions."""
+        return self.network
 
-    # Acting
-
-    def act(self, observation: np.ndarray, step: int, first: np.ndarray) -> np.ndarray:
-        """Choose an action for each environment, (N, …) to (N,), exploring as configured.
-
-        `first` (N,) is true where the observation is an episode's first.
-        """
-        count = len(observation)
-        if step < self.warmup_steps:
-            return self._action_generator.integers(self.actions, size=count)
-        if self.noise is not None:
-            self.noise.before_action(first, self.updates)
-        greedy = self.greedy(observation)
-        if self.epsilon is None:
-            return greedy
-        return epsilon_greedy(greedy, self.actions, self.epsilon(step), self._action_generator)
-
-    def greedy(self, observation: np.ndarray) -> np.ndarray:
-        """Choose argmax Q under the noise in force, (N, …) to (N,).
-
-        In the weights' own precision: in bfloat16 the values of good actions are often equal, and
-        games of Pong were lost by it that were won by the same weights in float32.
-        """
-        with torch.inference_mode():
-            q = self.online(torch.from_numpy(observation).to(self.device))
-            return q.argmax(-1).cpu().numpy()
+    @property
+    def networks(self) -> dict[str, QNetwork]:
+        """The networks by the names that checkpoints have for them."""
+        return {"online": self.online, "target": self.target}
 
     # Learning
 
@@ -213,17 +171,17 @@ class QLearning:
         with autocast_for(self.precision, self.device):
             with torch.no_grad():
                 observation_t = self.online.torso.prepare(batch.observation_t)
-                with _noise(self.target, target_noise):
+                with noise_inside(self.target, target_noise):
                     q_target_t = self.target(observation_t)
                 if self.double:
-                    with _noise(self.online, choice_noise):
+                    with noise_inside(self.online, choice_noise):
                         q_choice_t = self.online(observation_t)
                     target_tm1 = losses.double_q_target(
                         return_t, discount_t, q_target_t, q_choice_t
                     )
                 else:
                     target_tm1 = losses.q_target(return_t, discount_t, q_target_t)
-            with _noise(self.online, online_noise):
+            with noise_inside(self.online, online_noise):
                 q_tm1 = self.online(batch.observation_tm1)
         return losses.td_error(q_tm1, batch.action_tm1, target_tm1)
 
@@ -235,11 +193,11 @@ class QLearning:
         with autocast_for(self.precision, self.device):
             with torch.no_grad():
                 observation_t = self.online.torso.prepare(batch.observation_t)
-                with _noise(self.target, target_noise):
+                with noise_inside(self.target, target_noise):
                     probabilities_t = self.target.logits(observation_t).softmax(-1)
                 q_t = head.mean(probabilities_t)
                 if self.double:
-                    with _noise(self.online, choice_noise):
+                    with noise_inside(self.online, choice_noise):
                         q_t = self.online(observation_t)
                 target_tm1 = losses.categorical_projection(
                     return_t,
@@ -247,73 +205,17 @@ class QLearning:
                     losses.chosen(probabilities_t, q_t.argmax(-1)),
                     head.support,
                 )
-            with _noise(self.online, online_noise):
+            with noise_inside(self.online, online_noise):
                 logits_tm1 = self.online.logits(batch.observation_tm1)
         return losses.categorical_loss(logits_tm1, batch.action_tm1, target_tm1)
-
-    def is_finite(self) -> bool:
-        """Return whether all parameters of the online net are finite."""
-        return is_finite(self.online)
 
     def copy_to_target(self) -> None:
         """Copy the online net's parameters, μ and σ, into the target net; never its noise."""
         self.target.load_state_dict(self.online.state_dict())
 
-    # What is seen of it
-
-    def figures(self) -> dict[str, float]:
-        """Return SNR and mean |σ| per noisy layer, by the names that metrics have."""
-        return noise_figures(self.online)
-
-    def behaviour(self, observation: np.ndarray) -> dict[str, float]:
-        """Return what the noise does to the greedy actions for observations (N, …).
-
-        Its draws are seeded by the number of updates: nothing else changes by them.
-        """
-        if self.noise is None:
-            return {}
-        seed = stream(self._seed, f"behaviour {self.updates}")
-        generator = torch.Generator(self.device).manual_seed(seed)
-        return q_behaviour(self.online, torch.from_numpy(observation).to(self.device), generator)
-
-    # Saving
-
-    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Return everything that goes on changing, as arrays and as plain JSON values."""
-        arrays = {
-            **network_arrays(self.online, "online"),
-            **network_arrays(self.target, "target"),
-            **optimizer_arrays(self.optimizer, "optimizer"),
-        }
-        arrays["generator.acting"] = generator_to_array(self._acting)
-        arrays["generator.learning"] = generator_to_array(self._learning)
-        if self.noise is not None:
-            arrays.update(held_draw_arrays(self.online))
-        plain = {
-            "updates": self.updates,
-            "action_generator": self._action_generator.bit_generator.state,
-        }
-        return arrays, plain
-
-    def restore(self, arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> None:
-        """Take over what `state` returned. Raises KeyError or RuntimeError for a misfit."""
-        self.load_networks(arrays)
-        restore_optimizer(self.optimizer, arrays, "optimizer")
-        generator_from_array(self._acting, arrays["generator.acting"])
-        generator_from_array(self._learning, arrays["generator.learning"])
-        if self.noise is not None:
-            restore_held_draw(self.online, arrays)
-        self.updates = int(plain["updates"])
-        self._action_generator.bit_generator.state = dict(plain["action_generator"])
-
-    def load_networks(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take over the networks alone, as evaluation does."""
-        load_network(self.online, arrays, "online")
-        load_network(self.target, arrays, "target")
-
 
 @contextmanager
-def _noise(network: nn.Module, drawn: Draw | None) -> Iterator[None]:
+def noise_inside(network: nn.Module, drawn: Draw | None) -> Iterator[None]:
     """Use a draw inside; without one, and without noisy layers, change nothing."""
     if drawn is None:
         with mean_weights(network):

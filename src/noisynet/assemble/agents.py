@@ -7,9 +7,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..agents import ActorCritic, Agent, LinearEpsilon, QLearning, StepSize, adam, measure_frames
+from ..agents import (
+    ActorCritic,
+    Agent,
+    LinearEpsilon,
+    ParallelQLearning,
+    QLearning,
+    StepSize,
+    adam,
+    measure_frames,
+)
 from ..agents.frame_statistics import ENVIRONMENTS
-from ..networks import NoiseSettings, build_actor_critic_network, build_q_network
+from ..networks import NoiseSettings, QNetwork, build_actor_critic_network, build_q_network
 from ..runs.config import Config
 from ..runs.seeds import SEEDS
 from .environments import make_environments
@@ -56,6 +65,8 @@ def build_agent(config: Config, observation_shape: tuple[int, ...], actions: int
         values = build_q_network(
             observation_shape, actions, dueling=network.dueling, support=support, **body
         ).to(training.device)
+    if learning.algorithm == "pqn":
+        return _parallel(config, values, common)
     return QLearning(
         values,
         build_optimizer(values, config),
@@ -65,6 +76,23 @@ def build_agent(config: Config, observation_shape: tuple[int, ...], actions: int
         choice_draw=exploration.choice_draw,
         epsilon=_epsilon(config),
         warmup_steps=learning.warmup_steps,
+        **common,
+    )
+
+
+def _parallel(config: Config, network: QNetwork, common: dict[str, Any]) -> ParallelQLearning:
+    section, redraw = config.rollouts, config.exploration.redraw
+    return ParallelQLearning(
+        network,
+        build_optimizer(network, config),
+        return_lambda=section.return_lambda,
+        epochs=section.epochs,
+        minibatches=section.minibatches,
+        loss=config.learning.loss,
+        learning_draw=section.learning_draw,
+        target_draw=section.target_draw,
+        redraw="rollout" if redraw == "update" else redraw,
+        epsilon=_epsilon(config),
         **common,
     )
 
@@ -82,6 +110,7 @@ def _body(config: Config) -> dict[str, Any]:
         "torso_hidden": section.torso_hidden,
         "head_hidden": section.head_hidden,
         "standardise_frames": section.standardise_frames,
+        "layer_norm": section.layer_norm,
         "noise": noise,
     }
 
@@ -94,18 +123,25 @@ def _epsilon(config: Config) -> LinearEpsilon | None:
         exploration.epsilon_start,
         exploration.epsilon_end,
         exploration.epsilon_steps,
-        begin=config.learning.warmup_steps,
+        begin=config.learning.warmup_steps if config.learning.has_replay else 0,
     )
 
 
 def build_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer:
-    """Build Adam, or the RMSProp of Mnih et al. 2015 without momentum."""
+    """Build Adam, RAdam, or the RMSProp of Mnih et al. 2015 without momentum."""
     learning = config.learning
     if learning.optimizer == "adam":
         return adam(
             network.parameters(),
             learning_rate=learning.learning_rate,
             epsilon=learning.adam_epsilon,
+        )
+    if learning.optimizer == "radam":
+        return torch.optim.RAdam(
+            network.parameters(),
+            lr=learning.learning_rate,
+            eps=learning.adam_epsilon,
+            foreach=True,
         )
     return torch.optim.RMSprop(
         network.parameters(),
@@ -120,7 +156,7 @@ def step_size(config: Config) -> StepSize:
     """Build the schedule of the step size: by agent steps, of a replay those since the warm-up."""
     learning = config.learning
     last = learning.learning_rate_steps or config.training.steps
-    if not learning.is_actor_critic:
+    if learning.has_replay:
         last = max(last - learning.warmup_steps, 1)
     return StepSize(learning.learning_rate, learning.final_learning_rate, last)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from ..agents import ActorCritic, Agent, QLearning
+from ..agents import ActorCritic, Agent, ParallelQLearning, QLearning
 from ..envs import Environments, UnusableEnvironment
 from ..replay import FrameReplay
 from ..runs.checkpoint import Checkpoint, fits_config
@@ -16,6 +16,7 @@ from ..runs.seeds import SEEDS
 from ..training import (
     AsynchronousLoop,
     Loop,
+    MinibatchLearner,
     Progress,
     ReplayLearner,
     ReplaySource,
@@ -134,7 +135,7 @@ class Assembler:
     def _build_loop(self, folder: RunFolder) -> Loop:
         if isinstance(self.agent, QLearning):
             return self._replay_loop(self.agent, folder)
-        if self.config.learning.algorithm == "a3c":
+        if isinstance(self.agent, ActorCritic) and self.config.learning.algorithm == "a3c":
             return self._asynchronous_loop(self.agent)
         return self._rollout_loop(self.agent)
 
@@ -181,21 +182,25 @@ class Assembler:
             from_graph=training.execution == "graph",
         )
 
-    def _rollout_loop(self, agent: ActorCritic) -> Loop:
+    def _rollout_loop(self, agent: ActorCritic | ParallelQLearning) -> Loop:
         source = RolloutSource(
             self.environments,
             agent,
-            steps=self.config.actor_critic.rollout_steps,
+            steps=self.config.rollouts.rollout_steps,
             discount=self.config.learning.discount,
             reward_clip=self.config.learning.reward_clip,
+            overlap=self.config.training.overlap,
         )
         return TrainingLoop(self.progress(), source, self.rollout_learner(agent))
 
-    def rollout_learner(self, agent: ActorCritic) -> RolloutLearner:
-        """Build the learner of an actor-critic."""
-        return RolloutLearner(
-            agent, step_size=step_size(self.config), log_every=self.config.training.log_every
-        )
+    def rollout_learner(
+        self, agent: ActorCritic | ParallelQLearning
+    ) -> RolloutLearner | MinibatchLearner:
+        """Build the learner of an agent that learns from rollouts."""
+        size, log_every = step_size(self.config), self.config.training.log_every
+        if isinstance(agent, ActorCritic):
+            return RolloutLearner(agent, step_size=size, log_every=log_every)
+        return MinibatchLearner(agent, step_size=size, log_every=log_every)
 
     def _asynchronous_loop(self, agent: ActorCritic) -> Loop:
         parts = WorkerParts(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ..agents import ActorCritic, Rollout, StaticUpdates
+from ..agents import ActorCritic, ParallelQLearning, Rollout, StaticUpdates
 from ..envs import Environments
 from ..replay import Batch
 from ..runs.config import Config
@@ -123,6 +123,15 @@ def _trial(config: Config, environments: Environments) -> Callable[[], object]:
     if isinstance(agent, ActorCritic):
         rollout = _made_up_rollout(config, environments)
         return lambda: agent.update(rollout)
+    if isinstance(agent, ParallelQLearning):
+        rollout = _made_up_rollout(config, environments)
+
+        def update() -> None:
+            if not agent.updates_left:
+                agent.begin(rollout)
+            agent.update()
+
+        return update
     batch = _made_up_batch(config, environments)
     updates = StaticUpdates(agent) if config.training.execution == "graph" else agent
     return lambda: updates.update(batch)
@@ -142,7 +151,7 @@ def _made_up_batch(config: Config, environments: Environments) -> Batch[np.ndarr
 
 
 def _made_up_rollout(config: Config, environments: Environments) -> Rollout:
-    steps, count = config.actor_critic.rollout_steps, environments.count
+    steps, count = config.rollouts.rollout_steps, environments.count
     none = np.zeros((steps, count), bool)
     shape = (steps + 1, count, *environments.observation_shape)
     return Rollout.of_steps(

@@ -46,8 +46,10 @@ def check_network(config: Config, environments: Environments) -> None:
 def _observations(config: Config, bytes_each: int) -> int:
     """Return the bytes of the observations that are in memory at a time, roughly."""
     environments = config.environment.environments
-    if config.learning.is_actor_critic:
-        return bytes_each * environments * (config.actor_critic.rollout_steps + 2)
+    if not config.learning.has_replay:
+        # pqn keeps what its torso makes of the bytes, too.
+        copies = 5 if config.learning.algorithm == "pqn" else 1
+        return copies * bytes_each * environments * (config.rollouts.rollout_steps + 2)
     return bytes_each * (2 * environments + 2 * config.learning.batch_size)
 
 

@@ -50,7 +50,7 @@ class WorkerParts:
             player=Player(environments, config.learning.reward_clip),
             agent=agent,
             step_size=step_size(self.config),
-            rollout_steps=config.actor_critic.rollout_steps,
+            rollout_steps=config.rollouts.rollout_steps,
             discount=config.learning.discount,
             log_every=config.training.log_every,
         )

@@ -92,7 +92,7 @@ def _policy(config: Config, agent: ActorCritic, environments: Environments) -> D
     section, learning = config.actor_critic, config.learning
     player = Player(environments, learning.reward_clip)
     rollout = play_rollout(
-        player, agent, steps=section.rollout_steps, discount=learning.discount
+        player, agent, steps=config.rollouts.rollout_steps, discount=learning.discount
     ).rollout
     observation, first = rollout.observation[-1], rollout.first[-1]
     core = agent.network.initial_state(len(observation))
@@ -109,7 +109,7 @@ def _policy(config: Config, agent: ActorCritic, environments: Environments) -> D
     return doctor(
         agent.network,
         (*sequence, core),
-        act=lambda _: agent.act(observation, first),
+        act=lambda _: agent.act(observation, 0, first),
         evaluate=lambda _: _by_means(agent, observation),
         loss=loss,
         optimizer=agent.optimizer,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..layers import NoisyLSTMCell, noisy_layers
 from .noise_settings import MakeLinear, NoiseSettings, head_layers, make_torso_noisy
@@ -77,10 +78,17 @@ class ActorCriticNetwork(nn.Module):
     """
 
     def __init__(
-        self, torso: Torso, hidden: nn.Module, core: RecurrentCore | None, head: ActorCriticHead
+        self,
+        torso: Torso,
+        hidden: nn.Module,
+        core: RecurrentCore | None,
+        head: ActorCriticHead,
+        *,
+        layer_norm: bool = False,
     ) -> None:
-        """Join the parts."""
+        """Join the parts; with `layer_norm` what `hidden` gives is normalised before its ReLU."""
         super().__init__()
+        self._layer_norm = layer_norm
         self.torso = torso
         self.hidden = hidden
         self.core = core
@@ -103,7 +111,10 @@ class ActorCriticNetwork(nn.Module):
             features = torch.stack([self.torso(one) for one in observation])
         else:
             features = self.torso(observation)
-        features = self.hidden(features).relu()
+        features = self.hidden(features)
+        if self._layer_norm:
+            features = functional.layer_norm(features, features.shape[-1:])
+        features = features.relu()
         if self.core is not None:
             assert state is not None, "an LSTM has a state: see initial_state"
             features, state = self.core(features, first, state)
@@ -121,6 +132,7 @@ def build_actor_critic_network(
     lstm_size: int = 0,
     noise: NoiseSettings | None = None,
     standardise_frames: bool = False,
+    layer_norm: bool = False,
 ) -> ActorCriticNetwork:
     """Build an actor-critic's network, its initial values drawn from torch's default generator.
 
@@ -133,11 +145,19 @@ def build_actor_critic_network(
         lstm_size: size of the LSTM after that; 0 for none.
         noise: which layers are noisy, and how; None for a plain network.
         standardise_frames: whether the torso standardises frames; see `FramesTorso`.
+        layer_norm: whether the torso's layers and the one after it are normalised before their
+            ReLUs.
 
     Raises:
         ValueError: a torso of that name does not exist, or does not fit the observations.
     """
-    body = make_torso(torso, observation_shape, torso_hidden, standardise_frames=standardise_frames)
+    body = make_torso(
+        torso,
+        observation_shape,
+        torso_hidden,
+        standardise_frames=standardise_frames,
+        layer_norm=layer_norm,
+    )
     linear, hidden_linear = head_layers(noise)
     hidden = hidden_linear(body.features, head_hidden)
     features, core = head_hidden, None
@@ -149,4 +169,4 @@ def build_actor_critic_network(
         features, core = lstm_size, RecurrentCore(cell)
     head = ActorCriticHead(features, actions, linear)
     make_torso_noisy(body, noise)
-    return ActorCriticNetwork(body, hidden, core, head)
+    return ActorCriticNetwork(body, hidden, core, head, layer_norm=layer_norm)

@@ -14,6 +14,8 @@ from .torsos import Torso, make_torso
 class Stream(nn.Sequential):
     """Two fully connected layers with a ReLU between: (…, features) to (…, outputs).
 
+    With `layer_norm` the hidden layer is normalised before the ReLU, without gain and bias.
+
     The second layer always computes in its weights' own precision, also under autocast: bfloat16
     keeps 8 bits, too few to tell apart actions whose values differ by less than a hundredth.
     """
@@ -25,16 +27,21 @@ class Stream(nn.Sequential):
         outputs: int,
         linear: MakeLinear = nn.Linear,
         hidden_linear: MakeLinear | None = None,
+        *,
+        layer_norm: bool = False,
     ) -> None:
         """Build the last layer with `linear`, the first one with `hidden_linear` if it is given."""
+        norm = [nn.LayerNorm(hidden, elementwise_affine=False)] if layer_norm else []
         super().__init__(
-            (hidden_linear or linear)(features, hidden), nn.ReLU(), linear(hidden, outputs)
+            (hidden_linear or linear)(features, hidden), *norm, nn.ReLU(), linear(hidden, outputs)
         )
 
     def forward(self, input: Tensor) -> Tensor:
         """Return outputs (…, outputs) in the precision of the weights."""
-        first, activation, second = self
-        hidden = activation(first(input))
+        *before, second = self
+        hidden = input
+        for one in before:
+            hidden = one(hidden)
         with torch.autocast(input.device.type, enabled=False):
             return second(hidden.to(next(second.parameters()).dtype))
 
@@ -140,6 +147,7 @@ def build_q_network(
     support: Tensor | None = None,
     noise: NoiseSettings | None = None,
     standardise_frames: bool = False,
+    layer_norm: bool = False,
 ) -> QNetwork:
     """Build a Q-network, its initial values drawn from torch's default generator.
 
@@ -155,15 +163,25 @@ def build_q_network(
             alone. For C51: `torch.linspace(-10, 10, 51)` (arXiv 1707.06887).
         noise: which layers are noisy, and how; None for a plain network.
         standardise_frames: whether the torso standardises frames; see `FramesTorso`.
+        layer_norm: whether every layer but the last is normalised before its ReLU
+            (arXiv 2407.04811).
 
     Raises:
         ValueError: a torso of that name does not exist, or does not fit the observations.
     """
-    body = make_torso(torso, observation_shape, torso_hidden, standardise_frames=standardise_frames)
+    body = make_torso(
+        torso,
+        observation_shape,
+        torso_hidden,
+        standardise_frames=standardise_frames,
+        layer_norm=layer_norm,
+    )
     linear, hidden_linear = head_layers(noise)
 
     def stream(outputs: int) -> Stream:
-        return Stream(body.features, head_hidden, outputs, linear, hidden_linear)
+        return Stream(
+            body.features, head_hidden, outputs, linear, hidden_linear, layer_norm=layer_norm
+        )
 
     if support is not None:
         head = DistributionalHead(stream, actions, support=support, dueling=dueling)

@@ -14,6 +14,7 @@ class Sections(Protocol):
     network: Any
     exploration: Any
     learning: Any
+    rollouts: Any
     actor_critic: Any
     scale: Any
     training: Any
@@ -21,6 +22,11 @@ class Sections(Protocol):
     @property
     def learns_beside_play(self) -> bool:
         """Whether one process plays, and learns from a replay between its steps."""
+        ...
+
+    @property
+    def plays_while_learning(self) -> bool:
+        """Whether one process can play a rollout while it learns the one before."""
         ...
 
     @property
@@ -65,15 +71,18 @@ ON_VECTORS = Acts(
     lambda config: not config.environment.is_atari and config.network.torso in ("auto", "mlp"),
     lambda _: "the torso of images has fixed layers",
 )
-OF_REPLAY = Acts(
-    lambda config: not config.learning.is_actor_critic, _algorithm("learns from rollouts")
+OF_REPLAY = Acts(lambda config: config.learning.has_replay, _algorithm("learns from rollouts"))
+OF_ROLLOUTS = Acts(lambda config: not config.learning.has_replay, _algorithm("has no rollouts"))
+OF_PQN = Acts(
+    lambda config: config.learning.algorithm == "pqn",
+    _algorithm("does not learn rollouts in minibatches"),
 )
 OF_Q_VALUES = Acts(
     lambda config: not config.learning.is_actor_critic, _algorithm("learns no Q-values")
 )
 OF_ACTOR_CRITIC = Acts(
     lambda config: config.learning.is_actor_critic,
-    _algorithm("has neither rollouts nor a policy"),
+    _algorithm("has no policy"),
 )
 OF_A3C = Acts(
     lambda config: config.learning.algorithm == "a3c", _algorithm("trains in one process")
@@ -83,7 +92,7 @@ WITH_ACTORS = Acts(
     lambda _: "actors is empty, the run plays in its own process",
 )
 OF_FRAGMENTS = Acts(
-    lambda config: not config.learning.is_actor_critic,
+    lambda config: config.learning.has_replay,
     lambda config: (
         f"algorithm is {config.learning.algorithm}, whose fragments are rollouts, each with "
         "weights of its own"
@@ -91,6 +100,10 @@ OF_FRAGMENTS = Acts(
 )
 BESIDE_PLAY = Acts(
     lambda config: config.learns_beside_play,
+    lambda config: config.why_not_beside_play,
+)
+OVERLAPPING = Acts(
+    lambda config: config.learns_beside_play or config.plays_while_learning,
     lambda config: config.why_not_beside_play,
 )
 WITH_ATOMS = Acts(
@@ -106,7 +119,7 @@ WITH_FALLING_STEP_SIZE = Acts(
     lambda _: "final_learning_rate is empty, the step size is constant",
 )
 WITH_ADAM = Acts(
-    lambda config: config.learning.optimizer == "adam",
+    lambda config: config.learning.optimizer in ("adam", "radam"),
     lambda config: f"optimizer is {config.learning.optimizer}",
 )
 WITH_RMSPROP = Acts(

@@ -25,6 +25,7 @@ from .sections import (
     ExplorationSection,
     LearningSection,
     NetworkSection,
+    RolloutsSection,
     ScaleSection,
     Section,
     TrainingSection,
@@ -42,9 +43,23 @@ class Config(Section):
     network: NetworkSection = NetworkSection()
     exploration: ExplorationSection = ExplorationSection()
     learning: LearningSection = LearningSection()
+    rollouts: RolloutsSection = RolloutsSection()
     actor_critic: ActorCriticSection = ActorCriticSection()
     scale: ScaleSection = ScaleSection()
     training: TrainingSection = TrainingSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _moved(cls, values: Any) -> Any:
+        """Read the configs of before a section of its own for rollouts, too."""
+        former = values.get("actor_critic") if isinstance(values, dict) else None
+        if not isinstance(former, dict) or "rollout_steps" not in former:
+            return values
+        moved = {"rollout_steps": former["rollout_steps"]}
+        rest = {name: value for name, value in former.items() if name not in moved}
+        rollouts = values.get("rollouts")
+        rollouts = {**moved, **rollouts} if isinstance(rollouts, dict) else moved
+        return {**values, "rollouts": rollouts, "actor_critic": rest}
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -90,7 +105,12 @@ class Config(Section):
     @property
     def learns_beside_play(self) -> bool:
         """Whether one process plays, and learns from a replay between its steps."""
-        return not self.learning.is_actor_critic and self.scale.actors is None
+        return self.learning.has_replay and self.scale.actors is None
+
+    @property
+    def plays_while_learning(self) -> bool:
+        """Whether one process can play a rollout while it learns the one before."""
+        return self.learning.algorithm == "pqn" and self.scale.actors is None
 
     @property
     def why_not_beside_play(self) -> str:
@@ -105,7 +125,8 @@ class Config(Section):
 
 
 SECTIONS = (
-    "environment", "network", "exploration", "learning", "actor_critic", "scale", "training",
+    "environment", "network", "exploration", "learning", "rollouts", "actor_critic",
+    "scale", "training",
 )  # fmt: skip
 
 

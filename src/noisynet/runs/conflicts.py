@@ -44,6 +44,49 @@ def beside_play_only(field: str, section: str, value: Any, otherwise: Any) -> Fi
     return Fits(conflict)
 
 
+def needs_replay(field: str, section: str) -> Fits:
+    """Refuse a value other than off where the algorithm learns from rollouts."""
+
+    def conflict(config: Sections) -> str | None:
+        value = getattr(getattr(config, section), field)
+        if not value or config.learning.has_replay:
+            return None
+        return (
+            f"{field}: got {value}, expected {type(value)()}: {config.learning.algorithm} learns "
+            "from rollouts, not from a replay"
+        )
+
+    return Fits(conflict)
+
+
+def _overlap(config: Sections) -> str | None:
+    if not config.training.overlap or config.learns_beside_play or config.plays_while_learning:
+        return None
+    return f"--overlap: got True, expected False: {config.why_not_beside_play}"
+
+
+def _minibatches(config: Sections) -> str | None:
+    rollouts = config.rollouts
+    steps = rollouts.rollout_steps * config.environment.environments
+    if config.learning.algorithm != "pqn" or rollouts.minibatches <= steps:
+        return None
+    return (
+        f"minibatches: got {rollouts.minibatches}, expected at most {steps}: a rollout has "
+        f"{rollouts.rollout_steps} steps of {config.environment.environments} environments"
+    )
+
+
+def _learning_draw(config: Sections) -> str | None:
+    held = config.exploration.redraw == "update" or not config.exploration.has_noise
+    other = config.learning.algorithm != "pqn" or config.rollouts.learning_draw != "acted"
+    if other or held:
+        return None
+    return (
+        f"learning_draw: got acted, expected fresh with redraw {config.exploration.redraw}: the "
+        "draw that acted is known where it is held over a rollout"
+    )
+
+
 def _atoms(config: Sections) -> str | None:
     if config.network.atoms != 1:
         return None
@@ -85,7 +128,7 @@ def _redraw(config: Sections) -> str | None:
 
 def _warmup(config: Sections) -> str | None:
     learning = config.learning
-    if learning.is_actor_critic or learning.warmup_steps >= learning.batch_size:
+    if not learning.has_replay or learning.warmup_steps >= learning.batch_size:
         return None
     return (
         f"warmup_steps: got {learning.warmup_steps}, expected at least batch_size "
@@ -95,7 +138,7 @@ def _warmup(config: Sections) -> str | None:
 
 def _replay(config: Sections) -> str | None:
     learning = config.learning
-    if learning.is_actor_critic or learning.replay_capacity >= learning.batch_size:
+    if not learning.has_replay or learning.replay_capacity >= learning.batch_size:
         return None
     return (
         f"replay_capacity: got {learning.replay_capacity}, expected at least batch_size "
@@ -106,7 +149,7 @@ def _replay(config: Sections) -> str | None:
 def _final_updates(config: Sections) -> str | None:
     learning = config.learning
     given = [one is not None for one in (learning.final_update_every, learning.final_update_return)]
-    if learning.is_actor_critic or all(given) or not any(given):
+    if not learning.has_replay or all(given) or not any(given):
         return None
     return (
         f"final_update_every: got {learning.final_update_every}, expected it and "
@@ -119,7 +162,7 @@ def _entropy(config: Sections) -> str | None:
     if config.learning.is_actor_critic or not bonus:
         return None
     return (
-        f"entropy_bonus: got {bonus:g}, expected 0: q_learning has no policy whose entropy could "
+        f"entropy_bonus: got {bonus:g}, expected 0: {config.learning.algorithm} has no policy whose entropy could "
         "be paid for"
     )
 
@@ -129,8 +172,8 @@ def _lstm(config: Sections) -> str | None:
     if config.learning.is_actor_critic or not size:
         return None
     return (
-        f"lstm_size: got {size}, expected 0: q_learning's replay holds single transitions, not the "
-        "sequences that an LSTM needs"
+        f"lstm_size: got {size}, expected 0: {config.learning.algorithm} learns single steps, not "
+        "the sequences that an LSTM needs"
     )
 
 
@@ -141,7 +184,7 @@ def _actors(config: Sections) -> str | None:
     if config.learning.algorithm == "a3c":
         return (
             f"actors: got {actors}, expected none: a3c's workers play for themselves (--workers); "
-            "sampler actors feed the learners of q_learning and a2c"
+            "sampler actors feed the learners of q_learning, pqn and a2c"
         )
     if size:
         return (
@@ -174,6 +217,9 @@ EXPLORATION = Fits(_exploration)
 REDRAW = Fits(_redraw)
 WARMUP = Fits(_warmup)
 REPLAY = Fits(_replay)
+MINIBATCHES = Fits(_minibatches)
+LEARNING_DRAW = Fits(_learning_draw)
+OVERLAP = Fits(_overlap)
 FINAL_UPDATES = Fits(_final_updates)
 ENTROPY = Fits(_entropy)
 LSTM = Fits(_lstm)

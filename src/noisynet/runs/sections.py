@@ -19,12 +19,15 @@ from .conditions import (
     OF_A3C,
     OF_ACTOR_CRITIC,
     OF_FRAGMENTS,
+    OF_PQN,
     OF_Q_VALUES,
     OF_REPLAY,
+    OF_ROLLOUTS,
     ON_ATARI,
     ON_ATARI_OR_MINATAR,
     ON_MINATAR,
     ON_VECTORS,
+    OVERLAPPING,
     WITH_ACTORS,
     WITH_ADAM,
     WITH_ATOMS,
@@ -129,16 +132,20 @@ class NetworkSection(Section):
     """The Q-network."""
 
     torso: Annotated[
-        Literal["auto", "nature", "dqn2013", "data-efficient", "minatar", "mlp"], ALWAYS
+        Literal["auto", "nature", "dqn2013", "data-efficient", "patches", "minatar", "mlp"], ALWAYS
     ] = Field(
         default="auto",
         description="nature: the CNN for stacked frames; dqn2013: the smaller one before it; "
-        "data-efficient: the smallest; minatar: for small images; mlp: for vectors; auto: by shape",
+        "data-efficient: the smallest; patches: as small, and sees the whole frame; minatar: for small images; mlp: for vectors; auto: by shape",
     )
     standardise_frames: Annotated[bool, ALWAYS] = Field(
         default=False,
         description="torsos of frames: show how a frame differs from the mean frame of random "
         "play, in its deviations",
+    )
+    layer_norm: Annotated[bool, ALWAYS] = Field(
+        default=False,
+        description="normalise what every layer but the last gives, before its ReLU, as PQN does",
     )
     torso_hidden: Annotated[tuple[PositiveInt, ...], ON_VECTORS] = Field(
         default=(), description="mlp torso: sizes of its (plain) hidden layers"
@@ -150,15 +157,15 @@ class NetworkSection(Section):
         default=False, description="a value and an advantage stream (arXiv 1511.06581)"
     )
     atoms: Annotated[
-        FewThousand, OF_Q_VALUES, conflicts.needs_q_values("atoms", "network"), conflicts.ATOMS
+        FewThousand, OF_REPLAY, conflicts.needs_replay("atoms", "network"), conflicts.ATOMS
     ] = Field(
         default=0,
         description="atoms of the value's distribution (arXiv 1707.06887: 51); 0: its mean alone",
     )
-    value_min: Annotated[_Float, OF_Q_VALUES, WITH_ATOMS, conflicts.SUPPORT] = Field(
+    value_min: Annotated[_Float, OF_REPLAY, WITH_ATOMS, conflicts.SUPPORT] = Field(
         default=-10.0, allow_inf_nan=False, description="value of the lowest atom"
     )
-    value_max: Annotated[_Float, OF_Q_VALUES, WITH_ATOMS] = Field(
+    value_max: Annotated[_Float, OF_REPLAY, WITH_ATOMS] = Field(
         default=10.0, allow_inf_nan=False, description="value of the highest atom"
     )
 
@@ -184,11 +191,13 @@ class ExplorationSection(Section):
     )
     redraw: Annotated[
         Literal["step", "update", "episode"], WITH_NOISE, conflicts.REDRAW, MAY_CHANGE
-    ] = Field(default="update", description="when the acting noise is drawn anew")
+    ] = Field(default="update",
+        description="when the acting noise is drawn anew; of rollouts, update is after each",
+    )
     draw_per_environment: Annotated[bool, WITH_NOISE] = Field(
         default=True, description="an acting draw for each environment; false: all share one"
     )
-    choice_draw: Annotated[bool, WITH_NOISE, OF_Q_VALUES, WITH_DOUBLE, MAY_CHANGE] = Field(
+    choice_draw: Annotated[bool, WITH_NOISE, OF_REPLAY, WITH_DOUBLE, MAY_CHANGE] = Field(
         default=True,
         description="double: a draw of its own chooses the next action; false: the online net's",
     )
@@ -217,14 +226,15 @@ class ExplorationSection(Section):
 class LearningSection(Section):
     """The update: which agent, target, loss, optimizer, replay, and how often."""
 
-    algorithm: Annotated[Literal["q_learning", "a2c", "a3c"], ALWAYS] = Field(
+    algorithm: Annotated[Literal["q_learning", "pqn", "a2c", "a3c"], ALWAYS] = Field(
         default="q_learning",
-        description="q_learning: values from a replay; a2c, a3c: actor-critic from rollouts",
+        description="q_learning: values from a replay; pqn: values from rollouts; a2c, a3c: "
+        "actor-critic from rollouts",
     )
-    double: Annotated[bool, OF_Q_VALUES, MAY_CHANGE] = Field(
+    double: Annotated[bool, OF_REPLAY, MAY_CHANGE] = Field(
         default=True, description="the online net chooses, the target net values"
     )
-    n_step: Annotated[PositiveInt, OF_Q_VALUES, MAY_CHANGE] = Field(
+    n_step: Annotated[PositiveInt, OF_REPLAY, MAY_CHANGE] = Field(
         default=1, description="rewards summed before bootstrapping"
     )
     discount: Annotated[Fraction, ALWAYS, MAY_CHANGE] = Field(
@@ -236,8 +246,8 @@ class LearningSection(Section):
     batch_size: Annotated[PositiveInt, OF_REPLAY, MAY_CHANGE] = Field(
         default=32, description="transitions in an update"
     )
-    optimizer: Annotated[Literal["adam", "rmsprop"], ALWAYS] = Field(
-        default="adam", description="adam, rmsprop"
+    optimizer: Annotated[Literal["adam", "radam", "rmsprop"], ALWAYS] = Field(
+        default="adam", description="adam, radam (arXiv 1908.03265), rmsprop"
     )
     learning_rate: Annotated[PositiveFloat, ALWAYS, MAY_CHANGE] = Field(
         default=1e-4, description="the optimizer's step size"
@@ -253,7 +263,7 @@ class LearningSection(Section):
         description="agent step at which it has fallen that far; empty: the run's last",
     )
     adam_epsilon: Annotated[PositiveFloat, WITH_ADAM, MAY_CHANGE] = Field(
-        default=1e-8, description="Adam's ε"
+        default=1e-8, description="Adam's and RAdam's ε"
     )
     rmsprop_decay: Annotated[Fraction, WITH_RMSPROP, MAY_CHANGE] = Field(
         default=0.95, description="RMSProp's decay of the mean square (Mnih et al. 2015)"
@@ -302,7 +312,7 @@ class LearningSection(Section):
         description="where samples are put together: host; device: a copy of the frames stays in "
         "its memory (not yet run on a GPU); auto: host",
     )
-    prioritised: Annotated[bool, OF_REPLAY, conflicts.needs_q_values("prioritised", "learning")] = (
+    prioritised: Annotated[bool, OF_REPLAY, conflicts.needs_replay("prioritised", "learning")] = (
         Field(default=False, description="sample by TD error (arXiv 1511.05952) and not uniformly")
     )
     priority_exponent: Annotated[Fraction, OF_REPLAY, WITH_PRIORITIES] = Field(
@@ -317,16 +327,49 @@ class LearningSection(Section):
 
     @property
     def is_actor_critic(self) -> bool:
-        """Whether the agent is an actor-critic; the others learn from a replay."""
+        """Whether the agent is an actor-critic; the others learn Q-values."""
         return self.algorithm in ("a2c", "a3c")
+
+    @property
+    def has_replay(self) -> bool:
+        """Whether the agent learns from a replay; the others learn from rollouts."""
+        return self.algorithm == "q_learning"
+
+
+class RolloutsSection(Section):
+    """Rollouts, and how pqn learns from them (arXiv 2407.04811)."""
+
+    rollout_steps: Annotated[PositiveInt, OF_ROLLOUTS, MAY_CHANGE] = Field(
+        default=5, description="steps of each environment in a rollout (arXiv 1602.01783: 5)"
+    )
+    return_lambda: Annotated[Fraction, OF_PQN, MAY_CHANGE] = Field(
+        default=0.65,
+        description="λ of the returns; 0: bootstrap after a step, 1: at the rollout's end",
+    )
+    epochs: Annotated[PositiveInt, OF_PQN, MAY_CHANGE] = Field(
+        default=2, description="how often a rollout is learned"
+    )
+    minibatches: Annotated[PositiveInt, OF_PQN, conflicts.MINIBATCHES, MAY_CHANGE] = Field(
+        default=32, description="updates in an epoch, each from as many of the rollout's steps"
+    )
+    learning_draw: Annotated[
+        Literal["fresh", "acted"], OF_PQN, WITH_NOISE, conflicts.LEARNING_DRAW, MAY_CHANGE
+    ] = Field(
+        default="fresh",
+        description="noise that an update learns under: a draw of its own, or of each step the one "
+        "that acted",
+    )
+    target_draw: Annotated[
+        Literal["acted", "fresh", "means"], OF_PQN, WITH_NOISE, MAY_CHANGE
+    ] = Field(
+        default="acted",
+        description="noise that makes the targets: the draw that acted, one of their own, or none",
+    )
 
 
 class ActorCriticSection(Section):
-    """The actor-critic's own: rollouts, advantages, losses, workers."""
+    """The actor-critic's own: advantages, losses, workers."""
 
-    rollout_steps: Annotated[PositiveInt, OF_ACTOR_CRITIC, MAY_CHANGE] = Field(
-        default=5, description="steps of each environment between updates (arXiv 1602.01783: 5)"
-    )
     gae_lambda: Annotated[Fraction, OF_ACTOR_CRITIC, MAY_CHANGE] = Field(
         default=1.0, description="λ of the advantages (arXiv 1506.02438); 1: n-step returns"
     )
@@ -413,13 +456,14 @@ class TrainingSection(Section):
     )
     overlap: Annotated[
         bool,
-        BESIDE_PLAY,
-        conflicts.beside_play_only("overlap", "training", True, False),
+        OVERLAPPING,
+        conflicts.OVERLAP,
         MAY_CHANGE,
     ] = Field(
         default=False,
         description="environments step on a thread while updates are done: an action then comes "
-        "from the network before the updates that its vector step made due",
+        "from the network before the updates that its vector step made due; pqn learns a rollout "
+        "while the next is played",
     )
     log_every: Annotated[PositiveInt, ALWAYS, MAY_CHANGE] = Field(
         default=100, description="updates between lines of figures"

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..agents import ActorCritic, QLearning
+from ..agents import ActorCritic, Agent, ParallelQLearning, QLearning
 from ..assemble import Assembler
 from ..assemble.replay import frame_shape, priority_settings, slack_of
 from ..assemble.resolve import local_cpus
@@ -110,7 +110,7 @@ class SamplersAssembler(Assembler):
         )
         return TrainingLoop(self.progress(), source, learner)
 
-    def _rollout_loop(self, agent: ActorCritic) -> Loop:
+    def _rollout_loop(self, agent: ActorCritic | ParallelQLearning) -> Loop:
         source = SampledRolloutSource(
             agent,
             self._crew(agent),
@@ -120,7 +120,7 @@ class SamplersAssembler(Assembler):
         )
         return TrainingLoop(self.progress(), source, self.rollout_learner(agent))
 
-    def _crew(self, agent: QLearning | ActorCritic) -> Crew:
+    def _crew(self, agent: Agent) -> Crew:
         steps_before = 0 if self.found is None else self.found.step
 
         def assignment(number: int, life: int) -> Assignment:

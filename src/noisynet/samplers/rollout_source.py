@@ -1,4 +1,4 @@
-"""Experience of samplers for an actor-critic: a rollout of each, joined for one update."""
+"""Experience of samplers for a learner of rollouts: one of each, joined."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from ..agents import ActorCritic, Rollout
+from ..agents import ActorCritic, ParallelQLearning, Rollout
 from ..layers import Draw, hold
 from ..training import Event, Progress, WorkerRestarted
 from ..training.loop import Source
@@ -47,7 +47,7 @@ class SampledRolloutSource(Source[RolloutExperience]):
 
     def __init__(
         self,
-        agent: ActorCritic,
+        agent: ActorCritic | ParallelQLearning,
         crew: Crew,
         *,
         environments: int,
@@ -114,7 +114,7 @@ class SampledRolloutSource(Source[RolloutExperience]):
         except ParcelLost:
             self._flow.lost += 1
             return
-        assert isinstance(fragment, RolloutFragment), "an actor-critic's samplers play rollouts"
+        assert isinstance(fragment, RolloutFragment), "these samplers play rollouts"
         self._queues[arrived.sampler].append(_Played(arrived.sampler, report, fragment))
 
     def _round_complete(self) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..agents import ActorCritic, QLearning
+from ..agents import QLearning
 from ..assemble import build_agent, make_environments
 from ..assemble.assembler import update_schedule
 from ..envs import Environments, FinishedEpisode
@@ -135,11 +135,11 @@ class ReplaySampler(Sampler):
         return agent.act(self.player.observation, step, self.player.first)
 
     def _behaviour(self) -> dict[str, float]:
-        return self._agent.behaviour(self.player.observation)
+        return self._agent.behaviour(self.player.observation, self.player.first)
 
 
 class RolloutSampler(Sampler):
-    """A sampler for an actor-critic: one draw for each environment, held over a rollout.
+    """A sampler of rollouts: one draw for each environment, held over a rollout.
 
     The draw travels with the fragment, so that the learner runs the network under the very noise
     that acted (arXiv 1706.10295, §3.1).
@@ -149,22 +149,20 @@ class RolloutSampler(Sampler):
         """Build the acting agent, whose draws and choices have seeds of their own."""
         super().__init__(assignment)
         agent = build_agent(self.config, assignment.observation_shape, assignment.actions)
-        assert isinstance(agent, ActorCritic), "rollouts are of an actor-critic"
+        assert not isinstance(agent, QLearning), "rollouts are not for a replay"
         self._agent = agent
 
     def _take(self, weights: Weights) -> None:
         _load(self._agent.network, weights)
 
-    def _play(
-        self,
-        order: Order,  # noqa: ARG002 - the policy goes by its weights alone
-    ) -> _Play:
+    def _play(self, order: Order) -> _Play:
         drawn = None if self._agent.noise is None else held(self._agent.network)
         played = play_rollout(
             self.player,
             self._agent,
-            steps=self.config.actor_critic.rollout_steps,
+            steps=self.config.rollouts.rollout_steps,
             discount=self.config.learning.discount,
+            step=order.step,
         )
         self._agent.next_rollout()
         rollout = played.rollout
@@ -187,7 +185,7 @@ class RolloutSampler(Sampler):
 
 def build_sampler(assignment: Assignment) -> Sampler:
     """Build the sampler that the config's learner wants."""
-    kind = RolloutSampler if assignment.config.learning.is_actor_critic else ReplaySampler
+    kind = ReplaySampler if assignment.config.learning.has_replay else RolloutSampler
     return kind(assignment)
 
 

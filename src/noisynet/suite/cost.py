@@ -111,7 +111,7 @@ def estimate(
 
 def _replay_bytes(config: Config) -> int:
     """Count the bytes of a run's stored frames: its largest part on disk."""
-    if config.learning.is_actor_critic or not config.environment.is_atari:
+    if not config.learning.has_replay or not config.environment.is_atari:
         return 0
     section = config.environment
     return config.learning.replay_capacity * section.frame_height * section.frame_width

@@ -10,6 +10,7 @@ from .events import (
     WorkerRestarted,
 )
 from .loop import TrainingLoop
+from .minibatch_learner import MinibatchLearner
 from .progress import Progress
 from .replay_learner import ReplayLearner
 from .rollout_learner import RolloutLearner
@@ -27,6 +28,7 @@ __all__ = [
     "GameFinished",
     "Listener",
     "Loop",
+    "MinibatchLearner",
     "Outcome",
     "Progress",
     "ReplayLearner",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..agents import ActorCritic, Rollout
+from ..agents import ActorCritic, ParallelQLearning, Rollout, Seen
 from ..envs import Environments, EpisodeCounter, FinishedEpisode, Step
 
 
@@ -67,34 +67,72 @@ class PlayedRollout:
     """Each with the steps of the rollout so far."""
     steps: int
     """Agent steps: those of all environments, less the ones that restarted a game."""
+    seen: list[Seen]
+    """What each action was chosen by, of a value-based agent."""
+
+
+class Rolling:
+    """A rollout that is being played, one vector step after the other."""
+
+    def __init__(self, player: Player, agent: ParallelQLearning | ActorCritic) -> None:
+        """Begin at what is now at hand."""
+        self._player = player
+        self._agent = agent
+        self._seen: list[Seen] = []
+        self._observations, self._firsts = [player.observation], [player.first]
+        self._actions: list[np.ndarray] = []
+        self._results: list[Step] = []
+        self._games: list[tuple[int, FinishedEpisode]] = []
+        self.steps = 0
+        """Agent steps so far."""
+
+    def act(self, step: int) -> np.ndarray:
+        """Choose the next actions (N,); the rollout began at a step of the run."""
+        player, agent = self._player, self._agent
+        action = agent.act(player.observation, step + self.steps, player.first)
+        if isinstance(agent, ParallelQLearning) and agent.seen is not None:
+            self._seen.append(agent.seen)
+        return action
+
+    def moved(self, action: np.ndarray, result: Step) -> None:
+        """Note the step that the actions led to."""
+        self._actions.append(action)
+        self._results.append(result)
+        self.steps += int(np.count_nonzero(~result.first))
+        self._games += [(self.steps, episode) for episode in self._player.moved(result)]
+        self._observations.append(result.observation)
+        self._firsts.append(result.first)
+
+    def played(self, discount: float) -> PlayedRollout:
+        """Return the rollout; `discount` is γ, per step."""
+        results = self._results
+        rollout = Rollout.of_steps(
+            observation=np.stack(self._observations),
+            first=np.stack(self._firsts),
+            action=np.stack(self._actions),
+            reward=self._player.clipped(np.stack([result.reward for result in results])),
+            terminated=np.stack([result.terminated for result in results]),
+            truncated=np.stack([result.truncated for result in results]),
+            ignored=np.stack([result.first for result in results]),
+            discount=discount,
+        )
+        return PlayedRollout(rollout, self._games, self.steps, self._seen)
 
 
 def play_rollout(
-    player: Player, agent: ActorCritic, *, steps: int, discount: float
+    player: Player,
+    agent: ParallelQLearning | ActorCritic,
+    *,
+    steps: int,
+    discount: float,
+    step: int = 0,
 ) -> PlayedRollout:
-    """Take `steps` steps of every environment; `discount` is γ, per step."""
-    observations, firsts = [player.observation], [player.first]
-    actions: list[np.ndarray] = []
-    results: list[Step] = []
-    games: list[tuple[int, FinishedEpisode]] = []
-    taken = 0
+    """Take `steps` steps of every environment; `discount` is γ, per step.
+
+    `step` is the run's when it begins, by which ε falls.
+    """
+    rolling = Rolling(player, agent)
     for _ in range(steps):
-        action = agent.act(player.observation, player.first)
-        result = player.environments.step(action)
-        actions.append(action)
-        results.append(result)
-        taken += int(np.count_nonzero(~result.first))
-        games += [(taken, episode) for episode in player.moved(result)]
-        observations.append(result.observation)
-        firsts.append(result.first)
-    rollout = Rollout.of_steps(
-        observation=np.stack(observations),
-        first=np.stack(firsts),
-        action=np.stack(actions),
-        reward=player.clipped(np.stack([result.reward for result in results])),
-        terminated=np.stack([result.terminated for result in results]),
-        truncated=np.stack([result.truncated for result in results]),
-        ignored=np.stack([result.first for result in results]),
-        discount=discount,
-    )
-    return PlayedRollout(rollout, games, taken)
+        action = rolling.act(step)
+        rolling.moved(action, player.environments.step(action))
+    return rolling.played(discount)

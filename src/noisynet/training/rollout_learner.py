@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from ..agents import ActorCritic, RolloutLearned, StepSize
+from ..agents import ActorCritic, RolloutLearned, StepSize, ValuesLearned
 from .events import Event, FiguresTaken
 from .loop import Learner
 from .progress import Progress
 from .sources import RolloutExperience
 
 
-def means(learned: list[RolloutLearned]) -> dict[str, float]:
+def means(learned: Sequence[RolloutLearned | ValuesLearned]) -> dict[str, float]:
     """Return the mean of each figure over some updates."""
     every = [asdict(one) for one in learned]
     return {name: float(np.mean([one[name] for one in every])) for name in every[0]}

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..agents import ActorCritic, QLearning, Rollout
+from ..agents import ActorCritic, ParallelQLearning, QLearning, Rollout, Seen
 from ..envs import Environments, FinishedEpisode, Step
 from ..replay import FrameReplay
 from .events import Event
 from .loop import Source
-from .player import Player, play_rollout
+from .player import PlayedRollout, Player, Rolling, play_rollout
 from .progress import Progress
 
 
@@ -91,7 +91,7 @@ class ReplaySource(Source[None]):
 
     def figures(self, progress: Progress) -> dict[str, float]:  # noqa: ARG002 - as of all sources
         """Return what the noise does to the greedy actions at the observations at hand."""
-        return self.agent.behaviour(self.player.observation)
+        return self.agent.behaviour(self.player.observation, self.player.first)
 
     def close(self) -> None:
         """End the thread, where there is one; the environments belong to whoever made them."""
@@ -113,37 +113,102 @@ class RolloutExperience:
 
     rollout: Rollout
     step: int
+    seen: Sequence[Seen] = ()
+    """What each action was chosen by, where that is known."""
 
 
 class RolloutSource(Source[RolloutExperience]):
-    """Environments that an actor-critic plays, one rollout at a time."""
+    """Environments that an agent plays, one rollout at a time.
+
+    With `overlap` they step on a thread while the rollout before is learned.
+    """
 
     def __init__(
         self,
         environments: Environments,
-        agent: ActorCritic,
+        agent: ParallelQLearning | ActorCritic,
         *,
         steps: int,
         discount: float,
         reward_clip: float | None = None,
+        overlap: bool = False,
     ) -> None:
-        """Take the parts; a rollout has `steps` steps of each environment, `discount` is γ."""
+        """Take the parts; a rollout has `steps` steps of each environment, `discount` is γ.
+
+        Raises ValueError for `overlap` with an actor-critic, which learns a rollout at once.
+        """
         self.player = Player(environments, reward_clip)
         self.agent = agent
         self._steps = steps
         self._discount = discount
+        self._thread: ThreadPoolExecutor | None = None
+        self._allowed: int | None = None
+        if overlap:
+            if isinstance(agent, ActorCritic):
+                raise ValueError("overlap: got True, expected False: an actor-critic learns after")
+            self._thread = ThreadPoolExecutor(1, "environments")
 
     def play(self, progress: Progress) -> Generator[Event, None, RolloutExperience]:
         """Play a rollout, and return it."""
-        played = play_rollout(self.player, self.agent, steps=self._steps, discount=self._discount)
+        played = play_rollout(
+            self.player,
+            self.agent,
+            steps=self._steps,
+            discount=self._discount,
+            step=progress.step,
+        )
+        return (yield from self._experience(progress, played))
+
+    def advance(
+        self, progress: Progress, learn: Callable[[RolloutExperience | None], Iterator[Event]]
+    ) -> Iterator[Event]:
+        """Play a rollout, then learn it; with `overlap` learn the one before in the meantime.
+
+        While the environments take a step, an equal share of the updates is taken, however fast
+        either is. So an action lacks the updates of one vector step and of one rollout.
+        """
+        if self._thread is None:
+            yield from super().advance(progress, learn)
+            return
+        agent, player = self.agent, self.player
+        assert isinstance(agent, ParallelQLearning), "checked when this was built"
+        rolling, updates = Rolling(player, agent), agent.updates_left
+        for step in range(self._steps):
+            action = rolling.act(progress.step)
+            going_on = self._thread.submit(player.environments.step, action)
+            self._allowed = updates * (step + 1) // self._steps - updates * step // self._steps
+            try:
+                yield from list(learn(None))
+            finally:
+                result = going_on.result()
+            rolling.moved(action, result)
+        self._allowed = 0
+        experience = yield from self._experience(progress, rolling.played(self._discount))
+        yield from learn(experience)
+
+    def _experience(
+        self, progress: Progress, played: PlayedRollout
+    ) -> Generator[Event, None, RolloutExperience]:
         before, progress.step = progress.step, progress.step + played.steps
         for steps, game in played.games:
             yield progress.finished(before + steps, game.environment, game)
-        return RolloutExperience(played.rollout, before)
+        return RolloutExperience(played.rollout, before, played.seen)
+
+    def may_update(self) -> bool:
+        """Return whether one more update may be taken before more is played."""
+        if self._allowed is None:
+            return True
+        self._allowed -= 1
+        return self._allowed >= 0
 
     def figures(self, progress: Progress) -> dict[str, float]:  # noqa: ARG002 - as of all sources
-        """Return what the noise does to the most probable actions at the observations at hand."""
+        """Return what the noise does to the chosen actions at the observations at hand."""
         return self.agent.behaviour(self.player.observation, self.player.first)
+
+    def close(self) -> None:
+        """End the thread, where there is one; the environments belong to whoever made them."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)  # a game that hangs would keep it
 
     def state(self) -> dict[str, Any]:
         """Return the environments' state, where they can save it."""

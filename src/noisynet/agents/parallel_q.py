@@ -1,0 +1,321 @@
+"""The value-based agent that learns from rollouts: Q(λ) without replay and target network, PQN."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..layers import Draw, draw, held, mean_weights, using
+from ..networks import QNetwork
+from ..runs.seeds import stream
+from . import losses
+from .exploration import LinearEpsilon, Redraw
+from .optimizers import autocast_for, backward_and_clip, set_step_size
+from .q_learning import noise_inside
+from .rollout import Rollout
+from .saved_arrays import to_array
+from .value_agent import ValueAgent
+
+LearningDraw = Literal["fresh", "acted"]
+"""Under which draw an update learns: one of its own, or each step under the one that acted."""
+TargetDraw = Literal["acted", "fresh", "means"]
+"""Under which draw targets are made: the one that acted, one of their own, or none."""
+_ROWS = 256
+"""Observations that are looked at in one pass while targets are made."""
+
+
+@dataclass(frozen=True)
+class ValuesLearned:
+    """What an update reports: means over its minibatch."""
+
+    loss: float
+    q: float
+    """Q of the actions that were taken."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an action was chosen by, so that learning need not compute it again."""
+
+    prepared: Tensor
+    """(N, …): the observation as the torso takes it."""
+    value: Tensor
+    """(N,): max_a Q under the noise that acted."""
+
+
+@dataclass
+class _Lesson:
+    """A rollout that is being learned from."""
+
+    rollout: Rollout
+    drawn: Draw | None
+    """The draw that acted in it."""
+    target_t: Tensor
+    """(T, N)."""
+    prepared: Tensor
+    """(T + 1, N, …): the observations as the torso takes them."""
+    order: np.ndarray
+    """Numbers of the steps that were taken, shuffled anew for each epoch: (epochs, steps)."""
+    done: int = 0
+    """Minibatches that have been learned."""
+
+
+class ParallelQLearning(ValueAgent):
+    """The value-based agent that learns from rollouts of parallel environments (arXiv 2407.04811).
+
+    λ-returns are made from a whole rollout, and learned in a few epochs of minibatches; layer norm
+    in the network is what keeps it stable without a target network. With noise, each environment
+    acts under a draw of its own, held over the rollout.
+
+    Args:
+        network: of the Q-values, on its device.
+        optimizer: of the network's parameters.
+        actions: how many there are.
+        environments: how many act side by side.
+        return_lambda: λ of the targets: 0 bootstraps after one step, 1 at the rollout's end.
+        epochs: how often a rollout is learned.
+        minibatches: in an epoch.
+        loss: of the error.
+        learning_draw: see `LearningDraw`.
+        target_draw: see `TargetDraw`.
+        max_gradient_norm: larger gradients are scaled down; None: none is.
+        redraw: when the acting noise is drawn anew: "rollout", before each, or as elsewhere.
+        draw_per_environment: False: one acting draw for all environments.
+        epsilon: ε-greedy beside the noise, or in its place.
+        precision: "float32", or "bfloat16" for the products, of acting too.
+        seed: of everything random.
+    """
+
+    def __init__(
+        self,
+        network: QNetwork,
+        optimizer: torch.optim.Optimizer,
+        *,
+        actions: int,
+        environments: int,
+        return_lambda: float = 0.65,
+        epochs: int = 2,
+        minibatches: int = 32,
+        loss: Literal["huber", "squared"] = "squared",
+        learning_draw: LearningDraw = "fresh",
+        target_draw: TargetDraw = "acted",
+        max_gradient_norm: float | None = 10.0,
+        redraw: Redraw = "rollout",
+        draw_per_environment: bool = True,
+        epsilon: LinearEpsilon | None = None,
+        precision: Literal["float32", "bfloat16"] = "float32",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            network,
+            optimizer,
+            actions=actions,
+            environments=environments,
+            max_gradient_norm=max_gradient_norm,
+            redraw=redraw,
+            draw_per_environment=draw_per_environment,
+            epsilon=epsilon,
+            precision=precision,
+            acting_precision=precision,
+            seed=seed,
+        )
+        self._return_lambda = return_lambda
+        self._epochs = epochs
+        self._minibatches = minibatches
+        self._loss = losses.LOSSES[loss]
+        self._learning_draw = learning_draw
+        self._target_draw = target_draw
+        self._shuffling = np.random.Generator(np.random.PCG64(stream(seed, "minibatches")))
+        self._lesson: _Lesson | None = None
+        self.seen: Seen | None = None
+        """What the last action was chosen by."""
+
+    def greedy(self, observation: np.ndarray) -> np.ndarray:
+        """Choose argmax Q under the noise in force, (N, …) to (N,), and note it in `seen`."""
+        with torch.no_grad(), autocast_for(self.precision, self.device):
+            prepared = self.network.torso.prepare(self._tensor(observation))
+            q = self.network(prepared)
+            value, action = q.max(-1)
+        self.seen = Seen(prepared, value)
+        return action.cpu().numpy()
+
+    # Learning
+
+    def begin(self, rollout: Rollout, seen: Sequence[Seen] = ()) -> None:
+        """Make the targets of a rollout that was just played, and redraw the acting noise.
+
+        `seen` is what each of its T actions was chosen by; without it, it is computed under the
+        weights of now. What is left of the rollout before is not learned.
+        """
+        drawn = None if self.noise is None else held(self.network)
+        taken = np.flatnonzero(rollout.taken_t)
+        self._lesson = _Lesson(
+            rollout,
+            drawn,
+            *self._targets(rollout, drawn, seen),
+            np.stack([self._shuffling.permutation(taken) for _ in range(self._epochs)]),
+        )
+        self.next_rollout()
+
+    def next_rollout(self) -> None:
+        """Redraw the acting noise, where it is held over a rollout."""
+        if self.noise is not None:
+            self.noise.after_rollout()
+
+    @property
+    def updates_left(self) -> int:
+        """Minibatches that are left of the rollout that is being learned from."""
+        if self._lesson is None:
+            return 0
+        return self._epochs * self._minibatches - self._lesson.done
+
+    def update(self, step_size: float | None = None) -> ValuesLearned:
+        """Take one optimisation step, on the next minibatch of the rollout.
+
+        `step_size` replaces the optimizer's. Raises LossNotFinite, with the parameters as they
+        were, where the loss or its gradient is NaN or infinite.
+        """
+        loss, q = self.loss_and_q()
+        value = backward_and_clip(
+            loss,
+            self.network,
+            self.optimizer,
+            max_norm=self.max_gradient_norm,
+            update=self.updates + 1,
+        )
+        if step_size is not None:
+            set_step_size(self.optimizer, step_size)
+        self.optimizer.step()
+        self.updates += 1
+        lesson = self._of_rollout()
+        lesson.done += 1
+        if not self.updates_left:
+            self._lesson = None
+        return ValuesLearned(value, float(q))
+
+    def loss_and_q(self) -> tuple[Tensor, Tensor]:
+        """Return the mean loss of the next minibatch, and the mean Q of the actions taken."""
+        lesson = self._of_rollout()
+        epoch, number = divmod(lesson.done, self._minibatches)
+        index = torch.from_numpy(np.array_split(lesson.order[epoch], self._minibatches)[number])
+        index = index.to(self.device)
+        observation = lesson.prepared.flatten(0, 1).index_select(0, index)
+        action = torch.from_numpy(lesson.rollout.action_t).to(self.device).flatten()[index]
+        target = lesson.target_t.flatten()[index]
+        environment = index % lesson.target_t.shape[1]
+        with (
+            autocast_for(self.precision, self.device),
+            noise_inside(self.network, self._drawn_for_learning(lesson, environment)),
+        ):
+            q = self.network(observation)
+        error = losses.td_error(q, action, target)
+        return self._loss(error).mean(), (target - error).detach().mean()
+
+    def _drawn_for_learning(self, lesson: _Lesson, environment: Tensor) -> Draw | None:
+        if lesson.drawn is None:
+            return None
+        if self._learning_draw == "fresh":
+            return draw(self.network, generator=self._learning)
+        return lesson.drawn if lesson.drawn.rows is None else lesson.drawn[environment]
+
+    def _targets(
+        self, rollout: Rollout, drawn: Draw | None, seen: Sequence[Seen]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the λ-returns (T, N) and the prepared observations (T + 1, N, …)."""
+        if self.noise is None or self._target_draw == "means":
+            drawn = None
+        elif self._target_draw == "fresh":
+            rows = None if drawn is None else drawn.rows
+            drawn = draw(self.network, rows=rows, generator=self._learning)
+        acted = self.noise is None or self._target_draw == "acted"
+        prepared = self._prepared(rollout, seen)
+        value = torch.empty(rollout.first.shape, device=self.device)
+        known = len(seen) if acted else 0
+        for t, one in enumerate(seen[:known]):
+            value[t] = one.value
+        steps = max(_ROWS // rollout.first.shape[1], 1)
+        with (
+            torch.no_grad(),
+            autocast_for(self.precision, self.device),
+            noise_inside(self.network, drawn),
+        ):
+            for start in range(known, len(value), steps):
+                part = slice(start, start + steps)
+                value[part] = self.network(prepared[part]).amax(-1)
+        target_t = losses.lambda_return(
+            self._tensor(rollout.reward_t),
+            self._tensor(rollout.discount_t),
+            self._return_lambda * self._tensor(rollout.goes_on_t),
+            value,
+        )
+        return target_t, prepared
+
+    def _prepared(self, rollout: Rollout, seen: Sequence[Seen]) -> Tensor:
+        """Return a rollout's observations (T + 1, N, …) as the torso takes them."""
+        steps = [one.prepared for one in seen]
+        with torch.no_grad(), autocast_for(self.precision, self.device):
+            for observation in rollout.observation[len(steps) :]:
+                steps.append(self.network.torso.prepare(self._tensor(observation)))
+        return torch.stack(steps)
+
+    def _of_rollout(self) -> _Lesson:
+        if self._lesson is None:
+            raise ValueError("update: got no rollout to learn from, expected `begin` before it")
+        return self._lesson
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+    # Saving
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return everything that goes on changing, a rollout that is being learned from too."""
+        arrays, plain = super().state()
+        plain["shuffling"] = self._shuffling.bit_generator.state
+        lesson = self._lesson
+        if lesson is None:
+            return arrays, plain
+        plain["lesson"] = {
+            "done": lesson.done,
+            "draws": 0 if lesson.drawn is None else len(lesson.drawn.flats),
+        }
+        for field in fields(lesson.rollout):
+            arrays[f"rollout.{field.name}"] = getattr(lesson.rollout, field.name)
+        arrays["rollout.target_t"] = to_array(lesson.target_t)
+        arrays["rollout.order"] = lesson.order
+        if lesson.drawn is not None:
+            for number, flat in enumerate(lesson.drawn.flats):
+                arrays[f"rollout.noise.{number}"] = to_array(flat)
+        return arrays, plain
+
+    def restore(self, arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> None:
+        """Take over what `state` returned. Raises KeyError or RuntimeError for a misfit."""
+        super().restore(arrays, plain)
+        self._shuffling.bit_generator.state = dict(plain["shuffling"])
+        self._lesson = None
+        saved = plain.get("lesson")
+        if saved is None:
+            return
+        rollout = Rollout(**{one.name: arrays[f"rollout.{one.name}"] for one in fields(Rollout)})
+        drawn = None
+        if saved["draws"]:
+            acting = held(self.network)
+            assert acting is not None, "an agent with learned noise holds its acting draw"
+            flats = (arrays[f"rollout.noise.{number}"] for number in range(saved["draws"]))
+            drawn = Draw(
+                tuple(self._tensor(one).to(of) for one, of in zip(flats, acting.flats, strict=True)),
+                acting.slots,
+            )
+        self._lesson = _Lesson(
+            rollout,
+            drawn,
+            self._tensor(arrays["rollout.target_t"]),
+            self._prepared(rollout, ()),
+            arrays["rollout.order"],
+            int(saved["done"]),
+        )

@@ -1,0 +1,171 @@
+"""What value-based agents share: a Q-network, and how it acts and explores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from ..layers import noisy_layers
+from ..networks import QNetwork
+from ..runs.seeds import stream
+from .exploration import LearnedNoise, LinearEpsilon, Redraw, epsilon_greedy
+from .noise_metrics import noise_figures, q_behaviour
+from .optimizers import autocast_for, is_finite
+from .saved_arrays import (
+    generator_from_array,
+    generator_to_array,
+    held_draw_arrays,
+    load_network,
+    network_arrays,
+    optimizer_arrays,
+    restore_held_draw,
+    restore_optimizer,
+)
+
+
+class ValueAgent:
+    """An agent that acts by Q-values: by learned noise, ε-greedy, or both.
+
+    Every source of randomness is a generator of its own, seeded from `seed`: `acting` for the held
+    draws, `learning` for those of updates, `actions` for uniformly random actions.
+
+    Args:
+        network: of the Q-values, on its device.
+        optimizer: of the network's parameters.
+        actions: how many there are.
+        environments: how many act side by side, each with a draw of its own.
+        max_gradient_norm: larger gradients are scaled down; None: none is.
+        redraw: when the acting noise is drawn anew.
+        draw_per_environment: False: one acting draw for all environments.
+        epsilon: ε-greedy beside the noise, or in its place.
+        warmup_steps: agent steps of uniformly random actions at the start.
+        precision: "float32", or "bfloat16" for the products of an update.
+        acting_precision: the same of the products behind an action.
+        seed: of everything random.
+    """
+
+    def __init__(
+        self,
+        network: QNetwork,
+        optimizer: torch.optim.Optimizer,
+        *,
+        actions: int,
+        environments: int,
+        max_gradient_norm: float | None = 10.0,
+        redraw: Redraw = "update",
+        draw_per_environment: bool = True,
+        epsilon: LinearEpsilon | None = None,
+        warmup_steps: int = 0,
+        precision: Literal["float32", "bfloat16"] = "float32",
+        acting_precision: Literal["float32", "bfloat16"] = "float32",
+        seed: int = 0,
+    ) -> None:
+        self.network = network
+        self.optimizer = optimizer
+        self.actions = actions
+        self.max_gradient_norm = max_gradient_norm
+        self.epsilon = epsilon
+        self.warmup_steps = warmup_steps
+        self.precision = precision
+        self.device = next(network.parameters()).device
+        self._acting_precision = acting_precision
+        self._seed = seed
+        self._acting = torch.Generator(self.device).manual_seed(stream(seed, "acting"))
+        self._learning = torch.Generator(self.device).manual_seed(stream(seed, "learning"))
+        self._action_generator = np.random.Generator(np.random.PCG64(stream(seed, "actions")))
+        self.noise = None
+        if noisy_layers(network):
+            self.noise = LearnedNoise(
+                network,
+                environments,
+                self._acting,
+                redraw=redraw,
+                draw_per_environment=draw_per_environment,
+            )
+        self.updates = 0
+
+    def act(self, observation: np.ndarray, step: int, first: np.ndarray) -> np.ndarray:
+        """Choose an action for each environment, (N, …) to (N,), exploring as configured.
+
+        `first` (N,) is true where the observation is an episode's first.
+        """
+        count = len(observation)
+        if step < self.warmup_steps:
+            return self._action_generator.integers(self.actions, size=count)
+        if self.noise is not None:
+            self.noise.before_action(first, self.updates)
+        greedy = self.greedy(observation)
+        if self.epsilon is None:
+            return greedy
+        return epsilon_greedy(greedy, self.actions, self.epsilon(step), self._action_generator)
+
+    def greedy(self, observation: np.ndarray) -> np.ndarray:
+        """Choose argmax Q under the noise in force, (N, …) to (N,).
+
+        The last layer computes in the weights' own precision in any case: in bfloat16 the values
+        of good actions are often equal.
+        """
+        with torch.inference_mode(), autocast_for(self._acting_precision, self.device):
+            q = self.network(torch.from_numpy(observation).to(self.device))
+            return q.argmax(-1).cpu().numpy()
+
+    def is_finite(self) -> bool:
+        """Return whether all parameters of the network are finite."""
+        return is_finite(self.network)
+
+    def figures(self) -> dict[str, float]:
+        """Return SNR and mean |σ| per noisy layer, by the names that metrics have."""
+        return noise_figures(self.network)
+
+    def behaviour(self, observation: np.ndarray, first: np.ndarray) -> dict[str, float]:  # noqa: ARG002 - as of all agents
+        """Return what the noise does to the greedy actions for observations (N, …).
+
+        Its draws are seeded by the number of updates: nothing else changes by them.
+        """
+        if self.noise is None:
+            return {}
+        seed = stream(self._seed, f"behaviour {self.updates}")
+        generator = torch.Generator(self.device).manual_seed(seed)
+        return q_behaviour(self.network, torch.from_numpy(observation).to(self.device), generator)
+
+    # Saving
+
+    @property
+    def networks(self) -> dict[str, QNetwork]:
+        """The networks by the names that checkpoints have for them."""
+        return {"network": self.network}
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return everything that goes on changing, as arrays and as plain JSON values."""
+        arrays: dict[str, np.ndarray] = {}
+        for name, network in self.networks.items():
+            arrays.update(network_arrays(network, name))
+        arrays.update(optimizer_arrays(self.optimizer, "optimizer"))
+        arrays["generator.acting"] = generator_to_array(self._acting)
+        arrays["generator.learning"] = generator_to_array(self._learning)
+        if self.noise is not None:
+            arrays.update(held_draw_arrays(self.network))
+        plain = {
+            "updates": self.updates,
+            "action_generator": self._action_generator.bit_generator.state,
+        }
+        return arrays, plain
+
+    def restore(self, arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> None:
+        """Take over what `state` returned. Raises KeyError or RuntimeError for a misfit."""
+        self.load_networks(arrays)
+        restore_optimizer(self.optimizer, arrays, "optimizer")
+        generator_from_array(self._acting, arrays["generator.acting"])
+        generator_from_array(self._learning, arrays["generator.learning"])
+        if self.noise is not None:
+            restore_held_draw(self.network, arrays)
+        self.updates = int(plain["updates"])
+        self._action_generator.bit_generator.state = dict(plain["action_generator"])
+
+    def load_networks(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take over the networks alone, as evaluation does."""
+        for name, network in self.networks.items():
+            load_network(network, arrays, name)

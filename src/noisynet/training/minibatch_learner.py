@@ -1,0 +1,69 @@
+"""The learner of the value-based agent without a replay: epochs of minibatches of each rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from ..agents import ParallelQLearning, StepSize, ValuesLearned
+from .events import Event, FiguresTaken
+from .loop import Learner
+from .progress import Progress
+from .rollout_learner import means
+from .sources import RolloutExperience
+
+
+class MinibatchLearner(Learner[ParallelQLearning, RolloutExperience]):
+    """Learns each rollout in the agent's epochs of minibatches.
+
+    At once; or, where the next rollout is being played meanwhile, as many at a time as
+    `may_update` allows.
+
+    Args:
+        agent: what learns.
+        step_size: by agent steps; None: the optimizer's.
+        log_every: updates between events with figures.
+    """
+
+    def __init__(
+        self, agent: ParallelQLearning, *, step_size: StepSize | None = None, log_every: int = 100
+    ) -> None:
+        self.agent = agent
+        self._step_size = step_size
+        self._log_every = log_every
+        self._began = 0
+        self._learned: list[ValuesLearned] = []
+
+    def learn(
+        self,
+        progress: Progress,
+        experience: RolloutExperience | None,
+        may_update: Callable[[], bool],
+    ) -> Iterator[Event]:
+        """Begin with a rollout where there is a new one, and take the updates that are allowed."""
+        agent = self.agent
+        if experience is not None:
+            agent.begin(experience.rollout, experience.seen)
+            self._began = experience.step
+        size = None if self._step_size is None else self._step_size(self._began)
+        while agent.updates_left and may_update():
+            self._learned.append(agent.update(size))
+            if agent.updates % self._log_every == 0:
+                yield self._figures(progress)
+
+    def _figures(self, progress: Progress) -> FiguresTaken:
+        figures = {**means(self._learned), "updates": float(self.agent.updates)}
+        self._learned.clear()
+        if self.agent.epsilon is not None:
+            figures["epsilon"] = self.agent.epsilon(progress.step)
+        return FiguresTaken(step=progress.step, figures=figures | self.agent.figures())
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed run needs, as plain JSON values."""
+        return {"learned": [asdict(one) for one in self._learned], "began": self._began}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` returned."""
+        self._learned = [ValuesLearned(**one) for one in state["learned"]]
+        self._began = int(state["began"])
