@@ -129,6 +129,9 @@ SHAPES: dict[Callable[..., torch.Tensor], dict[str, tuple[int, ...]]] = {
     losses.generalised_advantage: {
         "reward_t": (6, 4), "discount_t": (6, 4), "trace_t": (6, 4), "value": (7, 4),
     },
+    losses.lambda_return: {
+        "reward_t": (6, 4), "discount_t": (6, 4), "trace_t": (6, 4), "value": (7, 4),
+    },
     losses.policy_gradient: {"logits_t": (6, 4, 3), "action_t": (6, 4), "advantage_t": (6, 4)},
     losses.log_probability: {"logits_t": (6, 4, 3), "action_t": (6, 4)},
     losses.value_error: {"value_t": (6, 4), "return_t": (6, 4)},

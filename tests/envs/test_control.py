@@ -112,7 +112,7 @@ def walk(environments: Environments, steps: int, seed: int) -> list[tuple[bytes,
     before=st.integers(0, 60) | st.sampled_from([199, 200, 201]),
     seed=st.integers(0, 2**32),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_saved_state_continues_bit_for_bit(name: str, count: int, before: int, seed: int) -> None:
     """At any step: at a fresh reset, in a game, on its last step, at the time limit."""
     original = make(name, count, seed=seed)

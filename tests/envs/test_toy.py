@@ -149,7 +149,7 @@ MAPPING = [1, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 0, 1, 0, 1, 0]
     before=st.integers(0, 50),
     seed=st.integers(0, 9),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_saved_state_continues_bit_for_bit(
     toy: type[ToyEnvironments], size: int, count: int, before: int, seed: int
 ) -> None:

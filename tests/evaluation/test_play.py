@@ -63,7 +63,7 @@ def left(observation: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 
 
 @given(count=st.integers(1, 5), episodes=st.integers(1, 12))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_each_environment_plays_its_quota_and_short_games_gain_nothing(
     count: int, episodes: int
 ) -> None:

@@ -116,7 +116,7 @@ def draw_noise(
     return spec.unflatten(spec.draw(leading, device=torch.device("cpu"), dtype=torch.float64))
 
 
-@hypothesis.settings(deadline=None, derandomize=True, max_examples=40)
+@hypothesis.settings(derandomize=True, max_examples=40)
 @hypothesis.given(
     kind=strategies.sampled_from(["factorised", "independent"]),
     spatial=strategies.integers(1, 2),

@@ -63,7 +63,7 @@ def gradients(
     return output, torch.autograd.grad(total, wanted, materialize_grads=True)
 
 
-@hypothesis.settings(deadline=None, derandomize=True, max_examples=60)
+@hypothesis.settings(derandomize=True, max_examples=60)
 @hypothesis.given(
     kind=strategies.sampled_from(["factorised", "independent"]),
     inputs=strategies.integers(1, 4),

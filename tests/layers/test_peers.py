@@ -165,7 +165,7 @@ def test_every_layout_loads(name: str, noise: str, peer: Peer, insist: bool) -> 
     assert result.unexpected_keys == []
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     known=st.sampled_from(ALL),
     inputs=st.integers(1, 6),

@@ -74,7 +74,7 @@ def test_files_and_memory_sample_the_same(tmp_path: Path, fill: Callable[..., No
         assert_same_samples(file, memory)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(before=st.integers(8, 70), after=st.integers(0, SLACK), more=st.integers(0, 30))
 def test_reopening_is_as_if_nothing_had_happened(
     tmp_path_factory: pytest.TempPathFactory,

@@ -52,7 +52,7 @@ def play(replay: FrameReplay, add_step: Callable[..., None], marks: str, record:
 # Against the reference
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     seed=st.integers(0, 2**32),
     environments=st.integers(1, 3),

@@ -65,7 +65,7 @@ def assert_equal(left: Batch, right: Batch) -> None:
 # The tree of sums
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data(), size=st.integers(1, 300), fan=st.integers(2, 6))
 def test_the_tree_equals_plain_sums(data: st.DataObject, size: int, fan: int):
     tree, slow = SumTree(size, fan=fan), [0.0] * size
@@ -151,7 +151,7 @@ def test_of_an_index_given_twice_the_last_counts():
 # Which records are drawn
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     seed=st.integers(0, 2**32),
     environments=st.integers(1, 3),
@@ -526,7 +526,7 @@ def advance(
     return batches
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(before=st.integers(0, 70), after=st.integers(0, SLACK - 2), more=st.integers(1, 40))
 def test_reopening_is_as_if_nothing_had_happened(
     tmp_path_factory: pytest.TempPathFactory,

@@ -18,7 +18,7 @@ from noisynet.runs.conditions import ALWAYS, Acts
         ("a2c", {"workers": 3}, "trains in one process"),
         ("a2c", {"draw_per_environment": False}, "no layer is noisy"),
         ("a2c", {"adam_epsilon": 1e-5}, "optimizer is rmsprop"),
-        ("cartpole", {"rollout_steps": 9}, "has no policy"),
+        ("cartpole", {"rollout_steps": 9}, "has no rollouts"),
         ("cartpole", {"rmsprop_decay": 0.9}, "optimizer is adam"),
         ("cartpole", {"value_min": -1}, "no distributions"),
         ("cartpole", {"priority_beta": 0.5}, "prioritised is false"),

@@ -11,14 +11,23 @@ from noisynet.runs import RunError, config
     ("preset", "overrides", "said"),
     [
         ("cartpole", {"entropy_bonus": 0.01}, ["entropy_bonus", "0.01", "no policy"]),
-        ("cartpole", {"lstm_size": 64}, ["lstm_size", "64", "single transitions"]),
+        ("cartpole", {"lstm_size": 64}, ["lstm_size", "64", "single steps"]),
         ("a2c", {"exploration": "epsilon"}, ["exploration", "epsilon", "noise or none", "policy"]),
         ("noisy-a3c", {"exploration": "both"}, ["exploration", "both", "ε-greedy"]),
         ("noisy-a2c", {"redraw": "step"}, ["redraw", "step", "update", "draw that acted"]),
         ("noisy-a2c", {"dueling": True}, ["dueling", "True", "False", "Q-values"]),
-        ("a2c", {"atoms": 51}, ["atoms", "51", "0", "Q-values"]),
-        ("a2c", {"prioritised": True}, ["prioritised", "Q-values"]),
+        ("a2c", {"atoms": 51}, ["atoms", "51", "0", "rollouts"]),
+        ("a2c", {"prioritised": True}, ["prioritised", "rollouts"]),
         ("a3c", {"device": "cuda"}, ["device", "cuda", "cpu", "memory"]),
+        ("pqn-pong", {"atoms": 51}, ["atoms", "51", "0", "pqn", "rollouts"]),
+        ("pqn-pong", {"lstm_size": 8}, ["lstm_size", "8", "0", "pqn"]),
+        ("pqn-pong", {"minibatches": 2049}, ["minibatches", "2049", "2048"]),
+        (
+            "pqn-pong",
+            {"learning_draw": "acted", "redraw": "step"},
+            ["learning_draw", "acted", "fresh", "redraw step"],
+        ),
+        ("noisy-a2c", {"overlap": True}, ["--overlap", "True", "False", "a2c"]),
     ],
 )
 def test_parts_that_do_not_fit_are_named_with_the_reason(

@@ -227,11 +227,7 @@ class ParallelQLearning(ValueAgent):
         self, rollout: Rollout, drawn: Draw | None, seen: Sequence[Seen]
     ) -> tuple[Tensor, Tensor]:
         """Return the λ-returns (T, N) and the prepared observations (T + 1, N, …)."""
-        if self.noise is None or self._target_draw == "means":
-            drawn = None
-        elif self._target_draw == "fresh":
-            rows = None if drawn is None else drawn.rows
-            drawn = draw(self.network, rows=rows, generator=self._learning)
+        drawn = self._targets_draw(drawn)
         acted = self.noise is None or self._target_draw == "acted"
         prepared = self._prepared(rollout, seen)
         value = torch.empty(rollout.first.shape, device=self.device)
@@ -254,6 +250,14 @@ class ParallelQLearning(ValueAgent):
             value,
         )
         return target_t, prepared
+
+    def _targets_draw(self, acted: Draw | None) -> Draw | None:
+        """Return the draw that makes the targets; None: the mean weights do."""
+        if acted is None or self._target_draw == "means":
+            return None
+        if self._target_draw == "acted":
+            return acted
+        return draw(self.network, rows=acted.rows, generator=self._learning)
 
     def _prepared(self, rollout: Rollout, seen: Sequence[Seen]) -> Tensor:
         """Return a rollout's observations (T + 1, N, …) as the torso takes them."""

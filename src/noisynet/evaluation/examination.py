@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..agents import ActorCritic, Agent, QLearning
+from ..agents import ActorCritic, Agent, ParallelQLearning, QLearning
 from ..assemble import build_agent
 from ..diagnostics import Diagnosis, Finding, doctor
 from ..envs import Environments
@@ -49,6 +49,8 @@ def examine(path: Path) -> Diagnosis:
             agent.restore(found.arrays, found.state["agent"])
         if isinstance(agent, QLearning):
             diagnosis = _values(config, agent, environments, found.step)
+        elif isinstance(agent, ParallelQLearning):
+            diagnosis = _values_from_rollouts(config, agent, environments, found.step)
         else:
             diagnosis = _policy(config, agent, environments)
     return Diagnosis([*diagnosis, over_the_run(sigma_figures(path))])
@@ -85,6 +87,44 @@ def _values(config: Config, agent: QLearning, environments: Environments, step: 
         "redraw between updates", "skipped", "redraw = episode: noise is kept over updates"
     )
     return Diagnosis(by_episode if one.name == by_episode.name else one for one in diagnosis)
+
+
+def _values_from_rollouts(
+    config: Config, agent: ParallelQLearning, environments: Environments, step: int
+) -> Diagnosis:
+    """Examine a value-based agent that learns from rollouts."""
+    learning = config.learning
+    player = Player(environments, learning.reward_clip)
+
+    def begin() -> None:
+        played = play_rollout(
+            player,
+            agent,
+            steps=config.rollouts.rollout_steps,
+            discount=learning.discount,
+            step=step,
+        )
+        agent.begin(played.rollout, played.seen)
+
+    def update() -> None:
+        # As the first one: at the run's end the step size may have fallen to 0. The acting noise is
+        # redrawn by the next rollout.
+        agent.update(learning.learning_rate)
+        begin()
+
+    begin()
+    observation, same_game = player.observation, np.zeros(environments.count, bool)
+    return doctor(
+        agent.network,
+        torch.from_numpy(observation).to(agent.device),
+        act=lambda _: agent.act(observation, step, same_game),
+        evaluate=lambda _: _by_means(agent, observation),
+        loss=lambda: agent.loss_and_q()[0],
+        optimizer=agent.optimizer,
+        update=update,
+        on_policy=config.rollouts.learning_draw == "acted",
+        epsilon=agent.epsilon(step) if agent.epsilon is not None else 0.0,
+    )
 
 
 def _policy(config: Config, agent: ActorCritic, environments: Environments) -> Diagnosis:

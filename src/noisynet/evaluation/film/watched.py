@@ -71,4 +71,4 @@ class WatchedAgent(TrainedAgent):
             return agent.policy(observation, same_game).softmax(-1).float().cpu().numpy()
         with torch.inference_mode():  # in the weights' own precision, as `greedy` acts
             seen = torch.from_numpy(observation).to(agent.device)
-            return agent.online(seen).float().cpu().numpy()
+            return agent.network(seen).float().cpu().numpy()

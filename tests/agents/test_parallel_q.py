@@ -1,0 +1,276 @@
+"""PQN: λ-returns, which draw does what, and minibatches that are each taken once."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from noisynet.agents import ParallelQLearning, Rollout, Seen, losses
+from noisynet.assemble import build_agent
+from noisynet.layers import held, mean_weights, using
+from noisynet.runs import Config, config
+
+STEPS, ENVIRONMENTS, ACTIONS = 6, 4, 3
+SMALL = {
+    "environments": ENVIRONMENTS, "rollout_steps": STEPS, "minibatches": 3, "epochs": 2,
+    "torso_hidden": [8], "head_hidden": 7, "device": "cpu", "precision": "float32", "sigma0": 0.5,
+}  # fmt: skip
+
+
+def settings(preset: str = "pqn-cartpole", **overrides: Any) -> Config:
+    if preset == "pqn-cartpole-epsilon":
+        overrides = {"sigma0": None, **overrides}
+    values = {name: value for name, value in {**SMALL, **overrides}.items() if value is not None}
+    return config.load(preset, values)
+
+
+def agent_of(chosen: Config) -> ParallelQLearning:
+    agent = build_agent(chosen, (5,), ACTIONS)
+    assert isinstance(agent, ParallelQLearning)
+    return agent
+
+
+def played(agent: ParallelQLearning, seed: int = 0) -> tuple[Rollout, list[Seen]]:
+    """Return a rollout of random observations that the agent acted on, and what it saw."""
+    generator = np.random.default_rng(seed)
+    observation = generator.normal(size=(STEPS + 1, ENVIRONMENTS, 5)).astype(np.float32)
+    first = np.zeros((STEPS + 1, ENVIRONMENTS), bool)
+    actions: list[np.ndarray] = []
+    seen: list[Seen] = []
+    for t in range(STEPS):
+        actions.append(agent.act(observation[t], t, first[t]))
+        assert agent.seen is not None
+        seen.append(agent.seen)
+    ended = np.zeros((3, STEPS, ENVIRONMENTS), bool)
+    ended[0, 1, 0] = True  # terminated, and the step after restarts it
+    ended[2, 2, 0] = True
+    ended[1, 3, 1] = True  # truncated
+    ended[2, 4, 1] = True
+    rollout = Rollout.of_steps(
+        observation=observation,
+        first=first,
+        action=np.stack(actions),
+        reward=generator.normal(size=(STEPS, ENVIRONMENTS)).astype(np.float32),
+        terminated=ended[0],
+        truncated=ended[1],
+        ignored=ended[2],
+        discount=0.9,
+    )
+    return rollout, seen
+
+
+# λ-returns
+
+
+def test_lambda_returns_by_hand() -> None:
+    """γ = ½, λ = ½. One game goes on to the end; one terminates; one is truncated."""
+    reward = torch.tensor([[1.0, 1.0, 1.0], [2.0, 2.0, 2.0], [4.0, 4.0, 4.0]])
+    discount = torch.tensor([[0.5, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.5]])
+    trace = torch.tensor([[0.5, 0.5, 0.5], [0.5, 0.0, 0.0], [0.5, 0.5, 0.5]])
+    value = torch.tensor([[9.0, 9.0, 9.0], [8.0, 8.0, 8.0], [4.0, 4.0, 4.0], [2.0, 2.0, 2.0]])
+    expected = [
+        # G_2 = 4 + ½ · 2; the last step bootstraps from V alone.
+        # Goes on: G_1 = 2 + ½ (½ · 4 + ½ · 5) = 4.25, G_0 = 1 + ½ (½ · 8 + ½ · 4.25) = 4.0625.
+        # Terminated: G_1 = 2, G_0 = 1 + ½ (4 + 1) = 3.5.
+        # Truncated: G_1 = 2 + ½ · 4 = 4 from its own last observation, G_0 = 1 + ½ (4 + 2) = 4.
+        [4.0625, 3.5, 4.0],
+        [4.25, 2.0, 4.0],
+        [5.0, 5.0, 5.0],
+    ]
+    assert losses.lambda_return(reward, discount, trace, value).tolist() == expected
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_lambda_returns_are_advantages_and_values(seed: int, trace: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    reward, discount = torch.rand(2, 5, 3, generator=generator, dtype=torch.float64)
+    value = torch.randn(6, 3, generator=generator, dtype=torch.float64)
+    goes_on = torch.rand(5, 3, generator=generator) < 0.8
+    arguments = (reward, discount, trace * goes_on, value)
+    expected = losses.generalised_advantage(*arguments) + value[:-1]
+    assert torch.allclose(losses.lambda_return(*arguments), expected)
+
+
+# Which draw does what
+
+
+def test_targets_are_those_of_the_acting_pass_whoever_computed_them() -> None:
+    agent = agent_of(settings())
+    rollout, seen = played(agent)
+    other = copy.deepcopy(agent)
+    agent.begin(rollout, seen)
+    other.begin(rollout)
+    for one in (agent, other):
+        assert one._lesson is not None  # noqa: SLF001 - targets show in no other way
+    assert torch.allclose(agent._lesson.target_t, other._lesson.target_t, atol=1e-6)  # pyright: ignore[reportOptionalMemberAccess] # noqa: SLF001
+    assert torch.equal(agent._lesson.prepared, other._lesson.prepared)  # pyright: ignore[reportOptionalMemberAccess] # noqa: SLF001
+
+
+def test_the_acting_draw_is_held_over_a_rollout_and_redrawn_before_the_next() -> None:
+    agent = agent_of(settings())
+    before = held(agent.network)
+    assert before is not None
+    rollout, seen = played(agent)
+    still = held(agent.network)
+    assert still is not None
+    assert all(torch.equal(a, b) for a, b in zip(before.flats, still.flats, strict=True))
+    agent.begin(rollout, seen)
+    after = held(agent.network)
+    assert after is not None
+    assert not any(torch.equal(a, b) for a, b in zip(before.flats, after.flats, strict=True))
+    while agent.updates_left:
+        agent.update()
+        kept = held(agent.network)
+        assert kept is not None
+        assert all(torch.equal(a, b) for a, b in zip(kept.flats, after.flats, strict=True))
+
+
+def test_learning_under_the_draw_that_acted_sees_the_values_that_acted() -> None:
+    agent = agent_of(settings(learning_draw="acted", minibatches=1))
+    rollout, seen = played(agent)
+    agent.begin(rollout, seen)
+    _, q = agent.loss_and_q()
+    value = torch.stack([one.value for one in seen])[torch.from_numpy(rollout.taken_t)]
+    assert float(q) == pytest.approx(float(value.mean()), abs=1e-6)  # every action was greedy
+
+
+def test_a_fresh_draw_for_each_minibatch_is_another_one() -> None:
+    agent = agent_of(settings(minibatches=1))
+    rollout, seen = played(agent)
+    agent.begin(rollout, seen)
+    assert len({float(agent.loss_and_q()[1]) for _ in range(4)}) == 4
+    agent = agent_of(settings("pqn-cartpole-epsilon", minibatches=1))
+    rollout, seen = played(agent)
+    agent.begin(rollout, seen)
+    assert len({float(agent.loss_and_q()[1]) for _ in range(4)}) == 1
+
+
+@pytest.mark.parametrize("target_draw", ["acted", "means", "fresh"])
+def test_the_loss_is_the_papers_from_which_ever_draw(target_draw: str) -> None:
+    """Against a slow reference in float64, step by step."""
+    chosen = settings(learning_draw="acted", target_draw=target_draw, minibatches=1)
+    agent = agent_of(chosen)
+    rollout, seen = played(agent)
+    acted = held(agent.network)
+    assert acted is not None
+    slow = copy.deepcopy(agent.network).double()
+    of_targets = acted
+    if target_draw == "fresh":
+        of_targets = copy.deepcopy(agent)._targets_draw(acted)  # noqa: SLF001
+    agent.begin(rollout, seen if target_draw == "acted" else ())
+
+    def q_of(observation: np.ndarray, drawn: Any) -> torch.Tensor:
+        batch = torch.from_numpy(observation).double()
+        if drawn is None:
+            with mean_weights(slow):
+                return slow(batch).detach()
+        with using(slow, drawn.to(torch.float64)):
+            return slow(batch).detach()
+
+    value = np.stack(
+        [
+            q_of(one, None if target_draw == "means" else of_targets).amax(-1).numpy()
+            for one in rollout.observation
+        ]
+    )
+    errors: list[float] = []
+    for environment in range(ENVIRONMENTS):
+        following = value[-1, environment]
+        for t in reversed(range(STEPS)):
+            trace = chosen.rollouts.return_lambda * rollout.goes_on_t[t, environment]
+            bootstrap = (1 - trace) * value[t + 1, environment] + trace * following
+            following = (
+                rollout.reward_t[t, environment] + rollout.discount_t[t, environment] * bootstrap
+            )
+            q = q_of(rollout.observation[t], acted)[environment, rollout.action_t[t, environment]]
+            if rollout.taken_t[t, environment]:
+                errors.append(following - float(q))
+    loss, _ = agent.loss_and_q()
+    assert float(loss.detach()) == pytest.approx(0.5 * float(np.mean(np.square(errors))), rel=1e-5)
+
+
+# Minibatches
+
+
+def test_each_step_that_was_taken_is_learned_once_in_each_epoch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    agent = agent_of(settings())
+    rollout, seen = played(agent)
+    sizes: list[int] = []
+    learned: list[tuple[float, ...]] = []
+    forward = agent.network.forward
+
+    def watched(observation: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(observation))
+        learned.extend(tuple(row) for row in observation.tolist())
+        return forward(observation)
+
+    agent.begin(rollout, seen)
+    monkeypatch.setattr(agent.network, "forward", watched)
+    assert agent.updates_left == 6
+    while agent.updates_left:
+        agent.update()
+    taken = rollout.observation[:-1][rollout.taken_t]
+    assert sizes == [8, 7, 7] * 2  # 22 steps of 24
+    assert sorted(learned) == sorted([tuple(row) for row in taken.tolist()] * 2)
+    assert learned[:22] != learned[22:]
+    assert agent.updates == 6
+
+
+def test_an_update_without_a_rollout_is_refused() -> None:
+    agent = agent_of(settings())
+    with pytest.raises(ValueError, match="got no rollout"):
+        agent.update()
+    agent.begin(*played(agent))
+    while agent.updates_left:
+        agent.update()
+    with pytest.raises(ValueError, match="got no rollout"):
+        agent.update()
+
+
+@pytest.mark.parametrize("preset", ["pqn-cartpole", "pqn-cartpole-epsilon"])
+def test_what_is_saved_in_the_middle_of_a_rollout_goes_on_as_it_would_have(preset: str) -> None:
+    chosen = settings(preset, learning_draw="acted" if preset == "pqn-cartpole" else None)
+    agent = agent_of(chosen)
+    rollout, seen = played(agent)
+    agent.begin(rollout, seen)
+    agent.update()
+    arrays, plain = copy.deepcopy(agent.state())
+    other = agent_of(chosen.replaced(seed=5))
+    other.restore(arrays, plain)
+    assert other.updates_left == agent.updates_left == 5
+    for one in (agent, other):
+        while one.updates_left:
+            one.update()
+        one.begin(*played(one, seed=1))
+        one.update()
+    for name, array in agent.state()[0].items():
+        assert np.array_equal(array, other.state()[0][name]), name
+    assert agent.state()[1] == other.state()[1]
+
+
+def test_epsilon_falls_from_the_first_step_on_and_acts_beside_the_noise() -> None:
+    agent = agent_of(
+        settings(exploration="both", epsilon_start=1.0, epsilon_end=0.0, epsilon_steps=100)
+    )
+    observation = np.zeros((ENVIRONMENTS, 5), np.float32)
+    none = np.zeros(ENVIRONMENTS, bool)
+    early = np.stack([agent.act(observation, 0, none) for _ in range(200)])
+    late = np.stack([agent.act(observation, 100, none) for _ in range(20)])
+    counts = np.bincount(early.ravel(), minlength=ACTIONS)
+    assert counts.min() > 800 / ACTIONS - 4 * 800**0.5 / 2
+    assert (late == late[0]).all()  # a held draw for each environment, and nothing else
+
+
+def test_a_restored_agent_whose_rollout_is_missing_is_refused() -> None:
+    agent = agent_of(settings())
+    agent.begin(*played(agent))
+    arrays, plain = agent.state()
+    del arrays["rollout.target_t"]
+    with pytest.raises(KeyError):
+        agent_of(settings()).restore(arrays, plain)
