@@ -90,7 +90,7 @@ def test_lambda_returns_are_advantages_and_values(seed: int, trace: float) -> No
     reward, discount = torch.rand(2, 5, 3, generator=generator, dtype=torch.float64)
     value = torch.randn(6, 3, generator=generator, dtype=torch.float64)
     goes_on = torch.rand(5, 3, generator=generator) < 0.8
-    arguments = (reward, discount, trace * goes_on, value)
+    arguments = (reward, discount, trace * goes_on.double(), value)
     expected = losses.generalised_advantage(*arguments) + value[:-1]
     assert torch.allclose(losses.lambda_return(*arguments), expected)
 

@@ -41,7 +41,7 @@ SMALL_ROLLOUTS = {
 
 
 def small(preset: str = "cartpole", **overrides: Any) -> Config:
-    base = SMALL_ROLLOUTS if "a2c" in preset else SMALL
+    base = SMALL_ROLLOUTS if "a2c" in preset or "pqn" in preset else SMALL
     return config.load(preset, {**base, **overrides})
 
 
@@ -59,6 +59,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
         ("cartpole", {"replay_shards": 2, "prioritised": True}),
         ("cartpole-epsilon", {"epsilon_steps": 500, "max_staleness": 0}),
         ("cartpole-noisy-a2c", {}),
+        ("pqn-cartpole", {"minibatches": 4}),
     ],
 )
 def test_a_seed_repeats_a_run_exactly(
@@ -327,6 +328,20 @@ def test_an_actor_critic_learns_from_every_sampler_under_the_newest_weights(
     loop, _ = run(small("cartpole-noisy-a2c", max_staleness=2), tmp_path / "ahead")
     records = [record for record in metrics(tmp_path / "ahead") if "scale/staleness" in record]
     assert max(record["scale/staleness_max"] for record in records) == 2.0
+
+
+def test_pqn_learns_every_sampler_s_rollout_in_its_minibatches(tmp_path: Path) -> None:
+    chosen = small("pqn-cartpole", minibatches=4, epochs=3)
+    loop, games = run(chosen, tmp_path / "run")
+    assert isinstance(loop.source, SampledRolloutSource)
+    records = [record for record in metrics(tmp_path / "run") if "scale/staleness" in record]
+    assert {record["scale/staleness_max"] for record in records} == {0.0}
+    assert 0.8 < loop.progress.step / (loop.agent.updates / 12 * 48) <= 1
+    assert {game.environment for game in games} == set(range(6))
+    loop, _ = run(chosen.replaced(max_staleness=2), tmp_path / "ahead")
+    records = [record for record in metrics(tmp_path / "ahead") if "scale/staleness" in record]
+    assert max(record["scale/staleness_max"] for record in records) == 2.0
+    assert loop.agent.updates % 12 == 0
 
 
 def test_stacks_are_put_together_as_the_environment_had_them() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from noisynet.agents import ActorCritic, Rollout
+from noisynet.agents import ActorCritic, ParallelQLearning, Rollout
 from noisynet.assemble import Assembler, build_agent, make_environments, resume, start
 from noisynet.runs import Config, RunError, RunFolder, checkpoint, config, read_metrics
 from noisynet.training import (
@@ -139,6 +139,29 @@ def test_each_update_learns_from_the_draw_that_acted(
     assert max(differences) < 1e-6
 
 
+def test_with_overlap_each_vector_step_takes_an_equal_share_of_the_rollout_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Twenty updates over eight vector steps: two or three beside each, none for the first."""
+    happened: list[str] = []
+    update, act = ParallelQLearning.update, ParallelQLearning.act
+
+    def watched_update(agent: ParallelQLearning, step_size: float | None = None) -> Any:
+        happened.append("update")
+        return update(agent, step_size)
+
+    def watched_act(agent: ParallelQLearning, *arguments: Any) -> Any:
+        happened.append("act")
+        return act(agent, *arguments)
+
+    monkeypatch.setattr(ParallelQLearning, "update", watched_update)
+    monkeypatch.setattr(ParallelQLearning, "act", watched_act)
+    start(small("pqn-cartpole", minibatches=5, overlap=True, steps=90), tmp_path / "run")
+    shares = [len(one.split()) for one in " ".join(happened).split("act")[1:]]
+    assert shares[:8] == [0] * 8
+    assert shares[8:16] == shares[16:24] == [2, 3, 2, 3, 2, 3, 2, 3]
+
+
 class Crash(Exception):
     """End a run without any chance to save."""
 
@@ -173,6 +196,9 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
         ("cartpole-noisy-a2c", {}),
         ("cartpole-noisy-a2c", {"lstm_size": 8, "noise": "independent"}),
         ("cartpole-a2c", {"optimizer": "rmsprop"}),
+        ("pqn-cartpole", {"minibatches": 5}),
+        ("pqn-cartpole", {"minibatches": 5, "overlap": True, "learning_draw": "acted"}),
+        ("pqn-cartpole-epsilon", {"overlap": True, "optimizer": "adam"}),
     ],
 )
 def test_a_crashed_run_goes_on_as_if_nothing_had_happened(

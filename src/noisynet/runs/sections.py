@@ -412,7 +412,7 @@ class ScaleSection(Section):
     max_staleness: Annotated[Count | None, WITH_ACTORS, MAY_CHANGE] = Field(
         default=None,
         description="updates that the weights behind a fragment may be old when it arrives; "
-        "a2c: rollouts played ahead (empty: 0); q_learning, empty: what two fragments of "
+        "a2c, pqn: rollouts played ahead (empty: 0); q_learning, empty: what two fragments of "
         "every sampler take",
     )
 

@@ -33,8 +33,8 @@ class SampledRolloutSource(Source[RolloutExperience]):
     """Rollouts that samplers play side by side, one of each for an update.
 
     An update learns under the draws that acted. With `max_staleness` 0 samplers play under the
-    newest weights and wait while these are learned, which is A2C over more environments; with s,
-    they play s rollouts ahead, under weights that are s updates old. A sampler that died is not
+    newest weights and wait while these are learned, as with more environments in one process; with
+    s, they play s rollouts ahead, under weights that are s rollouts old. A sampler that died is not
     waited for until its successor has begun.
 
     Args:
@@ -42,7 +42,7 @@ class SampledRolloutSource(Source[RolloutExperience]):
         crew: the samplers.
         environments: of each sampler.
         stack: frames in an observation.
-        max_staleness: in updates.
+        max_staleness: in rollouts.
     """
 
     def __init__(
@@ -62,6 +62,8 @@ class SampledRolloutSource(Source[RolloutExperience]):
         self._queues: dict[int, deque[_Played]] = {
             member.number: deque() for member in crew.members
         }
+        # Versions of the weights are counted by rollouts, each of which is one or more updates.
+        self._version = agent.updates
         self._flow = FlowFigures()
         self._noise: dict[str, float] = {}
         self._measure = True
@@ -84,8 +86,8 @@ class SampledRolloutSource(Source[RolloutExperience]):
                 self.crew.ask(
                     member,
                     step=progress.step,
-                    version=self.agent.updates,
-                    oldest=self.agent.updates,
+                    version=self._version,
+                    oldest=self._version,
                     measure=self._measure,
                 )
                 self._measure = False
@@ -105,7 +107,7 @@ class SampledRolloutSource(Source[RolloutExperience]):
 
     def _arrived(self, arrived: Arrived) -> None:
         report = arrived.report
-        if self.agent.updates - report.version > self.max_staleness:
+        if self._version - report.version > self.max_staleness:
             # Its sampler took long to begin; the next one comes in time.
             self._flow.lost += 1
             return
@@ -128,13 +130,14 @@ class SampledRolloutSource(Source[RolloutExperience]):
         before = progress.step
         for played in round_:
             report = played.report
-            self._flow.arrived(report, self.agent.updates - report.version)
+            self._flow.arrived(report, self._version - report.version)
             if report.noise:
                 self._noise = report.noise
             for steps, game in report.games:
                 environment = played.sampler * self._environments + game.environment
                 yield progress.finished(progress.step + steps, environment, game)
             progress.step += report.steps
+        self._version += 1
         fragments = [played.fragment for played in round_]
         drawn = [one.drawn for one in fragments if one.drawn is not None]
         if drawn:
