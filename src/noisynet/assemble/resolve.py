@@ -16,6 +16,7 @@ from ..runs.config import Config
 from ..runs.errors import RunError
 from ..runs.provenance import provenance
 from .agents import build_agent
+from .memory import keep_freed_memory
 
 _PRECISIONS = ("float32", "bfloat16")
 _UPDATES_TO_A_GRAPH = 5
@@ -23,11 +24,16 @@ _UPDATES_TO_A_GRAPH = 5
 
 
 def set_threads(config: Config) -> Config:
-    """Set torch's threads, all cores where the config leaves them open; return the config."""
+    """Set the threads that learn, of all cores where the config leaves it open; return the config.
+
+    What learning frees is kept for it, too.
+    """
     check_device(config.training.device)
-    threads = config.training.threads or local_cpus()
-    torch.set_num_threads(threads)
-    return config if config.training.threads else config.replaced(threads=threads)
+    if not config.training.threads:
+        config = config.replaced(threads=local_cpus())
+    torch.set_num_threads(threads_each(config))
+    keep_freed_memory()
+    return config
 
 
 def resolve(config: Config, environments: Environments) -> Config:
@@ -52,21 +58,22 @@ def resolve(config: Config, environments: Environments) -> Config:
         replay_device="host" if host else config.learning.replay_device,
         execution="plain" if plain else training.execution,
     )
-    torch.set_num_threads(threads_each(chosen))
-    try:
-        _check_graph(chosen, environments)
-        if training.precision == "auto":
-            precision = _faster(chosen, "precision", _PRECISIONS, environments)
-            chosen = chosen.replaced(precision=precision)
-    finally:
-        torch.set_num_threads(chosen.training.threads)
+    _check_graph(chosen, environments)
+    if training.precision == "auto":
+        precision = _faster(chosen, "precision", _PRECISIONS, environments)
+        chosen = chosen.replaced(precision=precision)
     return chosen
 
 
 def threads_each(config: Config) -> int:
-    """Return the threads of one process that learns: a3c's workers share those of the run."""
-    workers = config.actor_critic.workers if config.learning.algorithm == "a3c" else 1
-    return max(config.training.threads // workers, 1)
+    """Return the threads of one learner, of those of the run.
+
+    a3c's workers share them, and environments that step meanwhile (`overlap`) take half.
+    """
+    learners = 2 if config.training.overlap else 1
+    if config.learning.algorithm == "a3c":
+        learners = config.actor_critic.workers
+    return max(config.training.threads // learners, 1)
 
 
 def _check_graph(config: Config, environments: Environments) -> None:

@@ -1,0 +1,169 @@
+"""Time to solve Pong, by the clock, over seeds: one run after the other, each evaluated twice.
+
+    python -m benchmarks.pong.seeds pqn-pong pqn-pong-epsilon --seeds 100-109 --machine "…"
+    python -m benchmarks.pong.seeds --redraw
+
+A run is `noisynet train PRESET --seed S` in a process of its own; its time is that of training, from
+the first step on. It is then evaluated in 20 new games by its mean weights, and with its noise where
+it has any. Seeds that the preset's file has already are left out, so that a series can go on another
+day. Writes `<preset>.jsonl`, `summary.json` and `curves.png` to results/pong/seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+
+from noisynet.evaluation.scores import mean_interval
+from noisynet.runs import open_run, read_metrics
+
+from ..provenance import RESULTS, provenance, write_json
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+FOLDER = RESULTS / "pong" / "seeds"
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+COLOURS = ("#0072B2", "#D55E00")
+WINDOW = 20
+EPISODES = 20
+
+
+def measure(preset: str, seed: int, options: list[str]) -> dict[str, Any]:
+    """Train a seed, evaluate it, and return what came of it."""
+    with tempfile.TemporaryDirectory() as temporary:
+        run = Path(temporary) / "run"
+        command("train", preset, "--seed", str(seed), "--out", str(run), *options)
+        config = open_run(run).config
+        games = [record for record in read_metrics(run) if "game/return" in record]
+        last = games[-1]
+        solved = config.training.solved_return
+        measured: dict[str, Any] = {
+            "seed": seed,
+            "solved": solved is not None and last["game/mean_return"] >= solved and len(games) > 99,
+            "steps": last["step"],
+            "minutes": round(last["time/elapsed"] / 60, 2),
+            "games": [[one["step"], round(one["time/elapsed"]), one["game/return"]] for one in games],
+            "snr": [
+                [record["step"], *(round(record[tag], 2) for tag in sorted(record) if "snr/" in tag)]
+                for record in read_metrics(run)
+                if any(tag.startswith("snr/") for tag in record)
+            ][::4],
+            "evaluations": {},
+            "config": config.model_dump(mode="json"),
+        }
+        for noise in ("off", "on") if config.exploration.has_noise else ("off",):
+            output = command(
+                "evaluate", str(run), "--episodes", str(EPISODES), "--noise", noise, "--json"
+            )
+            found = json.loads(output)
+            measured["evaluations"][noise] = {
+                name: found[name] for name in ("mean", "interval", "returns", "lengths", "cut")
+            }
+    return measured
+
+
+def command(*arguments: str) -> str:
+    """Run the command line in a process of its own; return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "noisynet", *arguments], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return done.stdout
+
+
+def read(preset: str) -> list[dict[str, Any]]:
+    """Return the runs of a preset's file."""
+    file = FOLDER / f"{preset}.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the median and the worst time of the seeds that solved it, and their evaluations."""
+    solved = sorted(run["minutes"] for run in runs if run["solved"])
+    # A seed that was not solved is later than all that were.
+    minutes = solved + [float("inf")] * (len(runs) - len(solved))
+    summary: dict[str, Any] = {
+        "seeds": [run["seed"] for run in runs],
+        "solved": len(solved),
+        "minutes": {run["seed"]: run["minutes"] for run in runs},
+        "steps": {run["seed"]: run["steps"] for run in runs},
+        "median_minutes": round(float(np.median(minutes)), 2),
+        "worst_minutes": minutes[-1],
+        "median_steps": int(np.median([run["steps"] for run in runs])),
+    }
+    for noise in ("off", "on"):
+        means = [run["evaluations"][noise]["mean"] for run in runs if noise in run["evaluations"]]
+        if means:
+            summary[f"noise_{noise}"] = {
+                "means": [round(one, 2) for one in means],
+                "mean": round(float(np.mean(means)), 2),
+                "interval": mean_interval(means),
+            }
+    return summary
+
+
+def draw(of: dict[str, list[dict[str, Any]]], file: Path) -> None:
+    """Draw returns over the clock, and how many seeds were solved by when."""
+    figure, (returns, solved) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    for (preset, runs), colour in zip(of.items(), COLOURS, strict=False):
+        for number, run in enumerate(runs):
+            _, seconds, scores = (np.array(column) for column in zip(*run["games"], strict=True))
+            means = np.convolve(scores, np.ones(WINDOW) / WINDOW, mode="valid")
+            label = f"{preset}, {len(runs)} seeds" if number == 0 else None
+            returns.plot(seconds[WINDOW - 1 :] / 60, means, color=colour, alpha=0.75, label=label)
+        minutes = sorted(run["minutes"] for run in runs if run["solved"])
+        counts = np.arange(len(minutes) + 1)
+        end = max(run["minutes"] for run in runs)
+        solved.step([0, *minutes, end], [*counts, len(minutes)], where="post", color=colour)
+    returns.axhline(18, color="0.6", linewidth=1, linestyle=":")
+    returns.set(
+        xlabel="minutes", ylabel=f"return of a training game (mean of {WINDOW})", title="Pong"
+    )
+    returns.legend(loc="lower right", frameon=False)
+    solved.set(
+        xlabel="minutes", ylabel="seeds", title="Solved: the last 100 games return 18 in the mean"
+    )
+    for axes in (returns, solved):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_xlim(left=0)
+    figure.savefig(file, dpi=130)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Run what is missing, then summarise and draw."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("presets", nargs="*", help="the presets to run")
+    parser.add_argument("--seeds", default="100-109", help="first and last")
+    parser.add_argument("--machine", help="in words: processor, cores")
+    parser.add_argument("--redraw", action="store_true", help="only summarise and draw")
+    arguments, options = parser.parse_known_args()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    if not arguments.redraw and not (arguments.presets and arguments.machine):
+        parser.error("presets and --machine are needed without --redraw")
+    first, last = (int(one) for one in arguments.seeds.split("-"))
+    for seed in range(first, last + 1):
+        for preset in arguments.presets:
+            if any(run["seed"] == seed for run in read(preset)):
+                continue
+            line = {**provenance(arguments.machine), **measure(preset, seed, options)}
+            with (FOLDER / f"{preset}.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            print(preset, seed, line["solved"], line["steps"], line["minutes"], flush=True)
+    of = {file.stem: read(file.stem) for file in sorted(FOLDER.glob("*.jsonl"))}
+    write_json(FOLDER / "summary.json", {name: summarise(runs) for name, runs in of.items()})
+    draw(of, FOLDER / "curves.png")
+
+
+if __name__ == "__main__":
+    main()
