@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from noisynet.assemble import resume, start
+from noisynet.evaluation.agent import evaluate_run
 from noisynet.runs import Config, RunError, checkpoint, open_run, read_metrics
 from noisynet.training import Event, GameFinished, Outcome
 
@@ -208,6 +209,36 @@ def test_a_state_that_does_not_fit_is_one_line(
     checkpoint.write(run / "checkpoints", found.step, found.arrays, state)
     with pytest.raises(RunError, match=f"does not fit its config: .*{message}"):
         resume(run)
+
+
+@pytest.mark.parametrize(
+    ("field", "message", "evaluates"),
+    [
+        ("noise: independent", "noise: got a draw of 256 numbers, expected ", False),
+        ("optimizer: rmsprop", "optimizer: got exp_avg, .*, RMSprop expected grad_avg, ", True),
+        ("prioritised: true", "without priorities, and prioritised is True", True),
+    ],
+)
+def test_a_changed_config_beside_a_checkpoint_of_before_it_held_its_config_is_one_line(
+    finished: Outcome, tmp_path: Path, field: str, message: str, evaluates: bool
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished.folder, run)
+    found = open_run(run).trained()
+    older = {key: value for key, value in found.state.items() if key != "config"}
+    checkpoint.write(run / "checkpoints", found.step, found.arrays, older)
+    file = run / "config.yaml"
+    before = file.read_text()
+    text = re.sub(rf"\b{field.partition(':')[0]}: \w+\n", f"{field}\n", before)
+    assert text != before
+    file.write_text(text)
+    with pytest.raises(RunError, match=message):
+        resume(run)
+    if evaluates:
+        assert evaluate_run(run, episodes=1)["episodes"] == 1
+    else:
+        with pytest.raises(RunError, match=f"does not fit its config: {message}"):
+            evaluate_run(run, episodes=1)
 
 
 def test_what_may_change_between_sessions_is_noted_and_acts(

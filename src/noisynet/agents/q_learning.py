@@ -21,6 +21,7 @@ from .exploration import LearnedNoise, LinearEpsilon, Redraw, epsilon_greedy
 from .noise_metrics import noise_figures, q_behaviour
 from .optimizers import autocast_for, backward_and_clip, is_finite, set_step_size
 from .saved_arrays import (
+    check_noise_kind,
     generator_from_array,
     generator_to_array,
     held_draw_arrays,
@@ -307,9 +308,11 @@ class QLearning:
         self._action_generator.bit_generator.state = dict(plain["action_generator"])
 
     def load_networks(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take over the networks alone, as evaluation does."""
+        """Take over the networks alone, as evaluation does; raises RuntimeError for a misfit."""
         load_network(self.online, arrays, "online")
         load_network(self.target, arrays, "target")
+        if self.noise is not None:
+            check_noise_kind(self.online, arrays)
 
 
 @contextmanager
