@@ -29,6 +29,8 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
+from noisynet.envs import ChainEnvironments
+
 
 class Game(gymnasium.Env):
     observation_space = Box(-1, 1, (3,), np.float32)
@@ -70,6 +72,34 @@ class Hangs(Exits):
 class Closes(Game):
     def close(self):
         raise OSError("no door")
+
+
+class Vector(ChainEnvironments):
+    taken = 0
+
+    def step(self, actions):
+        Vector.taken += 1
+        if Vector.taken > 80:
+            self.fail()
+        return super().step(actions)
+
+
+class HangingVector(Vector):
+    def fail(self):
+        time.sleep(1000)
+
+
+class ExitingVector(Vector):
+    def fail(self):
+        raise SystemExit(7)
+
+
+def hanging_vector(count, seed):
+    return HangingVector(4, count, seed=seed)
+
+
+def exiting_vector(count, seed):
+    return ExitingVector(4, count, seed=seed)
 """
 
 
@@ -166,10 +196,22 @@ def test_an_interrupt_ends_once(tmp_path: Path) -> None:
     assert output.splitlines()[-2].endswith("and saved.")
 
 
+@pytest.mark.parametrize(
+    ("name", "failed", "step"),
+    [
+        ("Hangs", "environment 1 of 2 failed", 100),
+        ("hanging_vector", "failed", 150),
+    ],
+)
 def test_a_game_that_hangs_is_named_and_what_was_learned_is_saved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    failed: str,
+    step: int,
 ) -> None:
-    monkeypatch.setattr("noisynet.envs.sync.HANG_SECONDS", 0.5)
+    monkeypatch.setattr("noisynet.envs.asked.HANG_SECONDS", 0.5)
     monkeypatch.setattr("noisynet.training.interrupts.LOOK_SECONDS", 0.1)
     end = threading.Timer(3.0, os.kill, [os.getpid(), signal.SIGTERM])
     end.daemon = True
@@ -178,13 +220,13 @@ def test_a_game_that_hangs_is_named_and_what_was_learned_is_saved(
     end.start()
     try:
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
-        assert main(["train", "some_games:Hangs", *arguments, "--out", "run"]) == 2
+        assert main(["train", f"some_games:{name}", *arguments, "--out", "run"]) == 2
     finally:
         signal.signal(signal.SIGTERM, former)
     said = capsys.readouterr().err
-    assert "some_games:Hangs: environment 1 of 2 failed: no answer from step for" in said
-    assert "the run was saved at step 100" in said
-    assert checkpoint.newest_step(tmp_path / "run" / "checkpoints") == 100
+    assert f"some_games:{name}: {failed}: no answer from step for" in said
+    assert f"the run was saved at step {step}" in said
+    assert checkpoint.newest_step(tmp_path / "run" / "checkpoints") == step
 
 
 def test_a_game_that_leaves_python_is_named(
@@ -194,6 +236,9 @@ def test_a_game_that_leaves_python_is_named(
     assert main(["train", "some_games:Exits", *arguments, "--out", "run"]) == 2
     said = capsys.readouterr().err
     assert "environment 1 of 2 failed: step raised SystemExit: 7; the run was saved" in said
+    assert main(["train", "some_games:exiting_vector", *arguments, "--out", "vector"]) == 2
+    said = capsys.readouterr().err
+    assert "some_games:exiting_vector: failed: step raised SystemExit: 7; the run was saved" in said
     assert main(["train", "sys:exit", "--out", "other"]) == 2
     assert "sys:exit: cannot be made: SystemExit" in capsys.readouterr().err
 
