@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from noisynet.runs import checkpoint, config, open_run
 
 SMALL = {"steps": 300, "warmup_steps": 150, "environments": 2, "batch_size": 16, "threads": 1}
 
-GAMES = """
+GAMES = '''
+import ctypes
 import os
 import time
 
@@ -30,6 +32,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from noisynet.envs import ChainEnvironments
+from noisynet.training import unheard
 
 
 class Game(gymnasium.Env):
@@ -74,6 +77,19 @@ class Closes(Game):
         raise OSError("no door")
 
 
+class Deaf(Exits):
+    """Hangs in C code that no signal interrupts: a lock that is taken twice."""
+
+    def step(self, action):
+        if Exits.taken > 100:
+            unheard.UNHEARD_SECONDS = 2.0
+            lock, library = ctypes.create_string_buffer(256), ctypes.CDLL(None)
+            library.pthread_mutex_lock(lock)
+            print("deaf now", flush=True)
+            library.pthread_mutex_lock(lock)
+        return super().step(action)
+
+
 class Vector(ChainEnvironments):
     taken = 0
 
@@ -100,7 +116,7 @@ def hanging_vector(count, seed):
 
 def exiting_vector(count, seed):
     return ExitingVector(4, count, seed=seed)
-"""
+'''
 
 
 @pytest.fixture(autouse=True)
@@ -227,6 +243,23 @@ def test_a_game_that_hangs_is_named_and_what_was_learned_is_saved(
     assert f"some_games:{name}: {failed}: no answer from step for" in said
     assert f"the run was saved at step {step}" in said
     assert checkpoint.newest_step(tmp_path / "run" / "checkpoints") == step
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the lock is laid out as on Linux")
+def test_a_game_that_hangs_in_c_code_is_named_and_the_process_ends(tmp_path: Path) -> None:
+    fields = {**SMALL, "checkpoint_every": 60}
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in fields.items()]
+    process = program("train", "some_games:Deaf", *arguments, "--out", "run")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line == "deaf now\n":
+            break
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    said = r"some_games:Deaf: environment 1 of 2 failed: no answer from step for \d s: no signal "
+    assert re.fullmatch(said + r"reaches it, .* the last checkpoint stays\n", errors)
+    assert checkpoint.newest_step(tmp_path / "run" / "checkpoints") == 60
 
 
 def test_a_game_that_leaves_python_is_named(
