@@ -3,10 +3,10 @@
     python -m benchmarks.pong.seeds pqn-pong pqn-pong-epsilon --seeds 100-109 --machine "…"
     python -m benchmarks.pong.seeds --redraw
 
-A run is `noisynet train PRESET --seed S` in a process of its own; its time is that of training, from
-the first step on. It is then evaluated in 20 new games by its mean weights, and with its noise where
-it has any. Seeds that the preset's file has already are left out, so that a series can go on another
-day. Writes `<preset>.jsonl`, `summary.json` and `curves.png` to results/pong/seeds.
+A run is `noisynet train PRESET --seed S` in a process of its own; its time is that of training,
+from the first step on. It is then evaluated in 20 new games by its mean weights, and with its noise
+where it has any. Seeds that the preset's file has already are left out, so that a series can go on
+another day. Writes `<preset>.jsonl`, `summary.json` and `curves.png` to results/pong/seeds.
 """
 
 from __future__ import annotations
@@ -51,9 +51,14 @@ def measure(preset: str, seed: int, options: list[str]) -> dict[str, Any]:
             "solved": solved is not None and last["game/mean_return"] >= solved and len(games) > 99,
             "steps": last["step"],
             "minutes": round(last["time/elapsed"] / 60, 2),
-            "games": [[one["step"], round(one["time/elapsed"]), one["game/return"]] for one in games],
+            "games": [
+                [one["step"], round(one["time/elapsed"]), one["game/return"]] for one in games
+            ],
             "snr": [
-                [record["step"], *(round(record[tag], 2) for tag in sorted(record) if "snr/" in tag)]
+                [
+                    record["step"],
+                    *(round(record[tag], 2) for tag in sorted(record) if "snr/" in tag),
+                ]
                 for record in read_metrics(run)
                 if any(tag.startswith("snr/") for tag in record)
             ][::4],
@@ -74,7 +79,10 @@ def measure(preset: str, seed: int, options: list[str]) -> dict[str, Any]:
 def command(*arguments: str) -> str:
     """Run the command line in a process of its own; return what it prints."""
     done = subprocess.run(
-        [sys.executable, "-m", "noisynet", *arguments], stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, "-m", "noisynet", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
     return done.stdout
 

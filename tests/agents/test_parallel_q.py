@@ -63,9 +63,6 @@ def played(agent: ParallelQLearning, seed: int = 0) -> tuple[Rollout, list[Seen]
     return rollout, seen
 
 
-# λ-returns
-
-
 def test_lambda_returns_by_hand() -> None:
     """γ = ½, λ = ½. One game goes on to the end; one terminates; one is truncated."""
     reward = torch.tensor([[1.0, 1.0, 1.0], [2.0, 2.0, 2.0], [4.0, 4.0, 4.0]])
@@ -105,9 +102,9 @@ def test_targets_are_those_of_the_acting_pass_whoever_computed_them() -> None:
     agent.begin(rollout, seen)
     other.begin(rollout)
     for one in (agent, other):
-        assert one._lesson is not None  # noqa: SLF001 - targets show in no other way
-    assert torch.allclose(agent._lesson.target_t, other._lesson.target_t, atol=1e-6)  # pyright: ignore[reportOptionalMemberAccess] # noqa: SLF001
-    assert torch.equal(agent._lesson.prepared, other._lesson.prepared)  # pyright: ignore[reportOptionalMemberAccess] # noqa: SLF001
+        assert one._lesson is not None
+    assert torch.allclose(agent._lesson.target_t, other._lesson.target_t, atol=1e-6)  # pyright: ignore[reportOptionalMemberAccess]
+    assert torch.equal(agent._lesson.prepared, other._lesson.prepared)  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def test_the_acting_draw_is_held_over_a_rollout_and_redrawn_before_the_next() -> None:
@@ -160,7 +157,7 @@ def test_the_loss_is_the_papers_from_which_ever_draw(target_draw: str) -> None:
     slow = copy.deepcopy(agent.network).double()
     of_targets = acted
     if target_draw == "fresh":
-        of_targets = copy.deepcopy(agent)._targets_draw(acted)  # noqa: SLF001
+        of_targets = copy.deepcopy(agent)._targets_draw(acted)
     agent.begin(rollout, seen if target_draw == "acted" else ())
 
     def q_of(observation: np.ndarray, drawn: Any) -> torch.Tensor:

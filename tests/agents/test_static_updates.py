@@ -129,6 +129,18 @@ def test_a_restored_agent_goes_on_as_the_plain_one() -> None:
     assert_same_state(plain, static)
 
 
+def test_an_agent_that_is_restored_afterwards_is_refused() -> None:
+    agent = make_agent()
+    updates = StaticUpdates(agent)
+    updates.update(make_batch(0))
+    arrays, plain_state = agent.state()
+    agent.restore(arrays, plain_state)
+    with pytest.raises(RuntimeError, match="restored after its StaticUpdates were made"):
+        updates.update(make_batch(1))
+    StaticUpdates(agent).update(make_batch(1))
+    assert agent.updates == 2
+
+
 # What a graph needs
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,13 +22,17 @@ from noisynet.runs import checkpoint, config, open_run
 
 SMALL = {"steps": 300, "warmup_steps": 150, "environments": 2, "batch_size": 16, "threads": 1}
 
-GAMES = """
+GAMES = '''
+import ctypes
 import os
 import time
 
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
+
+from noisynet.envs import ChainEnvironments
+from noisynet.training import unheard
 
 
 class Game(gymnasium.Env):
@@ -70,7 +75,51 @@ class Hangs(Exits):
 class Closes(Game):
     def close(self):
         raise OSError("no door")
-"""
+
+
+gymnasium.register("Short-v0", entry_point=Game, max_episode_steps=6)
+
+
+class Deaf(Exits):
+    """Hangs in C code that no signal interrupts: a lock that is taken twice."""
+
+    def step(self, action):
+        if Exits.taken > 100:
+            unheard.UNHEARD_SECONDS = 2.0
+            lock, library = ctypes.create_string_buffer(256), ctypes.CDLL(None)
+            library.pthread_mutex_lock(lock)
+            print("deaf now", flush=True)
+            library.pthread_mutex_lock(lock)
+        return super().step(action)
+
+
+class Vector(ChainEnvironments):
+    taken = 0
+
+    def step(self, actions):
+        Vector.taken += 1
+        if Vector.taken > 80:
+            self.fail()
+        return super().step(actions)
+
+
+class HangingVector(Vector):
+    def fail(self):
+        time.sleep(1000)
+
+
+class ExitingVector(Vector):
+    def fail(self):
+        raise SystemExit(7)
+
+
+def hanging_vector(count, seed):
+    return HangingVector(4, count, seed=seed)
+
+
+def exiting_vector(count, seed):
+    return ExitingVector(4, count, seed=seed)
+'''
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +151,31 @@ def test_json_stands_alone_beside_a_game_that_prints(
     output, errors = capsys.readouterr()
     assert json.loads(output)["returns"] == [10.0]
     assert errors.startswith("a step\n")
+
+
+def test_games_that_reach_their_limit_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(trained("Short-v0", tmp_path / "run"))
+    capsys.readouterr()
+    said = "3 of 3 games reached the limit of 6 steps"
+    assert main(["evaluate", run, "--episodes", "3", "--trust"]) == 0
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        said, "returns: 6 6 6", "lengths in steps: 6 6 6",
+    ]  # fmt: skip
+    assert main(["evaluate", run, "--episodes", "3", "--trust", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["lengths"], result["cut"]) == ([6, 6, 6], 3)
+    page = tmp_path / "page.html"
+    options = ["--episodes", "3", "--out", str(page), "--trust"]
+    assert main(["report", run, *options]) == 0
+    assert f"run, noise off: {said}" in page.read_text()
+
+    whole = str(trained("Prints", tmp_path / "whole"))
+    capsys.readouterr()
+    assert main(["evaluate", whole, "--episodes", "3", "--trust", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["lengths"], result["cut"]) == ([10, 10, 10], 0)
 
 
 def test_a_home_folder_is_meant_by_its_sign(
@@ -166,10 +240,22 @@ def test_an_interrupt_ends_once(tmp_path: Path) -> None:
     assert output.splitlines()[-2].endswith("and saved.")
 
 
+@pytest.mark.parametrize(
+    ("name", "failed", "step"),
+    [
+        ("Hangs", "environment 1 of 2 failed", 100),
+        ("hanging_vector", "failed", 150),
+    ],
+)
 def test_a_game_that_hangs_is_named_and_what_was_learned_is_saved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    failed: str,
+    step: int,
 ) -> None:
-    monkeypatch.setattr("noisynet.envs.sync.HANG_SECONDS", 0.5)
+    monkeypatch.setattr("noisynet.envs.asked.HANG_SECONDS", 0.5)
     monkeypatch.setattr("noisynet.training.interrupts.LOOK_SECONDS", 0.1)
     end = threading.Timer(3.0, os.kill, [os.getpid(), signal.SIGTERM])
     end.daemon = True
@@ -178,13 +264,30 @@ def test_a_game_that_hangs_is_named_and_what_was_learned_is_saved(
     end.start()
     try:
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
-        assert main(["train", "some_games:Hangs", *arguments, "--out", "run"]) == 2
+        assert main(["train", f"some_games:{name}", *arguments, "--out", "run"]) == 2
     finally:
         signal.signal(signal.SIGTERM, former)
     said = capsys.readouterr().err
-    assert "some_games:Hangs: environment 1 of 2 failed: no answer from step for" in said
-    assert "the run was saved at step 100" in said
-    assert checkpoint.newest_step(tmp_path / "run" / "checkpoints") == 100
+    assert f"some_games:{name}: {failed}: no answer from step for" in said
+    assert f"the run was saved at step {step}" in said
+    assert checkpoint.newest_step(tmp_path / "run" / "checkpoints") == step
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the lock is laid out as on Linux")
+def test_a_game_that_hangs_in_c_code_is_named_and_the_process_ends(tmp_path: Path) -> None:
+    fields = {**SMALL, "checkpoint_every": 60}
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in fields.items()]
+    process = program("train", "some_games:Deaf", *arguments, "--out", "run")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line == "deaf now\n":
+            break
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    said = r"some_games:Deaf: environment 1 of 2 failed: no answer from step for \d s: no signal "
+    assert re.fullmatch(said + r"reaches it, .* the last checkpoint stays\n", errors)
+    assert checkpoint.newest_step(tmp_path / "run" / "checkpoints") == 60
 
 
 def test_a_game_that_leaves_python_is_named(
@@ -194,6 +297,9 @@ def test_a_game_that_leaves_python_is_named(
     assert main(["train", "some_games:Exits", *arguments, "--out", "run"]) == 2
     said = capsys.readouterr().err
     assert "environment 1 of 2 failed: step raised SystemExit: 7; the run was saved" in said
+    assert main(["train", "some_games:exiting_vector", *arguments, "--out", "vector"]) == 2
+    said = capsys.readouterr().err
+    assert "some_games:exiting_vector: failed: step raised SystemExit: 7; the run was saved" in said
     assert main(["train", "sys:exit", "--out", "other"]) == 2
     assert "sys:exit: cannot be made: SystemExit" in capsys.readouterr().err
 

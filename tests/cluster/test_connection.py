@@ -1,5 +1,6 @@
 """Connecting to Ray: what is wrong is said plainly, and soon."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -175,4 +176,59 @@ with connect(None, cpus=1):
     except ray.exceptions.RayError as error:
         print(type(error).__name__)
     time.sleep(2)
+"""
+
+
+def test_a_ray_of_this_machine_answers_only_whoever_has_its_token(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is an extra")
+    ours = {name: value for name, value in os.environ.items() if "RAY_AUTH" not in name}
+
+    def asked(**chosen: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", ASKING],
+            env={**ours, "HOME": str(tmp_path), **chosen},
+            capture_output=True,
+            text=True,
+            timeout=550,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    refused, answered = "UNAUTHENTICATED", "answered"
+    each = [f"nothing {refused}", f"another {refused}", f"its own {answered}", "a worker's 7"]
+    assert asked() == [*each, "left: []", *each, "left: []", "tokens: 2"]
+    # No file that others can read holds it.
+    assert not (tmp_path / ".ray").exists()
+    each = [f"nothing {answered}", f"another {answered}", f"its own {answered}", "a worker's 7"]
+    left = ["left: ['RAY_AUTH_MODE']"]
+    assert asked(RAY_AUTH_MODE="disabled") == [*each, *left, *each, *left, "tokens: 1"]
+
+
+ASKING = """
+import os
+import grpc
+from noisynet.cluster.connection import connect
+
+tokens = set()
+for _ in range(2):
+    with connect(None, cpus=1) as found:
+        import ray
+
+        address = ray.get_runtime_context().gcs_address
+        tokens.add(os.environ.get("RAY_AUTH_TOKEN", ""))
+        with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+            ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")
+            for name, token in {
+                "nothing": None, "another": "0" * 64, "its own": os.environ.get("RAY_AUTH_TOKEN"),
+            }.items():
+                sent = [] if token is None else [("authorization", f"Bearer {token}")]
+                try:
+                    ask(b"", timeout=30, metadata=sent)
+                    print(name, "answered")
+                except grpc.RpcError as error:
+                    print(name, error.code().name)
+        print("a worker's", ray.get(ray.remote(lambda: 7).remote()))
+    print("left:", [name for name in os.environ if "RAY_AUTH" in name])
+print("tokens:", len(tokens))
 """

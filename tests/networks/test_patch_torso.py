@@ -34,7 +34,9 @@ def slow(torso: FramesTorso, frames: torch.Tensor, *, layer_norm: bool) -> torch
         images = functional.conv2d(images, weight, bias.detach().double(), stride=size)
         # What no later filter reaches is left out.
         for later in layers[number + 1 :]:
-            reached = [one // later.kernel_size[0] * later.kernel_size[0] for one in images.shape[2:]]
+            reached = [
+                one // later.kernel_size[0] * later.kernel_size[0] for one in images.shape[2:]
+            ]
             images = images[:, :, : reached[0], : reached[1]]
         if layer_norm:
             images = (images - images.mean((1, 2, 3), keepdim=True)) / (
@@ -47,9 +49,7 @@ def slow(torso: FramesTorso, frames: torch.Tensor, *, layer_norm: bool) -> torch
 @pytest.mark.parametrize("name", ["data-efficient", "patches"])
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("standardised", [False, True])
-def test_the_products_are_the_convolutions(
-    name: str, layer_norm: bool, standardised: bool
-) -> None:
+def test_the_products_are_the_convolutions(name: str, layer_norm: bool, standardised: bool) -> None:
     torso = torso_of(name, layer_norm=layer_norm, standardised=standardised)
     frames = torch.randint(0, 256, (5, *SHAPE), dtype=torch.uint8)
     expected = slow(torso, frames, layer_norm=layer_norm)

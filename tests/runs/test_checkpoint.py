@@ -64,9 +64,7 @@ json_values = st.recursive(
 
 
 @given(state=st.dictionaries(st.text(), json_values, max_size=5))
-@settings(
-    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_state_comes_back_equal(tmp_path: Path, state: dict[str, object]) -> None:
     path = checkpoint.write(tmp_path, 5, {}, state)
     assert same_bits(checkpoint.read(path).state, state)

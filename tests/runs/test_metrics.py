@@ -78,9 +78,7 @@ def test_numpy_numbers_are_numbers(tmp_path: Path) -> None:
         max_size=6,
     )
 )
-@settings(
-    max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_written_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, records: list[dict[str, float | int | str | None]]
 ) -> None:

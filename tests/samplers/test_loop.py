@@ -6,6 +6,7 @@ import pickle
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,15 @@ from noisynet.samplers.messages import Assignment, Order, RolloutFragment, resta
 from noisynet.samplers.replay_source import SampledReplaySource
 from noisynet.samplers.rollout_source import SampledRolloutSource, joined, joined_draws
 from noisynet.samplers.sampler import ReplaySampler, RolloutSampler, weights_of
-from noisynet.training import Event, GameFinished, ReplayLearner, TrainingLoop, session
+from noisynet.samplers.sharded_replay import LocalHost, ShardLost
+from noisynet.training import (
+    Event,
+    GameFinished,
+    ReplayLearner,
+    TrainingLoop,
+    WorkerRestarted,
+    session,
+)
 
 SMALL = {
     "actors": 2, "backend": "in-process", "environments": 4, "steps": 1200, "warmup_steps": 200,
@@ -221,6 +230,38 @@ def test_a_run_that_was_stopped_goes_on(
     assert all(sooner <= later for sooner, later in pairwise(steps))
     numbers = [r["game/number"] for r in metrics(folder) if "game/number" in r]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_a_shard_that_dies_in_the_last_round_is_reported(tmp_path: Path) -> None:
+    deaths: list[int] = []
+
+    class Mortal(LocalHost):
+        """A shard that dies at its first batch once no more is played."""
+
+        def call(self, method: str, *arguments: Any) -> Any:
+            progress = keeping.kept.progress if hasattr(keeping, "kept") else None
+            if method == "sample" and progress is not None and progress.end and not deaths:
+                deaths.append(progress.step)
+                return self.die
+            return super().call(method, *arguments)
+
+        def die(self) -> Any:
+            raise ShardLost("killed")
+
+    class Assembling(Keeping):
+        def __enter__(self) -> Assembling:
+            super().__enter__()
+            self._make_shard = partial(Mortal, fetch=self.samplers.open)
+            return self
+
+    keeping = Assembling(small(replay_shards=2))
+    events = list(session.train(keeping, tmp_path / "run"))
+    (restarted,) = [event for event in events if isinstance(event, WorkerRestarted)]
+    assert deaths == [restarted.step]
+    assert restarted.step >= SMALL["steps"]
+    assert (restarted.worker, restarted.restarts) == (2, 1)
+    assert restarted.reason == "replay shard 0: killed"
+    assert [one["worker/restarts"] for one in metrics(tmp_path / "run") if "worker/restarts" in one]
 
 
 def make_assignment(chosen: Config, environments: Environments, number: int = 0) -> Assignment:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from noisynet.agents import ActorCritic, Agent
+from noisynet.agents import Agent
 from noisynet.assemble import build_agent, start
 from noisynet.runs import Config, read_metrics
 from noisynet.runs.config import load

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from noisynet.agents import QLearning, StaticUpdates
-from noisynet.assemble import Assembler, make_environments, resume, start
+from noisynet.agents import QLearning, StaticUpdates, StepSize
+from noisynet.assemble import Assembler, build_agent, make_environments, resume, start
 from noisynet.assemble import resolve as resolving
+from noisynet.assemble.assembler import update_schedule
 from noisynet.assemble.resolve import resolve, set_threads
 from noisynet.envs import Environments, Step
+from noisynet.replay import FrameReplay
 from noisynet.replay.device import DeviceReplay
 from noisynet.runs import Config, RunError, checkpoint, config, read_metrics
 from noisynet.training import (
@@ -24,6 +26,7 @@ from noisynet.training import (
     Event,
     GameFinished,
     Outcome,
+    Progress,
     ReplayLearner,
     ReplaySource,
     TrainingLoop,
@@ -101,7 +104,7 @@ def test_a_crashed_run_goes_on_on_the_same_path(
 def assert_on_the_device(loop: object) -> None:
     assert isinstance(loop, TrainingLoop)
     assert isinstance(loop.learner, ReplayLearner)
-    assert isinstance(loop.learner._graph, StaticUpdates)
+    assert loop.learner._from_graph
     assert isinstance(loop.learner.replay, DeviceReplay)
     assert isinstance(loop.source, ReplaySource)
     assert loop.source.replay is loop.learner.replay
@@ -127,6 +130,43 @@ def test_the_parts_are_those_that_the_config_names(
         assert loop.progress.step == found.step
 
 
+def test_an_agent_may_be_restored_after_its_learner_was_built(
+    small_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    chosen = small_config(steps=600, device="cpu", precision="float32", threads=1)
+    start(chosen, tmp_path / "run")
+    found = checkpoint.read_newest(tmp_path / "run" / "checkpoints")
+    assert found is not None
+    with closing(make_environments(chosen)) as environments:
+        shape, actions = environments.observation_shape, environments.action_count
+    saved: list[dict[str, np.ndarray]] = []
+    for from_graph in (False, True):
+        agent = build_agent(chosen, shape, actions)
+        assert isinstance(agent, QLearning)
+        replay = FrameReplay.reopen(tmp_path / "run" / "replay", found.state["replay"])
+        schedule = update_schedule(chosen)
+        learner = ReplayLearner(
+            agent,
+            replay,
+            schedule,
+            step_size=StepSize(1e-3, 0.0, 2000),
+            from_graph=from_graph,
+        )
+        agent.restore(found.arrays, found.state["agent"])
+        before = agent.updates
+        progress = Progress(steps=2000)
+        progress.step = 1000
+        list(learner.learn(progress, None, lambda: True))
+        assert agent.updates > before + 50
+        assert isinstance(learner._graph, StaticUpdates) == from_graph
+        learner.state()
+        saved.append(agent.state()[0])
+    plain, static = saved
+    assert plain.keys() == static.keys()
+    for name, array in plain.items():
+        assert np.array_equal(array, static[name]), name
+
+
 def test_without_a_word_updates_are_plain_and_frames_stay_on_the_host(
     small_config: Callable[..., Config], tmp_path: Path
 ) -> None:
@@ -138,7 +178,7 @@ def test_without_a_word_updates_are_plain_and_frames_stay_on_the_host(
             loop = assembler.loop(folder)
     assert isinstance(loop, TrainingLoop)
     assert isinstance(loop.learner, ReplayLearner)
-    assert loop.learner._graph is None
+    assert not loop.learner._from_graph
     assert not isinstance(loop.learner.replay, DeviceReplay)
 
 

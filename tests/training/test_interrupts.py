@@ -1,5 +1,6 @@
 """Ctrl-C once asks for an end, a second time interrupts; twice at once is once."""
 
+import os
 import signal
 import threading
 
@@ -54,3 +55,29 @@ def test_other_threads_leave_signals_alone() -> None:
     thread.start()
     thread.join()
     assert found == [former]
+
+
+def test_signals_are_listened_to_where_nobody_else_does() -> None:
+    """The thread ends with the block; another one's ear and a forked child's are left alone."""
+    assert signal.set_wakeup_fd(-1) == -1
+    threads = threading.active_count()
+    with on_interrupt(lambda: None, hung=lambda _: None):
+        ours = signal.set_wakeup_fd(-1)
+        assert ours != -1
+        signal.set_wakeup_fd(ours)
+        if (child := os.fork()) == 0:
+            os._exit(signal.set_wakeup_fd(-1) + 1)
+        assert os.waitpid(child, 0)[1] == 0
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.set_wakeup_fd(-1) == -1
+    assert threading.active_count() == threads
+
+    hear, tell = os.pipe()
+    os.set_blocking(tell, False)
+    signal.set_wakeup_fd(tell)
+    with on_interrupt(lambda: None, hung=lambda _: None):
+        signal.raise_signal(signal.SIGTERM)
+        assert os.read(hear, 1) == bytes([signal.SIGTERM])
+    assert signal.set_wakeup_fd(-1) == tell
+    os.close(hear)
+    os.close(tell)

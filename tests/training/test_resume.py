@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from noisynet.assemble import resume, start
+from noisynet.evaluation.agent import evaluate_run
 from noisynet.runs import Config, RunError, checkpoint, open_run, read_metrics
 from noisynet.training import Event, GameFinished, Outcome
 
@@ -210,6 +211,36 @@ def test_a_state_that_does_not_fit_is_one_line(
         resume(run)
 
 
+@pytest.mark.parametrize(
+    ("field", "message", "evaluates"),
+    [
+        ("noise: independent", "noise: got a draw of 256 numbers, expected ", False),
+        ("optimizer: rmsprop", "optimizer: got exp_avg, .*, RMSprop expected grad_avg, ", True),
+        ("prioritised: true", "without priorities, and prioritised is True", True),
+    ],
+)
+def test_a_changed_config_beside_a_checkpoint_of_before_it_held_its_config_is_one_line(
+    finished: Outcome, tmp_path: Path, field: str, message: str, evaluates: bool
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished.folder, run)
+    found = open_run(run).trained()
+    older = {key: value for key, value in found.state.items() if key != "config"}
+    checkpoint.write(run / "checkpoints", found.step, found.arrays, older)
+    file = run / "config.yaml"
+    before = file.read_text()
+    text = re.sub(rf"\b{field.partition(':')[0]}: \w+\n", f"{field}\n", before)
+    assert text != before
+    file.write_text(text)
+    with pytest.raises(RunError, match=message):
+        resume(run)
+    if evaluates:
+        assert evaluate_run(run, episodes=1)["episodes"] == 1
+    else:
+        with pytest.raises(RunError, match=f"does not fit its config: {message}"):
+            evaluate_run(run, episodes=1)
+
+
 def test_what_may_change_between_sessions_is_noted_and_acts(
     finished: Outcome, tmp_path: Path
 ) -> None:
@@ -277,10 +308,18 @@ def test_other_versions_than_the_run_was_made_with_are_noted(
 
         def closed(self) -> None: ...
 
-    resume(folder, [Notes()])
     file = folder / "config.yaml"
-    text = file.read_text()
+    text = file.read_text().replace("\n  steps: 2000\n", "\n  steps: 2100\n")
+    file.write_text(text)
+    resume(folder, [Notes()])
+    text = text.replace("\n  steps: 2100\n", "\n  steps: 2200\n")
     file.write_text(re.sub(r"(  torch: ).*", r"\g<1>1.0.0", text))
     resume(folder, [Notes()])
-    assert heard[0] == []
-    assert heard[1] == [f"the run was made with torch 1.0.0 (now {torch.__version__})"]
+    steps = "since the checkpoint: steps was"
+    assert heard == [
+        [f"{steps} 2000, is 2100"],
+        [
+            f"{steps} 2100, is 2200",
+            f"the run was made with torch 1.0.0 (now {torch.__version__})",
+        ],
+    ]

@@ -25,6 +25,7 @@ from .optimizers import (
 )
 from .rollout import Rollout
 from .saved_arrays import (
+    check_noise_kind,
     generator_from_array,
     generator_to_array,
     held_draw_arrays,
@@ -276,5 +277,7 @@ class ActorCritic:
         self.updates = int(plain["updates"])
 
     def load_networks(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take over the network alone, as evaluation does."""
+        """Take over the network alone, as evaluation does; raises RuntimeError for a misfit."""
         load_network(self.network, arrays, "network")
+        if self.noise is not None:
+            check_noise_kind(self.network, arrays)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..layers import Draw, draw, held, mean_weights, using
+from ..layers import Draw, draw, held
 from ..networks import QNetwork
 from ..runs.seeds import stream
 from . import losses
@@ -263,8 +263,10 @@ class ParallelQLearning(ValueAgent):
         """Return a rollout's observations (T + 1, N, …) as the torso takes them."""
         steps = [one.prepared for one in seen]
         with torch.no_grad(), autocast_for(self.precision, self.device):
-            for observation in rollout.observation[len(steps) :]:
-                steps.append(self.network.torso.prepare(self._tensor(observation)))
+            steps += [
+                self.network.torso.prepare(self._tensor(observation))
+                for observation in rollout.observation[len(steps) :]
+            ]
         return torch.stack(steps)
 
     def _of_rollout(self) -> _Lesson:
@@ -312,7 +314,9 @@ class ParallelQLearning(ValueAgent):
             assert acting is not None, "an agent with learned noise holds its acting draw"
             flats = (arrays[f"rollout.noise.{number}"] for number in range(saved["draws"]))
             drawn = Draw(
-                tuple(self._tensor(one).to(of) for one, of in zip(flats, acting.flats, strict=True)),
+                tuple(
+                    self._tensor(one).to(of) for one, of in zip(flats, acting.flats, strict=True)
+                ),
                 acting.slots,
             )
         self._lesson = _Lesson(

@@ -26,7 +26,8 @@ def restore_optimizer(
     """Take over what `optimizer_arrays` returned; hyperparameters stay those of the optimizer.
 
     Moments get the memory layout of their parameter: fused Adam walks both side by side in memory,
-    and channels-last weights would otherwise meet the moments of other weights.
+    and channels-last weights would otherwise meet the moments of other weights. Raises RuntimeError
+    for what another kind of optimizer kept, which would fail no sooner than at its next step.
     """
     parameters = [one for group in optimizer.param_groups for one in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
@@ -38,8 +39,25 @@ def restore_optimizer(
             if value.shape == parameter.shape:
                 value = torch.empty_like(parameter, device="cpu").copy_(value)
             state.setdefault(int(number), {})[entry] = value
+    needed = _entries(optimizer)
+    for kept in state.values():
+        if not needed <= kept.keys():
+            raise RuntimeError(
+                f"optimizer: got {', '.join(sorted(kept))}, {type(optimizer).__name__} expected "
+                f"{', '.join(sorted(needed))}"
+            )
     current = optimizer.state_dict()
     optimizer.load_state_dict({"state": state, "param_groups": current["param_groups"]})
+
+
+def _entries(optimizer: torch.optim.Optimizer) -> set[str]:
+    """Return the names of what an optimizer keeps of each parameter; empty for an unknown kind."""
+    if isinstance(optimizer, torch.optim.Adam):
+        return {"step", "exp_avg", "exp_avg_sq"}
+    if isinstance(optimizer, torch.optim.RMSprop):
+        centred = any(group["centered"] for group in optimizer.param_groups)
+        return {"step", "square_avg", *(["grad_avg"] if centred else [])}
+    return set()
 
 
 def network_arrays(network: nn.Module, prefix: str) -> dict[str, np.ndarray]:
@@ -80,13 +98,30 @@ def held_draw_arrays(network: nn.Module) -> dict[str, np.ndarray]:
 
 
 def restore_held_draw(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
-    """Hold the draw that `held_draw_arrays` returned, in place of the one that is held."""
+    """Hold the draw that `held_draw_arrays` returned, in place of the one that is held.
+
+    It may have other rows: a learner with samplers holds those of all their environments.
+    """
     drawn = _held(network)
     flats = tuple(
         torch.from_numpy(arrays[f"noise.{number}"]).to(flat)
         for number, flat in enumerate(drawn.flats)
     )
     hold(network, drawn=Draw(flats, drawn.slots))
+
+
+def check_noise_kind(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise RuntimeError where the draw that was saved is of another kind than the one held.
+
+    Both kinds of noise have parameters of the same shapes: the weights alone would fit.
+    """
+    for number, flat in enumerate(_held(network).flats):
+        array = arrays.get(f"noise.{number}")
+        if array is not None and array.shape[-1:] != flat.shape[-1:]:
+            raise RuntimeError(
+                f"noise: got a draw of {array.shape[-1]} numbers, expected {flat.shape[-1]}, as "
+                "the config's kind of noise takes"
+            )
 
 
 def _held(network: nn.Module) -> Draw:

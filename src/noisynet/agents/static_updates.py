@@ -78,7 +78,10 @@ class StaticUpdates:
         device = agent.device
         # The CPU's Adam reads a double, as from a plain number; the GPU's a float.
         of_steps = torch.float32 if device.type == "cuda" else torch.float64
-        self._size_set = agent.optimizer.param_groups[0]["lr"] if step_size is None else step_size
+        # A tensor, where another one was made for this agent before.
+        self._size_set = (
+            float(agent.optimizer.param_groups[0]["lr"]) if step_size is None else step_size
+        )
         self._step_size = torch.tensor(self._size_set, dtype=of_steps, device=device)
         self._told = torch.zeros(_KEPT, 2, device=device)  # loss and norm of each update
         self._place = torch.zeros(1, dtype=torch.int64, device=device)
@@ -112,8 +115,14 @@ class StaticUpdates:
     def update(self, batch: AnyBatch, step_size: float | None = None) -> None:
         """Take one optimisation step, and let the acting noise be redrawn.
 
-        `step_size` replaces the one before. Raises LossNotFinite as `losses` does, now and then.
+        `step_size` replaces the one before. Raises LossNotFinite as `losses` does, now and then,
+        and RuntimeError where the agent was restored since this was made.
         """
+        if self._agent.optimizer.param_groups[0]["lr"] is not self._step_size:
+            raise RuntimeError(
+                "agent: it was restored after its StaticUpdates were made, which keep what it was: "
+                "make them anew"
+            )
         if self._batch is None:
             self._batch = _kept(batch, self._agent.device)
         else:

@@ -15,6 +15,7 @@ from .exploration import LearnedNoise, LinearEpsilon, Redraw, epsilon_greedy
 from .noise_metrics import noise_figures, q_behaviour
 from .optimizers import autocast_for, is_finite
 from .saved_arrays import (
+    check_noise_kind,
     generator_from_array,
     generator_to_array,
     held_draw_arrays,
@@ -166,6 +167,8 @@ class ValueAgent:
         self._action_generator.bit_generator.state = dict(plain["action_generator"])
 
     def load_networks(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take over the networks alone, as evaluation does."""
+        """Take over the networks alone, as evaluation does; raises RuntimeError for a misfit."""
         for name, network in self.networks.items():
             load_network(network, arrays, name)
+        if self.noise is not None:
+            check_noise_kind(self.network, arrays)

@@ -53,6 +53,11 @@ def build_replay(config: Config, environments: Environments, folder: RunFolder) 
 
 def reopen_replay(config: Config, folder: RunFolder, saved: Mapping[str, Any]) -> FrameReplay:
     """Reopen a replay from what a checkpoint refers to; raises RunError where it is damaged."""
+    if ("priorities" in saved) != config.learning.prioritised:
+        raise RunError(
+            f"{folder.replay}: {'with' if 'priorities' in saved else 'without'} priorities, and "
+            f"prioritised is {config.learning.prioritised}"
+        )
     try:
         replay = FrameReplay.reopen(folder.replay, saved)
         replay.can_sample(config.learning.n_step)

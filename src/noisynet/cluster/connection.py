@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
+import secrets
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from .nodes import alive_nodes, check_nodes
 
 _ANSWER_SECONDS = 5.0
 """How long to wait for a connection, and then for the other side to answer as Ray does."""
+_CHOSEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+"""How a user says what protects Ray."""
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
 
@@ -41,8 +45,8 @@ def connect(
     """Connect to Ray, and disconnect at the end; a Ray that was started here ends with it.
 
     address: `HOST:PORT` of a cluster's head, or None for a Ray of this machine alone, on the cores
-    that this process may use. cpus: how many the work takes in all; None: any number will do.
-    shared: a folder that processes on all nodes must find under this very path.
+    that this process may use, which obeys no other one. cpus: how many the work takes in all; None:
+    any number will do. shared: a folder that processes on all nodes must find under this very path.
 
     Raises ScaleError with one line where Ray is not installed, nobody answers (within 15 s), CPUs
     are too few, or a node runs another noisynet or does not see `shared`.
@@ -52,8 +56,10 @@ def connect(
     ray = _ray(address)
     if ray.is_initialized():
         raise ScaleError("--ray: this process is connected to Ray already")
+    made_token = False
     try:
         if address is None:
+            made_token = _make_token()
             _start(ray, cpus)
         else:
             _join(ray, address)
@@ -69,6 +75,8 @@ def connect(
         yield cluster
     finally:
         ray.shutdown()
+        if made_token:
+            _forget_token()
 
 
 def _ray(address: str | None) -> Any:
@@ -84,6 +92,37 @@ def _ray(address: str | None) -> Any:
     except ImportError as error:
         raise ScaleError(f"needs {error.name}: pip install 'noisynet[ray]'") from None
     return ray
+
+
+def _make_token() -> bool:
+    """Make a secret for a Ray of this machine, which refuses whoever does not send it.
+
+    Its ports are open to every network that the machine is in. Ray would keep a secret in the home
+    folder, in a file that all users of the machine can read, and the same one for every Ray. Where
+    the user has chosen how Ray is protected, nothing is done; return whether something was.
+    """
+    if any(name in os.environ for name in _CHOSEN):
+        return False
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    _read_token_anew()
+    return True
+
+
+def _forget_token() -> None:
+    """Undo `_make_token`, so that the secret is sent to no other Ray."""
+    for name in _CHOSEN:
+        os.environ.pop(name, None)
+    _read_token_anew()
+
+
+def _read_token_anew() -> None:
+    """Let Ray forget what it read of the environment."""
+    # It has no public function for that. A version without these reads it at every start.
+    with suppress(ImportError, AttributeError):
+        inside = importlib.import_module("ray._raylet")
+        inside.Config.initialize("")
+        inside.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _start(ray: Any, cpus: int | None) -> None:

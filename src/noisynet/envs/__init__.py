@@ -3,12 +3,12 @@
 numpy alone; Gymnasium, ale-py and MinAtar are imported when an environment is made.
 """
 
+from .asked import hangs, unanswered
 from .atari import AtariEnvironments, AtariPreprocessing
 from .episodes import EpisodeCounter, FinishedEpisode
 from .generic import GymnasiumEnvironments
 from .make import make
 from .minatar import MinAtarEnvironments, MinAtarRules
-from .sync import hangs, unanswered
 from .toy import ChainEnvironments, DeepSeaEnvironments, ToyEnvironments
 from .vector import (
     EnvironmentFailed,

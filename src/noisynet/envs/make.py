@@ -16,8 +16,9 @@ from .generic import (
     make_registered,
     registered_ids,
 )
+from .guarded import GuardedEnvironments
 from .minatar import GAMES, MinAtarEnvironments, MinAtarRules
-from .sync import close_all
+from .sync import SyncEnvironments, close_all
 from .toy import TOYS, make_toy, toy_of
 from .vector import Environments, UnusableEnvironment
 
@@ -144,6 +145,13 @@ def _vector(place: str, function: Callable[..., Any], count: int, seed: int) -> 
     made = _called(place, function, count=count, seed=seed)
     if not isinstance(made, Environments):
         raise _wrong_type(place, made, "noisynet.envs.Environments")
+    # The films look at the package's own kinds, and single games are guarded one by one.
+    ours = type(made).__module__.startswith(f"{__package__}.")
+    if not ours and not isinstance(made, SyncEnvironments):
+        try:
+            made = GuardedEnvironments(place, made)
+        except AttributeError as error:
+            raise UnusableEnvironment(f"{place}: {error}") from error
     if made.count != count:
         made.close()
         raise UnusableEnvironment(f"{place}: got {made.count} environments, expected {count}")

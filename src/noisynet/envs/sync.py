@@ -1,7 +1,5 @@
 """Single games stepped side by side: restarts, time limits, saved states, and plain failures."""
 
-import time
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -10,40 +8,11 @@ from typing import Any, SupportsFloat, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from .arguments import check_state, checked_actions, first_line
+from .arguments import check_state, checked_actions
+from .asked import Unfit, ask, close
 from .vector import EnvironmentFailed, Environments, Step, UnusableEnvironment
 
 Answer = TypeVar("Answer")
-
-
-class Unfit(Exception):
-    """What a single game returned does not fit; becomes an EnvironmentFailed."""
-
-
-class Hangs(EnvironmentFailed):
-    """An environment that does not answer."""
-
-
-_asked: "tuple[SyncEnvironments, int, str, float] | None" = None
-"""What a game was asked last and has not answered: environments, its index, a method, when."""
-
-
-HANG_SECONDS = 10.0
-
-
-def hangs(seconds: float | None = None) -> Hangs | None:
-    """Return the failure of a game that has not answered for HANG_SECONDS; None without one."""
-    seconds = HANG_SECONDS if seconds is None else seconds
-    if _asked is None or (waited := time.monotonic() - _asked[3]) < seconds:
-        return None
-    environments, index, method, _ = _asked
-    return Hangs(str(environments.failure(index, f"no answer from {method} for {waited:.0f} s")))
-
-
-def unanswered() -> str:
-    """Return, for the end of a sentence, which game does not answer; empty where all do."""
-    found = hangs(1.0)
-    return "" if found is None else f": {found}"
 
 
 class SyncEnvironments(Environments):
@@ -216,21 +185,9 @@ class SyncEnvironments(Environments):
         row = as_numbers(seen, self.observation_shape, self.observation_dtype)
         return row, float(gain), bool(terminated), bool(truncated)
 
-    def _ask(self, index: int, method: str, ask: Callable[..., Answer], *arguments: Any) -> Answer:
+    def _ask(self, index: int, method: str, call: Callable[..., Answer], *arguments: Any) -> Answer:
         """Ask a game; whatever it raises is a failure of the environment."""
-        global _asked
-        _asked = (self, index, method, time.monotonic())
-        try:
-            answer = ask(*arguments)
-        except Hangs:
-            raise
-        except Unfit as unfit:
-            raise self.failure(index, f"{method}: {unfit}") from None
-        except (Exception, SystemExit) as error:
-            raise self.failure(index, f"{method} raised {first_line(error)}") from error
-        # An interrupt leaves it, so that it can be said where it came.
-        _asked = None
-        return answer
+        return ask(partial(self.failure, index), method, call, *arguments)
 
     def _check_finite(self, what: str, values: npt.NDArray[Any]) -> None:
         if values.dtype.kind != "f":
@@ -249,14 +206,14 @@ class SyncEnvironments(Environments):
         return EnvironmentFailed(f"{self.id}: environment {index} of {self.count} failed: {what}")
 
 
-def close_all(environment_id: str, close: Iterable[Callable[[], object]]) -> None:
+def close_all(environment_id: str, calls: Iterable[Callable[[], object]]) -> None:
     """Close games; one that fails even then costs no more than a warning that names it."""
-    for index, one in enumerate(close):
-        try:
-            one()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - nothing is lost by it any more
-            said = f"{environment_id}: environment {index}: close raised {first_line(error)}"
-            warnings.warn(said, RuntimeWarning, stacklevel=2)
+    for index, call in enumerate(calls):
+        close(partial(_failed_to_close, environment_id, index), call)
+
+
+def _failed_to_close(environment_id: str, index: int, what: str) -> EnvironmentFailed:
+    return EnvironmentFailed(f"{environment_id}: environment {index}: {what}")
 
 
 def as_numbers(seen: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -130,7 +130,9 @@ class FramesTorso(ImageTorso):
         # Bytes are moved first and grow to floats then, which moves less memory out of order.
         return self._floats(torch.stack(observation.unbind(-3), -1)).movedim(-1, -3)
 
-    def _floats(self, channels_last: Tensor, cut: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    def _floats(
+        self, channels_last: Tensor, cut: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
         """Turn bytes (…, height, width, stack), or what `cut` makes of them, into floats."""
         dtype = _dtype_of_products(channels_last)
         bytes_ = channels_last if cut is None else cut(channels_last)
@@ -220,7 +222,9 @@ class PatchTorso(FramesTorso):
         prepared = self.prepare(observation)
         if not self._by_patches:
             rows, columns = (one * self.layers[0][1] for one in self._positions[0])
-            images = prepared[..., :rows, :columns].reshape(-1, self.observation_shape[0], rows, columns)
+            images = prepared[..., :rows, :columns].reshape(
+                -1, self.observation_shape[0], rows, columns
+            )
             return self.convolutions(images).reshape(*prepared.shape[:-3], self.features)
         if prepared.shape[-3:] == self.observation_shape:  # floats that are whole frames still
             prepared = self._cut(prepared.movedim(-3, -1), 0)
@@ -342,7 +346,9 @@ class MLPTorso(nn.Module):
 
 Torso = FramesTorso | MinAtarTorso | MLPTorso
 
-_FRAMES_TORSOS = {one.name: one for one in (NatureTorso, FirstDQNTorso, DataEfficientTorso, WholePatchTorso)}
+_FRAMES_TORSOS = {
+    one.name: one for one in (NatureTorso, FirstDQNTorso, DataEfficientTorso, WholePatchTorso)
+}
 _NAMES = ("auto", "mlp", "minatar", *_FRAMES_TORSOS)
 
 

@@ -162,8 +162,8 @@ def _entropy(config: Sections) -> str | None:
     if config.learning.is_actor_critic or not bonus:
         return None
     return (
-        f"entropy_bonus: got {bonus:g}, expected 0: {config.learning.algorithm} has no policy whose entropy could "
-        "be paid for"
+        f"entropy_bonus: got {bonus:g}, expected 0: {config.learning.algorithm} has no policy "
+        "whose entropy could be paid for"
     )
 
 

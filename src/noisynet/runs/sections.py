@@ -136,7 +136,8 @@ class NetworkSection(Section):
     ] = Field(
         default="auto",
         description="nature: the CNN for stacked frames; dqn2013: the smaller one before it; "
-        "data-efficient: the smallest; patches: as small, and sees the whole frame; minatar: for small images; mlp: for vectors; auto: by shape",
+        "data-efficient: the smallest; patches: as small, and sees the whole frame; minatar: for "
+        "small images; mlp: for vectors; auto: by shape",
     )
     standardise_frames: Annotated[bool, ALWAYS] = Field(
         default=False,
@@ -191,7 +192,8 @@ class ExplorationSection(Section):
     )
     redraw: Annotated[
         Literal["step", "update", "episode"], WITH_NOISE, conflicts.REDRAW, MAY_CHANGE
-    ] = Field(default="update",
+    ] = Field(
+        default="update",
         description="when the acting noise is drawn anew; of rollouts, update is after each",
     )
     draw_per_environment: Annotated[bool, WITH_NOISE] = Field(
@@ -359,11 +361,12 @@ class RolloutsSection(Section):
         description="noise that an update learns under: a draw of its own, or of each step the one "
         "that acted",
     )
-    target_draw: Annotated[
-        Literal["acted", "fresh", "means"], OF_PQN, WITH_NOISE, MAY_CHANGE
-    ] = Field(
-        default="acted",
-        description="noise that makes the targets: the draw that acted, one of their own, or none",
+    target_draw: Annotated[Literal["acted", "fresh", "means"], OF_PQN, WITH_NOISE, MAY_CHANGE] = (
+        Field(
+            default="acted",
+            description="noise that makes the targets: the draw that acted, one of their own, or "
+            "none",
+        )
     )
 
 

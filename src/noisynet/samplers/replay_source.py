@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 from ..agents import QLearning
 from ..training import Event, Progress, UpdateSchedule, WorkerRestarted
@@ -74,6 +74,13 @@ class SampledReplaySource(Source[None]):
         # Before the updates that follow, so that nobody waits for work meanwhile.
         self._ask(progress)
 
+    def advance(
+        self, progress: Progress, learn: Callable[[None], Iterator[Event]]
+    ) -> Iterator[Event]:
+        """Take what arrives next and learn; report shards that died, in a run's last round too."""
+        yield from super().advance(progress, learn)
+        yield from self._restarted_shards(progress)
+
     def may_update(self) -> bool:
         """Return whether no fragment on its way would become too old by one more update."""
         oldest = self.crew.oldest
@@ -126,7 +133,7 @@ class SampledReplaySource(Source[None]):
             yield progress.finished(before + steps, environment, game)
 
     def _restarted_shards(self, progress: Progress) -> Iterator[Event]:
-        """Report shards that died and came back."""
+        """Report shards that died and came back: in a round, or while a checkpoint was written."""
         while self.replay.restarted:
             restarted = self.replay.restarted.pop(0)
             self._shard_restarts += 1

@@ -6,8 +6,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
+
+from .unheard import end_if_unheard
 
 SAME_SECONDS = 3.0
 """How long after an interrupt another one is still the same; a busy process hears them late."""
@@ -27,15 +29,15 @@ INTERRUPTS = [
 def on_interrupt(
     act: Callable[[], object],
     signals: Sequence[signal.Signals] = INTERRUPTS,
-    hung: Callable[[], Exception | None] | None = None,
+    hung: Callable[[float | None], Exception | None] | None = None,
 ) -> Iterator[None]:
     """Call `act` on each of the signals, in place of what it does otherwise.
 
     A second Ctrl-C raises KeyboardInterrupt. What follows within SAME_SECONDS is the first one
     still: what stands between the terminal and this process (`timeout`, `uv run`) may send each
-    one twice. From the first one on, what `hung` returns is raised, wherever this thread is: an
-    answer that it waits for may never come. Outside the main thread nothing changes: signals are
-    somebody else's there.
+    one twice. From the first one on, what `hung(None)` returns is raised, wherever this thread is:
+    an answer that it waits for may never come. (Where that is in C code, `end_if_unheard` ends the
+    process.) Outside the main thread nothing changes: signals are somebody else's there.
     """
     first: float | None = None
     over = threading.Event()
@@ -55,7 +57,7 @@ def on_interrupt(
             first = _heard = now
             if hung is not None:
                 looks.start()
-        if hung is not None and (error := hung()) is not None:
+        if hung is not None and (error := hung(None)) is not None:
             raise error
         if number == signal.SIGINT and now - first > SAME_SECONDS:
             raise KeyboardInterrupt
@@ -67,7 +69,8 @@ def on_interrupt(
         yield
         return
     try:
-        yield
+        with nullcontext() if hung is None else end_if_unheard(signals, hung):
+            yield
     finally:
         over.set()
         if looks.ident is not None:

@@ -94,7 +94,9 @@ class ReplayLearner(Learner[QLearning, None]):
         self._step_size = step_size
         self._beta = beta
         self._log_every = log_every
-        self._graph = StaticUpdates(agent, self._next_size()) if from_graph else None
+        self._from_graph = from_graph
+        # Made at the first update: it pins down what restoring the agent replaces.
+        self._graph: StaticUpdates | None = None
         self._batch: AnyBatch | None = None
         self._losses: list[float] = []
         self._target_copies = 0
@@ -142,6 +144,8 @@ class ReplayLearner(Learner[QLearning, None]):
         return self._step_size(self.schedule.steps_due(self.agent.updates))
 
     def _update(self, batch: AnyBatch) -> None:
+        if self._from_graph and self._graph is None:
+            self._graph = StaticUpdates(self.agent, self._next_size())
         if self._graph is None:
             learned = self.agent.update(batch, self._next_size())
             self._losses.append(learned.loss)

@@ -1,0 +1,92 @@
+"""A user's own vector environments: what goes wrong in their code is named as in single games."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from .asked import Unfit, ask, close
+from .vector import EnvironmentFailed, Environments, Step
+
+Answer = TypeVar("Answer")
+
+
+class GuardedEnvironments(Environments):
+    """A user's own vector environments, under the name that `make` was asked for.
+
+    What they raise, a hang, a wrong shape, and numbers that are NaN or infinite, is an
+    EnvironmentFailed.
+    """
+
+    def __init__(self, environment_id: str, inside: Environments) -> None:
+        """Take the environments to guard."""
+        self.id = environment_id
+        self.inside = inside
+        self.count = inside.count
+        self.observation_shape = tuple(inside.observation_shape)
+        self.observation_dtype = np.dtype(inside.observation_dtype)
+        self.action_count = inside.action_count
+        self.stack = inside.stack
+        self.frames_per_step = inside.frames_per_step
+        self.can_save_state = inside.can_save_state
+        self._closed = False
+
+    def reset(self) -> npt.NDArray[Any]:
+        """Start new games; see `Environments.reset`."""
+        return self._ask("reset", lambda: self._observation(self.inside.reset()))
+
+    def step(self, actions: npt.ArrayLike) -> Step:
+        """Take one action in each environment; see `Environments.step`."""
+        return self._ask("step", lambda: self._step(self.inside.step(actions)))
+
+    def state(self) -> dict[str, Any]:
+        """Return what the games remember; see `Environments.state`."""
+        if not self.can_save_state:
+            return super().state()
+        return self._ask("state", self.inside.state)
+
+    def restore(self, state: dict[str, Any]) -> npt.NDArray[Any]:
+        """Continue from a saved state; see `Environments.restore`."""
+        return self._ask("restore", lambda: self._observation(self.inside.restore(state)))
+
+    def close(self) -> None:
+        """Close them; what fails even then costs no more than a warning."""
+        if not self._closed:
+            self._closed = True
+            close(self._failure, self.inside.close)
+
+    def _ask(self, method: str, call: Callable[[], Answer]) -> Answer:
+        answer = ask(self._failure, method, call)
+        self.can_save_state = self.inside.can_save_state
+        return answer
+
+    def _failure(self, what: str) -> EnvironmentFailed:
+        self.can_save_state = False
+        return EnvironmentFailed(f"{self.id}: failed: {what}")
+
+    def _step(self, step: object) -> Step:
+        if not isinstance(step, Step):
+            raise Unfit(f"returned {type(step).__name__}, expected noisynet.envs.Step")
+        self._observation(step.observation)
+        for name in ("reward", "terminated", "truncated", "first", "ended"):
+            _check_shape(name, getattr(step, name), (self.count,))
+        _check_finite("reward", step.reward)
+        return step
+
+    def _observation(self, seen: Any) -> npt.NDArray[Any]:
+        _check_shape("observation", seen, (self.count, *self.observation_shape))
+        _check_finite("observation", seen)
+        return seen
+
+
+def _check_shape(name: str, got: object, shape: tuple[int, ...]) -> None:
+    if not isinstance(got, np.ndarray) or got.shape != shape:
+        what = f"shape {got.shape}" if isinstance(got, np.ndarray) else type(got).__name__
+        raise Unfit(f"{name}: got {what}, expected an array of shape {shape}")
+
+
+def _check_finite(name: str, values: npt.NDArray[Any]) -> None:
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        bad = values[~np.isfinite(values)][0]
+        raise Unfit(f"{name}: got {bad}, expected finite numbers")
