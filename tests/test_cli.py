@@ -79,7 +79,10 @@ def test_evaluate_for_people_names_every_return(
     assert lines[0] == "CartPole-v1: 3 games, noise off"
     assert "mean return" in lines[1]
     assert "interval" in lines[1]
-    assert len(lines[2].removeprefix("returns: ").split()) == 3
+    returns = lines[-2].removeprefix("returns: ").split()
+    assert len(returns) == 3
+    # A step is worth 1.
+    assert lines[-1].removeprefix("lengths in steps: ").split() == returns
 
 
 def test_resume_of_a_finished_run_ends_at_once(

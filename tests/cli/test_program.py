@@ -77,6 +77,10 @@ class Closes(Game):
         raise OSError("no door")
 
 
+def short():
+    return gymnasium.wrappers.TimeLimit(Game(), 6)
+
+
 class Deaf(Exits):
     """Hangs in C code that no signal interrupts: a lock that is taken twice."""
 
@@ -148,6 +152,31 @@ def test_json_stands_alone_beside_a_game_that_prints(
     output, errors = capsys.readouterr()
     assert json.loads(output)["returns"] == [10.0]
     assert errors.startswith("a step\n")
+
+
+def test_games_that_reach_their_limit_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(trained("short", tmp_path / "run"))
+    capsys.readouterr()
+    said = "3 of 3 games reached the limit of 6 steps"
+    assert main(["evaluate", run, "--episodes", "3", "--trust"]) == 0
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        said, "returns: 6 6 6", "lengths in steps: 6 6 6",
+    ]  # fmt: skip
+    assert main(["evaluate", run, "--episodes", "3", "--trust", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["lengths"], result["cut"]) == ([6, 6, 6], 3)
+    page = tmp_path / "page.html"
+    options = ["--episodes", "3", "--out", str(page), "--trust"]
+    assert main(["report", run, *options]) == 0
+    assert f"run, noise off: {said}" in page.read_text()
+
+    whole = str(trained("Prints", tmp_path / "whole"))
+    capsys.readouterr()
+    assert main(["evaluate", whole, "--episodes", "3", "--trust", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["lengths"], result["cut"]) == ([10, 10, 10], 0)
 
 
 def test_a_home_folder_is_meant_by_its_sign(

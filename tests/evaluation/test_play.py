@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noisynet.envs import AtariPreprocessing, EnvironmentFailed, make
+from noisynet.envs import AtariPreprocessing, EnvironmentFailed, GymnasiumEnvironments, make
 from noisynet.evaluation import EpisodeResult, UnusableEvaluation, play
 
 
@@ -77,6 +77,26 @@ def test_each_environment_plays_its_quota_and_short_games_gain_nothing(
         )
         for number in range(episodes)
     ]
+
+
+class Limited(Uneven):
+    """Ends by itself after 3 steps, at its limit of 5, and never, in turn."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, reward, _, _, information = super().step(action)
+        taken = self.length - self.left
+        over = taken == (3, 5, 1000)[self.game % 3]
+        return observation, reward, over, taken >= 5, information
+
+
+def test_a_game_is_cut_where_the_limit_ends_it_and_not_the_game_itself() -> None:
+    limited = GymnasiumEnvironments("Limited", [Limited(), Limited()], seed=0)
+    results = play(limited, left, 12)
+    assert [(one.steps, one.cut) for one in results[::2]] == [
+        (3, False), (5, False), (5, True),
+        (3, False), (5, False), (5, True),
+    ]  # fmt: skip
+    assert [one.cut for one in results[1::2]] == [one.cut for one in results[::2]]
 
 
 @pytest.mark.parametrize("how_many", [2, 7])

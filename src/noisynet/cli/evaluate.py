@@ -34,7 +34,7 @@ def add_evaluate(commands: Any) -> None:
 
 def _evaluate(parsed: argparse.Namespace) -> int:
     check_trust([parsed.folder], trust=parsed.trust)
-    from ..evaluation.agent import evaluate_run
+    from ..evaluation.agent import cut_text, evaluate_run
 
     result = evaluate_run(
         parsed.folder,
@@ -58,5 +58,8 @@ def _evaluate(parsed: argparse.Namespace) -> int:
         )
     if result["unfinished"]:
         print(f"unfinished: {result['unfinished']} games (--steps lets one take longer)")
+    if (cut := cut_text(result)) is not None:
+        print(cut)
     print("returns: " + " ".join(f"{value:g}" for value in result["returns"]))
+    print("lengths in steps: " + " ".join(str(value) for value in result["lengths"]))
     return 0

@@ -93,8 +93,9 @@ def evaluate_run(
     Without `noise` the agent acts by its mean weights, with it by a new draw at every step; it
     never acts at random: an actor-critic takes its policy's most probable action. The games are
     seeded apart from those of training unless `seed` says otherwise. A game that takes more than
-    `steps` agent steps (by default 50,000) counts among the `unfinished` alone. `tell` hears how
-    far it is.
+    `steps` agent steps (by default 50,000) counts among the `unfinished` alone; `lengths` are the
+    agent steps of the others, and `cut` is how many of them the environment's time limit ended.
+    `tell` hears how far it is.
     Raises RunError with one line for a run that is missing, damaged, of a newer format, without a
     checkpoint, or, with `noise`, without learned noise, and where no game ended.
     """
@@ -122,6 +123,17 @@ def evaluate_run(
         )
     summary = _summary(run.config, found.step, results, noise, seed)
     return summary | {"unfinished": episodes - len(results)}
+
+
+def cut_text(result: dict[str, Any]) -> str | None:
+    """Return how many of the games that `evaluate_run` played the time limit ended; None: none."""
+    if not result["cut"]:
+        return None
+    # Such a game is as long as a game can be.
+    return (
+        f"{result['cut']} of {result['episodes']} games reached the limit of "
+        f"{max(result['lengths']):,} steps"
+    )
 
 
 def check_noise(path: Path, config: Config) -> None:
@@ -171,6 +183,8 @@ def _summary(
         "std": float(np.std(returns, ddof=1)) if len(returns) > 1 else 0.0,
         "interval": mean_interval(returns),
         "returns": returns,
+        "lengths": [result.steps for result in results],
+        "cut": sum(result.cut for result in results),
         "episodes": len(returns),
         "noise": "on" if noise else "off",
         "seed": seed,

@@ -32,6 +32,8 @@ class EpisodeResult:
     """The true return: the plain sum of its unclipped rewards."""
     steps: int
     """Agent steps taken in it."""
+    cut: bool = False
+    """Whether the time limit ended it, and not the game itself."""
 
 
 def play(
@@ -80,8 +82,10 @@ def play(
             episode = game.environment + count * played[game.environment]
             played[game.environment] += 1
             if episode < episodes and not endless[game.environment]:
+                at_limit = step.ended & step.truncated & ~step.terminated
+                cut = bool(at_limit[game.environment])
                 results.append(
-                    EpisodeResult(episode, game.environment, game.reward_sum, game.steps)
+                    EpisodeResult(episode, game.environment, game.reward_sum, game.steps, cut)
                 )
         observation, first = step.observation, step.first
         taken += 1

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.agent import evaluate_run
+from ..evaluation.agent import cut_text, evaluate_run
 from ..evaluation.film import Film, film, has_ffmpeg
 from ..runs import RunError
 from ..runs.record import RunRecord
@@ -83,6 +83,8 @@ def _evaluations(
                 f"{run.name}, noise {result['noise']}: {result['unfinished']} of {episodes} games "
                 "took too long (--steps) and are not counted"
             )
+        if (cut := cut_text(result)) is not None:
+            notes.append(f"{run.name}, noise {result['noise']}: {cut}")
         results.append({"run": run.name, **result})
     return results
 
