@@ -1,6 +1,7 @@
 """The command line as a user meets it, mistakes included."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -85,12 +86,21 @@ def test_evaluate_for_people_names_every_return(
     assert lines[-1].removeprefix("lengths in steps: ").split() == returns
 
 
-def test_resume_of_a_finished_run_ends_at_once(
+def test_resume_of_a_finished_run_says_so_and_writes_nothing(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def files() -> dict[Path, tuple[int, bytes]]:
+        held = [one for one in run.rglob("*") if one.is_file() and one.name != "run.lock"]
+        return {one: (one.stat().st_mtime_ns, one.read_bytes()) for one in held}
+
+    before = files()
     capsys.readouterr()
     assert main(["resume", str(run)]) == 0
-    assert "Done: 70" in capsys.readouterr().out
+    said = (
+        r"Nothing to do: the run ended at step 70\d, mean return [\d.]+; a larger `steps` in its "
+    )
+    assert re.fullmatch(said + r"config\.yaml goes on\.\n", capsys.readouterr().out)
+    assert files() == before
 
 
 def test_without_a_preset_it_trains_fast_pong(tmp_path: Path) -> None:
@@ -129,7 +139,14 @@ def test_presets_lists_them_all(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["train", "--n-step", "0"], ["--n-step", "0", "greater than or equal to 1"]),
         (["train", "--seed", "-1"], ["--seed", "-1"]),
-        (["train", "--learning-rat", "1"], ["--learning-rat"]),
+        (
+            ["train", "--learning-rat", "1"],
+            ["noisynet train: unrecognized", "--learning-rat;", "did you mean --learning-rate?"],
+        ),
+        (["train", "pong", "--stesp=9"], ["--stesp=9; did you mean --steps?"]),
+        (["evaluate", "run", "--episode", "9"], ["noisynet evaluate: ", "mean --episodes?"]),
+        (["resume", "run", "--qqqqqq"], ["noisynet resume: unrecognized arguments: --qqqqqq"]),
+        (["resume", "run", "more"], ["noisynet resume: unrecognized arguments: more"]),
         (["train", "--exploration", "greedy"], ["--exploration", "'greedy'"]),
         (["train", "nowhere.yaml"], ["nowhere.yaml", "No such file"]),
         (["train", "cartpole", "--out", "/dev/null/run"], ["/dev/null/run"]),

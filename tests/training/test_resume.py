@@ -308,10 +308,18 @@ def test_other_versions_than_the_run_was_made_with_are_noted(
 
         def closed(self) -> None: ...
 
-    resume(folder, [Notes()])
     file = folder / "config.yaml"
-    text = file.read_text()
+    text = file.read_text().replace("\n  steps: 2000\n", "\n  steps: 2100\n")
+    file.write_text(text)
+    resume(folder, [Notes()])
+    text = text.replace("\n  steps: 2100\n", "\n  steps: 2200\n")
     file.write_text(re.sub(r"(  torch: ).*", r"\g<1>1.0.0", text))
     resume(folder, [Notes()])
-    assert heard[0] == []
-    assert heard[1] == [f"the run was made with torch 1.0.0 (now {torch.__version__})"]
+    steps = "since the checkpoint: steps was"
+    assert heard == [
+        [f"{steps} 2000, is 2100"],
+        [
+            f"{steps} 2100, is 2200",
+            f"the run was made with torch 1.0.0 (now {torch.__version__})",
+        ],
+    ]

@@ -37,6 +37,23 @@ class _Parser(argparse.ArgumentParser):
         # argparse's own takes -1e38, -1_000 and -inf for options.
         self._negative_number_matcher = _NEGATIVE
 
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Any = None, namespace: Any = None
+    ) -> Any:
+        """Refuse what is unknown here, where this command's own options are known."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._meant(unknown)}")
+        return parsed, unknown
+
+    def _meant(self, unknown: Sequence[str]) -> str:
+        """Return, for the end of a sentence, the option nearest to the first unknown one."""
+        from ..runs.errors import nearest
+
+        names = [one.partition("=")[0] for one in unknown if one.startswith("--")]
+        near = nearest(names[0], self._option_string_actions) if names else []
+        return f"; did you mean {near[0]}?" if near else ""
+
     def error(self, message: str) -> NoReturn:
         self.exit(_EXIT_BAD_INPUT, f"{self.prog}: {message}\n")
 

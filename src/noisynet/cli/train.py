@@ -144,6 +144,11 @@ def _report(outcome: Any) -> int:
         if outcome.mean_return is None
         else f"mean return {outcome.mean_return:.2f}"
     )
+    if outcome.before:
+        how = "was solved" if outcome.reason == "solved" else "ended"
+        more = "" if outcome.reason == "solved" else "; a larger `steps` in its config.yaml goes on"
+        say(f"Nothing to do: the run {how} at step {outcome.step:,}, {mean}{more}.")
+        return 0
     ends = {
         "solved": f"Solved at step {outcome.step:,}: {mean}.",
         "steps": f"Done: {outcome.step:,} steps, {mean}.",

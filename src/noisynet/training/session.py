@@ -86,6 +86,8 @@ class Outcome:
     reason: str
     step: int
     mean_return: float | None
+    before: bool = False
+    """Whether the run was over before, so that nothing was trained and nothing written."""
 
 
 def finish(events: Generator[Event, None, Outcome]) -> Outcome:
@@ -128,8 +130,8 @@ def train_on(
 ) -> Generator[Event, None, Outcome]:
     """Go on with a run from its newest checkpoint, as if nothing had happened; as `train` does.
 
-    Raises RunError with one line for a folder that is damaged or in use, or a checkpoint that does
-    not fit the config.
+    A run that is over already is left as it is, and no listener hears of it. Raises RunError with
+    one line for a folder that is damaged or in use, or a checkpoint that does not fit the config.
     """
     folder = run.folder
     with folder.lock(), assembler:
@@ -143,6 +145,9 @@ def train_on(
             committed = int(found.state["metrics_bytes"])
         config = assembler.prepare(found)
         loop = assembler.loop(folder)
+        progress = loop.progress
+        if found is not None and (reason := progress.end) is not None:
+            return Outcome(folder.path, reason, progress.step, progress.mean_return, before=True)
         notes = ["no checkpoint yet: training starts again from the first step"]
         if found is not None:
             now = provenance(torch=torch.__version__)
