@@ -175,7 +175,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Replace the peer's classes before its tests are collected."""
-    peer = config.getoption("--in-place-of")
+    peer = str(config.getoption("--in-place-of"))
     if peer != "nothing":
         PEERS[peer]()
-    config.pluginmanager.register(Recorder(config.getoption("--record")))
+    config.pluginmanager.register(Recorder(Path(str(config.getoption("--record")))))
