@@ -367,7 +367,7 @@ def test_stacks_are_put_together_as_the_environment_had_them() -> None:
     [
         ("cartpole", {"actors": 0}, ["--actors", "0", "greater than or equal to 1"]),
         ("cartpole", {"actors": "many"}, ["--actors", "'many'"]),
-        ("cartpole-noisy-a3c", {"actors": 2}, ["a3c", "--workers", "q_learning and a2c"]),
+        ("cartpole-noisy-a3c", {"actors": 2}, ["a3c", "--workers", "pqn and a2c"]),
         ("cartpole-noisy-a2c", {"actors": 2, "lstm_size": 8}, ["actors", "lstm_size 8"]),
         ("cartpole", {"actors": 2, "replay_shards": 3}, ["replay_shards", "3", "actors (2)"]),
         ("cartpole", {"replay_shards": 1}, ["--replay-shards", "actors is empty"]),
