@@ -57,7 +57,20 @@ class Suite:
     """A pattern of a failed test's name and error, and why it fails."""
 
 
-_OTHERS = ("-k", "not SAC and not TD3 and not DDPG and not TQC and not TRPO and not ARS")
+# Other algorithms, and environments in processes, which know no policy.
+_LEFT_OUT = ("SAC", "TD3", "DDPG", "TQC", "TRPO", "ARS", "test_vec_envs")
+_OTHERS = ("-k", " and ".join(f"not {name}" for name in _LEFT_OUT))
+_SHORT = "learns for one or two thousand steps to a score that noise in all layers reaches later"
+_SB3_REASONS = (
+    ("test_identity|test_performance_her", _SHORT),
+    ("test_distributions", "expects two forwards to agree; outside a rollout each draws anew"),
+    ("test_infinite_horizon", "expects a value within 2 %, which is read under noise"),
+    ("test_image_like_input", "expects AssertionError; ours is a ValueError that names the cure"),
+    ("test_vec_with_ppo", "has frames flattened, which ours asks to be said (`FlattenExtractor`)"),
+    ("test_warn_buffer", "expects no warning; ours warns of the ε-greedy left on"),
+    ("test_ppo_warnings", "knows a perceptron by the name of the host's class"),
+    ("test_fps_logger", "asks for 100 steps a second"),
+)
 SUITES = {
     "torch": Suite(
         "torch",
@@ -72,6 +85,7 @@ SUITES = {
         naming=r"\b(DQN|PPO|A2C)\b",
         select=_OTHERS,
         in_sdist=True,
+        reasons=_SB3_REASONS,
     ),
     "sb3_contrib": Suite(
         "sb3-contrib",
@@ -80,6 +94,7 @@ SUITES = {
         naming=r"\bQRDQN\b",
         select=_OTHERS,
         in_sdist=True,
+        reasons=_SB3_REASONS,
     ),
     "pfrl": Suite(
         "pfrl",
@@ -127,10 +142,15 @@ def main() -> None:
         parser.error(f"--folder: got none, expected a checkout of {peer} with its tests")
     with tempfile.TemporaryDirectory() as place:
         tests = _run_suite(peer, suite, arguments.folder, Path(place))
+    keep(peer, tests, arguments.machine)
+
+
+def keep(peer: str, tests: Tests, machine: str) -> None:
+    """Write the counts of a suite beside those of the others, and the table."""
+    suite = SUITES[peer]
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     versions = {name: version(name) for name in dict.fromkeys(("torch", suite.package))}
-    context = {**provenance(arguments.machine), "versions": versions}
-    kept[peer] = {**context, **summary(tests, suite)}
+    kept[peer] = {**provenance(machine), "versions": versions, **summary(tests, suite)}
     write_json(KEPT, {name: kept[name] for name in SUITES if name in kept})
     KEPT.with_suffix(".md").write_text(table(kept))
     print(json.dumps(kept[peer]["counts"]))
