@@ -58,6 +58,7 @@ bench-layers: .venv/.has-dev
 	$(BIN)/python -m benchmarks.layers.run $(ARGS)
 
 # Needs OpenCV for the others' Atari wrappers: .venv/bin/pip install opencv-python-headless
+# Tianshou and TorchRL take part once they are there: .venv/bin/pip install torchrl tianshou
 bench-training: .venv/.has-dev
 	$(BIN)/python -m benchmarks.training.run $(ARGS)
 

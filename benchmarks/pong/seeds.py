@@ -6,7 +6,8 @@
 A run is `noisynet train PRESET --seed S` in a process of its own; its time is that of training,
 from the first step on. It is then evaluated in 20 new games by its mean weights, and with its noise
 where it has any. Seeds that the preset's file has already are left out, so that a series can go on
-another day. Writes `<preset>.jsonl`, `summary.json` and `curves.png` to results/pong/seeds.
+another day. Writes `<preset>.jsonl`, `summary.json` and `curves.png` to results/pong/seeds; what
+others wrote there in the same form, such as sb3_ppo.py, is summarised and drawn with it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,11 @@ from matplotlib import pyplot as plt
 
 FOLDER = RESULTS / "pong" / "seeds"
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
-COLOURS = ("#0072B2", "#D55E00")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 WINDOW = 20
 EPISODES = 20
+# How the agents of a line may have been evaluated, and the summary's name for it.
+EVALUATIONS = {"off": "noise_off", "on": "noise_on", "sampled": "sampled"}
 
 
 def measure(preset: str, seed: int, options: list[str]) -> dict[str, Any]:
@@ -87,30 +91,46 @@ def command(*arguments: str) -> str:
     return done.stdout
 
 
-def read(preset: str) -> list[dict[str, Any]]:
-    """Return the runs of a preset's file."""
-    file = FOLDER / f"{preset}.jsonl"
+def read(name: str, folder: Path = FOLDER) -> list[dict[str, Any]]:
+    """Return the runs of a file, which has a preset's name."""
+    file = folder / f"{name}.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
+def add(name: str, line: dict[str, Any], folder: Path = FOLDER) -> None:
+    """Add a run to a file, making both where they are missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def write_summary(folder: Path = FOLDER) -> None:
+    """Summarise and draw the runs of all files in the folder."""
+    of = {file.stem: read(file.stem, folder) for file in sorted(folder.glob("*.jsonl"))}
+    write_json(folder / "summary.json", {name: summarise(runs) for name, runs in of.items()})
+    draw(of, folder / "curves.png")
+
+
 def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the median and the worst time of the seeds that solved it, and their evaluations."""
+    """Return the median and the worst time of the seeds, and their evaluations.
+
+    A seed that was not solved is later than all that were; a time that this makes unknown is None.
+    """
     solved = sorted(run["minutes"] for run in runs if run["solved"])
-    # A seed that was not solved is later than all that were.
     minutes = solved + [float("inf")] * (len(runs) - len(solved))
     summary: dict[str, Any] = {
         "seeds": [run["seed"] for run in runs],
         "solved": len(solved),
         "minutes": {run["seed"]: run["minutes"] for run in runs},
         "steps": {run["seed"]: run["steps"] for run in runs},
-        "median_minutes": round(float(np.median(minutes)), 2),
-        "worst_minutes": minutes[-1],
+        "median_minutes": _known(float(np.median(minutes))),
+        "worst_minutes": _known(minutes[-1]),
         "median_steps": int(np.median([run["steps"] for run in runs])),
     }
-    for noise in ("off", "on"):
-        means = [run["evaluations"][noise]["mean"] for run in runs if noise in run["evaluations"]]
+    for kind, name in EVALUATIONS.items():
+        means = [run["evaluations"][kind]["mean"] for run in runs if kind in run["evaluations"]]
         if means:
-            summary[f"noise_{noise}"] = {
+            summary[name] = {
                 "means": [round(one, 2) for one in means],
                 "mean": round(float(np.mean(means)), 2),
                 "interval": mean_interval(means),
@@ -118,15 +138,22 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return summary
 
 
+def _known(minutes: float) -> float | None:
+    """Return the minutes; None where they are infinite, which JSON does not have."""
+    return round(minutes, 2) if np.isfinite(minutes) else None
+
+
 def draw(of: dict[str, list[dict[str, Any]]], file: Path) -> None:
     """Draw returns over the clock, and how many seeds were solved by when."""
     figure, (returns, solved) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    for (preset, runs), colour in zip(of.items(), COLOURS, strict=False):
-        for number, run in enumerate(runs):
+    for (name, runs), colour in zip(of.items(), cycle(COLOURS), strict=False):
+        returns.plot([], [], color=colour, alpha=0.75, label=f"{name}, {len(runs)} seeds")
+        for run in runs:
+            if len(run["games"]) < WINDOW:
+                continue
             _, seconds, scores = (np.array(column) for column in zip(*run["games"], strict=True))
             means = np.convolve(scores, np.ones(WINDOW) / WINDOW, mode="valid")
-            label = f"{preset}, {len(runs)} seeds" if number == 0 else None
-            returns.plot(seconds[WINDOW - 1 :] / 60, means, color=colour, alpha=0.75, label=label)
+            returns.plot(seconds[WINDOW - 1 :] / 60, means, color=colour, alpha=0.75)
         minutes = sorted(run["minutes"] for run in runs if run["solved"])
         counts = np.arange(len(minutes) + 1)
         end = max(run["minutes"] for run in runs)
@@ -156,7 +183,6 @@ def main() -> None:
     parser.add_argument("--machine", help="in words: processor, cores")
     parser.add_argument("--redraw", action="store_true", help="only summarise and draw")
     arguments, options = parser.parse_known_args()
-    FOLDER.mkdir(parents=True, exist_ok=True)
     if not arguments.redraw and not (arguments.presets and arguments.machine):
         parser.error("presets and --machine are needed without --redraw")
     first, last = (int(one) for one in arguments.seeds.split("-"))
@@ -165,12 +191,9 @@ def main() -> None:
             if any(run["seed"] == seed for run in read(preset)):
                 continue
             line = {**provenance(arguments.machine), **measure(preset, seed, options)}
-            with (FOLDER / f"{preset}.jsonl").open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            add(preset, line)
             print(preset, seed, line["solved"], line["steps"], line["minutes"], flush=True)
-    of = {file.stem: read(file.stem) for file in sorted(FOLDER.glob("*.jsonl"))}
-    write_json(FOLDER / "summary.json", {name: summarise(runs) for name, runs in of.items()})
-    draw(of, FOLDER / "curves.png")
+    write_summary()
 
 
 if __name__ == "__main__":

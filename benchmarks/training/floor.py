@@ -2,41 +2,90 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+import noisynet
+from noisynet.agents import ParallelQLearning, QLearning
 from noisynet.agents.optimizers import autocast_for
-from noisynet.runs import config
+from noisynet.assemble import build_agent
+from noisynet.networks import QNetwork
+from noisynet.runs import Config, config
 
-from .made_up import ACTIONS, made_up_batch, pong_agent
+from .made_up import ACTIONS, SHAPE, made_up_batch, made_up_rollout
 
-BATCH = 32
-# Multiply-adds for one observation, layer by layer: outputs × inputs of each.
-CONVOLUTIONS = (32 * 20 * 20 * 4 * 8 * 8, 64 * 9 * 9 * 32 * 4 * 4, 64 * 7 * 7 * 64 * 3 * 3)
-DENSE = 3136 * 512 + 512 * ACTIONS
+# The agents whose updates are timed; noise adds no products, so they are the plain ones.
+AGENTS = {
+    "plain DQN": ("dqn", {"optimizer": "adam"}),
+    "PQN": ("pqn-pong-epsilon", {}),
+}
 
 
-def multiply_adds() -> int:
-    """Count the multiply-adds of an update of plain DQN: two networks forward, one backward.
+class Products(NamedTuple):
+    """The multiply-adds of a computation, and of its gradient."""
 
-    Backward is two products a layer, one for the weights and one for the input; the first
-    convolution's input needs none.
+    forward: int
+    backward: int
+
+
+def count(compute: Callable[[], torch.Tensor]) -> Products:
+    """Count the multiply-adds of a computation and of its backward pass, as torch runs them.
+
+    Those of matrix products and convolutions. Backward is two products a layer, one for the weights
+    and one for the input; an input that needs no gradient, such as the frames, has none.
     """
-    forward = sum(CONVOLUTIONS) + DENSE
-    backward = 2 * forward - CONVOLUTIONS[0]
-    return BATCH * (2 * forward + backward)
+    with FlopCounterMode(display=False) as forward:
+        result = compute()
+    with FlopCounterMode(display=False) as backward:
+        result.sum().backward()
+    # A multiply-add is two operations.
+    return Products(forward.get_total_flops() // 2, backward.get_total_flops() // 2)
 
 
-def floor(precision: str, threads: int) -> dict[str, object]:
-    """Time updates of plain DQN, and matrix products of 1024, in the same precision."""
+def dqn_multiply_adds(values: Callable[[], torch.Tensor], batch: int) -> int:
+    """Count those of an update of plain DQN, whose network `values` runs for one observation.
+
+    Two networks forward, one backward.
+    """
+    products = count(values)
+    return batch * (2 * products.forward + products.backward)
+
+
+def update_multiply_adds(chosen: Config) -> int:
+    """Count those of an update of a value-based agent, by a plain network of its shape.
+
+    A noisy layer can be computed in several ways; what it needs are the products of its weights.
+    PQN's targets need none: the values of the steps are known from acting.
+    """
+    agent = build_agent(chosen.replaced(precision="float32"), SHAPE, ACTIONS)
+    if isinstance(agent, ParallelQLearning):
+        rollouts = chosen.rollouts
+        steps = rollouts.rollout_steps * chosen.environment.environments
+        products = count(_values(agent.network))
+        return steps // rollouts.minibatches * (products.forward + products.backward)
+    assert isinstance(agent, QLearning), "an agent that learns values"
+    assert not chosen.learning.double, "its online network runs once more"
+    return dqn_multiply_adds(_values(agent.online), chosen.learning.batch_size)
+
+
+def _values(network: QNetwork) -> Callable[[], torch.Tensor]:
+    plain = noisynet.denoise(copy.deepcopy(network))
+    return lambda: plain(torch.zeros(1, *SHAPE, dtype=torch.uint8))
+
+
+def floor(precision: str, threads: int, agent: str, seconds: float = 8.0) -> dict[str, object]:
+    """Time an agent's updates, and matrix products of 1024, in the same precision."""
     torch.set_num_threads(threads)
-    settings = config.load(
-        "dqn", {"device": "cpu", "precision": precision, "threads": threads, "optimizer": "adam"}
+    preset, fields = AGENTS[agent]
+    chosen = config.load(
+        preset, {"device": "cpu", "precision": precision, "threads": threads, **fields}
     )
-    agent = pong_agent(settings)
-    batch = made_up_batch(BATCH)
+    update, batch = _update(chosen)
     left, right = torch.randn(1024, 1024), torch.randn(1024, 1024)
     if precision == "bfloat16":
         left, right = left.bfloat16(), right.bfloat16()
@@ -45,13 +94,14 @@ def floor(precision: str, threads: int) -> dict[str, object]:
         with torch.no_grad(), autocast_for(precision, torch.device("cpu")):
             _ = left @ right
 
-    product_seconds, update_seconds = fastest(product, lambda: agent.update(batch))
+    product_seconds, update_seconds = fastest(product, update, seconds=seconds)
     speed = 1024**3 / product_seconds
-    floor_seconds = multiply_adds() / speed
+    floor_seconds = update_multiply_adds(chosen) / speed
     return {
+        "agent": agent,
         "precision": precision,
         "threads": threads,
-        "batch": BATCH,
+        "batch": batch,
         "gmacs_per_second": speed / 1e9,
         "update_ms": 1e3 * update_seconds,
         "floor_ms": 1e3 * floor_seconds,
@@ -59,7 +109,25 @@ def floor(precision: str, threads: int) -> dict[str, object]:
     }
 
 
-def fastest(*functions: Callable[[], object], seconds: float = 8.0) -> list[float]:
+def _update(chosen: Config) -> tuple[Callable[[], object], int]:
+    """Return a config's update on made-up experience, and how many samples it learns from."""
+    agent = build_agent(chosen, SHAPE, ACTIONS)
+    if isinstance(agent, ParallelQLearning):
+        rollout = made_up_rollout(chosen)
+
+        def of_rollout() -> None:
+            # Now and then it begins with targets; the fastest update is one that does not.
+            if not agent.updates_left:
+                agent.begin(rollout)
+            agent.update()
+
+        return of_rollout, rollout.action_t.size // chosen.rollouts.minibatches
+    assert isinstance(agent, QLearning), "an agent that learns values"
+    batch = made_up_batch(chosen.learning.batch_size)
+    return lambda: agent.update(batch), chosen.learning.batch_size
+
+
+def fastest(*functions: Callable[[], object], seconds: float) -> list[float]:
     """Return the least time of each function: what the machine can do when nothing else runs.
 
     They take turns, so that other work on the machine affects all alike.

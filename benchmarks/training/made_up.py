@@ -1,4 +1,4 @@
-"""What updates of Pong are timed on without a game: an agent, and a batch of random transitions."""
+"""What updates of Pong are timed on without a game: an agent, and experience drawn at random."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from noisynet.agents import QLearning
+from noisynet.agents import QLearning, Rollout
 from noisynet.assemble import build_agent
 from noisynet.replay import Batch
 from noisynet.runs import Config
@@ -25,6 +25,23 @@ def made_up_batch(size: int, device: str | None = None) -> Batch[Any]:
         discount_t=np.full(size, 0.99, np.float32),
     )
     return batch if device is None else batch.to(device)
+
+
+def made_up_rollout(config: Config) -> Rollout:
+    """Return a rollout of a config's size, of random frames of one game without end."""
+    steps, count = config.rollouts.rollout_steps, config.environment.environments
+    generator = np.random.Generator(np.random.PCG64(0))
+    never = np.zeros((steps, count), bool)
+    return Rollout.of_steps(
+        observation=generator.integers(0, 256, (steps + 1, count, *SHAPE), np.uint8),
+        first=np.zeros((steps + 1, count), bool),
+        action=generator.integers(ACTIONS, size=(steps, count)),
+        reward=np.ones((steps, count), np.float32),
+        terminated=never,
+        truncated=never,
+        ignored=never,
+        discount=config.learning.discount,
+    )
 
 
 def pong_agent(config: Config) -> QLearning:

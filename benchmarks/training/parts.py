@@ -13,7 +13,7 @@ def time_parts() -> defaultdict[str, float]:
 
     It replaces methods of the package's classes: call it in a process that does nothing else.
     """
-    from noisynet.agents import QLearning
+    from noisynet.agents import ParallelQLearning, QLearning
     from noisynet.agents.static_updates import StaticUpdates
     from noisynet.envs.atari import AtariEnvironments
     from noisynet.replay import FrameReplay
@@ -34,10 +34,13 @@ def time_parts() -> defaultdict[str, float]:
     for part, owner, name in (
         ("environment", AtariEnvironments, "step"),
         ("acting", QLearning, "act"),
+        ("acting", ParallelQLearning, "act"),
         ("storing", FrameReplay, "add"),
         ("sampling", FrameReplay, "sample"),
         ("learning", QLearning, "update"),
         ("learning", StaticUpdates, "update"),
+        ("learning", ParallelQLearning, "update"),
+        ("making targets", ParallelQLearning, "begin"),
         ("copying to the target", QLearning, "copy_to_target"),
         ("logging", MetricsWriter, "write"),
     ):

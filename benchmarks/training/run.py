@@ -1,13 +1,19 @@
-"""Measure whole training loops on Pong side by side: steps, updates and samples a second, memory.
+"""Measure whole training loops on Pong side by side: steps and samples learned a second, memory.
 
     python -m benchmarks.training.run --machine "…"          or: make bench-training
 
-The same work for all: the Nature CNN, plain DQN, batch 32, a replay of 100,000, one update per 4
-steps; and the book's own work, one update per step. noisynet chooses its precision by measuring, as
-`noisynet train` does, and is also measured in float32, in which the others compute. Each contender
-runs in its own process and warms up beyond its random steps; then they take turns, so that a slow
-minute of a shared machine affects all alike. Writes cpu.json and cpu.md under results/training
-(cpu-part with --only). contenders.py has the contenders, floor.py the floor.
+The same work for all who learn from a replay: the Nature CNN, plain DQN, batch 32, a replay of
+100,000, one update per 4 steps; and the book's own work, one update per step. Those who learn from
+rollouts do it by their own settings: noisynet's preset pqn-pong, and Stable-Baselines3's PPO with
+those of its zoo; `benchmarks.pong` has how soon each solves Pong. noisynet chooses its precision by
+measuring, as `noisynet train` does, and is also measured in float32, in which the others compute.
+
+Each contender runs in its own process and warms up beyond its random steps; then they take turns,
+so that a slow minute of a shared machine affects all alike. PPO's turns end with an iteration, and
+may take longer. The share of the floor is that of the whole time which the products of the updates
+would take at the speed of a plain matrix product. A library that is not installed is left out, and
+a line says so. Writes cpu.json and cpu.md under results/training (cpu-part with --only).
+contenders.py has the contenders, floor.py the floor.
 """
 
 from __future__ import annotations
@@ -23,8 +29,8 @@ from typing import Any
 
 from ..provenance import RESULTS, provenance, write_json
 from ..tables import markdown_table
-from .contenders import CONTENDERS, missing
-from .floor import floor
+from .contenders import CONTENDERS
+from .floor import AGENTS, floor
 
 FOLDER = RESULTS / "training"
 ROUNDS, ROUND_SECONDS = 7, 20.0
@@ -33,6 +39,7 @@ COMPARISONS = {
     "one environment": ("SB3, 1 environment", {"noisynet, 1 environment": 4.0}),
     "eight environments": ("SB3, 8 environments", {"noisynet, 8 environments": 2.5}),
     "the book's work": ("the book's loop", {"noisynet, the book's work": 3.0}),
+    "rollouts": ("SB3 PPO, 8 environments", {}),
 }
 
 
@@ -99,29 +106,46 @@ def ratios(results: dict[str, Any], name: str, reference: str) -> list[float]:
     return [one["steps"] / other["steps"] for one, other in pairs]
 
 
+def share_of_floor(result: dict[str, Any], name: str) -> float:
+    """Return the share of the time that the products of a contender's updates need.
+
+    Its updates a second, times the multiply-adds of one, over those a second of a plain product of
+    the same precision.
+    """
+    one = result["results"][name]
+    precision = one.get("precision", "float32")
+    speed = max(row["gmacs_per_second"] for row in result["floor"] if row["precision"] == precision)
+    updates = statistics.median(rates["updates"] for rates in one["rounds"])
+    return updates * one["multiply_adds"] / (1e9 * speed)
+
+
 def markdown(result: dict[str, Any]) -> str:
     """Write the table of each piece of work, our breakdown and the floor."""
     lines: list[str] = []
     results = result["results"]
     for work, (reference, targets) in COMPARISONS.items():
         names = [name for name in results if CONTENDERS[name].work == work]
-        if reference not in names:
+        if not names:
             continue
         rows: list[list[str]] = []
         for name in names:
             rounds = results[name]["rounds"]
             rates = [statistics.median(one[key] for one in rounds)
                      for key in ("steps", "updates", "samples")]  # fmt: skip
-            ratio = statistics.median(ratios(results, name, reference))
+            ratio = ""
+            if reference in names:
+                ratio = f"{statistics.median(ratios(results, name, reference)):.2f}"
             rows.append([
                 name, results[name].get("precision", "float32"),
                 f"{rates[0]:.0f}", f"{rates[1]:.1f}", f"{rates[2]:.0f}",
-                f"{results[name]['peak_mb']:.0f}", f"{ratio:.2f}",
+                f"{share_of_floor(result, name):.0%}", f"{results[name]['peak_mb']:.0f}", ratio,
                 f"{targets[name]:g}" if name in targets else "",
             ])  # fmt: skip
-        heads = ("", "precision", "steps/s", "updates/s", "samples/s", "peak MB")
-        table = markdown_table((*heads, f"× {reference}", "target"), rows)
+        heads = ("", "precision", "steps/s", "updates/s", "samples learned/s", "share of the floor")
+        table = markdown_table((*heads, "peak MB", f"× {reference}", "target"), rows)
         lines += [f"### {work}", "", *table, ""]
+    lines += [f"Left out: {name}: {reason}." for name, reason in result["left_out"].items()]
+    lines += [""] if result["left_out"] else []
     shares = {
         name: ", ".join(f"{part} {share:.1%}" for part, share in one["parts"].items())
         for name, one in results.items()
@@ -131,10 +155,10 @@ def markdown(result: dict[str, Any]) -> str:
     lines += [*markdown_table(("", "share of the time"), shares.items()), "", "### The floor", ""]
     for row in result["floor"]:
         lines.append(
-            f"An update of {row['batch']} in {row['precision']} on {row['threads']} threads takes "
-            f"{row['update_ms']:.1f} ms; its multiply-adds at the speed of a plain matrix product "
-            f"({row['gmacs_per_second']:.0f} G/s) take {row['floor_ms']:.1f} ms: "
-            f"{row['share']:.0%}."
+            f"An update of {row['agent']} on {row['batch']} samples in {row['precision']} on "
+            f"{row['threads']} threads takes {row['update_ms']:.1f} ms; its multiply-adds at the "
+            f"speed of a plain matrix product ({row['gmacs_per_second']:.0f} G/s) take "
+            f"{row['floor_ms']:.1f} ms: {row['share']:.0%}."
         )
     return "\n".join(lines) + "\n"
 
@@ -156,7 +180,7 @@ def main() -> None:
         for name in arguments.only:
             if CONTENDERS[name].work != work:
                 continue
-            reason = missing(name)
+            reason = CONTENDERS[name].missing()
             if reason:
                 left_out[name] = reason
             else:
@@ -169,7 +193,11 @@ def main() -> None:
         "threads": arguments.threads,
         "left_out": left_out,
         "results": results,
-        "floor": [floor(precision, arguments.threads) for precision in ("float32", "bfloat16")],
+        "floor": [
+            floor(precision, arguments.threads, agent)
+            for agent in AGENTS
+            for precision in ("float32", "bfloat16")
+        ],
     }
     name = "cpu" if set(arguments.only) == set(CONTENDERS) else "cpu-part"
     write_json(arguments.out / f"{name}.json", result)

@@ -5,14 +5,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
+from stable_baselines3.common.env_util import make_vec_env
 from torch import nn
 
 from noisynet.runs import config
 
 keep: Any = importlib.import_module("benchmarks.pong.keep")
 units: Any = importlib.import_module("benchmarks.pong.units")
+seeds: Any = importlib.import_module("benchmarks.pong.seeds")
+sb3_ppo: Any = importlib.import_module("benchmarks.pong.sb3_ppo")
+training_sb3: Any = importlib.import_module("benchmarks.training.sb3")
 
 
 def test_a_dead_cnn_has_no_unit_alive_and_one_value_for_all() -> None:
@@ -72,3 +79,78 @@ def test_the_dead_network_s_losses_are_those_of_its_run() -> None:
     games = [[one["step"], one["game/return"]] for one in records if "game/return" in one]
     assert dead["games"] == games
     assert json.loads(units.FILE.read_text())["dead-network"]["alive"] == 0
+
+
+def run_of(seed: int, minutes: float, *, solved: bool = True, games: int = 30) -> dict[str, Any]:
+    return {
+        "seed": seed,
+        "solved": solved,
+        "steps": 1000 * seed,
+        "minutes": minutes,
+        "games": [[10 * one, one, one - 21.0] for one in range(games)],
+        "evaluations": {"sampled": {"mean": 20.0 + seed}},
+    }
+
+
+def test_a_seed_that_was_stopped_is_later_than_all_that_were_solved() -> None:
+    runs = [run_of(1, 9.0, solved=False), run_of(2, 5.0), run_of(3, 3.0)]
+    summary = seeds.summarise(runs)
+    assert (summary["solved"], summary["median_minutes"]) == (2, 5.0)
+    assert summary["worst_minutes"] is None
+    assert summary["minutes"] == {1: 9.0, 2: 5.0, 3: 3.0}
+    assert summary["sampled"]["means"] == [21.0, 22.0, 23.0]
+    assert seeds.summarise(runs[:2])["median_minutes"] is None
+
+
+def test_runs_of_others_are_summarised_and_drawn_beside_ours(tmp_path: Path) -> None:
+    seeds.add("pqn-pong", run_of(1, 3.0), tmp_path)
+    seeds.add("sb3-ppo", run_of(1, 60.0, solved=False), tmp_path)
+    seeds.add("sb3-ppo", run_of(2, 60.0, solved=False, games=0), tmp_path)
+    assert [run["seed"] for run in seeds.read("sb3-ppo", tmp_path)] == [1, 2]
+    seeds.write_summary(tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert {name: one["solved"] for name, one in summary.items()} == {"pqn-pong": 1, "sb3-ppo": 0}
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+class OneStep(gymnasium.Env[np.ndarray, np.int64]):
+    """Games of one step, seen as a stack of four frames, that return what they are told."""
+
+    action_space = spaces.Discrete(6)
+    observation_space = spaces.Box(0, 255, (84, 84, 4), np.uint8)
+
+    def __init__(self, score: float) -> None:
+        self.score = score
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        return np.zeros((84, 84, 4), np.uint8), {}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        return np.zeros((84, 84, 4), np.uint8), self.score, True, False, {}
+
+
+def clock_of(score: float, minutes: float) -> Any:
+    model = training_sb3.ppo(make_vec_env(OneStep, 4, seed=0, env_kwargs={"score": score}))
+    clock = sb3_ppo.Clock(minutes)
+    model.learn(400, callback=clock)
+    return clock
+
+
+def test_the_clock_stops_when_a_hundred_games_return_18() -> None:
+    clock = clock_of(18.0, minutes=60)
+    assert clock.solved
+    assert [step for step, _, _ in clock.games] == [4 * (one // 4 + 1) for one in range(100)]
+    assert {score for _, _, score in clock.games} == {18.0}
+
+
+def test_the_clock_stops_a_seed_that_is_late() -> None:
+    late = clock_of(18.0, minutes=0)
+    assert (late.solved, len(late.games)) == (False, 4)
+
+
+def test_the_clock_goes_on_while_games_return_less() -> None:
+    worse = clock_of(17.9, minutes=60)
+    assert (worse.solved, len(worse.games)) == (False, 512)  # one whole rollout

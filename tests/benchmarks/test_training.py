@@ -4,36 +4,89 @@ import importlib
 import json
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
-import torch
-from torch.utils.flop_counter import FlopCounterMode
+from gymnasium import spaces
+from stable_baselines3.common.env_util import make_vec_env
+
+from noisynet.runs import config
 
 training: Any = importlib.import_module("benchmarks.training.run")
 contenders: Any = importlib.import_module("benchmarks.training.contenders")
 floor: Any = importlib.import_module("benchmarks.training.floor")
+sb3: Any = importlib.import_module("benchmarks.training.sb3")
+
+# Multiply-adds for one observation, layer by layer: outputs × inputs of each.
+NATURE = (32 * 20 * 20 * 4 * 8 * 8, 64 * 9 * 9 * 32 * 4 * 4, 64 * 7 * 7 * 64 * 3 * 3, 512 * 3136)
+PATCHES = (32 * 12 * 12 * 4 * 7 * 7, 64 * 3 * 3 * 32 * 4 * 4, 256 * 576)
 
 
-def test_the_floor_counts_the_multiply_adds_of_an_update() -> None:
-    network = torch.nn.Sequential(
-        torch.nn.Conv2d(4, 32, 8, 4), torch.nn.ReLU(), torch.nn.Conv2d(32, 64, 4, 2),
-        torch.nn.ReLU(), torch.nn.Conv2d(64, 64, 3), torch.nn.ReLU(), torch.nn.Flatten(),
-        torch.nn.Linear(3136, 512), torch.nn.ReLU(), torch.nn.Linear(512, floor.ACTIONS),
-    )  # fmt: skip
-    batch = torch.zeros(floor.BATCH, 4, 84, 84)
-    with FlopCounterMode(display=False) as counter:
-        with torch.no_grad():
-            network(batch)  # the target network
-        network(batch).sum().backward()
-    # A multiply-add is two operations.
-    assert counter.get_total_flops() == 2 * floor.multiply_adds()
+def passes(*layers: int) -> tuple[int, int]:
+    """Of a pass forward, and of one backward: two products a layer, but one of the first."""
+    return sum(layers), 2 * sum(layers) - layers[0]
 
 
-def test_an_update_takes_longer_than_its_floor() -> None:
-    found = floor.floor("float32", threads=1)
+@pytest.mark.parametrize("preset", ["dqn", "noisy-dqn"])
+def test_an_update_of_plain_dqn_runs_two_networks_forward_and_one_backward(preset: str) -> None:
+    forward, backward = passes(*NATURE, floor.ACTIONS * 512)
+    found = floor.update_multiply_adds(config.load(preset, {"device": "cpu"}))
+    assert found == 32 * (2 * forward + backward)
+
+
+@pytest.mark.parametrize("preset", ["pqn-pong", "pqn-pong-epsilon"])
+def test_an_update_of_pqn_runs_one_network_forward_and_backward(preset: str) -> None:
+    forward, backward = passes(*PATCHES, floor.ACTIONS * 256)
+    found = floor.update_multiply_adds(config.load(preset, {"device": "cpu"}))
+    # 32 steps of 32 environments, in 16 minibatches.
+    assert found == 64 * (forward + backward)
+
+
+@pytest.mark.parametrize("agent", floor.AGENTS)
+def test_an_update_takes_longer_than_its_floor(agent: str) -> None:
+    found = floor.floor("float32", 1, agent, seconds=0.5)
     share = found["share"]
     assert isinstance(share, float)
     assert 0 < share < 1
     assert found["update_ms"] == pytest.approx(found["floor_ms"] / share)
+
+
+class OneStep(gymnasium.Env[np.ndarray, np.int64]):
+    """Games of one step that return 20, seen as a stack of four frames."""
+
+    action_space = spaces.Discrete(6)
+    observation_space = spaces.Box(0, 255, (84, 84, 4), np.uint8)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        return np.zeros((84, 84, 4), np.uint8), {}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        return np.zeros((84, 84, 4), np.uint8), 20.0, True, False, {}
+
+
+def two_games() -> Any:
+    return make_vec_env(OneStep, 2, seed=0)
+
+
+def test_ppo_is_counted_by_whole_iterations() -> None:
+    contender = sb3.StablePPO(1, games=two_games)
+    contender.train_until(lambda: contender.steps >= 1)
+    # 128 steps of both are one minibatch of 256, learned in 4 epochs.
+    assert (contender.steps, contender.updates, contender.batch) == (256, 4, 256)
+    contender.train_until(lambda: True)
+    assert contender.updates == 4
+    forward, backward = passes(*NATURE, 6 * 512, 512)  # policy and value
+    assert contender.multiply_adds() == 256 * (forward + backward)
+
+
+def test_ppo_has_the_schedules_of_its_zoo() -> None:
+    model = sb3.ppo(two_games())
+    for schedule, first in ((model.lr_schedule, 2.5e-4), (model.clip_range, 0.1)):
+        assert [schedule(left) for left in (1.0, 0.5, 0.0)] == pytest.approx([first, first / 2, 0])
+    assert (model.ent_coef, model.vf_coef) == (0.01, 0.5)
 
 
 def results() -> dict[str, Any]:
@@ -43,9 +96,11 @@ def results() -> dict[str, Any]:
     return {
         "noisynet, 1 environment": {
             "rounds": rounds(200, 400, 300), "peak_mb": 700, "parts": {"learning": 0.75},
-            "precision": "bfloat16",
+            "precision": "bfloat16", "multiply_adds": 10**9,
         },
-        "SB3, 1 environment": {"rounds": rounds(50, 50, 100), "peak_mb": 900},
+        "SB3, 1 environment": {
+            "rounds": rounds(50, 50, 100), "peak_mb": 900, "multiply_adds": 10**9,
+        },
     }  # fmt: skip
 
 
@@ -53,16 +108,40 @@ def test_ratios_are_taken_round_by_round() -> None:
     assert training.ratios(results(), "noisynet, 1 environment", "SB3, 1 environment") == [4, 8, 3]
 
 
-def test_the_table_shows_medians_and_targets() -> None:
+def result(**others: Any) -> dict[str, Any]:
     measured = {
-        "precision": "float32", "threads": 2, "batch": 32, "gmacs_per_second": 100.0,
-        "update_ms": 20.0, "floor_ms": 10.0, "share": 0.5,
+        "agent": "PQN", "precision": "float32", "threads": 2, "batch": 32,
+        "gmacs_per_second": 100.0, "update_ms": 20.0, "floor_ms": 10.0, "share": 0.5,
     }  # fmt: skip
-    table = training.markdown({"results": results(), "floor": [measured]})
-    assert "| noisynet, 1 environment | bfloat16 | 300 | 75.0 | 2400 | 700 | 4.00 | 4 |" in table
+    half = measured | {"precision": "bfloat16", "gmacs_per_second": 300.0}
+    return {"results": results(), "floor": [half, measured], "left_out": {}, **others}
+
+
+def test_the_table_shows_medians_shares_and_targets() -> None:
+    table = training.markdown(result())
+    # 75 updates of 10⁹ multiply-adds a second, of 300 × 10⁹.
+    row = "| noisynet, 1 environment | bfloat16 | 300 | 75.0 | 2400 | 25% | 700 | 4.00 | 4 |"
+    assert row in table
+    assert "| SB3, 1 environment | float32 | 50 | 12.5 | 400 | 12% | 900 | 1.00 |  |" in table
     assert "learning 75.0%" in table
     assert "eight environments" not in table
     assert table.rstrip().endswith("take 10.0 ms: 50%.")
+
+
+def test_the_table_says_who_was_left_out() -> None:
+    ours = {"noisynet, 1 environment": results()["noisynet, 1 environment"]}
+    table = training.markdown(
+        result(results=ours, left_out={"SB3, 1 environment": "needs stable_baselines3"})
+    )
+    assert "Left out: SB3, 1 environment: needs stable_baselines3." in table
+    assert "| 300 | 75.0 | 2400 | 25% | 700 |  | 4 |" in table  # nothing to compare it with
+
+
+def test_a_library_that_is_not_installed_is_named() -> None:
+    entry = contenders.Entry("rollouts", contenders.CONTENDERS["noisynet, pqn-pong"].make)
+    assert entry.missing() is None
+    lacking = contenders.Entry("rollouts", entry.make, "json", "no_such_library")
+    assert lacking.missing() == "needs no_such_library"
 
 
 def test_every_comparison_has_its_reference_and_its_targets() -> None:
