@@ -21,7 +21,7 @@ from noisynet.runs import RunError, config
         ("a3c", {"device": "cuda"}, ["device", "cuda", "cpu", "memory"]),
         ("pqn-pong", {"atoms": 51}, ["atoms", "51", "0", "pqn", "rollouts"]),
         ("pqn-pong", {"lstm_size": 8}, ["lstm_size", "8", "0", "pqn"]),
-        ("pqn-pong", {"minibatches": 1025}, ["minibatches", "1025", "1024"]),
+        ("pqn-pong", {"minibatches": 2049}, ["minibatches", "2049", "2048"]),
         (
             "pqn-pong",
             {"learning_draw": "acted", "redraw": "step"},
