@@ -19,12 +19,13 @@ STEPS, ENVIRONMENTS, ACTIONS = 6, 4, 3
 SMALL = {
     "environments": ENVIRONMENTS, "rollout_steps": STEPS, "minibatches": 3, "epochs": 2,
     "torso_hidden": [8], "head_hidden": 7, "device": "cpu", "precision": "float32", "sigma0": 0.5,
+    "noise_in": "head", "redraw": "update",
 }  # fmt: skip
 
 
 def settings(preset: str = "pqn-cartpole", **overrides: Any) -> Config:
     if preset == "pqn-cartpole-epsilon":
-        overrides = {"sigma0": None, **overrides}
+        overrides = {"sigma0": None, "noise_in": None, "redraw": None, **overrides}
     values = {name: value for name, value in {**SMALL, **overrides}.items() if value is not None}
     return config.load(preset, values)
 
