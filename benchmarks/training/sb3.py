@@ -52,8 +52,8 @@ def pong(environments: int, seed: int = 0) -> VecEnv:
 
 def ppo(games: VecEnv, seed: int = 0) -> PPO:
     """Build PPO with the zoo's settings for Atari, its policy the host's Nature CNN."""
-    options = {
-        name: LinearSchedule(*one, 1.0) if isinstance(one, list) else one
+    options: dict[str, Any] = {
+        name: LinearSchedule(one[0], one[1], 1.0) if isinstance(one, list) else one
         for name, one in ZOO_PPO.items()
     }
     return PPO("CnnPolicy", games, device="cpu", seed=seed, **options)
@@ -153,7 +153,7 @@ class _IterationReferee(BaseCallback):
         model = self.owner.model
         samples = model.n_steps * model.n_envs
         # It counts epochs as updates.
-        self.owner.updates = vars(model)["_n_updates"] * samples / self.owner.batch
+        self.owner.updates = vars(model)["_n_updates"] * samples // self.owner.batch
         self.owner.steps = model.num_timesteps
         self._iteration_over = True
 
