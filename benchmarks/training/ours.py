@@ -48,6 +48,7 @@ class Run(Contender):
         began = time.perf_counter()
         for _ in self._events:
             # As of this moment: an event may tell of a step within a rollout that is over by now.
+            # What measured the frames and chose the precision is in both; differences are used.
             self.steps = self._environments * self._calls["environment"]
             self.updates = self._calls["learning"]
             if done():
