@@ -1,13 +1,13 @@
 # Every target builds .venv by itself where it is missing or stale; `make` alone lists the targets.
 #
-#   PRESET=pong-fast        what `make train` trains
+#   PRESET=pqn-pong         what `make train` trains
 #   ARGS="--seed 1"         passed on to the command behind a target
 #   PYTHON=python3.12       the Python to build .venv with, else the first below that is 3.11 or newer
 #   TORCH_INDEX=address     the package index to take torch from. A plain `torch` on Linux brings
 #                           several GB of CUDA libraries; PyTorch's installation page gives the
 #                           address of the CPU builds.
 
-PRESET ?= pong-fast
+PRESET ?= pqn-pong
 ARGS ?=
 TORCH_INDEX ?=
 PYTHONS = $(PYTHON) python3.13 python3.12 python3.11 python3
@@ -29,7 +29,7 @@ unexport PYTHONPATH PYTHONHOME
 .PHONY: help train test check docs bench-layers bench-training clean rebuild
 
 help:
-	@echo 'make train   train an agent: PRESET=pong-fast (the default), ARGS="--seed 1"'
+	@echo 'make train   train an agent: PRESET=pqn-pong (the default), ARGS="--seed 1"'
 	@echo 'make test    run the tests: ARGS="-k layers"'
 	@echo 'make check   lint, formatting, types and the import rule'
 	@echo 'make docs    build the documentation into site/'

@@ -103,14 +103,14 @@ def test_resume_of_a_finished_run_says_so_and_writes_nothing(
     assert files() == before
 
 
-def test_without_a_preset_it_trains_fast_pong(tmp_path: Path) -> None:
+def test_without_a_preset_it_trains_pong_by_pqn(tmp_path: Path) -> None:
     pytest.importorskip("ale_py")
     run = tmp_path / "run"
     assert main(["train", "--steps", "16", "--threads", "1", "--out", str(run)]) == 0
-    assert "preset: pong-fast\n" in (run / "config.yaml").read_text()
+    assert "preset: pqn-pong\n" in (run / "config.yaml").read_text()
     # `make train` says the same.
     makefile = Path(__file__).parents[1] / "Makefile"
-    assert "\nPRESET ?= pong-fast\n" in makefile.read_text()
+    assert "\nPRESET ?= pqn-pong\n" in makefile.read_text()
 
 
 def test_presets_lists_them_all(capsys: pytest.CaptureFixture[str]) -> None:

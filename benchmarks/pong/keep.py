@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ FOLDER = RESULTS / "pong"
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 WINDOW = 20
+# Fields that former versions had (commit 839f2e3): updates became fewer once the agent won.
+GONE = re.compile(r"^  final_update_(every|return): .*\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,15 @@ def read_run(path: Path) -> Run:
 
 
 def read_kept(folder: Path) -> list[Run]:
-    """Read the runs that a summary names from the files beside it."""
+    """Read the runs that a summary names from the files beside it.
+
+    What a config had of fields that are gone is left out: nothing here looks at it.
+    """
     runs: list[Run] = []
     for one in json.loads((folder / "summary.json").read_text())["runs"]:
         path = folder / f"{one['preset']}-seed{one['seed']}"
         lines = path.with_suffix(".jsonl").read_text().splitlines()
-        text = path.with_suffix(".yaml").read_text()
+        text = GONE.sub("", path.with_suffix(".yaml").read_text())
         runs.append(run_of(text, [json.loads(line) for line in lines], str(path)))
     return runs
 

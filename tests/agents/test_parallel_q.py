@@ -1,6 +1,7 @@
 """PQN: λ-returns, which draw does what, and minibatches that are each taken once."""
 
 import copy
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noisynet.agents import ParallelQLearning, Rollout, Seen, losses
+from noisynet.agents import ActingPass, ParallelQLearning, Rollout, losses
 from noisynet.assemble import build_agent
 from noisynet.layers import held, mean_weights, using
 from noisynet.runs import Config, config
@@ -18,12 +19,13 @@ STEPS, ENVIRONMENTS, ACTIONS = 6, 4, 3
 SMALL = {
     "environments": ENVIRONMENTS, "rollout_steps": STEPS, "minibatches": 3, "epochs": 2,
     "torso_hidden": [8], "head_hidden": 7, "device": "cpu", "precision": "float32", "sigma0": 0.5,
+    "noise_in": "head", "redraw": "update",
 }  # fmt: skip
 
 
 def settings(preset: str = "pqn-cartpole", **overrides: Any) -> Config:
     if preset == "pqn-cartpole-epsilon":
-        overrides = {"sigma0": None, **overrides}
+        overrides = {"sigma0": None, "noise_in": None, "redraw": None, **overrides}
     values = {name: value for name, value in {**SMALL, **overrides}.items() if value is not None}
     return config.load(preset, values)
 
@@ -34,17 +36,17 @@ def agent_of(chosen: Config) -> ParallelQLearning:
     return agent
 
 
-def played(agent: ParallelQLearning, seed: int = 0) -> tuple[Rollout, list[Seen]]:
+def played(agent: ParallelQLearning, seed: int = 0) -> tuple[Rollout, list[ActingPass]]:
     """Return a rollout of random observations that the agent acted on, and what it saw."""
     generator = np.random.default_rng(seed)
     observation = generator.normal(size=(STEPS + 1, ENVIRONMENTS, 5)).astype(np.float32)
     first = np.zeros((STEPS + 1, ENVIRONMENTS), bool)
     actions: list[np.ndarray] = []
-    seen: list[Seen] = []
+    passes: list[ActingPass] = []
     for t in range(STEPS):
         actions.append(agent.act(observation[t], t, first[t]))
-        assert agent.seen is not None
-        seen.append(agent.seen)
+        assert agent.acting_pass is not None
+        passes.append(agent.acting_pass)
     ended = np.zeros((3, STEPS, ENVIRONMENTS), bool)
     ended[0, 1, 0] = True  # terminated, and the step after restarts it
     ended[2, 2, 0] = True
@@ -60,7 +62,7 @@ def played(agent: ParallelQLearning, seed: int = 0) -> tuple[Rollout, list[Seen]
         ignored=ended[2],
         discount=0.9,
     )
-    return rollout, seen
+    return rollout, passes
 
 
 def test_lambda_returns_by_hand() -> None:
@@ -97,25 +99,25 @@ def test_lambda_returns_are_advantages_and_values(seed: int, trace: float) -> No
 
 def test_targets_are_those_of_the_acting_pass_whoever_computed_them() -> None:
     agent = agent_of(settings())
-    rollout, seen = played(agent)
+    rollout, passes = played(agent)
     other = copy.deepcopy(agent)
-    agent.begin(rollout, seen)
+    agent.begin(rollout, passes)
     other.begin(rollout)
     for one in (agent, other):
-        assert one._lesson is not None
-    assert torch.allclose(agent._lesson.target_t, other._lesson.target_t, atol=1e-6)  # pyright: ignore[reportOptionalMemberAccess]
-    assert torch.equal(agent._lesson.prepared, other._lesson.prepared)  # pyright: ignore[reportOptionalMemberAccess]
+        assert one._rollout is not None
+    assert torch.allclose(agent._rollout.target_t, other._rollout.target_t, atol=1e-6)  # pyright: ignore[reportOptionalMemberAccess]
+    assert torch.equal(agent._rollout.prepared, other._rollout.prepared)  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def test_the_acting_draw_is_held_over_a_rollout_and_redrawn_before_the_next() -> None:
     agent = agent_of(settings())
     before = held(agent.network)
     assert before is not None
-    rollout, seen = played(agent)
+    rollout, passes = played(agent)
     still = held(agent.network)
     assert still is not None
     assert all(torch.equal(a, b) for a, b in zip(before.flats, still.flats, strict=True))
-    agent.begin(rollout, seen)
+    agent.begin(rollout, passes)
     after = held(agent.network)
     assert after is not None
     assert not any(torch.equal(a, b) for a, b in zip(before.flats, after.flats, strict=True))
@@ -128,21 +130,21 @@ def test_the_acting_draw_is_held_over_a_rollout_and_redrawn_before_the_next() ->
 
 def test_learning_under_the_draw_that_acted_sees_the_values_that_acted() -> None:
     agent = agent_of(settings(learning_draw="acted", minibatches=1))
-    rollout, seen = played(agent)
-    agent.begin(rollout, seen)
+    rollout, passes = played(agent)
+    agent.begin(rollout, passes)
     _, q = agent.loss_and_q()
-    value = torch.stack([one.value for one in seen])[torch.from_numpy(rollout.taken_t)]
+    value = torch.stack([one.value for one in passes])[torch.from_numpy(rollout.taken_t)]
     assert float(q) == pytest.approx(float(value.mean()), abs=1e-6)  # every action was greedy
 
 
 def test_a_fresh_draw_for_each_minibatch_is_another_one() -> None:
     agent = agent_of(settings(minibatches=1))
-    rollout, seen = played(agent)
-    agent.begin(rollout, seen)
+    rollout, passes = played(agent)
+    agent.begin(rollout, passes)
     assert len({float(agent.loss_and_q()[1]) for _ in range(4)}) == 4
     agent = agent_of(settings("pqn-cartpole-epsilon", minibatches=1))
-    rollout, seen = played(agent)
-    agent.begin(rollout, seen)
+    rollout, passes = played(agent)
+    agent.begin(rollout, passes)
     assert len({float(agent.loss_and_q()[1]) for _ in range(4)}) == 1
 
 
@@ -151,14 +153,14 @@ def test_the_loss_is_the_papers_from_which_ever_draw(target_draw: str) -> None:
     """Against a slow reference in float64, step by step."""
     chosen = settings(learning_draw="acted", target_draw=target_draw, minibatches=1)
     agent = agent_of(chosen)
-    rollout, seen = played(agent)
+    rollout, passes = played(agent)
     acted = held(agent.network)
     assert acted is not None
     slow = copy.deepcopy(agent.network).double()
     of_targets = acted
     if target_draw == "fresh":
         of_targets = copy.deepcopy(agent)._targets_draw(acted)
-    agent.begin(rollout, seen if target_draw == "acted" else ())
+    agent.begin(rollout, passes if target_draw == "acted" else ())
 
     def q_of(observation: np.ndarray, drawn: Any) -> torch.Tensor:
         batch = torch.from_numpy(observation).double()
@@ -197,7 +199,7 @@ def test_each_step_that_was_taken_is_learned_once_in_each_epoch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     agent = agent_of(settings())
-    rollout, seen = played(agent)
+    rollout, passes = played(agent)
     sizes: list[int] = []
     learned: list[tuple[float, ...]] = []
     forward = agent.network.forward
@@ -207,7 +209,7 @@ def test_each_step_that_was_taken_is_learned_once_in_each_epoch(
         learned.extend(tuple(row) for row in observation.tolist())
         return forward(observation)
 
-    agent.begin(rollout, seen)
+    agent.begin(rollout, passes)
     monkeypatch.setattr(agent.network, "forward", watched)
     assert agent.updates_left == 6
     while agent.updates_left:
@@ -217,6 +219,18 @@ def test_each_step_that_was_taken_is_learned_once_in_each_epoch(
     assert sorted(learned) == sorted([tuple(row) for row in taken.tolist()] * 2)
     assert learned[:22] != learned[22:]
     assert agent.updates == 6
+
+
+def test_no_minibatch_is_empty_however_few_steps_were_taken() -> None:
+    agent = agent_of(settings(minibatches=24))
+    rollout, passes = played(agent)
+    agent.begin(rollout, passes)
+    assert agent.updates_left == 2 * 22
+    while agent.updates_left:
+        assert np.isfinite(agent.update().loss)
+    none = dataclasses.replace(rollout, taken_t=np.zeros_like(rollout.taken_t))
+    agent.begin(none, passes)
+    assert agent.updates_left == 0
 
 
 def test_an_update_without_a_rollout_is_refused() -> None:
@@ -234,8 +248,8 @@ def test_an_update_without_a_rollout_is_refused() -> None:
 def test_what_is_saved_in_the_middle_of_a_rollout_goes_on_as_it_would_have(preset: str) -> None:
     chosen = settings(preset, learning_draw="acted" if preset == "pqn-cartpole" else None)
     agent = agent_of(chosen)
-    rollout, seen = played(agent)
-    agent.begin(rollout, seen)
+    rollout, passes = played(agent)
+    agent.begin(rollout, passes)
     agent.update()
     arrays, plain = copy.deepcopy(agent.state())
     other = agent_of(chosen.replaced(seed=5))

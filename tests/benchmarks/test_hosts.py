@@ -8,6 +8,7 @@ import pytest
 
 run: Any = importlib.import_module("benchmarks.hosts.run")
 tables: Any = importlib.import_module("benchmarks.hosts.tables")
+suites: Any = importlib.import_module("benchmarks.hosts.peer_suites")
 
 
 @pytest.mark.parametrize("host", run.HOSTS)
@@ -26,3 +27,13 @@ def test_a_result_is_kept_beside_the_others(tmp_path: Any, monkeypatch: Any) -> 
     assert json.loads((tmp_path / "sb3.json").read_text()) == kept
     written = (tmp_path / "sb3.md").read_text()
     assert written == (run.RESULTS / "hosts" / "sb3.md").read_text()
+
+
+def test_the_page_on_peers_shows_what_their_suites_did() -> None:
+    kept = json.loads(suites.KEPT.read_text())
+    assert list(kept) == list(suites.SUITES)
+    assert suites.KEPT.with_suffix(".md").read_text() == suites.table(kept)
+    for one in kept.values():
+        failed = [name for tests in one["failures"].values() for name in tests]
+        assert len(failed) == one["counts"]["failed"]
+        assert suites.UNEXPLAINED not in one["failures"]

@@ -43,9 +43,6 @@ KINDS = {
     "vectors, environments on a thread": f"cartpole {_REPLAY} --overlap true",
     "prioritised, distributional, dueling": f"cartpole-rainbow {_REPLAY}",
     "prioritised": f"cartpole {_REPLAY} --prioritised true --double false",
-    "updates that thin out": (
-        f"cartpole {_REPLAY} --final-update-every 16 --final-update-return 15"
-    ),
     "small images": f"MinAtar/Breakout-v1 {_REPLAY} --steps 700",
     "frames": f"ALE/Pong-v5 {_FRAMES}",
     "standardised frames": f"ALE/Pong-v5 {_FRAMES} --standardise-frames true --prioritised true",

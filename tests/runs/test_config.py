@@ -188,13 +188,6 @@ def test_numbers_in_the_presets_are_numbers_and_not_text() -> None:
                 assert not (isinstance(value, str) and value[0].isdigit()), (file.name, name)
 
 
-def test_thinner_updates_need_a_return_to_begin_at() -> None:
-    with pytest.raises(RunError, match=r"final_update_every: got 8, .*_update_return \(None\)"):
-        config.load("cartpole", {"final_update_every": 8})
-    with pytest.raises(RunError, match=r"final_update_every: got None, .* \(500.0\) together"):
-        config.load("cartpole", {"final_update_return": 500})
-
-
 LONG = "x" * 100_000
 
 

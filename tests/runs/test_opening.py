@@ -165,6 +165,37 @@ def test_a_config_changed_where_it_may_be_is_noted(made: Path) -> None:
     ]
 
 
+def _former(run: Path, **gone: float | None) -> None:
+    """Write the checkpoint as former versions did, whose updates could become fewer."""
+    schedule = {"thinned_from": None, "recent_returns": []}
+    learning = STATE["config"]["learning"] | gone
+    state = {
+        **STATE,
+        "loop": STATE["loop"] | {"schedule": schedule},
+        "config": STATE["config"] | {"learning": learning},
+    }
+    checkpoint.write(run / "checkpoints", 7, {}, state)
+
+
+def test_a_run_of_before_fields_had_gone_is_read(made: Path) -> None:
+    _former(made, final_update_every=None, final_update_return=None)
+    text = CHOSEN.to_yaml()
+    gone = "learning:\n  final_update_every: null\n  final_update_return: null\n"
+    assert text.count("learning:\n") == 1
+    (made / "config.yaml").write_text("format: 1\n" + text.replace("learning:\n", gone))
+    run = open_run(made)
+    assert run.config == CHOSEN
+    assert run.notes(run.trained()) == []
+
+
+def test_a_run_whose_updates_became_fewer_does_not_go_on_without_a_word(made: Path) -> None:
+    # As after removing from config.yaml what is told to be gone.
+    _former(made, final_update_every=32, final_update_return=17.0)
+    said = r"every was 32, is gone; final_update_return was 17\.0, is gone"
+    with pytest.raises(RunError, match=f"does not fit .*: final_update_{said}"):
+        open_run(made).trained()
+
+
 def test_a_checkpoint_of_before_it_held_its_config_is_read(made: Path) -> None:
     older = {key: value for key, value in STATE.items() if key != "config"}
     checkpoint.write(made / "checkpoints", 7, {}, older)

@@ -31,7 +31,6 @@ from noisynet.samplers.sharded_replay import LocalHost, ShardLost
 from noisynet.training import (
     Event,
     GameFinished,
-    ReplayLearner,
     TrainingLoop,
     WorkerRestarted,
     session,
@@ -147,51 +146,6 @@ def test_updates_follow_steps_and_no_fragment_is_older_than_the_bound(
     assert all(game.game_return == game.game_steps for game in games)
     assert {game.environment for game in games} == set(range(8))
     assert sum(game.game_steps for game in games) <= loop.progress.step
-
-
-def test_updates_thin_out_with_samplers_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    orders: list[Order] = []
-    ask = InProcessSamplers.ask
-
-    def heard(backend: InProcessSamplers, number: int, order: Order, weights: Any) -> None:
-        orders.append(order)
-        ask(backend, number, order, weights)
-
-    monkeypatch.setattr(InProcessSamplers, "ask", heard)
-    thin = {"final_update_every": 40, "final_update_return": 5.0}
-    loop, games = run(small(**thin), tmp_path / "run")
-    assert isinstance(loop.learner, ReplayLearner)
-    begin = loop.learner.schedule.thinned_from
-    # When the fragment in which the tenth game ended had arrived.
-    assert begin is not None
-    assert games[9].step <= begin < games[9].step + 8 * 4
-    # An update each 8 steps after the warm-up, then one each 40; what the last fragments of two
-    # samplers make due may be left, and updates that were due before that fragment are done.
-    due = max(begin - 200, 0) // 8 + (loop.progress.step - max(begin, 200)) // 40
-    assert due - 2 * 2 * 8 * 4 // 40 - 1 <= loop.agent.updates <= due
-    last = [record for record in metrics(tmp_path / "run") if "loss" in record][-1]
-    assert last["updates"] <= due
-    # Samplers are told, and from then on redraw as seldom.
-    assert {order.thinned_from for order in orders} == {None, begin}
-    assert all(order.step >= begin for order in orders if order.thinned_from is not None)
-
-
-def test_a_sampler_redraws_as_seldom_as_the_learner_updates() -> None:
-    chosen = small(
-        actors=1, update_every=8, warmup_steps=100, final_update_every=80, final_update_return=5.0
-    )
-    environments = make_environments(chosen)
-    updates: list[int] = []
-    for thinned_from in (None, 200):
-        sampler = ReplaySampler(make_assignment(chosen, environments))
-        sampler.play(Order(step=360, version=0, thinned_from=thinned_from), None)
-        updates.append(sampler._agent.updates)
-        sampler.close()
-    environments.close()
-    # At step 388: 288 steps of one each 8; or 100 of them, and 188 of one each 80.
-    assert updates == [36, 12 + 2]
 
 
 def test_the_run_is_an_ordinary_one(tmp_path: Path) -> None:
@@ -413,7 +367,7 @@ def test_stacks_are_put_together_as_the_environment_had_them() -> None:
     [
         ("cartpole", {"actors": 0}, ["--actors", "0", "greater than or equal to 1"]),
         ("cartpole", {"actors": "many"}, ["--actors", "'many'"]),
-        ("cartpole-noisy-a3c", {"actors": 2}, ["a3c", "--workers", "q_learning and a2c"]),
+        ("cartpole-noisy-a3c", {"actors": 2}, ["a3c", "--workers", "pqn and a2c"]),
         ("cartpole-noisy-a2c", {"actors": 2, "lstm_size": 8}, ["actors", "lstm_size 8"]),
         ("cartpole", {"actors": 2, "replay_shards": 3}, ["replay_shards", "3", "actors (2)"]),
         ("cartpole", {"replay_shards": 1}, ["--replay-shards", "actors is empty"]),

@@ -94,29 +94,6 @@ def test_it_learns_as_often_as_configured_and_copies_the_target_in_time(
     assert all(np.isfinite(value) for event in figures for value in event.figures.values())
 
 
-def test_updates_thin_out_once_ten_games_were_good_enough(
-    make_loop: MakeLoop, small_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = small_config(
-        steps=1500, warmup_steps=100, update_every=7, final_update_every=50,
-        final_update_return=5.0, target_every=200,
-    )  # fmt: skip
-    loop = make_loop(config)
-    copies = target_copies(loop, monkeypatch)
-    tenth = [event for event in loop.run() if isinstance(event, GameFinished)][9]
-    begin = learner_of(loop).schedule.thinned_from
-    assert begin is not None
-    assert begin == tenth.step
-    # The steps after the warm-up at which updates came due, counted out.
-    due = [*range(7, begin - 100 + 1, 7), *range(begin - 50, loop.progress.step - 100 + 1, 50)]
-    assert 10 < len(due) == loop.agent.updates
-    assert due[-1] > 1000
-    rounds = [step // 200 for step in [0, *due]]
-    assert copies == [
-        number for number in range(1, len(rounds)) if rounds[number] > rounds[number - 1]
-    ]
-
-
 def test_noise_moves_and_epsilon_is_told_only_where_there_is_one(
     make_loop: MakeLoop, small_config: Callable[..., Config]
 ) -> None:

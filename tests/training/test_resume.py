@@ -284,6 +284,9 @@ def test_links_in_a_received_run_are_not_written_through(finished: Outcome, tmp_
     for name in ("run.lock", "replay/frames.bin", "metrics.jsonl"):
         shutil.rmtree(run, ignore_errors=True)
         shutil.copytree(finished.folder, run)
+        # A run that is over is not written to at all.
+        text = (run / "config.yaml").read_text()
+        (run / "config.yaml").write_text(text.replace("\n  steps: 2000\n", "\n  steps: 2100\n"))
         theirs = tmp_path / "theirs"
         (run / name).rename(theirs)
         (run / name).symlink_to(theirs)

@@ -197,7 +197,11 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
         ("cartpole-noisy-a2c", {"lstm_size": 8, "noise": "independent"}),
         ("cartpole-a2c", {"optimizer": "rmsprop"}),
         ("pqn-cartpole", {"minibatches": 5}),
-        ("pqn-cartpole", {"minibatches": 5, "overlap": True, "learning_draw": "acted"}),
+        ("pqn-cartpole", {"minibatches": 5, "redraw": "update"}),
+        (
+            "pqn-cartpole",
+            {"minibatches": 5, "overlap": True, "redraw": "update", "learning_draw": "acted"},
+        ),
         ("pqn-cartpole-epsilon", {"overlap": True, "optimizer": "adam"}),
     ],
 )

@@ -4,7 +4,7 @@ from .actor_critic import ActorCritic, RolloutLearned
 from .exploration import LinearEpsilon
 from .frame_statistics import measure_frames
 from .optimizers import LossNotFinite, StepSize, adam
-from .parallel_q import ParallelQLearning, Seen, ValuesLearned
+from .parallel_q import ActingPass, ParallelQLearning, ValuesLearned
 from .q_learning import Learned, QLearning
 from .rollout import Rollout
 from .static_updates import StaticUpdates
@@ -13,6 +13,7 @@ from .value_agent import ValueAgent
 Agent = QLearning | ParallelQLearning | ActorCritic
 
 __all__ = [
+    "ActingPass",
     "ActorCritic",
     "Agent",
     "Learned",
@@ -22,7 +23,6 @@ __all__ = [
     "QLearning",
     "Rollout",
     "RolloutLearned",
-    "Seen",
     "StaticUpdates",
     "StepSize",
     "ValueAgent",

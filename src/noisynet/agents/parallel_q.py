@@ -39,7 +39,7 @@ class ValuesLearned:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ActingPass:
     """What an action was chosen by, so that learning need not compute it again."""
 
     prepared: Tensor
@@ -49,7 +49,7 @@ class Seen:
 
 
 @dataclass
-class _Lesson:
+class _PreparedRollout:
     """A rollout that is being learned from."""
 
     rollout: Rollout
@@ -61,6 +61,8 @@ class _Lesson:
     """(T + 1, N, …): the observations as the torso takes them."""
     order: np.ndarray
     """Numbers of the steps that were taken, shuffled anew for each epoch: (epochs, steps)."""
+    minibatches: int
+    """In an epoch: fewer than asked for where fewer steps were taken."""
     done: int = 0
     """Minibatches that have been learned."""
 
@@ -131,35 +133,38 @@ class ParallelQLearning(ValueAgent):
         self._learning_draw = learning_draw
         self._target_draw = target_draw
         self._shuffling = np.random.Generator(np.random.PCG64(stream(seed, "minibatches")))
-        self._lesson: _Lesson | None = None
-        self.seen: Seen | None = None
+        self._rollout: _PreparedRollout | None = None
+        self.acting_pass: ActingPass | None = None
         """What the last action was chosen by."""
 
     def greedy(self, observation: np.ndarray) -> np.ndarray:
-        """Choose argmax Q under the noise in force, (N, …) to (N,), and note it in `seen`."""
+        """Choose argmax Q under the noise in force, (N, …) to (N,); note it in `acting_pass`."""
         with torch.no_grad(), autocast_for(self.precision, self.device):
             prepared = self.network.torso.prepare(self._tensor(observation))
             q = self.network(prepared)
             value, action = q.max(-1)
-        self.seen = Seen(prepared, value)
+        self.acting_pass = ActingPass(prepared, value)
         return action.cpu().numpy()
 
     # Learning
 
-    def begin(self, rollout: Rollout, seen: Sequence[Seen] = ()) -> None:
+    def begin(self, rollout: Rollout, passes: Sequence[ActingPass] = ()) -> None:
         """Make the targets of a rollout that was just played, and redraw the acting noise.
 
-        `seen` is what each of its T actions was chosen by; without it, it is computed under the
+        `passes` is what each of its T actions was chosen by; without it, it is computed under the
         weights of now. What is left of the rollout before is not learned.
         """
+        self._rollout = None
         drawn = None if self.noise is None else held(self.network)
         taken = np.flatnonzero(rollout.taken_t)
-        self._lesson = _Lesson(
-            rollout,
-            drawn,
-            *self._targets(rollout, drawn, seen),
-            np.stack([self._shuffling.permutation(taken) for _ in range(self._epochs)]),
-        )
+        if len(taken):
+            self._rollout = _PreparedRollout(
+                rollout,
+                drawn,
+                *self._targets(rollout, drawn, passes),
+                np.stack([self._shuffling.permutation(taken) for _ in range(self._epochs)]),
+                min(self._minibatches, len(taken)),
+            )
         self.next_rollout()
 
     def next_rollout(self) -> None:
@@ -170,9 +175,9 @@ class ParallelQLearning(ValueAgent):
     @property
     def updates_left(self) -> int:
         """Minibatches that are left of the rollout that is being learned from."""
-        if self._lesson is None:
+        if self._rollout is None:
             return 0
-        return self._epochs * self._minibatches - self._lesson.done
+        return self._epochs * self._rollout.minibatches - self._rollout.done
 
     def update(self, step_size: float | None = None) -> ValuesLearned:
         """Take one optimisation step, on the next minibatch of the rollout.
@@ -192,47 +197,47 @@ class ParallelQLearning(ValueAgent):
             set_step_size(self.optimizer, step_size)
         self.optimizer.step()
         self.updates += 1
-        lesson = self._of_rollout()
-        lesson.done += 1
+        current = self._of_rollout()
+        current.done += 1
         if not self.updates_left:
-            self._lesson = None
+            self._rollout = None
         return ValuesLearned(value, float(q))
 
     def loss_and_q(self) -> tuple[Tensor, Tensor]:
         """Return the mean loss of the next minibatch, and the mean Q of the actions taken."""
-        lesson = self._of_rollout()
-        epoch, number = divmod(lesson.done, self._minibatches)
-        index = torch.from_numpy(np.array_split(lesson.order[epoch], self._minibatches)[number])
+        current = self._of_rollout()
+        epoch, number = divmod(current.done, current.minibatches)
+        index = torch.from_numpy(np.array_split(current.order[epoch], current.minibatches)[number])
         index = index.to(self.device)
-        observation = lesson.prepared.flatten(0, 1).index_select(0, index)
-        action = torch.from_numpy(lesson.rollout.action_t).to(self.device).flatten()[index]
-        target = lesson.target_t.flatten()[index]
-        environment = index % lesson.target_t.shape[1]
+        observation = current.prepared.flatten(0, 1).index_select(0, index)
+        action = torch.from_numpy(current.rollout.action_t).to(self.device).flatten()[index]
+        target = current.target_t.flatten()[index]
+        environment = index % current.target_t.shape[1]
         with (
             autocast_for(self.precision, self.device),
-            noise_inside(self.network, self._drawn_for_learning(lesson, environment)),
+            noise_inside(self.network, self._drawn_for_learning(current, environment)),
         ):
             q = self.network(observation)
         error = losses.td_error(q, action, target)
         return self._loss(error).mean(), (target - error).detach().mean()
 
-    def _drawn_for_learning(self, lesson: _Lesson, environment: Tensor) -> Draw | None:
-        if lesson.drawn is None:
+    def _drawn_for_learning(self, current: _PreparedRollout, environment: Tensor) -> Draw | None:
+        if current.drawn is None:
             return None
         if self._learning_draw == "fresh":
             return draw(self.network, generator=self._learning)
-        return lesson.drawn if lesson.drawn.rows is None else lesson.drawn[environment]
+        return current.drawn if current.drawn.rows is None else current.drawn[environment]
 
     def _targets(
-        self, rollout: Rollout, drawn: Draw | None, seen: Sequence[Seen]
+        self, rollout: Rollout, drawn: Draw | None, passes: Sequence[ActingPass]
     ) -> tuple[Tensor, Tensor]:
         """Return the λ-returns (T, N) and the prepared observations (T + 1, N, …)."""
         drawn = self._targets_draw(drawn)
         acted = self.noise is None or self._target_draw == "acted"
-        prepared = self._prepared(rollout, seen)
+        prepared = self._prepared(rollout, passes)
         value = torch.empty(rollout.first.shape, device=self.device)
-        known = len(seen) if acted else 0
-        for t, one in enumerate(seen[:known]):
+        known = len(passes) if acted else 0
+        for t, one in enumerate(passes[:known]):
             value[t] = one.value
         steps = max(_ROWS // rollout.first.shape[1], 1)
         with (
@@ -259,9 +264,9 @@ class ParallelQLearning(ValueAgent):
             return acted
         return draw(self.network, rows=acted.rows, generator=self._learning)
 
-    def _prepared(self, rollout: Rollout, seen: Sequence[Seen]) -> Tensor:
+    def _prepared(self, rollout: Rollout, passes: Sequence[ActingPass]) -> Tensor:
         """Return a rollout's observations (T + 1, N, …) as the torso takes them."""
-        steps = [one.prepared for one in seen]
+        steps = [one.prepared for one in passes]
         with torch.no_grad(), autocast_for(self.precision, self.device):
             steps += [
                 self.network.torso.prepare(self._tensor(observation))
@@ -269,10 +274,10 @@ class ParallelQLearning(ValueAgent):
             ]
         return torch.stack(steps)
 
-    def _of_rollout(self) -> _Lesson:
-        if self._lesson is None:
+    def _of_rollout(self) -> _PreparedRollout:
+        if self._rollout is None:
             raise ValueError("update: got no rollout to learn from, expected `begin` before it")
-        return self._lesson
+        return self._rollout
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
@@ -283,19 +288,19 @@ class ParallelQLearning(ValueAgent):
         """Return everything that goes on changing, a rollout that is being learned from too."""
         arrays, plain = super().state()
         plain["shuffling"] = self._shuffling.bit_generator.state
-        lesson = self._lesson
-        if lesson is None:
+        current = self._rollout
+        if current is None:
             return arrays, plain
-        plain["lesson"] = {
-            "done": lesson.done,
-            "draws": 0 if lesson.drawn is None else len(lesson.drawn.flats),
+        plain["rollout"] = {
+            "done": current.done,
+            "draws": 0 if current.drawn is None else len(current.drawn.flats),
         }
-        for field in fields(lesson.rollout):
-            arrays[f"rollout.{field.name}"] = getattr(lesson.rollout, field.name)
-        arrays["rollout.target_t"] = to_array(lesson.target_t)
-        arrays["rollout.order"] = lesson.order
-        if lesson.drawn is not None:
-            for number, flat in enumerate(lesson.drawn.flats):
+        for field in fields(current.rollout):
+            arrays[f"rollout.{field.name}"] = getattr(current.rollout, field.name)
+        arrays["rollout.target_t"] = to_array(current.target_t)
+        arrays["rollout.order"] = current.order
+        if current.drawn is not None:
+            for number, flat in enumerate(current.drawn.flats):
                 arrays[f"rollout.noise.{number}"] = to_array(flat)
         return arrays, plain
 
@@ -303,8 +308,8 @@ class ParallelQLearning(ValueAgent):
         """Take over what `state` returned. Raises KeyError or RuntimeError for a misfit."""
         super().restore(arrays, plain)
         self._shuffling.bit_generator.state = dict(plain["shuffling"])
-        self._lesson = None
-        saved = plain.get("lesson")
+        self._rollout = None
+        saved = plain.get("rollout")
         if saved is None:
             return
         rollout = Rollout(**{one.name: arrays[f"rollout.{one.name}"] for one in fields(Rollout)})
@@ -319,11 +324,12 @@ class ParallelQLearning(ValueAgent):
                 ),
                 acting.slots,
             )
-        self._lesson = _Lesson(
+        self._rollout = _PreparedRollout(
             rollout,
             drawn,
             self._tensor(arrays["rollout.target_t"]),
             self._prepared(rollout, ()),
             arrays["rollout.order"],
+            min(self._minibatches, arrays["rollout.order"].shape[1]),
             int(saved["done"]),
         )

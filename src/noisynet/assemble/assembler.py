@@ -117,10 +117,7 @@ class Assembler:
         with fits_config(folder.path):
             self.agent.restore(self.found.arrays, self.found.state["agent"])
             loop = self._build_loop(folder)
-            # The schedule of updates stood with the agent once.
-            schedule = self.found.state["agent"].get("schedule")
-            state = {} if schedule is None else {"schedule": schedule}
-            loop.restore(state | self.found.state["loop"])
+            loop.restore(self.found.state["loop"])
         return loop
 
     def notes(self) -> list[str]:
@@ -214,9 +211,4 @@ class Assembler:
 def update_schedule(config: Config) -> UpdateSchedule:
     """Build the schedule of a value-based agent's updates."""
     learning = config.learning
-    return UpdateSchedule(
-        warmup_steps=learning.warmup_steps,
-        update_every=learning.update_every,
-        final_update_every=learning.final_update_every,
-        final_update_return=learning.final_update_return,
-    )
+    return UpdateSchedule(warmup_steps=learning.warmup_steps, update_every=learning.update_every)

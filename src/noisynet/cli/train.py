@@ -28,9 +28,9 @@ def add_train(commands: Any) -> None:
     train.add_argument(
         "preset",
         nargs="?",
-        default="pong-fast",
+        default="pqn-pong",
         metavar="PRESET",
-        help="a preset's name, an environment id, or a YAML file (default: pong-fast)",
+        help="a preset's name, an environment id, or a YAML file (default: pqn-pong)",
     )
     train.add_argument(
         "--out", type=as_path, metavar="FOLDER", help="the run's folder, new or empty"

@@ -104,7 +104,7 @@ def _values_from_rollouts(
             discount=learning.discount,
             step=step,
         )
-        agent.begin(played.rollout, played.seen)
+        agent.begin(played.rollout, played.passes)
 
     def update() -> None:
         # As the first one: at the run's end the step size may have fallen to 0. The acting noise is

@@ -14,7 +14,7 @@ import pydantic
 import yaml
 from pydantic import BaseModel, Field, model_validator
 
-from . import yaml_text
+from . import former_versions, yaml_text
 from .changes import MAY_CHANGE
 from .conditions import Acts
 from .conflicts import Fits
@@ -50,16 +50,9 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _moved(cls, values: Any) -> Any:
-        """Read the configs of before a section of its own for rollouts, too."""
-        former = values.get("actor_critic") if isinstance(values, dict) else None
-        if not isinstance(former, dict) or "rollout_steps" not in former:
-            return values
-        moved = {"rollout_steps": former["rollout_steps"]}
-        rest = {name: value for name, value in former.items() if name not in moved}
-        rollouts = values.get("rollouts")
-        rollouts = {**moved, **rollouts} if isinstance(rollouts, dict) else moved
-        return {**values, "rollouts": rollouts, "actor_critic": rest}
+    def _of_former_versions(cls, values: Any) -> Any:
+        """Read what former versions wrote, too."""
+        return former_versions.as_now(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -87,7 +80,7 @@ class Config(Section):
         First those that may not, then those that may. `made_with` is what `by_section` returned
         then; a field that it lacks does not differ.
         """
-        refused: list[str] = []
+        refused = former_versions.gone_since(made_with)
         noted: list[str] = []
         values = self.by_section()
         for section, name, info in fields():

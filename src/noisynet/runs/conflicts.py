@@ -146,17 +146,6 @@ def _replay(config: Sections) -> str | None:
     )
 
 
-def _final_updates(config: Sections) -> str | None:
-    learning = config.learning
-    given = [one is not None for one in (learning.final_update_every, learning.final_update_return)]
-    if not learning.has_replay or all(given) or not any(given):
-        return None
-    return (
-        f"final_update_every: got {learning.final_update_every}, expected it and "
-        f"final_update_return ({learning.final_update_return}) together or neither"
-    )
-
-
 def _entropy(config: Sections) -> str | None:
     bonus = config.actor_critic.entropy_bonus
     if config.learning.is_actor_critic or not bonus:
@@ -220,7 +209,6 @@ REPLAY = Fits(_replay)
 MINIBATCHES = Fits(_minibatches)
 LEARNING_DRAW = Fits(_learning_draw)
 OVERLAP = Fits(_overlap)
-FINAL_UPDATES = Fits(_final_updates)
 ENTROPY = Fits(_entropy)
 LSTM = Fits(_lstm)
 ACTORS = Fits(_actors)

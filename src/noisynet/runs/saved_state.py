@@ -35,16 +35,9 @@ class Document(Part):
     state: dict[str, Any]
 
 
-class _Schedule(Part):
-    thinned_from: Count | None
-    recent_returns: list[float]
-
-
 class _Agent(Part):
     updates: Count
     action_generator: dict[str, Any] | None = None
-    # The schedule of updates stood here once.
-    schedule: _Schedule | None = None
 
 
 class _Loop(Part):
@@ -53,7 +46,6 @@ class _Loop(Part):
     returns: list[float]
     losses: list[float] = []
     target_copies: Count = 0
-    schedule: _Schedule | None = None
     learned: list[dict[str, float]] = []
     environments: dict[str, Any] | None = None
     episodes: dict[str, list[float]] = {}

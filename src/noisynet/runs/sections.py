@@ -288,16 +288,6 @@ class LearningSection(Section):
     update_every: Annotated[PositiveInt, OF_REPLAY] = Field(
         default=4, description="steps between updates"
     )
-    final_update_every: Annotated[PositiveInt | None, OF_REPLAY, conflicts.FINAL_UPDATES] = Field(
-        default=None,
-        description="steps between updates once final_update_return is reached; empty: no change",
-    )
-    final_update_return: Annotated[_Float | None, OF_REPLAY, MAY_CHANGE] = Field(
-        default=None,
-        allow_inf_nan=False,
-        description="mean return of ten games in a row from which on updates are "
-        "final_update_every apart",
-    )
     target_every: Annotated[PositiveInt, OF_REPLAY] = Field(
         default=2_000, description="steps between copies of the online net into the target net"
     )

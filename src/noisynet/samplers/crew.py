@@ -112,14 +112,7 @@ class Crew:
         return len(member.in_flight) < IN_FLIGHT and ahead < AHEAD
 
     def ask(
-        self,
-        member: Member,
-        *,
-        step: int,
-        version: int,
-        oldest: int,
-        measure: bool = False,
-        thinned_from: int | None = None,
+        self, member: Member, *, step: int, version: int, oldest: int, measure: bool = False
     ) -> None:
         """Ask for a fragment under weights of `oldest` or newer; `version` are the learner's."""
         if self._published is None or self._published[0] < oldest:
@@ -128,7 +121,7 @@ class Crew:
             self._published = version, self.samplers.publish(weights), size
         published, handle, size = self._published
         new = member.knows != published
-        order = Order(step=step, version=published, measure=measure, thinned_from=thinned_from)
+        order = Order(step=step, version=published, measure=measure)
         self.samplers.ask(member.number, order, handle if new else None)
         self.weight_bytes += size if new else 0
         member.knows = published

@@ -52,8 +52,6 @@ class Order:
     """Updates behind the weights that are to act."""
     measure: bool = False
     """Measure what the noise does to the policy, too."""
-    thinned_from: int | None = None
-    """Agent step from which the learner's updates are further apart; None: not yet."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,7 +98,6 @@ class SampledReplaySource(Source[None]):
                     version=self.agent.updates,
                     oldest=self.agent.updates - self._newer_than,
                     measure=self._measure,
-                    thinned_from=self._schedule.thinned_from,
                 )
                 self._measure = False
 

@@ -96,7 +96,6 @@ class ReplaySampler(Sampler):
         _load(self._agent.online, weights)
 
     def _play(self, order: Order) -> _Play:
-        self._schedule.thinned_from = order.thinned_from
         player, section = self.player, self.config.scale
         samplers = section.actors or 1
         rows: list[dict[str, np.ndarray]] = []

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from ..agents import Agent
-from .events import CheckpointDue, Event, FiguresTaken, GameFinished, TrainingEnded
+from .events import CheckpointDue, Event, FiguresTaken, TrainingEnded
 from .progress import Progress
 
 AgentT = TypeVar("AgentT", bound=Agent)
@@ -66,9 +66,6 @@ class Learner(ABC, Generic[AgentT, ExperienceT]):
         """Whether a checkpoint is needed now."""
         return False
 
-    def game_finished(self, step: int, game_return: float) -> None:
-        """Take note of a game that ended while the run was at an agent step."""
-
     def commit(self) -> dict[str, Any]:
         """Bring to the disk what does not stand in a checkpoint; return what refers to it."""
         return {}
@@ -103,10 +100,7 @@ class TrainingLoop:
         """Play and learn until the budget is used, the task is solved, or a stop is asked for."""
         try:
             while (reason := self.progress.end) is None:
-                for event in self.source.advance(self.progress, self._learn):
-                    if isinstance(event, GameFinished):
-                        self.learner.game_finished(self.progress.step, event.game_return)
-                    yield event
+                yield from self.source.advance(self.progress, self._learn)
                 if self.progress.checkpoint_due(needed=self.learner.must_commit):
                     yield CheckpointDue(step=self.progress.step)
         finally:

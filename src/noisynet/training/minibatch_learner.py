@@ -44,7 +44,7 @@ class MinibatchLearner(Learner[ParallelQLearning, RolloutExperience]):
         """Begin with a rollout where there is a new one, and take the updates that are allowed."""
         agent = self.agent
         if experience is not None:
-            agent.begin(experience.rollout, experience.seen)
+            agent.begin(experience.rollout, experience.passes)
             self._began = experience.step
         size = None if self._step_size is None else self._step_size(self._began)
         while agent.updates_left and may_update():

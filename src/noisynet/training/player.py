@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..agents import ActorCritic, ParallelQLearning, Rollout, Seen
+from ..agents import ActingPass, ActorCritic, ParallelQLearning, Rollout
 from ..envs import Environments, EpisodeCounter, FinishedEpisode, Step
 
 
@@ -67,18 +67,18 @@ class PlayedRollout:
     """Each with the steps of the rollout so far."""
     steps: int
     """Agent steps: those of all environments, less the ones that restarted a game."""
-    seen: list[Seen]
+    passes: list[ActingPass]
     """What each action was chosen by, of a value-based agent."""
 
 
-class Rolling:
+class GrowingRollout:
     """A rollout that is being played, one vector step after the other."""
 
     def __init__(self, player: Player, agent: ParallelQLearning | ActorCritic) -> None:
         """Begin at what is now at hand."""
         self._player = player
         self._agent = agent
-        self._seen: list[Seen] = []
+        self._passes: list[ActingPass] = []
         self._observations, self._firsts = [player.observation], [player.first]
         self._actions: list[np.ndarray] = []
         self._results: list[Step] = []
@@ -90,8 +90,8 @@ class Rolling:
         """Choose the next actions (N,); the rollout began at a step of the run."""
         player, agent = self._player, self._agent
         action = agent.act(player.observation, step + self.steps, player.first)
-        if isinstance(agent, ParallelQLearning) and agent.seen is not None:
-            self._seen.append(agent.seen)
+        if isinstance(agent, ParallelQLearning) and agent.acting_pass is not None:
+            self._passes.append(agent.acting_pass)
         return action
 
     def moved(self, action: np.ndarray, result: Step) -> None:
@@ -116,7 +116,7 @@ class Rolling:
             ignored=np.stack([result.first for result in results]),
             discount=discount,
         )
-        return PlayedRollout(rollout, self._games, self.steps, self._seen)
+        return PlayedRollout(rollout, self._games, self.steps, self._passes)
 
 
 def play_rollout(
@@ -131,8 +131,8 @@ def play_rollout(
 
     `step` is the run's when it begins, by which ε falls.
     """
-    rolling = Rolling(player, agent)
+    growing = GrowingRollout(player, agent)
     for _ in range(steps):
-        action = rolling.act(step)
-        rolling.moved(action, player.environments.step(action))
-    return rolling.played(discount)
+        action = growing.act(step)
+        growing.moved(action, player.environments.step(action))
+    return growing.played(discount)

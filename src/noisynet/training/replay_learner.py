@@ -101,10 +101,6 @@ class ReplayLearner(Learner[QLearning, None]):
         self._losses: list[float] = []
         self._target_copies = 0
 
-    def game_finished(self, step: int, game_return: float) -> None:
-        """Take note of a game that ended while the run was at an agent step."""
-        self.schedule.game_finished(step, game_return)
-
     @property
     def must_commit(self) -> bool:
         """Whether a checkpoint is needed now, for want of room in the replay."""
@@ -183,16 +179,9 @@ class ReplayLearner(Learner[QLearning, None]):
         Raises LossNotFinite where an update has failed and nobody knew.
         """
         self._read_losses()
-        return {
-            "losses": list(self._losses),
-            "target_copies": self._target_copies,
-            "schedule": self.schedule.state(),
-        }
+        return {"losses": list(self._losses), "target_copies": self._target_copies}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over what `state` returned."""
         self._losses = [float(value) for value in state["losses"]]
         self._target_copies = int(state["target_copies"])
-        # Checkpoints of before there was a schedule have none.
-        if "schedule" in state:
-            self.schedule.restore(state["schedule"])

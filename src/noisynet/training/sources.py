@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ..agents import ActorCritic, ParallelQLearning, QLearning, Rollout, Seen
+from ..agents import ActingPass, ActorCritic, ParallelQLearning, QLearning, Rollout
 from ..envs import Environments, FinishedEpisode, Step
 from ..replay import FrameReplay
 from .events import Event
 from .loop import Source
-from .player import PlayedRollout, Player, Rolling, play_rollout
+from .player import GrowingRollout, PlayedRollout, Player, play_rollout
 from .progress import Progress
 
 
@@ -113,7 +113,7 @@ class RolloutExperience:
 
     rollout: Rollout
     step: int
-    seen: Sequence[Seen] = ()
+    passes: Sequence[ActingPass] = ()
     """What each action was chosen by, where that is known."""
 
 
@@ -172,18 +172,18 @@ class RolloutSource(Source[RolloutExperience]):
             return
         agent, player = self.agent, self.player
         assert isinstance(agent, ParallelQLearning), "checked when this was built"
-        rolling, updates = Rolling(player, agent), agent.updates_left
+        growing, updates = GrowingRollout(player, agent), agent.updates_left
         for step in range(self._steps):
-            action = rolling.act(progress.step)
+            action = growing.act(progress.step)
             going_on = self._thread.submit(player.environments.step, action)
             self._allowed = updates * (step + 1) // self._steps - updates * step // self._steps
             try:
                 yield from list(learn(None))
             finally:
                 result = going_on.result()
-            rolling.moved(action, result)
+            growing.moved(action, result)
         self._allowed = 0
-        experience = yield from self._experience(progress, rolling.played(self._discount))
+        experience = yield from self._experience(progress, growing.played(self._discount))
         yield from learn(experience)
 
     def _experience(
@@ -192,7 +192,7 @@ class RolloutSource(Source[RolloutExperience]):
         before, progress.step = progress.step, progress.step + played.steps
         for steps, game in played.games:
             yield progress.finished(before + steps, game.environment, game)
-        return RolloutExperience(played.rollout, before, played.seen)
+        return RolloutExperience(played.rollout, before, played.passes)
 
     def may_update(self) -> bool:
         """Return whether one more update may be taken before more is played."""
