@@ -6,11 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import ale_py
-import gymnasium
 import numpy as np
 import torch
-from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 from torch import nn
 
 from .contender import (
@@ -23,6 +20,7 @@ from .contender import (
     Contender,
 )
 from .floor import dqn_multiply_adds
+from .game import pong
 from .made_up import SHAPE
 
 
@@ -35,9 +33,7 @@ class BookLoop(Contender):
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
-        gymnasium.register_envs(ale_py)
-        game: Any = gymnasium.make("PongNoFrameskip-v4")
-        self._game: Any = FrameStackObservation(AtariPreprocessing(game), 4)
+        self._game: Any = pong()
         self._replay: deque[tuple[Any, ...]] = deque(maxlen=REPLAY)
         self._network, self._target = self._build(), self._build()
         self._target.load_state_dict(self._network.state_dict())

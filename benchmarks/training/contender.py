@@ -25,8 +25,7 @@ class Contender(ABC):
 
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
-        self.steps = 0
-        self.updates = 0.0
+        self.steps = self.updates = 0
 
     @abstractmethod
     def train_until(self, done: Callable[[], bool]) -> None:

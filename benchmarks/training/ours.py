@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,22 +35,22 @@ class Run(Contender):
         settings = config.load(
             preset, {"device": "cpu", "threads": threads, **_WITHOUT_END, **fields}
         )
-        self._seconds = time_parts()
+        self._environments = settings.environment.environments
+        self._calls: Counter[str] = Counter()
+        self._seconds = time_parts(self._calls)
         self._folder = tempfile.TemporaryDirectory()
         self._run = Path(self._folder.name) / "run"
         self._events = train(settings, self._run)
         self._measured = 0.0
 
-    @abstractmethod
-    def updates_by(self, step: int) -> float:
-        """Return how many updates there were when the run was at a step."""
-
     def train_until(self, done: Callable[[], bool]) -> None:
         """Take events, which the loop yields with its figures and at the end of each game."""
         began = time.perf_counter()
-        for event in self._events:
-            self.steps = event.step
-            self.updates = max(0.0, self.updates_by(event.step))
+        for _ in self._events:
+            # As of this moment: an event may tell of a step within a rollout that is over by now.
+            # What measured the frames and chose the precision is in both; differences are used.
+            self.steps = self._environments * self._calls["environment"]
+            self.updates = self._calls["learning"]
             if done():
                 break
         self._measured += time.perf_counter() - began
@@ -97,17 +97,12 @@ class ReplayRun(Run):
         update_every: int = STEPS_PER_UPDATE,
         precision: str = "auto",
     ) -> None:
-        self._update_every = update_every
         super().__init__(
             threads, "noisy-dqn" if exploration == "noise" else "dqn",
             environments=environments, precision=precision, batch_size=BATCH,
             replay_capacity=REPLAY, warmup_steps=RANDOM_STEPS, update_every=update_every,
             target_every=TARGET_EVERY, optimizer="adam", learning_rate=LEARNING_RATE,
         )  # fmt: skip
-
-    def updates_by(self, step: int) -> float:
-        """Return the updates that were due after the random steps."""
-        return (step - RANDOM_STEPS) // self._update_every
 
 
 class RolloutRun(Run):
@@ -116,15 +111,6 @@ class RolloutRun(Run):
     def __init__(self, threads: int, preset: str) -> None:
         chosen = config.load(preset)
         rollouts = chosen.rollouts
-        self._steps = rollouts.rollout_steps * chosen.environment.environments
-        self._updates = rollouts.epochs * rollouts.minibatches
-        self.batch = self._steps // rollouts.minibatches
+        steps = rollouts.rollout_steps * chosen.environment.environments
+        self.batch = steps // rollouts.minibatches
         super().__init__(threads, preset)
-
-    def updates_by(self, step: int) -> float:
-        """Return the updates that belong to the steps but those of the rollout in play.
-
-        The few steps that only restarted a game are not counted as steps, so this falls short by
-        one update in about a thousand.
-        """
-        return (step - self._steps) * self._updates / self._steps

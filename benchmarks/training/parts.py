@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
 
-def time_parts() -> defaultdict[str, float]:
+def time_parts(calls: Counter[str] | None = None) -> defaultdict[str, float]:
     """Time the calls of the training loop into its parts from now on; return {part: seconds}.
 
-    It replaces methods of the package's classes: call it in a process that does nothing else.
+    They are counted in `calls`, where it is given, once they are over. It replaces methods of the
+    package's classes: call it in a process that does nothing else.
     """
     from noisynet.agents import ParallelQLearning, QLearning
     from noisynet.agents.static_updates import StaticUpdates
@@ -28,6 +29,8 @@ def time_parts() -> defaultdict[str, float]:
                 return function(*arguments, **options)
             finally:
                 seconds[part] += time.perf_counter() - began
+                if calls is not None:
+                    calls[part] += 1
 
         return call
 

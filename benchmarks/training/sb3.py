@@ -153,7 +153,7 @@ class _IterationReferee(BaseCallback):
         model = self.owner.model
         samples = model.n_steps * model.n_envs
         # It counts epochs as updates.
-        self.owner.updates = vars(model)["_n_updates"] * samples / self.owner.batch
+        self.owner.updates = vars(model)["_n_updates"] * samples // self.owner.batch
         self.owner.steps = model.num_timesteps
         self._iteration_over = True
 

@@ -1,12 +1,10 @@
-"""Tianshou's DQN on Pong, with its own Atari wrappers and network, for run.py."""
+"""Tianshou's DQN on Pong, behind Gymnasium's Atari wrappers, for run.py."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import ale_py
-import gymnasium
 import torch
 from tianshou.algorithm import DQN
 from tianshou.algorithm.modelfree.dqn import DiscreteQLearningPolicy
@@ -14,7 +12,6 @@ from tianshou.algorithm.optim import AdamOptimizerFactory
 from tianshou.data import Collector, CollectStats, VectorReplayBuffer
 from tianshou.env import DummyVectorEnv
 from tianshou.env.atari.atari_network import DQNet, ScaledObsInputActionReprNet
-from tianshou.env.atari.atari_wrapper import wrap_deepmind
 from tianshou.utils.torch_utils import policy_within_training_step
 
 from .contender import (
@@ -28,6 +25,7 @@ from .contender import (
     Contender,
 )
 from .floor import dqn_multiply_adds
+from .game import pong
 from .made_up import SHAPE
 
 VECTOR_STEPS = 16  # that are collected at a time: a call of its collector costs about one
@@ -36,14 +34,14 @@ VECTOR_STEPS = 16  # that are collected at a time: a call of its collector costs
 class TianshouDQN(Contender):
     """Its DQN with ε-greedy; the environments step in this process, one after the other.
 
-    Each frame is stored once, as in its own example for Atari.
+    The network is its own, and each frame is stored once, as in its example for Atari. Its wrappers
+    do not work beside NumPy 2.4 (Tianshou 2.0.1).
     """
 
     def __init__(self, threads: int, *, environments: int) -> None:
         super().__init__(threads)
         torch.manual_seed(0)
-        gymnasium.register_envs(ale_py)
-        games = DummyVectorEnv([_pong for _ in range(environments)])
+        games = DummyVectorEnv([pong for _ in range(environments)])
         games.seed(0)
         action_space: Any = games.action_space[0]
         observation_space: Any = games.observation_space[0]
@@ -84,7 +82,3 @@ class TianshouDQN(Contender):
     def multiply_adds(self) -> int:
         """Count those of plain DQN with its network."""
         return dqn_multiply_adds(lambda: self._network(torch.zeros(1, *SHAPE))[0], BATCH)
-
-
-def _pong() -> Any:
-    return wrap_deepmind(gymnasium.make("PongNoFrameskip-v4"), frame_stack=SHAPE[0])

@@ -9,10 +9,7 @@ from typing import Any
 # The host warns of a target updated by hand when a loss is built before its updater.
 os.environ.setdefault("RL_WARNINGS", "False")
 
-import ale_py
-import gymnasium
 import torch
-from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 from tensordict.nn import TensorDictSequential
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, ReplayBuffer
@@ -32,6 +29,7 @@ from .contender import (
     Contender,
 )
 from .floor import dqn_multiply_adds
+from .game import pong
 from .made_up import ACTIONS, SHAPE
 
 VECTOR_STEPS = 16  # that are collected at a time
@@ -47,7 +45,6 @@ class TorchRLDQN(Contender):
     def __init__(self, threads: int, *, environments: int) -> None:
         super().__init__(threads)
         torch.manual_seed(0)
-        gymnasium.register_envs(ale_py)
         games = SerialEnv(environments, _pong)
         games.set_seed(0)
         spec = games.action_spec_unbatched
@@ -101,8 +98,4 @@ class TorchRLDQN(Contender):
 
 
 def _pong() -> GymWrapper:
-    game: Any = gymnasium.make("PongNoFrameskip-v4")
-    return GymWrapper(
-        FrameStackObservation(AtariPreprocessing(game), SHAPE[0]),
-        categorical_action_encoding=True,
-    )
+    return GymWrapper(pong(), categorical_action_encoding=True)

@@ -38,7 +38,7 @@ def test_an_update_of_plain_dqn_runs_two_networks_forward_and_one_backward(prese
 def test_an_update_of_pqn_runs_one_network_forward_and_backward(preset: str) -> None:
     forward, backward = passes(*PATCHES, floor.ACTIONS * 256)
     found = floor.update_multiply_adds(config.load(preset, {"device": "cpu"}))
-    # 32 steps of 32 environments, in 16 minibatches.
+    # 64 steps of 32 environments, in 32 minibatches.
     assert found == 64 * (forward + backward)
 
 
