@@ -27,6 +27,7 @@ PRESETS: dict[str, tuple[dict[str, Any], float]] = {
     "cartpole-noisy-dueling": ({"steps": 8_000}, CARTPOLE),
     "cartpole-c51": ({"steps": 8_000, "epsilon_steps": 2_000}, CARTPOLE),
     "cartpole-rainbow": ({"steps": 8_000}, CARTPOLE),
+    "pqn-cartpole": ({"steps": 50_000, "learning_rate": 0.002}, CARTPOLE),
     "cartpole-a2c": ({"steps": 40_000}, CARTPOLE),
     "cartpole-noisy-a2c": ({"steps": 40_000}, CARTPOLE),
     "cartpole-noisy-a3c": ({"steps": 60_000}, CARTPOLE),
