@@ -224,11 +224,14 @@ def until(done: Callable[[], bool]) -> None:
 
 def test_an_interrupt_ends_once(tmp_path: Path) -> None:
     """At first, and twice: the second comes while the run is being closed."""
-    process = program("train", "Chain-5", "--out", "run")
+    process = program("train", "Chain-5", "--steps", "10_000_000", "--out", "early")
     maps = Path(f"/proc/{process.pid}/maps")
     until(lambda: "pydantic_core" in maps.read_text())  # on its way to torch, which takes seconds
     process.send_signal(signal.SIGINT)
-    assert process.communicate() == ("", "")
+    output, errors = process.communicate()
+    assert (errors, process.returncode) == ("", 130)
+    # On a busy machine it comes when training has begun.
+    assert not output or output.splitlines()[-2].endswith("and saved.")
     process = program("train", "Chain-5", "--steps", "10_000_000", "--out", "run")
     metrics = tmp_path / "run" / "metrics.jsonl"
     until(lambda: metrics.exists() and metrics.stat().st_size > 0)

@@ -218,7 +218,7 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
     else:
         near = nearest(name, preset_names(), 3, 0.4)
         raise RunError(
-            f"PRESET: got {shown(name)}, expected a preset ({', '.join(preset_names())}), an "
+            f"PRESET: got {shown(name)}, expected a preset (`noisynet presets` lists them), an "
             f"environment id such as ALE/Breakout-v5, module:function, or a YAML file"
             + (f"; nearest: {', '.join(near)}" if near else "")
         )
