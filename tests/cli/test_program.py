@@ -229,7 +229,8 @@ def test_an_interrupt_ends_once(tmp_path: Path) -> None:
     until(lambda: "pydantic_core" in maps.read_text())  # on its way to torch, which takes seconds
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate()
-    assert (errors, process.returncode) == ("", 130)
+    assert errors == ""
+    assert process.returncode in (130, -signal.SIGINT)
     # On a busy machine it comes when training has begun.
     assert not output or output.splitlines()[-2].endswith("and saved.")
     process = program("train", "Chain-5", "--steps", "10_000_000", "--out", "run")
