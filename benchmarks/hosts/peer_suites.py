@@ -60,7 +60,7 @@ class Suite:
 # Other algorithms, and environments in processes, which know no policy.
 _LEFT_OUT = ("SAC", "TD3", "DDPG", "TQC", "TRPO", "ARS", "test_vec_envs")
 _OTHERS = ("-k", " and ".join(f"not {name}" for name in _LEFT_OUT))
-_SHORT = "learns for one or two thousand steps to a score that noise in all layers reaches later"
+_SHORT = "learns up to a score in 1,000 to 2,000 steps; noise in all layers needs more"
 _SB3_REASONS = (
     ("test_identity|test_performance_her", _SHORT),
     ("test_distributions", "expects two forwards to agree; outside a rollout each draws anew"),
@@ -69,7 +69,7 @@ _SB3_REASONS = (
     ("test_vec_with_ppo", "has frames flattened, which ours asks to be said (`FlattenExtractor`)"),
     ("test_warn_buffer", "expects no warning; ours warns of the ε-greedy left on"),
     ("test_ppo_warnings", "knows a perceptron by the name of the host's class"),
-    ("test_fps_logger", "asks for 100 steps a second"),
+    ("target_net.*QRDQN", "looks for a change of 5e-7, which `allclose` does not see in σ = 0.06"),
 )
 SUITES = {
     "torch": Suite(
