@@ -176,7 +176,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Replace the peer's classes before its tests are collected."""
-    peer = config.getoption("--in-place-of")
+    peer: Any = config.getoption("--in-place-of")
+    record: Any = config.getoption("--record")
     if peer != "nothing":
         PEERS[peer]()
-    config.pluginmanager.register(Recorder(config.getoption("--record")))
+    config.pluginmanager.register(Recorder(record))
