@@ -103,7 +103,7 @@ def torchrl() -> None:
             return super().forward(*inputs)
 
     ours = type("NoisyLinear", (Renamed, noisynet.NoisyLinear), {})
-    lazy = type("NoisyLazyLinear", (Renamed, noisynet.LazyNoisyLinear), {})
+    lazy = type("NoisyLazyLinear", (Renamed, noisynet.LazyNoisyLinear), {"cls_to_become": ours})
     rename("torchrl", models.NoisyLinear, ours)
     rename("torchrl", models.NoisyLazyLinear, lazy)
     LazyMapping[ours] = lazy
@@ -147,6 +147,7 @@ class Recorder:
     def _note(self, module: nn.Module, *_: Any) -> None:
         self.touched = self.touched or isinstance(module, NoisyLayer)
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self) -> None:
         """Begin with a test that has not touched us."""
         self.touched = False
@@ -175,7 +176,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Replace the peer's classes before its tests are collected."""
-    peer = str(config.getoption("--in-place-of"))
+    peer: Any = config.getoption("--in-place-of")
+    record: Any = config.getoption("--record")
     if peer != "nothing":
         PEERS[peer]()
-    config.pluginmanager.register(Recorder(Path(str(config.getoption("--record")))))
+    config.pluginmanager.register(Recorder(record))

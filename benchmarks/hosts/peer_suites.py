@@ -60,16 +60,22 @@ class Suite:
 # Other algorithms, and environments in processes, which know no policy.
 _LEFT_OUT = ("SAC", "TD3", "DDPG", "TQC", "TRPO", "ARS", "test_vec_envs")
 _OTHERS = ("-k", " and ".join(f"not {name}" for name in _LEFT_OUT))
-_SHORT = "learns for one or two thousand steps to a score that noise in all layers reaches later"
+_SHORT = "asks for a score after 500 to 2,000 steps; noise in all layers needs more"
 _SB3_REASONS = (
-    ("test_identity|test_performance_her", _SHORT),
+    ("test_identity|test_performance_her|test_eval_success", _SHORT),
     ("test_distributions", "expects two forwards to agree; outside a rollout each draws anew"),
     ("test_infinite_horizon", "expects a value within 2 %, which is read under noise"),
-    ("test_image_like_input", "expects AssertionError; ours is a ValueError that names the cure"),
+    (
+        "test_image_like_input",
+        "expects an AssertionError; ours is a ValueError that names the cure",
+    ),
     ("test_vec_with_ppo", "has frames flattened, which ours asks to be said (`FlattenExtractor`)"),
     ("test_warn_buffer", "expects no warning; ours warns of the ε-greedy left on"),
     ("test_ppo_warnings", "knows a perceptron by the name of the host's class"),
-    ("test_fps_logger", "asks for 100 steps a second"),
+    (
+        "target_net.*QRDQN",
+        "looks for a change of 5e-7, which its `allclose` does not see in σ = 0.06",
+    ),
 )
 SUITES = {
     "torch": Suite(
@@ -151,7 +157,8 @@ def keep(peer: str, tests: Tests, machine: str) -> None:
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     versions = {name: version(name) for name in dict.fromkeys(("torch", suite.package))}
     kept[peer] = {**provenance(machine), "versions": versions, **summary(tests, suite)}
-    write_json(KEPT, {name: kept[name] for name in SUITES if name in kept})
+    kept = {name: kept[name] for name in SUITES if name in kept}
+    write_json(KEPT, kept)
     KEPT.with_suffix(".md").write_text(table(kept))
     print(json.dumps(kept[peer]["counts"]))
 
@@ -236,17 +243,19 @@ def _reason(name: str, test: dict[str, Any], suite: Suite) -> str:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Return the table of the page: what passes, what does not, why."""
-    rows: list[list[str]] = []
-    for peer, suite in SUITES.items():
-        one = results.get(peer)
-        if one is not None:
-            counts = [str(one["counts"][kind]) for kind in COUNTED[:3]]
-            why = "; ".join(f"{len(tests)} {reason}" for reason, tests in one["failures"].items())
-            name = f"{suite.package} {one['versions'][suite.package]}"
-            rows.append([name, suite.replaced, *counts, why])
-    heads = ("suite of", "what ours replace", "passed", "failed", "skipped", "why they fail")
-    return "\n".join(markdown_table(heads, rows)) + "\n"
+    """Return the tables of the page: what passes and what does not, and why."""
+    counts: list[list[str]] = []
+    reasons: list[list[str]] = []
+    for peer, one in results.items():
+        suite = SUITES[peer]
+        name = f"{suite.package} {one['versions'][suite.package].partition('+')[0]}"
+        counts.append([name, suite.replaced, *(str(one["counts"][kind]) for kind in COUNTED[:3])])
+        for reason, tests in one["failures"].items():
+            reasons.append([suite.package, reason, str(len(tests))])
+    heads = ("tests of", "what ours replace", *COUNTED[:3])
+    lines = markdown_table(heads, counts, left=2)
+    lines += ["", *markdown_table(("tests of", "why they fail", "failed"), reasons, left=2)]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
