@@ -19,6 +19,8 @@ LOOK_SECONDS = 1.0
 
 _heard: float | None = None
 """When the last interrupt came that was not the same one still."""
+_raised = False
+"""Whether an interrupt of the whole program has raised KeyboardInterrupt."""
 
 INTERRUPTS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -69,6 +71,8 @@ def on_interrupt(
         yield
         return
     try:
+        if _raised:  # while something was imported that catches every exception
+            act()
         with nullcontext() if hung is None else end_if_unheard(signals, hung):
             yield
     finally:
@@ -87,7 +91,8 @@ def interrupt_once() -> None:
     """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
-        global _heard
+        global _heard, _raised
+        _raised = True
         now = time.monotonic()
         if _heard is None or now - _heard > SAME_SECONDS:
             _heard = now
