@@ -31,7 +31,8 @@ def test_a_result_is_kept_beside_the_others(tmp_path: Any, monkeypatch: Any) -> 
 
 def test_the_page_on_peers_shows_what_their_suites_did() -> None:
     kept = json.loads(suites.KEPT.read_text())
-    assert list(kept) == list(suites.SUITES)
+    assert kept
+    assert list(kept) == [name for name in suites.SUITES if name in kept]
     assert suites.KEPT.with_suffix(".md").read_text() == suites.table(kept)
     for one in kept.values():
         failed = [name for tests in one["failures"].values() for name in tests]

@@ -71,7 +71,9 @@ def on_interrupt(
         yield
         return
     try:
-        if _raised:  # while something was imported that catches every exception
+        # While something was imported that catches every exception; other signals than all are
+        # heard by whoever cleans up after it.
+        if _raised and signals is INTERRUPTS:
             act()
         with nullcontext() if hung is None else end_if_unheard(signals, hung):
             yield
