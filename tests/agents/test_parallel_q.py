@@ -278,6 +278,22 @@ def test_epsilon_falls_from_the_first_step_on_and_acts_beside_the_noise() -> Non
     assert (late == late[0]).all()  # a held draw for each environment, and nothing else
 
 
+def test_radam_takes_over_what_adam_kept_and_refuses_what_rmsprop_did() -> None:
+    saved = {}
+    for optimizer in ("adam", "rmsprop", "radam"):
+        agent = agent_of(settings(optimizer=optimizer))
+        agent.begin(*played(agent))
+        agent.update()
+        saved[optimizer] = agent.state()
+    for optimizer in ("adam", "radam"):
+        other = agent_of(settings(optimizer="radam"))
+        other.restore(*saved[optimizer])
+        assert isinstance(other.optimizer, torch.optim.RAdam)
+        assert other.update().loss > 0
+    with pytest.raises(RuntimeError, match=r"optimizer: got .*, RAdam expected exp_avg"):
+        agent_of(settings(optimizer="radam")).restore(*saved["rmsprop"])
+
+
 def test_a_restored_agent_whose_rollout_is_missing_is_refused() -> None:
     agent = agent_of(settings())
     agent.begin(*played(agent))

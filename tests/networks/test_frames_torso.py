@@ -5,8 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from noisynet.networks import MLPTorso, NatureTorso, make_torso
-from noisynet.networks.torsos import FramesTorso
+from noisynet.networks import FramesTorso, MLPTorso, NatureTorso, make_torso
 
 
 def standardised(shape: tuple[int, ...] = (2, 40, 44)) -> FramesTorso:

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from noisynet.networks import MinAtarTorso, MLPTorso, NatureTorso, make_torso
-from noisynet.networks.torsos import FramesTorso
+from noisynet.networks import FramesTorso, MinAtarTorso, MLPTorso, NatureTorso, make_torso
 
 
 def test_the_nature_torso_gives_3136_features_and_takes_any_leading_dimensions() -> None:

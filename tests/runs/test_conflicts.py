@@ -27,7 +27,8 @@ from noisynet.runs import RunError, config
             {"learning_draw": "acted", "redraw": "step"},
             ["learning_draw", "acted", "fresh", "redraw step"],
         ),
-        ("noisy-a2c", {"overlap": True}, ["--overlap", "True", "False", "a2c"]),
+        ("noisy-a2c", {"overlap": True}, ["--overlap", "would do nothing", "a2c", "rollouts"]),
+        ("pqn-pong", {"overlap": True, "actors": 2}, ["--overlap", "nothing", "sampler actors"]),
     ],
 )
 def test_parts_that_do_not_fit_are_named_with_the_reason(

@@ -120,8 +120,10 @@ def test_the_workers_of_a3c_are_told() -> None:
     assert torch.equal(torso.frame_mean, agent.network.torso.frame_mean)
 
 
-def test_what_has_no_frames_is_refused_in_one_line(tmp_path: Path) -> None:
-    chosen = config.load("cartpole", {"standardise_frames": True})
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+def test_what_has_no_frames_is_refused_in_one_line(tmp_path: Path, precision: str) -> None:
+    """Also where the precision is chosen by trial updates, of agents that cannot be built."""
+    chosen = config.load("cartpole", {"standardise_frames": True, "precision": precision})
     with pytest.raises(RunError, match=r"^CartPole-v1: standardise_frames: got true, expected"):
         start(chosen, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -152,7 +152,9 @@ class ParallelQLearning(ValueAgent):
         """Make the targets of a rollout that was just played, and redraw the acting noise.
 
         `passes` is what each of its T actions was chosen by; without it, it is computed under the
-        weights of now. What is left of the rollout before is not learned.
+        weights and the draw of now: with samplers, whose draw is the one that acted where it is
+        held over a rollout, and their last one otherwise. What is left of the rollout before is not
+        learned.
         """
         self._rollout = None
         drawn = None if self.noise is None else held(self.network)

@@ -52,7 +52,7 @@ def restore_optimizer(
 
 def _entries(optimizer: torch.optim.Optimizer) -> set[str]:
     """Return the names of what an optimizer keeps of each parameter; empty for an unknown kind."""
-    if isinstance(optimizer, torch.optim.Adam):
+    if isinstance(optimizer, torch.optim.Adam | torch.optim.RAdam):
         return {"step", "exp_avg", "exp_avg_sq"}
     if isinstance(optimizer, torch.optim.RMSprop):
         centred = any(group["centered"] for group in optimizer.param_groups)

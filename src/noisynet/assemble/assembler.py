@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -78,9 +80,10 @@ class Assembler:
         check_frames(self.config)
         self.environments = self._make_environments()
         check_network(self.config, self.environments)
-        if found is None:
-            self.config = resolve(self.config, self.environments)
-        self.agent = self._build_agent()
+        with self._fits_environments():
+            if found is None:
+                self.config = resolve(self.config, self.environments)
+            self.agent = self._build_agent()
         return self.config
 
     def _make_environments(self) -> Environments:
@@ -93,17 +96,20 @@ class Assembler:
         except UnusableEnvironment as error:
             raise RunError(str(error)) from error
 
+    @contextmanager
+    def _fits_environments(self) -> Iterator[None]:
+        """Raise RunError, one line with their name, where no agent can be built for them."""
+        try:
+            yield
+        except (ValueError, RuntimeError) as error:
+            raise RunError(f"{self.environments.id}: {str(error).splitlines()[0]}") from error
+
     def _build_agent(self) -> Agent:
         environments = self.environments
-        try:
-            agent = build_agent(
-                self.config, environments.observation_shape, environments.action_count
-            )
-            if self.found is None:
-                # A checkpoint has what is measured here.
-                measure_frames_of(self.config, agent)
-        except (ValueError, RuntimeError) as error:
-            raise RunError(f"{environments.id}: {str(error).splitlines()[0]}") from error
+        agent = build_agent(self.config, environments.observation_shape, environments.action_count)
+        if self.found is None:
+            # A checkpoint has what is measured here.
+            measure_frames_of(self.config, agent)
         return agent
 
     def loop(self, folder: RunFolder) -> Loop:
@@ -153,7 +159,7 @@ class Assembler:
             agent,
             replay,
             reward_clip=self.config.learning.reward_clip,
-            overlap=self.config.training.overlap,
+            overlap=self.config.overlaps,
         )
         return TrainingLoop(self.progress(), source, self.replay_learner(agent, replay))
 
@@ -186,7 +192,7 @@ class Assembler:
             steps=self.config.rollouts.rollout_steps,
             discount=self.config.learning.discount,
             reward_clip=self.config.learning.reward_clip,
-            overlap=self.config.training.overlap,
+            overlap=self.config.overlaps,
         )
         return TrainingLoop(self.progress(), source, self.rollout_learner(agent))
 

@@ -70,7 +70,7 @@ def threads_each(config: Config) -> int:
 
     a3c's workers share them, and environments that step meanwhile (`overlap`) take half.
     """
-    learners = 2 if config.training.overlap else 1
+    learners = 2 if config.overlaps else 1
     if config.learning.algorithm == "a3c":
         learners = config.actor_critic.workers
     return max(config.training.threads // learners, 1)

@@ -7,7 +7,9 @@ from .actor_critic import (
     RecurrentCore,
     build_actor_critic_network,
 )
+from .image_torsos import FirstDQNTorso, FramesTorso, MinAtarTorso, NatureTorso
 from .noise_settings import MakeLinear, NoiseSettings
+from .patch_torsos import DataEfficientTorso, PatchTorso, WholePatchTorso
 from .q_network import (
     DistributionalHead,
     DuelingHead,
@@ -16,15 +18,7 @@ from .q_network import (
     Stream,
     build_q_network,
 )
-from .torsos import (
-    DataEfficientTorso,
-    FirstDQNTorso,
-    FramesTorso,
-    MinAtarTorso,
-    MLPTorso,
-    NatureTorso,
-    make_torso,
-)
+from .torsos import MLPTorso, make_torso
 
 __all__ = [
     "ActorCriticHead",
@@ -40,10 +34,12 @@ __all__ = [
     "MinAtarTorso",
     "NatureTorso",
     "NoiseSettings",
+    "PatchTorso",
     "QHead",
     "QNetwork",
     "RecurrentCore",
     "Stream",
+    "WholePatchTorso",
     "build_actor_critic_network",
     "build_q_network",
     "make_torso",

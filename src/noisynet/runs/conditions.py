@@ -25,8 +25,8 @@ class Sections(Protocol):
         ...
 
     @property
-    def plays_while_learning(self) -> bool:
-        """Whether one process can play a rollout while it learns the one before."""
+    def can_overlap(self) -> bool:
+        """Whether one process can play while it learns what was played before."""
         ...
 
     @property
@@ -103,7 +103,7 @@ BESIDE_PLAY = Acts(
     lambda config: config.why_not_beside_play,
 )
 OVERLAPPING = Acts(
-    lambda config: config.learns_beside_play or config.plays_while_learning,
+    lambda config: config.can_overlap,
     lambda config: config.why_not_beside_play,
 )
 WITH_ATOMS = Acts(

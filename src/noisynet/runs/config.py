@@ -101,9 +101,14 @@ class Config(Section):
         return self.learning.has_replay and self.scale.actors is None
 
     @property
-    def plays_while_learning(self) -> bool:
-        """Whether one process can play a rollout while it learns the one before."""
-        return self.learning.algorithm == "pqn" and self.scale.actors is None
+    def can_overlap(self) -> bool:
+        """Whether one process can play while it learns what was played before."""
+        return self.learning.algorithm in ("q_learning", "pqn") and self.scale.actors is None
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether it does."""
+        return self.training.overlap and self.can_overlap
 
     @property
     def why_not_beside_play(self) -> str:

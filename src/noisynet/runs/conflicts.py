@@ -59,12 +59,6 @@ def needs_replay(field: str, section: str) -> Fits:
     return Fits(conflict)
 
 
-def _overlap(config: Sections) -> str | None:
-    if not config.training.overlap or config.learns_beside_play or config.plays_while_learning:
-        return None
-    return f"--overlap: got True, expected False: {config.why_not_beside_play}"
-
-
 def _minibatches(config: Sections) -> str | None:
     rollouts = config.rollouts
     steps = rollouts.rollout_steps * config.environment.environments
@@ -208,7 +202,6 @@ WARMUP = Fits(_warmup)
 REPLAY = Fits(_replay)
 MINIBATCHES = Fits(_minibatches)
 LEARNING_DRAW = Fits(_learning_draw)
-OVERLAP = Fits(_overlap)
 ENTROPY = Fits(_entropy)
 LSTM = Fits(_lstm)
 ACTORS = Fits(_actors)

@@ -450,7 +450,6 @@ class TrainingSection(Section):
     overlap: Annotated[
         bool,
         OVERLAPPING,
-        conflicts.OVERLAP,
         MAY_CHANGE,
     ] = Field(
         default=False,

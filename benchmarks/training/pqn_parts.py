@@ -1,0 +1,132 @@
+"""What makes an update of `pqn-pong` cheaper, one choice at a time, in turns on one thread.
+
+    python -m benchmarks.training.pqn_parts --machine "…"
+
+Three comparisons: the first layer of its CNN, forward and backward, as a product over patches and
+as a convolution; an update with freed memory kept and given back, and with Adam and RAdam; the
+targets of a rollout with and without the values of the acting pass. The median of each, in
+microseconds of one sample (or step). Writes pqn_parts.json under results/training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from noisynet.agents import ParallelQLearning
+from noisynet.assemble import build_agent
+from noisynet.assemble.memory import keep_freed_memory
+from noisynet.runs import config
+
+from ..provenance import RESULTS, provenance, write_json
+from .made_up import ACTIONS, SHAPE, made_up_rollout
+
+ROUNDS = 15
+
+
+def in_turns(what: dict[str, Callable[[], object]], samples: int) -> dict[str, float]:
+    """Return the median time of each in microseconds of a sample; they take turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in what}
+    for number in range(ROUNDS + 3):
+        for name, call in what.items():
+            began = time.perf_counter()
+            call()
+            if number >= 3:  # caches and allocators are warm by then
+                seconds[name].append(time.perf_counter() - began)
+    return {name: round(1e6 * statistics.median(one) / samples, 1) for name, one in seconds.items()}
+
+
+def first_layer(dtype: torch.dtype, samples: int = 64) -> dict[str, float]:
+    """Time 32 filters of 7 × 7 over 84 × 84 pixels of four frames, forward and backward."""
+    frames = torch.randn(samples, 84, 84, 4).to(dtype).permute(0, 3, 1, 2)  # channels last
+    patches = torch.randn(samples, 144, 196).to(dtype)
+    weight = torch.randn(32, 4, 7, 7).to(dtype).contiguous(memory_format=torch.channels_last)
+    weight.requires_grad_()
+    flat = weight.detach().flatten(1).requires_grad_()
+    return in_turns(
+        {
+            "product": lambda: functional.linear(patches, flat).sum().backward(),
+            "convolution": lambda: functional.conv2d(frames, weight, stride=7).sum().backward(),
+        },
+        samples,
+    )
+
+
+def agent_of(**changes: Any) -> tuple[ParallelQLearning, Callable[[], None]]:
+    """Build an agent of `pqn-pong`, and what takes its next update."""
+    chosen = config.load("pqn-pong", {"device": "cpu", "precision": "bfloat16", **changes})
+    agent = build_agent(chosen, SHAPE, ACTIONS)
+    assert isinstance(agent, ParallelQLearning), "pqn-pong learns from rollouts"
+    rollout = made_up_rollout(chosen)
+
+    def update() -> None:
+        if not agent.updates_left:
+            agent.begin(rollout)
+        agent.update()
+
+    update()
+    return agent, update
+
+
+def updates() -> dict[str, float]:
+    """Time updates of 64 samples with either optimizer."""
+    return in_turns({name: agent_of(optimizer=name)[1] for name in ("adam", "radam")}, 64)
+
+
+def targets() -> dict[str, float]:
+    """Time the targets of a rollout, for a step of one environment."""
+    chosen = config.load("pqn-pong")
+    agent, _ = agent_of()
+    rollout = made_up_rollout(chosen)
+    passes = []
+    for observation, first in zip(rollout.observation[:-1], rollout.first[:-1], strict=True):
+        agent.act(observation, 0, first)
+        assert agent.acting_pass is not None, "it has just acted"
+        passes.append(agent.acting_pass)
+    return in_turns(
+        {
+            "acting pass known": lambda: agent.begin(rollout, passes),
+            "computed again": lambda: agent.begin(rollout),
+        },
+        rollout.action_t.size,
+    )
+
+
+def main() -> None:
+    """Measure, print and keep."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--machine", default="not said")
+    parser.add_argument("--updates-only", action="store_true", help="print the updates' times")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.updates_only:
+        print(updates()["adam"])
+        return
+    # Whether memory is kept is said once for a process.
+    command = [sys.executable, "-m", "benchmarks.training.pqn_parts", "--updates-only"]
+    given_back = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    keep_freed_memory()
+    result = {
+        **provenance(arguments.machine),
+        "first_layer_float32": first_layer(torch.float32),
+        "first_layer_bfloat16": first_layer(torch.bfloat16),
+        "update": updates(),
+        "update_with_memory_given_back": given_back,
+        "targets_of_a_step": targets(),
+    }
+    write_json(RESULTS / "training" / "pqn_parts.json", result)
+    print(result)
+
+
+if __name__ == "__main__":
+    main()
