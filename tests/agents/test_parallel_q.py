@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noisynet.agents import ActingPass, ParallelQLearning, Rollout, losses
+from noisynet.agents.parallel_q import _PreparedRollout
 from noisynet.assemble import build_agent
 from noisynet.layers import held, mean_weights, using
 from noisynet.runs import Config, config
@@ -219,6 +220,20 @@ def test_each_step_that_was_taken_is_learned_once_in_each_epoch(
     assert sorted(learned) == sorted([tuple(row) for row in taken.tolist()] * 2)
     assert learned[:22] != learned[22:]
     assert agent.updates == 6
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 3))
+def test_minibatches_are_numpys_equal_parts_of_each_epochs_order(
+    steps: int, parts: int, epochs: int
+) -> None:
+    order = np.random.default_rng(0).permuted(np.tile(np.arange(steps), (epochs, 1)), axis=1)
+    nothing = torch.zeros(0)
+    parts = min(parts, steps)
+    current = _PreparedRollout(None, None, nothing, nothing, order, parts)  # pyright: ignore[reportArgumentType]
+    for epoch in range(epochs):
+        for expected in np.array_split(order[epoch], parts):
+            assert np.array_equal(current.minibatch(), expected)
+            current.done += 1
 
 
 def test_no_minibatch_is_empty_however_few_steps_were_taken() -> None:

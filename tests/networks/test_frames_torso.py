@@ -6,12 +6,23 @@ import pytest
 import torch
 
 from noisynet.networks import FramesTorso, MLPTorso, NatureTorso, make_torso
+from noisynet.networks.image_torsos import whole_pixels
 
 
 def standardised(shape: tuple[int, ...] = (2, 40, 44)) -> FramesTorso:
     torso = make_torso("nature", shape, (), standardise_frames=True)
     assert isinstance(torso, NatureTorso)
     return torso
+
+
+@pytest.mark.parametrize("stack", [1, 3, 4, 5])
+def test_a_pixels_bytes_stand_side_by_side_in_the_stacks_order(stack: int) -> None:
+    torch.manual_seed(0)
+    frames = torch.randint(0, 256, (2, 3, stack, 5, 6), dtype=torch.uint8)
+    frames[0, 0, :, 0, 0], frames[0, 0, :, 0, 1] = 255, 0
+    for given in (frames, frames[:, ::2, :, 1:].expand(2, 2, -1, -1, -1)):
+        pixels = whole_pixels(given)
+        assert torch.equal(pixels.view(torch.uint8), given.movedim(-3, -1))
 
 
 def test_frames_become_distances_from_the_mean_frame_in_deviations() -> None:

@@ -11,9 +11,12 @@ from noisynet.networks import FramesTorso, make_torso
 SHAPE = (3, 40, 47)
 
 
-def torso_of(name: str, *, layer_norm: bool, standardised: bool = True) -> FramesTorso:
+def torso_of(
+    name: str, *, layer_norm: bool, standardised: bool = True, stack: int = SHAPE[0]
+) -> FramesTorso:
     torch.manual_seed(0)
-    torso = make_torso(name, SHAPE, standardise_frames=standardised, layer_norm=layer_norm)
+    shape = (stack, *SHAPE[1:])
+    torso = make_torso(name, shape, standardise_frames=standardised, layer_norm=layer_norm)
     assert isinstance(torso, FramesTorso)
     if standardised:
         torso.measure_frames(torch.randint(0, 256, (50, 1, *SHAPE[1:]), dtype=torch.uint8))
@@ -49,21 +52,25 @@ def slow(torso: FramesTorso, frames: torch.Tensor, *, layer_norm: bool) -> torch
 @pytest.mark.parametrize("name", ["data-efficient", "patches"])
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("standardised", [False, True])
-def test_the_products_are_the_convolutions(name: str, layer_norm: bool, standardised: bool) -> None:
-    torso = torso_of(name, layer_norm=layer_norm, standardised=standardised)
-    frames = torch.randint(0, 256, (5, *SHAPE), dtype=torch.uint8)
+@pytest.mark.parametrize("stack", [3, 4])  # four bytes are moved as one number
+def test_the_products_are_the_convolutions(
+    name: str, layer_norm: bool, standardised: bool, stack: int
+) -> None:
+    torso = torso_of(name, layer_norm=layer_norm, standardised=standardised, stack=stack)
+    frames = torch.randint(0, 256, (5, stack, *SHAPE[1:]), dtype=torch.uint8)
     expected = slow(torso, frames, layer_norm=layer_norm)
     assert torso.features == expected.shape[1]
     assert torch.allclose(torso(frames).double(), expected, atol=2e-5)
-    leading = torso(frames.expand(2, 5, *SHAPE))
+    leading = torso(frames.expand(2, *frames.shape))
     assert leading.shape == (2, 5, torso.features)
     assert torch.allclose(leading[1], torso(frames), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["data-efficient", "patches"])
-def test_frames_prepared_as_patches_or_as_images_are_the_same_frames(name: str) -> None:
-    torso = torso_of(name, layer_norm=True)
-    frames = torch.randint(0, 256, (4, *SHAPE), dtype=torch.uint8)
+@pytest.mark.parametrize("stack", [3, 4])
+def test_frames_prepared_as_patches_or_as_images_are_the_same_frames(name: str, stack: int) -> None:
+    torso = torso_of(name, layer_norm=True, stack=stack)
+    frames = torch.randint(0, 256, (4, stack, *SHAPE[1:]), dtype=torch.uint8)
     patches = torso.prepare(frames)
     assert patches.dim() == 3
     images = FramesTorso.prepare(torso, frames)

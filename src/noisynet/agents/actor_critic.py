@@ -180,7 +180,6 @@ class ActorCritic:
             loss = loss - self._entropy_bonus * entropy
         value = backward_and_clip(
             loss,
-            self.network,
             self.optimizer,
             max_norm=self._max_gradient_norm,
             update=self.updates + 1,

@@ -45,26 +45,28 @@ def set_step_size(optimizer: torch.optim.Optimizer, size: float) -> None:
 
 
 def backward_and_clip(
-    loss: Tensor,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    *,
-    max_norm: float | None,
-    update: int,
+    loss: Tensor, optimizer: torch.optim.Optimizer, *, max_norm: float | None, update: int
 ) -> float:
-    """Leave the loss's gradient in the parameters, scaled down to `max_norm`; return the loss.
+    """Leave the loss's gradient in the optimizer's parameters, at most `max_norm` long.
 
-    Raises LossNotFinite, naming the update, if either is NaN or infinite.
+    Returns the loss. Raises LossNotFinite, naming the update, if either is NaN or infinite.
     """
     value = float(loss.detach())
     if not math.isfinite(value):
         raise LossNotFinite(f"the loss became {value} at update {update}")
-    optimizer.zero_grad(set_to_none=True)
+    # As zero_grad, clip_grad_norm_ and a walk over the network's modules do, in a fifth of their
+    # calls: in a small network's update those are a twentieth of the time.
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    for parameter in parameters:
+        parameter.grad = None
     loss.backward()
-    limit = math.inf if max_norm is None else max_norm
-    norm = float(nn.utils.clip_grad_norm_(network.parameters(), limit, foreach=True))
-    if not math.isfinite(norm):
-        raise LossNotFinite(f"the loss's gradient became {norm} at update {update}")
+    gradients = [one.grad for one in parameters if one.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    length = float(norm)
+    if not math.isfinite(length):
+        raise LossNotFinite(f"the loss's gradient became {length} at update {update}")
+    if max_norm is not None and length > max_norm:
+        torch._foreach_mul_(gradients, max_norm / (norm + 1e-6))
     return value
 
 

@@ -66,6 +66,13 @@ class _PreparedRollout:
     done: int = 0
     """Minibatches that have been learned."""
 
+    def minibatch(self) -> np.ndarray:
+        """Return the numbers of the next minibatch's steps; sizes differ by one at the most."""
+        epoch, number = divmod(self.done, self.minibatches)
+        size, larger = divmod(self.order.shape[1], self.minibatches)
+        start = number * size + min(number, larger)
+        return self.order[epoch, start : start + size + (number < larger)]
+
 
 class ParallelQLearning(ValueAgent):
     """The value-based agent that learns from rollouts of parallel environments (arXiv 2407.04811).
@@ -134,6 +141,7 @@ class ParallelQLearning(ValueAgent):
         self._target_draw = target_draw
         self._shuffling = np.random.Generator(np.random.PCG64(stream(seed, "minibatches")))
         self._rollout: _PreparedRollout | None = None
+        self._gathered: Tensor | None = None
         self.acting_pass: ActingPass | None = None
         """What the last action was chosen by."""
 
@@ -190,7 +198,6 @@ class ParallelQLearning(ValueAgent):
         loss, q = self.loss_and_q()
         value = backward_and_clip(
             loss,
-            self.network,
             self.optimizer,
             max_norm=self.max_gradient_norm,
             update=self.updates + 1,
@@ -208,27 +215,38 @@ class ParallelQLearning(ValueAgent):
     def loss_and_q(self) -> tuple[Tensor, Tensor]:
         """Return the mean loss of the next minibatch, and the mean Q of the actions taken."""
         current = self._of_rollout()
-        epoch, number = divmod(current.done, current.minibatches)
-        index = torch.from_numpy(np.array_split(current.order[epoch], current.minibatches)[number])
-        index = index.to(self.device)
-        observation = current.prepared.flatten(0, 1).index_select(0, index)
-        action = torch.from_numpy(current.rollout.action_t).to(self.device).flatten()[index]
+        index = self._tensor(current.minibatch())
+        observation = self._gather(current.prepared.flatten(0, 1), index)
+        action = self._tensor(current.rollout.action_t).flatten()[index]
         target = current.target_t.flatten()[index]
-        environment = index % current.target_t.shape[1]
         with (
             autocast_for(self.precision, self.device),
-            noise_inside(self.network, self._drawn_for_learning(current, environment)),
+            noise_inside(self.network, self._drawn_for_learning(current, index)),
         ):
             q = self.network(observation)
         error = losses.td_error(q, action, target)
         return self._loss(error).mean(), (target - error).detach().mean()
 
-    def _drawn_for_learning(self, current: _PreparedRollout, environment: Tensor) -> Draw | None:
+    def _gather(self, observation: Tensor, index: Tensor) -> Tensor:
+        """Return the rows (B, …) of an index, in memory that the next minibatch uses again.
+
+        Caches hold it still: with fresh memory gathering and the first product took 1.3 times as
+        long.
+        """
+        kept = self._gathered
+        if kept is None or kept.dtype != observation.dtype or len(kept) < len(index):
+            kept = observation.new_empty(len(index), *observation.shape[1:])
+            self._gathered = kept
+        return torch.index_select(observation, 0, index, out=kept[: len(index)])
+
+    def _drawn_for_learning(self, current: _PreparedRollout, index: Tensor) -> Draw | None:
         if current.drawn is None:
             return None
         if self._learning_draw == "fresh":
             return draw(self.network, generator=self._learning)
-        return current.drawn if current.drawn.rows is None else current.drawn[environment]
+        if current.drawn.rows is None:
+            return current.drawn
+        return current.drawn[index % current.target_t.shape[1]]  # of each step's environment
 
     def _targets(
         self, rollout: Rollout, drawn: Draw | None, passes: Sequence[ActingPass]

@@ -120,7 +120,6 @@ class QLearning(ValueAgent):
         loss, errors = self.loss_and_errors(batch)
         value = backward_and_clip(
             loss,
-            self.online,
             self.optimizer,
             max_norm=self.max_gradient_norm,
             update=self.updates + 1,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .image_torsos import FramesTorso
+from .image_torsos import FramesTorso, whole_pixels
 
 
 class PatchTorso(FramesTorso):
@@ -53,8 +53,8 @@ class PatchTorso(FramesTorso):
         """
         if observation.dtype != torch.uint8 or not self._by_patches:
             return super().prepare(observation)
-        channels_last = torch.stack(observation.unbind(-3), -1)
-        return self._floats(channels_last, partial(self._cut, layer=0))
+        patches = self._cut(whole_pixels(observation), layer=0).view(torch.uint8)
+        return self._floats(patches, partial(self._cut, layer=0))
 
     def _cut(self, images: Tensor, layer: int) -> Tensor:
         """Cut images (…, height, width, channels) into a layer's patches (…, positions, inputs)."""
@@ -85,7 +85,7 @@ class PatchTorso(FramesTorso):
             patches = functional.linear(patches, weight, convolution.bias)
             if self._layer_norm:
                 patches = functional.layer_norm(patches, patches.shape[1:])
-            patches = patches.relu()
+            patches = patches.relu_()
         # In the order of `convolutions`, filters first.
         return patches.transpose(1, 2).reshape(*leading, self.features)
 
