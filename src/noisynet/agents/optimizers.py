@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 
 
 class LossNotFinite(ArithmeticError):
@@ -54,19 +55,21 @@ def backward_and_clip(
     value = float(loss.detach())
     if not math.isfinite(value):
         raise LossNotFinite(f"the loss became {value} at update {update}")
-    # As zero_grad, clip_grad_norm_ and a walk over the network's modules do, in a fifth of their
-    # calls: in a small network's update those are a twentieth of the time.
+    # As zero_grad, clip_grad_norm_ and a walk over the network's modules would, in a third of their
+    # time: in a small network's update those are a twentieth of the whole.
     parameters = [one for group in optimizer.param_groups for one in group["params"]]
     for parameter in parameters:
         parameter.grad = None
     loss.backward()
     gradients = [one.grad for one in parameters if one.grad is not None]
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    norm = vector_norm(torch.stack([vector_norm(one) for one in gradients]))
     length = float(norm)
     if not math.isfinite(length):
         raise LossNotFinite(f"the loss's gradient became {length} at update {update}")
     if max_norm is not None and length > max_norm:
-        torch._foreach_mul_(gradients, max_norm / (norm + 1e-6))
+        scale = max_norm / (norm + 1e-6)
+        for gradient in gradients:
+            gradient.mul_(scale)
     return value
 
 
