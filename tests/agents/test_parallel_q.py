@@ -222,6 +222,34 @@ def test_each_step_that_was_taken_is_learned_once_in_each_epoch(
     assert agent.updates == 6
 
 
+@pytest.mark.parametrize("with_passes", [True, False])
+def test_priorities_learn_a_step_as_often_as_its_error_asks(*, with_passes: bool) -> None:
+    """With exponent 1 and a tiny ε: in proportion to |G - V|, in each epoch rounded up or down."""
+    agent = agent_of(
+        settings(
+            prioritised=True, priority_exponent=1.0, priority_epsilon=1e-9, target_draw="acted"
+        )
+    )
+    rollout, passes = played(agent)
+    with torch.no_grad():
+        value = agent.network(torch.from_numpy(rollout.observation)).amax(-1)
+    agent.begin(rollout, passes if with_passes else ())
+    current = agent._rollout
+    assert current is not None
+    error = (current.target_t - value[:-1]).abs().flatten().numpy()
+    taken = rollout.taken_t.flatten()
+    share = np.where(taken, error, 0) / error[taken].sum() * taken.sum()
+    assert current.order.shape == (2, 22)
+    for epoch in current.order:
+        times = np.bincount(epoch, minlength=STEPS * ENVIRONMENTS)
+        assert (times >= np.floor(share - 1e-4)).all()
+        assert (times <= np.ceil(share + 1e-4)).all()
+        assert (times[~taken] == 0).all()
+    assert sorted(current.order[0]) != list(current.order[0])  # shuffled
+    while agent.updates_left:
+        assert np.isfinite(agent.update().loss)
+
+
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 3))
 def test_minibatches_are_numpys_equal_parts_of_each_epochs_order(
     steps: int, parts: int, epochs: int

@@ -17,7 +17,7 @@ from noisynet.runs import RunError, config
         ("noisy-a2c", {"redraw": "step"}, ["redraw", "step", "update", "draw that acted"]),
         ("noisy-a2c", {"dueling": True}, ["dueling", "True", "False", "Q-values"]),
         ("a2c", {"atoms": 51}, ["atoms", "51", "0", "rollouts"]),
-        ("a2c", {"prioritised": True}, ["prioritised", "rollouts"]),
+        ("a2c", {"prioritised": True}, ["prioritised", "no Q-values"]),
         ("a3c", {"device": "cuda"}, ["device", "cuda", "cpu", "memory"]),
         ("pqn-pong", {"atoms": 51}, ["atoms", "51", "0", "pqn", "rollouts"]),
         ("pqn-pong", {"lstm_size": 8}, ["lstm_size", "8", "0", "pqn"]),

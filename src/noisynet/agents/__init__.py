@@ -8,6 +8,7 @@ from .parallel_q import ActingPass, ParallelQLearning, ValuesLearned
 from .q_learning import Learned, QLearning
 from .rollout import Rollout
 from .static_updates import StaticUpdates
+from .step_priorities import StepPriorities
 from .value_agent import ValueAgent
 
 Agent = QLearning | ParallelQLearning | ActorCritic
@@ -24,6 +25,7 @@ __all__ = [
     "Rollout",
     "RolloutLearned",
     "StaticUpdates",
+    "StepPriorities",
     "StepSize",
     "ValueAgent",
     "ValuesLearned",

@@ -19,6 +19,7 @@ from .optimizers import autocast_for, backward_and_clip, set_step_size
 from .q_learning import noise_inside
 from .rollout import Rollout
 from .saved_arrays import to_array
+from .step_priorities import StepPriorities, systematic_sample
 from .value_agent import ValueAgent
 
 LearningDraw = Literal["fresh", "acted"]
@@ -60,7 +61,7 @@ class _PreparedRollout:
     prepared: Tensor
     """(T + 1, N, …): the observations as the torso takes them."""
     order: np.ndarray
-    """Numbers of the steps that were taken, shuffled anew for each epoch: (epochs, steps)."""
+    """Numbers of the steps that each epoch learns, shuffled: (epochs, steps)."""
     minibatches: int
     """In an epoch: fewer than asked for where fewer steps were taken."""
     done: int = 0
@@ -90,6 +91,7 @@ class ParallelQLearning(ValueAgent):
         epochs: how often a rollout is learned.
         minibatches: in an epoch.
         loss: of the error.
+        priorities: which steps minibatches prefer; None: each step is learned once in an epoch.
         learning_draw: see `LearningDraw`.
         target_draw: see `TargetDraw`.
         max_gradient_norm: larger gradients are scaled down; None: none is.
@@ -111,6 +113,7 @@ class ParallelQLearning(ValueAgent):
         epochs: int = 2,
         minibatches: int = 32,
         loss: Literal["huber", "squared"] = "squared",
+        priorities: StepPriorities | None = None,
         learning_draw: LearningDraw = "fresh",
         target_draw: TargetDraw = "acted",
         max_gradient_norm: float | None = 10.0,
@@ -137,6 +140,7 @@ class ParallelQLearning(ValueAgent):
         self._epochs = epochs
         self._minibatches = minibatches
         self._loss = losses.LOSSES[loss]
+        self._priorities = priorities
         self._learning_draw = learning_draw
         self._target_draw = target_draw
         self._shuffling = np.random.Generator(np.random.PCG64(stream(seed, "minibatches")))
@@ -168,14 +172,27 @@ class ParallelQLearning(ValueAgent):
         drawn = None if self.noise is None else held(self.network)
         taken = np.flatnonzero(rollout.taken_t)
         if len(taken):
+            target_t, value_t, prepared = self._targets(rollout, drawn, passes)
             self._rollout = _PreparedRollout(
                 rollout,
                 drawn,
-                *self._targets(rollout, drawn, passes),
-                np.stack([self._shuffling.permutation(taken) for _ in range(self._epochs)]),
+                target_t,
+                prepared,
+                self._order(taken, (target_t - value_t).flatten()),
                 min(self._minibatches, len(taken)),
             )
         self.next_rollout()
+
+    def _order(self, taken: np.ndarray, error: Tensor) -> np.ndarray:
+        """Return the numbers of the steps that each epoch learns, (epochs, steps), shuffled."""
+        if self._priorities is None:
+            epochs = [taken] * self._epochs
+        else:
+            priority = self._priorities(error.cpu().numpy()[taken])
+            epochs = [
+                taken[systematic_sample(priority, self._shuffling)] for _ in range(self._epochs)
+            ]
+        return np.stack([self._shuffling.permutation(epoch) for epoch in epochs])
 
     def next_rollout(self) -> None:
         """Redraw the acting noise, where it is held over a rollout."""
@@ -250,8 +267,8 @@ class ParallelQLearning(ValueAgent):
 
     def _targets(
         self, rollout: Rollout, drawn: Draw | None, passes: Sequence[ActingPass]
-    ) -> tuple[Tensor, Tensor]:
-        """Return the λ-returns (T, N) and the prepared observations (T + 1, N, …)."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return λ-returns and values (T, N), and the prepared observations (T + 1, N, …)."""
         drawn = self._targets_draw(drawn)
         acted = self.noise is None or self._target_draw == "acted"
         prepared = self._prepared(rollout, passes)
@@ -274,7 +291,7 @@ class ParallelQLearning(ValueAgent):
             self._return_lambda * self._tensor(rollout.goes_on_t),
             value,
         )
-        return target_t, prepared
+        return target_t, value[:-1], prepared
 
     def _targets_draw(self, acted: Draw | None) -> Draw | None:
         """Return the draw that makes the targets; None: the mean weights do."""

@@ -13,6 +13,7 @@ from ..agents import (
     LinearEpsilon,
     ParallelQLearning,
     QLearning,
+    StepPriorities,
     StepSize,
     adam,
     measure_frames,
@@ -89,12 +90,20 @@ def _parallel(config: Config, network: QNetwork, common: dict[str, Any]) -> Para
         epochs=section.epochs,
         minibatches=section.minibatches,
         loss=config.learning.loss,
+        priorities=_step_priorities(config),
         learning_draw=section.learning_draw,
         target_draw=section.target_draw,
         redraw="rollout" if redraw == "update" else redraw,
         epsilon=_epsilon(config),
         **common,
     )
+
+
+def _step_priorities(config: Config) -> StepPriorities | None:
+    learning = config.learning
+    if not learning.prioritised:
+        return None
+    return StepPriorities(learning.priority_exponent, learning.priority_epsilon)
 
 
 def _body(config: Config) -> dict[str, Any]:

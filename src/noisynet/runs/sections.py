@@ -304,16 +304,20 @@ class LearningSection(Section):
         description="where samples are put together: host; device: a copy of the frames stays in "
         "its memory (not yet run on a GPU); auto: host",
     )
-    prioritised: Annotated[bool, OF_REPLAY, conflicts.needs_replay("prioritised", "learning")] = (
-        Field(default=False, description="sample by TD error (arXiv 1511.05952) and not uniformly")
+    prioritised: Annotated[
+        bool, OF_Q_VALUES, conflicts.needs_q_values("prioritised", "learning")
+    ] = Field(
+        default=False,
+        description="sample by error (arXiv 1511.05952) and not uniformly, from a replay or for "
+        "pqn's minibatches",
     )
-    priority_exponent: Annotated[Fraction, OF_REPLAY, WITH_PRIORITIES] = Field(
+    priority_exponent: Annotated[Fraction, OF_Q_VALUES, WITH_PRIORITIES] = Field(
         default=0.5, description="α: 0 samples uniformly, 1 in proportion to the error"
     )
     priority_beta: Annotated[Fraction, OF_REPLAY, WITH_PRIORITIES, MAY_CHANGE] = Field(
         default=0.4, description="β of the importance weights at the start; 1 at the last step"
     )
-    priority_epsilon: Annotated[PositiveFloat, OF_REPLAY, WITH_PRIORITIES] = Field(
+    priority_epsilon: Annotated[PositiveFloat, OF_Q_VALUES, WITH_PRIORITIES] = Field(
         default=1e-6, description="what is added to an error, so that none is forgotten"
     )
 
