@@ -45,6 +45,8 @@ class Task:
     arms: tuple[str, ...] | None = None
     seeds: int = 10
     settings: dict[str, Any] = field(default_factory=dict)
+    twin: str | None = None
+    """The preset with ε-greedy, where it has a schedule of its own."""
 
 
 RIVALS = ("noise", "epsilon")
@@ -63,6 +65,18 @@ TASKS = {
     "DeepSea-14": Task("deep-sea", "DeepSea-14", 20_000, games=1, arms=SETTINGS),
     "MinAtar Breakout": Task("minatar", "MinAtar/Breakout-v1", 300_000, 50, RIVALS, seeds=5),
     "MinAtar Freeway": Task("minatar", "MinAtar/Freeway-v1", 300_000, 20, RIVALS, seeds=5),
+    **{
+        f"{game} by PQN": Task(
+            "pqn-minatar",
+            f"MinAtar/{game}-v1",
+            1_000_000,
+            50,
+            RIVALS,
+            seeds=5,
+            twin="pqn-minatar-epsilon",
+        )
+        for game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
+    },
 }
 
 _EPSILON = {"exploration": "epsilon", "epsilon_start": 1.0, "epsilon_end": 0.02}
@@ -85,8 +99,11 @@ ARMS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def settings_of(task: Task, arm: str, seed: int) -> dict[str, Any]:
-    """Return the overrides of one run, by the names of the config's fields."""
+def settings_of(task: Task, arm: str, seed: int) -> tuple[str, dict[str, Any]]:
+    """Return the preset of one run, and its overrides by the names of the config's fields."""
+    preset, of_arm = task.preset, ARMS[arm]
+    if task.twin is not None and arm == "epsilon":
+        preset, of_arm = task.twin, {"epsilon_share": 0.1}  # PQN's share
     chosen = {
         "environment": task.environment,
         "steps": task.steps,
@@ -96,14 +113,14 @@ def settings_of(task: Task, arm: str, seed: int) -> dict[str, Any]:
         "threads": 1,
         "checkpoint_every": task.steps,
         **task.settings,
-        **ARMS[arm],
+        **of_arm,
     }
     if chosen.get("noise") == "independent":
         chosen["sigma0"] = None  # the paper's for this kind, 0.017
     share = chosen.pop("epsilon_share", None)
     if share is not None:
         chosen["epsilon_steps"] = int(share * task.steps)
-    return chosen
+    return preset, chosen
 
 
 def run(name: str, arm: str, seed: int) -> dict[str, Any]:
@@ -112,7 +129,7 @@ def run(name: str, arm: str, seed: int) -> dict[str, Any]:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run"
-        start(config.load(task.preset, settings_of(task, arm, seed)), path)
+        start(config.load(*settings_of(task, arm, seed)), path)
         played = evaluate_run(path, episodes=task.games)
         curve = curve_of(path, task.steps)
     return {
