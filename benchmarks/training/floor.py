@@ -1,14 +1,19 @@
-"""The least time an update can take: its multiply-adds at the speed of a plain matrix product."""
+"""The least time an update can take: its multiply-adds at the speed of a plain matrix product.
+
+And the time that its own products take by themselves, which are of other shapes.
+"""
 
 from __future__ import annotations
 
 import copy
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 import noisynet
 from noisynet.agents import ParallelQLearning, QLearning
@@ -19,10 +24,11 @@ from noisynet.runs import Config, config
 
 from .made_up import ACTIONS, SHAPE, made_up_batch, made_up_rollout
 
-# The agents whose updates are timed; noise adds no products, so they are the plain ones.
+# The agents whose updates are timed. Noise adds no products.
 AGENTS = {
     "plain DQN": ("dqn", {"optimizer": "adam"}),
-    "PQN": ("pqn-pong-epsilon", {}),
+    "PQN": ("pqn-pong", {}),
+    "pong-fast": ("pong-fast", {}),
 }
 
 
@@ -78,14 +84,45 @@ def _values(network: QNetwork) -> Callable[[], torch.Tensor]:
     return lambda: plain(torch.zeros(1, *SHAPE, dtype=torch.uint8))
 
 
+class _Products(TorchDispatchMode):
+    """Keeps the matrix products and convolutions that run inside, with what they were given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Callable[[], object]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        kwargs = kwargs or {}
+        if func.overloadpacket in flop_registry:
+            self.kept.append(partial(func, *args, **kwargs))
+        return func(*args, **kwargs)
+
+
+def products_of(update: Callable[[], object]) -> Callable[[], None]:
+    """Return what computes the products of an update once more, and nothing else of it."""
+    with _Products() as products:
+        update()
+
+    def again() -> None:
+        with torch.no_grad():
+            for product in products.kept:
+                product()
+
+    return again
+
+
 def floor(precision: str, threads: int, agent: str, seconds: float = 8.0) -> dict[str, object]:
-    """Time an agent's updates, and matrix products of 1024, in the same precision."""
+    """Time an agent's updates, their products alone, and products of 1024, in one precision."""
     torch.set_num_threads(threads)
     preset, fields = AGENTS[agent]
     chosen = config.load(
         preset, {"device": "cpu", "precision": precision, "threads": threads, **fields}
     )
-    update, batch = _update(chosen)
+    update, batch = update_of(chosen)
+    update()  # PQN's first one makes targets, too
+    products = products_of(update)
     left, right = torch.randn(1024, 1024), torch.randn(1024, 1024)
     if precision == "bfloat16":
         left, right = left.bfloat16(), right.bfloat16()
@@ -94,7 +131,9 @@ def floor(precision: str, threads: int, agent: str, seconds: float = 8.0) -> dic
         with torch.no_grad(), autocast_for(precision, torch.device("cpu")):
             _ = left @ right
 
-    product_seconds, update_seconds = fastest(product, update, seconds=seconds)
+    product_seconds, products_seconds, update_seconds = fastest(
+        product, products, update, seconds=seconds
+    )
     speed = 1024**3 / product_seconds
     floor_seconds = update_multiply_adds(chosen) / speed
     return {
@@ -104,12 +143,13 @@ def floor(precision: str, threads: int, agent: str, seconds: float = 8.0) -> dic
         "batch": batch,
         "gmacs_per_second": speed / 1e9,
         "update_ms": 1e3 * update_seconds,
+        "products_ms": 1e3 * products_seconds,
         "floor_ms": 1e3 * floor_seconds,
         "share": floor_seconds / update_seconds,
     }
 
 
-def _update(chosen: Config) -> tuple[Callable[[], object], int]:
+def update_of(chosen: Config) -> tuple[Callable[[], object], int]:
     """Return a config's update on made-up experience, and how many samples it learns from."""
     agent = build_agent(chosen, SHAPE, ACTIONS)
     if isinstance(agent, ParallelQLearning):

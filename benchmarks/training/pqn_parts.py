@@ -2,15 +2,21 @@
 
     python -m benchmarks.training.pqn_parts --machine "…"
 
-Three comparisons: the first layer of its CNN, forward and backward, as a product over patches and
-as a convolution; an update with freed memory kept and given back, and with Adam and RAdam; the
-targets of a rollout with and without the values of the acting pass. The median of each, in
-microseconds of one sample (or step). Writes pqn_parts.json under results/training.
+Comparisons, each the median in microseconds of one sample (or step): the first layer of its CNN,
+forward and backward, as a product over patches and as a convolution; a minibatch gathered and shown
+to that layer in memory that is used again, and in fresh memory; an update with freed memory kept
+and given back, and with Adam and RAdam; forward and backward as they are and by `torch.compile`,
+where a C++ compiler is present; the targets of a rollout with and without the values of the acting
+pass. Beside them the floor of an update, for `pong-fast` too (floor.py).
+
+Writes pqn_parts.json under results/training.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import shutil
 import statistics
 import subprocess
 import sys
@@ -21,12 +27,15 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from noisynet.agents import ParallelQLearning
+import noisynet
+from noisynet.agents import ParallelQLearning, losses
+from noisynet.agents.optimizers import autocast_for
 from noisynet.assemble import build_agent
 from noisynet.assemble.memory import keep_freed_memory
 from noisynet.runs import config
 
 from ..provenance import RESULTS, provenance, write_json
+from .floor import floor
 from .made_up import ACTIONS, SHAPE, made_up_rollout
 
 ROUNDS = 15
@@ -60,6 +69,19 @@ def first_layer(dtype: torch.dtype, samples: int = 64) -> dict[str, float]:
     )
 
 
+def gathering(samples: int = 64) -> dict[str, float]:
+    """Time the gathering of a minibatch from a rollout of 2,048 steps, and the first layer."""
+    rollout = torch.randn(2048, 144, 196).bfloat16()
+    weight, bias = torch.randn(32, 196).bfloat16(), torch.randn(32).bfloat16()
+    kept = rollout.new_empty(samples, 144, 196)
+
+    def layer(out: torch.Tensor | None) -> None:
+        gathered = torch.index_select(rollout, 0, torch.randperm(2048)[:samples], out=out)
+        functional.linear(gathered, weight, bias)
+
+    return in_turns({"kept memory": lambda: layer(kept), "fresh": lambda: layer(None)}, samples)
+
+
 def agent_of(**changes: Any) -> tuple[ParallelQLearning, Callable[[], None]]:
     """Build an agent of `pqn-pong`, and what takes its next update."""
     chosen = config.load("pqn-pong", {"device": "cpu", "precision": "bfloat16", **changes})
@@ -79,6 +101,34 @@ def agent_of(**changes: Any) -> tuple[ParallelQLearning, Callable[[], None]]:
 def updates() -> dict[str, float]:
     """Time updates of 64 samples with either optimizer."""
     return in_turns({name: agent_of(optimizer=name)[1] for name in ("adam", "radam")}, 64)
+
+
+def compiled(samples: int = 64) -> dict[str, float]:
+    """Time loss and backward as they are and compiled, and the first call, which compiles."""
+    agent, _ = agent_of()
+    network = noisynet.denoise(copy.deepcopy(agent.network))
+    frames = torch.randint(0, 256, (samples, *SHAPE), dtype=torch.uint8)
+    with autocast_for(agent.precision, agent.device):
+        prepared = agent.network.torso.prepare(frames)
+    action, target = torch.randint(ACTIONS, (samples,)), torch.randn(samples)
+
+    def loss(prepared: torch.Tensor) -> torch.Tensor:
+        with autocast_for(agent.precision, agent.device):
+            q = network(prepared)
+        return losses.squared(losses.td_error(q, action, target)).mean()
+
+    began = time.perf_counter()
+    by_compiler: Callable[[torch.Tensor], torch.Tensor] = torch.compile(loss, fullgraph=True)
+    by_compiler(prepared).backward()
+    seconds = time.perf_counter() - began
+    times = in_turns(
+        {
+            "as it is": lambda: loss(prepared).backward(),
+            "compiled": lambda: by_compiler(prepared).backward(),
+        },
+        samples,
+    )
+    return times | {"seconds to compile": round(seconds, 1)}
 
 
 def targets() -> dict[str, float]:
@@ -122,7 +172,14 @@ def main() -> None:
         "first_layer_bfloat16": first_layer(torch.bfloat16),
         "update": updates(),
         "update_with_memory_given_back": given_back,
+        "gathering_and_first_layer": gathering(),
+        "forward_and_backward": compiled() if shutil.which("c++") else "no C++ compiler is present",
         "targets_of_a_step": targets(),
+        "floor": [
+            floor(precision, 1, agent)
+            for agent in ("PQN", "pong-fast")
+            for precision in ("float32", "bfloat16")
+        ],
     }
     write_json(RESULTS / "training" / "pqn_parts.json", result)
     print(result)

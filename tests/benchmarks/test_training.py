@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
+from torch.utils.flop_counter import FlopCounterMode
 
 from noisynet.runs import config
 
@@ -43,12 +44,25 @@ def test_an_update_of_pqn_runs_one_network_forward_and_backward(preset: str) -> 
 
 
 @pytest.mark.parametrize("agent", floor.AGENTS)
+def test_the_products_that_are_timed_alone_are_those_of_the_floor(agent: str) -> None:
+    preset, fields = floor.AGENTS[agent]
+    chosen = config.load(preset, {"device": "cpu", "precision": "float32", **fields})
+    update, _ = floor.update_of(chosen)
+    update()
+    products = floor.products_of(update)
+    with FlopCounterMode(display=False) as counted:
+        products()
+    assert counted.get_total_flops() == 2 * floor.update_multiply_adds(chosen)
+
+
+@pytest.mark.parametrize("agent", floor.AGENTS)
 def test_an_update_takes_longer_than_its_floor(agent: str) -> None:
     found = floor.floor("float32", 1, agent, seconds=0.5)
     share = found["share"]
     assert isinstance(share, float)
     assert 0 < share < 1
     assert found["update_ms"] == pytest.approx(found["floor_ms"] / share)
+    assert 0 < found["products_ms"] < found["update_ms"]
 
 
 class OneStep(gymnasium.Env[np.ndarray, np.int64]):

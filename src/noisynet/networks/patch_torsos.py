@@ -82,10 +82,12 @@ class PatchTorso(FramesTorso):
                 rows, columns = self._positions[layer - 1]
                 patches = self._cut(patches.unflatten(-2, (rows, columns)), layer)
             weight = convolution.weight.permute(0, 2, 3, 1).flatten(1)
-            patches = functional.linear(patches, weight, convolution.bias)
+            # In two dimensions: autograd copies what is written into through a view.
+            product = functional.linear(patches.flatten(0, 1), weight, convolution.bias)
             if self._layer_norm:
-                patches = functional.layer_norm(patches, patches.shape[1:])
-            patches = patches.relu_()
+                product = product.unflatten(0, patches.shape[:2]).flatten(1)
+                product = functional.layer_norm(product, product.shape[1:])
+            patches = product.relu_().view(*patches.shape[:2], -1)
         # In the order of `convolutions`, filters first.
         return patches.transpose(1, 2).reshape(*leading, self.features)
 
