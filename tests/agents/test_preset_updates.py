@@ -151,8 +151,14 @@ class SlowOptimizer:
                 self.parameters[name] -= rate * step
 
 
-def assert_same(network: torch.nn.Module, slow: Parameters, before: Parameters) -> None:
-    """Compare how far each parameter moved, on the scale of its tensor's largest move."""
+def assert_same(
+    network: torch.nn.Module, slow: Parameters, before: Parameters, worst: float = 1e-2
+) -> None:
+    """Compare how far each parameter moved, on the scale of its tensor's largest move.
+
+    And all of a tensor together, within five thousandths: a single move may be off where a gradient
+    is about as small as Adam's ε.
+    """
     slow = {name: value.detach() for name, value in slow.items()}
     before = {name: value.detach() for name, value in before.items()}
     for name, parameter in network.named_parameters():
@@ -161,7 +167,9 @@ def assert_same(network: torch.nn.Module, slow: Parameters, before: Parameters) 
         assert largest > 0, f"{name} did not move"
         # 2⁻²⁴ of the parameter itself is lost when float32 adds the step.
         rounding = float(before[name].abs().max()) * 2e-7
-        assert float((moved - wanted).abs().max()) < 1e-2 * largest + rounding, name
+        assert float((moved - wanted).abs().max()) < worst * largest + rounding, name
+        allowed = 5e-3 * float(wanted.norm()) + rounding * math.sqrt(wanted.numel())
+        assert float((moved - wanted).norm()) < allowed, name
 
 
 # Value-based
@@ -345,7 +353,8 @@ def test_two_updates_of_a_value_based_preset(preset: str) -> None:
         learned = agent.update(batch)
         assert learned.loss == pytest.approx(float(loss.detach()), rel=1e-4)
         slow.step(loss, settings.learning.learning_rate)
-    assert_same(agent.online, online, before)
+    # Through fifteen convolutions and as many ReLUs, float32 rounds more than elsewhere.
+    assert_same(agent.online, online, before, worst=5e-2 if preset == "btr" else 1e-2)
 
 
 # Actor-critics

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import Draw, draw, mean_weights, using
-from ..networks import DistributionalHead, QNetwork, QuantileHead
+from ..networks import QNetwork, QuantileHead
 from ..replay import Batch
 from . import losses
 from .exploration import LinearEpsilon, Redraw
@@ -21,13 +21,7 @@ from .munchausen import Munchausen
 from .optimizers import autocast_for, backward_and_clip, set_step_size
 from .quantile_samples import QuantileSampler, SampledQuantiles
 from .value_agent import ValueAgent
-from .value_kinds import (
-    CategoricalValues,
-    ExpectedValues,
-    ImplicitQuantiles,
-    Predictions,
-    ValueKind,
-)
+from .value_kinds import Predictions, value_kind
 
 Draws = tuple[Draw | None, Draw | None, Draw | None]
 """ε for the online net, ε′ for the target net, ε″ for the choice of the next action."""
@@ -114,28 +108,14 @@ class QLearning(ValueAgent):
         self._choice_draw = choice_draw
         # The softmax policy of Munchausen's targets chooses for itself.
         self._online_chooses = double and munchausen is None
-        self._kind: ValueKind
-        self._quantiles: QuantileSampler | None = None
         head = self.target.head
+        self._kind = value_kind(head, losses.LOSSES[loss], munchausen)
+        self._quantiles: QuantileSampler | None = None
         if isinstance(head, QuantileHead):
             online, of_target = quantile_samples
             self._quantiles = QuantileSampler(
-                online=online,
-                target=of_target,
-                acting=head.samples,
-                seed=seed,
-                device=self.device,
+                online=online, target=of_target, acting=head.samples, seed=seed, device=self.device
             )
-            self._kind = ImplicitQuantiles(munchausen)
-        elif isinstance(head, DistributionalHead):
-            if munchausen is not None:
-                raise ValueError(
-                    "munchausen: got a network of atoms, expected one of Q-values or quantiles: "
-                    "the soft target moves each action's values by another amount"
-                )
-            self._kind = CategoricalValues(head)
-        else:
-            self._kind = ExpectedValues(losses.LOSSES[loss], munchausen)
 
     @property
     def online(self) -> QNetwork:

@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..networks import DistributionalHead, QNetwork
+from ..networks import DistributionalHead, QNetwork, QuantileHead
 from ..replay import Batch
 from . import losses
 from .munchausen import Munchausen
@@ -118,3 +118,22 @@ class ImplicitQuantiles(ValueKind):
         quantile_tm1 = losses.taken(seen.online_tm1, batch.action_tm1)
         error = losses.quantile_errors(quantile_tm1, target_tm1)
         return losses.quantile_huber(error, seen.tau), error.detach().abs().mean(1).sum(0)
+
+
+def value_kind(
+    head: nn.Module, loss: Callable[[Tensor], Tensor], munchausen: Munchausen | None
+) -> ValueKind:
+    """Return the kind of a head; `loss` is that of TD errors.
+
+    Raises ValueError for Munchausen targets of atoms, which have none.
+    """
+    if isinstance(head, QuantileHead):
+        return ImplicitQuantiles(munchausen)
+    if not isinstance(head, DistributionalHead):
+        return ExpectedValues(loss, munchausen)
+    if munchausen is not None:
+        raise ValueError(
+            "munchausen: got a network of atoms, expected one of Q-values or quantiles: its target "
+            "moves each action's values by another amount, and atoms stay where they are"
+        )
+    return CategoricalValues(head)
