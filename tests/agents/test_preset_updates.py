@@ -9,6 +9,7 @@ optimizer's memory counts.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -154,11 +155,7 @@ class SlowOptimizer:
 def assert_same(
     network: torch.nn.Module, slow: Parameters, before: Parameters, worst: float = 1e-2
 ) -> None:
-    """Compare how far each parameter moved, on the scale of its tensor's largest move.
-
-    And all of a tensor together, within five thousandths: a single move may be off where a gradient
-    is about as small as Adam's ε.
-    """
+    """Compare how far each parameter moved, on the scale of its tensor's largest move."""
     slow = {name: value.detach() for name, value in slow.items()}
     before = {name: value.detach() for name, value in before.items()}
     for name, parameter in network.named_parameters():
@@ -166,10 +163,8 @@ def assert_same(
         largest = float(wanted.abs().max())
         assert largest > 0, f"{name} did not move"
         # 2⁻²⁴ of the parameter itself is lost when float32 adds the step.
-        rounding = float(before[name].abs().max()) * 2e-7
+        rounding = float(before[name].abs().max()) * 2 * torch.finfo(parameter.dtype).eps
         assert float((moved - wanted).abs().max()) < worst * largest + rounding, name
-        allowed = 5e-3 * float(wanted.norm()) + rounding * math.sqrt(wanted.numel())
-        assert float((moved - wanted).norm()) < allowed, name
 
 
 # Value-based
@@ -188,6 +183,15 @@ def make_batch(seed: int, *, weighted: bool) -> Batch[np.ndarray]:
         discount_t=np.array([0.99, 0.0, 0.97, 0.99, 0.0, 0.99], np.float32),
         observation_t=observation_t,
         weights=np.linspace(0.3, 1, BATCH).astype(np.float32) if weighted else None,
+    )
+
+
+def in_numbers(batch: Batch[np.ndarray]) -> Batch[np.ndarray]:
+    """Bring the pixels to 0…1 in float64, as a torso in float64 takes them."""
+    return replace(
+        batch,
+        observation_tm1=batch.observation_tm1 / 255,
+        observation_t=batch.observation_t / 255,
     )
 
 
@@ -329,6 +333,12 @@ def test_two_updates_of_a_value_based_preset(preset: str) -> None:
     settings = settings.replaced(replay_capacity=100_000, environments=2)
     agent = build_agent(settings, SHAPE, ACTIONS)
     assert isinstance(agent, QLearning)
+    # Fifteen convolutions deep some gradients are as small as Adam's ε, and what float32 rounds
+    # there would show in a step: this agent is looked at in float64.
+    in_double = settings.network.torso == "impala"
+    if in_double:
+        agent.online.double()
+        agent.target.double()
     with torch.no_grad():
         for parameter in agent.target.parameters():
             parameter.mul_(1.05)  # so that it matters which net is asked
@@ -350,11 +360,10 @@ def test_two_updates_of_a_value_based_preset(preset: str) -> None:
             loss = slow_loss(settings, online, target, fixed, batch)
         for generator, state in zip(agent.generators, states, strict=True):
             generator.set_state(state)
-        learned = agent.update(batch)
+        learned = agent.update(in_numbers(batch) if in_double else batch)
         assert learned.loss == pytest.approx(float(loss.detach()), rel=1e-4)
         slow.step(loss, settings.learning.learning_rate)
-    # Through fifteen convolutions and as many ReLUs, float32 rounds more than elsewhere.
-    assert_same(agent.online, online, before, worst=5e-2 if preset == "btr" else 1e-2)
+    assert_same(agent.online, online, before, worst=1e-5 if in_double else 1e-2)
 
 
 # Actor-critics

@@ -81,7 +81,7 @@ class _BTRPolicy(NoisyValuePolicy):
             extractor.torso.always_estimates = True
 
 
-class BTRDQNPolicy(_BTRPolicy, NoisyDQNPolicy):  # pyright: ignore[reportIncompatibleMethodOverride]
+class BTRDQNPolicy(_BTRPolicy, NoisyDQNPolicy):
     """`NoisyDQNPolicy` on BTR's torso, with a noisy hidden layer of 512: `DQN(BTRDQNPolicy, …)`.
 
     Options are those of `NoisyDQNPolicy`; `features_extractor_kwargs` go to `ImpalaExtractor`. The
@@ -95,7 +95,7 @@ class BTRDQNPolicy(_BTRPolicy, NoisyDQNPolicy):  # pyright: ignore[reportIncompa
         return self.q_net_target
 
 
-class BTRQRDQNPolicy(_BTRPolicy, NoisyQRDQNPolicy):  # pyright: ignore[reportIncompatibleMethodOverride]
+class BTRQRDQNPolicy(_BTRPolicy, NoisyQRDQNPolicy):
     """`NoisyQRDQNPolicy` on BTR's torso: the nearest that the host has to BTR's quantiles.
 
     As `BTRDQNPolicy`, with quantiles at fixed fractions: `QRDQN(BTRQRDQNPolicy, …)`.
