@@ -15,6 +15,11 @@ def test_epsilon_falls_linearly_from_the_end_of_the_warmup() -> None:
     assert values == pytest.approx([1.0, 1.0, 0.55, 0.1, 0.1])
 
 
+def test_epsilon_ends_where_it_is_told_to() -> None:
+    epsilon = LinearEpsilon(start=1.0, end=0.1, steps=100, begin=50, until=400)
+    assert [epsilon(step) for step in (100, 399, 400, 10**9)] == pytest.approx([0.55, 0.1, 0, 0])
+
+
 def test_epsilon_greedy_replaces_the_share_that_it_says() -> None:
     generator = np.random.Generator(np.random.PCG64(0))
     greedy = np.zeros(40_000, np.int64)

@@ -116,6 +116,76 @@ def test_the_categorical_loss_is_the_divergence_and_has_the_gradient_of_the_cros
     torch.testing.assert_close(loss, torch.tensor([math.log(4.0)]))
 
 
+def test_the_quantile_huber_loss_by_hand() -> None:
+    # Predictions 0 at τ = 1/4 and 1 at τ = 3/4; targets 1/2 and 3.
+    quantile = torch.tensor([[0.0], [1.0]], requires_grad=True)
+    target = torch.tensor([[0.5], [3.0]], requires_grad=True)
+    error = losses.quantile_errors(quantile, target)
+    assert torch.equal(error.squeeze(-1), torch.tensor([[0.5, 3.0], [-0.5, 2.0]]))
+    # Huber's loss of them is 1/8, 5/2, 1/8 and 3/2; the slopes are 1/4, 1/4, 1/4 (below) and 3/4.
+    loss = losses.quantile_huber(error, torch.tensor([[0.25], [0.75]]))
+    first, second = (0.25 * 0.125 + 0.25 * 2.5) / 2, (0.25 * 0.125 + 0.75 * 1.5) / 2
+    torch.testing.assert_close(loss, torch.tensor([first + second]))
+    loss.sum().backward()
+    assert target.grad is None
+    assert quantile.grad is not None
+    wanted = [[-(0.25 * 0.5 + 0.25 * 1) / 2], [-(0.25 * -0.5 + 0.75 * 1) / 2]]
+    torch.testing.assert_close(quantile.grad, torch.tensor(wanted))
+
+
+@hypothesis.given(
+    quantile=arrays.arrays(np.float64, (3, 2), elements=strategies.floats(-9, 9)),
+    target=arrays.arrays(np.float64, (4, 2), elements=strategies.floats(-9, 9)),
+    tau=arrays.arrays(np.float64, (3, 2), elements=strategies.floats(0, 1)),
+)
+def test_the_quantile_huber_loss_is_that_of_equation_3(
+    quantile: np.ndarray, target: np.ndarray, tau: np.ndarray
+) -> None:
+    wanted = np.zeros(2)
+    for row in range(2):
+        for i in range(3):
+            for j in range(4):
+                error = target[j, row] - quantile[i, row]
+                size = abs(error)
+                huber = 0.5 * size**2 if size <= 1 else size - 0.5
+                wanted[row] += abs(tau[i, row] - (error < 0)) * huber / 4
+    error = losses.quantile_errors(torch.from_numpy(quantile), torch.from_numpy(target))
+    found = losses.quantile_huber(error, torch.from_numpy(tau)).numpy()
+    np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_predictions_settle_at_the_quantiles_of_the_target() -> None:
+    """Far from κ = 1, whatever τ is: a share τ of the targets lies below the prediction."""
+    target = torch.linspace(-500, 500, 1001).unsqueeze(-1)
+    tau = torch.tensor([[0.1], [0.5], [0.9]])
+    quantile = torch.tensor([[-400.0], [0.0], [400.0]], requires_grad=True)
+    losses.quantile_huber(losses.quantile_errors(quantile, target), tau).sum().backward()
+    assert quantile.grad is not None
+    assert quantile.grad.abs().max() < 2e-3
+    moved = (quantile.detach() + 100).requires_grad_()
+    losses.quantile_huber(losses.quantile_errors(moved, target), tau).sum().backward()
+    assert moved.grad is not None
+    torch.testing.assert_close(moved.grad, torch.full((3, 1), 0.1), atol=2e-3, rtol=0)
+
+
+def test_what_was_taken_is_read_quantile_by_quantile() -> None:
+    of_actions = torch.arange(12.0).reshape(2, 3, 2)
+    found = losses.taken(of_actions, torch.tensor([0, 1, 0]))
+    assert torch.equal(found, torch.tensor([[0.0, 3.0, 4.0], [6.0, 9.0, 10.0]]))
+
+
+@pytest.mark.parametrize(
+    ("quantile", "target", "named"),
+    [((3, 4, 1), (2, 4), "quantile_tm1"), ((3, 4), (2, 4, 1), "target_tm1"),
+     ((3, 4), (2, 1), "target_tm1"), ((3, 1), (2, 4), "target_tm1"), ((3, 4), (4,), "target_tm1")],
+)  # fmt: skip
+def test_quantiles_of_other_rows_are_refused(
+    quantile: tuple[int, ...], target: tuple[int, ...], named: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^quantile_errors: {named}: got shape"):
+        losses.quantile_errors(torch.zeros(quantile), torch.zeros(target))
+
+
 SHAPES: dict[Callable[..., torch.Tensor], dict[str, tuple[int, ...]]] = {
     losses.q_target: {"return_t": (4,), "discount_t": (4,), "q_target_t": (4, 3)},
     losses.double_q_target: {
@@ -126,6 +196,7 @@ SHAPES: dict[Callable[..., torch.Tensor], dict[str, tuple[int, ...]]] = {
         "return_t": (4,), "discount_t": (4,), "probabilities_t": (4, 5), "support": (5,),
     },
     losses.categorical_loss: {"logits_tm1": (4, 3, 5), "action_tm1": (4,), "target_tm1": (4, 5)},
+    losses.quantile_huber: {"error": (3, 2, 4), "tau": (3, 4)},
     losses.generalised_advantage: {
         "reward_t": (6, 4), "discount_t": (6, 4), "trace_t": (6, 4), "value": (7, 4),
     },

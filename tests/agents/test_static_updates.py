@@ -69,6 +69,9 @@ def assert_same_state(one: QLearning, other: QLearning) -> None:
         {"exploration": "epsilon"},
         {"exploration": "both"},
         {"atoms": 11, "value_min": -3.0, "value_max": 3.0},
+        {"quantiles": 4, "target_quantiles": 5, "acting_quantiles": 3, "dueling": True},
+        {"munchausen": 0.9, "entropy_temperature": 0.03},
+        {"quantiles": 4, "munchausen": 0.9, "entropy_temperature": 0.03},
         {"optimizer": "rmsprop"},
         {"optimizer": "rmsprop", "rmsprop_centred": False, "max_gradient_norm": None},
         {"max_gradient_norm": 0.01},
@@ -164,7 +167,15 @@ class Watch(TorchDispatchMode):
 
 @pytest.mark.parametrize(
     "overrides",
-    [{}, {"noise": "independent"}, {"atoms": 11}, {"exploration": "epsilon"}, {"double": False}],
+    [
+        {},
+        {"noise": "independent"},
+        {"atoms": 11},
+        {"exploration": "epsilon"},
+        {"double": False},
+        {"quantiles": 4},
+        {"quantiles": 4, "munchausen": 0.9, "entropy_temperature": 0.03},
+    ],
     ids=str,
 )
 def test_an_update_never_waits_for_the_device(overrides: dict[str, Any]) -> None:

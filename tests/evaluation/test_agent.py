@@ -10,6 +10,7 @@ import pytest
 
 from noisynet.assemble import start
 from noisynet.evaluation.agent import TrainedAgent, evaluate_run
+from noisynet.evaluation.film.watched import WatchedAgent
 from noisynet.runs import config
 from noisynet.runs.errors import RunError
 
@@ -57,3 +58,17 @@ def test_an_evaluation_with_noise_repeats(tmp_path: Path) -> None:
     run = trained(tmp_path)
     one, two = (evaluate_run(run, episodes=3, noise=True) for _ in range(2))
     assert one == two
+
+
+def test_an_agent_of_quantiles_shows_its_weights_and_no_other_chance(tmp_path: Path) -> None:
+    run = start(config.load("cartpole-btr", SMALL), tmp_path / "run").folder
+    agent = WatchedAgent.load(run)
+    observation = np.random.default_rng(0).normal(size=(1, 4)).astype(np.float32)
+    one, two = agent.look(observation), agent.look(observation)
+    assert one.kind == "Q"
+    assert np.array_equal(one.values, two.values)
+    assert one.action == agent.act(observation)[0] == one.values.argmax()
+    assert one.drawn is not None
+    assert one.drawn.shape == (16, 2)
+    assert len(np.unique(one.drawn[:, 0])) == 16
+    assert evaluate_run(run, episodes=2) == evaluate_run(run, episodes=2)

@@ -451,3 +451,69 @@ def test_long_lists_are_shortened() -> None:
     net = network()
     theirs = checkpoint(net, pfrl)[1] | {f"old.{number}": torch.zeros(1) for number in range(9)}
     refused(net, theirs, "unknown 'old.0', .*'old.5' and 3 more, expected")
+
+
+# BTR (VIPTankz/Wii-RL, BTR.py): Kaixhin's names, beside torch's spectral norm and a stream twice.
+
+
+class _Streams(nn.Module):
+    def __init__(self, value: nn.Module, advantage: nn.Module) -> None:
+        super().__init__()
+        self.value_branch = value
+        self.advantage_branch = advantage
+
+
+class _Btr(nn.Module):
+    """The names of BTR's network, with noisy layers of a kind to choose and small ones."""
+
+    def __init__(self, noisy: Callable[[int, int], nn.Module]) -> None:
+        super().__init__()
+        spectral_norm = nn.utils.parametrizations.spectral_norm
+        self.register_buffer("pis", torch.arange(4.0).view(1, 1, 4))
+        self.conv = nn.Sequential(spectral_norm(nn.Conv2d(2, 2, 3)), nn.ReLU())
+        self.cos_embedding = nn.Linear(4, P)
+        for name, outputs in (("V", 1), ("A", Q)):
+            stream = nn.Sequential()
+            stream.add_module(f"fc1{name}", noisy(P, 6))
+            stream.add_module(f"LN_{name}", nn.LayerNorm(6))
+            stream.add_module(f"act{name}", nn.ReLU())
+            stream.add_module(f"fc2{name}", noisy(6, outputs))
+            setattr(self, f"linear_layers{name}", stream)
+        self.linear_layers = _Streams(self.linear_layersV, self.linear_layersA)
+
+
+class _KaixhinLayer(nn.Module):
+    """A layer that has Kaixhin's tensors, ε in buffers; after `disable_noise` it is all zeros."""
+
+    def __init__(self, inputs: int, outputs: int, *, disabled: bool) -> None:
+        super().__init__()
+        for name, tensor in kaixhin(values(inputs, outputs)).items():
+            if "epsilon" in name:
+                self.register_buffer(name, tensor * (not disabled))
+            else:
+                self.register_parameter(name, nn.Parameter(tensor))
+
+
+@pytest.mark.parametrize("disabled", [False, True])
+def test_btr_s_checkpoints_load(disabled: bool) -> None:
+    theirs = _Btr(lambda inputs, outputs: _KaixhinLayer(inputs, outputs, disabled=disabled))
+    ours = _Btr(noisynet.NoisyLinear)
+    noisynet.hold(ours, rows=2)
+    before = noisynet.held(ours)
+    result = noisynet.load_peer_state_dict(ours, theirs.state_dict())
+    assert (result.missing_keys, result.unexpected_keys) == ([], [])
+    renamed = {"weight": "weight_mu", "bias": "bias_mu"}
+    loaded, checkpoint = ours.state_dict(), theirs.state_dict()
+    for name, tensor in loaded.items():
+        path, _, last = name.rpartition(".")
+        noisy = "fc" in path.rpartition(".")[2]
+        wanted = checkpoint[f"{path}.{renamed.get(last, last)}" if noisy else name]
+        assert torch.equal(tensor, wanted), name
+    assert {"conv.0.parametrizations.weight.0._u", "linear_layers.value_branch.fc1V.weight"} <= {
+        *loaded
+    }
+    # The draw in force stays: theirs was a buffer, which every copy of the weights brought along.
+    after = noisynet.held(ours)
+    assert before is not None
+    assert after is not None
+    assert all(map(torch.equal, before.flats, after.flats))

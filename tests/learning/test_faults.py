@@ -37,6 +37,8 @@ def failed(folder: Path, preset: str, **overrides: Any) -> set[str]:
         ("cartpole-noisy-dqn", {}),
         ("cartpole-noisy-dueling", {}),
         ("cartpole-rainbow", {}),
+        ("cartpole-iqn", {}),
+        ("cartpole-btr", {}),
         ("cartpole-noisy-a2c", {}),
         ("cartpole-noisy-a2c", {"environments": 1}),
         ("chain", {}),

@@ -23,6 +23,14 @@ from noisynet.runs.conditions import ALWAYS, Acts
         ("cartpole", {"value_min": -1}, "no distributions"),
         ("cartpole", {"priority_beta": 0.5}, "prioritised is false"),
         ("cartpole", {"double": False, "choice_draw": False}, "the target net chooses"),
+        ("cartpole-munchausen", {"double": True}, "softmax policy chooses"),
+        ("cartpole", {"entropy_temperature": 0.03}, "munchausen is 0"),
+        ("cartpole", {"target_quantiles": 8}, "quantiles is 0"),
+        ("cartpole-iqn", {"loss": "squared"}, "a loss of their own"),
+        ("cartpole-c51", {"loss": "squared"}, "a loss of their own"),
+        ("cartpole", {"layer_norm_in": "head"}, "layer_norm is false"),
+        ("pong", {"spectral_norm": True}, "torso is nature, not impala"),
+        ("cartpole", {"epsilon_until": 100}, "there is no ε"),
     ],
 )
 def test_fields_that_would_do_nothing_are_refused(

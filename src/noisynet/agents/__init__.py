@@ -3,9 +3,11 @@
 from .actor_critic import ActorCritic, RolloutLearned
 from .exploration import LinearEpsilon
 from .frame_statistics import measure_frames
+from .munchausen import Munchausen
 from .optimizers import LossNotFinite, StepSize, adam
 from .parallel_q import ActingPass, ParallelQLearning, ValuesLearned
 from .q_learning import Learned, QLearning
+from .quantile_samples import SampledQuantiles
 from .rollout import Rollout
 from .static_updates import StaticUpdates
 from .step_priorities import StepPriorities
@@ -20,10 +22,12 @@ __all__ = [
     "Learned",
     "LinearEpsilon",
     "LossNotFinite",
+    "Munchausen",
     "ParallelQLearning",
     "QLearning",
     "Rollout",
     "RolloutLearned",
+    "SampledQuantiles",
     "StaticUpdates",
     "StepPriorities",
     "StepSize",

@@ -17,15 +17,21 @@ Redraw = Literal["step", "update", "episode", "rollout"]
 
 @dataclass(frozen=True)
 class LinearEpsilon:
-    """An ε that falls linearly from `start` to `end` over `steps`, from step `begin` on."""
+    """An ε that falls linearly from `start` to `end` over `steps`, from step `begin` on.
+
+    From step `until` on, where that is given, it is 0.
+    """
 
     start: float
     end: float
     steps: int
     begin: int = 0
+    until: int | None = None
 
     def __call__(self, step: int) -> float:
         """Return ε at an agent step."""
+        if self.until is not None and step >= self.until:
+            return 0.0
         done = min(max((step - self.begin) / self.steps, 0.0), 1.0)
         return self.start + (self.end - self.start) * done
 

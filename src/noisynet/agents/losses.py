@@ -118,6 +118,37 @@ def categorical_loss(logits_tm1: Tensor, action_tm1: Tensor, target_tm1: Tensor)
     return functional.kl_div(log_probabilities, target, reduction="none").sum(-1)
 
 
+def taken(of_actions: Tensor, action: Tensor) -> Tensor:
+    """Return what belongs to each row's action: (K, B, actions) and (B,) to (K, B)."""
+    index = action.view(1, -1, 1).expand(len(of_actions), -1, 1)
+    return of_actions.gather(-1, index).squeeze(-1)
+
+
+def quantile_errors(quantile_tm1: Tensor, target_tm1: Tensor) -> Tensor:
+    """Return δ_ij = target_j - quantile_i, every target less every prediction.
+
+    Shapes: quantile_tm1 (N, B), target_tm1 (N′, B); returns (N, N′, B). No gradient flows into the
+    target. Source: arXiv 1806.06923, eq. 2.
+    """
+    check_rank("quantile_errors", "quantile_tm1", quantile_tm1, 2)
+    check_rank("quantile_errors", "target_tm1", target_tm1, 2)
+    wanted = target_tm1.shape[:1] + quantile_tm1.shape[1:]
+    check_shape("quantile_errors", "target_tm1", target_tm1, wanted)
+    return target_tm1.detach().unsqueeze(0) - quantile_tm1.unsqueeze(1)
+
+
+def quantile_huber(error: Tensor, tau: Tensor) -> Tensor:
+    """Return Σ_i mean_j |τ_i - 1{δ_ij < 0}| H(δ_ij), shape (B,), with H of `huber`: κ = 1.
+
+    Shapes: error (N, N′, B) of `quantile_errors`, tau (N, B), the fractions of the predictions.
+    Source: arXiv 1806.06923, eq. 3; arXiv 1710.10044, eq. 10.
+    """
+    check_rank("quantile_huber", "error", error, 3)
+    check_shape("quantile_huber", "tau", tau, error[:, 0].shape)
+    slope = (tau.unsqueeze(1) - (error.detach() < 0).to(tau.dtype)).abs()
+    return (slope * huber(error)).mean(1).sum(0)
+
+
 def lambda_return(reward_t: Tensor, discount_t: Tensor, trace_t: Tensor, value: Tensor) -> Tensor:
     """Return G_t = r_t + discount_t [(1 - trace_t) V_t+1 + trace_t G_t+1].
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..layers import Draw, draw, mean_weights, using
-from ..networks import DistributionalHead, QNetwork
+from ..networks import QNetwork, QuantileHead
 from ..replay import Batch
 from . import losses
 from .exploration import LinearEpsilon, Redraw
+from .munchausen import Munchausen
 from .optimizers import autocast_for, backward_and_clip, set_step_size
+from .quantile_samples import QuantileSampler, SampledQuantiles
 from .value_agent import ValueAgent
+from .value_kinds import Predictions, value_kind
 
 Draws = tuple[Draw | None, Draw | None, Draw | None]
 """ε for the online net, ε′ for the target net, ε″ for the choice of the next action."""
@@ -30,8 +33,9 @@ AnyBatch = Batch[np.ndarray] | Batch[Tensor]
 class Learned:
     """The batch's mean loss, and each transition's error (B,), ≥ 0.
 
-    The error is |δ|, or the loss itself where values are distributions: what prioritised replay
-    samples by (arXiv 1511.05952, §3.3; arXiv 1710.02298, §3).
+    The error is |δ|, or the loss itself where values are distributions over atoms: what prioritised
+    replay samples by (arXiv 1511.05952, §3.3; arXiv 1710.02298, §3). Of quantiles it is |δ_ij|,
+    summed over the predictions i and averaged over the targets j, as the loss is.
     """
 
     loss: float
@@ -51,6 +55,9 @@ class QLearning(ValueAgent):
         environments: how many act side by side, each with a draw of its own.
         double: the online net chooses the next action (arXiv 1509.06461).
         loss: of the TD error; a network of distributions has its own.
+        munchausen: targets of the softmax policy; None: of the greedy one. What is added for the
+            action that was taken comes from the forward under ε that is learned by.
+        quantile_samples: N and N′ of implicit quantiles: of the online net, of the target net.
         max_gradient_norm: larger gradients are scaled down; None: none is.
         redraw: when the acting noise is drawn anew.
         draw_per_environment: False: one acting draw for all environments.
@@ -71,6 +78,8 @@ class QLearning(ValueAgent):
         environments: int,
         double: bool = True,
         loss: Literal["huber", "squared"] = "huber",
+        munchausen: Munchausen | None = None,
+        quantile_samples: tuple[int, int] = (8, 8),
         max_gradient_norm: float | None = 10.0,
         redraw: Redraw = "update",
         draw_per_environment: bool = True,
@@ -96,8 +105,17 @@ class QLearning(ValueAgent):
             seed=seed,
         )
         self.double = double
-        self._loss = losses.LOSSES[loss]
         self._choice_draw = choice_draw
+        # The softmax policy of Munchausen's targets chooses for itself.
+        self._online_chooses = double and munchausen is None
+        head = self.target.head
+        self._kind = value_kind(head, losses.LOSSES[loss], munchausen)
+        self._quantiles: QuantileSampler | None = None
+        if isinstance(head, QuantileHead):
+            online, of_target = quantile_samples
+            self._quantiles = QuantileSampler(
+                online=online, target=of_target, acting=head.samples, seed=seed, device=self.device
+            )
 
     @property
     def online(self) -> QNetwork:
@@ -108,6 +126,14 @@ class QLearning(ValueAgent):
     def networks(self) -> dict[str, QNetwork]:
         """The networks by the names that checkpoints have for them."""
         return {"online": self.online, "target": self.target}
+
+    def _acted(self, observation: np.ndarray) -> np.ndarray:
+        if self._quantiles is None:
+            return self.greedy(observation)
+        tau = self._quantiles.of_actions(len(observation))
+        with torch.inference_mode(), autocast_for(self._acting_precision, self.device):
+            q = self._q(torch.from_numpy(observation).to(self.device), tau)
+            return q.argmax(-1).cpu().numpy()
 
     # Learning
 
@@ -133,9 +159,10 @@ class QLearning(ValueAgent):
         return Learned(value, errors.cpu().numpy())
 
     @property
-    def generators(self) -> tuple[torch.Generator, torch.Generator]:
-        """What an update draws from: for the acting draws, and for its own."""
-        return self._acting, self._learning
+    def generators(self) -> tuple[torch.Generator, ...]:
+        """What an update draws from: for the acting draws, for its own, and for its τ."""
+        quantiles = () if self._quantiles is None else (self._quantiles.learning,)
+        return self._acting, self._learning, *quantiles
 
     def draws(self) -> Draws:
         """Draw ε for the online net, ε′ for the target net, ε″ for the action choice."""
@@ -146,71 +173,71 @@ class QLearning(ValueAgent):
         )
         return online, target, choice if self._choice_draw else online
 
-    def loss_and_errors(self, batch: AnyBatch, draws: Draws | None = None) -> tuple[Tensor, Tensor]:
+    def loss_and_errors(
+        self,
+        batch: AnyBatch,
+        draws: Draws | None = None,
+        tau: SampledQuantiles | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Return the mean loss, weighted where the batch has weights, and each error (B,).
 
-        ε, ε′ and ε″ are drawn anew unless given.
+        ε, ε′ and ε″ are drawn anew unless given, and so are the τ of implicit quantiles.
         """
         draws = self.draws() if draws is None else draws
         on_device = batch.to(self.device)
-        if isinstance(self.target.head, DistributionalHead):
-            losses_tm1 = self._categorical_losses(on_device, self.target.head, draws)
-            errors = losses_tm1.detach().clamp_min(0)
-        else:
-            error = self._td_errors(on_device, draws)
-            losses_tm1 = self._loss(error)
-            errors = error.detach().abs()
+        losses_tm1, errors = self._kind.losses_and_errors(
+            on_device, self._predictions(on_device, draws, tau)
+        )
         if on_device.weights is not None:
             losses_tm1 = losses_tm1 * on_device.weights
         return losses_tm1.mean(), errors
 
-    def _td_errors(self, batch: Batch[Tensor], draws: Draws) -> Tensor:
+    def _predictions(
+        self, batch: Batch[Tensor], draws: Draws, tau: SampledQuantiles | None
+    ) -> Predictions:
         online_noise, target_noise, choice_noise = draws
-        return_t, discount_t = batch.return_t, batch.discount_t
+        if tau is None and self._quantiles is not None:
+            tau = self._quantiles.of_update(len(batch), choice=self._online_chooses)
+        online_tau, target_tau, choice_tau = (
+            (None, None, None) if tau is None else (tau.online, tau.target, tau.choice)
+        )
         with autocast_for(self.precision, self.device):
             with torch.no_grad():
                 observation_t = self.online.torso.prepare(batch.observation_t)
                 with noise_inside(self.target, target_noise):
-                    q_target_t = self.target(observation_t)
-                if self.double:
+                    target_t = self._kind.predict(self.target, observation_t, target_tau)
+                q_choice_t = None
+                if self._online_chooses:
                     with noise_inside(self.online, choice_noise):
-                        q_choice_t = self.online(observation_t)
-                    target_tm1 = losses.double_q_target(
-                        return_t, discount_t, q_target_t, q_choice_t
-                    )
-                else:
-                    target_tm1 = losses.q_target(return_t, discount_t, q_target_t)
+                        q_choice_t = self._q(observation_t, choice_tau)
             with noise_inside(self.online, online_noise):
-                q_tm1 = self.online(batch.observation_tm1)
-        return losses.td_error(q_tm1, batch.action_tm1, target_tm1)
+                online_tm1 = self._kind.predict(self.online, batch.observation_tm1, online_tau)
+        return Predictions(online_tm1, target_t, q_choice_t, online_tau)
 
-    def _categorical_losses(
-        self, batch: Batch[Tensor], head: DistributionalHead, draws: Draws
-    ) -> Tensor:
-        online_noise, target_noise, choice_noise = draws
-        return_t, discount_t = batch.return_t, batch.discount_t
-        with autocast_for(self.precision, self.device):
-            with torch.no_grad():
-                observation_t = self.online.torso.prepare(batch.observation_t)
-                with noise_inside(self.target, target_noise):
-                    probabilities_t = self.target.logits(observation_t).softmax(-1)
-                q_t = head.mean(probabilities_t)
-                if self.double:
-                    with noise_inside(self.online, choice_noise):
-                        q_t = self.online(observation_t)
-                target_tm1 = losses.categorical_projection(
-                    return_t,
-                    discount_t,
-                    losses.chosen(probabilities_t, q_t.argmax(-1)),
-                    head.support,
-                )
-            with noise_inside(self.online, online_noise):
-                logits_tm1 = self.online.logits(batch.observation_tm1)
-        return losses.categorical_loss(logits_tm1, batch.action_tm1, target_tm1)
+    def _q(self, observation: Tensor, tau: Tensor | None) -> Tensor:
+        """Return the online net's Q (B, actions): of quantiles their mean, at τ (K, B)."""
+        if tau is None:
+            return self.online(observation)
+        return self.online.quantiles(observation, tau).mean(0)
 
     def copy_to_target(self) -> None:
         """Copy the online net's parameters, μ and σ, into the target net; never its noise."""
         self.target.load_state_dict(self.online.state_dict())
+
+    # Saving
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return everything that goes on changing, as arrays and as plain JSON values."""
+        arrays, plain = super().state()
+        if self._quantiles is not None:
+            arrays.update(self._quantiles.arrays())
+        return arrays, plain
+
+    def restore(self, arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> None:
+        """Take over what `state` returned. Raises KeyError or RuntimeError for a misfit."""
+        super().restore(arrays, plain)
+        if self._quantiles is not None:
+            self._quantiles.restore(arrays)
 
 
 @contextmanager

@@ -98,10 +98,14 @@ class ValueAgent:
             return self._action_generator.integers(self.actions, size=count)
         if self.noise is not None:
             self.noise.before_action(first, self.updates)
-        greedy = self.greedy(observation)
+        greedy = self._acted(observation)
         if self.epsilon is None:
             return greedy
         return epsilon_greedy(greedy, self.actions, self.epsilon(step), self._action_generator)
+
+    def _acted(self, observation: np.ndarray) -> np.ndarray:
+        """Choose the action that is taken where none is drawn at random, (N, …) to (N,)."""
+        return self.greedy(observation)
 
     def greedy(self, observation: np.ndarray) -> np.ndarray:
         """Choose argmax Q under the noise in force, (N, …) to (N,).

@@ -11,6 +11,7 @@ from ..agents import (
     ActorCritic,
     Agent,
     LinearEpsilon,
+    Munchausen,
     ParallelQLearning,
     QLearning,
     StepPriorities,
@@ -19,7 +20,13 @@ from ..agents import (
     measure_frames,
 )
 from ..agents.frame_statistics import ENVIRONMENTS
-from ..networks import NoiseSettings, QNetwork, build_actor_critic_network, build_q_network
+from ..networks import (
+    ImpalaSettings,
+    NoiseSettings,
+    QNetwork,
+    build_actor_critic_network,
+    build_q_network,
+)
 from ..runs.config import Config
 from ..runs.seeds import SEEDS
 from .environments import make_environments
@@ -64,7 +71,13 @@ def build_agent(config: Config, observation_shape: tuple[int, ...], actions: int
         if network.atoms:
             support = torch.linspace(network.value_min, network.value_max, network.atoms)
         values = build_q_network(
-            observation_shape, actions, dueling=network.dueling, support=support, **body
+            observation_shape,
+            actions,
+            dueling=network.dueling,
+            support=support,
+            quantiles=network.acting_quantiles if network.quantiles else 0,
+            cosines=network.cosines,
+            **body,
         ).to(training.device)
     if learning.algorithm == "pqn":
         return _parallel(config, values, common)
@@ -73,6 +86,8 @@ def build_agent(config: Config, observation_shape: tuple[int, ...], actions: int
         build_optimizer(values, config),
         double=learning.double,
         loss=learning.loss,
+        munchausen=_munchausen(config),
+        quantile_samples=(network.quantiles, network.target_quantiles),
         redraw=exploration.redraw,
         choice_draw=exploration.choice_draw,
         epsilon=_epsilon(config),
@@ -106,6 +121,18 @@ def _step_priorities(config: Config) -> StepPriorities | None:
     return StepPriorities(learning.priority_exponent, learning.priority_epsilon)
 
 
+def _munchausen(config: Config) -> Munchausen | None:
+    learning = config.learning
+    if not learning.munchausen:
+        return None
+    assert learning.entropy_temperature is not None, "a config without it is refused"
+    return Munchausen(
+        weight=learning.munchausen,
+        temperature=learning.entropy_temperature,
+        least=learning.log_policy_least,
+    )
+
+
 def _body(config: Config) -> dict[str, Any]:
     """Return what both kinds of network have in common."""
     section, exploration = config.network, config.exploration
@@ -117,9 +144,15 @@ def _body(config: Config) -> dict[str, Any]:
     return {
         "torso": section.torso,
         "torso_hidden": section.torso_hidden,
+        "impala": ImpalaSettings(
+            width=section.torso_width,
+            pooling=section.torso_pooling,
+            spectral_norm=section.spectral_norm,
+        ),
         "head_hidden": section.head_hidden,
         "standardise_frames": section.standardise_frames,
-        "layer_norm": section.layer_norm,
+        "layer_norm": section.layer_norm and section.layer_norm_in == "all",
+        "head_layer_norm": section.layer_norm,
         "noise": noise,
     }
 
@@ -133,6 +166,7 @@ def _epsilon(config: Config) -> LinearEpsilon | None:
         exploration.epsilon_end,
         exploration.epsilon_steps,
         begin=config.learning.warmup_steps if config.learning.has_replay else 0,
+        until=exploration.epsilon_until,
     )
 
 

@@ -63,6 +63,11 @@ def _values(config: Config, agent: QLearning, environments: Environments, step: 
     batch, observation = _played(config, agent, environments, now)
     same_game = np.zeros(len(observation), bool)
 
+    def act(_: object) -> np.ndarray | None:
+        action = agent.act(observation, now, same_game)
+        # Sampled quantiles let actions differ under one draw of noise: there is nothing to compare.
+        return None if config.network.quantiles else action
+
     def update() -> None:
         # As the first one: at the run's end the step size may have fallen to 0.
         agent.update(batch, config.learning.learning_rate)
@@ -73,7 +78,7 @@ def _values(config: Config, agent: QLearning, environments: Environments, step: 
     diagnosis = doctor(
         agent.online,
         torch.from_numpy(observation).to(agent.device),
-        act=lambda _: agent.act(observation, now, same_game),
+        act=act,
         evaluate=lambda _: _by_means(agent, observation),
         loss=lambda: agent.loss_and_errors(batch)[0],
         target=agent.target,

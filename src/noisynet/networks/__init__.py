@@ -7,17 +7,13 @@ from .actor_critic import (
     RecurrentCore,
     build_actor_critic_network,
 )
+from .heads import DistributionalHead, DuelingHead, QHead, Stream
 from .image_torsos import FirstDQNTorso, FramesTorso, MinAtarTorso, NatureTorso
 from .noise_settings import MakeLinear, NoiseSettings
 from .patch_torsos import DataEfficientTorso, PatchTorso, WholePatchTorso
-from .q_network import (
-    DistributionalHead,
-    DuelingHead,
-    QHead,
-    QNetwork,
-    Stream,
-    build_q_network,
-)
+from .q_network import QNetwork, build_q_network
+from .quantile_head import QuantileHead
+from .residual_torso import ImpalaSettings, ImpalaTorso
 from .torsos import MLPTorso, make_torso
 
 __all__ = [
@@ -29,6 +25,8 @@ __all__ = [
     "DuelingHead",
     "FirstDQNTorso",
     "FramesTorso",
+    "ImpalaSettings",
+    "ImpalaTorso",
     "MLPTorso",
     "MakeLinear",
     "MinAtarTorso",
@@ -37,6 +35,7 @@ __all__ = [
     "PatchTorso",
     "QHead",
     "QNetwork",
+    "QuantileHead",
     "RecurrentCore",
     "Stream",
     "WholePatchTorso",

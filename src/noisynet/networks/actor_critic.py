@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from ..layers import NoisyLSTMCell, noisy_layers
 from .noise_settings import MakeLinear, NoiseSettings, head_layers, make_torso_noisy
+from .residual_torso import ImpalaSettings
 from .torsos import MLPTorso, Torso, make_torso
 
 CoreState = tuple[Tensor, Tensor]
@@ -128,11 +129,13 @@ def build_actor_critic_network(
     *,
     torso: str = "auto",
     torso_hidden: Sequence[int] = (),
+    impala: ImpalaSettings | None = None,
     head_hidden: int = 512,
     lstm_size: int = 0,
     noise: NoiseSettings | None = None,
     standardise_frames: bool = False,
     layer_norm: bool = False,
+    head_layer_norm: bool | None = None,
 ) -> ActorCriticNetwork:
     """Build an actor-critic's network, its initial values drawn from torch's default generator.
 
@@ -141,12 +144,14 @@ def build_actor_critic_network(
         actions: number of actions.
         torso: name of the torso; see `make_torso`.
         torso_hidden: sizes of the hidden layers of the "mlp" torso, which are plain.
+        impala: what the "impala" torso is made of; None: its paper's.
         head_hidden: size of the fully connected layer after the torso.
         lstm_size: size of the LSTM after that; 0 for none.
         noise: which layers are noisy, and how; None for a plain network.
         standardise_frames: whether the torso standardises frames; see `FramesTorso`.
         layer_norm: whether the torso's layers and the one after it are normalised before their
             ReLUs.
+        head_layer_norm: the same of the one after the torso alone; None: as `layer_norm`.
 
     Raises:
         ValueError: a torso of that name does not exist, or does not fit the observations.
@@ -155,6 +160,7 @@ def build_actor_critic_network(
         torso,
         observation_shape,
         torso_hidden,
+        impala=impala,
         standardise_frames=standardise_frames,
         layer_norm=layer_norm,
     )
@@ -169,4 +175,5 @@ def build_actor_critic_network(
         features, core = lstm_size, RecurrentCore(cell)
     head = ActorCriticHead(features, actions, linear)
     make_torso_noisy(body, noise)
-    return ActorCriticNetwork(body, hidden, core, head, layer_norm=layer_norm)
+    normalised = layer_norm if head_layer_norm is None else head_layer_norm
+    return ActorCriticNetwork(body, hidden, core, head, layer_norm=normalised)

@@ -29,47 +29,38 @@ class ImageTorso(nn.Module):
 
 
 class FramesTorso(ImageTorso):
-    """Stacked frames to features, by convolutions without padding, each with a ReLU after it.
+    """Stacked frames to features: uint8, or what `prepare` made of it, to (…, features).
 
-    Input (…, stack, height, width), uint8 or what `prepare` made of it; output (…, features).
     A standardised one shows its convolutions how a frame differs from the mean frame, once
     `measure_frames` has seen some: in most games the picture hardly changes, and only a few pixels
-    move. With `layer_norm` each convolution is normalised before its ReLU, over all that it gives
-    for an image; without gain and bias, since the layers beside it have both.
+    move.
     """
 
     name: str
-    # Of each layer: filters, size, stride.
-    layers: tuple[tuple[int, int, int], ...]
     smallest: int
+    """Pixels that a frame must have each way."""
 
     frame_mean: Tensor
     """(stack, height, width), brightness in 0…1; of a standardised torso."""
     frame_deviation: Tensor
     """(1,), the root of the mean over pixels of their variances."""
 
-    def __init__(
-        self,
-        observation_shape: Sequence[int],
-        *,
-        standardised: bool = False,
-        layer_norm: bool = False,
-    ) -> None:
-        """Build the convolutions for observations of (stack, height, width)."""
-        super().__init__()
+    def _check_shape(self, observation_shape: Sequence[int]) -> None:
         if len(observation_shape) != 3 or min(observation_shape[1:]) < self.smallest:
             raise ValueError(
                 f"{self.name} torso: got observations of shape {tuple(observation_shape)}, "
                 f"expected (stack, height, width) with at least {self.smallest} pixels each way"
             )
+
+    def _take(
+        self,
+        observation_shape: Sequence[int],
+        modules: Sequence[nn.Module],
+        *,
+        standardised: bool,
+    ) -> None:
+        """Take the modules of the convolutions, for observations of (stack, height, width)."""
         self.observation_shape = tuple(observation_shape)
-        modules: list[nn.Module] = []
-        channels = observation_shape[0]
-        for filters, size, stride in self.layers:
-            modules.append(nn.Conv2d(channels, filters, size, stride=stride))
-            modules += [normalised_image(filters)] if layer_norm else []
-            modules.append(nn.ReLU())
-            channels = filters
         self.convolutions = nn.Sequential(*modules, nn.Flatten())
         for parameter in self.convolutions.parameters():
             if parameter.ndim == 4:
@@ -143,7 +134,37 @@ class FramesTorso(ImageTorso):
         return distance.sub_(mean).clamp_(-5, 5).to(dtype)
 
 
-class NatureTorso(FramesTorso):
+class StridedTorso(FramesTorso):
+    """Stacked frames to features, by convolutions without padding, each with a ReLU after it.
+
+    With `layer_norm` each convolution is normalised before its ReLU, over all that it gives for an
+    image; without gain and bias, since the layers beside it have both.
+    """
+
+    # Of each layer: filters, size, stride.
+    layers: tuple[tuple[int, int, int], ...]
+
+    def __init__(
+        self,
+        observation_shape: Sequence[int],
+        *,
+        standardised: bool = False,
+        layer_norm: bool = False,
+    ) -> None:
+        """Build the convolutions for observations of (stack, height, width)."""
+        super().__init__()
+        self._check_shape(observation_shape)
+        modules: list[nn.Module] = []
+        channels = observation_shape[0]
+        for filters, size, stride in self.layers:
+            modules.append(nn.Conv2d(channels, filters, size, stride=stride))
+            modules += [normalised_image(filters)] if layer_norm else []
+            modules.append(nn.ReLU())
+            channels = filters
+        self._take(observation_shape, modules, standardised=standardised)
+
+
+class NatureTorso(StridedTorso):
     """The CNN of Mnih et al. 2015: 3136 features from 84 by 84 pixels; from 36 pixels up."""
 
     name = "nature"
@@ -151,7 +172,7 @@ class NatureTorso(FramesTorso):
     smallest = 36
 
 
-class FirstDQNTorso(FramesTorso):
+class FirstDQNTorso(StridedTorso):
     """The CNN of the first DQN: 2592 features from 84 by 84 pixels; from 20 pixels up.
 
     Mnih et al. 2013, arXiv 1312.5602, §4.1. Its products are two fifths of the Nature CNN's.

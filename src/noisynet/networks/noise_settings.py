@@ -26,8 +26,8 @@ class NoiseSettings:
     sigma0: float | None = None
     """σ₀ of the initial σ; None for the paper's value: 0.5, or 0.017 for independent noise."""
     where: Literal["last", "head", "all"] = "head"
-    """`last`: the layers of the outputs. `head`: all of the head. `all`: the torso's and an LSTM's
-    too."""
+    """`last`: the layers of the outputs. `head`: all of the head but an embedding of τ. `all`: it,
+    the torso's and an LSTM's too."""
 
     def __post_init__(self) -> None:
         if self.where not in _PLACES:
@@ -40,6 +40,13 @@ def head_layers(noise: NoiseSettings | None) -> tuple[MakeLinear, MakeLinear]:
         return nn.Linear, nn.Linear
     noisy = partial(NoisyLinear, noise=noise.kind, sigma0=noise.sigma0)
     return noisy, (nn.Linear if noise.where == "last" else noisy)
+
+
+def embedding_layer(noise: NoiseSettings | None) -> MakeLinear:
+    """Return what builds the embedding of τ in a head of implicit quantiles."""
+    if noise is None or noise.where != "all":
+        return nn.Linear
+    return head_layers(noise)[0]
 
 
 def make_torso_noisy(torso: nn.Module, noise: NoiseSettings | None) -> None:

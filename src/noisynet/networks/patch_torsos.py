@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .image_torsos import FramesTorso, whole_pixels
+from .image_torsos import StridedTorso, whole_pixels
 
 
-class PatchTorso(FramesTorso):
+class PatchTorso(StridedTorso):
     """A CNN whose filters are as wide as their strides: each layer is one product over patches.
 
     Patches are cut from the bytes of the frames, and prepared frames are patches, (…, positions,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .image_torsos import FirstDQNTorso, FramesTorso, MinAtarTorso, NatureTorso
 from .patch_torsos import DataEfficientTorso, WholePatchTorso
+from .residual_torso import ImpalaSettings, ImpalaTorso
 
 
 class MLPTorso(nn.Module):
@@ -53,7 +54,7 @@ Torso = FramesTorso | MinAtarTorso | MLPTorso
 _FRAMES_TORSOS = {
     one.name: one for one in (NatureTorso, FirstDQNTorso, DataEfficientTorso, WholePatchTorso)
 }
-_NAMES = ("auto", "mlp", "minatar", *_FRAMES_TORSOS)
+_NAMES = ("auto", "mlp", "minatar", *_FRAMES_TORSOS, ImpalaTorso.name)
 
 
 def make_torso(
@@ -61,15 +62,17 @@ def make_torso(
     observation_shape: Sequence[int],
     hidden: Sequence[int] = (),
     *,
+    impala: ImpalaSettings | None = None,
     standardise_frames: bool = False,
     layer_norm: bool = False,
 ) -> Torso:
     """Build the torso of a name; "auto" goes by the observation's shape.
 
     Vectors get "mlp", images "nature" from 36 pixels each way up, and "minatar" below. `hidden` are
-    the sizes of the hidden layers of "mlp". With `layer_norm` every layer is normalised before its
-    ReLU. Raises ValueError for another name, for observations that the torso does not take, and for
-    `standardise_frames` where it takes no frames.
+    the sizes of the hidden layers of "mlp", `impala` says what "impala" is made of. With
+    `layer_norm` every layer is normalised before its ReLU. Raises ValueError for another name, for
+    observations that the torso does not take, and for `standardise_frames` where it takes no
+    frames.
     """
     if name not in _NAMES:
         raise ValueError(f"torso: got {name!r}, expected one of {', '.join(_NAMES)}")
@@ -80,6 +83,10 @@ def make_torso(
     if name in _FRAMES_TORSOS:
         return _FRAMES_TORSOS[name](
             observation_shape, standardised=standardise_frames, layer_norm=layer_norm
+        )
+    if name == ImpalaTorso.name:
+        return ImpalaTorso(
+            observation_shape, impala, standardised=standardise_frames, layer_norm=layer_norm
         )
     if standardise_frames:
         raise ValueError(

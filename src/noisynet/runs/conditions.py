@@ -110,6 +110,27 @@ WITH_ATOMS = Acts(
     lambda config: config.network.atoms > 0,
     lambda _: "atoms is 0, values are no distributions",
 )
+WITH_QUANTILES = Acts(
+    lambda config: config.network.quantiles > 0,
+    lambda _: "quantiles is 0, values have no quantiles",
+)
+WITHOUT_DISTRIBUTIONS = Acts(
+    lambda config: not (config.network.atoms or config.network.quantiles),
+    lambda _: "values are distributions, which have a loss of their own",
+)
+WITH_MUNCHAUSEN = Acts(
+    lambda config: config.learning.munchausen > 0,
+    lambda _: "munchausen is 0, targets are greedy",
+)
+WITHOUT_MUNCHAUSEN = Acts(
+    lambda config: config.learning.munchausen == 0,
+    lambda _: "munchausen is above 0, the target net's softmax policy chooses",
+)
+WITH_LAYER_NORM = Acts(lambda config: config.network.layer_norm, lambda _: "layer_norm is false")
+WITH_IMPALA = Acts(
+    lambda config: config.network.torso == "impala",
+    lambda config: f"torso is {config.network.torso}, not impala",
+)
 WITH_PRIORITIES = Acts(lambda config: config.learning.prioritised, lambda _: "prioritised is false")
 WITH_DOUBLE = Acts(
     lambda config: config.learning.double, lambda _: "double is false, the target net chooses"

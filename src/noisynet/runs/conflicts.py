@@ -99,6 +99,54 @@ def _support(config: Sections) -> str | None:
     )
 
 
+def _quantiles(config: Sections) -> str | None:
+    network = config.network
+    if not (network.quantiles and network.atoms):
+        return None
+    return (
+        f"quantiles: got {network.quantiles}, expected 0 with atoms {network.atoms}: a head learns "
+        "either quantiles (IQN) or probabilities of atoms (C51)"
+    )
+
+
+def _munchausen(config: Sections) -> str | None:
+    weight, atoms = config.learning.munchausen, config.network.atoms
+    if not weight or not atoms:
+        return None
+    return (
+        f"munchausen: got {weight:g}, expected 0 with atoms {atoms}: its targets are for Q-values "
+        "and quantiles"
+    )
+
+
+def _entropy_temperature(config: Sections) -> str | None:
+    learning = config.learning
+    if not learning.munchausen or learning.entropy_temperature is not None:
+        return None
+    return (
+        "entropy_temperature: got nothing, expected a number above 0 with munchausen "
+        f"{learning.munchausen:g} (its paper's, for rewards of ±1: 0.03): targets follow the "
+        "softmax of the values over it"
+    )
+
+
+def _spectral_norm(config: Sections) -> str | None:
+    network, exploration = config.network, config.exploration
+    if not network.spectral_norm or network.torso != "impala":
+        return None
+    if config.learning.algorithm == "a3c":
+        return (
+            "spectral_norm: got true, expected false: a3c's processes share parameters, not the "
+            "estimates of singular values beside them"
+        )
+    if exploration.has_noise and exploration.noise_in == "all":
+        return (
+            "noise_in: got all, expected head or last with spectral_norm: a convolution has "
+            "either noise or a norm of its weights"
+        )
+    return None
+
+
 def _exploration(config: Sections) -> str | None:
     if not config.learning.is_actor_critic or not config.exploration.has_epsilon:
         return None
@@ -196,6 +244,10 @@ def _device(config: Sections) -> str | None:
 
 ATOMS = Fits(_atoms)
 SUPPORT = Fits(_support)
+QUANTILES = Fits(_quantiles)
+MUNCHAUSEN = Fits(_munchausen)
+ENTROPY_TEMPERATURE = Fits(_entropy_temperature)
+SPECTRAL_NORM = Fits(_spectral_norm)
 EXPLORATION = Fits(_exploration)
 REDRAW = Fits(_redraw)
 WARMUP = Fits(_warmup)

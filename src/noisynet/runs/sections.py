@@ -34,9 +34,15 @@ from .conditions import (
     WITH_DOUBLE,
     WITH_EPSILON,
     WITH_FALLING_STEP_SIZE,
+    WITH_IMPALA,
+    WITH_LAYER_NORM,
+    WITH_MUNCHAUSEN,
     WITH_NOISE,
     WITH_PRIORITIES,
+    WITH_QUANTILES,
     WITH_RMSPROP,
+    WITHOUT_DISTRIBUTIONS,
+    WITHOUT_MUNCHAUSEN,
 )
 from .seeds import SEEDS, stream
 
@@ -132,12 +138,30 @@ class NetworkSection(Section):
     """The Q-network."""
 
     torso: Annotated[
-        Literal["auto", "nature", "dqn2013", "data-efficient", "patches", "minatar", "mlp"], ALWAYS
+        Literal[
+            "auto", "nature", "dqn2013", "data-efficient", "patches", "impala", "minatar", "mlp"
+        ],
+        ALWAYS,
     ] = Field(
         default="auto",
         description="nature: the CNN for stacked frames; dqn2013: the smaller one before it; "
-        "data-efficient: the smallest; patches: as small, and sees the whole frame; minatar: for "
-        "small images; mlp: for vectors; auto: by shape",
+        "data-efficient: the smallest; patches: as small, and sees the whole frame; impala: the "
+        "residual one; minatar: for small images; mlp: for vectors; auto: by shape",
+    )
+    torso_width: Annotated[_Float, Field(ge=0.0625, le=64, allow_inf_nan=False), WITH_IMPALA] = (
+        Field(
+            default=1.0,
+            description="impala torso: factor of its 16, 32 and 32 filters (arXiv 2411.03820: 2)",
+        )
+    )
+    torso_pooling: Annotated[FewThousand, WITH_IMPALA] = Field(
+        default=6,
+        description="impala torso: squares each way that adaptive max pooling leaves; 0: no such "
+        "pooling",
+    )
+    spectral_norm: Annotated[bool, WITH_IMPALA, conflicts.SPECTRAL_NORM] = Field(
+        default=False,
+        description="impala torso: residual convolutions have spectral norm (arXiv 1802.05957)",
     )
     standardise_frames: Annotated[bool, ALWAYS] = Field(
         default=False,
@@ -147,6 +171,9 @@ class NetworkSection(Section):
     layer_norm: Annotated[bool, ALWAYS] = Field(
         default=False,
         description="normalise what every layer but the last gives, before its ReLU, as PQN does",
+    )
+    layer_norm_in: Annotated[Literal["all", "head"], WITH_LAYER_NORM] = Field(
+        default="all", description="layers normalised: the torso's and the head's; head: its alone"
     )
     torso_hidden: Annotated[tuple[PositiveInt, ...], ON_VECTORS] = Field(
         default=(), description="mlp torso: sizes of its (plain) hidden layers"
@@ -169,6 +196,22 @@ class NetworkSection(Section):
     value_max: Annotated[_Float, OF_REPLAY, WITH_ATOMS] = Field(
         default=10.0, allow_inf_nan=False, description="value of the highest atom"
     )
+    quantiles: Annotated[
+        FewThousand, OF_REPLAY, conflicts.needs_replay("quantiles", "network"), conflicts.QUANTILES
+    ] = Field(
+        default=0,
+        description="IQN: quantiles that an update predicts, at random fractions (arXiv "
+        "1806.06923; arXiv 2411.03820: 8); 0: no quantiles",
+    )
+    target_quantiles: Annotated[FewThousand, OF_REPLAY, WITH_QUANTILES] = Field(
+        default=8, ge=1, description="IQN: quantiles of the target net in an update"
+    )
+    acting_quantiles: Annotated[FewThousand, OF_REPLAY, WITH_QUANTILES] = Field(
+        default=8, ge=1, description="IQN: quantiles whose mean is the value that chooses an action"
+    )
+    cosines: Annotated[FewThousand, OF_REPLAY, WITH_QUANTILES] = Field(
+        default=64, ge=1, description="IQN: cosines of a fraction that its embedding sees"
+    )
 
 
 class ExplorationSection(Section):
@@ -188,7 +231,8 @@ class ExplorationSection(Section):
     )
     noise_in: Annotated[Literal["head", "last", "all"], WITH_NOISE] = Field(
         default="head",
-        description="noisy layers: all of the head, those of the outputs, or the torso's too",
+        description="noisy layers: all of the head (IQN's embedding stays plain), those of the "
+        "outputs, or the torso's too",
     )
     redraw: Annotated[
         Literal["step", "update", "episode"], WITH_NOISE, conflicts.REDRAW, MAY_CHANGE
@@ -199,7 +243,9 @@ class ExplorationSection(Section):
     draw_per_environment: Annotated[bool, WITH_NOISE] = Field(
         default=True, description="an acting draw for each environment; false: all share one"
     )
-    choice_draw: Annotated[bool, WITH_NOISE, OF_REPLAY, WITH_DOUBLE, MAY_CHANGE] = Field(
+    choice_draw: Annotated[
+        bool, WITH_NOISE, OF_REPLAY, WITH_DOUBLE, WITHOUT_MUNCHAUSEN, MAY_CHANGE
+    ] = Field(
         default=True,
         description="double: a draw of its own chooses the next action; false: the online net's",
     )
@@ -212,6 +258,9 @@ class ExplorationSection(Section):
     epsilon_steps: Annotated[PositiveInt, WITH_EPSILON, MAY_CHANGE] = Field(
         default=100_000,
         description="steps over which ε falls linearly, counted from the warm-up's end",
+    )
+    epsilon_until: Annotated[PositiveInt | None, WITH_EPSILON, MAY_CHANGE] = Field(
+        default=None, description="agent step from which ε is 0; empty: never"
     )
 
     @property
@@ -233,9 +282,30 @@ class LearningSection(Section):
         description="q_learning: values from a replay; pqn: values from rollouts; a2c, a3c: "
         "actor-critic from rollouts",
     )
-    double: Annotated[bool, OF_REPLAY, MAY_CHANGE] = Field(
+    double: Annotated[bool, OF_REPLAY, WITHOUT_MUNCHAUSEN, MAY_CHANGE] = Field(
         default=True, description="the online net chooses, the target net values"
     )
+    munchausen: Annotated[
+        Fraction,
+        OF_REPLAY,
+        conflicts.needs_replay("munchausen", "learning"),
+        conflicts.MUNCHAUSEN,
+        conflicts.ENTROPY_TEMPERATURE,
+        MAY_CHANGE,
+    ] = Field(
+        default=0.0,
+        description="α of Munchausen targets (arXiv 2007.14430: 0.9), which add the log-policy to "
+        "the reward and follow the softmax policy; 0: greedy targets",
+    )
+    entropy_temperature: Annotated[PositiveFloat | None, OF_REPLAY, WITH_MUNCHAUSEN, MAY_CHANGE] = (
+        Field(
+            default=None,
+            description="τ of the softmax policy, in the unit of returns (arXiv 2007.14430: 0.03)",
+        )
+    )
+    log_policy_least: Annotated[
+        _Float, Field(le=0, allow_inf_nan=False), OF_REPLAY, WITH_MUNCHAUSEN, MAY_CHANGE
+    ] = Field(default=-1.0, description="the log-policy, times τ, counts as no less than this")
     n_step: Annotated[PositiveInt, OF_REPLAY, MAY_CHANGE] = Field(
         default=1, description="rewards summed before bootstrapping"
     )
@@ -276,8 +346,8 @@ class LearningSection(Section):
     rmsprop_centred: Annotated[bool, WITH_RMSPROP] = Field(
         default=True, description="RMSProp divides by the deviation, not by the mean square"
     )
-    loss: Annotated[Literal["huber", "squared"], OF_Q_VALUES, MAY_CHANGE] = Field(
-        default="huber", description="of the TD error"
+    loss: Annotated[Literal["huber", "squared"], OF_Q_VALUES, WITHOUT_DISTRIBUTIONS, MAY_CHANGE] = (
+        Field(default="huber", description="of the TD error")
     )
     max_gradient_norm: Annotated[PositiveFloat | None, ALWAYS, MAY_CHANGE] = Field(
         default=10.0, description="larger gradients are scaled down; empty: none is"

@@ -1,7 +1,8 @@
 """Noise inside Stable-Baselines3 and sb3-contrib: `DQN(NoisyDQNPolicy, env, …)`.
 
 One policy class for each of DQN, QR-DQN, PPO and A2C. It takes vectors, images and dicts; nothing
-of the host is changed. Needs `pip install 'noisynet[sb3]'`.
+of the host is changed. Two more, for images in DQN and QR-DQN, have BTR's torso. Needs `pip install
+'noisynet[sb3]'`.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ from .actor_critic import (  # noqa: E402
     NoisyPPOPolicy,
     NoisyRolloutBuffer,
 )
+from .btr import BTRDQNPolicy, BTRQRDQNPolicy, ImpalaExtractor  # noqa: E402
 from .callback import NoiseCallback  # noqa: E402
 from .value import NoisyDQNPolicy, NoisyQRDQNPolicy  # noqa: E402
 
 __all__ = [
+    "BTRDQNPolicy",
+    "BTRQRDQNPolicy",
+    "ImpalaExtractor",
     "NoiseCallback",
     "NoisyA2CPolicy",
     "NoisyDQNPolicy",

@@ -60,7 +60,7 @@ def _noisy_kind(noisy: type[_NoisyNetwork], host: type[BasePolicy]) -> type[Base
     return noisy if noisy.__bases__[1] is host else type(noisy.__name__, (noisy, host), {})
 
 
-class _NoisyValuePolicy(NoisyPolicy):
+class NoisyValuePolicy(NoisyPolicy):
     """Greedy policy under noise.
 
     The noise of both networks is fresh, one draw for the batch at every forward, so that in the
@@ -128,7 +128,7 @@ class _NoisyValuePolicy(NoisyPolicy):
         return self._held[rows]
 
 
-class NoisyDQNPolicy(_NoisyValuePolicy, DQNPolicy):  # pyright: ignore[reportIncompatibleMethodOverride]
+class NoisyDQNPolicy(NoisyValuePolicy, DQNPolicy):  # pyright: ignore[reportIncompatibleMethodOverride]
     """Exploration by learned noise in `stable_baselines3.DQN`: `DQN(NoisyDQNPolicy, env, …)`.
 
     `policy_kwargs` takes what the host's policy takes, and `noise`, `sigma0` (as
@@ -151,7 +151,7 @@ class NoisyDQNPolicy(_NoisyValuePolicy, DQNPolicy):  # pyright: ignore[reportInc
         return self._made_noisy(super().make_q_net(), NoisyQNetwork)
 
 
-class NoisyQRDQNPolicy(_NoisyValuePolicy, QRDQNPolicy):  # pyright: ignore[reportIncompatibleMethodOverride]
+class NoisyQRDQNPolicy(NoisyValuePolicy, QRDQNPolicy):  # pyright: ignore[reportIncompatibleMethodOverride]
     """Exploration by learned noise in `sb3_contrib.QRDQN`: `QRDQN(NoisyQRDQNPolicy, env, …)`.
 
     Options, errors and source are those of `NoisyDQNPolicy`; the greedy action is that of the mean
