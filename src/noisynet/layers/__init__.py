@@ -1,5 +1,6 @@
 """The noise: what noisynet exists for. Needs torch and nothing else."""
 
+from .attention import NoisyMultiheadAttention
 from .conv import NoisyConv1d, NoisyConv2d
 from .convert import denoise, noisify
 from .functional import noisy_conv, noisy_linear, noisy_parameters
@@ -7,6 +8,7 @@ from .layer import NoisyLayer
 from .lazy import LazyNoisyConv1d, LazyNoisyConv2d, LazyNoisyLinear
 from .linear import NoisyLinear
 from .noise import (
+    AttentionNoise,
     CellNoise,
     Draw,
     FactorisedNoise,
@@ -33,6 +35,7 @@ from .states import (
 )
 
 __all__ = [
+    "AttentionNoise",
     "CellNoise",
     "Draw",
     "FactorisedNoise",
@@ -49,6 +52,7 @@ __all__ = [
     "NoisyLSTMCell",
     "NoisyLayer",
     "NoisyLinear",
+    "NoisyMultiheadAttention",
     "OutputNoise",
     "WeightNoise",
     "attach",
