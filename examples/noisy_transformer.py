@@ -31,7 +31,8 @@ class Policy(nn.Module):
     def forward(self, seen: Tensor) -> Tensor:
         time = torch.arange(seen.shape[1])
         is_future = time > time.unsqueeze(-1)
-        return self.q(self.encoder(self.sign(seen) + self.place(time), mask=is_future))
+        x = self.sign(seen) + self.place(time)
+        return self.q(self.encoder(x, mask=is_future, is_causal=True))
 
 
 @torch.no_grad()

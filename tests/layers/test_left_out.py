@@ -116,3 +116,13 @@ def test_a_lazy_layer_is_named_before_it_has_a_shape() -> None:
         net = nn.ModuleDict({"conv": nn.LazyConv2d(2, 3), "head": nn.Linear(4, 2)})
     with pytest.warns(UserWarning, match=r"alone: conv \(LazyConv2d: it has no shape yet, run"):
         noisynet.noisify(net)
+
+
+def test_where_nothing_is_converted_the_error_names_what_could_be() -> None:
+    net = nn.Sequential(nn.Conv2d(2, 2, 3), nn.ReLU())
+    said = (
+        r"^Sequential: nothing to convert: it has no nn\.Linear or nn\.MultiheadAttention that can "
+        r"be; noisify leaves alone: 0 \(Conv2d: choose it with where=…\)$"
+    )
+    with pytest.raises(ValueError, match=said):
+        noisynet.noisify(net)

@@ -66,8 +66,7 @@ def noisify(
     is_noisy = bool(noisy_layers(module))
     kinds = _kinds(everything=where is not None)
     candidates, refused = _convertible(module, kinds)
-    if refused and where is None:
-        warnings.warn(f"noisify leaves alone: {listed_by_reason(refused)}", stacklevel=2)
+    left = f"noisify leaves alone: {listed_by_reason(refused)}" if refused and where is None else ""
     chosen = [name for name in candidates if where is None or where(name, candidates[name])]
     if not chosen:
         raise ValueError(
@@ -78,7 +77,10 @@ def noisify(
                 else f"it has no {_listed(kinds)} that can be"
                 + (", and is noisy already" if is_noisy else "")
             )
+            + (f"; {left}" if left else "")
         )
+    if left:
+        warnings.warn(left, stacklevel=2)
     replacements: dict[int, nn.Module] = {}
     sigmas: dict[int, nn.Parameter] = {}
     for name in chosen:
