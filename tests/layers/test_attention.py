@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 import noisynet
-from noisynet.layers import AttentionNoise, NoisyMultiheadAttention, OutputNoise
+from noisynet.layers import NoisyMultiheadAttention, OutputNoise, SequenceNoise
 
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 
@@ -325,7 +325,7 @@ def test_initial_values_take_each_projections_own_inputs_as_p(noise: str) -> Non
 def test_packed_projections_draw_apart(noise: str) -> None:
     """Factorised noise of the packed matrix as one would give all three the same f(ε_i)."""
     drawn = noisynet.draw(NoisyMultiheadAttention(E, HEADS, noise=noise)).layer("")
-    assert isinstance(drawn, AttentionNoise)
+    assert isinstance(drawn, SequenceNoise)
     parts = [one.weight_noise() for one in drawn.parts]
     for first, second in itertools.combinations(parts, 2):
         together = torch.linalg.matrix_rank(torch.cat([first, second]))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..layers import FactorisedNoise, IndependentNoise, NoisyLayer, resample
 from ..layers.layer import Off
-from ..layers.noise import AttentionNoise, CellNoise
+from ..layers.noise import CellNoise, SequenceNoise
 from .recognise import Found
 
 COLUMNS = 8
@@ -89,7 +89,7 @@ def _of_ours(layer: NoisyLayer) -> Noise:
     has_bias = layer.weights()[0].bias_sigma is not None
     if noise is None:
         return Noise(torch.zeros(1, COLUMNS + has_bias), has_bias)
-    if isinstance(noise, CellNoise | AttentionNoise):
+    if isinstance(noise, CellNoise | SequenceNoise):
         noise = noise.parts[0]
     assert isinstance(noise, FactorisedNoise | IndependentNoise), "no input was named"
     if isinstance(noise, FactorisedNoise):

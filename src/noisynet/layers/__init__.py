@@ -8,7 +8,6 @@ from .layer import NoisyLayer
 from .lazy import LazyNoisyConv1d, LazyNoisyConv2d, LazyNoisyLinear
 from .linear import NoisyLinear
 from .noise import (
-    AttentionNoise,
     CellNoise,
     Draw,
     FactorisedNoise,
@@ -17,6 +16,7 @@ from .noise import (
     LinearNoise,
     NoiseKind,
     OutputNoise,
+    SequenceNoise,
     WeightNoise,
 )
 from .peers import load_peer_state_dict
@@ -35,7 +35,6 @@ from .states import (
 )
 
 __all__ = [
-    "AttentionNoise",
     "CellNoise",
     "Draw",
     "FactorisedNoise",
@@ -54,6 +53,7 @@ __all__ = [
     "NoisyLinear",
     "NoisyMultiheadAttention",
     "OutputNoise",
+    "SequenceNoise",
     "WeightNoise",
     "attach",
     "denoise",

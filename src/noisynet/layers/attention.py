@@ -16,7 +16,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from .functional import check_features, noisy_linear, noisy_parameters
 from .layer import NoisyLayer, check_bias, check_sizes
 from .linear import NoisyLinear
-from .noise import AttentionSpec, LinearNoise, NoiseKind, NoiseSpec
+from .noise import LinearNoise, NoiseKind, NoiseSpec, SequenceSpec
 from .weights import Weights
 
 Effective = tuple[Tensor, Tensor | None]
@@ -139,12 +139,12 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
         size = self.embed_dim
         return [None if packed is None else packed[n * size : (n + 1) * size] for n in range(3)]
 
-    def noise_spec(self) -> AttentionSpec:
+    def noise_spec(self) -> SequenceSpec:
         """Return what one draw of the projections of query, key and value consists of."""
         bias, size = self.in_proj_bias is not None, self.embed_dim
         inputs = (size, self.kdim, self.vdim)
-        query, key, value = (NoiseSpec(self.noise, one, size, bias) for one in inputs)
-        return AttentionSpec(self.noise, query, key, value)
+        parts = (NoiseSpec(self.noise, one, size, bias) for one in inputs)
+        return SequenceSpec(self.noise, tuple(parts))
 
     def effective_weight(self) -> tuple[Effective, ...]:
         """Return the (weight, bias) that the draw in force makes: of query, key and value.
@@ -244,7 +244,7 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
         noise = self.noise_in_force(inputs[0])
         if noise is None:
             return None, None, None
-        if noise.rows is not None and noise.query.batch_first != self.batch_first:
+        if noise.rows is not None and noise.parts[0].batch_first != self.batch_first:
             got, expected = "first dimension", "one beside the features"
             if self.batch_first:
                 got, expected = expected, got

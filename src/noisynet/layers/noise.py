@@ -135,25 +135,18 @@ class CellNoise:
 
 
 @dataclass(frozen=True, slots=True)
-class AttentionNoise:
-    """The noise of an attention layer's input projections; that of its output is a layer's own."""
+class SequenceNoise:
+    """The noise of a layer of several weights, as attention is: that of each, in their order."""
 
-    query: LinearNoise
-    key: LinearNoise
-    value: LinearNoise
-
-    @property
-    def parts(self) -> tuple[LinearNoise, ...]:
-        """Return the noise of each weight."""
-        return self.query, self.key, self.value
+    parts: tuple[WeightNoise, ...]
 
     @property
     def rows(self) -> tuple[int, ...] | None:
-        """Return the leading dimensions of the query's draw, or None where all rows share it."""
-        return self.query.rows
+        """Return the leading dimensions of the draw, or None where all rows share it."""
+        return self.parts[0].rows
 
 
-LayerNoise = LinearNoise | CellNoise | AttentionNoise
+LayerNoise = LinearNoise | CellNoise | SequenceNoise
 
 
 class _Spec:
@@ -251,27 +244,20 @@ class CellSpec(_Spec):
 
 
 @dataclass(frozen=True, slots=True)
-class AttentionSpec(_Spec):
-    """What the input projections of an attention layer draw: of query, key and value."""
+class SequenceSpec(_Spec):
+    """What a layer of several weights draws: for one after the other."""
 
     kind: NoiseKind
-    query: NoiseSpec
-    key: NoiseSpec
-    value: NoiseSpec
+    parts: tuple[NoiseSpec, ...]
 
     @property
     def size(self) -> int:
         """Return the number of standard normals of a draw."""
-        return self.query.size + self.key.size + self.value.size
+        return sum(part.size for part in self.parts)
 
-    @property
-    def parts(self) -> tuple[NoiseSpec, ...]:
-        """Return the spec of each weight."""
-        return self.query, self.key, self.value
-
-    def unflatten(self, flat: Tensor, batch_first: bool = False) -> AttentionNoise:
-        """View flat ε values, shape (…, size), as the noise of all three projections."""
-        return AttentionNoise(*_unflatten_parts(self.parts, flat, batch_first))
+    def unflatten(self, flat: Tensor, batch_first: bool = False) -> SequenceNoise:
+        """View flat ε values, shape (…, size), as the noise of all weights."""
+        return SequenceNoise(tuple(_unflatten_parts(self.parts, flat, batch_first)))
 
 
 def _unflatten_parts(
@@ -284,7 +270,7 @@ def _unflatten_parts(
         start += part.size
 
 
-LayerSpec = NoiseSpec | CellSpec | AttentionSpec
+LayerSpec = NoiseSpec | CellSpec | SequenceSpec
 
 
 def standard_normals(
@@ -444,4 +430,4 @@ def _draw_from_bytes(
 
 
 # So that `torch.load` reads a saved draw as it reads tensors, without weights_only=False.
-torch.serialization.add_safe_globals([Slot, NoiseSpec, CellSpec, AttentionSpec, _draw_from_bytes])
+torch.serialization.add_safe_globals([Slot, NoiseSpec, CellSpec, SequenceSpec, _draw_from_bytes])
