@@ -73,6 +73,16 @@ def test_noise_explores_where_values_are_close(
     assert (tmp_path / "close_values.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_transformer_remembers_by_noise_alone(
+    said_by: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    *_, named, exported = said_by("noisy_transformer.py", "--updates", "250")
+    # Guessing names one of four.
+    assert float(named.removeprefix("mean weights: ").partition(" ")[0]) >= 0.9
+    assert exported == "the exported graph computes the same: True"
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_plain_loop_learns_by_noise_alone(
     said_by: Callable[..., list[str]], tmp_path: Path
 ) -> None:

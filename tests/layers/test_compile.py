@@ -18,6 +18,7 @@ from noisynet.layers import Draw
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*should not be instantiated:DeprecationWarning",
     "ignore:.*torch.jit.script.*deprecated:DeprecationWarning",
+    "ignore:the exported graph keeps the noise draw:UserWarning",
 )
 
 ROWS = 5

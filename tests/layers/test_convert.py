@@ -109,7 +109,7 @@ def test_where_chooses_and_is_asked_about_convertible_layers_only() -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (nn.ReLU, "ReLU: nothing to convert: it has no nn.Linear that can be"),
+        (nn.ReLU, "ReLU: nothing to convert: it has no nn.Linear or nn.MultiheadAttention that"),
         (lambda: NoisyLinear(2, 2), "NoisyLinear: nothing to convert: it has no nn.Linear"),
     ],
 )
@@ -193,42 +193,6 @@ def test_hooks_are_kept_and_can_still_be_removed() -> None:
     for handle in handles:
         handle.remove()
     assert run() == []
-
-
-def test_attention_and_transformer_layers_are_left_alone_with_one_warning() -> None:
-    net = nn.ModuleDict(
-        {
-            "attention": nn.MultiheadAttention(4, 2, batch_first=True),
-            "encoder": nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, dropout=0.0),
-            "head": nn.Linear(4, 2),
-        }
-    )
-    x = torch.randn(2, 5, 4)
-
-    def features() -> list[Tensor]:
-        with torch.no_grad():
-            return [net["attention"](x, x, x)[0], net["encoder"](x)]
-
-    net.eval()
-    expected = features()
-    with pytest.warns(UserWarning, match="noisify leaves alone: ") as caught:
-        noisynet.noisify(net)
-    assert len(caught) == 1
-    message = str(caught[0].message)
-    for name in (
-        "attention.out_proj",
-        "encoder.self_attn.out_proj",
-        "encoder.linear1",
-        "encoder.linear2",
-    ):
-        assert f"{name} (" in message
-    # The warning names the caller's line, not one inside noisynet.
-    assert caught[0].filename == __file__
-    assert list(noisynet.noisy_layers(net)) == ["head"]
-    for got, former in zip(features(), expected, strict=True):
-        assert torch.equal(got, former)
-    net.train()
-    assert net["encoder"](x).shape == x.shape
 
 
 def with_a_buffer_of_its_own(layer: nn.Linear) -> nn.Linear:
@@ -322,9 +286,17 @@ def every(name: str, layer: nn.Module) -> bool:
     return True
 
 
-def test_without_where_only_linears_are_converted() -> None:
-    net = noisynet.noisify(Agent())
+def test_without_where_only_linears_are_converted_and_the_others_named() -> None:
+    net = Agent()
+    with pytest.warns(UserWarning, match="noisify leaves alone") as caught:
+        noisynet.noisify(net)
     assert list(noisynet.noisy_layers(net)) == ["head"]
+    message = str(caught[0].message)
+    for named in ("audio (Conv1d: ", "torso.0 (Conv2d: ", "lstm (LSTMCell: ", "gru (GRUCell: "):
+        assert f"{named}choose it with where=…)" in message
+    for name in ("lstm", "gru", "up", "volume", "both", "rnn"):
+        assert f"unused.{name} (" in message
+    assert "embedding" not in message
 
 
 def test_where_is_asked_about_every_kind_that_can_be_converted() -> None:
@@ -338,7 +310,7 @@ def test_where_is_asked_about_every_kind_that_can_be_converted() -> None:
     assert asked == {name: plain for name, (plain, _) in KINDS.items()}
     assert list(noisynet.noisy_layers(net)) == ["torso.0"]
     with pytest.raises(
-        ValueError, match=r"has no nn\.Linear, nn\.Conv1d, .* or nn\.GRUCell that can"
+        ValueError, match=r"has no nn\.Linear, nn\.MultiheadAttention, .* or nn\.GRUCell that can"
     ):
         noisynet.noisify(nn.ReLU(), every)
 
@@ -488,7 +460,9 @@ def test_a_where_that_is_no_function_is_an_error() -> None:
     with pytest.raises(TypeError, match=r"^got NoneType, expected an nn.Module"):
         noisynet.noisify(None)
     noisynet.noisify(net)
-    with pytest.raises(ValueError, match=r"no nn.Linear that can be, and is noisy already$"):
+    with pytest.raises(
+        ValueError, match=r"no nn.Linear or nn.MultiheadAttention that can be, and is noisy"
+    ):
         noisynet.noisify(net)
 
 

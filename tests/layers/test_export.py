@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from torch.export import Dim, export
 import noisynet
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::torch.jit.TracerWarning"
+    "ignore::DeprecationWarning",
+    "ignore::FutureWarning",
+    "ignore::torch.jit.TracerWarning",
+    "ignore:the exported graph keeps the noise draw:UserWarning",
 )
 
 LAYERS: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...]]] = {
@@ -138,3 +142,86 @@ def test_onnx_is_told_to_denoise(dynamo: bool, tmp_path: Path) -> None:
     noisynet.release(net)
     noisynet.denoise(net)
     to_onnx()
+
+
+def to_onnx(net: Any, x: Tensor, *, dynamo: bool) -> None:
+    torch.onnx.export(net, (x,), io.BytesIO(), dynamo=dynamo, verbose=False)
+
+
+EXPORTS: dict[str, Callable[[Any, Tensor], object]] = {
+    "torch.export": lambda net, x: export(net, (x,), strict=False),
+    "torch.export, strict": lambda net, x: export(net, (x,), strict=True),
+    "torch.jit.trace": lambda net, x: torch.jit.trace(net, (x,), check_trace=False),
+    "torch.onnx": lambda net, x: to_onnx(net, x, dynamo=True),
+    "torch.onnx by TorchScript": lambda net, x: to_onnx(net, x, dynamo=False),
+}
+
+
+def said(call: Callable[[], object]) -> list[str]:
+    """What is said of a draw, where Python shows a line of a file once, as it does by itself."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        call()
+    messages = [str(one.message) for one in caught if one.category is UserWarning]
+    return [one for one in messages if "noise" in one]
+
+
+@pytest.mark.parametrize("how", EXPORTS)
+def test_an_export_that_keeps_a_draw_says_so_once(how: str) -> None:
+    if "onnx" in how:
+        pytest.importorskip("onnxscript")
+    net = noisynet.noisify(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))).eval()
+    x, run = torch.randn(2, 4), EXPORTS[how]
+    noisynet.hold(net)
+    net(x)  # What a layer keeps of its draw between forwards must not hide it.
+    (message,) = said(lambda: run(net, x))
+    assert "keeps the noise draw that is in force" in message
+    assert "export noisynet.denoise(net) for the means alone" in message
+    assert "\n" not in message
+    with noisynet.using(net, noisynet.draw(net)):
+        assert len(said(lambda: run(net, x))) == 1
+    with noisynet.mean_weights(net):
+        assert said(lambda: run(net, x)) == []
+    noisynet.release(net)
+    if "onnx" not in how:
+        # It goes on drawing.
+        assert said(lambda: run(net, x)) == []
+    noisynet.denoise(net)
+    assert said(lambda: run(net, x)) == []
+
+
+def test_compiling_is_no_export() -> None:
+    net = noisynet.NoisyLinear(4, 3)
+    noisynet.hold(net)
+    call = torch.compile(net, backend="eager", fullgraph=True)
+    assert said(lambda: call(torch.randn(2, 4))) == []
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_a_denoised_transformer_exports_with_its_values(dynamo: bool, tmp_path: Path) -> None:
+    reference = pytest.importorskip("onnx.reference")
+    pytest.importorskip("onnxscript")
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, dropout=0.0)
+    net = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False).eval()
+    x = torch.randn(3, 5, 4)
+    expected = net(x).detach()
+    noisynet.hold(noisynet.noisify(net), rows=3, batch_first=True)
+    assert not torch.allclose(net(x), expected)
+    plain = noisynet.denoise(net)
+    torch.testing.assert_close(export(plain, (x,)).module()(x), expected)
+    file = tmp_path / "policy.onnx"
+    torch.onnx.export(plain, (x,), file, dynamo=dynamo, verbose=False, input_names=["x"])
+    (got,) = reference.ReferenceEvaluator(str(file)).run(None, {"x": x.numpy()})
+    torch.testing.assert_close(torch.tensor(got), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_page_exports_what_it_says(
+    run_page: Callable[[str], dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    reference = pytest.importorskip("onnx.reference")
+    pytest.importorskip("onnxscript")
+    monkeypatch.chdir(tmp_path)
+    names = run_page("transformers.md")
+    (got,) = reference.ReferenceEvaluator("policy.onnx").run(None, {"seen": names["seen"].numpy()})
+    expected = names["plain"](names["seen"]).detach()
+    torch.testing.assert_close(torch.tensor(got), expected, rtol=1e-4, atol=1e-5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -355,11 +355,11 @@ class ParallelQLearning(ValueAgent):
             acting = held(self.network)
             assert acting is not None, "an agent with learned noise holds its acting draw"
             flats = (arrays[f"rollout.noise.{number}"] for number in range(saved["draws"]))
-            drawn = Draw(
-                tuple(
+            drawn = replace(
+                acting,
+                flats=tuple(
                     self._tensor(one).to(of) for one, of in zip(flats, acting.flats, strict=True)
                 ),
-                acting.slots,
             )
         self._rollout = _PreparedRollout(
             rollout,

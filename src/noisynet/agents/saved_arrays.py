@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -107,7 +108,7 @@ def restore_held_draw(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> N
         torch.from_numpy(arrays[f"noise.{number}"]).to(flat)
         for number, flat in enumerate(drawn.flats)
     )
-    hold(network, drawn=Draw(flats, drawn.slots))
+    hold(network, drawn=replace(drawn, flats=flats))
 
 
 def check_noise_kind(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:

@@ -75,7 +75,14 @@ def _modules(module: nn.Module) -> Iterator[Restore]:
     for part in module.modules():
         yield _attribute(part, "training")
         if isinstance(part, NoisyLayer):
-            for name in ("held", "per_row", "static", "override"):
+            for name in (
+                "held",
+                "per_row",
+                "static",
+                "batch_first",
+                "override",
+                "override_batch_first",
+            ):
                 yield _attribute(part.noise_state, name)
         elif id(part) in layers:
             # Some keep ε in a plain attribute.

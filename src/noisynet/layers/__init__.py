@@ -1,5 +1,6 @@
 """The noise: what noisynet exists for. Needs torch and nothing else."""
 
+from .attention import NoisyMultiheadAttention
 from .conv import NoisyConv1d, NoisyConv2d
 from .convert import denoise, noisify
 from .functional import noisy_conv, noisy_linear, noisy_parameters
@@ -15,6 +16,7 @@ from .noise import (
     LinearNoise,
     NoiseKind,
     OutputNoise,
+    SequenceNoise,
     WeightNoise,
 )
 from .peers import load_peer_state_dict
@@ -49,7 +51,9 @@ __all__ = [
     "NoisyLSTMCell",
     "NoisyLayer",
     "NoisyLinear",
+    "NoisyMultiheadAttention",
     "OutputNoise",
+    "SequenceNoise",
     "WeightNoise",
     "attach",
     "denoise",

@@ -9,19 +9,26 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from .attention import NoisyMultiheadAttention
 from .conv import NoisyConv1d, NoisyConv2d
 from .layer import NoisyLayer, check_noise_options, is_uninitialised, keeps_more, take_over
+from .left_out import described, has_weight, listed_by_reason
 from .linear import NoisyLinear
 from .recurrent import NoisyGRUCell, NoisyLSTMCell
 from .states import noisy_layers
+from .transformer import KEPT_OFF, keep_off_fast_paths
+from .transposed import NoisyTransposedLinear, conv1d_of_transformers, noisy_kind_of
 
 Where = Callable[[str, nn.Module], bool]
+Kinds = dict[type[nn.Module], type[NoisyLayer]]
 
-NOISY: dict[type[nn.Module], type[NoisyLayer]] = {
-    kind.plain: kind
-    for kind in (NoisyLinear, NoisyConv1d, NoisyConv2d, NoisyLSTMCell, NoisyGRUCell)
+LINEAR: Kinds = {kind.plain: kind for kind in (NoisyLinear, NoisyMultiheadAttention)}
+"""The noisy layer of each kind of plain one that is made of linear layers: the default."""
+
+OTHERS: Kinds = {
+    kind.plain: kind for kind in (NoisyConv1d, NoisyConv2d, NoisyLSTMCell, NoisyGRUCell)
 }
-"""The noisy layer of each kind of plain one."""
+"""Those that are converted where they are chosen."""
 
 
 def noisify(
@@ -33,33 +40,33 @@ def noisify(
 ) -> nn.Module:
     """Make layers noisy in place, keeping their trained means.
 
-    By default every plain `nn.Linear`, as in the paper. `where(name, layer) → bool` chooses
-    instead, and is asked about every layer that can be converted: plain `nn.Linear`, `nn.Conv1d`,
-    `nn.Conv2d`, `nn.LSTMCell` and `nn.GRUCell`.
+    By default every plain linear layer, as in the paper: `nn.Linear`, the projections of
+    `nn.MultiheadAttention`, and the `Conv1D` of transformers, which is GPT-2's linear layer. Within
+    `nn.TransformerEncoder` and `nn.TransformerDecoder` those are all products with a weight.
+    `where(name, layer) → bool` chooses instead, and is asked about every layer that can be
+    converted: these, and plain `nn.Conv1d`, `nn.Conv2d`, `nn.LSTMCell` and `nn.GRUCell`.
 
     μ stay the very Parameter objects; σ are new, get the initial value that `init` names, and
     always require grad (`sigma_parameters` lists them for an optimizer that exists already). A
     layer that stands in several places stays one layer. Layers that share a mean and are converted
-    together share its σ too; their draws stay apart.
+    together share its σ too; their draws stay apart. An encoder with noisy layers keeps off the
+    fast path that would read their means, as long as noise is in force.
 
-    Layers whose weights other code reads or makes (attention, transformers' fast path,
-    parametrisations, pruning) stay as they are, and so do fused `nn.LSTM` and `nn.GRU`. By default
-    one warning names the Linears among them; with `where` there is none, as it was not asked about
-    them. Returns the module, or for a root layer a new one that shares its Parameters.
-    Raises ValueError for an unknown option, and where there is nothing to convert.
+    Layers whose weights other code reads or makes (parametrisations, pruning, classes of one's own)
+    stay as they are. By default one warning names them, and every other layer with a weight that
+    stays plain, so that nothing is left out without a word. Embeddings, which pick rows and
+    multiply nothing, and norms, which scale, are no such layers. With `where` there is no warning,
+    as it was not asked about the others. Returns the module, or for a root layer a new one that
+    shares its Parameters. Raises ValueError for an unknown option, and where there is nothing to
+    convert.
     """
     check_noise_options(noise, sigma0, init)
     if where is not None and not callable(where):
         raise TypeError(f"where: got {where!r}, expected a function of (name, layer), or None")
     is_noisy = bool(noisy_layers(module))
-    kinds = tuple(NOISY) if where is not None else (nn.Linear,)
+    kinds = _kinds(everything=where is not None)
     candidates, refused = _convertible(module, kinds)
-    if refused and where is None:
-        warnings.warn(
-            "noisify leaves alone: "
-            + "; ".join(f"{name} ({reason})" for name, reason in refused.items()),
-            stacklevel=2,
-        )
+    left = f"noisify leaves alone: {listed_by_reason(refused)}" if refused and where is None else ""
     chosen = [name for name in candidates if where is None or where(name, candidates[name])]
     if not chosen:
         raise ValueError(
@@ -70,13 +77,17 @@ def noisify(
                 else f"it has no {_listed(kinds)} that can be"
                 + (", and is noisy already" if is_noisy else "")
             )
+            + (f"; {left}" if left else "")
         )
+    if left:
+        warnings.warn(left, stacklevel=2)
     replacements: dict[int, nn.Module] = {}
     sigmas: dict[int, nn.Parameter] = {}
     for name in chosen:
         layer = candidates[name]
-        noisy = NOISY[type(layer)].from_plain(layer, noise=noise, sigma0=sigma0, init=init)
-        _share_sigmas(noisy, sigmas)
+        noisy = kinds[type(layer)].from_plain(layer, noise=noise, sigma0=sigma0, init=init)
+        for part in noisy_layers(noisy).values():
+            _share_sigmas(part, sigmas)
         _share_hooks(layer, noisy)
         replacements[id(layer)] = noisy
     return _replaced(module, replacements)
@@ -95,36 +106,53 @@ def denoise(module: nn.Module) -> nn.Module:
         reason = _reason_to_stay_noisy(layer)
         if reason is not None:
             raise ValueError(f"{name!r}: a {type(layer).__name__}: {reason}")
-        kind = next(kind for kind in NOISY if isinstance(layer, kind))
-        plain: nn.Module = kind.__new__(kind)
-        take_over(plain, layer, kind)
+        plain: nn.Module = layer.plain.__new__(layer.plain)
+        take_over(plain, layer, layer.plain)
         _share_hooks(layer, plain)
         replacements[id(layer)] = plain
     return _replaced(module, replacements)
 
 
-def _convertible(
-    module: nn.Module, kinds: tuple[type[nn.Module], ...]
-) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    """List {name: layer} that can become noisy, and {name: reason} of those that cannot."""
+def _kinds(*, everything: bool) -> Kinds:
+    """Return the noisy layer of each kind of plain one that can be converted now."""
+    conv1d = conv1d_of_transformers()
+    imported: Kinds = {} if conv1d is None else {conv1d: noisy_kind_of(conv1d)}
+    return {**LINEAR, **imported, **(OTHERS if everything else {})}
+
+
+def _convertible(module: nn.Module, kinds: Kinds) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """List {name: layer} that can become noisy, and {name: reason} of those that stay plain."""
     candidates: dict[str, nn.Module] = {}
     refused: dict[str, str] = {}
     read_directly: set[int] = set()
+    inside_attention: set[int] = set()
     for part in module.modules():
-        if isinstance(part, nn.TransformerEncoderLayer):
-            read_directly |= {id(part.linear1), id(part.linear2)}
+        if isinstance(part, nn.TransformerEncoderLayer) and not _is_kept_off(part):
+            names = ("self_attn", "linear1", "linear2")
+            read_directly |= {id(getattr(part, name, None)) for name in names}
+        if isinstance(part, nn.MultiheadAttention):
+            inside_attention.add(id(part.out_proj))
     for name, part in module.named_modules():
-        if not isinstance(part, kinds) or isinstance(part, NoisyLayer):
+        if isinstance(part, NoisyLayer) or id(part) in inside_attention:
             continue
-        if id(part) in read_directly:
-            reason = "its fast path reads the weights in eval mode without calling the layer"
+        if not isinstance(part, tuple(kinds)):
+            if not has_weight(part):
+                continue
+            reason = described(part, convertible=type(part) in OTHERS)
+        elif id(part) in read_directly:
+            reason = "the fast path of its encoder may read the weights without calling the layer"
         else:
-            reason = _reason_against(part, kinds)
+            reason = _reason_against(part, tuple(kinds))
         if reason is None:
             candidates[name] = part
         else:
             refused[name] = reason
     return candidates, refused
+
+
+def _is_kept_off(encoder: nn.Module) -> bool:
+    """Return whether an encoder is, or can be made, one that calls its layers while noise acts."""
+    return type(encoder) in KEPT_OFF or type(encoder) in KEPT_OFF.values()
 
 
 def _reason_against(layer: nn.Module, kinds: tuple[type[nn.Module], ...]) -> str | None:
@@ -143,6 +171,10 @@ def _reason_against(layer: nn.Module, kinds: tuple[type[nn.Module], ...]) -> str
         return "it keeps more than weights and biases"
     if "forward" in vars(layer):
         return "its forward was replaced by another"
+    if isinstance(layer, nn.MultiheadAttention):
+        expected = NoisyMultiheadAttention.out_layer.plain
+        if type(layer.out_proj) is not expected:
+            return f"its out_proj is a {type(layer.out_proj).__name__}"
     return None
 
 
@@ -153,22 +185,23 @@ def _reason_to_stay_noisy(layer: NoisyLayer) -> str | None:
         return "run one forward first"
     if keeps_more(layer):
         return "it keeps more than weights and biases"
-    own = next(kind for kind in NOISY.values() if isinstance(layer, kind))
+    kinds = (*LINEAR.values(), NoisyTransposedLinear, *OTHERS.values())
+    own = next(kind for kind in kinds if isinstance(layer, kind))
     if type(layer).forward is not own.forward or "forward" in vars(layer):
         return f"its forward is not that of {own.__name__}"
     return None
 
 
-def _listed(kinds: tuple[type[nn.Module], ...]) -> str:
-    names = [f"nn.{kind.__name__}" for kind in kinds]
+def _listed(kinds: Kinds) -> str:
+    names = [f"nn.{kind.__name__}" for kind in kinds if kind.__module__.startswith("torch.nn")]
     return ", ".join(names[:-1]) + " or " + names[-1] if len(names) > 1 else names[0]
 
 
 def _share_sigmas(noisy: NoisyLayer, sigmas: dict[int, nn.Parameter]) -> None:
     """Let a layer share the σ that its means have already, {id of a mean: its σ}."""
     for name, mean in list(noisy.named_parameters(recurse=False, remove_duplicate=False)):
-        if not name.endswith("_sigma"):
-            own: Any = getattr(noisy, f"{name}_sigma")
+        own: Any = getattr(noisy, f"{name}_sigma", None)
+        if own is not None:
             setattr(noisy, f"{name}_sigma", sigmas.setdefault(id(mean), own))
 
 
@@ -180,11 +213,12 @@ def _share_hooks(former: nn.Module, layer: nn.Module) -> None:
 
 
 def _replaced(module: nn.Module, replacements: dict[int, nn.Module]) -> nn.Module:
-    if id(module) in replacements:
-        return replacements[id(module)]
-    # A layer that stands under two names is replaced under both.
-    for name, part in list(module.named_modules(remove_duplicate=False)):
-        if id(part) in replacements:
+    # A layer that stands under two names is replaced under both; one inside another, after it.
+    named = list(module.named_modules(remove_duplicate=False))
+    root = replacements.get(id(module), module)
+    for name, part in named:
+        if id(part) in replacements and part is not module:
             parent, _, own_name = name.rpartition(".")
-            setattr(module.get_submodule(parent), own_name, replacements[id(part)])
-    return module
+            setattr(root.get_submodule(parent), own_name, replacements[id(part)])
+    keep_off_fast_paths(root)
+    return root

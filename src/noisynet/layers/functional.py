@@ -28,14 +28,14 @@ def noisy_linear(
 ) -> Tensor:
     """Apply a noisy linear layer (eq. 9).
 
-    Shapes: input (…, p) for a shared draw, (…, rows, p) for one draw per row; weight and
-    weight_sigma (q, p); bias and bias_sigma (q,), both or neither; returns (…, q). Raises
-    ValueError where the input's features or rows do not fit.
+    Shapes: input (…, p) for a shared draw, (…, rows, p) for one draw per row, (rows, …, p) for one
+    that has the batch first; weight and weight_sigma (q, p); bias and bias_sigma (q,), both or
+    neither; returns (…, q). Raises ValueError where the input's features or rows do not fit.
     """
     check_features(input, weight.shape[-1])
     rows = noise.rows
     if rows is not None:
-        check_rows_of_input(input, rows, features=1)
+        check_rows_of_input(input, rows, features=1, batch_first=noise.batch_first)
     weights = Weights(weight, bias, weight_sigma, bias_sigma)
     form = fast_form(input, weights, noise)
     if form is not None:
@@ -49,6 +49,12 @@ def as_written(input: Tensor, weights: Weights, noise: WeightNoise) -> Tensor:
     noisy_weight, noisy_bias = weights.under(noise)
     if noisy_weight.ndim == 2:
         return functional.linear(input, noisy_weight, noisy_bias)
+    if noise.batch_first and input.ndim > 2:
+        # (rows, n, p) @ (rows, p, q) -> (rows, n, q), n for all that a row shares its weights over
+        output = torch.matmul(input.flatten(1, -2), noisy_weight.mT)
+        if noisy_bias is not None:
+            output = output + noisy_bias.unsqueeze(1).to(output.dtype)
+        return output.reshape(*input.shape[:-1], output.shape[-1])
     # A matrix for each row: (…, rows, 1, p) @ (rows, p, q) -> (…, rows, 1, q)
     output = torch.matmul(input.unsqueeze(-2), noisy_weight.mT).squeeze(-2)
     return output if noisy_bias is None else output + noisy_bias.to(output.dtype)
@@ -77,19 +83,26 @@ def noisy_conv(
     patch.
 
     Shapes: input (…, c · groups, *spatial) for a shared draw, (…, rows, c · groups, *spatial) for
-    one draw per row; weight and weight_sigma (q, c, *kernel); bias and bias_sigma (q,), both or
-    neither; returns (…, q, *positions). Raises ValueError where the input's channels or rows, or
-    the noise's groups, do not fit.
+    one draw per row, (rows, …, c · groups, *spatial) for one that has the batch first, which is the
+    same where one dimension stands before the channels; weight and weight_sigma (q, c, *kernel);
+    bias and bias_sigma (q,), both or neither; returns (…, q, *positions). Raises ValueError where
+    the input's channels or rows, or the noise's groups, do not fit.
 
     A draw per row costs a kernel for each row in memory, and a grouped convolution in place of a
     plain one, which is slower.
     """
     spatial = weight.ndim - 2
     check_channels(input, weight.shape[1] * groups, spatial)
-    check_rows_of_input(input, noise.rows, features=1 + spatial)
+    check_rows_of_input(input, noise.rows, features=1 + spatial, batch_first=noise.batch_first)
     if isinstance(noise, FactorisedNoise) and noise.groups != groups:
         raise ValueError(f"noise: got {noise.groups} groups, expected {groups}")
     weights = Weights(weight, bias, weight_sigma, bias_sigma)
+    last = input.ndim - spatial - 2
+    if noise.rows is not None and noise.batch_first and last > 0:
+        # The form wants the rows beside the channels.
+        beside = input.movedim(0, last)
+        output = convolution.apply(beside, weights, noise, stride, padding, dilation, groups)
+        return output.movedim(last, 0)
     return convolution.apply(input, weights, noise, stride, padding, dilation, groups)
 
 
@@ -123,14 +136,22 @@ def check_channels(input: Tensor, channels: int, spatial: int) -> None:
         )
 
 
-def check_rows_of_input(input: Tensor, rows: tuple[int, ...] | None, *, features: int) -> None:
-    """Raise ValueError unless the dimensions before the last `features` ones end with `rows`."""
+def check_rows_of_input(
+    input: Tensor, rows: tuple[int, ...] | None, *, features: int, batch_first: bool = False
+) -> None:
+    """Raise ValueError unless the dimensions before the last `features` ones fit the rows.
+
+    They end with `rows`; with the batch first, they begin with them.
+    """
     if rows is None:
         return
     leading, rest = input.shape[: input.ndim - features], input.shape[input.ndim - features :]
-    if leading[-len(rows) :] != rows:
-        wanted = ", ".join(str(size) for size in (*rows, *rest))
+    found = leading[: len(rows)] if batch_first else leading[-len(rows) :]
+    if found != rows:
+        sizes = [", ".join(map(str, rows)), ", ".join(map(str, rest))]
+        places = (sizes[0], "…", sizes[1]) if batch_first else ("…", *sizes)
+        first = ", the first dimension" if batch_first else ""
         raise ValueError(
-            f"input: got shape {tuple(input.shape)}, expected (…, {wanted}): the noise in force "
-            f"is one draw for each of {', '.join(map(str, rows))} rows"
+            f"input: got shape {tuple(input.shape)}, expected ({', '.join(places)}): the noise in "
+            f"force is one draw for each of {sizes[0]} rows{first}"
         )

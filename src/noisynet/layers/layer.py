@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .initial import check_init, check_sigma0, initialise_means, initialise_sigmas
-from .kernels.tracing import in_jit_trace, is_traced, snapshot
+from .kernels.tracing import in_jit_trace, is_traced, snapshot, warn_of_frozen_draw
 from .noise import (
     NOISE_KINDS,
     LayerNoise,
@@ -27,7 +27,13 @@ from .noise import (
 from .weights import Weights
 
 MEANS = {"weight", "bias", "weight_ih", "weight_hh", "bias_ih", "bias_hh"}
-"""The names of the means in all layers that can be noisy."""
+"""The names of the means in all layers that can be noisy, attention apart."""
+
+OF_ATTENTION = {
+    *(f"{part}_proj_weight" for part in ("in", "q", "k", "v")),
+    *("in_proj_bias", "bias_k", "bias_v", "out_proj", "out_proj.weight", "out_proj.bias"),
+}
+"""What an attention layer keeps: its means, two tokens, and the layer at its output."""
 
 
 class Off:
@@ -41,20 +47,31 @@ class NoiseState:
     """What is in force in one layer.
 
     `held` is the flat draw that is held, or None for a fresh one at every forward; `override` is
-    what a context manager puts above it for a while. Copies keep what is held, in memory of their
-    own, and forget the override, whose end would never reach them.
+    what a context manager puts above it for a while. Each has a `batch_first`, which says where its
+    rows are. Copies keep what is held, in memory of their own, and forget the override, whose end
+    would never reach them.
     """
 
-    __slots__ = ("held", "kept", "override", "per_row", "static")
+    __slots__ = (
+        "batch_first",
+        "held",
+        "kept",
+        "override",
+        "override_batch_first",
+        "per_row",
+        "static",
+    )
 
     def __init__(self) -> None:
         self.held: Tensor | None = None
         self.per_row = False
+        self.batch_first = False
         self.static = False
         self.override: Tensor | Off | None = None
+        self.override_batch_first = False
         self.kept: tuple[Tensor, int, LayerNoise] | None = None
 
-    def hold(self, flat: Tensor, *, static: bool = False) -> None:
+    def hold(self, flat: Tensor, *, static: bool = False, batch_first: bool = False) -> None:
         """Hold a flat draw, shape (size,) or (rows, size), at a fixed address if `static`."""
         if (
             static
@@ -65,14 +82,16 @@ class NoiseState:
             self.held.copy_(flat)
         else:
             self.held = flat.clone() if static else flat
-        self.static = static
+        if batch_first != self.batch_first:
+            self.kept = None
+        self.static, self.batch_first = static, batch_first
         self.per_row = False
 
-    def release(self, *, per_row: bool) -> None:
+    def release(self, *, per_row: bool, batch_first: bool = False) -> None:
         """Return to a fresh draw at every forward, shared by the batch or one per row."""
         self.held = self.kept = None
         self.static = False
-        self.per_row = per_row
+        self.per_row, self.batch_first = per_row, batch_first
 
     def noise_of_held(self, layer: NoisyLayer) -> LayerNoise:
         """View the held draw as the layer's noise, the same view at every forward.
@@ -83,10 +102,11 @@ class NoiseState:
         flat, kept = self.held, self.kept
         assert flat is not None, "a draw is held"
         if torch.compiler.is_compiling():
-            return layer.noise_spec().unflatten(flat)
+            warn_of_frozen_draw()
+            return layer.noise_spec().unflatten(flat, self.batch_first)
         if kept is not None and kept[0] is flat and kept[1] == flat._version:
             return kept[2]
-        noise = layer.noise_spec().unflatten(flat)
+        noise = layer.noise_spec().unflatten(flat, self.batch_first)
         if is_traced(flat) or flat.is_inference():
             return noise
         # Kept for forwards that learn, too, though the first may be under inference_mode.
@@ -110,18 +130,20 @@ class NoiseState:
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         copy = type(self)()
         copy.held = None if self.held is None else self.held.detach().clone()
-        copy.per_row, copy.static = self.per_row, self.static
+        copy.per_row, copy.static, copy.batch_first = self.per_row, self.static, self.batch_first
         return copy
 
-    def __getstate__(self) -> tuple[bytes | None, bool, bool]:
+    def __getstate__(self) -> tuple[bytes | None, bool, bool, bool]:
         held = None if self.held is None else tensor_to_bytes(self.held)
-        return held, self.per_row, self.static
+        return held, self.per_row, self.static, self.batch_first
 
-    def __setstate__(self, state: tuple[bytes | None, bool, bool]) -> None:
-        held, self.per_row, self.static = state
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        # Pickles from before `batch_first` have three parts.
+        held, self.per_row, self.static, self.batch_first, *_ = (*state, False)
         # Its former device may not exist here; the layer moves it to its weight's.
         self.held = None if held is None else tensor_from_bytes(held, "cpu")
         self.override = self.kept = None
+        self.override_batch_first = False
 
 
 class NoisyLayer(nn.Module):
@@ -133,6 +155,8 @@ class NoisyLayer(nn.Module):
     """
 
     plain: ClassVar[type[nn.Module]]
+    without_sigma: ClassVar[frozenset[str]] = frozenset()
+    """Parameters of the plain layer that are no means."""
 
     # Of the layers with one weight; a cell names two.
     weight: Tensor
@@ -182,6 +206,8 @@ class NoisyLayer(nn.Module):
         self.__dict__["_noise_state"] = NoiseState()
         self.noise, self.sigma0, self.init = noise, sigma0, init
         for name, mean in list(self._parameters.items()):
+            if name in self.without_sigma:
+                continue
             sigma = None if mean is None else nn.Parameter(torch.empty_like(mean))
             self.register_parameter(f"{name}_sigma", sigma)
 
@@ -224,7 +250,8 @@ class NoisyLayer(nn.Module):
         """Return the noise that a forward is to use now, or None for the means alone.
 
         A layer that is fresh per row draws for each row of `input`, whose last `features`
-        dimensions are one row. Without an input, the noise is at the weights, for all rows.
+        dimensions are one row; with the batch first, for each index of the first dimension. Without
+        an input, the noise is at the weights, for all rows.
         """
         state: NoiseState = self.__dict__["_noise_state"]
         flat = state.override
@@ -232,7 +259,11 @@ class NoisyLayer(nn.Module):
             flat = state.held
             if flat is None:
                 if state.per_row and input is not None:
-                    return self.fresh_rows(input.shape[: input.ndim - features])
+                    leading = input.shape[: input.ndim - features]
+                    if not state.batch_first or len(leading) < 2:
+                        return self.fresh_rows(leading)
+                    # All other dimensions share the weights, so nothing is drawn at the outputs.
+                    return self._fresh(leading[:1], batch_first=True)
                 return self._fresh(())
             if not state.static:
                 return state.noise_of_held(self)
@@ -241,7 +272,15 @@ class NoisyLayer(nn.Module):
                 flat = snapshot(flat)
         if isinstance(flat, Off):
             return None
-        return self.noise_spec().unflatten(flat)
+        if torch.compiler.is_compiling():
+            warn_of_frozen_draw()
+        first = state.batch_first if state.override is None else state.override_batch_first
+        return self.noise_spec().unflatten(flat, first)
+
+    @property
+    def is_off(self) -> bool:
+        """Return whether the means alone are in force."""
+        return isinstance(self.noise_state.override, Off)
 
     def noise_to_keep(self, noise: LayerNoise) -> LayerNoise:
         """Return the noise of a held draw in the form to keep for all forwards."""
@@ -251,9 +290,18 @@ class NoisyLayer(nn.Module):
         """Draw for each row of an input of shape (*leading, features)."""
         return self._fresh(leading)
 
-    def _fresh(self, leading: Sequence[int]) -> LayerNoise:
+    def _fresh(self, leading: Sequence[int], batch_first: bool = False) -> LayerNoise:
         spec, reference = self.noise_spec(), self.noise_reference
-        return spec.unflatten(spec.draw(leading, device=reference.device, dtype=reference.dtype))
+        flat = spec.draw(leading, device=reference.device, dtype=reference.dtype)
+        return spec.unflatten(flat, batch_first)
+
+    def _slow_forward(self, *input: Any, **options: Any) -> Any:
+        # What nn.Module calls in place of `forward` while `torch.jit.trace` is at work, as the
+        # older export to ONNX does.
+        state = self.noise_state
+        if isinstance(state.held if state.override is None else state.override, Tensor):
+            warn_of_frozen_draw()
+        return super()._slow_forward(*input, **options)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
@@ -271,7 +319,8 @@ class NoisyLayer(nn.Module):
 
     def extra_repr(self) -> str:
         """Return sizes, kind of noise and its state."""
-        return f"{super().extra_repr()}, noise={self.noise!r} ({self._state_in_words()})"
+        sizes, noise = super().extra_repr(), f"noise={self.noise!r} ({self._state_in_words()})"
+        return f"{sizes}, {noise}" if sizes else noise
 
     def _state_in_words(self) -> str:
         state = self.noise_state
@@ -279,9 +328,10 @@ class NoisyLayer(nn.Module):
             return "off"
         if state.override is not None:
             return "using a draw"
+        first = ", batch first" if state.batch_first else ""
         if state.held is None:
-            return "fresh per row" if state.per_row else "fresh"
-        return "held" if state.held.ndim == 1 else f"held for {state.held.shape[0]} rows"
+            return f"fresh per row{first}" if state.per_row else "fresh"
+        return "held" if state.held.ndim == 1 else f"held for {state.held.shape[0]} rows{first}"
 
 
 def keeps_more(layer: nn.Module) -> bool:
@@ -291,7 +341,8 @@ def keeps_more(layer: nn.Module) -> bool:
     weight out of them.
     """
     kept = {*layer.state_dict(), *dict(layer.named_buffers()), *dict(layer.named_children())}
-    return bool({name.removesuffix("_sigma") for name in kept} - MEANS)
+    expected = OF_ATTENTION if isinstance(layer, nn.MultiheadAttention) else MEANS
+    return bool({name.removesuffix("_sigma") for name in kept} - expected)
 
 
 def is_uninitialised(layer: nn.Module) -> bool:
@@ -321,6 +372,8 @@ def take_over(layer: nn.Module, former: nn.Module, kind: type[nn.Module]) -> Non
     for name, parameter in former.__dict__["_parameters"].items():
         if not name.endswith("_sigma"):
             layer.register_parameter(name, parameter)
+    for name, child in former.named_children():
+        layer.register_module(name, child)
     layer.train(former.training)
 
 

@@ -17,8 +17,6 @@ from .noise import (
     FactorisedNoise,
     LayerNoise,
     NoiseSpec,
-    OutputNoise,
-    standard_normals,
 )
 
 
@@ -37,8 +35,9 @@ class NoisyLinear(NoisyLayer, nn.Linear):
     layer is fresh (a new draw at every forward); see `noisynet.hold`, `noisynet.resample`,
     `noisynet.release`, `noisynet.using`, `noisynet.mean_weights`.
 
-    Input (…, p), or (…, rows, p) where one draw per row is in force; output (…, q). Raises
-    ValueError for an unknown option and for an input that does not fit.
+    Input (…, p), or (…, rows, p) where one draw per row is in force, or (rows, …, p) where that
+    draw has the batch first; output (…, q). Raises ValueError for an unknown option and for an
+    input that does not fit.
     """
 
     plain = nn.Linear
@@ -97,23 +96,17 @@ class NoisyLinear(NoisyLayer, nn.Linear):
             return replace(noise, weight=noise.weight_noise())
         return noise
 
-    def _fresh(self, leading: Sequence[int]) -> LayerNoise:
+    def _fresh(self, leading: Sequence[int], batch_first: bool = False) -> LayerNoise:
         if self.noise == "independent" and not leading:
             drawn = dispatch.draw_by_counter(self.noise_reference, bias=self.bias is not None)
             if drawn is not None:
                 return drawn
-        return super()._fresh(leading)
+        return super()._fresh(leading, batch_first)
 
     def fresh_rows(self, leading: Sequence[int]) -> LayerNoise:
-        """Draw for each row of an input of shape (*leading, p).
-
-        Independent noise is drawn where it is seen, at the outputs: q normals a row for pq + q.
-        """
+        """Draw for each row of an input of shape (*leading, p)."""
         reference = self.noise_reference
-        if self.noise == "independent":
-            shape = (*leading, self.out_features)
-            return OutputNoise(standard_normals(shape, reference.device, reference.dtype, None))
-        return super().fresh_rows(leading)
+        return self.noise_spec().draw_rows(leading, device=reference.device, dtype=reference.dtype)
 
     def effective_weight(self) -> tuple[Tensor, Tensor | None]:
         """Return the (weight, bias) that the draw in force makes.
@@ -127,7 +120,7 @@ class NoisyLinear(NoisyLayer, nn.Linear):
         return noisy_parameters(self.weight, self.bias, self.weight_sigma, self.bias_sigma, noise)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Apply the layer to (…, p), or (…, rows, p) with one draw per row; return (…, q)."""
+        """Apply the layer to (…, p); return (…, q). A draw per row has its rows there."""
         noise = self.noise_in_force(input)
         if noise is None:
             return functional.linear(input, self.weight, self.bias)

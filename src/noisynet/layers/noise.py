@@ -8,10 +8,10 @@ tensor per device, dtype and kind, so that drawing for a whole model costs one r
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -34,13 +34,15 @@ class FactorisedNoise:
     `input` is (p,) and `output` (q,) for one draw that all rows share; (rows, p) and (rows, q) for
     one draw per row. A weight of several groups, as grouped convolutions have, is as many layers
     side by side, each with its own ε_i: `input` is then (…, groups · p). `weight` is ε_w, where it
-    has been built already.
+    has been built already. `batch_first` says that rows are the first dimension of a layer's input,
+    and not the one beside its features.
     """
 
     input: Tensor
     output: Tensor
     groups: int = 1
     weight: Tensor | None = None
+    batch_first: bool = False
 
     @property
     def rows(self) -> tuple[int, ...] | None:
@@ -67,11 +69,13 @@ class IndependentNoise:
     """ε_w and ε_b of one layer, one standard normal for each weight and bias.
 
     `weight` is (q, p) and `bias` (q,) for one draw that all rows share; (rows, q, p) and (rows, q)
-    for one draw per row. `bias` is None for a layer without bias.
+    for one draw per row. `bias` is None for a layer without bias. `batch_first` says that rows are
+    the first dimension of a layer's input, and not the one beside its features.
     """
 
     weight: Tensor
     bias: Tensor | None
+    batch_first: bool = False
 
     @property
     def rows(self) -> tuple[int, ...] | None:
@@ -97,6 +101,7 @@ class OutputNoise:
     """
 
     normals: Tensor
+    batch_first: ClassVar[bool] = False
 
     @property
     def rows(self) -> tuple[int, ...] | None:
@@ -119,12 +124,29 @@ class CellNoise:
     hidden: LinearNoise
 
     @property
+    def parts(self) -> tuple[LinearNoise, ...]:
+        """Return the noise of each weight."""
+        return self.input, self.hidden
+
+    @property
     def rows(self) -> tuple[int, ...] | None:
         """Return the leading dimensions of the draw, or None where all rows share it."""
         return self.input.rows
 
 
-LayerNoise = LinearNoise | CellNoise
+@dataclass(frozen=True, slots=True)
+class SequenceNoise:
+    """The noise of a layer of several weights, as attention is: that of each, in their order."""
+
+    parts: tuple[WeightNoise, ...]
+
+    @property
+    def rows(self) -> tuple[int, ...] | None:
+        """Return the leading dimensions of the draw, or None where all rows share it."""
+        return self.parts[0].rows
+
+
+LayerNoise = LinearNoise | CellNoise | SequenceNoise
 
 
 class _Spec:
@@ -176,14 +198,26 @@ class NoiseSpec(_Spec):
         """Return the spec of each weight."""
         return (self,)
 
-    def unflatten(self, flat: Tensor) -> WeightNoise:
+    def draw_rows(
+        self, leading: Sequence[int], *, device: torch.device, dtype: torch.dtype
+    ) -> LinearNoise:
+        """Draw for each vector of a linear layer's input, shape (*leading, p).
+
+        Independent noise is drawn where it is seen, at the outputs: q normals a row for pq + q.
+        """
+        if self.kind == "independent":
+            return OutputNoise(standard_normals((*leading, self.outputs), device, dtype, None))
+        return self.unflatten(self.draw(leading, device=device, dtype=dtype))
+
+    def unflatten(self, flat: Tensor, batch_first: bool = False) -> WeightNoise:
         """View flat ε values, shape (…, size), as the noise of one weight."""
         if self.kind == "factorised":
             inputs = self.groups * self.inputs
-            return FactorisedNoise(flat[..., :inputs], flat[..., inputs:], self.groups)
+            input, output = flat[..., :inputs], flat[..., inputs:]
+            return FactorisedNoise(input, output, self.groups, None, batch_first)
         count = self.inputs * self.outputs
         weight = flat[..., :count].unflatten(-1, (self.outputs, self.inputs))
-        return IndependentNoise(weight, flat[..., count:] if self.bias else None)
+        return IndependentNoise(weight, flat[..., count:] if self.bias else None, batch_first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,15 +238,39 @@ class CellSpec(_Spec):
         """Return the spec of each weight."""
         return self.input, self.hidden
 
-    def unflatten(self, flat: Tensor) -> CellNoise:
+    def unflatten(self, flat: Tensor, batch_first: bool = False) -> CellNoise:
         """View flat ε values, shape (…, size), as the noise of both weights."""
-        return CellNoise(
-            self.input.unflatten(flat[..., : self.input.size]),
-            self.hidden.unflatten(flat[..., self.input.size :]),
-        )
+        return CellNoise(*_unflatten_parts(self.parts, flat, batch_first))
 
 
-LayerSpec = NoiseSpec | CellSpec
+@dataclass(frozen=True, slots=True)
+class SequenceSpec(_Spec):
+    """What a layer of several weights draws: for one after the other."""
+
+    kind: NoiseKind
+    parts: tuple[NoiseSpec, ...]
+
+    @property
+    def size(self) -> int:
+        """Return the number of standard normals of a draw."""
+        return sum(part.size for part in self.parts)
+
+    def unflatten(self, flat: Tensor, batch_first: bool = False) -> SequenceNoise:
+        """View flat ε values, shape (…, size), as the noise of all weights."""
+        return SequenceNoise(tuple(_unflatten_parts(self.parts, flat, batch_first)))
+
+
+def _unflatten_parts(
+    parts: Sequence[NoiseSpec], flat: Tensor, batch_first: bool
+) -> Iterator[WeightNoise]:
+    """View flat ε values as the noise of weights that lie one after the other."""
+    start = 0
+    for part in parts:
+        yield part.unflatten(flat[..., start : start + part.size], batch_first)
+        start += part.size
+
+
+LayerSpec = NoiseSpec | CellSpec | SequenceSpec
 
 
 def standard_normals(
@@ -253,6 +311,16 @@ def check_rows(rows: int | None) -> None:
         raise ValueError(f"rows: got {rows!r}, expected a positive integer or None")
 
 
+def check_batch_first(batch_first: bool | None, rows: int | None) -> None:
+    """Raise ValueError unless `batch_first` is a bool, and True with rows alone, or None."""
+    if batch_first is not None and not isinstance(batch_first, bool):
+        raise ValueError(f"batch_first: got {batch_first!r}, expected True or False")
+    if batch_first and rows is None:
+        raise ValueError(
+            "batch_first: got True for a draw that all rows share, expected it with rows=…"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Slot:
     """Where the noise of one layer lies in a `Draw`."""
@@ -270,11 +338,14 @@ class Draw:
     With `rows`, it has that many independent draws, one for each row of a batch, and can be indexed
     like a tensor's first dimension: `draw[3:5]`, `draw[index]`, `draw[mask]`; `draw[2]` is a single
     draw that all rows share. It can be moved with `to`, copied, pickled and sent to another process
-    (as bytes: nothing is shared). `noisynet.draw` makes it, `noisynet.using` applies it.
+    (as bytes: nothing is shared). `batch_first` says which dimension of a layer's input the rows
+    are: the first one, or the one beside the features. Everything made from a draw keeps it.
+    `noisynet.draw` makes it, `noisynet.using` applies it.
     """
 
     flats: tuple[Tensor, ...]
     slots: tuple[Slot, ...]
+    batch_first: bool = False
 
     @property
     def rows(self) -> int | None:
@@ -289,7 +360,7 @@ class Draw:
         """View the noise of one layer; raise KeyError for a name that was not drawn."""
         for slot in self.slots:
             if slot.name == name:
-                return slot.spec.unflatten(self.flat(slot))
+                return slot.spec.unflatten(self.flat(slot), self.batch_first)
         raise KeyError(name)
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Draw:
@@ -325,7 +396,8 @@ class Draw:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by value, so that no two processes ever share the memory of a draw."""
-        return _draw_from_bytes, (tuple(tensor_to_bytes(flat) for flat in self.flats), self.slots)
+        flats = tuple(tensor_to_bytes(flat) for flat in self.flats)
+        return _draw_from_bytes, (flats, self.slots, self.batch_first)
 
 
 def _as_index(index: Any) -> Tensor:
@@ -351,9 +423,11 @@ def tensor_from_bytes(data: bytes, device: str | None = None) -> Tensor:
     return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
 
 
-def _draw_from_bytes(flats: tuple[bytes, ...], slots: tuple[Slot, ...]) -> Draw:
-    return Draw(tuple(tensor_from_bytes(flat) for flat in flats), slots)
+def _draw_from_bytes(
+    flats: tuple[bytes, ...], slots: tuple[Slot, ...], batch_first: bool = False
+) -> Draw:
+    return Draw(tuple(tensor_from_bytes(flat) for flat in flats), slots, batch_first)
 
 
 # So that `torch.load` reads a saved draw as it reads tensors, without weights_only=False.
-torch.serialization.add_safe_globals([Slot, NoiseSpec, CellSpec, _draw_from_bytes])
+torch.serialization.add_safe_globals([Slot, NoiseSpec, CellSpec, SequenceSpec, _draw_from_bytes])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import overload
 
 import torch
@@ -13,7 +14,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from .layer import OFF, NoisyLayer, Off
-from .noise import Draw, Slot, check_rows, standard_normals
+from .noise import Draw, Slot, check_batch_first, check_rows, standard_normals
 
 
 def noisy_layers(module: nn.Module) -> dict[str, NoisyLayer]:
@@ -57,7 +58,10 @@ def _require_layers_of_all(modules: Sequence[nn.Module]) -> list[dict[str, Noisy
 
 
 def _draw(
-    layers: dict[str, NoisyLayer], rows: int | None, generator: torch.Generator | None
+    layers: dict[str, NoisyLayer],
+    rows: int | None,
+    generator: torch.Generator | None,
+    batch_first: bool = False,
 ) -> Draw:
     """Draw for all layers with one random call per device, dtype and kind of noise.
 
@@ -77,12 +81,18 @@ def _draw(
         size = slots[-1].start + slots[-1].spec.size
         values = standard_normals((*leading, size), device, dtype, generator)
         flats.append(slots[0].spec.from_normals(values))
-    return Draw(tuple(flats), tuple(slot for group in groups.values() for slot in group))
+    slots = tuple(slot for group in groups.values() for slot in group)
+    return Draw(tuple(flats), slots, batch_first)
 
 
 @overload
 def draw(
-    module: nn.Module, /, *, rows: int | None = None, generator: torch.Generator | None = None
+    module: nn.Module,
+    /,
+    *,
+    rows: int | None = None,
+    batch_first: bool = False,
+    generator: torch.Generator | None = None,
 ) -> Draw: ...
 @overload
 def draw(
@@ -91,20 +101,28 @@ def draw(
     /,
     *more: nn.Module,
     rows: int | None = None,
+    batch_first: bool = False,
     generator: torch.Generator | None = None,
 ) -> tuple[Draw, ...]: ...
 @torch.inference_mode(False)
 def draw(
-    *modules: nn.Module, rows: int | None = None, generator: torch.Generator | None = None
+    *modules: nn.Module,
+    rows: int | None = None,
+    batch_first: bool = False,
+    generator: torch.Generator | None = None,
 ) -> Draw | tuple[Draw, ...]:
     """Draw noise for all layers as a value; the module is not touched.
 
-    With `rows`, it has one independent draw for each row of a batch. For several modules, returns a
-    tuple with a draw for each. Raises ValueError for a module without noisy layers, rows below 1,
-    or a generator of another device.
+    With `rows`, it has one independent draw for each row of a batch, which is the dimension beside
+    a layer's features, or with `batch_first` the first one: see `hold`. For several modules,
+    returns a tuple with a draw for each. Raises ValueError for a module without noisy layers, rows
+    below 1, `batch_first` without rows, or a generator of another device.
     """
     check_rows(rows)
-    draws = tuple(_draw(layers, rows, generator) for layers in _require_layers_of_all(modules))
+    check_batch_first(batch_first, rows)
+    draws = tuple(
+        _draw(layers, rows, generator, batch_first) for layers in _require_layers_of_all(modules)
+    )
     return draws[0] if len(draws) == 1 else draws
 
 
@@ -112,6 +130,7 @@ def draw(
 def hold(
     *modules: nn.Module,
     rows: int | None = None,
+    batch_first: bool | None = None,
     generator: torch.Generator | None = None,
     static: bool = False,
     drawn: Draw | None = None,
@@ -119,21 +138,33 @@ def hold(
     """Draw once, now; every forward uses that draw until the next `resample` or `release`.
 
     With `rows`, it has one independent draw per row: row i of an input (…, rows, p) always uses
-    draw i.
-    `drawn` is held instead of a new draw. `static` keeps the draw at a fixed address, which later
-    redraws write into, for CUDA graphs. Raises ValueError as `draw` and `using` do.
+    draw i. With `batch_first`, rows are the first dimension, as of (batch, time, features):
+    everything else in a row shares its draw, however many there are. Inputs (rows, p) fit both.
+    Which dimension is meant is never guessed from a size: any other number of rows raises
+    ValueError at the forward. A convolution's rows stand before its channels, so the flag says the
+    same of (…, channels, *spatial), and changes nothing where one dimension stands there. Attention
+    layers know which dimension is the batch, and raise ValueError for rows that are another.
+
+    `drawn` is held instead of a new draw, its rows where it says they are, or where `batch_first`
+    does. `static` keeps the draw at a fixed address, which later redraws write into, for CUDA
+    graphs. Raises ValueError as `draw` and `using` do.
     """
     check_rows(rows)
     if drawn is not None and (rows is not None or generator is not None):
         raise ValueError("hold: got a draw and rows or a generator, expected one or the other")
+    if drawn is None:
+        check_batch_first(batch_first, rows)
     all_layers = _require_layers_of_all(modules)
-    all_flats = [
-        _fitting(_draw(layers, rows, generator) if drawn is None else drawn, layers)
+    all_draws = [
+        _draw(layers, rows, generator, bool(batch_first))
+        if drawn is None
+        else _with_rows(drawn, batch_first)
         for layers in all_layers
     ]
-    for layers, flats in zip(all_layers, all_flats, strict=True):
+    all_flats = [_fitting(one, layers) for one, layers in zip(all_draws, all_layers, strict=True)]
+    for layers, one, flats in zip(all_layers, all_draws, all_flats, strict=True):
         for name, layer in layers.items():
-            layer.noise_state.hold(flats[name], static=static)
+            layer.noise_state.hold(flats[name], static=static, batch_first=one.batch_first)
 
 
 @torch.inference_mode(False)
@@ -154,6 +185,7 @@ def resample(
         for rows, group in _by_rows(layers).items()
     ]
     for rows, group, mask in groups:
+        # Where the rows are is each layer's own.
         drawn = _draw(group, rows, generator)
         for slot in drawn.slots:
             state = group[slot.name].noise_state
@@ -162,7 +194,8 @@ def resample(
                 # Into its own memory: compiled forwards know the strides of what is held.
                 chosen = mask.to(flat.device).unsqueeze(-1)
                 flat = torch.where(chosen, flat, state.held, out=flat)
-            state.hold(flat, static=state.static)
+            first = state.batch_first and rows is not None
+            state.hold(flat, static=state.static, batch_first=first)
 
 
 def _by_rows(layers: dict[str, NoisyLayer]) -> dict[int | None, dict[str, NoisyLayer]]:
@@ -186,26 +219,31 @@ def _check_mask(where: Tensor | Sequence[bool], rows: int | None) -> Tensor:
     return mask
 
 
-def release(*modules: nn.Module, per_row: bool = False) -> None:
+def release(*modules: nn.Module, per_row: bool = False, batch_first: bool = False) -> None:
     """Return to a fresh draw at every forward; with `per_row`, one for each row of the input.
 
-    Raises ValueError for a module without noisy layers.
+    Of an input (batch, time, features), each vector of features is a row; with `batch_first`, each
+    index of the first dimension is one. Raises ValueError for a module without noisy layers, and
+    for `batch_first` without `per_row`.
     """
+    if batch_first and not per_row:
+        raise ValueError("batch_first: got True without per_row, expected it with per_row=True")
     for layers in _require_layers_of_all(modules):
         for layer in layers.values():
-            layer.noise_state.release(per_row=per_row)
+            layer.noise_state.release(per_row=per_row, batch_first=batch_first)
 
 
 @torch.inference_mode(False)
 def held(module: nn.Module) -> Draw | None:
     """Return the draw that a module holds, as a copy; None where its noise is fresh.
 
-    Raises ValueError where only some layers hold one, or layers hold different numbers of rows:
-    such noise is not one draw of the module.
+    Raises ValueError where only some layers hold one, or layers hold different numbers of rows or
+    have them in different places: such noise is not one draw of the module.
     """
     layers = _require_layers(module)
     flats: list[Tensor] = []
     slots: list[Slot] = []
+    first = {layer.noise_state.batch_first for layer in layers.values()}
     for name, layer in layers.items():
         flat = layer.noise_state.held
         if flat is not None:
@@ -213,20 +251,32 @@ def held(module: nn.Module) -> Draw | None:
             flats.append(flat.clone())
     if not flats:
         return None
-    if len(flats) < len(layers) or len({flat.shape[:-1] for flat in flats}) > 1:
+    rows = {flat.shape[:-1] for flat in flats}
+    if len(flats) < len(layers) or len(rows) > 1 or len(first) > 1:
         raise ValueError("held: the layers hold different draws; hold the whole module to have one")
-    return Draw(tuple(flats), tuple(slots))
+    return Draw(tuple(flats), tuple(slots), first.pop())
 
 
 @contextmanager
-def using(module: nn.Module, drawn: Draw) -> Iterator[None]:
+def using(module: nn.Module, drawn: Draw, *, batch_first: bool | None = None) -> Iterator[None]:
     """Use a given draw inside; restore the former state after, even after an error.
 
-    Raises ValueError for a draw that was made for other layers, or lies on another device.
+    Its rows are where the draw says they are, or where `batch_first` does: one that acted on
+    (rows, features) can learn from (rows, time, features). Raises ValueError for a draw that was
+    made for other layers, or lies on another device, and for `batch_first` of a draw without rows.
     """
     layers = _require_layers(module)
-    with _override(layers, _fitting(drawn, layers)):
+    flats = _fitting(drawn, layers)
+    with _override(layers, flats, _with_rows(drawn, batch_first).batch_first):
         yield
+
+
+def _with_rows(drawn: Draw, batch_first: bool | None) -> Draw:
+    """Return the draw with its rows where `batch_first` says, or where they are."""
+    if batch_first is None or not isinstance(drawn, Draw):
+        return drawn
+    check_batch_first(batch_first, drawn.rows)
+    return replace(drawn, batch_first=batch_first)
 
 
 def _fitting(drawn: Draw, layers: Mapping[str, NoisyLayer]) -> dict[str, Tensor]:
@@ -271,16 +321,19 @@ def mean_weights(*modules: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _override(
-    layers: Mapping[str, NoisyLayer], overrides: Mapping[str, Tensor] | Mapping[str, Off]
+    layers: Mapping[str, NoisyLayer],
+    overrides: Mapping[str, Tensor] | Mapping[str, Off],
+    batch_first: bool = False,
 ) -> Iterator[None]:
-    former = {name: layer.noise_state.override for name, layer in layers.items()}
-    for name, layer in layers.items():
-        layer.noise_state.override = overrides[name]
+    states = {name: layer.noise_state for name, layer in layers.items()}
+    former = {name: (one.override, one.override_batch_first) for name, one in states.items()}
+    for name, state in states.items():
+        state.override, state.override_batch_first = overrides[name], batch_first
     try:
         yield
     finally:
-        for name, layer in layers.items():
-            layer.noise_state.override = former[name]
+        for name, state in states.items():
+            state.override, state.override_batch_first = former[name]
 
 
 def attach(

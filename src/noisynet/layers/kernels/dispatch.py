@@ -104,8 +104,11 @@ def is_for_kernels(input: Tensor, weights: Weights, noise: LinearNoise) -> bool:
     weight = weights.weight
     if not _suits_kernels(weight) or not _has_triton():
         return False
-    if noise.rows is not None and input.numel() // weight.shape[-1] > fused.FUSED_UP_TO:
-        return False
+    if noise.rows is not None:
+        if input.numel() // weight.shape[-1] > fused.FUSED_UP_TO:
+            return False
+        if noise.batch_first and input.ndim > 2:
+            return False  # they take the rows beside the features
     if is_traced(input, *weights, noise.bias_noise()):
         return False
     cast = autocast_dtype(input)

@@ -23,6 +23,10 @@ def two_products(input: Tensor, weights: Weights, noise: FactorisedNoise) -> Ten
     """Apply μ and σ in a product each: for one draw per row, or one that all rows share."""
     weight, bias, weight_sigma, bias_sigma = weights
     noise_input, noise_output = noise.input, noise.output
+    if noise.batch_first and noise.rows is not None and input.ndim > 2:
+        # (rows, p) -> (rows, 1, …, p): all dimensions but the first one share a row's noise.
+        shared = (noise_input.shape[0], *(1 for _ in input.shape[1:-1]), -1)
+        noise_input, noise_output = noise_input.reshape(shared), noise_output.reshape(shared)
     if input.dtype != noise_input.dtype:
         noise_input = noise_input.to(input.dtype)
     steady = functional.linear(input, weight, bias)

@@ -47,6 +47,7 @@ class CounterNoise(IndependentNoise):
         """Keep a seed, one int64 on the device, for a weight of `shape` (q, p)."""
         for name, value in (("seed", seed), ("shape", shape), ("bias", bias), ("dtype", dtype)):
             object.__setattr__(self, name, value)
+        object.__setattr__(self, "batch_first", False)
 
     @property
     def weight(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]

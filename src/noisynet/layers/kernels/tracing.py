@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -24,6 +25,23 @@ in_jit_trace: Callable[[], bool] = torch.jit.is_tracing  # pyright: ignore[repor
 def is_exporting() -> bool:
     """Return whether `torch.export` or `torch.jit.trace` makes a graph, for all batch sizes."""
     return _in_torch_export() or in_jit_trace()
+
+
+def warn_of_frozen_draw() -> None:
+    """Warn where an export is at work, which keeps the draw in force for good.
+
+    Versions of PyTorch that cannot tell `torch.export` from other compilers say nothing there.
+    """
+    if in_jit_trace() or (hasattr(torch.compiler, "is_exporting") and _in_torch_export()):
+        warnings.warn(
+            "the exported graph keeps the noise draw that is in force as constants; "
+            "export noisynet.denoise(net) for the means alone",
+            stacklevel=2,
+        )
+
+
+# Called while the compiler traces, not traced: as `_in_onnx_export` below.
+warn_of_frozen_draw._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def is_traced(*tensors: Tensor | None) -> bool:

@@ -1,0 +1,329 @@
+"""The noisy attention layer: noise in the projections of query, key and value, and in the output's.
+
+What happens between the projections is PyTorch's attention, written here once more: its own takes
+one weight for the whole batch, and a draw per row is a weight for each row.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+
+from .functional import check_features, noisy_linear, noisy_parameters
+from .layer import NoisyLayer, check_bias, check_sizes
+from .linear import NoisyLinear
+from .noise import LinearNoise, NoiseKind, NoiseSpec, SequenceSpec
+from .weights import Weights
+
+Effective = tuple[Tensor, Tensor | None]
+
+
+class NoisyOutProjection(NoisyLinear, NonDynamicallyQuantizableLinear):
+    """The `NoisyLinear` at the output of attention, of the class that torch gives to it."""
+
+    plain = NonDynamicallyQuantizableLinear
+
+
+class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
+    """Multi-head attention whose four projections are noisy (arXiv 1706.10295, eq. 9, for each).
+
+    It is an `nn.MultiheadAttention`, with its arguments: `in_proj_weight` (3E, E), or
+    `q_proj_weight` (E, E), `k_proj_weight` (E, kdim) and `v_proj_weight` (E, vdim), and
+    `in_proj_bias` (3E,) are the means μ, and `in_proj_weight_sigma` … are learned beside them.
+    `out_proj` is a `NoisyLinear`. `bias_k` and `bias_v` are tokens rather than weights, and have no
+    noise. A plain layer's checkpoint loads with `strict=False`.
+
+    Query, key and value each draw for themselves, whether their weights are packed or not; p is
+    each projection's own number of inputs. Options and states of the noise are those of
+    `noisynet.NoisyLinear`. A draw per row belongs to a sequence: hold it with this layer's own
+    `batch_first`, so that rows are its batch; anything else raises ValueError. Noise that is fresh
+    per row without `batch_first` differs for each vector, as in a linear layer.
+
+    Inputs, masks and outputs are those of `nn.MultiheadAttention`. Its fast path for inference,
+    which hands the weights to one operation, runs where the means alone are in force, and so do
+    nested tensors. Raises ValueError for an unknown option and for an input that does not fit.
+    """
+
+    plain, out_layer = nn.MultiheadAttention, NoisyOutProjection
+    without_sigma = frozenset({"bias_k", "bias_v"})
+
+    in_proj_weight: Tensor | None
+    in_proj_weight_sigma: Tensor | None
+    in_proj_bias: Tensor | None
+    in_proj_bias_sigma: Tensor | None
+    _qkv_same_embed_dim: bool
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        bias: bool = True,
+        add_bias_kv: bool = False,
+        add_zero_attn: bool = False,
+        kdim: int | None = None,
+        vdim: int | None = None,
+        batch_first: bool = False,
+        *,
+        noise: str = "factorised",
+        sigma0: float | None = None,
+        init: str = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Build the layer with the initial values that `init` names."""
+        check_sizes(embed_dim=embed_dim, num_heads=num_heads)
+        check_bias(bias)
+        if embed_dim % num_heads:
+            raise ValueError(f"num_heads: got {num_heads}, expected a divisor of {embed_dim}")
+        sizes = (embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim)
+        options: dict[str, Any] = {"noise": noise, "sigma0": sigma0, "init": init}
+        super().__init__(*sizes, batch_first, device=device, dtype=dtype, **options)
+
+    @classmethod
+    def from_attention(
+        cls,
+        attention: nn.MultiheadAttention,
+        *,
+        noise: str = "factorised",
+        sigma0: float | None = None,
+        init: str = "paper",
+    ) -> Self:
+        """Make a noisy layer whose means are the very Parameters of `attention`; σ is new.
+
+        σ always requires grad, even where the means are frozen. Raises TypeError for a layer of
+        another kind, and ValueError for an unknown option or a layer that cannot become noisy.
+        """
+        return cls.from_plain(attention, noise=noise, sigma0=sigma0, init=init)
+
+    def _become_noisy(self, noise: NoiseKind, sigma0: float | None, init: str) -> None:
+        super()._become_noisy(noise, sigma0, init)
+        self.out_proj = self.out_layer.from_plain(
+            self.out_proj, noise=noise, sigma0=sigma0, init=init
+        )
+
+    def reset_parameters(self) -> None:
+        """Set μ and σ of all projections to new initial values; p is each one's own inputs."""
+        super().reset_parameters()
+        self.out_proj.reset_parameters()
+        for token in (self.bias_k, self.bias_v):
+            if token is not None:
+                nn.init.xavier_normal_(token)
+
+    def reset_sigmas(self) -> None:
+        """Set σ of all projections back to its initial value; the means stay."""
+        super().reset_sigmas()
+        self.out_proj.reset_sigmas()
+
+    @property
+    def noise_reference(self) -> Tensor:
+        """A weight: the noise has its device and dtype."""
+        return self.q_proj_weight if self.in_proj_weight is None else self.in_proj_weight
+
+    def weights(self) -> tuple[Weights, ...]:
+        """Return μ and σ of the projections of query, key and value, as views where packed."""
+        means, sigmas = self._of_each("weight"), self._of_each("weight", "_sigma")
+        biases = self._thirds(self.in_proj_bias), self._thirds(self.in_proj_bias_sigma)
+        return tuple(map(Weights, means, biases[0], sigmas, biases[1]))  # pyright: ignore[reportArgumentType]
+
+    def _of_each(self, what: str, which: str = "") -> list[Tensor | None]:
+        if self.in_proj_weight is not None:
+            return self._thirds(getattr(self, f"in_proj_{what}{which}"))
+        return [getattr(self, f"{part}_proj_{what}{which}") for part in "qkv"]
+
+    def _thirds(self, packed: Tensor | None) -> list[Tensor | None]:
+        size = self.embed_dim
+        return [None if packed is None else packed[n * size : (n + 1) * size] for n in range(3)]
+
+    def noise_spec(self) -> SequenceSpec:
+        """Return what one draw of the projections of query, key and value consists of."""
+        bias, size = self.in_proj_bias is not None, self.embed_dim
+        inputs = (size, self.kdim, self.vdim)
+        parts = (NoiseSpec(self.noise, one, size, bias) for one in inputs)
+        return SequenceSpec(self.noise, tuple(parts))
+
+    def effective_weight(self) -> tuple[Effective, ...]:
+        """Return the (weight, bias) that the draw in force makes: of query, key and value.
+
+        Shapes (E, p) and (E,), with rows in front for one draw per row. A fresh layer makes a new
+        draw for this call; with the noise off these are the means. `out_proj` has its own.
+        """
+        noise = self.noise_in_force()
+        if noise is None:
+            return tuple((one.weight, one.bias) for one in self.weights())
+        return tuple(
+            noisy_parameters(*one, part)
+            for one, part in zip(self.weights(), noise.parts, strict=True)
+        )
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend from a query (N, L, E) to key and value; return (N, L, E) and the weights.
+
+        (L, N, E) without `batch_first`, (L, E) without a batch; masks and options as in
+        `nn.MultiheadAttention`.
+        """
+        if self.is_off and self.out_proj.is_off:
+            return super().forward(
+                query,
+                key,
+                value,
+                key_padding_mask=key_padding_mask,
+                need_weights=need_weights,
+                attn_mask=attn_mask,
+                average_attn_weights=average_attn_weights,
+                is_causal=is_causal,
+            )
+        if is_causal and attn_mask is None:
+            raise ValueError("attn_mask: got None with is_causal, expected the causal mask as well")
+        batch = 0 if self.batch_first else 1
+        is_batched = query.ndim == 3
+        inputs = self._checked((query, key, value), batch)
+        projected = map(_project, inputs, self.weights(), self._noise_for(inputs))
+        q, k, v = (self._by_head(one) for one in projected)
+        k, v = self._with_tokens(k, self.bias_k), self._with_tokens(v, self.bias_v)
+        mask = self._mask(attn_mask, key_padding_mask, q, k)
+        output, weights = attend(q, k, v, mask, self.dropout * self.training, need_weights)
+        output = output.transpose(1, 2).flatten(-2)
+        output = self.out_proj(output if self.batch_first else output.transpose(0, 1))
+        if weights is not None and average_attn_weights:
+            weights = weights.mean(dim=1)
+        if is_batched:
+            return output, weights
+        return output.squeeze(batch), None if weights is None else weights.squeeze(0)
+
+    def _checked(self, inputs: tuple[Tensor, ...], batch: int) -> list[Tensor]:
+        """Return query, key and value with a batch; raise ValueError where a shape does not fit."""
+        names = zip(("query", "key", "value"), inputs, strict=True)
+        sizes = (self.embed_dim, self.kdim, self.vdim)
+        for (name, one), size in zip(names, sizes, strict=True):
+            if one.is_nested:
+                raise ValueError(
+                    f"{name}: got a nested tensor, expected a padded one: noise is in force, and "
+                    "nested ones are for the fast path (TransformerEncoder: enable_nested_tensor)"
+                )
+            if one.ndim not in (2, 3) or one.ndim != inputs[0].ndim:
+                raise ValueError(
+                    f"{name}: got shape {tuple(one.shape)} beside a query "
+                    f"{tuple(inputs[0].shape)}, expected 3 dimensions, or 2 without a batch"
+                )
+            check_features(one, size)
+        batched = [one if one.ndim == 3 else one.unsqueeze(batch) for one in inputs]
+        query, key, value = (one.shape for one in batched)
+        if key[:2] != value[:2] or key[batch] != query[batch]:
+            raise ValueError(
+                f"key, value: got shapes {tuple(inputs[1].shape)} and {tuple(inputs[2].shape)}, "
+                f"expected one length and the query's batch of {query[batch]}"
+            )
+        return batched
+
+    def _noise_for(self, inputs: list[Tensor]) -> tuple[LinearNoise | None, ...]:
+        """Return the noise in force for the projections of query, key and value."""
+        state, query_weight = self.noise_state, self.noise_reference
+        is_fresh = state.override is None and state.held is None
+        if is_fresh and state.per_row and not state.batch_first:
+            # For each vector; the keys may be more than the queries.
+            place: Any = {"device": query_weight.device, "dtype": query_weight.dtype}
+            return tuple(
+                spec.draw_rows(one.shape[:-1], **place)
+                for spec, one in zip(self.noise_spec().parts, inputs, strict=True)
+            )
+        noise = self.noise_in_force(inputs[0])
+        if noise is None:
+            return None, None, None
+        if noise.rows is not None and noise.parts[0].batch_first != self.batch_first:
+            got, expected = "first dimension", "one beside the features"
+            if self.batch_first:
+                got, expected = expected, got
+            raise ValueError(
+                f"rows: got noise whose rows are the {got}, expected the {expected}, the batch of "
+                f"this attention: hold(net, rows=…, batch_first={self.batch_first})"
+            )
+        return noise.parts
+
+    def _by_head(self, projected: Tensor) -> Tensor:
+        """View (N, L, E), or (L, N, E) without `batch_first`, as (N, heads, L, E / heads)."""
+        by_head = projected.unflatten(-1, (self.num_heads, self.head_dim))
+        return by_head.transpose(1, 2) if self.batch_first else by_head.permute(1, 2, 0, 3)
+
+    def _with_tokens(self, projected: Tensor, bias: Tensor | None) -> Tensor:
+        """Add `bias_k` or `bias_v`, and zeros, as tokens behind the others, where there are any."""
+        tokens = [projected]
+        if bias is not None:
+            tokens.append(bias.to(projected.dtype).view(1, self.num_heads, 1, self.head_dim))
+        if self.add_zero_attn:
+            tokens.append(projected.new_zeros(1, self.num_heads, 1, self.head_dim))
+        if len(tokens) == 1:
+            return projected
+        rows = projected.shape[0]
+        return torch.cat([projected, *(one.expand(rows, -1, -1, -1) for one in tokens[1:])], dim=2)
+
+    def _mask(
+        self, attn_mask: Tensor | None, key_padding_mask: Tensor | None, q: Tensor, k: Tensor
+    ) -> Tensor | None:
+        """Return what is added to the scores (N, heads, L, S): −∞ where a bool mask is true."""
+        added = int(self.bias_k is not None) + int(self.add_zero_attn)
+        (rows, heads, length, _), keys = q.shape, k.shape[2] - added
+        masks = []
+        if attn_mask is not None:
+            expected = ((length, keys), (rows * heads, length, keys))
+            _check_mask("attn_mask", attn_mask, expected)
+            by_head = (rows, heads, length, keys)
+            masks.append(attn_mask if attn_mask.ndim == 2 else attn_mask.reshape(by_head))
+        if key_padding_mask is not None:
+            one_row = ((keys,),) if rows == 1 else ()
+            _check_mask("key_padding_mask", key_padding_mask, ((rows, keys), *one_row))
+            masks.append(key_padding_mask.reshape(rows, 1, 1, keys))
+        if not masks:
+            return None
+        summed = sum(_as_added(one, q.dtype) for one in masks)
+        return functional.pad(summed, (0, added)) if added else summed  # pyright: ignore[reportArgumentType, reportReturnType]
+
+
+def _project(input: Tensor, weights: Weights, noise: LinearNoise | None) -> Tensor:
+    if noise is None:
+        return functional.linear(input, weights.weight, weights.bias)
+    return noisy_linear(input, *weights, noise)
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, need_weights: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return softmax(q kᵀ / √d + mask) v, and where they are needed its weights.
+
+    Shapes: q (N, heads, L, d), k and v (N, heads, S, d), mask (…, L, S); returns (N, heads, L, d)
+    and (N, heads, L, S) (arXiv 1706.03762, eq. 1).
+    """
+    if not need_weights:
+        return functional.scaled_dot_product_attention(q, k, v, mask, dropout), None
+    scores = (q * q.shape[-1] ** -0.5) @ k.mT
+    weights = (scores if mask is None else scores + mask).softmax(dim=-1)
+    weights = functional.dropout(weights, dropout) if dropout > 0 else weights
+    return weights @ v, weights
+
+
+def _check_mask(name: str, mask: Tensor, expected: tuple[tuple[int, ...], ...]) -> None:
+    if not (mask.dtype == torch.bool or mask.is_floating_point()):
+        raise ValueError(f"{name}: got {mask.dtype}, expected torch.bool or a floating dtype")
+    if mask.shape not in expected:
+        shapes = " or ".join(map(str, expected))
+        raise ValueError(f"{name}: got shape {tuple(mask.shape)}, expected {shapes}")
+
+
+def _as_added(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    if mask.dtype == torch.bool:
+        return torch.zeros_like(mask, dtype=dtype).masked_fill(mask, float("-inf"))
+    return mask.to(dtype)

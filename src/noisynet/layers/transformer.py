@@ -1,0 +1,60 @@
+"""Transformer encoders that keep off their fast path while noise is in force in them.
+
+In eval mode and without gradients, PyTorch's encoder reads the weights of the layers inside and
+hands them to one operation, so the layers' own forwards, and their noise, would not act. `noisify`
+gives an encoder with noisy layers inside one of these classes, and `denoise` takes it back.
+Decoders call their layers and need none of this.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from .layer import NoisyLayer
+
+
+class NoisyTransformerEncoderLayer(nn.TransformerEncoderLayer):
+    """An encoder layer that calls the layers inside it while any noise is in force there."""
+
+    @property
+    def activation_relu_or_gelu(self) -> int:
+        """Return 0, which PyTorch takes as a reason against the fast path, while noise acts."""
+        return 0 if noise_acts_in(self) else self.__dict__["activation_relu_or_gelu"]
+
+    @activation_relu_or_gelu.setter
+    def activation_relu_or_gelu(self, value: int) -> None:
+        self.__dict__["activation_relu_or_gelu"] = value
+
+
+class NoisyTransformerEncoder(nn.TransformerEncoder):
+    """An encoder that makes no nested tensors, which only the fast path takes, while noise acts."""
+
+    @property
+    def use_nested_tensor(self) -> bool:
+        """Return whether a padding mask makes nested tensors of the input."""
+        return self.__dict__["use_nested_tensor"] and not noise_acts_in(self)
+
+    @use_nested_tensor.setter
+    def use_nested_tensor(self, value: bool) -> None:
+        self.__dict__["use_nested_tensor"] = value
+
+
+KEPT_OFF: dict[type[nn.Module], type[nn.Module]] = {
+    nn.TransformerEncoderLayer: NoisyTransformerEncoderLayer,
+    nn.TransformerEncoder: NoisyTransformerEncoder,
+}
+"""The class of an encoder with noisy layers inside, by that of a plain one."""
+
+
+def keep_off_fast_paths(module: nn.Module) -> None:
+    """Give each plain encoder of a module the class that fits the layers inside it."""
+    for plain, noisy in KEPT_OFF.items():
+        for part in module.modules():
+            if type(part) in (plain, noisy):
+                has_noise = any(isinstance(one, NoisyLayer) for one in part.modules())
+                part.__class__ = noisy if has_noise else plain
+
+
+def noise_acts_in(module: nn.Module) -> bool:
+    """Return whether any noisy layer of a module has noise in force."""
+    return any(isinstance(part, NoisyLayer) and not part.is_off for part in module.modules())

@@ -1,0 +1,88 @@
+"""The noisy linear layer with a transposed weight: `Conv1D` of transformers, GPT-2's linear layer.
+
+That class is recognised, and made noisy, without importing its package.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from .functional import check_features, noisy_linear, noisy_parameters
+from .layer import NoisyLayer
+from .noise import LayerNoise, NoiseSpec
+from .weights import Weights
+
+WHERE = "transformers.pytorch_utils"
+
+
+class NoisyTransposedLinear(NoisyLayer):
+    """A noisy linear layer whose weight is (inputs, outputs).
+
+    A subclass, made by `noisy_kind_of`, is also the plain layer of that shape, with `nx` inputs and
+    `nf` outputs. Everything else is as in `noisynet.NoisyLinear`.
+    """
+
+    nx: int
+    nf: int
+
+    def noise_spec(self) -> NoiseSpec:
+        """Return what one draw of this layer consists of."""
+        return NoiseSpec(self.noise, self.nx, self.nf, bias=self.bias is not None)
+
+    def weights(self) -> tuple[Weights, ...]:
+        """Return μ and σ of the weight, seen as (q, p), and its bias."""
+        return (Weights(self.weight.mT, self.bias, self.weight_sigma.mT, self.bias_sigma),)
+
+    def fresh_rows(self, leading: Sequence[int]) -> LayerNoise:
+        """Draw for each row of an input of shape (*leading, p)."""
+        reference = self.noise_reference
+        return self.noise_spec().draw_rows(leading, device=reference.device, dtype=reference.dtype)
+
+    def effective_weight(self) -> tuple[Tensor, Tensor | None]:
+        """Return the (weight, bias) that the draw in force makes, as the layer keeps them.
+
+        Shapes (p, q) and (q,), with rows in front for one draw per row.
+        """
+        noise = self.noise_in_force()
+        if noise is None:
+            return self.weight, self.bias
+        weight, bias = noisy_parameters(*self.weights()[0], noise)
+        return weight.mT, bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer to (…, p); return (…, q)."""
+        noise = self.noise_in_force(x)
+        if noise is None:
+            check_features(x, self.nx)
+            return super().forward(x)
+        return noisy_linear(x, *self.weights()[0], noise)
+
+    def __repr__(self) -> str:
+        """Return sizes, kind of noise and its state; the plain layer writes its own name."""
+        state = f"noise={self.noise!r} ({self._state_in_words()})"
+        return f"{type(self).__name__}(nf={self.nf}, nx={self.nx}, {state})"
+
+
+def conv1d_of_transformers() -> type[nn.Module] | None:
+    """Return GPT-2's linear layer; None where nobody has imported it, and so has none."""
+    return getattr(sys.modules.get(WHERE), "Conv1D", None)
+
+
+@functools.cache
+def noisy_kind_of(plain: type[nn.Module]) -> type[NoisyTransposedLinear]:
+    """Make the noisy layer of a plain one with a transposed weight."""
+    body: dict[str, Any] = {"plain": plain, "__module__": __name__, "__doc__": plain.__doc__}
+    return type("NoisyTransformersConv1D", (NoisyTransposedLinear, plain), body)
+
+
+def __getattr__(name: str) -> Any:
+    """Find the class by its name where a pickle names it, which may be before any was made."""
+    if name != "NoisyTransformersConv1D":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return noisy_kind_of(importlib.import_module(WHERE).Conv1D)
