@@ -15,10 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..layers import FactorisedNoise, IndependentNoise, NoisyLayer, NoisyLSTMCell, resample
+from ..layers import FactorisedNoise, IndependentNoise, NoisyLayer, resample
 from ..layers.layer import Off
-from ..layers.noise import CellNoise
-from ..layers.recurrent import NoisyGRUCell
+from ..layers.noise import CellNoise, SequenceNoise
 from .recognise import Found
 
 COLUMNS = 8
@@ -87,12 +86,14 @@ def read_noise(found: Found, module: nn.Module | None = None) -> Noise | None:
 
 def _of_ours(layer: NoisyLayer) -> Noise:
     noise = layer.noise_in_force()
-    cell = isinstance(layer, NoisyLSTMCell | NoisyGRUCell)
-    has_bias = (layer.bias_ih_sigma if cell else layer.bias_sigma) is not None
+    _, bias_name = layer.weight_names()[0]
+    has_bias = getattr(layer, f"{bias_name}_sigma", None) is not None
     if noise is None:
         return Noise(torch.zeros(1, COLUMNS + has_bias), has_bias)
     if isinstance(noise, CellNoise):
         noise = noise.input
+    if isinstance(noise, SequenceNoise):
+        noise = noise.parts[0]
     assert isinstance(noise, FactorisedNoise | IndependentNoise), "no input was named"
     if isinstance(noise, FactorisedNoise):
         weight = noise.output.unsqueeze(-1) * noise.input[..., :COLUMNS].unsqueeze(-2)

@@ -1,8 +1,10 @@
 """The noise: what noisynet exists for. Needs torch and nothing else."""
 
-from .conv import NoisyConv1d, NoisyConv2d
+from .conv import NoisyConv1d, NoisyConv2d, NoisyConv3d
+from .conv_transposed import NoisyConvTranspose1d, NoisyConvTranspose2d, NoisyConvTranspose3d
 from .convert import denoise, noisify
-from .functional import noisy_conv, noisy_linear, noisy_parameters
+from .functional import noisy_conv, noisy_conv_transpose, noisy_linear, noisy_parameters
+from .initial import InitName
 from .layer import NoisyLayer
 from .lazy import LazyNoisyConv1d, LazyNoisyConv2d, LazyNoisyLinear
 from .linear import NoisyLinear
@@ -14,11 +16,14 @@ from .noise import (
     LayerNoise,
     LinearNoise,
     NoiseKind,
+    NoiseName,
     OutputNoise,
+    SequenceNoise,
     WeightNoise,
 )
 from .peers import load_peer_state_dict
 from .recurrent import NoisyGRUCell, NoisyLSTMCell
+from .sequence import NoisyGRU, NoisyLSTM, NoisyRNN
 from .states import (
     attach,
     draw,
@@ -37,19 +42,29 @@ __all__ = [
     "Draw",
     "FactorisedNoise",
     "IndependentNoise",
+    "InitName",
     "LayerNoise",
     "LazyNoisyConv1d",
     "LazyNoisyConv2d",
     "LazyNoisyLinear",
     "LinearNoise",
     "NoiseKind",
+    "NoiseName",
     "NoisyConv1d",
     "NoisyConv2d",
+    "NoisyConv3d",
+    "NoisyConvTranspose1d",
+    "NoisyConvTranspose2d",
+    "NoisyConvTranspose3d",
+    "NoisyGRU",
     "NoisyGRUCell",
+    "NoisyLSTM",
     "NoisyLSTMCell",
     "NoisyLayer",
     "NoisyLinear",
+    "NoisyRNN",
     "OutputNoise",
+    "SequenceNoise",
     "WeightNoise",
     "attach",
     "denoise",
@@ -60,6 +75,7 @@ __all__ = [
     "mean_weights",
     "noisify",
     "noisy_conv",
+    "noisy_conv_transpose",
     "noisy_layers",
     "noisy_linear",
     "noisy_parameters",

@@ -4,49 +4,88 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils.parametrize import type_before_parametrizations
 
-from .conv import NoisyConv1d, NoisyConv2d
+from .conv import NoisyConv1d, NoisyConv2d, NoisyConv3d
+from .conv_transposed import NoisyConvTranspose1d, NoisyConvTranspose2d, NoisyConvTranspose3d
+from .initial import InitName
 from .layer import NoisyLayer, check_noise_options, is_uninitialised, keeps_more, take_over
 from .linear import NoisyLinear
+from .noise import NoiseName
+from .parametrised import parametrised_names
 from .recurrent import NoisyGRUCell, NoisyLSTMCell
+from .sequence import NoisyGRU, NoisyLSTM, NoisyRNN
 from .states import noisy_layers
 
+M = TypeVar("M", bound=nn.Module)
 Where = Callable[[str, nn.Module], bool]
 
 NOISY: dict[type[nn.Module], type[NoisyLayer]] = {
     kind.plain: kind
-    for kind in (NoisyLinear, NoisyConv1d, NoisyConv2d, NoisyLSTMCell, NoisyGRUCell)
+    for kind in (
+        NoisyLinear,
+        NoisyConv1d,
+        NoisyConv2d,
+        NoisyConv3d,
+        NoisyConvTranspose1d,
+        NoisyConvTranspose2d,
+        NoisyConvTranspose3d,
+        NoisyLSTMCell,
+        NoisyGRUCell,
+        NoisyLSTM,
+        NoisyGRU,
+        NoisyRNN,
+    )
 }
 """The noisy layer of each kind of plain one."""
 
 
+@overload
+def noisify(
+    module: nn.Linear,
+    where: Where | None = None,
+    noise: NoiseName = "factorised",
+    sigma0: float | None = None,
+    init: InitName = "paper",
+) -> NoisyLinear: ...
+@overload
+def noisify(
+    module: M,
+    where: Where | None = None,
+    noise: NoiseName = "factorised",
+    sigma0: float | None = None,
+    init: InitName = "paper",
+) -> M: ...
 def noisify(
     module: nn.Module,
     where: Where | None = None,
-    noise: str = "factorised",
+    noise: NoiseName = "factorised",
     sigma0: float | None = None,
-    init: str = "paper",
+    init: InitName = "paper",
 ) -> nn.Module:
     """Make layers noisy in place, keeping their trained means.
 
     By default every plain `nn.Linear`, as in the paper. `where(name, layer) → bool` chooses
-    instead, and is asked about every layer that can be converted: plain `nn.Linear`, `nn.Conv1d`,
-    `nn.Conv2d`, `nn.LSTMCell` and `nn.GRUCell`.
+    instead, and is asked about every layer that can be converted: plain `nn.Linear`, convolutions
+    (`nn.Conv1d` to `nn.ConvTranspose3d`), `nn.LSTMCell`, `nn.GRUCell`, `nn.LSTM`, `nn.GRU` and
+    `nn.RNN`.
 
     μ stay the very Parameter objects; σ are new, get the initial value that `init` names, and
     always require grad (`sigma_parameters` lists them for an optimizer that exists already). A
     layer that stands in several places stays one layer. Layers that share a mean and are converted
     together share its σ too; their draws stay apart.
 
-    Layers whose weights other code reads or makes (attention, transformers' fast path,
-    parametrisations, pruning) stay as they are, and so do fused `nn.LSTM` and `nn.GRU`. By default
-    one warning names the Linears among them; with `where` there is none, as it was not asked about
-    them. Returns the module, or for a root layer a new one that shares its Parameters.
-    Raises ValueError for an unknown option, and where there is nothing to convert.
+    A layer under `torch.nn.utils.parametrizations`, such as `spectral_norm`, keeps them: the noise
+    is added to the weight that they make. Layers whose weights other code reads or makes
+    (attention, transformers' fast path, pruning, the older `torch.nn.utils.spectral_norm`) stay as
+    they are, and so do recurrent layers under parametrisations. By default one warning names the
+    Linears among them; with `where` there is none, as it was not asked about them. Returns the
+    module, or for a root layer a new one that shares its Parameters. Raises ValueError for an
+    unknown option, and where there is nothing to convert.
     """
     check_noise_options(noise, sigma0, init)
     if where is not None and not callable(where):
@@ -69,26 +108,35 @@ def noisify(
                 if candidates
                 else f"it has no {_listed(kinds)} that can be"
                 + (", and is noisy already" if is_noisy else "")
+                + ("" if where is not None else _what_where_may_choose(module))
             )
         )
     replacements: dict[int, nn.Module] = {}
     sigmas: dict[int, nn.Parameter] = {}
     for name in chosen:
         layer = candidates[name]
-        noisy = NOISY[type(layer)].from_plain(layer, noise=noise, sigma0=sigma0, init=init)
+        kind = NOISY[type_before_parametrizations(layer)]
+        noisy = kind.from_plain(layer, noise=noise, sigma0=sigma0, init=init)
         _share_sigmas(noisy, sigmas)
         _share_hooks(layer, noisy)
         replacements[id(layer)] = noisy
     return _replaced(module, replacements)
 
 
+@overload
+def denoise(module: NoisyLinear) -> nn.Linear: ...
+@overload
+def denoise(module: NoisyLayer) -> nn.Module: ...
+@overload
+def denoise(module: M) -> M: ...
 def denoise(module: nn.Module) -> nn.Module:
     """Make plain torch layers with the means out of the noisy ones, in place.
 
-    The means stay the very Parameter objects. Returns the module, or for a noisy root a new plain
-    layer that shares its Parameters. Raises ValueError, and changes nothing, for a lazy layer that
-    has seen no input yet, for one whose weights something else makes (a parametrisation, pruning),
-    and for one with a forward of its own, which would be lost.
+    The means stay the very Parameter objects, and their parametrisations stay on them. Returns the
+    module, or for a noisy root a new plain layer that shares its Parameters. Raises ValueError, and
+    changes nothing, for a lazy layer that has seen no input yet, for one whose weights something
+    else makes (pruning, or a parametrisation of σ), and for one with a forward of its own, which
+    would be lost.
     """
     replacements: dict[int, nn.Module] = {}
     for name, layer in noisy_layers(module).items():
@@ -131,7 +179,7 @@ def _reason_against(layer: nn.Module, kinds: tuple[type[nn.Module], ...]) -> str
     """Return why a layer cannot become noisy; None where it can."""
     if is_uninitialised(layer):
         return f"a {type(layer).__name__} that has no shape yet: run one forward first"
-    if type(layer) not in kinds:
+    if type_before_parametrizations(layer) not in kinds:
         kind = next(kind for kind in kinds if isinstance(layer, kind))
         return f"a {type(layer).__name__}, not a plain {kind.__name__}"
     for mean in layer.parameters(recurse=False):
@@ -141,6 +189,9 @@ def _reason_against(layer: nn.Module, kinds: tuple[type[nn.Module], ...]) -> str
             return "it has no inputs or no outputs"
     if keeps_more(layer):
         return "it keeps more than weights and biases"
+    if isinstance(layer, nn.RNNBase) and parametrised_names(layer):
+        # PyTorch's own forward makes each weight an unsaid number of times.
+        return "its weights are made by parametrisations"
     if "forward" in vars(layer):
         return "its forward was replaced by another"
     return None
@@ -157,6 +208,14 @@ def _reason_to_stay_noisy(layer: NoisyLayer) -> str | None:
     if type(layer).forward is not own.forward or "forward" in vars(layer):
         return f"its forward is not that of {own.__name__}"
     return None
+
+
+def _what_where_may_choose(module: nn.Module) -> str:
+    """Say which layers of other kinds than nn.Linear `where` could make noisy."""
+    others, _ = _convertible(module, tuple(NOISY))
+    found = {type_before_parametrizations(layer).__name__ for layer in others.values()}
+    names = ", ".join(f"nn.{name}" for name in sorted(found))
+    return f"; where=… may choose its {names}" if names else ""
 
 
 def _listed(kinds: tuple[type[nn.Module], ...]) -> str:

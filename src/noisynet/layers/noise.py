@@ -21,6 +21,18 @@ from .kernels.tracing import is_for_onnx
 NoiseKind = Literal["factorised", "independent"]
 NOISE_KINDS: tuple[str, ...] = get_args(NoiseKind)
 
+NoiseName = Literal["factorised", "factorized", "independent"]
+"""What names a kind of noise where one is asked for: the American spelling is taken, too."""
+
+
+def noise_kind(name: str) -> NoiseKind:
+    """Return the kind of noise of this name; raise ValueError where there is none."""
+    if name in ("factorised", "factorized"):
+        return "factorised"
+    if name == "independent":
+        return "independent"
+    raise ValueError(f"noise: got {name!r}, expected one of {', '.join(NOISE_KINDS)}")
+
 
 def signed_sqrt(x: Tensor) -> Tensor:
     """Apply f(x) = sgn(x) √|x|, elementwise (arXiv 1706.10295, §3 (b))."""
@@ -124,7 +136,19 @@ class CellNoise:
         return self.input.rows
 
 
-LayerNoise = LinearNoise | CellNoise
+@dataclass(frozen=True, slots=True)
+class SequenceNoise:
+    """The noise of a layer of several weights, as `NoisyLSTM` is: that of each, in their order."""
+
+    parts: tuple[WeightNoise, ...]
+
+    @property
+    def rows(self) -> tuple[int, ...] | None:
+        """Return the leading dimensions of the draw, or None where all rows share it."""
+        return self.parts[0].rows
+
+
+LayerNoise = LinearNoise | CellNoise | SequenceNoise
 
 
 class _Spec:
@@ -212,7 +236,26 @@ class CellSpec(_Spec):
         )
 
 
-LayerSpec = NoiseSpec | CellSpec
+@dataclass(frozen=True, slots=True)
+class SequenceSpec(_Spec):
+    """What a layer of several weights draws: for one after the other."""
+
+    kind: NoiseKind
+    parts: tuple[NoiseSpec, ...]
+
+    @property
+    def size(self) -> int:
+        """Return the number of standard normals of a draw."""
+        return sum(part.size for part in self.parts)
+
+    def unflatten(self, flat: Tensor) -> SequenceNoise:
+        """View flat ε values, shape (…, size), as the noise of all weights."""
+        flats = flat.split([part.size for part in self.parts], dim=-1)
+        pairs = zip(self.parts, flats, strict=True)
+        return SequenceNoise(tuple(part.unflatten(own) for part, own in pairs))
+
+
+LayerSpec = NoiseSpec | CellSpec | SequenceSpec
 
 
 def standard_normals(
@@ -356,4 +399,4 @@ def _draw_from_bytes(flats: tuple[bytes, ...], slots: tuple[Slot, ...]) -> Draw:
 
 
 # So that `torch.load` reads a saved draw as it reads tensors, without weights_only=False.
-torch.serialization.add_safe_globals([Slot, NoiseSpec, CellSpec, _draw_from_bytes])
+torch.serialization.add_safe_globals([Slot, NoiseSpec, CellSpec, SequenceSpec, _draw_from_bytes])
