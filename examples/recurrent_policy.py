@@ -31,8 +31,9 @@ class Policy(nn.Module):
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Categorical, Tensor, State]:
         """Return policy and value of (T, games, features), and the LSTM's state after them."""
-        features, state = self.memory(x, state)
-        return Categorical(logits=self.actor(features)), self.critic(features).squeeze(-1), state
+        features, following = self.memory(x, state)
+        policy = Categorical(logits=self.actor(features))
+        return policy, self.critic(features).squeeze(-1), following
 
 
 def observations() -> Tensor:
@@ -65,14 +66,14 @@ def update(
 ) -> float:
     """Take PPO's epochs on whole games; return how far the first ratio was from 1."""
     x, actions, former, reward = rollout
-    first_deviation = 0.0
-    for epoch in range(EPOCHS):
+    first_deviation: float | None = None
+    for _ in range(EPOCHS):
         for games in torch.randperm(GAMES).chunk(MINIBATCHES):
             # The draws under which these games were played.
             with noisynet.using(policy, draw[games]):
                 choice, value, _ = policy(x[:, games])
             ratio = (choice.log_prob(actions[:, games]) - former[:, games]).exp()
-            if epoch == 0 and not first_deviation:
+            if first_deviation is None:
                 first_deviation = float((ratio - 1).detach().abs().max())
             advantage = (reward[games] - value).detach()
             clipped = ratio.clamp(1 - CLIP, 1 + CLIP)
@@ -82,13 +83,14 @@ def update(
             loss.backward()
             nn.utils.clip_grad_norm_(policy.parameters(), 0.5)
             optimizer.step()
+    assert first_deviation is not None, "there is at least one minibatch"
     return first_deviation
 
 
 def main() -> None:
     """Train, and say what share of signals was remembered, with noise and without."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--updates", type=int, default=80)
+    parser.add_argument("--updates", type=int, default=40)
     updates = parser.parse_args().updates
     torch.manual_seed(0)
     torch.set_num_threads(1)

@@ -31,7 +31,7 @@ class NoisyConvTranspose(NoisyLayer):
     out_channels: int
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
-    padding: tuple[int, ...]
+    padding: str | tuple[int, ...]
     dilation: tuple[int, ...]
     groups: int
 
@@ -110,7 +110,8 @@ class NoisyConvTranspose(NoisyLayer):
         spatial = len(self.kernel_size)
         check_channels(input, self.in_channels, spatial)
         noise = self.noise_in_force(input, features=1 + spatial)
-        output_padding: Sizes = self._output_padding(  # pyright: ignore[reportAttributeAccessIssue]
+        own: Any = self
+        output_padding: Sizes = own._output_padding(
             with_one_batch_dimension(input, spatial),
             output_size,
             self.stride,

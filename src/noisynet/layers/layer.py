@@ -222,9 +222,10 @@ class NoisyLayer(nn.Module):
         if "_noise_state" not in self.__dict__:
             return
         for names, spec in zip(self.weight_names(), self.noise_spec().parts, strict=True):
-            means = [mean_as_it_is(self, name) for name in names]
-            initialise_means(*means, spec, init=self.init)
-            for name, mean in zip(names, means, strict=True):
+            weight, bias = (mean_as_it_is(self, name) for name in names)
+            assert weight is not None, "there is no bias without a weight"
+            initialise_means(weight, bias, spec, init=self.init)
+            for name, mean in zip(names, (weight, bias), strict=True):
                 if name in parametrised_names(self):
                     # A parametrisation that cannot be inverted raises an error of its own.
                     setattr(self, name, mean)
@@ -233,8 +234,9 @@ class NoisyLayer(nn.Module):
     def reset_sigmas(self) -> None:
         """Set σ back to its initial value; the means stay."""
         for names, spec in zip(self.weight_names(), self.noise_spec().parts, strict=True):
-            sigmas = (getattr(self, f"{name}_sigma", None) for name in names)
-            initialise_sigmas(*sigmas, spec, init=self.init, sigma0=self.sigma0)
+            weight, bias = (getattr(self, f"{name}_sigma", None) for name in names)
+            assert weight is not None, "there is no bias without a weight"
+            initialise_sigmas(weight, bias, spec, init=self.init, sigma0=self.sigma0)
 
     @property
     def noise_reference(self) -> Tensor:

@@ -23,9 +23,8 @@ def mean_as_it_is(layer: nn.Module, name: str) -> Tensor | None:
     """Return a mean without a step of any power iteration; None where the layer has none."""
     if name not in parametrised_names(layer):
         return getattr(layer, name, None)
-    made: nn.Module = layer.parametrizations[name]  # pyright: ignore[reportIndexIssue, reportAssignmentType]
     # Evaluation mode keeps the vectors as they are; it is a copy's, for other threads may train.
-    return copy.deepcopy(made).eval()()
+    return copy.deepcopy(layer.get_submodule(f"parametrizations.{name}")).eval()()
 
 
 def carry_over(former: nn.Module, layer: nn.Module) -> None:

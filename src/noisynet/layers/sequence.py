@@ -35,7 +35,6 @@ class NoisySequence(NoisyLayer):
     """
 
     gates: ClassVar[int]
-    plain: ClassVar[type[nn.RNNBase]]
 
     input_size: int
     hidden_size: int
@@ -44,6 +43,8 @@ class NoisySequence(NoisyLayer):
     dropout: float
     bidirectional: bool
     proj_size: int
+    weight_ih_l0: Tensor
+    weight_ih_l0_sigma: nn.Parameter
 
     def __init__(
         self,
@@ -167,7 +168,9 @@ class NoisySequence(NoisyLayer):
                 return self._by_steps(noise, input, hx)
             return self._fused(noise, input, hx)
         if (batch,) != noise.rows:
-            got = f"a batch of {batch}" if batch is not None else f"shape {tuple(input.shape)}"
+            got = f"a batch of {batch}"
+            if batch is None and isinstance(input, Tensor):
+                got = f"shape {tuple(input.shape)}"
             raise ValueError(
                 f"input: got {got}, expected a batch of {noise.rows[0]}: "
                 f"the noise in force is one draw for each of {noise.rows[0]} rows"
@@ -191,7 +194,8 @@ class NoisySequence(NoisyLayer):
             flat += [weight for weight, _ in both]
             flat += [bias for _, bias in both if bias is not None]
             flat += [weight for weight, _ in made[start + 2 : start + per_run]]
-        return self.plain.forward(self._plain_with(flat), input, hx)
+        plain: Any = self.plain
+        return plain.forward(self._plain_with(flat), input, hx)
 
     def _plain_with(self, flat: list[Tensor]) -> Any:
         """Return a plain layer for one call that has these weights, in PyTorch's order.

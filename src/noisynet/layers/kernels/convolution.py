@@ -133,7 +133,7 @@ def convolve(
     """Apply `torch.nn.functional.conv1d`, `conv2d` or `conv3d` to any leading dimensions."""
     conv = (functional.conv1d, functional.conv2d, functional.conv3d)[_spatial(weight) - 1]
     flat = with_one_batch_dimension(input, weight.ndim - 2)
-    output = conv(flat, weight, bias, stride, padding, dilation, groups)  # pyright: ignore[reportArgumentType]
+    output = conv(flat, weight, bias, stride, padding, dilation, groups)
     return _with_leading_of(input, flat, output)
 
 
