@@ -18,7 +18,7 @@ from .linear import NoisyLinear
 from .noise import NoiseName
 from .parametrised import parametrised_names
 from .recurrent import NoisyGRUCell, NoisyLSTMCell
-from .sequence import NoisyGRU, NoisyLSTM, NoisyRNN
+from .rnn import NoisyGRU, NoisyLSTM, NoisyRNN
 from .states import noisy_layers
 
 M = TypeVar("M", bound=nn.Module)
