@@ -86,7 +86,7 @@ def read_noise(found: Found, module: nn.Module | None = None) -> Noise | None:
 
 def _of_ours(layer: NoisyLayer) -> Noise:
     noise = layer.noise_in_force()
-    has_bias = layer.weights()[0].bias_sigma is not None
+    has_bias = layer.noise_spec().parts[0].bias
     if noise is None:
         return Noise(torch.zeros(1, COLUMNS + has_bias), has_bias)
     if isinstance(noise, CellNoise | SequenceNoise):

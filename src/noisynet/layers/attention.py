@@ -14,9 +14,10 @@ from torch.nn import functional
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from .functional import check_features, noisy_linear, noisy_parameters
+from .initial import InitName
 from .layer import NoisyLayer, check_bias, check_sizes
 from .linear import NoisyLinear
-from .noise import LinearNoise, NoiseKind, NoiseSpec, SequenceSpec
+from .noise import LinearNoise, NoiseKind, NoiseName, NoiseSpec, SequenceSpec
 from .weights import Weights
 
 Effective = tuple[Tensor, Tensor | None]
@@ -69,9 +70,9 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
         vdim: int | None = None,
         batch_first: bool = False,
         *,
-        noise: str = "factorised",
+        noise: NoiseName = "factorised",
         sigma0: float | None = None,
-        init: str = "paper",
+        init: InitName = "paper",
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -89,9 +90,9 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
         cls,
         attention: nn.MultiheadAttention,
         *,
-        noise: str = "factorised",
+        noise: NoiseName = "factorised",
         sigma0: float | None = None,
-        init: str = "paper",
+        init: InitName = "paper",
     ) -> Self:
         """Make a noisy layer whose means are the very Parameters of `attention`; σ is new.
 
@@ -100,7 +101,7 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
         """
         return cls.from_plain(attention, noise=noise, sigma0=sigma0, init=init)
 
-    def _become_noisy(self, noise: NoiseKind, sigma0: float | None, init: str) -> None:
+    def _become_noisy(self, noise: NoiseKind, sigma0: float | None, init: InitName) -> None:
         super()._become_noisy(noise, sigma0, init)
         self.out_proj = self.out_layer.from_plain(
             self.out_proj, noise=noise, sigma0=sigma0, init=init
@@ -126,18 +127,32 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
 
     def weights(self) -> tuple[Weights, ...]:
         """Return μ and σ of the projections of query, key and value, as views where packed."""
-        means, sigmas = self._of_each("weight"), self._of_each("weight", "_sigma")
-        biases = self._thirds(self.in_proj_bias), self._thirds(self.in_proj_bias_sigma)
-        return tuple(map(Weights, means, biases[0], sigmas, biases[1]))  # pyright: ignore[reportArgumentType]
+        pairs = zip(self.means(), self.sigmas(), strict=True)
+        return tuple(
+            Weights(weight, bias, weight_sigma, bias_sigma)
+            for (weight, bias), (weight_sigma, bias_sigma) in pairs
+        )
 
-    def _of_each(self, what: str, which: str = "") -> list[Tensor | None]:
-        if self.in_proj_weight is not None:
-            return self._thirds(getattr(self, f"in_proj_{what}{which}"))
-        return [getattr(self, f"{part}_proj_{what}{which}") for part in "qkv"]
+    def means(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Return μ of the projections of query, key and value, and their biases."""
+        return self._pairs("")
 
-    def _thirds(self, packed: Tensor | None) -> list[Tensor | None]:
+    def sigmas(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Return σ of the projections of query, key and value, and of their biases."""
+        return self._pairs("_sigma")
+
+    def _pairs(self, which: str) -> list[tuple[Tensor, Tensor | None]]:
+        packed = getattr(self, f"in_proj_weight{which}", None)
+        if packed is None:
+            weights = [getattr(self, f"{part}_proj_weight{which}") for part in "qkv"]
+        else:
+            weights = self._thirds(packed)
+        bias: Tensor | None = getattr(self, f"in_proj_bias{which}")
+        return list(zip(weights, [None] * 3 if bias is None else self._thirds(bias), strict=True))
+
+    def _thirds(self, packed: Tensor) -> list[Tensor]:
         size = self.embed_dim
-        return [None if packed is None else packed[n * size : (n + 1) * size] for n in range(3)]
+        return [packed[n * size : (n + 1) * size] for n in range(3)]
 
     def noise_spec(self) -> SequenceSpec:
         """Return what one draw of the projections of query, key and value consists of."""

@@ -39,6 +39,14 @@ class NoisyTransposedLinear(NoisyLayer):
         """Return μ and σ of the weight, seen as (q, p), and its bias."""
         return (Weights(self.weight.mT, self.bias, self.weight_sigma.mT, self.bias_sigma),)
 
+    def means(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Return μ of the weight, seen as (q, p), and its bias, as they are."""
+        return [(weight.mT, bias) for weight, bias in super().means()]
+
+    def sigmas(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Return σ of the weight, seen as (q, p), and of its bias."""
+        return [(weight.mT, bias) for weight, bias in super().sigmas()]
+
     def fresh_rows(self, leading: Sequence[int]) -> LayerNoise:
         """Draw for each row of an input of shape (*leading, p)."""
         reference = self.noise_reference
