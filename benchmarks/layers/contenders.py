@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import noisynet
+from noisynet.layers import NoiseName
 from noisynet.layers.kernels import dispatch
 
 from . import peers
@@ -122,7 +123,7 @@ class Plain(nn.Module):
 
 def on_a_gpu() -> Iterator[Contender]:
     """Yield the layer with its kernels, eager and compiled; without a kernel "triton" is eager."""
-    states: list[tuple[str, str, Sharing, Callable[[nn.Module, int], None]]] = [
+    states: list[tuple[NoiseName, str, Sharing, Callable[[nn.Module, int], None]]] = [
         ("factorised", "", "shared", leave),
         ("factorised", "-rows", "per row", _release_per_row),
         ("independent", "", "shared", leave),

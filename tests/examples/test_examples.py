@@ -93,6 +93,18 @@ def test_a_plain_loop_learns_by_noise_alone(
     assert not any(tmp_path.iterdir())
 
 
+def test_a_recurrent_policy_remembers_under_the_draws_that_acted(
+    said_by: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    *updates, ratio, means = said_by("recurrent_policy.py", "--updates", "30")
+    # Half of the signals are guessed.
+    assert float(updates[-1].rpartition(" ")[2]) >= 0.9
+    assert float(means.rpartition(" ")[2]) >= 0.9
+    assert ratio.startswith("the first ratio differed from 1 by ")
+    assert float(ratio.split()[7]) < 1e-5
+    assert not any(tmp_path.iterdir())
+
+
 def test_the_page_of_the_plain_loop(run_page: Callable[[str], dict[str, Any]]) -> None:
     names = run_page("plain.md")
     failed = [one.name for one in names["before"] if one.status == "fail"]

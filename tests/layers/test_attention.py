@@ -459,7 +459,7 @@ class OwnAttention(nn.MultiheadAttention):
             lambda: nn.utils.parametrizations.weight_norm(
                 nn.MultiheadAttention(4, 2), "in_proj_weight"
             ),
-            "ParametrizedMultiheadAttention, not a plain",
+            "it keeps more than weights and biases",
         ),
     ],
 )

@@ -589,13 +589,15 @@ def test_errors_name_what_came_and_what_fits(noise: str) -> None:
     drawn = draw_noise("factorised", (2, 1, 1), 2, None, False)
     with pytest.raises(ValueError, match="noise: got 2 groups, expected 1"):
         noisy_conv(torch.ones(1, 1), torch.ones(2, 1, 1), None, torch.ones(2, 1, 1), None, drawn)
-    weight = torch.ones(2, 1, 1, 1, 1)
-    with pytest.raises(ValueError, match=r"weight: got 5 dimensions, expected 3 \(1d\) or 4"):
+    weight = torch.ones(2, 1, 1, 1, 1, 1)
+    with pytest.raises(
+        ValueError, match=r"weight: got 6 dimensions, expected 3 \(1d\), 4 \(2d\) or 5"
+    ):
         noisy_conv(
-            torch.ones(1, 1, 1, 1),
+            torch.ones(1, 1, 1, 1, 1),
             weight,
             None,
             weight,
             None,
-            draw_noise(noise, (2, 1, 1, 1, 1), 1, None, False),
+            draw_noise(noise, (2, 1, 1, 1, 1, 1), 1, None, False),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 import noisynet
 from noisynet.layers import initial
 from noisynet.layers.noise import NoiseSpec
-from noisynet.layers.weights import Weights
 
 FACTORISED_ONLY = ["kaixhin", "torchrl", "tianshou", "pfrl", "dopamine"]
 # √3136 = 56 and √64 = 8: (σ of the weight, σ of the bias) of a layer 3136 → 64, by hand.
@@ -235,15 +235,33 @@ def test_reset_parameters_keeps_to_the_preset(init: str) -> None:
 
 def test_fan_in_and_not_the_shape_sets_the_values() -> None:
     # A convolution 3 → 8 with a 5×5 kernel: p = 75, q = 8.
-    shapes = ((8, 3, 5, 5), (8,), (8, 3, 5, 5), (8,))
-    weights = Weights(*map(torch.empty, shapes))
+    weight, of_weight, of_bias = torch.empty(8, 3, 5, 5), torch.empty(8, 3, 5, 5), torch.empty(8)
     spec = NoiseSpec("factorised", 75, 8, bias=True)
-    initial.initialise_means(weights, spec, init="pfrl")
-    assert 0.9 / math.sqrt(75) < float(weights.weight.abs().max()) <= 1 / math.sqrt(75)
-    initial.initialise_sigmas(weights, spec, init="pfrl", sigma0=None)
-    of_weight, of_bias = weights.weight_sigma, weights.bias_sigma
-    assert of_bias is not None
+    initial.initialise_means(weight, None, spec, init="pfrl")
+    assert 0.9 / math.sqrt(75) < float(weight.abs().max()) <= 1 / math.sqrt(75)
+    initial.initialise_sigmas(of_weight, of_bias, spec, init="pfrl", sigma0=None)
     assert torch.equal(of_weight, torch.full_like(of_weight, 0.4 / math.sqrt(75)))
     assert torch.equal(of_bias, torch.full_like(of_bias, 0.4 / math.sqrt(8)))
     with pytest.raises(ValueError, match="factorised noise only"):
-        initial.initialise_means(weights, replace(spec, kind="independent"), init="pfrl")
+        initial.initialise_means(weight, None, replace(spec, kind="independent"), init="pfrl")
+
+
+def test_the_names_that_a_type_checker_knows_are_those_of_the_presets() -> None:
+    assert list(get_args(initial.InitName)) == list(initial.PRESETS)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda noise: noisynet.NoisyLinear(3, 2, noise=noise),
+        lambda noise: noisynet.NoisyConv2d(3, 2, 1, noise=noise),
+        lambda noise: noisynet.NoisyGRU(3, 2, noise=noise),
+        lambda noise: noisynet.noisify(nn.Linear(3, 2), noise=noise),
+        lambda noise: noisynet.NoisyLinear.from_linear(nn.Linear(3, 2), noise=noise),
+    ],
+)
+def test_the_american_spelling_makes_the_same_layer(make: Callable[[str], Any]) -> None:
+    layer = make("factorized")
+    assert layer.noise == "factorised"
+    assert layer.noise_spec() == make("factorised").noise_spec()
+    assert "noise='factorised'" in repr(layer)

@@ -81,6 +81,25 @@ def test_overrides_win_over_files_and_files_over_the_preset_they_extend(tmp_path
     assert chosen.learning.discount == config.load("cartpole").learning.discount
 
 
+def test_american_spellings_are_ours(tmp_path: Path) -> None:
+    american = {"prioritized": True, "standardize_frames": True, "noise": "factorized"}
+    british = {"prioritised": True, "standardise_frames": True, "noise": "factorised"}
+    loaded = config.load("pong", american)
+    assert loaded == config.load("pong", british)
+    assert "factorized" not in loaded.to_yaml()
+    assert loaded.replaced(prioritized=False).learning.prioritised is False
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: pong\nlearning:\n  prioritized: true\n")
+    assert config.load(str(path)).learning.prioritised is True
+    # An override is the same field, however both are spelt.
+    assert config.load(str(path), {"prioritised": False}).learning.prioritised is False
+    path.write_text("extends: pong\nlearning:\n  prioritized: true\n  prioritised: false\n")
+    with pytest.raises(
+        RunError, match=r"unknown key 'learning\.prioritized'; did you mean 'priorit"
+    ):
+        config.load(str(path))
+
+
 def test_yaml_round_trip_and_training_again_from_a_run_s_config(tmp_path: Path) -> None:
     chosen = config.load("pong", {"seed": 7, "sigma0": 0.4, "learning_rate": 1e-4})
     assert config.from_yaml(chosen.to_yaml(), "config.yaml") == chosen

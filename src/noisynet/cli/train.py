@@ -16,7 +16,7 @@ from .trust import add_trust, check_trust
 
 def add_train(commands: Any) -> None:
     """Add `train`, with an option for every field of the config."""
-    from ..runs import config
+    from ..runs import config, spelling
 
     train = commands.add_parser(
         "train",
@@ -39,8 +39,9 @@ def add_train(commands: Any) -> None:
     groups: dict[str, Any] = {}
     for section, name, info in config.fields():
         group = groups.setdefault(section, train.add_argument_group(section))
+        names = [name, *([spelling.AMERICAN[name]] if name in spelling.AMERICAN else [])]
         group.add_argument(
-            config.option_name(name),
+            *map(config.option_name, names),
             dest=f"field_{name}",
             metavar="VALUE",
             help=(info.description or "").replace("%", "%%"),

@@ -28,7 +28,7 @@ def redrawn_before_backward(found: Found) -> Result | None:
     if weight.ndim != 2 or noise is None or not noise.is_on or not weight.requires_grad:
         return None
     layer = found.module
-    if isinstance(layer, nn.RNNCellBase):
+    if isinstance(layer, nn.RNNCellBase | nn.RNNBase):
         return None
     if isinstance(layer, NoisyLayer):
         # A copy that holds one draw: the layer may hold a draw for each of a number of rows.

@@ -86,7 +86,8 @@ def read_noise(found: Found, module: nn.Module | None = None) -> Noise | None:
 
 def _of_ours(layer: NoisyLayer) -> Noise:
     noise = layer.noise_in_force()
-    has_bias = layer.weights()[0].bias_sigma is not None
+    _, bias_name = layer.weight_names()[0]
+    has_bias = getattr(layer, f"{bias_name}_sigma", None) is not None
     if noise is None:
         return Noise(torch.zeros(1, COLUMNS + has_bias), has_bias)
     if isinstance(noise, CellNoise | SequenceNoise):

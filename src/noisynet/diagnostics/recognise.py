@@ -61,6 +61,8 @@ class Found:
     @property
     def inputs(self) -> int:
         """The number p of inputs of each output: a convolution's is channels · kernel positions."""
+        if isinstance(self.module, NoisyLayer):
+            return self.module.noise_spec().parts[0].inputs
         shape = self.weights()[0][0].shape
         if len(shape) == 2 and shape[0] == getattr(self.module, "in_features", None) != shape[1]:
             return shape[0]
@@ -69,6 +71,8 @@ class Found:
     @property
     def outputs(self) -> int:
         """The number q of outputs."""
+        if isinstance(self.module, NoisyLayer):
+            return self.module.noise_spec().parts[0].outputs
         shape = self.weights()[0][0].shape
         return shape[1] if len(shape) == 2 and self.inputs == shape[0] != shape[1] else shape[0]
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ..diagnostics import Behaviour
 from ..diagnostics.behaviour import measure_draws
-from ..layers import Draw, draw, mean_weights, noisify, noisy_layers, using
+from ..layers import Draw, NoiseName, draw, mean_weights, noisify, noisy_layers, using
+from ..layers.noise import noise_kind
 from .host import check_host, join, run_under
 
 TESTED = {"tianshou": "2.0.1"}
@@ -54,7 +55,7 @@ class _NoisyPolicy(_Host):
         self,
         *,
         model: nn.Module,
-        noise: str = "factorised",
+        noise: NoiseName = "factorised",
         sigma0: float | None = None,
         eps_training: float = 0.0,
         **options: Any,
@@ -181,7 +182,9 @@ class NoisyQRDQNPolicy(_NoisyPolicy, QRDQNPolicy):
     algorithms = (QRDQN,)
 
 
-def _made_noisy(model: nn.Module, policy: str, *, noise: str, sigma0: float | None) -> nn.Module:
+def _made_noisy(
+    model: nn.Module, policy: str, *, noise: NoiseName, sigma0: float | None
+) -> nn.Module:
     """Return the model with noisy layers; raises ValueError where it can have none."""
     stock = _named(model, StockNoisyLinear)
     if stock:
@@ -190,7 +193,7 @@ def _made_noisy(model: nn.Module, policy: str, *, noise: str, sigma0: float | No
             "silent while the host collects; expected nn.Linear, which this makes noisy"
         )
     if noisy_layers(model):
-        if (noise, sigma0) != ("factorised", None):
+        if (noise_kind(noise), sigma0) != ("factorised", None):
             raise ValueError(
                 f"{policy}: got noise and sigma0 for a model that is noisy already, expected them "
                 "with plain layers"

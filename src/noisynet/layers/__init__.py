@@ -1,9 +1,11 @@
 """The noise: what noisynet exists for. Needs torch and nothing else."""
 
 from .attention import NoisyMultiheadAttention
-from .conv import NoisyConv1d, NoisyConv2d
+from .conv import NoisyConv1d, NoisyConv2d, NoisyConv3d
+from .conv_transposed import NoisyConvTranspose1d, NoisyConvTranspose2d, NoisyConvTranspose3d
 from .convert import denoise, noisify
-from .functional import noisy_conv, noisy_linear, noisy_parameters
+from .functional import noisy_conv, noisy_conv_transpose, noisy_linear, noisy_parameters
+from .initial import InitName
 from .layer import NoisyLayer
 from .lazy import LazyNoisyConv1d, LazyNoisyConv2d, LazyNoisyLinear
 from .linear import NoisyLinear
@@ -15,12 +17,14 @@ from .noise import (
     LayerNoise,
     LinearNoise,
     NoiseKind,
+    NoiseName,
     OutputNoise,
     SequenceNoise,
     WeightNoise,
 )
 from .peers import load_peer_state_dict
 from .recurrent import NoisyGRUCell, NoisyLSTMCell
+from .sequence import NoisyGRU, NoisyLSTM, NoisyRNN
 from .states import (
     attach,
     draw,
@@ -39,19 +43,28 @@ __all__ = [
     "Draw",
     "FactorisedNoise",
     "IndependentNoise",
+    "InitName",
     "LayerNoise",
     "LazyNoisyConv1d",
     "LazyNoisyConv2d",
     "LazyNoisyLinear",
     "LinearNoise",
     "NoiseKind",
+    "NoiseName",
     "NoisyConv1d",
     "NoisyConv2d",
+    "NoisyConv3d",
+    "NoisyConvTranspose1d",
+    "NoisyConvTranspose2d",
+    "NoisyConvTranspose3d",
+    "NoisyGRU",
     "NoisyGRUCell",
+    "NoisyLSTM",
     "NoisyLSTMCell",
     "NoisyLayer",
     "NoisyLinear",
     "NoisyMultiheadAttention",
+    "NoisyRNN",
     "OutputNoise",
     "SequenceNoise",
     "WeightNoise",
@@ -64,6 +77,7 @@ __all__ = [
     "mean_weights",
     "noisify",
     "noisy_conv",
+    "noisy_conv_transpose",
     "noisy_layers",
     "noisy_linear",
     "noisy_parameters",

@@ -14,9 +14,10 @@ from torch.nn import functional
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from .functional import check_features, noisy_linear, noisy_parameters
+from .initial import InitName, initialise_means, initialise_sigmas
 from .layer import NoisyLayer, check_bias, check_sizes
 from .linear import NoisyLinear
-from .noise import LinearNoise, NoiseKind, NoiseSpec, SequenceSpec
+from .noise import LinearNoise, NoiseKind, NoiseName, NoiseSpec, SequenceSpec
 from .weights import Weights
 
 Effective = tuple[Tensor, Tensor | None]
@@ -69,9 +70,9 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
         vdim: int | None = None,
         batch_first: bool = False,
         *,
-        noise: str = "factorised",
+        noise: NoiseName = "factorised",
         sigma0: float | None = None,
-        init: str = "paper",
+        init: InitName = "paper",
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -89,9 +90,9 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
         cls,
         attention: nn.MultiheadAttention,
         *,
-        noise: str = "factorised",
+        noise: NoiseName = "factorised",
         sigma0: float | None = None,
-        init: str = "paper",
+        init: InitName = "paper",
     ) -> Self:
         """Make a noisy layer whose means are the very Parameters of `attention`; σ is new.
 
@@ -100,15 +101,21 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
         """
         return cls.from_plain(attention, noise=noise, sigma0=sigma0, init=init)
 
-    def _become_noisy(self, noise: NoiseKind, sigma0: float | None, init: str) -> None:
+    def _become_noisy(self, noise: NoiseKind, sigma0: float | None, init: InitName) -> None:
         super()._become_noisy(noise, sigma0, init)
         self.out_proj = self.out_layer.from_plain(
             self.out_proj, noise=noise, sigma0=sigma0, init=init
         )
 
+    def noisy_weights(self) -> list[tuple[Tensor, Tensor]]:
+        """Return the (μ, σ) of the projections of query, key and value, biases left out."""
+        return [(one.weight, one.weight_sigma) for one in self.weights()]
+
     def reset_parameters(self) -> None:
         """Set μ and σ of all projections to new initial values; p is each one's own inputs."""
-        super().reset_parameters()
+        for one, spec in zip(self.weights(), self.noise_spec().parts, strict=True):
+            initialise_means(one.weight, one.bias, spec, init=self.init)
+        self.reset_sigmas()
         self.out_proj.reset_parameters()
         for token in (self.bias_k, self.bias_v):
             if token is not None:
@@ -116,13 +123,21 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
 
     def reset_sigmas(self) -> None:
         """Set σ of all projections back to its initial value; the means stay."""
-        super().reset_sigmas()
+        options: Any = {"init": self.init, "sigma0": self.sigma0}
+        for one, spec in zip(self.weights(), self.noise_spec().parts, strict=True):
+            initialise_sigmas(one.weight_sigma, one.bias_sigma, spec, **options)
         self.out_proj.reset_sigmas()
 
     @property
     def noise_reference(self) -> Tensor:
         """A weight: the noise has its device and dtype."""
         return self.q_proj_weight if self.in_proj_weight is None else self.in_proj_weight
+
+    def weight_names(self) -> tuple[tuple[str, str], ...]:
+        """Return the names of the weights of query, key and value, and of their packed biases."""
+        packed = self.in_proj_weight is not None
+        parts = ("in", "in", "in") if packed else ("q", "k", "v")
+        return tuple((f"{part}_proj_weight", "in_proj_bias") for part in parts)
 
     def weights(self) -> tuple[Weights, ...]:
         """Return μ and σ of the projections of query, key and value, as views where packed."""

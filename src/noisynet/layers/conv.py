@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .functional import check_channels, noisy_conv
+from .initial import InitName
 from .kernels.convolution import Sizes, convolve, noisy_kernels, with_one_batch_dimension
 from .layer import NoisyLayer, check_bias, check_sizes
-from .noise import NoiseSpec
+from .noise import NoiseName, NoiseSpec
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
@@ -21,7 +22,7 @@ PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 class NoisyConv(NoisyLayer):
     """A noisy convolution of some number of dimensions: what they share.
 
-    A subclass is also an `nn.Conv1d` or `nn.Conv2d`.
+    A subclass is also an `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d`.
     """
 
     in_channels: int
@@ -46,9 +47,9 @@ class NoisyConv(NoisyLayer):
         bias: bool = True,
         padding_mode: PaddingMode = "zeros",
         *,
-        noise: str = "factorised",
+        noise: NoiseName = "factorised",
         sigma0: float | None = None,
-        init: str = "paper",
+        init: InitName = "paper",
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -64,11 +65,11 @@ class NoisyConv(NoisyLayer):
     @classmethod
     def from_conv(
         cls,
-        conv: nn.Conv1d | nn.Conv2d,
+        conv: nn.Conv1d | nn.Conv2d | nn.Conv3d,
         *,
-        noise: str = "factorised",
+        noise: NoiseName = "factorised",
         sigma0: float | None = None,
-        init: str = "paper",
+        init: InitName = "paper",
     ) -> Self:
         """Make a noisy layer whose means are the very Parameters of `conv`; σ is new.
 
@@ -83,7 +84,8 @@ class NoisyConv(NoisyLayer):
         p is the number of channels of a group times that of kernel positions.
         """
         inputs = self.in_channels // self.groups * math.prod(self.kernel_size)
-        return NoiseSpec(self.noise, inputs, self.out_channels, self.bias is not None, self.groups)
+        bias = self.bias_sigma is not None
+        return NoiseSpec(self.noise, inputs, self.out_channels, bias, self.groups)
 
     def effective_weight(self) -> tuple[Tensor, Tensor | None]:
         """Return the (weight, bias) that the draw in force makes.
@@ -151,3 +153,17 @@ class NoisyConv2d(NoisyConv, nn.Conv2d):
     """
 
     plain = nn.Conv2d
+
+
+class NoisyConv3d(NoisyConv, nn.Conv3d):
+    """A convolution over three dimensions with weights μ_w + σ_w ⊙ ε_w, biases μ_b + σ_b ⊙ ε_b.
+
+    It is an `nn.Conv3d`: `weight` (q, channels/groups, *kernel) and `bias` (q,) are the means μ;
+    `weight_sigma` and `bias_sigma` are learned beside them. Everything else is as in
+    `noisynet.NoisyConv1d`, with p = channels/groups · kernel elements.
+
+    Input (…, channels, depth, height, width), or (…, rows, channels, depth, height, width) where
+    one draw per row is in force.
+    """
+
+    plain = nn.Conv3d

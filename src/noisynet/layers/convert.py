@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from .attention import NoisyMultiheadAttention
-from .conv import NoisyConv1d, NoisyConv2d
+from .conv import NoisyConv1d, NoisyConv2d, NoisyConv3d
+from .conv_transposed import NoisyConvTranspose1d, NoisyConvTranspose2d, NoisyConvTranspose3d
+from .initial import InitName
 from .layer import NoisyLayer, check_noise_options, is_uninitialised, keeps_more, take_over
 from .left_out import described, has_weight, listed_by_reason
 from .linear import NoisyLinear
+from .noise import NoiseName
+from .parametrised import parametrised_names
 from .recurrent import NoisyGRUCell, NoisyLSTMCell
+from .sequence import NoisyGRU, NoisyLSTM, NoisyRNN
 from .states import noisy_layers
 from .transformer import KEPT_OFF, keep_off_fast_paths
 from .transposed import NoisyTransposedLinear, conv1d_of_transformers, noisy_kind_of
 
+M = TypeVar("M", bound=nn.Module)
 Where = Callable[[str, nn.Module], bool]
 Kinds = dict[type[nn.Module], type[NoisyLayer]]
 
@@ -26,17 +33,46 @@ LINEAR: Kinds = {kind.plain: kind for kind in (NoisyLinear, NoisyMultiheadAttent
 """The noisy layer of each kind of plain one that is made of linear layers: the default."""
 
 OTHERS: Kinds = {
-    kind.plain: kind for kind in (NoisyConv1d, NoisyConv2d, NoisyLSTMCell, NoisyGRUCell)
+    kind.plain: kind
+    for kind in (
+        NoisyConv1d,
+        NoisyConv2d,
+        NoisyConv3d,
+        NoisyConvTranspose1d,
+        NoisyConvTranspose2d,
+        NoisyConvTranspose3d,
+        NoisyLSTMCell,
+        NoisyGRUCell,
+        NoisyLSTM,
+        NoisyGRU,
+        NoisyRNN,
+    )
 }
 """Those that are converted where they are chosen."""
 
 
+@overload
+def noisify(
+    module: nn.Linear,
+    where: Where | None = None,
+    noise: NoiseName = "factorised",
+    sigma0: float | None = None,
+    init: InitName = "paper",
+) -> NoisyLinear: ...
+@overload
+def noisify(
+    module: M,
+    where: Where | None = None,
+    noise: NoiseName = "factorised",
+    sigma0: float | None = None,
+    init: InitName = "paper",
+) -> M: ...
 def noisify(
     module: nn.Module,
     where: Where | None = None,
-    noise: str = "factorised",
+    noise: NoiseName = "factorised",
     sigma0: float | None = None,
-    init: str = "paper",
+    init: InitName = "paper",
 ) -> nn.Module:
     """Make layers noisy in place, keeping their trained means.
 
@@ -44,7 +80,8 @@ def noisify(
     `nn.MultiheadAttention`, and the `Conv1D` of transformers, which is GPT-2's linear layer. Within
     `nn.TransformerEncoder` and `nn.TransformerDecoder` those are all products with a weight.
     `where(name, layer) → bool` chooses instead, and is asked about every layer that can be
-    converted: these, and plain `nn.Conv1d`, `nn.Conv2d`, `nn.LSTMCell` and `nn.GRUCell`.
+    converted: these, and plain convolutions (`nn.Conv1d` to `nn.ConvTranspose3d`), `nn.LSTMCell`,
+    `nn.GRUCell`, `nn.LSTM`, `nn.GRU` and `nn.RNN`.
 
     μ stay the very Parameter objects; σ are new, get the initial value that `init` names, and
     always require grad (`sigma_parameters` lists them for an optimizer that exists already). A
@@ -52,13 +89,15 @@ def noisify(
     together share its σ too; their draws stay apart. An encoder with noisy layers keeps off the
     fast path that would read their means, as long as noise is in force.
 
-    Layers whose weights other code reads or makes (parametrisations, pruning, classes of one's own)
-    stay as they are. By default one warning names them, and every other layer with a weight that
-    stays plain, so that nothing is left out without a word. Embeddings, which pick rows and
-    multiply nothing, and norms, which scale, are no such layers. With `where` there is no warning,
-    as it was not asked about the others. Returns the module, or for a root layer a new one that
-    shares its Parameters. Raises ValueError for an unknown option, and where there is nothing to
-    convert.
+    A layer under `torch.nn.utils.parametrizations`, such as `spectral_norm`, keeps them: the noise
+    is added to the weight that they make. Layers whose weights other code reads or makes (pruning,
+    the older `torch.nn.utils.spectral_norm`, classes of one's own) stay as they are, and so do
+    attention and recurrent layers under parametrisations. By default one warning names them, and
+    every other layer with a weight that stays plain, so that nothing is left out without a word.
+    Embeddings, which pick rows and multiply nothing, and norms, which scale, are no such layers.
+    With `where` there is no warning, as it was not asked about the others. Returns the module, or
+    for a root layer a new one that shares its Parameters. Raises ValueError for an unknown option,
+    and where there is nothing to convert.
     """
     check_noise_options(noise, sigma0, init)
     if where is not None and not callable(where):
@@ -85,7 +124,8 @@ def noisify(
     sigmas: dict[int, nn.Parameter] = {}
     for name in chosen:
         layer = candidates[name]
-        noisy = kinds[type(layer)].from_plain(layer, noise=noise, sigma0=sigma0, init=init)
+        kind = kinds[type_before_parametrizations(layer)]
+        noisy = kind.from_plain(layer, noise=noise, sigma0=sigma0, init=init)
         for part in noisy_layers(noisy).values():
             _share_sigmas(part, sigmas)
         _share_hooks(layer, noisy)
@@ -93,13 +133,20 @@ def noisify(
     return _replaced(module, replacements)
 
 
+@overload
+def denoise(module: NoisyLinear) -> nn.Linear: ...
+@overload
+def denoise(module: NoisyLayer) -> nn.Module: ...
+@overload
+def denoise(module: M) -> M: ...
 def denoise(module: nn.Module) -> nn.Module:
     """Make plain torch layers with the means out of the noisy ones, in place.
 
-    The means stay the very Parameter objects. Returns the module, or for a noisy root a new plain
-    layer that shares its Parameters. Raises ValueError, and changes nothing, for a lazy layer that
-    has seen no input yet, for one whose weights something else makes (a parametrisation, pruning),
-    and for one with a forward of its own, which would be lost.
+    The means stay the very Parameter objects, and their parametrisations stay on them. Returns the
+    module, or for a noisy root a new plain layer that shares its Parameters. Raises ValueError, and
+    changes nothing, for a lazy layer that has seen no input yet, for one whose weights something
+    else makes (pruning, or a parametrisation of σ), and for one with a forward of its own, which
+    would be lost.
     """
     replacements: dict[int, nn.Module] = {}
     for name, layer in noisy_layers(module).items():
@@ -138,7 +185,7 @@ def _convertible(module: nn.Module, kinds: Kinds) -> tuple[dict[str, nn.Module],
         if not isinstance(part, tuple(kinds)):
             if not has_weight(part):
                 continue
-            reason = described(part, convertible=type(part) in OTHERS)
+            reason = described(part, convertible=type_before_parametrizations(part) in OTHERS)
         elif id(part) in read_directly:
             reason = "the fast path of its encoder may read the weights without calling the layer"
         else:
@@ -159,7 +206,7 @@ def _reason_against(layer: nn.Module, kinds: tuple[type[nn.Module], ...]) -> str
     """Return why a layer cannot become noisy; None where it can."""
     if is_uninitialised(layer):
         return f"a {type(layer).__name__} that has no shape yet: run one forward first"
-    if type(layer) not in kinds:
+    if type_before_parametrizations(layer) not in kinds:
         kind = next(kind for kind in kinds if isinstance(layer, kind))
         return f"a {type(layer).__name__}, not a plain {kind.__name__}"
     for mean in layer.parameters(recurse=False):
@@ -169,6 +216,9 @@ def _reason_against(layer: nn.Module, kinds: tuple[type[nn.Module], ...]) -> str
             return "it has no inputs or no outputs"
     if keeps_more(layer):
         return "it keeps more than weights and biases"
+    if isinstance(layer, nn.RNNBase) and parametrised_names(layer):
+        # PyTorch's own forward makes each weight an unsaid number of times.
+        return "its weights are made by parametrisations"
     if "forward" in vars(layer):
         return "its forward was replaced by another"
     if isinstance(layer, nn.MultiheadAttention):

@@ -7,12 +7,14 @@ keeps state: the backward uses what the forward saw, whatever is drawn in betwee
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from .kernels import convolution
-from .kernels.convolution import Sizes
+from .kernels.convolution import Sizes, convolve, convolve_transposed
 from .kernels.dispatch import fast_form
 from .noise import FactorisedNoise, LinearNoise, OutputNoise, WeightNoise
 from .weights import Weights
@@ -73,7 +75,7 @@ def noisy_conv(
     dilation: Sizes = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Apply a noisy convolution, in one or two dimensions as the weight has.
+    """Apply a noisy convolution, in one, two or three dimensions as the weight has.
 
     A kernel (q, c, *K) is read as the q × p matrix it is: each output position applies it to a
     patch of p = c · |K| values, so p is the fan-in, and σ0/√p keeps its meaning. Factorised noise
@@ -97,13 +99,67 @@ def noisy_conv(
     if isinstance(noise, FactorisedNoise) and noise.groups != groups:
         raise ValueError(f"noise: got {noise.groups} groups, expected {groups}")
     weights = Weights(weight, bias, weight_sigma, bias_sigma)
+
+    def apply(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+        return convolve(input, weight, bias, stride, padding, dilation, groups)
+
+    def by_rows(input: Tensor) -> Tensor:
+        return convolution.apply(input, weights, noise, apply, groups)
+
+    return _with_rows_beside_channels(by_rows, input, noise, spatial)
+
+
+def noisy_conv_transpose(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    weight_sigma: Tensor,
+    bias_sigma: Tensor | None,
+    noise: WeightNoise,
+    *,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    output_padding: Sizes = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Apply a noisy transposed convolution, in one, two or three dimensions as the weight has.
+
+    A kernel (c · groups, q/groups, *K) is read as the q × p matrix of the untransposed one,
+    p = c · |K|: what an output channel adds up, over all kernel positions. The noise is that of
+    `noisy_conv`: one f(ε_i) for each input channel of the group and kernel position, one f(ε_j)
+    for each output channel.
+
+    Shapes: input (…, c · groups, *spatial) for a shared draw, (…, rows, c · groups, *spatial) for
+    one draw per row, (rows, …, c · groups, *spatial) for one that has the batch first; weight and
+    weight_sigma (c · groups, q/groups, *kernel); bias and bias_sigma (q,), both or neither; returns
+    (…, q, *positions). Raises ValueError as `noisy_conv` does; a draw per row costs the same.
+    """
+    spatial = weight.ndim - 2
+    check_channels(input, weight.shape[0], spatial)
+    check_rows_of_input(input, noise.rows, features=1 + spatial, batch_first=noise.batch_first)
+    if isinstance(noise, FactorisedNoise) and noise.groups != groups:
+        raise ValueError(f"noise: got {noise.groups} groups, expected {groups}")
+    weights = Weights(weight, bias, weight_sigma, bias_sigma)
+
+    def apply(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+        places = (stride, padding, output_padding, dilation)
+        return convolve_transposed(input, weight, bias, *places, groups)
+
+    def by_rows(input: Tensor) -> Tensor:
+        return convolution.apply_transposed(input, weights, noise, apply, groups)
+
+    return _with_rows_beside_channels(by_rows, input, noise, spatial)
+
+
+def _with_rows_beside_channels(
+    apply: Callable[[Tensor], Tensor], input: Tensor, noise: WeightNoise, spatial: int
+) -> Tensor:
+    """Apply a convolution that wants the rows beside the channels, wherever the noise has them."""
     last = input.ndim - spatial - 2
-    if noise.rows is not None and noise.batch_first and last > 0:
-        # The form wants the rows beside the channels.
-        beside = input.movedim(0, last)
-        output = convolution.apply(beside, weights, noise, stride, padding, dilation, groups)
-        return output.movedim(last, 0)
-    return convolution.apply(input, weights, noise, stride, padding, dilation, groups)
+    if noise.rows is None or not noise.batch_first or last < 1:
+        return apply(input)
+    return apply(input.movedim(0, last)).movedim(last, 0)
 
 
 def noisy_parameters(
@@ -129,7 +185,7 @@ def check_features(input: Tensor, features: int) -> None:
 def check_channels(input: Tensor, channels: int, spatial: int) -> None:
     """Raise ValueError unless the input is (…, channels, *spatial)."""
     if input.ndim <= spatial or input.shape[-1 - spatial] != channels:
-        places = "length" if spatial == 1 else "height, width"
+        places = {1: "length", 2: "height, width", 3: "depth, height, width"}.get(spatial, "…")
         raise ValueError(
             f"input: got shape {tuple(input.shape)}, expected (…, {channels}, {places}): "
             f"{channels} channels"

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from .noise import NoiseKind, NoiseSpec
-from .weights import Weights
+
+InitName = Literal["paper", "book", "kaixhin", "torchrl", "tianshou", "pfrl", "dopamine"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +32,7 @@ class Preset:
     bias_over: Literal["inputs", "outputs"] = "inputs"
 
 
-PRESETS: dict[str, Preset] = {
+PRESETS: dict[InitName, Preset] = {
     "paper": Preset(
         source="arXiv 1706.10295, §3.2",
         sigma0={"factorised": 0.5, "independent": 0.017},  # 0.5/√p for the bias too
@@ -95,7 +96,7 @@ def mean_bound(noise: NoiseKind, inputs: int) -> float:
 
 
 def initial_sigmas(
-    *, noise: NoiseKind, init: str, sigma0: float | None, inputs: int, outputs: int
+    *, noise: NoiseKind, init: InitName, sigma0: float | None, inputs: int, outputs: int
 ) -> tuple[float, float]:
     """Return the initial σ of weights and of biases, for p inputs and q outputs.
 
@@ -109,7 +110,7 @@ def initial_sigmas(
     return value / math.sqrt(inputs), value / math.sqrt(bias_fan)
 
 
-def initialise_means(weights: Weights, spec: NoiseSpec, *, init: str) -> None:
+def initialise_means(weight: Tensor, bias: Tensor | None, spec: NoiseSpec, *, init: str) -> None:
     """Draw μ of weight and bias in place, uniform within ±1/√p (factorised) or ±√(3/p).
 
     p is the spec's number of inputs; weights may have any shape. Raises ValueError where `init` has
@@ -117,13 +118,18 @@ def initialise_means(weights: Weights, spec: NoiseSpec, *, init: str) -> None:
     """
     check_init(init, spec.kind)
     bound = mean_bound(spec.kind, spec.inputs)
-    nn.init.uniform_(weights.weight, -bound, bound)
-    if weights.bias is not None:
-        nn.init.uniform_(weights.bias, -bound, bound)
+    nn.init.uniform_(weight, -bound, bound)
+    if bias is not None:
+        nn.init.uniform_(bias, -bound, bound)
 
 
 def initialise_sigmas(
-    weights: Weights, spec: NoiseSpec, *, init: str, sigma0: float | None
+    weight_sigma: Tensor,
+    bias_sigma: Tensor | None,
+    spec: NoiseSpec,
+    *,
+    init: InitName,
+    sigma0: float | None,
 ) -> None:
     """Set σ of weight and bias in place to the constants of `initial_sigmas`.
 
@@ -138,6 +144,6 @@ def initialise_sigmas(
         inputs=spec.inputs,
         outputs=spec.outputs // spec.groups,
     )
-    nn.init.constant_(weights.weight_sigma, of_weight)
-    if weights.bias_sigma is not None:
-        nn.init.constant_(weights.bias_sigma, of_bias)
+    nn.init.constant_(weight_sigma, of_weight)
+    if bias_sigma is not None:
+        nn.init.constant_(bias_sigma, of_bias)

@@ -6,28 +6,32 @@ any part.
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from .initial import check_init, check_sigma0, initialise_means, initialise_sigmas
+from .initial import InitName, check_init, check_sigma0, initialise_means, initialise_sigmas
 from .kernels.tracing import in_jit_trace, is_traced, snapshot, warn_of_frozen_draw
 from .noise import (
-    NOISE_KINDS,
     LayerNoise,
     LayerSpec,
     NoiseKind,
+    NoiseName,
+    noise_kind,
     tensor_from_bytes,
     tensor_to_bytes,
 )
+from .parametrised import carry_over, mean_as_it_is, parametrised_names
 from .weights import Weights
 
-MEANS = {"weight", "bias", "weight_ih", "weight_hh", "bias_ih", "bias_hh"}
-"""The names of the means in all layers that can be noisy, attention apart."""
+MEAN = re.compile(r"(weight|bias)(_(ih|hh|hr)(_l\d+(_reverse)?)?)?")
+"""What the means are called in all layers that can be noisy, attention apart."""
 
 OF_ATTENTION = {
     *(f"{part}_proj_weight" for part in ("in", "q", "k", "v")),
@@ -166,10 +170,15 @@ class NoisyLayer(nn.Module):
 
     noise: NoiseKind
     sigma0: float | None
-    init: str
+    init: InitName
 
     def __init__(
-        self, *arguments: Any, noise: str, sigma0: float | None, init: str, **options: Any
+        self,
+        *arguments: Any,
+        noise: NoiseName,
+        sigma0: float | None,
+        init: InitName,
+        **options: Any,
     ) -> None:
         """Build the plain layer from its own arguments, and add σ with its initial values."""
         kind = check_noise_options(noise, sigma0, init)
@@ -183,13 +192,14 @@ class NoisyLayer(nn.Module):
         cls,
         layer: nn.Module,
         *,
-        noise: str = "factorised",
+        noise: NoiseName = "factorised",
         sigma0: float | None = None,
-        init: str = "paper",
+        init: InitName = "paper",
     ) -> Self:
         """Make a noisy layer whose means are the very Parameters of a plain one; σ is new.
 
-        σ always requires grad, even where the means are frozen. Raises TypeError for a layer that
+        σ always requires grad, even where the means are frozen. A layer under parametrisations
+        keeps them, and the noise is added to what they make. Raises TypeError for a layer that
         is not of the kind `plain`, and ValueError for an unknown option or a layer that cannot
         become noisy.
         """
@@ -200,14 +210,15 @@ class NoisyLayer(nn.Module):
         noisy.reset_sigmas()
         return noisy
 
-    def _become_noisy(self, noise: NoiseKind, sigma0: float | None, init: str) -> None:
+    def _become_noisy(self, noise: NoiseKind, sigma0: float | None, init: InitName) -> None:
         """Add σ (not yet initialised) and the noise's state beside the means."""
         # Outside of PyTorch's own registers.
         self.__dict__["_noise_state"] = NoiseState()
         self.noise, self.sigma0, self.init = noise, sigma0, init
-        for name, mean in list(self._parameters.items()):
+        for name in [*parametrised_names(self), *self._parameters]:
             if name in self.without_sigma:
                 continue
+            mean = mean_as_it_is(self, name)
             sigma = None if mean is None else nn.Parameter(torch.empty_like(mean))
             self.register_parameter(f"{name}_sigma", sigma)
 
@@ -219,27 +230,44 @@ class NoisyLayer(nn.Module):
         """Return μ and σ of each weight and its bias."""
         return (Weights(self.weight, self.bias, self.weight_sigma, self.bias_sigma),)
 
+    def weight_names(self) -> tuple[tuple[str, str], ...]:
+        """Return the names of each weight's μ and of its bias's, which a layer may lack."""
+        return (("weight", "bias"),)
+
     def noisy_weights(self) -> list[tuple[Tensor, Tensor]]:
-        """Return the (μ, σ) of each weight, biases left out."""
-        return [(weights.weight, weights.weight_sigma) for weights in self.weights()]
+        """Return the (μ, σ) of each weight, biases left out; for figures, not for learning.
+
+        A parametrised μ is made without a step of its power iteration, and has no gradient.
+        """
+        names = [weight for weight, _ in self.weight_names()]
+        # A weight is there.
+        return [(mean_as_it_is(self, name), getattr(self, f"{name}_sigma")) for name in names]  # pyright: ignore[reportReturnType]
 
     def reset_parameters(self) -> None:
         """Set μ and σ to new initial values; p is each weight's own number of inputs."""
         if "_noise_state" not in self.__dict__:
             return
-        for weights, spec in zip(self.weights(), self.noise_spec().parts, strict=True):
-            initialise_means(weights, spec, init=self.init)
+        for names, spec in zip(self.weight_names(), self.noise_spec().parts, strict=True):
+            weight, bias = (mean_as_it_is(self, name) for name in names)
+            assert weight is not None, "there is no bias without a weight"
+            initialise_means(weight, bias, spec, init=self.init)
+            for name, mean in zip(names, (weight, bias), strict=True):
+                if name in parametrised_names(self):
+                    # A parametrisation that cannot be inverted raises an error of its own.
+                    setattr(self, name, mean)
         self.reset_sigmas()
 
     def reset_sigmas(self) -> None:
         """Set σ back to its initial value; the means stay."""
-        for weights, spec in zip(self.weights(), self.noise_spec().parts, strict=True):
-            initialise_sigmas(weights, spec, init=self.init, sigma0=self.sigma0)
+        for names, spec in zip(self.weight_names(), self.noise_spec().parts, strict=True):
+            weight, bias = (getattr(self, f"{name}_sigma", None) for name in names)
+            assert weight is not None, "there is no bias without a weight"
+            initialise_sigmas(weight, bias, spec, init=self.init, sigma0=self.sigma0)
 
     @property
     def noise_reference(self) -> Tensor:
-        """A weight: the noise has its device and dtype."""
-        return self.weight
+        """A weight's σ: the noise has its device and dtype. To read a parametrised μ is a step."""
+        return self.weight_sigma
 
     @property
     def noise_state(self) -> NoiseState:
@@ -335,14 +363,22 @@ class NoisyLayer(nn.Module):
 
 
 def keeps_more(layer: nn.Module) -> bool:
-    """Return whether a layer has more than means and σ.
+    """Return whether a layer has more than means, their parametrisations, and σ.
 
-    weight_norm, spectral_norm, parametrisations and pruning keep other parameters and make the
-    weight out of them.
+    Pruning, and weight_norm and spectral_norm as they were before parametrisations, keep other
+    parameters and make the weight out of them.
     """
-    kept = {*layer.state_dict(), *dict(layer.named_buffers()), *dict(layer.named_children())}
-    expected = OF_ATTENTION if isinstance(layer, nn.MultiheadAttention) else MEANS
-    return bool({name.removesuffix("_sigma") for name in kept} - expected)
+    if isinstance(layer, nn.MultiheadAttention):
+        kept = {*layer.state_dict(), *dict(layer.named_buffers()), *dict(layer.named_children())}
+        return bool({name.removesuffix("_sigma") for name in kept} - OF_ATTENTION)
+    parametrised = parametrised_names(layer)
+    if not all(map(MEAN.fullmatch, parametrised)):
+        return True
+    below = tuple(f"parametrizations.{name}." for name in parametrised)
+    kept = {*layer.state_dict(), *dict(layer.named_buffers())}
+    names = {name for name in kept if not name.startswith(below)}
+    names.update(name for name, _ in layer.named_children() if name != "parametrizations")
+    return not all(MEAN.fullmatch(name.removesuffix("_sigma")) for name in names)
 
 
 def is_uninitialised(layer: nn.Module) -> bool:
@@ -351,7 +387,7 @@ def is_uninitialised(layer: nn.Module) -> bool:
 
 
 def take_over(layer: nn.Module, former: nn.Module, kind: type[nn.Module]) -> None:
-    """Move the settings and the very means of a former layer to a bare one.
+    """Move the settings, the very means and their parametrisations of a former layer to a bare one.
 
     The former layer may be plain or noisy; its noise is left behind. Raises TypeError where it is
     not of that kind, and ValueError where it has no shape yet, or more than weights and biases.
@@ -367,22 +403,23 @@ def take_over(layer: nn.Module, former: nn.Module, kind: type[nn.Module]) -> Non
     left_out = {*vars(nn.Module()), "_noise_state", "noise", "sigma0", "init"}
     for name, value in vars(former).items():
         if name not in left_out:
-            setattr(layer, name, value)
+            # The former layer of a root lives on, and its lists are its own.
+            setattr(layer, name, copy.copy(value) if isinstance(value, list) else value)
     # Also the ones that are None, which `named_parameters` leaves out.
     for name, parameter in former.__dict__["_parameters"].items():
         if not name.endswith("_sigma"):
             layer.register_parameter(name, parameter)
     for name, child in former.named_children():
-        layer.register_module(name, child)
+        if name != "parametrizations":
+            layer.register_module(name, child)
     layer.train(former.training)
+    carry_over(former, layer)
 
 
 def check_noise_options(noise: str, sigma0: float | None, init: str) -> NoiseKind:
     """Return the kind of noise; raise ValueError for an unknown kind, σ0 or preset."""
-    if noise not in NOISE_KINDS:
-        raise ValueError(f"noise: got {noise!r}, expected one of {', '.join(NOISE_KINDS)}")
+    kind = noise_kind(noise)
     check_sigma0(sigma0)
-    kind = cast(NoiseKind, noise)
     check_init(init, kind)
     return kind
 

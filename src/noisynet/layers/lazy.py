@@ -11,10 +11,11 @@ from torch.nn.parameter import UninitializedParameter, is_lazy
 
 from .conv import NoisyConv, NoisyConv1d, NoisyConv2d, PaddingMode
 from .functional import check_channels
+from .initial import InitName
 from .kernels.convolution import Sizes
 from .layer import NoisyLayer
 from .linear import NoisyLinear
-from .noise import NoiseSpec
+from .noise import NoiseName, NoiseSpec
 
 
 class _LazyNoisy(LazyModuleMixin, NoisyLayer):
@@ -102,9 +103,9 @@ class LazyNoisyLinear(_LazyNoisy, NoisyLinear):
         out_features: int,
         bias: bool = True,
         *,
-        noise: str = "factorised",
+        noise: NoiseName = "factorised",
         sigma0: float | None = None,
-        init: str = "paper",
+        init: InitName = "paper",
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -137,9 +138,9 @@ class _LazyNoisyConv(_LazyNoisy, NoisyConv):
         bias: bool = True,
         padding_mode: PaddingMode = "zeros",
         *,
-        noise: str = "factorised",
+        noise: NoiseName = "factorised",
         sigma0: float | None = None,
-        init: str = "paper",
+        init: InitName = "paper",
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Self
 
 import torch
@@ -11,11 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .functional import noisy_linear, noisy_parameters
+from .initial import InitName
 from .kernels import dispatch
 from .layer import NoisyLayer, check_bias, check_sizes
 from .noise import (
     FactorisedNoise,
+    IndependentNoise,
     LayerNoise,
+    NoiseName,
     NoiseSpec,
 )
 
@@ -27,9 +29,9 @@ class NoisyLinear(NoisyLayer, nn.Linear):
     `bias_sigma`, of the same shapes, are learned beside them. A plain Linear's checkpoint loads
     with `strict=False`; σ keeps its initial value.
 
-    `noise` is "factorised" (p + q normals a draw) or "independent" (pq + q). `init` names whose
-    initial values to take, and `sigma0=None` is theirs: with "paper" 0.5 for factorised noise
-    (σ = 0.5/√p) and 0.017 for independent (σ itself).
+    `noise` is "factorised" (p + q normals a draw; also spelled "factorized") or "independent"
+    (pq + q). `init` names whose initial values to take, and `sigma0=None` is theirs: with "paper"
+    0.5 for factorised noise (σ = 0.5/√p) and 0.017 for independent (σ itself).
 
     The noise has three states of its own, and none of them depends on `train()` or `eval()`: a new
     layer is fresh (a new draw at every forward); see `noisynet.hold`, `noisynet.resample`,
@@ -48,9 +50,9 @@ class NoisyLinear(NoisyLayer, nn.Linear):
         out_features: int,
         bias: bool = True,
         *,
-        noise: str = "factorised",
+        noise: NoiseName = "factorised",
         sigma0: float | None = None,
-        init: str = "paper",
+        init: InitName = "paper",
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -65,9 +67,9 @@ class NoisyLinear(NoisyLayer, nn.Linear):
         cls,
         linear: nn.Linear,
         *,
-        noise: str = "factorised",
+        noise: NoiseName = "factorised",
         sigma0: float | None = None,
-        init: str = "paper",
+        init: InitName = "paper",
     ) -> Self:
         """Make a noisy layer whose means are the very Parameters of `linear`; σ is new.
 
@@ -79,26 +81,19 @@ class NoisyLinear(NoisyLayer, nn.Linear):
 
     def noise_spec(self) -> NoiseSpec:
         """Return what one draw of this layer consists of."""
-        return NoiseSpec(self.noise, self.in_features, self.out_features, self.bias is not None)
+        has_bias = self.bias_sigma is not None
+        return NoiseSpec(self.noise, self.in_features, self.out_features, has_bias)
 
     def noise_to_keep(self, noise: LayerNoise) -> LayerNoise:
-        """Build ε_w of a small layer once for all forwards.
-
-        Only on the CPU, where calls are what costs; a graph on a GPU must read the draw at each
-        replay.
-        """
-        if (
-            isinstance(noise, FactorisedNoise)
-            and noise.rows is None
-            and noise.input.device.type == "cpu"
-            and self.weight.numel() <= dispatch.SMALL_WEIGHT
-        ):
-            return replace(noise, weight=noise.weight_noise())
-        return noise
+        """Build ε_w of a small layer once for all forwards."""
+        assert isinstance(noise, FactorisedNoise | IndependentNoise), (
+            "what is held is at the weights"
+        )
+        return dispatch.noise_to_keep(noise, self.weight_sigma.numel())
 
     def _fresh(self, leading: Sequence[int], batch_first: bool = False) -> LayerNoise:
         if self.noise == "independent" and not leading:
-            drawn = dispatch.draw_by_counter(self.noise_reference, bias=self.bias is not None)
+            drawn = dispatch.draw_by_counter(self.weight_sigma, bias=self.bias_sigma is not None)
             if drawn is not None:
                 return drawn
         return super()._fresh(leading, batch_first)

@@ -21,6 +21,18 @@ from .kernels.tracing import is_for_onnx
 NoiseKind = Literal["factorised", "independent"]
 NOISE_KINDS: tuple[str, ...] = get_args(NoiseKind)
 
+NoiseName = Literal["factorised", "factorized", "independent"]
+"""What names a kind of noise where one is asked for: the American spelling is taken, too."""
+
+
+def noise_kind(name: str) -> NoiseKind:
+    """Return the kind of noise of this name; raise ValueError where there is none."""
+    if name in ("factorised", "factorized"):
+        return "factorised"
+    if name == "independent":
+        return "independent"
+    raise ValueError(f"noise: got {name!r}, expected one of {', '.join(NOISE_KINDS)}")
+
 
 def signed_sqrt(x: Tensor) -> Tensor:
     """Apply f(x) = sgn(x) √|x|, elementwise (arXiv 1706.10295, §3 (b))."""
@@ -136,7 +148,7 @@ class CellNoise:
 
 @dataclass(frozen=True, slots=True)
 class SequenceNoise:
-    """The noise of a layer of several weights, as attention is: that of each, in their order."""
+    """The noise of a layer of several weights, as `NoisyLSTM` is: that of each, in their order."""
 
     parts: tuple[WeightNoise, ...]
 

@@ -9,8 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from .functional import check_features, noisy_linear
+from .initial import InitName
 from .layer import NoisyLayer, check_bias, check_sizes
-from .noise import CellNoise, CellSpec, LayerNoise, NoiseSpec, OutputNoise, standard_normals
+from .noise import (
+    CellNoise,
+    CellSpec,
+    LayerNoise,
+    NoiseName,
+    NoiseSpec,
+    OutputNoise,
+    standard_normals,
+)
+from .unrolled import gru_step, lstm_step
 from .weights import Weights
 
 Effective = tuple[Tensor, Tensor | None]
@@ -38,9 +48,9 @@ class NoisyCell(NoisyLayer):
         hidden_size: int,
         bias: bool = True,
         *,
-        noise: str = "factorised",
+        noise: NoiseName = "factorised",
         sigma0: float | None = None,
-        init: str = "paper",
+        init: InitName = "paper",
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -55,9 +65,9 @@ class NoisyCell(NoisyLayer):
         cls,
         cell: nn.LSTMCell | nn.GRUCell,
         *,
-        noise: str = "factorised",
+        noise: NoiseName = "factorised",
         sigma0: float | None = None,
-        init: str = "paper",
+        init: InitName = "paper",
     ) -> Self:
         """Make a noisy cell whose means are the very Parameters of `cell`; σ is new.
 
@@ -68,8 +78,12 @@ class NoisyCell(NoisyLayer):
 
     @property
     def noise_reference(self) -> Tensor:
-        """A weight: the noise has its device and dtype."""
-        return self.weight_ih
+        """A weight's σ: the noise has its device and dtype."""
+        return self.weight_ih_sigma
+
+    def weight_names(self) -> tuple[tuple[str, str], ...]:
+        """Return the names of both weights and their biases."""
+        return ("weight_ih", "bias_ih"), ("weight_hh", "bias_hh")
 
     def weights(self) -> tuple[Weights, Weights]:
         """Return μ and σ of both weights: of the input, then of the state."""
@@ -80,7 +94,7 @@ class NoisyCell(NoisyLayer):
 
     def noise_spec(self) -> CellSpec:
         """Return what one draw of this cell consists of."""
-        outputs, bias = self.gates * self.hidden_size, self.bias_ih is not None
+        outputs, bias = self.gates * self.hidden_size, self.bias_ih_sigma is not None
         return CellSpec(
             self.noise,
             NoiseSpec(self.noise, self.input_size, outputs, bias),
@@ -166,10 +180,8 @@ class NoisyLSTMCell(NoisyCell, nn.LSTMCell):  # pyright: ignore[reportIncompatib
         if noise is None:
             return super().forward(input, hx)
         hidden, cell = hx or (self._zeros(input), self._zeros(input))
-        of_input, of_hidden = self._from_both(input, hidden, noise)
-        i, f, g, o = (of_input + of_hidden).chunk(self.gates, dim=-1)
-        cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
-        return o.sigmoid() * cell.tanh(), cell
+        hidden, cell = lstm_step(*self._from_both(input, hidden, noise), (hidden, cell))
+        return hidden, cell
 
 
 # The `bias` of torch's cells says whether they have any.
@@ -191,10 +203,5 @@ class NoisyGRUCell(NoisyCell, nn.GRUCell):  # pyright: ignore[reportIncompatible
         if noise is None:
             return super().forward(input, hx)
         hidden = self._zeros(input) if hx is None else hx
-        of_input, of_hidden = self._from_both(input, hidden, noise)
-        input_r, input_z, input_n = of_input.chunk(self.gates, dim=-1)
-        hidden_r, hidden_z, hidden_n = of_hidden.chunk(self.gates, dim=-1)
-        r = (input_r + hidden_r).sigmoid()
-        z = (input_z + hidden_z).sigmoid()
-        n = (input_n + r * hidden_n).tanh()
-        return (1 - z) * n + z * hidden
+        (hidden,) = gru_step(*self._from_both(input, hidden, noise), (hidden,))
+        return hidden

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .noise import WeightNoise
+from .noise import FactorisedNoise, WeightNoise
 
 
 class Weights(NamedTuple):
@@ -21,6 +21,14 @@ class Weights(NamedTuple):
     def under(self, noise: WeightNoise) -> tuple[Tensor, Tensor | None]:
         """Return μ_w + σ_w ⊙ ε_w, shape (…, q, p), and μ_b + σ_b ⊙ ε_b, shape (…, q) or None."""
         noisy_weight = torch.addcmul(self.weight, self.weight_sigma, noise.weight_noise())
+        return noisy_weight, self.bias_under(noise)
+
+    def by_factors(self, noise: WeightNoise) -> tuple[Tensor, Tensor | None]:
+        """Return what `under` does. A backward keeps the factors of factorised noise, not ε_w."""
+        if not isinstance(noise, FactorisedNoise) or noise.weight is not None:
+            return self.under(noise)
+        scaled = self.weight_sigma * noise.input.unsqueeze(-2)
+        noisy_weight = torch.addcmul(self.weight, scaled, noise.output.unsqueeze(-1))
         return noisy_weight, self.bias_under(noise)
 
     def bias_under(self, noise: WeightNoise) -> Tensor | None:

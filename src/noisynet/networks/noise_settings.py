@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import nn
 
-from ..layers import NoisyLinear, noisify
+from ..layers import NoiseName, NoisyLinear, noisify
 
 MakeLinear = Callable[[int, int], nn.Module]
 """Builds a fully connected layer from its sizes: `nn.Linear`, or a noisy one with its options."""
@@ -21,7 +21,7 @@ _PLACES = ("last", "head", "all")
 class NoiseSettings:
     """Which layers of a network are noisy, and how. Raises ValueError for another place."""
 
-    kind: Literal["factorised", "independent"] = "factorised"
+    kind: NoiseName = "factorised"
     """How ε is drawn (arXiv 1706.10295, §3)."""
     sigma0: float | None = None
     """σ₀ of the initial σ; None for the paper's value: 0.5, or 0.017 for independent noise."""

@@ -14,7 +14,7 @@ import pydantic
 import yaml
 from pydantic import BaseModel, Field, model_validator
 
-from . import former_versions, yaml_text
+from . import former_versions, spelling, yaml_text
 from .changes import MAY_CHANGE
 from .conditions import Acts
 from .conflicts import Fits
@@ -51,8 +51,10 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _of_former_versions(cls, values: Any) -> Any:
-        """Read what former versions wrote, too."""
-        return former_versions.as_now(values) if isinstance(values, dict) else values
+        """Read what former versions wrote, too, and American spellings."""
+        if not isinstance(values, dict):
+            return values
+        return spelling.sections_as_ours(former_versions.as_now(values))
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -182,7 +184,7 @@ def _overridden(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict
     nested = {
         key: dict(part) if isinstance(part, Mapping) else part for key, part in values.items()
     }
-    for name, value in overrides.items():
+    for name, value in spelling.as_ours(overrides).items():
         if name in ("preset", "made_with"):
             nested[name] = value
         else:
@@ -228,7 +230,7 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
             + (f"; nearest: {', '.join(near)}" if near else "")
         )
     config = parse(_overridden(values, {"preset": name, **(overrides or {})}), name)
-    for field in overrides or {}:
+    for field in spelling.as_ours(overrides or {}):
         reason = config.why_unused(field)
         if reason is not None:
             raise RunError(f"{option_name(field)}: would do nothing: {reason}")
@@ -255,9 +257,9 @@ def _mapping(text: str, origin: str) -> dict[str, Any]:
         raise RunError(f"{origin}: not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise RunError(f"{origin}: got {type(values).__name__}, expected sections of settings")
-    return {
-        name: {} if part is None and name in SECTIONS else part for name, part in values.items()
-    }
+    return spelling.sections_as_ours(
+        {name: {} if part is None and name in SECTIONS else part for name, part in values.items()}
+    )
 
 
 def _inherited(values: dict[str, Any], origin: str, depth: int = 0) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from .conditions import (
     WITH_RMSPROP,
 )
 from .seeds import SEEDS, stream
+from .spelling import kind_as_ours
 
 
 def _no_bool(value: object) -> object:
@@ -177,9 +178,9 @@ class ExplorationSection(Section):
     exploration: Annotated[
         Literal["noise", "epsilon", "both", "none"], ALWAYS, conflicts.EXPLORATION
     ] = Field(default="noise", description="noise, epsilon, both, none")
-    noise: Annotated[Literal["factorised", "independent"], WITH_NOISE] = Field(
-        default="factorised", description="kind of noise in the head's layers"
-    )
+    noise: Annotated[
+        Literal["factorised", "independent"], BeforeValidator(kind_as_ours), WITH_NOISE
+    ] = Field(default="factorised", description="kind of noise in the head's layers")
     sigma0: Annotated[_Float | None, WITH_NOISE] = Field(
         default=None,
         ge=0,

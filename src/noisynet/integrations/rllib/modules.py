@@ -24,7 +24,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from torch import Tensor, nn
 
-from ...layers import Draw, mean_weights, noisify, noisy_layers, sigma_parameters, using
+from ...layers import Draw, NoiseName, mean_weights, noisify, noisy_layers, sigma_parameters, using
 from ..host import Forward, takes_rows
 from .seeds import ActingNoise, LearningNoise
 
@@ -182,7 +182,7 @@ _MODULES: dict[type[AlgorithmConfig], type[Any]] = {
 def add_noise(
     config: Config,
     *,
-    noise: str = "factorised",
+    noise: NoiseName = "factorised",
     sigma0: float | None = None,
     noise_in: str = "all",
 ) -> Config:

@@ -21,7 +21,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from ...layers import Draw, noisify, sigma_parameters
+from ...layers import Draw, NoiseName, noisify, sigma_parameters
 from .algorithm import check_algorithm
 
 NoiseIn = Literal["all", "head", "last"]
@@ -35,7 +35,7 @@ _SMALLEST_FRAME = 36
 class NoiseOptions:
     """Options of the noise in a policy's network, by the names that the policies take."""
 
-    noise: str
+    noise: NoiseName
     """Kind of noise: "factorised" or "independent"."""
     sigma0: float | None
     """Initial σ as `NoisyLinear` takes it; None is the paper's."""
@@ -60,7 +60,7 @@ class NoisyPolicy(BasePolicy):
         action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         *,
-        noise: str = "factorised",
+        noise: NoiseName = "factorised",
         sigma0: float | None = None,
         noise_in: str = "all",
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,

@@ -14,7 +14,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 from torch import Tensor
 
-from ...layers import Draw, draw
+from ...layers import Draw, NoiseName, draw
 from ..host import run_under
 from .algorithm import ALGORITHMS, samples_actions
 from .noisy_policy import NoiseOptions, NoisyPolicy, add_noise, batch_size
@@ -24,7 +24,7 @@ class _NoisyNetwork(BasePolicy):
     """Network of the host with noise, which acts by itself, and is saved, as its policy is."""
 
     def __init__(
-        self, *arguments: Any, noise: str, sigma0: float | None, noise_in: str, **options: Any
+        self, *arguments: Any, noise: NoiseName, sigma0: float | None, noise_in: str, **options: Any
     ) -> None:
         super().__init__(*arguments, **options)
         self._noise = NoiseOptions(noise=noise, sigma0=sigma0, noise_in=noise_in)

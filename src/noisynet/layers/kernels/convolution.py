@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,23 +15,43 @@ from ..weights import Weights
 Sizes = int | tuple[int, ...]
 
 
+Convolve = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]
+"""A convolution of (…, channels, *spatial) with a kernel, a bias and a number of groups."""
+
+
 def apply(
+    input: Tensor, weights: Weights, noise: WeightNoise, convolve: Convolve, groups: int
+) -> Tensor:
+    """Apply μ + σ ⊙ ε to an input (…, channels, *spatial) that fits weights and noise."""
+    return _with_rows(input, weights, noise, convolve, groups, noisy_kernels)
+
+
+def apply_transposed(
+    input: Tensor, weights: Weights, noise: WeightNoise, convolve: Convolve, groups: int
+) -> Tensor:
+    """Apply μ + σ ⊙ ε as a transposed convolution, likewise."""
+
+    def kernels(weights: Weights, noise: WeightNoise) -> tuple[Tensor, Tensor | None]:
+        return noisy_transposed_kernels(weights, noise, groups)
+
+    return _with_rows(input, weights, noise, convolve, groups, kernels)
+
+
+def _with_rows(
     input: Tensor,
     weights: Weights,
     noise: WeightNoise,
-    stride: Sizes,
-    padding: str | Sizes,
-    dilation: Sizes,
+    convolve: Convolve,
     groups: int,
+    build: Callable[[Weights, WeightNoise], tuple[Tensor, Tensor | None]],
 ) -> Tensor:
-    """Apply μ + σ ⊙ ε to an input (…, channels, *spatial) that fits weights and noise."""
     rows = noise.rows
     if rows is not None and math.prod(rows) == 0:
         # No row, so no draw: there is nothing to compute but the shape.
-        return convolve(input, weights.weight, weights.bias, stride, padding, dilation, groups)
-    kernels, biases = noisy_kernels(weights, noise)
+        return convolve(input, weights.weight, weights.bias, groups)
+    kernels, biases = build(weights, noise)
     if rows is None:
-        return convolve(input, kernels, biases, stride, padding, dilation, groups)
+        return convolve(input, kernels, biases, groups)
     # Rows side by side, as the groups of one convolution: (…, rows · groups · c, *spatial).
     spatial, count = weights.weight.ndim - 2, math.prod(rows)
     leading = input.shape[: input.ndim - 1 - spatial]
@@ -39,12 +60,10 @@ def apply(
         input.reshape(*outer, count * input.shape[-1 - spatial], *input.shape[-spatial:]),
         kernels.reshape(-1, *weights.weight.shape[1:]),
         None if biases is None else biases.reshape(-1),
-        stride,
-        padding,
-        dilation,
         count * groups,
     )
-    output = output.reshape(*leading, weights.weight.shape[0], *output.shape[-spatial:])
+    channels = output.shape[-1 - spatial] // count
+    output = output.reshape(*leading, channels, *output.shape[-spatial:])
     if output.ndim != 4 or spatial != 2:
         return output
     # As nn.Conv2d lays it out, which saw no groups in place of rows.
@@ -79,6 +98,29 @@ def noisy_kernels(weights: Weights, noise: WeightNoise) -> tuple[Tensor, Tensor 
     return kernels, weights.bias_under(noise)
 
 
+def noisy_transposed_kernels(
+    weights: Weights, noise: WeightNoise, groups: int
+) -> tuple[Tensor, Tensor | None]:
+    """Return μ + σ ⊙ ε of a transposed kernel (…, c · groups, q/groups, *K) and its bias (…, q).
+
+    The noise has the shapes of an untransposed kernel: ε_i is (…, groups · c · |K|), ε_j (…, q).
+    """
+    kernel = weights.weight.shape[2:]
+    mean = weights.weight.unflatten(0, (groups, -1))
+    sigma = weights.weight_sigma.unflatten(0, (groups, -1))
+    channels = mean.shape[1]
+    if isinstance(noise, FactorisedNoise):
+        inputs = noise.input.unflatten(-1, (groups, channels, 1, *kernel))
+        outputs = noise.output.unflatten(-1, (groups, 1, -1, *(1 for _ in kernel)))
+        kernels = torch.addcmul(mean, sigma * inputs, outputs)
+    else:
+        drawn = noise.weight.unflatten(-1, (channels, *kernel)).unflatten(
+            -2 - len(kernel), (groups, -1)
+        )
+        kernels = torch.addcmul(mean, sigma, drawn.transpose(-2 - len(kernel), -1 - len(kernel)))
+    return kernels.flatten(-3 - len(kernel), -2 - len(kernel)), weights.bias_under(noise)
+
+
 def convolve(
     input: Tensor,
     weight: Tensor,
@@ -88,16 +130,49 @@ def convolve(
     dilation: Sizes,
     groups: int,
 ) -> Tensor:
-    """Apply `torch.nn.functional.conv1d` or `conv2d` to any number of leading dimensions."""
-    spatial = weight.ndim - 2
-    if spatial not in (1, 2):
-        raise ValueError(f"weight: got {weight.ndim} dimensions, expected 3 (1d) or 4 (2d)")
-    conv = functional.conv1d if spatial == 1 else functional.conv2d
-    flat = with_one_batch_dimension(input, spatial)
+    """Apply `torch.nn.functional.conv1d`, `conv2d` or `conv3d` to any leading dimensions."""
+    conv = (functional.conv1d, functional.conv2d, functional.conv3d)[_spatial(weight) - 1]
+    flat = with_one_batch_dimension(input, weight.ndim - 2)
     output = conv(flat, weight, bias, stride, padding, dilation, groups)
+    return _with_leading_of(input, flat, output)
+
+
+def convolve_transposed(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sizes,
+    padding: Sizes,
+    output_padding: Sizes,
+    dilation: Sizes,
+    groups: int,
+) -> Tensor:
+    """Apply `torch.nn.functional.conv_transpose1d`, `2d` or `3d` to any leading dimensions."""
+    forms = (
+        functional.conv_transpose1d,
+        functional.conv_transpose2d,
+        functional.conv_transpose3d,
+    )
+    flat = with_one_batch_dimension(input, weight.ndim - 2)
+    output = forms[_spatial(weight) - 1](
+        flat, weight, bias, stride, padding, output_padding, groups, dilation
+    )
+    return _with_leading_of(input, flat, output)
+
+
+def _spatial(weight: Tensor) -> int:
+    spatial = weight.ndim - 2
+    if spatial not in (1, 2, 3):
+        raise ValueError(f"weight: got {weight.ndim} dimensions, expected 3 (1d), 4 (2d) or 5 (3d)")
+    return spatial
+
+
+def _with_leading_of(input: Tensor, flat: Tensor, output: Tensor) -> Tensor:
+    """Give an output of the flattened input the leading dimensions of the input."""
     if flat is input:
         return output
-    return output.reshape(*input.shape[: input.ndim - 1 - spatial], *output.shape[1:])
+    leading = input.ndim - flat.ndim + 1
+    return output.reshape(*input.shape[:leading], *output.shape[1:])
 
 
 def with_one_batch_dimension(input: Tensor, spatial: int) -> Tensor:

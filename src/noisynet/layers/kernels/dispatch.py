@@ -21,12 +21,19 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ..noise import FactorisedNoise, IndependentNoise, LinearNoise, standard_normals
+from ..noise import (
+    FactorisedNoise,
+    IndependentNoise,
+    LinearNoise,
+    WeightNoise,
+    standard_normals,
+)
 from ..weights import Weights
 from . import factorised, first_use, fused, independent
 from .launch import CounterNoise
@@ -93,6 +100,22 @@ def shared_form(input: Tensor, weights: Weights) -> SharedForm:
     if rows <= TWO_PRODUCTS_UP_TO["learns" if learns else "acts", size]:
         return "two products"
     return one_product
+
+
+def noise_to_keep(noise: WeightNoise, elements: int) -> WeightNoise:
+    """Return the held noise of a weight of so many elements in the form to keep for all forwards.
+
+    ε_w of a small weight is built once. Only on the CPU, where calls are what costs; a graph on a
+    GPU must read the draw at each replay.
+    """
+    if (
+        isinstance(noise, FactorisedNoise)
+        and noise.rows is None
+        and noise.input.device.type == "cpu"
+        and elements <= SMALL_WEIGHT
+    ):
+        return replace(noise, weight=noise.weight_noise())
+    return noise
 
 
 def is_for_kernels(input: Tensor, weights: Weights, noise: LinearNoise) -> bool:

@@ -1,0 +1,31 @@
+"""American spellings of the config's fields and choices, taken beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+OURS = {"standardize_frames": "standardise_frames", "prioritized": "prioritised"}
+"""{American: British} names of fields."""
+
+AMERICAN = {ours: american for american, ours in OURS.items()}
+
+
+def as_ours(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields by our names. One that is there under both names keeps them: it is an error."""
+    return {
+        name if OURS.get(name, name) in values else OURS.get(name, name): value
+        for name, value in values.items()
+    }
+
+
+def sections_as_ours(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config's sections with their fields by our names, as `as_ours` does."""
+    return {
+        name: as_ours(part) if isinstance(part, Mapping) else part for name, part in values.items()
+    }
+
+
+def kind_as_ours(kind: object) -> object:
+    """Return a kind of noise by our name."""
+    return "factorised" if kind == "factorized" else kind

@@ -1,0 +1,551 @@
+"""Noisy LSTM, GRU and RNN: against loops over time in float64, and against torch's own layers."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_sequence, unpack_sequence
+from torch.utils._pytree import tree_leaves
+
+import noisynet
+from noisynet.layers import NoisyGRU, NoisyLSTM, NoisyRNN, SequenceNoise
+from noisynet.layers.kernels import dispatch
+
+# What PyTorch says of a plain LSTM with a projection, too.
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+
+PLAIN: dict[type, type] = {NoisyLSTM: nn.LSTM, NoisyGRU: nn.GRU, NoisyRNN: nn.RNN}
+KINDS = list(PLAIN)
+OPTIONS: dict[str, dict[str, Any]] = {
+    "one layer": {},
+    "two layers, both directions": {"num_layers": 2, "bidirectional": True},
+    "no bias, batch first": {"bias": False, "batch_first": True},
+    "projection": {"num_layers": 2, "bidirectional": True, "proj_size": 1},
+    "relu": {"nonlinearity": "relu", "num_layers": 2},
+}
+FORMS = [
+    (kind, name)
+    for kind in KINDS
+    for name in OPTIONS
+    if name not in ("projection", "relu")
+    or (kind is NoisyLSTM and name == "projection")
+    or (kind is NoisyRNN and name == "relu")
+]
+
+form = pytest.mark.parametrize(
+    ("kind", "options"), FORMS, ids=[f"{kind.__name__}, {name}" for kind, name in FORMS]
+)
+
+
+def build(kind: Any, options: str, noise: str, **more: Any) -> Any:
+    return kind(3, 2, noise=noise, sigma0=0.5, **OPTIONS[options], **more)
+
+
+@pytest.fixture(params=KINDS, ids=["lstm", "gru", "rnn"])
+def layer(request: pytest.FixtureRequest, noise: str) -> Any:
+    return build(request.param, "two layers, both directions", noise)
+
+
+def random_state(layer: Any, *batch: int, dtype: torch.dtype | None = None) -> Any:
+    runs = layer.num_layers * (2 if layer.bidirectional else 1)
+    h = torch.randn(runs, *batch, layer.proj_size or layer.hidden_size, dtype=dtype)
+    if not isinstance(layer, nn.LSTM):
+        return h
+    return h, torch.randn(runs, *batch, layer.hidden_size, dtype=dtype)
+
+
+def as_one(result: Any) -> Tensor:
+    """All numbers of an output and its state."""
+    return torch.cat([one.flatten() for one in tree_leaves(result) if one.is_floating_point()])
+
+
+def sequences(layer: Any, time: int, batch: int, dtype: torch.dtype | None = None) -> Tensor:
+    shape = (batch, time) if layer.batch_first else (time, batch)
+    return torch.randn(*shape, layer.input_size, dtype=dtype)
+
+
+def parts_of(layer: Any) -> dict[str, tuple[Any, ...]]:
+    """{"ih_l0": (μ, μ_b, σ, σ_b, noise), …} of the draw that a layer holds."""
+    drawn = noisynet.held(layer).layer("")
+    assert isinstance(drawn, SequenceNoise)
+    found: dict[str, tuple[Any, ...]] = {}
+    for (name, _), part in zip(layer.weight_names(), drawn.parts, strict=True):
+        end = name.removeprefix("weight_")
+        names = (name, f"bias_{end}", f"{name}_sigma", f"bias_{end}_sigma")
+        found[end] = (*(getattr(layer, one, None) for one in names), part)
+    return found
+
+
+def by_loops(layer: Any, slow: Callable[..., Tensor], input: Tensor, hx: Any) -> Any:
+    """The equations of torch's documentation, a step and a gate at a time, each from eq. 9."""
+    parts, n = parts_of(layer), layer.hidden_size
+    state = list(hx) if isinstance(hx, tuple) else [hx]
+    x = input.transpose(0, 1) if layer.batch_first else input
+    finals: list[list[Tensor]] = []
+    for level in range(layer.num_layers):
+        sides = []
+        for direction in range(2 if layer.bidirectional else 1):
+            end = f"l{level}" + ("_reverse" if direction else "")
+            h, *c = (part[len(finals)] for part in state)
+            outputs: dict[int, Tensor] = {}
+            times = range(len(x))
+            for t in reversed(times) if direction else times:
+                a, b = slow(x[t], *parts[f"ih_{end}"]), slow(h, *parts[f"hh_{end}"])
+                gate = [slice(k * n, (k + 1) * n) for k in range(layer.gates)]
+                if isinstance(layer, nn.LSTM):
+                    i, f, o = (torch.sigmoid(a[:, gate[k]] + b[:, gate[k]]) for k in (0, 1, 3))
+                    c = [f * c[0] + i * torch.tanh(a[:, gate[2]] + b[:, gate[2]])]
+                    h = o * torch.tanh(c[0])
+                    if layer.proj_size:
+                        h = slow(h, *parts[f"hr_{end}"])
+                elif isinstance(layer, nn.GRU):
+                    r, z = (torch.sigmoid(a[:, gate[k]] + b[:, gate[k]]) for k in (0, 1))
+                    new = torch.tanh(a[:, gate[2]] + r * b[:, gate[2]])
+                    h = (1 - z) * new + z * h
+                else:
+                    h = torch.tanh(a + b) if layer.nonlinearity == "tanh" else torch.relu(a + b)
+                outputs[t] = h
+            sides.append(torch.stack([outputs[t] for t in times]))
+            finals.append([h, *c])
+        x = torch.cat(sides, -1)
+    stacked = tuple(torch.stack(part) for part in zip(*finals, strict=True))
+    output = x.transpose(0, 1) if layer.batch_first else x
+    return output, stacked if isinstance(layer, nn.LSTM) else stacked[0]
+
+
+@form
+@pytest.mark.parametrize("rows", [None, 2])
+def test_forward_and_gradients_are_those_of_the_equations(
+    slow_noisy_linear: Callable[..., Tensor], kind: Any, options: str, noise: str, rows: int | None
+) -> None:
+    layer = build(kind, options, noise, dtype=torch.float64)
+    noisynet.hold(layer, rows=rows)
+    x = sequences(layer, 3, 2, torch.float64).requires_grad_()
+    state = random_state(layer, 2, dtype=torch.float64)
+    leaves = [x, *layer.parameters()]
+    fast, slow = layer(x, state), by_loops(layer, slow_noisy_linear, x, state)
+    assert fast[0].shape == slow[0].shape
+    for got, expected in zip(tree_leaves(fast), tree_leaves(slow), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+    cotangent = torch.randn_like(as_one(fast))
+    for got, expected in zip(
+        torch.autograd.grad((as_one(fast) * cotangent).sum(), leaves),
+        torch.autograd.grad((as_one(slow) * cotangent).sum(), leaves),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [None, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_derivatives_pass_the_numerical_check(kind: Any, noise: str, rows: int | None) -> None:
+    layer = kind(1, 1, noise=noise, sigma0=0.5, dtype=torch.float64)
+    noisynet.hold(layer, rows=rows)
+    names = [name for name, _ in layer.named_parameters()]
+
+    def apply(x: Tensor, *values: Tensor) -> Tensor:
+        parameters = dict(zip(names, values, strict=True))
+        return as_one(torch.func.functional_call(layer, parameters, (x,)))
+
+    x = torch.randn(2, 2, 1, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(apply, (x, *layer.parameters()))
+    assert torch.autograd.gradgradcheck(apply, (x, *layer.parameters()))
+
+
+def test_an_rnn_of_one_unit_by_hand() -> None:
+    layer = NoisyRNN(1, 1, nonlinearity="relu", dtype=torch.float64)
+    values = {"weight_ih_l0": 1.0, "weight_hh_l0": 2.0, "bias_ih_l0": 0.5, "bias_hh_l0": 0.0}
+    values |= {"weight_ih_l0_sigma": 0.5, "weight_hh_l0_sigma": 0.25}
+    values |= {"bias_ih_l0_sigma": 0.1, "bias_hh_l0_sigma": 1.0}
+    with torch.no_grad():
+        for name, value in values.items():
+            getattr(layer, name).fill_(value)
+    # f(ε_i), f(ε_j) = 2, 1 for the input's weight and −2, 3 for the state's: ε_w = 2 and −6,
+    # ε_b = 1 and 3. So W_ih = 2, b_ih = 0.6, W_hh = 0.5 and b_hh = 3.
+    flat = torch.tensor([2.0, 1.0, -2.0, 3.0], dtype=torch.float64)
+    noisynet.hold(layer, drawn=noisynet.Draw((flat,), noisynet.draw(layer).slots))
+    output, last = layer(torch.tensor([[1.0], [-2.0]], dtype=torch.float64))
+    # h_1 = 2 + 0.6 + 3 = 5.6 and h_2 = −4 + 0.6 + 2.8 + 3 = 2.4
+    torch.testing.assert_close(output, torch.tensor([[5.6], [2.4]], dtype=torch.float64))
+    assert torch.equal(last, output[1:])
+
+
+@form
+def test_it_is_a_layer_of_torch(kind: Any, options: str, noise: str) -> None:
+    layer, plain = build(kind, options, noise), PLAIN[kind](3, 2, **OPTIONS[options])
+    assert isinstance(layer, PLAIN[kind])
+    names = list(plain.state_dict())
+    sigmas = {name: value.clone() for name, value in layer.state_dict().items() if "sigma" in name}
+    result = layer.load_state_dict(plain.state_dict(), strict=False)
+    assert sorted(result.missing_keys) == sorted(f"{name}_sigma" for name in names)
+    assert result.unexpected_keys == []
+    assert all(torch.equal(layer.state_dict()[name], value) for name, value in sigmas.items())
+    packed = pack_sequence([torch.randn(n, 3) for n in (2, 4)], enforce_sorted=False)
+    calls = [
+        (sequences(layer, 4, 2),),
+        (sequences(layer, 4, 2), random_state(layer, 2)),
+        (torch.randn(4, 3),),
+        (torch.randn(4, 3), random_state(layer)),
+        (packed, random_state(layer, 2)),
+    ]
+    with noisynet.mean_weights(layer):
+        for call in calls:
+            assert torch.equal(as_one(layer(*call)), as_one(plain(*call)))
+        means = layer.effective_weight()
+        assert list(means) == names
+        assert all(means[name] is getattr(layer, name) for name in names)
+    noisynet.hold(layer)
+    weights = layer.effective_weight()
+    assert set(weights) == set(names)
+    for call in calls:
+        expected = torch.func.functional_call(plain, weights, call)
+        assert torch.equal(as_one(layer(*call)), as_one(expected))
+        assert not torch.equal(as_one(layer(*call)), as_one(plain(*call)))
+    assert noisynet.snr(layer).keys() == {""}
+
+
+def test_its_repr_is_that_of_torch_and_the_noise(noise: str) -> None:
+    layer = NoisyLSTM(3, 2, 2, batch_first=True, noise=noise)
+    expected = f"NoisyLSTM(3, 2, num_layers=2, batch_first=True, noise={noise!r} (fresh))"
+    assert repr(layer) == expected
+
+
+def test_initial_values_take_each_weights_own_inputs_as_p(noise: str) -> None:
+    layer = NoisyLSTM(50, 30, 2, bidirectional=True, proj_size=20, noise=noise)
+    inputs = {"ih_l0": 50, "hh_l0": 20, "hr_l0": 30, "ih_l1": 40, "hh_l1": 20, "hr_l1": 30}
+    inputs |= {f"{end}_reverse": p for end, p in inputs.items()}
+    for end, p in inputs.items():
+        bound = math.sqrt((1 if noise == "factorised" else 3) / p)
+        sigma = 0.5 / math.sqrt(p) if noise == "factorised" else 0.017
+        for part in ("weight", "bias") if "hr" not in end else ("weight",):
+            mean = getattr(layer, f"{part}_{end}").detach()
+            # Among 120 uniform values or more, one is above 0.9 of the bound for sure.
+            assert 0.9 * bound < float(mean.abs().max()) <= bound
+            value = getattr(layer, f"{part}_{end}_sigma").detach()
+            torch.testing.assert_close(value, torch.full_like(value, sigma))
+    spec = layer.noise_spec()
+    assert spec.size == sum(part.size for part in spec.parts)
+    assert [part.inputs for part in spec.parts[:3]] == [50, 20, 30]
+
+
+def test_a_fresh_draw_holds_over_the_sequence(layer: Any) -> None:
+    x = sequences(layer, 5, 2)
+    torch.manual_seed(3)
+    first = as_one(layer(x))
+    assert not torch.equal(as_one(layer(x)), first)
+    torch.manual_seed(3)
+    noisynet.hold(layer)
+    # One draw for all steps, and the same as `hold` makes.
+    torch.testing.assert_close(as_one(layer(x)), first)
+
+
+def test_release_per_row_draws_one_for_each_row_anew(layer: Any) -> None:
+    noisynet.release(layer, per_row=True)
+    alike = torch.randn(4, 1, 3).expand(4, 5, 3)
+    torch.manual_seed(3)
+    output, _ = layer(alike)
+    assert len({tuple(row.flatten().tolist()) for row in output.unbind(1)}) == 5
+    assert not torch.equal(layer(alike)[0], output)
+    assert layer(alike[:, 0])[0].shape == (4, 4)
+    torch.manual_seed(3)
+    noisynet.hold(layer, rows=5)
+    assert torch.equal(layer(alike)[0], output)
+
+
+@form
+@pytest.mark.parametrize("packed", [False, True])
+def test_row_i_uses_draw_i_always(kind: Any, options: str, noise: str, packed: bool) -> None:
+    layer = build(kind, options, noise)
+    noisynet.hold(layer, rows=3)
+    drawn = noisynet.held(layer)
+    given = [torch.randn(n, 3) for n in ((2, 4, 3) if packed else (4, 4, 4))]
+    hx = random_state(layer, 3)
+    if packed:
+        input = pack_sequence(given, enforce_sorted=False)
+    else:
+        input = torch.stack(given, 0 if layer.batch_first else 1)
+    output, last = layer(input, hx)
+    if isinstance(output, PackedSequence):
+        reference = PLAIN[kind](3, 2, **OPTIONS[options])(input)[0]
+        assert torch.equal(output.batch_sizes, reference.batch_sizes)
+        assert torch.equal(output.unsorted_indices, reference.unsorted_indices)
+        outputs = unpack_sequence(output)
+    else:
+        outputs = output.unbind(0 if layer.batch_first else 1)
+
+    def row_of(state: Any, row: int) -> Any:
+        return tuple(s[:, row] for s in state) if isinstance(state, tuple) else state[:, row]
+
+    for row in range(3):
+        with noisynet.using(layer, drawn[row]):
+            alone, end = layer(given[row], row_of(hx, row))
+        torch.testing.assert_close(outputs[row], alone)
+        torch.testing.assert_close(row_of(last, row), end)
+    weights = layer.effective_weight()
+    assert weights["weight_hh_l0"].shape == (3, *layer.weight_hh_l0.shape)
+
+
+def test_a_sorted_packed_sequence_comes_back_as_it_was(layer: Any) -> None:
+    noisynet.hold(layer, rows=2)
+    output, _ = layer(pack_sequence([torch.randn(3, 3), torch.randn(2, 3)]))
+    assert output.sorted_indices is None
+    assert output.batch_sizes.tolist() == [2, 2, 1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_steps_of_a_large_layer_are_its_sequence(kind: Any, batch_first: bool) -> None:
+    # Large enough for the form that builds no weight where a policy acts.
+    layer = kind(150, 150, 2, batch_first=batch_first)
+    noisynet.hold(layer)
+    x = sequences(layer, 4, 3)
+    with torch.no_grad():
+        whole, last = layer(x)
+        outputs, state = [], None
+        for x_t in x.split(1, 1 if batch_first else 0):
+            assert dispatch.shared_form(x_t, layer.weights()[0]) == "two products"
+            output, state = layer(x_t, state)
+            outputs.append(output)
+    torch.testing.assert_close(torch.cat(outputs, 1 if batch_first else 0), whole)
+    torch.testing.assert_close(as_one(state), as_one(last))
+
+
+def test_where_redraws_only_the_rows_of_the_mask(layer: Any) -> None:
+    noisynet.hold(layer, rows=4)
+    x = sequences(layer, 3, 4)
+    before = layer(x)[0]
+    done = torch.tensor([True, False, False, True])
+    noisynet.resample(layer, where=done)
+    assert torch.equal((layer(x)[0] != before).transpose(0, 1).flatten(1).any(1), done)
+
+
+@pytest.mark.parametrize("rows", [None, 2])
+def test_dropout_acts_between_layers_in_training_mode(noise: str, rows: int | None) -> None:
+    layer = NoisyGRU(3, 2, 2, dropout=1.0, noise=noise)
+    noisynet.hold(layer, rows=rows)
+    x = torch.randn(4, 2, 3)
+    # Everything is dropped between the layers: the second one sees zeros.
+    assert torch.equal(layer(x)[0], layer(-x)[0])
+    layer.eval()
+    assert not torch.equal(layer(x)[0], layer(-x)[0])
+
+
+@pytest.mark.parametrize("make", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+@pytest.mark.parametrize("rows", [None, 4])
+def test_a_copy_does_the_same_and_then_draws_apart(
+    layer: Any, make: Callable[[nn.Module], nn.Module], rows: int | None
+) -> None:
+    noisynet.hold(layer, rows=rows)
+    made = make(layer)
+    x = sequences(layer, 3, 4)
+    before = as_one(layer(x))
+    assert torch.equal(as_one(made(x)), before)
+    noisynet.resample(made)
+    assert not torch.equal(as_one(made(x)), before)
+    assert torch.equal(as_one(layer(x)), before)
+    with noisynet.mean_weights(made), noisynet.mean_weights(layer):
+        assert torch.equal(as_one(made(x)), as_one(layer(x)))
+
+
+def test_no_noise_in_the_state_dict_and_draws_are_values(layer: Any) -> None:
+    noisynet.hold(layer)
+    assert set(layer.state_dict()) == set(dict(layer.named_parameters()))
+    other = type(layer)(3, 2, 2, bidirectional=True, noise=layer.noise)
+    assert other.load_state_dict(layer.state_dict()) == ([], [])
+    x = sequences(layer, 3, 4)
+    drawn = pickle.loads(pickle.dumps(noisynet.held(layer)))
+    with noisynet.using(other, drawn), noisynet.using(layer, drawn):
+        assert torch.equal(as_one(other(x)), as_one(layer(x)))
+
+
+def test_a_forward_leaves_the_layers_own_weights_in_place(layer: Any) -> None:
+    noisynet.hold(layer)
+    x = sequences(layer, 3, 2)
+    first = layer(x)
+    own = [layer.get_parameter(name) for name in layer._flat_weights_names]
+    assert all(a is b for a, b in zip(layer._flat_weights, own, strict=True))
+    # Two forwards before the backward, with another draw in between.
+    parameters = list(layer.parameters())
+    expected = torch.autograd.grad(as_one(layer(x)).square().sum(), parameters)
+    noisynet.resample(layer)
+    layer(x)
+    got = torch.autograd.grad(as_one(first).square().sum(), parameters)
+    for now, before in zip(got, expected, strict=True):
+        torch.testing.assert_close(now, before)
+
+
+def test_a_static_draw_may_be_overwritten_before_the_backward(layer: Any) -> None:
+    noisynet.hold(layer, static=True)
+    x = sequences(layer, 3, 2)
+    parameters = list(layer.parameters())
+    expected = torch.autograd.grad(as_one(layer(x)).square().sum(), parameters)
+    y = as_one(layer(x))
+    noisynet.resample(layer)
+    for now, before in zip(
+        torch.autograd.grad(y.square().sum(), parameters), expected, strict=True
+    ):
+        torch.testing.assert_close(now, before)
+
+
+def test_a_held_forward_sees_weights_that_changed_by_data(layer: Any) -> None:
+    noisynet.hold(layer)
+    x = sequences(layer, 3, 2)
+    layer(x)
+    layer.weight_ih_l0.data.mul_(2.0)
+    layer.weight_hh_l0_sigma.data.mul_(-3.0)
+    plain = PLAIN[type(layer)](3, 2, 2, bidirectional=True)
+    weights = {name: mean.detach() for name, mean in layer.named_parameters()}
+    drawn = noisynet.held(layer).layer("")
+    for (weight, bias), part in zip(layer.weight_names(), drawn.parts, strict=True):
+        weights[weight] = weights[weight] + weights[f"{weight}_sigma"] * part.weight_noise()
+        weights[bias] = weights[bias] + weights[f"{bias}_sigma"] * part.bias_noise()
+    made = {name: value for name, value in weights.items() if not name.endswith("_sigma")}
+    expected = torch.func.functional_call(plain, made, (x,))
+    torch.testing.assert_close(as_one(layer(x)), as_one(expected))
+
+
+@pytest.mark.parametrize("rows", [None, 4])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 8e-2), (torch.float64, 1e-6)])
+def test_layers_of_other_dtypes_compute_in_them(
+    layer: Any, dtype: torch.dtype, tolerance: float, rows: int | None
+) -> None:
+    noisynet.hold(layer, rows=rows)
+    x = sequences(layer, 3, 4)
+    expected = as_one(layer(x)).detach()
+    layer.to(dtype)
+    got = as_one(layer(x.to(dtype)))
+    got.sum().backward()
+    assert got.dtype == dtype
+    torch.testing.assert_close(got.float(), expected, rtol=tolerance, atol=tolerance)
+    assert {parameter.grad.dtype for parameter in layer.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize("rows", [None, 4])
+def test_bfloat16_autocast_is_close_to_float32(layer: Any, rows: int | None) -> None:
+    noisynet.hold(layer, rows=rows)
+    x = sequences(layer, 3, 4)
+    exact = as_one(layer(x))
+    with torch.autocast("cpu", torch.bfloat16):
+        fast = as_one(layer(x))
+    fast.float().square().sum().backward()
+    # Gates of order 1, each some roundings of 2⁻⁹ off, over three steps and two layers.
+    torch.testing.assert_close(fast.float(), exact, rtol=0.0, atol=0.06)
+    assert {parameter.grad.dtype for parameter in layer.parameters()} == {torch.float32}
+
+
+def test_built_on_meta_and_filled_later(noise: str) -> None:
+    for kind in KINDS:
+        layer = kind(3, 2, noise=noise, device="meta")
+        noisynet.hold(layer)
+        layer.to_empty(device="cpu")
+        layer.reset_parameters()
+        assert torch.equal(layer.weight_hh_l0_sigma, kind(3, 2, noise=noise).weight_hh_l0_sigma)
+        assert noisynet.not_finite(layer) == {}
+        x = torch.ones(2, 3)
+        assert torch.equal(as_one(layer(x)), as_one(layer(x)))
+
+
+# What PyTorch says of its own kernel of an LSTM.
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+@pytest.mark.parametrize("rows", [None, 4])
+def test_an_ensemble_by_vmap_is_that_of_a_loop(layer: Any, rows: int | None) -> None:
+    members = [copy.deepcopy(layer) for _ in range(2)]
+    for member in members:
+        member.reset_parameters()
+    stacked, _ = torch.func.stack_module_state(members)
+    noisynet.hold(layer, rows=rows)
+    drawn = noisynet.held(layer)
+    x = sequences(layer, 2, 4)
+
+    def loss(values: dict[str, Tensor]) -> Tensor:
+        return as_one(torch.func.functional_call(layer, values, (x,))).square().sum()
+
+    together = torch.func.vmap(torch.func.grad(loss))(stacked)
+    for number, member in enumerate(members):
+        with noisynet.using(member, drawn):
+            as_one(member(x)).square().sum().backward()
+        for name, parameter in member.named_parameters():
+            torch.testing.assert_close(together[name][number], parameter.grad)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("rows", [None, 4])
+def test_a_compiled_net_uses_each_new_draw(layer: Any, rows: int | None) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.memory, self.head = layer, noisynet.NoisyLinear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.memory(x)[0])
+
+    torch._dynamo.reset()
+    net = Net()
+    # Not as one graph: the compiler leaves torch's recurrent layers to PyTorch.
+    compiled = torch.compile(net, backend="eager")
+    x = sequences(layer, 3, 4)
+    noisynet.hold(net, rows=rows)
+    first = compiled(x)
+    torch.testing.assert_close(first, net(x))
+    noisynet.resample(net)
+    torch.testing.assert_close(compiled(x), net(x))
+    assert not torch.equal(first, compiled(x))
+    with noisynet.mean_weights(net):
+        torch.testing.assert_close(compiled(x), net(x))
+
+
+def test_a_root_and_its_former_share_parameters_and_nothing_else(noise: str) -> None:
+    plain = nn.LSTM(3, 2)
+    layer = noisynet.noisify(plain, lambda name, part: True, noise=noise)
+    assert type(layer) is NoisyLSTM
+    x = torch.randn(4, 1, 3)
+    expected = as_one(plain(x))
+    back = noisynet.denoise(layer)
+    assert type(back) is nn.LSTM
+    assert back.weight_ih_l0 is layer.weight_ih_l0 is plain.weight_ih_l0
+    plain.weight_ih_l0 = nn.Parameter(torch.zeros(8, 3))
+    with noisynet.mean_weights(layer):
+        assert torch.equal(as_one(layer(x)), expected)
+    assert torch.equal(as_one(back(x)), expected)
+
+
+def test_errors_name_what_came_and_what_fits(layer: Any) -> None:
+    noisynet.hold(layer, rows=4)
+    expected = "expected a batch of 4: the noise in force is one draw for each of 4 rows$"
+    with pytest.raises(ValueError, match=f"^input: got a batch of 2, {expected}"):
+        layer(torch.randn(4, 2, 3))
+    with pytest.raises(ValueError, match=rf"^input: got shape \(4, 3\), {expected}"):
+        layer(torch.randn(4, 3))
+    with pytest.raises(ValueError, match=f"^input: got a batch of 2, {expected}"):
+        layer(pack_sequence([torch.randn(4, 3), torch.randn(1, 3)]))
+    # The rest are PyTorch's own errors, in every state.
+    for rows in (None, 4):
+        noisynet.hold(layer, rows=rows)
+        with pytest.raises(RuntimeError, match="Expected 3, got 5"):
+            layer(torch.randn(3, 4, 5))
+        with pytest.raises(RuntimeError, match=r"Expected hidden.* size .*, got \[4, 1, 2\]"):
+            layer(torch.randn(3, 4, 3), random_state(layer, 1))
+    kind = type(layer)
+    with pytest.raises(ValueError, match="noise: got 'pink', expected one of"):
+        kind(3, 2, noise="pink")
+    with pytest.raises(ValueError, match="hidden_size: got 0, expected at least 1"):
+        kind(3, 0)
+    with pytest.raises(TypeError, match=r"^got a LSTMCell, expected an nn\."):
+        kind.from_rnn(nn.LSTMCell(3, 2))
+
+
+def test_a_state_of_another_kind_is_an_error() -> None:
+    layer = NoisyLSTM(3, 2)
+    noisynet.hold(layer, rows=4)
+    x, h = torch.zeros(2, 4, 3), torch.zeros(1, 4, 2)
+    for state, got in ((h, "one tensor"), ((h,), "1 of them")):
+        with pytest.raises(ValueError, match=rf"^state: got {got}, expected \(h, c\)$"):
+            layer(x, state)
