@@ -307,9 +307,10 @@ def test_without_where_only_linears_are_converted_and_the_others_named() -> None
         noisynet.noisify(net)
     assert list(noisynet.noisy_layers(net)) == ["head"]
     message = str(caught[0].message)
-    for named in ("audio (Conv1d: ", "torso.0 (Conv2d: ", "lstm (LSTMCell: ", "gru (GRUCell: "):
-        assert f"{named}choose it with where=…)" in message
-    for name in ("lstm", "gru", "up", "volume", "both", "rnn"):
+    for name, (plain, _) in KINDS.items():
+        if name != "head":
+            assert f"{name} ({plain.__name__}: choose it with where=…)" in message
+    for name in ("both", "rnn"):
         assert f"unused.{name} (" in message
     assert "embedding" not in message
 
