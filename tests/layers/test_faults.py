@@ -340,14 +340,15 @@ def convert_badly(module: nn.Module) -> nn.Module:
 
 def test_a_converter_that_breaks_what_it_converts() -> None:
     assert conversion_faults(noisynet.noisify) == set()
-    # Attention reads its projection without calling it: it is left alone, and said so.
+    # Attention reads its projection without calling it: the layer in its place calls it.
     attention = nn.MultiheadAttention(4, 2)
     x = torch.randn(3, 1, 4)
     expected = attention(x, x, x)[0]
-    net = nn.ModuleList([attention, nn.Linear(4, 2)])
-    with pytest.warns(UserWarning, match="0.out_proj"):
-        noisynet.noisify(net)
-    assert torch.equal(attention(x, x, x)[0], expected)
+    net = noisynet.noisify(nn.ModuleList([attention, nn.Linear(4, 2)]))
+    with noisynet.mean_weights(net):
+        assert torch.equal(net[0](x, x, x)[0], expected)
+        with noisynet.using(net[0].out_proj, noisynet.draw(net[0].out_proj)):
+            assert not torch.allclose(net[0](x, x, x)[0], expected)
 
     assert conversion_faults(convert_badly) == {
         "forgets trained weights",
