@@ -3,14 +3,15 @@
     python -m benchmarks.layers.recurrent --machine "…"
 
 writes results/layers/recurrent.json and .md. Layers of 128 inputs and 256 units on one thread. A
-time is the smallest of many short slices, since other work on the machine only adds time; a ratio
-divides it by that of the plain layer, measured in turns in the same process.
+time is the smallest of many calls, since other work on the machine only adds time; a ratio divides
+it by that of the plain layer, measured in turns in the same process.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,12 +24,12 @@ import noisynet
 
 from ..provenance import RESULTS, provenance, write_json
 from ..tables import markdown_table
-from .small import seconds
 
 FILE = RESULTS / "layers" / "recurrent.json"
 INPUTS, UNITS, BATCH, TIME = 128, 256, 16, 32
 KINDS = {"LSTM": (nn.LSTM, noisynet.NoisyLSTM), "GRU": (nn.GRU, noisynet.NoisyGRU)}
 STATES = ("plain", "held", "fresh", "rows", "rows, independent")
+CALLS = 8
 Call = Callable[[], object]
 
 
@@ -56,7 +57,7 @@ def learn(made: nn.Module, x: Tensor) -> None:
 
 
 WORKS: dict[str, tuple[Callable[[nn.Module, Tensor], None], int, int]] = {
-    # what is done: (how, time, batch)
+    # what is done: (how, steps, batch)
     "act, 1 step, batch 1": (act, 1, 1),
     f"act, 1 step, batch {BATCH}": (act, 1, BATCH),
     f"act, {TIME} steps, batch {BATCH}": (act, TIME, BATCH),
@@ -68,9 +69,9 @@ def calls() -> dict[tuple[str, str, str], Call]:
     """Return what is timed, by layer, work and state."""
     found: dict[tuple[str, str, str], Call] = {}
     for kind in KINDS:
-        for work, (how, time, batch) in WORKS.items():
+        for work, (how, steps, batch) in WORKS.items():
             for state in STATES:
-                x = torch.randn(time, batch, INPUTS)
+                x = torch.randn(steps, batch, INPUTS)
                 found[kind, work, state] = partial(how, layer(kind, state, batch), x)
     return found
 
@@ -81,7 +82,10 @@ def rows_of(rounds: int) -> list[dict[str, Any]]:
     fastest = dict.fromkeys(timed, float("inf"))
     for _ in range(rounds):
         for name, call in timed.items():
-            fastest[name] = min(fastest[name], seconds(call))
+            for _ in range(CALLS):
+                began = time.perf_counter()
+                call()
+                fastest[name] = min(fastest[name], time.perf_counter() - began)
     table: list[dict[str, Any]] = []
     for (kind, work, state), best in fastest.items():
         ratio = best / fastest[kind, work, "plain"]

@@ -250,7 +250,7 @@ class Agent(nn.Module):
         self.gated = nn.GRU(4, 4, dropout=0.5, num_layers=2, batch_first=True)
         self.elman = nn.RNN(4, 4, nonlinearity="relu", batch_first=True)
         self.volume = nn.Conv3d(1, 2, (1, 2, 2))
-        self.up_1d = nn.ConvTranspose1d(2, 2, 2, stride=2, output_padding=1, groups=2)
+        self.up_1d = nn.ConvTranspose1d(2, 2, 2, stride=2, output_padding=1)
         self.up_2d = nn.ConvTranspose2d(1, 2, 2, bias=False)
         self.up_3d = nn.ConvTranspose3d(2, 1, 2)
         self.head = nn.Linear(4, 2)

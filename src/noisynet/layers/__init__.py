@@ -24,7 +24,7 @@ from .noise import (
 )
 from .peers import load_peer_state_dict
 from .recurrent import NoisyGRUCell, NoisyLSTMCell
-from .sequence import NoisyGRU, NoisyLSTM, NoisyRNN
+from .rnn import NoisyGRU, NoisyLSTM, NoisyRNN
 from .states import (
     attach,
     draw,

@@ -20,7 +20,7 @@ from .linear import NoisyLinear
 from .noise import NoiseName
 from .parametrised import parametrised_names
 from .recurrent import NoisyGRUCell, NoisyLSTMCell
-from .sequence import NoisyGRU, NoisyLSTM, NoisyRNN
+from .rnn import NoisyGRU, NoisyLSTM, NoisyRNN
 from .states import noisy_layers
 from .transformer import KEPT_OFF, keep_off_fast_paths
 from .transposed import NoisyTransposedLinear, conv1d_of_transformers, noisy_kind_of

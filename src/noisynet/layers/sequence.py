@@ -1,10 +1,9 @@
-"""The noisy recurrent layers over whole sequences: `nn.LSTM`, `nn.GRU` and `nn.RNN` with noise."""
+"""How a noisy recurrent layer takes whole sequences: by PyTorch's kernel, or step by step."""
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +15,12 @@ from .layer import NoisyLayer, check_bias, check_sizes
 from .noise import (
     FactorisedNoise,
     LayerNoise,
-    NoiseKind,
     NoiseName,
     NoiseSpec,
     SequenceNoise,
     SequenceSpec,
 )
-from .unrolled import State, Step, gru_step, lstm_step, relu_step, tanh_step, unrolled
+from .unrolled import State, Step, unrolled
 from .weights import Weights
 
 Input = Tensor | PackedSequence
@@ -95,33 +93,39 @@ class NoisySequence(NoisyLayer):
         Layer by layer, forwards and then in reverse: of the input, of the state, and of the output
         where there is a projection, which has no bias.
         """
-        return _names(self.num_layers, self.bidirectional, self.proj_size > 0)
+        names: list[tuple[str, str]] = []
+        for layer in range(self.num_layers):
+            for suffix in ("", "_reverse") if self.bidirectional else ("",):
+                kinds = ("ih", "hh", "hr") if self.proj_size else ("ih", "hh")
+                ends = [f"{kind}_l{layer}{suffix}" for kind in kinds]
+                names += [(f"weight_{end}", f"bias_{end}") for end in ends]
+        return tuple(names)
 
     def weights(self) -> tuple[Weights, ...]:
         """Return μ and σ of each weight and its bias, in the order of `weight_names`."""
         found: list[Weights] = []
         for weight, bias in self.weight_names():
-            own = (bias, f"{bias}_sigma") if self._has_bias(bias) else ()
             mean, sigma = getattr(self, weight), getattr(self, f"{weight}_sigma")
-            of_bias = [getattr(self, name) for name in own] or [None, None]
+            if self.bias and not bias.startswith("bias_hr"):
+                of_bias = getattr(self, bias), getattr(self, f"{bias}_sigma")
+            else:
+                of_bias = None, None
             found.append(Weights(mean, of_bias[0], sigma, of_bias[1]))
         return tuple(found)
 
-    def _has_bias(self, name: str) -> bool:
-        return bool(self.bias) and not name.startswith("bias_hr")
-
     def noise_spec(self) -> SequenceSpec:
         """Return what one draw of this layer consists of."""
-        return _spec(
-            self.noise,
-            self.gates,
-            self.input_size,
-            self.hidden_size,
-            self.num_layers,
-            bool(self.bias),
-            2 if self.bidirectional else 1,
-            self.proj_size,
-        )
+        kind, bias = self.noise, bool(self.bias)
+        directions = 2 if self.bidirectional else 1
+        outputs, state = self.gates * self.hidden_size, self.proj_size or self.hidden_size
+        parts: list[NoiseSpec] = []
+        for layer in range(self.num_layers):
+            inputs = directions * state if layer else self.input_size
+            run = [NoiseSpec(kind, inputs, outputs, bias), NoiseSpec(kind, state, outputs, bias)]
+            if self.proj_size:
+                run.append(NoiseSpec(kind, self.hidden_size, self.proj_size, bias=False))
+            parts += run * directions
+        return SequenceSpec(kind, tuple(parts))
 
     def noise_to_keep(self, noise: LayerNoise) -> LayerNoise:
         """Build ε_w of small weights once for all forwards."""
@@ -262,182 +266,6 @@ class NoisySequence(NoisyLayer):
     def _as_hx(self, state: State) -> Any:
         """Return a state as the plain layer has it."""
         return state[0]
-
-
-# The `bias` of torch's recurrent layers says whether they have any.
-class NoisyLSTM(NoisySequence, nn.LSTM):  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride]
-    """An LSTM over whole sequences whose weights are noisy (arXiv 1706.10295, eq. 9, for each).
-
-    It is an `nn.LSTM`, with all of its options: `weight_ih_l0` … are the means μ, and
-    `weight_ih_l0_sigma` … are learned beside them. A plain layer's checkpoint loads with
-    `strict=False`. Each weight draws apart, and takes its own number of inputs as p in its initial
-    values: of its input, of the state h, and of the cell for a projection. Options and states of
-    the noise are those of `noisynet.NoisyLinear`.
-
-    A draw holds over the sequence, for a fresh layer too: the noisy weights are built once in a
-    forward, and PyTorch's own kernel runs on them. (A single step of a few rows, as a policy acts,
-    takes two products in their place.) One draw per row is bound to the dimension of the batch,
-    packed sequences included, and takes no batch of another size. No kernel has weights for each
-    row, so that path takes the sequence step by step: with factorised noise two products in place
-    of one, with independent noise a matrix for each row, in memory too. The page "Speed of the
-    layers" has the figures.
-
-    Input (T, batch, p), with `batch_first` (batch, T, p), one sequence (T, p), or a PackedSequence;
-    state (h, c) and outputs as `nn.LSTM` has them. With the noise off it is exactly `nn.LSTM`.
-    Raises ValueError for an unknown option, and for a batch that does not fit the rows of a draw.
-    """
-
-    plain, gates = nn.LSTM, 4
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        proj_size: int = 0,
-        *,
-        noise: NoiseName = "factorised",
-        sigma0: float | None = None,
-        init: InitName = "paper",
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        """Build the layer with the initial values that `init` names."""
-        options: dict[str, Any] = {"noise": noise, "sigma0": sigma0, "init": init}
-        options |= {"batch_first": batch_first, "dropout": dropout, "bidirectional": bidirectional}
-        options |= {"bias": bias, "proj_size": proj_size, "device": device, "dtype": dtype}
-        super().__init__(input_size, hidden_size, num_layers, **options)
-
-    @property
-    def _step(self) -> Step:
-        return lstm_step
-
-    def _initial_state(self, input: Tensor, hx: Any) -> State:
-        if hx is not None:
-            if isinstance(hx, Tensor) or len(hx) != 2:
-                what = "one tensor" if isinstance(hx, Tensor) else f"{len(hx)} of them"
-                raise ValueError(f"state: got {what}, expected (h, c)")
-            return tuple(hx)
-        (cell,) = super()._initial_state(input, None)
-        hidden = cell.new_zeros(*cell.shape[:-1], self.proj_size or self.hidden_size)
-        return hidden, cell
-
-    def _as_hx(self, state: State) -> Any:
-        return state
-
-
-# The `bias` of torch's recurrent layers says whether they have any.
-class NoisyGRU(NoisySequence, nn.GRU):  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride]
-    """A GRU over whole sequences whose weights are noisy (arXiv 1706.10295, eq. 9, for each).
-
-    It is an `nn.GRU`, with all of its options; means, σ, draws, rows and options of the noise are
-    those of `noisynet.NoisyLSTM`. The state is h. With the noise off it is exactly `nn.GRU`.
-    """
-
-    plain, gates = nn.GRU, 3
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        noise: NoiseName = "factorised",
-        sigma0: float | None = None,
-        init: InitName = "paper",
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        """Build the layer with the initial values that `init` names."""
-        options: dict[str, Any] = {"noise": noise, "sigma0": sigma0, "init": init}
-        options |= {"batch_first": batch_first, "dropout": dropout, "bidirectional": bidirectional}
-        options |= {"bias": bias, "device": device, "dtype": dtype}
-        super().__init__(input_size, hidden_size, num_layers, **options)
-
-    @property
-    def _step(self) -> Step:
-        return gru_step
-
-
-# The `bias` of torch's recurrent layers says whether they have any.
-class NoisyRNN(NoisySequence, nn.RNN):  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride]
-    """An Elman network over whole sequences whose weights are noisy (arXiv 1706.10295, eq. 9).
-
-    It is an `nn.RNN`, with all of its options; means, σ, draws, rows and options of the noise are
-    those of `noisynet.NoisyLSTM`. The state is h. With the noise off it is exactly `nn.RNN`.
-    """
-
-    plain, gates = nn.RNN, 1
-
-    nonlinearity: str
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        nonlinearity: Literal["tanh", "relu"] = "tanh",
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        noise: NoiseName = "factorised",
-        sigma0: float | None = None,
-        init: InitName = "paper",
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        """Build the layer with the initial values that `init` names."""
-        options: dict[str, Any] = {"noise": noise, "sigma0": sigma0, "init": init}
-        options |= {"batch_first": batch_first, "dropout": dropout, "bidirectional": bidirectional}
-        options |= {"bias": bias, "nonlinearity": nonlinearity, "device": device, "dtype": dtype}
-        super().__init__(input_size, hidden_size, num_layers, **options)
-
-    @property
-    def _step(self) -> Step:
-        return tanh_step if self.nonlinearity == "tanh" else relu_step
-
-
-@functools.lru_cache
-def _names(layers: int, bidirectional: bool, projected: bool) -> tuple[tuple[str, str], ...]:
-    names: list[tuple[str, str]] = []
-    for layer in range(layers):
-        for suffix in ("", "_reverse") if bidirectional else ("",):
-            kinds = ("ih", "hh", "hr") if projected else ("ih", "hh")
-            ends = [f"{kind}_l{layer}{suffix}" for kind in kinds]
-            names += [(f"weight_{end}", f"bias_{end}") for end in ends]
-    return tuple(names)
-
-
-@functools.lru_cache
-def _spec(
-    kind: NoiseKind,
-    gates: int,
-    input_size: int,
-    hidden_size: int,
-    layers: int,
-    bias: bool,
-    directions: int,
-    proj_size: int,
-) -> SequenceSpec:
-    outputs, state = gates * hidden_size, proj_size or hidden_size
-    parts: list[NoiseSpec] = []
-    for layer in range(layers):
-        inputs = directions * state if layer else input_size
-        run = [NoiseSpec(kind, inputs, outputs, bias), NoiseSpec(kind, state, outputs, bias)]
-        if proj_size:
-            run.append(NoiseSpec(kind, hidden_size, proj_size, bias=False))
-        parts += run * directions
-    return SequenceSpec(kind, tuple(parts))
 
 
 def _packed_like(packed: PackedSequence, output: Tensor) -> PackedSequence:

@@ -1,0 +1,156 @@
+"""The noisy recurrent layers over whole sequences: `nn.LSTM`, `nn.GRU` and `nn.RNN` with noise."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .initial import InitName
+from .noise import NoiseName
+from .sequence import NoisySequence
+from .unrolled import State, Step, gru_step, lstm_step, relu_step, tanh_step
+
+
+# The `bias` of torch's recurrent layers says whether they have any.
+class NoisyLSTM(NoisySequence, nn.LSTM):  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride]
+    """An LSTM over whole sequences whose weights are noisy (arXiv 1706.10295, eq. 9, for each).
+
+    It is an `nn.LSTM`, with all of its options: `weight_ih_l0` … are the means μ, and
+    `weight_ih_l0_sigma` … are learned beside them. A plain layer's checkpoint loads with
+    `strict=False`. Each weight draws apart, and takes its own number of inputs as p in its initial
+    values: of its input, of the state h, and of the cell for a projection. Options and states of
+    the noise are those of `noisynet.NoisyLinear`.
+
+    A draw holds over the sequence, for a fresh layer too: the noisy weights are built once in a
+    forward, and PyTorch's own kernel runs on them. (A single step of a few rows, as a policy acts,
+    takes two products in their place.) One draw per row is bound to the dimension of the batch,
+    packed sequences included, and takes no batch of another size. No kernel has weights for each
+    row, so that path takes the sequence step by step: with factorised noise two products in place
+    of one, with independent noise a matrix for each row, in memory too. The page "Speed of the
+    layers" has the figures.
+
+    Input (T, batch, p), with `batch_first` (batch, T, p), one sequence (T, p), or a PackedSequence;
+    state (h, c) and outputs as `nn.LSTM` has them. With the noise off it is exactly `nn.LSTM`.
+    Raises ValueError for an unknown option, and for a batch that does not fit the rows of a draw.
+    """
+
+    plain, gates = nn.LSTM, 4
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        *,
+        noise: NoiseName = "factorised",
+        sigma0: float | None = None,
+        init: InitName = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Build the layer with the initial values that `init` names."""
+        options: dict[str, Any] = {"noise": noise, "sigma0": sigma0, "init": init}
+        options |= {"batch_first": batch_first, "dropout": dropout, "bidirectional": bidirectional}
+        options |= {"bias": bias, "proj_size": proj_size, "device": device, "dtype": dtype}
+        super().__init__(input_size, hidden_size, num_layers, **options)
+
+    @property
+    def _step(self) -> Step:
+        return lstm_step
+
+    def _initial_state(self, input: Tensor, hx: Any) -> State:
+        if hx is not None:
+            if isinstance(hx, Tensor) or len(hx) != 2:
+                what = "one tensor" if isinstance(hx, Tensor) else f"{len(hx)} of them"
+                raise ValueError(f"state: got {what}, expected (h, c)")
+            return tuple(hx)
+        (cell,) = super()._initial_state(input, None)
+        hidden = cell.new_zeros(*cell.shape[:-1], self.proj_size or self.hidden_size)
+        return hidden, cell
+
+    def _as_hx(self, state: State) -> Any:
+        return state
+
+
+# The `bias` of torch's recurrent layers says whether they have any.
+class NoisyGRU(NoisySequence, nn.GRU):  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride]
+    """A GRU over whole sequences whose weights are noisy (arXiv 1706.10295, eq. 9, for each).
+
+    It is an `nn.GRU`, with all of its options; means, σ, draws, rows and options of the noise are
+    those of `noisynet.NoisyLSTM`. The state is h. With the noise off it is exactly `nn.GRU`.
+    """
+
+    plain, gates = nn.GRU, 3
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        noise: NoiseName = "factorised",
+        sigma0: float | None = None,
+        init: InitName = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Build the layer with the initial values that `init` names."""
+        options: dict[str, Any] = {"noise": noise, "sigma0": sigma0, "init": init}
+        options |= {"batch_first": batch_first, "dropout": dropout, "bidirectional": bidirectional}
+        options |= {"bias": bias, "device": device, "dtype": dtype}
+        super().__init__(input_size, hidden_size, num_layers, **options)
+
+    @property
+    def _step(self) -> Step:
+        return gru_step
+
+
+# The `bias` of torch's recurrent layers says whether they have any.
+class NoisyRNN(NoisySequence, nn.RNN):  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride]
+    """An Elman network over whole sequences whose weights are noisy (arXiv 1706.10295, eq. 9).
+
+    It is an `nn.RNN`, with all of its options; means, σ, draws, rows and options of the noise are
+    those of `noisynet.NoisyLSTM`. The state is h. With the noise off it is exactly `nn.RNN`.
+    """
+
+    plain, gates = nn.RNN, 1
+
+    nonlinearity: str
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: Literal["tanh", "relu"] = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        noise: NoiseName = "factorised",
+        sigma0: float | None = None,
+        init: InitName = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Build the layer with the initial values that `init` names."""
+        options: dict[str, Any] = {"noise": noise, "sigma0": sigma0, "init": init}
+        options |= {"batch_first": batch_first, "dropout": dropout, "bidirectional": bidirectional}
+        options |= {"bias": bias, "nonlinearity": nonlinearity, "device": device, "dtype": dtype}
+        super().__init__(input_size, hidden_size, num_layers, **options)
+
+    @property
+    def _step(self) -> Step:
+        return tanh_step if self.nonlinearity == "tanh" else relu_step
