@@ -131,9 +131,9 @@ def noisy_conv_transpose(
     for each output channel.
 
     Shapes: input (…, c · groups, *spatial) for a shared draw, (…, rows, c · groups, *spatial) for
-    one draw per row; weight and weight_sigma (c · groups, q/groups, *kernel); bias and bias_sigma
-    (q,), both or neither; returns (…, q, *positions). Raises ValueError as `noisy_conv` does; a
-    draw per row costs the same.
+    one draw per row, (rows, …, c · groups, *spatial) for one that has the batch first; weight and
+    weight_sigma (c · groups, q/groups, *kernel); bias and bias_sigma (q,), both or neither; returns
+    (…, q, *positions). Raises ValueError as `noisy_conv` does; a draw per row costs the same.
     """
     spatial = weight.ndim - 2
     check_channels(input, weight.shape[0], spatial)
