@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import noisynet
 from noisynet.layers import Draw, IndependentNoise, NoisyLinear, OutputNoise, noisy_linear
 from noisynet.layers.kernels import dispatch
+from noisynet.layers.noise import NoiseName
 from noisynet.layers.weights import Weights
 
 # PyTorch's own forward derivatives are loaded with it.
@@ -386,3 +387,20 @@ def test_the_kernels_leave_rows_that_are_first_to_plain_operations() -> None:
     with dispatch.with_kernels(interpreted=True):
         assert dispatch.is_for_kernels(torch.randn(ROWS, 300), weights, drawn)
         assert not dispatch.is_for_kernels(torch.randn(ROWS, 2, 300), weights, drawn)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("noise", ["factorised", "independent"])
+def test_a_recurrent_layers_rows_are_its_own_batch(noise: NoiseName, *, batch_first: bool) -> None:
+    """Wherever the rows of the net's other layers are."""
+    torch.manual_seed(0)
+    layer = noisynet.NoisyLSTM(3, 4, batch_first=batch_first, noise=noise)
+    input = torch.randn(2, 5, 3)  # two sequences of five steps
+    drawn = noisynet.draw(layer, rows=2, batch_first=True)
+    with noisynet.using(layer, drawn):
+        output = layer(input if batch_first else input.transpose(0, 1))[0]
+    for row in range(2):
+        with noisynet.using(layer, drawn[row]):
+            alone = layer(input[row])[0]
+        found = output[row] if batch_first else output[:, row]
+        assert torch.allclose(found, alone, atol=1e-6)

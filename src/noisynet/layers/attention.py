@@ -107,15 +107,9 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
             self.out_proj, noise=noise, sigma0=sigma0, init=init
         )
 
-    def noisy_weights(self) -> list[tuple[Tensor, Tensor]]:
-        """Return the (μ, σ) of the projections of query, key and value, biases left out."""
-        return [(one.weight, one.weight_sigma) for one in self.weights()]
-
     def reset_parameters(self) -> None:
         """Set μ and σ of all projections to new initial values; p is each one's own inputs."""
-        for one, spec in zip(self.weights(), self.noise_spec().parts, strict=True):
-            initialise_means(one.weight, one.bias, spec, init=self.init)
-        self.reset_sigmas()
+        super().reset_parameters()
         self.out_proj.reset_parameters()
         for token in (self.bias_k, self.bias_v):
             if token is not None:
@@ -123,21 +117,13 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
 
     def reset_sigmas(self) -> None:
         """Set σ of all projections back to its initial value; the means stay."""
-        options: Any = {"init": self.init, "sigma0": self.sigma0}
-        for one, spec in zip(self.weights(), self.noise_spec().parts, strict=True):
-            initialise_sigmas(one.weight_sigma, one.bias_sigma, spec, **options)
+        super().reset_sigmas()
         self.out_proj.reset_sigmas()
 
     @property
     def noise_reference(self) -> Tensor:
         """A weight: the noise has its device and dtype."""
         return self.q_proj_weight if self.in_proj_weight is None else self.in_proj_weight
-
-    def weight_names(self) -> tuple[tuple[str, str], ...]:
-        """Return the names of the weights of query, key and value, and of their packed biases."""
-        packed = self.in_proj_weight is not None
-        parts = ("in", "in", "in") if packed else ("q", "k", "v")
-        return tuple((f"{part}_proj_weight", "in_proj_bias") for part in parts)
 
     def weights(self) -> tuple[Weights, ...]:
         """Return μ and σ of the projections of query, key and value, as views where packed."""
