@@ -223,11 +223,10 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
         base = next((base for start, base in bases.items() if name.startswith(start)), "control")
         values = _overridden(_inherited(_read_preset(base), base), {"environment": name})
     else:
-        near = nearest(name, preset_names(), 3, 0.4)
         raise RunError(
             f"PRESET: got {shown(name)}, expected a preset (`noisynet presets` lists them), an "
-            f"environment id such as ALE/Breakout-v5, module:function, or a YAML file"
-            + (f"; nearest: {', '.join(near)}" if near else "")
+            "environment id such as ALE/Breakout-v5, module:function, or a YAML file"
+            f"{_nearest_presets(name)}"
         )
     config = parse(_overridden(values, {"preset": name, **(overrides or {})}), name)
     for field in spelling.as_ours(overrides or {}):
@@ -235,6 +234,11 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
         if reason is not None:
             raise RunError(f"{option_name(field)}: would do nothing: {reason}")
     return config
+
+
+def _nearest_presets(name: object) -> str:
+    near = nearest(str(name), preset_names(), 3, 0.4)
+    return f"; nearest: {', '.join(near)}" if near else ""
 
 
 def _is_environment(name: str) -> bool:
@@ -269,7 +273,8 @@ def _inherited(values: dict[str, Any], origin: str, depth: int = 0) -> dict[str,
         return values
     if parent not in preset_names() or depth > 5:
         raise RunError(
-            f"{origin}: extends: got {shown(parent)}, expected one of {', '.join(preset_names())}"
+            f"{origin}: extends: got {shown(parent)}, expected a preset (`noisynet presets` lists "
+            f"them){_nearest_presets(parent)}"
         )
     merged = _inherited(_read_preset(parent), parent, depth + 1)
     for key, part in values.items():
