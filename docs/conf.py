@@ -21,7 +21,7 @@ project = "noisynet"
 author = "the noisynet authors"
 version = release = noisynet.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
@@ -46,6 +46,8 @@ html_title = f"noisynet {release}"
 html_math_renderer = "mathml"
 html_copy_source = False
 html_show_sphinx = False
+# Output is to be read, not copied.
+copybutton_selector = "div:not(.highlight-text) > div.highlight > pre"
 
 
 def public_names() -> dict[str, Any]:

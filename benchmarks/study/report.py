@@ -149,10 +149,38 @@ def plot(runs: list[Record], tasks: list[str], file: Path) -> None:
     plt.close(figure)
 
 
+def plot_arms(rows: list[Record], file: Path) -> None:
+    """Draw the arms on the tasks that all of them play: interquartile means and their intervals."""
+    shown = [row for row in rows if row["task"] == SHARED][::-1]
+    if not shown:
+        return
+    figure, axes = plt.subplots(1, 2, figsize=(9, 0.32 * len(shown) + 1), sharey=True)
+    for place, name, title in zip(
+        axes,
+        ("final", "area"),
+        ("games after training, by the mean weights", "area under the training curve"),
+        strict=True,
+    ):
+        for height, row in enumerate(shown):
+            # Arms without noise have ε-greedy alone.
+            colour = COLOURS[1] if row["arm"].startswith("epsilon") else COLOURS[0]
+            place.plot(row[name], height, "o", color=colour, markersize=5)
+            if row[f"{name}_interval"] is not None:
+                place.plot(row[f"{name}_interval"], (height, height), color=colour, linewidth=1.5)
+        place.set_title(title, fontsize=9)
+        place.set_xlabel("normalised return: 0 random play, 1 best play", fontsize=8)
+        place.tick_params(labelsize=8)
+        place.grid(axis="x", alpha=0.3)
+    axes[0].set_yticks(range(len(shown)), [row["arm"] for row in shown])
+    figure.tight_layout()
+    figure.savefig(file, dpi=130)
+    plt.close(figure)
+
+
 def write_report(
     runs: list[Record], folder: Path, tasks: list[str], arms: list[str], shared: list[str]
 ) -> None:
-    """Write table.md and curves.png."""
+    """Write table.md, curves.png and intervals.png."""
     if not runs:
         print("no runs yet")
         return
@@ -161,3 +189,4 @@ def write_report(
     (folder / "table.md").write_text(table)
     print(table)
     plot(runs, tasks, folder / "curves.png")
+    plot_arms(rows, folder / "intervals.png")

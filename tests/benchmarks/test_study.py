@@ -42,3 +42,13 @@ def test_the_page_finds_where_it_cuts_the_table() -> None:
 def test_the_table_of_cartpole_s_presets_is_that_of_the_runs() -> None:
     table = cartpole.table(cartpole.read_results())
     assert cartpole.FILE.with_suffix(".md").read_text() == table
+
+
+def test_the_picture_of_the_arms_shows_the_tasks_that_all_of_them_play(tmp_path: Path) -> None:
+    of_one_seed = {"arm": "noise", "final_interval": None, "area_interval": None}
+    row = {"task": study_report.SHARED, "final": 0.9, "area": 0.7, **of_one_seed}
+    of_more = {"arm": "epsilon", "final_interval": (0.8, 1.0), "area_interval": (0.6, 0.8)}
+    study_report.plot_arms([{**row, "task": "CartPole"}], tmp_path / "none.png")
+    study_report.plot_arms([row, {**row, **of_more}], tmp_path / "two.png")
+    assert [file.name for file in tmp_path.iterdir()] == ["two.png"]
+    assert (tmp_path / "two.png").read_bytes().startswith(b"\x89PNG")
