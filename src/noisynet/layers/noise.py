@@ -64,6 +64,8 @@ class FactorisedNoise:
         if self.weight is not None:
             return self.weight
         if self.groups == 1:
+            if self.output.ndim == 1:
+                return torch.outer(self.output, self.input)  # one call in place of three
             return self.output.unsqueeze(-1) * self.input.unsqueeze(-2)
         output = self.output.unflatten(-1, (self.groups, -1)).unsqueeze(-1)
         input = self.input.unflatten(-1, (self.groups, -1)).unsqueeze(-2)
@@ -203,8 +205,8 @@ class NoiseSpec(_Spec):
     def unflatten(self, flat: Tensor) -> WeightNoise:
         """View flat ε values, shape (…, size), as the noise of one weight."""
         if self.kind == "factorised":
-            inputs = self.groups * self.inputs
-            return FactorisedNoise(flat[..., :inputs], flat[..., inputs:], self.groups)
+            sizes = [self.groups * self.inputs, self.outputs]
+            return FactorisedNoise(*torch.split_with_sizes(flat, sizes, -1), self.groups)
         count = self.inputs * self.outputs
         weight = flat[..., :count].unflatten(-1, (self.outputs, self.inputs))
         return IndependentNoise(weight, flat[..., count:] if self.bias else None)
