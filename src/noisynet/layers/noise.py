@@ -206,7 +206,8 @@ class NoiseSpec(_Spec):
         """View flat ε values, shape (…, size), as the noise of one weight."""
         if self.kind == "factorised":
             sizes = [self.groups * self.inputs, self.outputs]
-            return FactorisedNoise(*torch.split_with_sizes(flat, sizes, -1), self.groups)
+            input, output = torch.split_with_sizes(flat, sizes, -1)
+            return FactorisedNoise(input, output, self.groups)
         count = self.inputs * self.outputs
         weight = flat[..., :count].unflatten(-1, (self.outputs, self.inputs))
         return IndependentNoise(weight, flat[..., count:] if self.bias else None)
