@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import noisynet
 from noisynet.diagnostics.checks.draws import kinds_of
-from noisynet.diagnostics.read_noise import Noise, read_noise
+from noisynet.diagnostics.read_noise import Noise, read_all, read_noise
 from noisynet.diagnostics.recognise import find_noisy_layers
 
 P, A, B = 5, 3, 8
@@ -381,3 +381,34 @@ def test_what_is_recognised_and_what_is_not() -> None:
     assert found["cell"].sigmas[:2] == ("weight_ih_sigma", "weight_hh_sigma")
     assert found["conv"].inputs == 9
     assert noisynet.doctor(cells).ok
+
+
+@pytest.mark.parametrize("noise", ["factorised", "independent"])
+def test_recurrent_transposed_and_normalised_layers_are_read(noise: Any) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.memory = noisynet.NoisyLSTM(P, 4, 2, bidirectional=True, noise=noise)
+            self.up = noisynet.NoisyConvTranspose1d(1, 2, 3, noise=noise)
+            plain = nn.utils.parametrizations.spectral_norm(nn.Linear(20, A))
+            self.head = noisynet.noisify(plain, noise=noise)
+
+        def forward(self, x: Tensor) -> Tensor:
+            features = self.memory(x.unsqueeze(0))[0][0]
+            return self.head(self.up(features.unsqueeze(1)).flatten(1))
+
+    net, x = Net(), torch.randn(B, P)
+    noisynet.hold(net, rows=B)
+    found = find_noisy_layers(net)
+    kinds = kinds_of(found, [read_all(found)])
+    assert kinds == dict.fromkeys(("memory", "up", "head"), noise)
+    assert {name: (one.inputs, one.outputs) for name, one in found.items()} == {
+        "memory": (P, 16),
+        "up": (3, 2),
+        "head": (20, A),
+    }
+    before = copy.deepcopy(net.state_dict())
+    diagnosis = noisynet.doctor(net, x)
+    assert [one.name for one in diagnosis if one.status == "fail"] == []
+    # No step of the power iteration either.
+    assert all(torch.equal(before[name], one) for name, one in net.state_dict().items())

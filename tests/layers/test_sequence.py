@@ -477,6 +477,8 @@ def test_an_ensemble_by_vmap_is_that_of_a_loop(layer: Any, rows: int | None) -> 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+# The compiler hides this one itself, but not where warnings are errors.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.parametrize("rows", [None, 4])
 def test_a_compiled_net_uses_each_new_draw(layer: Any, rows: int | None) -> None:
     class Net(nn.Module):

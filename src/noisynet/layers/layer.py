@@ -113,8 +113,11 @@ class NoiseState:
         noise = layer.noise_spec().unflatten(flat, self.batch_first)
         if is_traced(flat) or flat.is_inference():
             return noise
-        # Kept for forwards that learn, too, though the first may be under inference_mode.
-        with torch.inference_mode(False), torch.no_grad():
+        if torch.is_inference_mode_enabled() or flat.requires_grad:
+            # Kept for forwards that learn, too, though the first may be under inference_mode.
+            with torch.inference_mode(False), torch.no_grad():
+                noise = layer.noise_to_keep(noise)
+        else:
             noise = layer.noise_to_keep(noise)
         self.kept = (flat, flat._version, noise)
         return noise

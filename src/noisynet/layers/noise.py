@@ -66,6 +66,8 @@ class FactorisedNoise:
         if self.weight is not None:
             return self.weight
         if self.groups == 1:
+            if self.output.ndim == 1:
+                return torch.outer(self.output, self.input)  # one call in place of three
             return self.output.unsqueeze(-1) * self.input.unsqueeze(-2)
         output = self.output.unflatten(-1, (self.groups, -1)).unsqueeze(-1)
         input = self.input.unflatten(-1, (self.groups, -1)).unsqueeze(-2)
@@ -224,8 +226,8 @@ class NoiseSpec(_Spec):
     def unflatten(self, flat: Tensor, batch_first: bool = False) -> WeightNoise:
         """View flat ε values, shape (…, size), as the noise of one weight."""
         if self.kind == "factorised":
-            inputs = self.groups * self.inputs
-            input, output = flat[..., :inputs], flat[..., inputs:]
+            sizes = [self.groups * self.inputs, self.outputs]
+            input, output = torch.split_with_sizes(flat, sizes, -1)
             return FactorisedNoise(input, output, self.groups, None, batch_first)
         count = self.inputs * self.outputs
         weight = flat[..., :count].unflatten(-1, (self.outputs, self.inputs))
