@@ -30,6 +30,7 @@ def noisify(
     noise: str = "factorised",
     sigma0: float | None = None,
     init: str = "paper",
+    learned: bool = True,
 ) -> nn.Module:
     """Make layers noisy in place, keeping their trained means.
 
@@ -38,9 +39,9 @@ def noisify(
     `nn.Conv2d`, `nn.LSTMCell` and `nn.GRUCell`.
 
     μ stay the very Parameter objects; σ are new, get the initial value that `init` names, and
-    always require grad (`sigma_parameters` lists them for an optimizer that exists already). A
-    layer that stands in several places stays one layer. Layers that share a mean and are converted
-    together share its σ too; their draws stay apart.
+    require grad if they are `learned` (`sigma_parameters` lists them for an optimizer that exists
+    already). A layer that stands in several places stays one layer. Layers that share a mean and
+    are converted together share its σ too; their draws stay apart.
 
     Layers whose weights other code reads or makes (attention, transformers' fast path,
     parametrisations, pruning) stay as they are, and so do fused `nn.LSTM` and `nn.GRU`. By default
@@ -48,7 +49,7 @@ def noisify(
     them. Returns the module, or for a root layer a new one that shares its Parameters.
     Raises ValueError for an unknown option, and where there is nothing to convert.
     """
-    check_noise_options(noise, sigma0, init)
+    check_noise_options(noise, sigma0, init, learned)
     if where is not None and not callable(where):
         raise TypeError(f"where: got {where!r}, expected a function of (name, layer), or None")
     is_noisy = bool(noisy_layers(module))
@@ -75,7 +76,9 @@ def noisify(
     sigmas: dict[int, nn.Parameter] = {}
     for name in chosen:
         layer = candidates[name]
-        noisy = NOISY[type(layer)].from_plain(layer, noise=noise, sigma0=sigma0, init=init)
+        noisy = NOISY[type(layer)].from_plain(
+            layer, noise=noise, sigma0=sigma0, init=init, learned=learned
+        )
         _share_sigmas(noisy, sigmas)
         _share_hooks(layer, noisy)
         replacements[id(layer)] = noisy

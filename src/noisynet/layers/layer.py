@@ -42,12 +42,20 @@ class NoiseState:
 
     `held` is the flat draw that is held, or None for a fresh one at every forward; `override` is
     what a context manager puts above it for a while. Copies keep what is held, in memory of their
-    own, and forget the override, whose end would never reach them.
+    own, and forget the override, whose end would never reach them. `scale` multiplies whatever ε is
+    in force, and `control` says in words who sets it. Draws are kept and returned without it.
     """
 
-    __slots__ = ("held", "kept", "override", "per_row", "static")
+    __slots__ = (
+        "control", "held", "kept", "multiplier", "override", "per_row", "scale", "static",
+    )  # fmt: skip
 
     def __init__(self) -> None:
+        self.scale = 1.0
+        self.control: str | None = None
+        # The scale as a tensor, whose address stays: compiled forwards and CUDA graphs read it.
+        # None until a scale other than 1 is set, so that there is nothing to pay before.
+        self.multiplier: Tensor | None = None
         self.held: Tensor | None = None
         self.per_row = False
         self.static = False
@@ -74,8 +82,22 @@ class NoiseState:
         self.static = False
         self.per_row = per_row
 
+    @torch.inference_mode(False)
+    def rescale(self, scale: float, control: str | None, reference: Tensor) -> None:
+        """Multiply ε by a scale from the next forward on, also that of a draw that is held."""
+        self.scale, self.control = scale, control
+        self.kept = None
+        if self.multiplier is not None:
+            self.multiplier.fill_(scale)
+        elif scale != 1:
+            self.multiplier = _multiplier(scale, reference)
+
+    def scaled(self, noise: LayerNoise) -> LayerNoise:
+        """Return a layer's noise times the scale."""
+        return noise if self.multiplier is None else noise.scaled(self.multiplier)
+
     def noise_of_held(self, layer: NoisyLayer) -> LayerNoise:
-        """View the held draw as the layer's noise, the same view at every forward.
+        """View the held draw as the layer's noise, scaled; the same view at every forward.
 
         What is kept is neither saved nor copied. A held tensor that was written into since then is
         viewed anew.
@@ -83,23 +105,28 @@ class NoiseState:
         flat, kept = self.held, self.kept
         assert flat is not None, "a draw is held"
         if torch.compiler.is_compiling():
-            return layer.noise_spec().unflatten(flat)
+            return self.scaled(layer.noise_spec().unflatten(flat))
         if kept is not None and kept[0] is flat and kept[1] == flat._version:
             return kept[2]
         noise = layer.noise_spec().unflatten(flat)
         if is_traced(flat) or flat.is_inference():
-            return noise
+            return self.scaled(noise)
         # Kept for forwards that learn, too, though the first may be under inference_mode.
         with torch.inference_mode(False), torch.no_grad():
-            noise = layer.noise_to_keep(noise)
+            noise = self.scaled(layer.noise_to_keep(noise))
         self.kept = (flat, flat._version, noise)
         return noise
 
     def follow(self, layer: NoisyLayer) -> None:
-        """Move what is held to the device and dtype of the layer's weight."""
+        """Move scale and held draw to the device and dtype of the layer's weight."""
+        reference = layer.noise_reference
+        former = self.multiplier
+        if former is not None or self.scale != 1:
+            moved = _multiplier(self.scale, reference)
+            if former is None or (former.device, former.dtype) != (moved.device, moved.dtype):
+                self.multiplier, self.kept = moved, None
         if self.held is None:
             return
-        reference = layer.noise_reference
         if self.held.is_meta and not reference.is_meta:
             self.held = layer.noise_spec().draw(
                 self.held.shape[:-1], device=reference.device, dtype=reference.dtype
@@ -111,17 +138,30 @@ class NoiseState:
         copy = type(self)()
         copy.held = None if self.held is None else self.held.detach().clone()
         copy.per_row, copy.static = self.per_row, self.static
+        copy.scale, copy.control = self.scale, self.control
+        copy.multiplier = None if self.multiplier is None else self.multiplier.clone()
         return copy
 
-    def __getstate__(self) -> tuple[bytes | None, bool, bool]:
+    def __getstate__(self) -> tuple[bytes | None, bool, bool, float, str | None]:
         held = None if self.held is None else tensor_to_bytes(self.held)
-        return held, self.per_row, self.static
+        return held, self.per_row, self.static, self.scale, self.control
 
-    def __setstate__(self, state: tuple[bytes | None, bool, bool]) -> None:
-        held, self.per_row, self.static = state
-        # Its former device may not exist here; the layer moves it to its weight's.
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        # What was pickled before there was a scale has none.
+        held, self.per_row, self.static, *scale = state
+        self.scale, self.control = scale or (1.0, None)
+        # Their former device may not exist here; the layer moves them to its weight's.
         self.held = None if held is None else tensor_from_bytes(held, "cpu")
-        self.override = self.kept = None
+        self.override = self.kept = self.multiplier = None
+
+
+def _multiplier(scale: float, reference: Tensor) -> Tensor:
+    """Return a scale as a tensor on the weight's device.
+
+    Without dimensions, so it leaves half precision alone and does not lose digits to it.
+    """
+    dtype = torch.promote_types(reference.dtype, torch.float32)
+    return torch.tensor(scale, device=reference.device, dtype=dtype)
 
 
 class NoisyLayer(nn.Module):
@@ -143,15 +183,23 @@ class NoisyLayer(nn.Module):
     noise: NoiseKind
     sigma0: float | None
     init: str
+    learned: bool = True
+    """Whether σ is learned; otherwise it does not require grad, and a scale adapts in its place."""
 
     def __init__(
-        self, *arguments: Any, noise: str, sigma0: float | None, init: str, **options: Any
+        self,
+        *arguments: Any,
+        noise: str,
+        sigma0: float | None,
+        init: str,
+        learned: bool = True,
+        **options: Any,
     ) -> None:
         """Build the plain layer from its own arguments, and add σ with its initial values."""
-        kind = check_noise_options(noise, sigma0, init)
+        kind = check_noise_options(noise, sigma0, init, learned)
         # Torch's own constructors end with a call of reset_parameters, which waits for σ.
         super().__init__(*arguments, **options)
-        self._become_noisy(kind, sigma0, init)
+        self._become_noisy(kind, sigma0, init, learned)
         self.reset_parameters()
 
     @classmethod
@@ -162,27 +210,30 @@ class NoisyLayer(nn.Module):
         noise: str = "factorised",
         sigma0: float | None = None,
         init: str = "paper",
+        learned: bool = True,
     ) -> Self:
         """Make a noisy layer whose means are the very Parameters of a plain one; σ is new.
 
-        σ always requires grad, even where the means are frozen. Raises TypeError for a layer that
-        is not of the kind `plain`, and ValueError for an unknown option or a layer that cannot
-        become noisy.
+        σ requires grad if it is `learned`, even where the means are frozen. Raises TypeError for a
+        layer that is not of the kind `plain`, and ValueError for an unknown option or a layer that
+        cannot become noisy.
         """
-        kind = check_noise_options(noise, sigma0, init)
+        kind = check_noise_options(noise, sigma0, init, learned)
         noisy = cls.__new__(cls)
         take_over(noisy, layer, cls.plain)
-        noisy._become_noisy(kind, sigma0, init)
+        noisy._become_noisy(kind, sigma0, init, learned)
         noisy.reset_sigmas()
         return noisy
 
-    def _become_noisy(self, noise: NoiseKind, sigma0: float | None, init: str) -> None:
+    def _become_noisy(
+        self, noise: NoiseKind, sigma0: float | None, init: str, learned: bool
+    ) -> None:
         """Add σ (not yet initialised) and the noise's state beside the means."""
         # Outside of PyTorch's own registers.
         self.__dict__["_noise_state"] = NoiseState()
-        self.noise, self.sigma0, self.init = noise, sigma0, init
+        self.noise, self.sigma0, self.init, self.learned = noise, sigma0, init, learned
         for name, mean in list(self._parameters.items()):
-            sigma = None if mean is None else nn.Parameter(torch.empty_like(mean))
+            sigma = None if mean is None else nn.Parameter(torch.empty_like(mean), learned)
             self.register_parameter(f"{name}_sigma", sigma)
 
     def noise_spec(self) -> LayerSpec:
@@ -224,7 +275,9 @@ class NoisyLayer(nn.Module):
         """Return the noise that a forward is to use now, or None for the means alone.
 
         A layer that is fresh per row draws for each row of `input`, whose last `features`
-        dimensions are one row. Without an input, the noise is at the weights, for all rows.
+        dimensions are one row. Without an input, the noise is at the weights, for all rows. Every
+        form computes with what this returns, and so with the scale, whose effect on σ's gradient
+        is that of scale · ε.
         """
         state: NoiseState = self.__dict__["_noise_state"]
         flat = state.override
@@ -232,8 +285,8 @@ class NoisyLayer(nn.Module):
             flat = state.held
             if flat is None:
                 if state.per_row and input is not None:
-                    return self.fresh_rows(input.shape[: input.ndim - features])
-                return self._fresh(())
+                    return state.scaled(self.fresh_rows(input.shape[: input.ndim - features]))
+                return state.scaled(self._fresh(()))
             if not state.static:
                 return state.noise_of_held(self)
             if torch.is_grad_enabled() or in_jit_trace():
@@ -241,7 +294,7 @@ class NoisyLayer(nn.Module):
                 flat = snapshot(flat)
         if isinstance(flat, Off):
             return None
-        return self.noise_spec().unflatten(flat)
+        return state.scaled(self.noise_spec().unflatten(flat))
 
     def noise_to_keep(self, noise: LayerNoise) -> LayerNoise:
         """Return the noise of a held draw in the form to keep for all forwards."""
@@ -277,11 +330,12 @@ class NoisyLayer(nn.Module):
         state = self.noise_state
         if isinstance(state.override, Off):
             return "off"
+        scale = "" if state.scale == 1 else f", scale {state.scale:.3g}"
         if state.override is not None:
-            return "using a draw"
+            return f"using a draw{scale}"
         if state.held is None:
-            return "fresh per row" if state.per_row else "fresh"
-        return "held" if state.held.ndim == 1 else f"held for {state.held.shape[0]} rows"
+            return ("fresh per row" if state.per_row else "fresh") + scale
+        return ("held" if state.held.ndim == 1 else f"held for {state.held.shape[0]} rows") + scale
 
 
 def keeps_more(layer: nn.Module) -> bool:
@@ -313,7 +367,7 @@ def take_over(layer: nn.Module, former: nn.Module, kind: type[nn.Module]) -> Non
     if keeps_more(former):
         raise ValueError(f"got a {name} that keeps more than weights and biases")
     nn.Module.__init__(layer)
-    left_out = {*vars(nn.Module()), "_noise_state", "noise", "sigma0", "init"}
+    left_out = {*vars(nn.Module()), "_noise_state", "noise", "sigma0", "init", "learned"}
     for name, value in vars(former).items():
         if name not in left_out:
             setattr(layer, name, value)
@@ -324,8 +378,12 @@ def take_over(layer: nn.Module, former: nn.Module, kind: type[nn.Module]) -> Non
     layer.train(former.training)
 
 
-def check_noise_options(noise: str, sigma0: float | None, init: str) -> NoiseKind:
+def check_noise_options(
+    noise: str, sigma0: float | None, init: str, learned: bool = True
+) -> NoiseKind:
     """Return the kind of noise; raise ValueError for an unknown kind, σ0 or preset."""
+    if not isinstance(learned, bool):
+        raise ValueError(f"learned: got {learned!r}, expected True or False")
     if noise not in NOISE_KINDS:
         raise ValueError(f"noise: got {noise!r}, expected one of {', '.join(NOISE_KINDS)}")
     check_sigma0(sigma0)
