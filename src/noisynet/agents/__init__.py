@@ -3,6 +3,7 @@
 from .actor_critic import ActorCritic, RolloutLearned
 from .exploration import LinearEpsilon
 from .frame_statistics import measure_frames
+from .noise_control import HeldTarget
 from .optimizers import LossNotFinite, StepSize, adam
 from .parallel_q import ActingPass, ParallelQLearning, ValuesLearned
 from .q_learning import Learned, QLearning
@@ -16,6 +17,7 @@ __all__ = [
     "ActingPass",
     "ActorCritic",
     "Agent",
+    "HeldTarget",
     "Learned",
     "LinearEpsilon",
     "LossNotFinite",
