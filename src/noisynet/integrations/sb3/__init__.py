@@ -20,10 +20,12 @@ from .actor_critic import (  # noqa: E402
     NoisyRolloutBuffer,
 )
 from .callback import NoiseCallback  # noqa: E402
+from .control import NoiseControl  # noqa: E402
 from .value import NoisyDQNPolicy, NoisyQRDQNPolicy  # noqa: E402
 
 __all__ = [
     "NoiseCallback",
+    "NoiseControl",
     "NoisyA2CPolicy",
     "NoisyDQNPolicy",
     "NoisyDictRolloutBuffer",
