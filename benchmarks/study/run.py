@@ -85,7 +85,9 @@ ARMS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def settings_of(task: Task, arm: str, seed: int) -> dict[str, Any]:
+def settings_of(
+    task: Task, arm: str, seed: int, arms: dict[str, dict[str, Any]] = ARMS
+) -> dict[str, Any]:
     """Return the overrides of one run, by the names of the config's fields."""
     chosen = {
         "environment": task.environment,
@@ -96,7 +98,7 @@ def settings_of(task: Task, arm: str, seed: int) -> dict[str, Any]:
         "threads": 1,
         "checkpoint_every": task.steps,
         **task.settings,
-        **ARMS[arm],
+        **arms[arm],
     }
     if chosen.get("noise") == "independent":
         chosen["sigma0"] = None  # the paper's for this kind, 0.017
@@ -106,15 +108,16 @@ def settings_of(task: Task, arm: str, seed: int) -> dict[str, Any]:
     return chosen
 
 
-def run(name: str, arm: str, seed: int) -> dict[str, Any]:
+def run(name: str, arm: str, seed: int, arms: dict[str, dict[str, Any]] = ARMS) -> dict[str, Any]:
     """Train and evaluate one run; its folder is not kept."""
     task = TASKS[name]
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run"
-        start(config.load(task.preset, settings_of(task, arm, seed)), path)
+        start(config.load(task.preset, settings_of(task, arm, seed, arms)), path)
         played = evaluate_run(path, episodes=task.games)
         curve = curve_of(path, task.steps)
+        explored = effective_epsilon_of(path)
     return {
         "task": name,
         "arm": arm,
@@ -122,6 +125,7 @@ def run(name: str, arm: str, seed: int) -> dict[str, Any]:
         "final": played["mean"],
         "area": float(np.mean(curve)),
         "curve": [round(value, 3) for value in curve],
+        "effective_epsilon": explored,
         "steps": task.steps,
         "wall_seconds": round(time.perf_counter() - began, 1),
     }
@@ -141,12 +145,24 @@ def curve_of(path: Path, steps: int) -> list[float]:
     return curve
 
 
-def read_runs() -> list[dict[str, Any]]:
+def effective_epsilon_of(path: Path) -> list[float] | None:
+    """Return the mean effective ε of each tenth of a training; None where none was measured."""
+    found = [
+        record["noise/effective_epsilon"]
+        for record in read_metrics(path)
+        if "noise/effective_epsilon" in record
+    ]
+    if len(found) < 10:
+        return None
+    return [round(float(part.mean()), 4) for part in np.array_split(np.array(found), 10)]
+
+
+def read_runs(file: Path = RUNS) -> list[dict[str, Any]]:
     """Read the finished runs; a line that a kill cut short is left out."""
-    if not RUNS.exists():
+    if not file.exists():
         return []
     records = []
-    for line in RUNS.read_text().splitlines():
+    for line in file.read_text().splitlines():
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError:
