@@ -38,7 +38,7 @@ autoclass_content = "class"
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|nn|collections|contextlib|typing|types|pathlib)(\..*)?"),
     (r"py:.*", r"(Tensor|Optimizer|RemovableHandle|Iterator|Mapping|Sequence|Callable|Where)"),
-    (r"py:.*", r"noisynet\.(layers|diagnostics)\..*"),
+    (r"py:.*", r"noisynet\.(layers|diagnostics|control)\..*"),
 ]
 
 html_theme = "furo"

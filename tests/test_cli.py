@@ -71,6 +71,28 @@ def test_evaluation_repeats_itself_and_noise_changes_it(
     assert returns("--seed", "1") != returns("--seed", "1", "--noise", "on")
 
 
+def test_evaluate_by_the_mean_of_draws_and_what_is_kept_of_it(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "evaluations.jsonl").unlink(missing_ok=True)
+    capsys.readouterr()
+    printed = []
+    for noise in ("off", "mean:3"):
+        assert main(["evaluate", str(run), "--episodes", "3", "--json", "--noise", noise]) == 0
+        printed.append(json.loads(capsys.readouterr().out))
+    assert [one["noise"] for one in printed] == ["off", "mean:3"]
+    lines = (run / "evaluations.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == printed
+    assert main(["evaluate", str(run), "--episodes", "2", "--noise", "mean:2"]) == 0
+    assert capsys.readouterr().out.startswith("CartPole-v1: 2 games, noise mean:2\n")
+
+
+@pytest.mark.parametrize("noise", ["mean", "mean:1", "mean:x", "mean:1001", "On", "8", "mean:-2"])
+def test_a_noise_that_is_none_is_one_line(fails: Fails, run: Path, noise: str) -> None:
+    said = fails("evaluate", str(run), "--noise", noise)
+    assert f"--noise: got {noise!r}, expected off, on or mean:K" in said
+
+
 def test_evaluate_for_people_names_every_return(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

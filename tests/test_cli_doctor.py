@@ -9,8 +9,9 @@ import pytest
 
 from noisynet.assemble import start
 from noisynet.cli import main
-from noisynet.evaluation.examination import over_the_run
+from noisynet.evaluation.examination import over_the_run, returns_by_noise, sigma_figures
 from noisynet.runs import config
+from noisynet.runs.evaluations import Evaluation
 
 SMALL = {
     "steps": 700,
@@ -58,3 +59,46 @@ def test_sigma_over_the_run() -> None:
     assert collapsed.status == "fail"
     assert "'q.2' collapsed" in collapsed.message
     assert over_the_run({"q.0": (0.1, 1.5)}).status == "fail"
+
+
+def test_sigma_over_the_run_is_that_without_the_scale(tmp_path: Path) -> None:
+    lines = [
+        {"step": 1, "sigma/q.0": 0.1},
+        {"step": 2, "sigma/q.0": 0.0008, "noise/scale": 0.01},
+        {"step": 3, "sigma/q.0": 0.0, "noise/scale": 0.0},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    first, last = sigma_figures(tmp_path)["q.0"]
+    assert (first, last) == (0.1, pytest.approx(0.08))
+
+
+def test_returns_by_the_means_and_by_noise_that_part() -> None:
+    means = Evaluation(100, "off", (10.0, 12.0, 14.0))
+    assert returns_by_noise([]).status == "skipped"
+    assert returns_by_noise([means]).status == "skipped"
+    alike = returns_by_noise([means, Evaluation(100, "on", (11.0, 12.0, 13.0))])
+    assert alike.status == "pass"
+    assert alike.message.startswith(
+        "12.00 by the mean weights, 12.00 under a draw, at step 100: no difference"
+    )
+    # Of another checkpoint: it says nothing of these means.
+    assert returns_by_noise([means, Evaluation(90, "on", (20.0, 20.0))]).status == "skipped"
+    apart = returns_by_noise(
+        [means, Evaluation(100, "on", (20.0, 21.0, 19.0)), Evaluation(100, "mean:8", (12.0, 13.0))]
+    )
+    assert apart.status == "warn"
+    assert "12.00 by the mean weights, 20.00 under a draw, 12.50 by mean:8" in apart.message
+    # Welch: 8 ± t · √(4/3 + 1/3), of 2.94 degrees of freedom.
+    assert "under a draw +3.84 to +12.16 (95 % of the difference)" in apart.message
+    assert "by mean:8 " not in apart.message.partition("they part")[2]
+
+
+def test_the_doctor_of_a_run_names_its_control(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start(config.load("cartpole", {**SMALL, "noise_target": 0.1}), tmp_path / "run")
+    capsys.readouterr()
+    assert main(["doctor", str(tmp_path / "run")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    control = next(line for line in lines if line.startswith("pass    control:"))
+    assert control.startswith("pass    control: target, effective ε 0.1: the scale is ")

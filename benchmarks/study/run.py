@@ -99,9 +99,11 @@ ARMS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def settings_of(task: Task, arm: str, seed: int) -> tuple[str, dict[str, Any]]:
+def settings_of(
+    task: Task, arm: str, seed: int, arms: dict[str, dict[str, Any]] = ARMS
+) -> tuple[str, dict[str, Any]]:
     """Return the preset of one run, and its overrides by the names of the config's fields."""
-    preset, of_arm = task.preset, ARMS[arm]
+    preset, of_arm = task.preset, arms[arm]
     if task.twin is not None and arm == "epsilon":
         preset, of_arm = task.twin, {"epsilon_share": 0.1}  # PQN's share
     chosen = {
@@ -123,15 +125,16 @@ def settings_of(task: Task, arm: str, seed: int) -> tuple[str, dict[str, Any]]:
     return preset, chosen
 
 
-def run(name: str, arm: str, seed: int) -> dict[str, Any]:
+def run(name: str, arm: str, seed: int, arms: dict[str, dict[str, Any]] = ARMS) -> dict[str, Any]:
     """Train and evaluate one run; its folder is not kept."""
     task = TASKS[name]
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run"
-        start(config.load(*settings_of(task, arm, seed)), path)
+        start(config.load(*settings_of(task, arm, seed, arms)), path)
         played = evaluate_run(path, episodes=task.games)
         curve = curve_of(path, task.steps)
+        explored = effective_epsilon_of(path)
     return {
         "task": name,
         "arm": arm,
@@ -139,6 +142,7 @@ def run(name: str, arm: str, seed: int) -> dict[str, Any]:
         "final": played["mean"],
         "area": float(np.mean(curve)),
         "curve": [round(value, 3) for value in curve],
+        "effective_epsilon": explored,
         "steps": task.steps,
         "wall_seconds": round(time.perf_counter() - began, 1),
     }
@@ -158,12 +162,24 @@ def curve_of(path: Path, steps: int) -> list[float]:
     return curve
 
 
-def read_runs() -> list[dict[str, Any]]:
+def effective_epsilon_of(path: Path) -> list[float] | None:
+    """Return the mean effective ε of each tenth of a training; None where none was measured."""
+    found = [
+        record["noise/effective_epsilon"]
+        for record in read_metrics(path)
+        if "noise/effective_epsilon" in record
+    ]
+    if len(found) < 10:
+        return None
+    return [round(float(part.mean()), 4) for part in np.array_split(np.array(found), 10)]
+
+
+def read_runs(file: Path = RUNS) -> list[dict[str, Any]]:
     """Read the finished runs; a line that a kill cut short is left out."""
-    if not RUNS.exists():
+    if not file.exists():
         return []
     records = []
-    for line in RUNS.read_text().splitlines():
+    for line in file.read_text().splitlines():
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError:

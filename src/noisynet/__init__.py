@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import control
     from .diagnostics import (
         Behaviour,
         Diagnosis,
@@ -74,6 +75,7 @@ __all__ = [
     "NoisyRNN",
     "attach",
     "behaviour",
+    "control",
     "denoise",
     "doctor",
     "draw",
@@ -95,7 +97,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for: torch takes seconds, `--help` need not."""
-    if name in ("diagnostics", "layers"):
+    if name in ("control", "diagnostics", "layers"):
         return importlib.import_module(f".{name}", __name__)
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,6 +12,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "study"
 
 study: Any = importlib.import_module("benchmarks.study.run")
 cartpole: Any = importlib.import_module("benchmarks.study.cartpole")
+control: Any = importlib.import_module("benchmarks.study.control")
 study_report: Any = importlib.import_module("benchmarks.study.report")
 
 
@@ -52,3 +53,43 @@ def test_the_picture_of_the_arms_shows_the_tasks_that_all_of_them_play(tmp_path:
     study_report.plot_arms([row, {**row, **of_more}], tmp_path / "two.png")
     assert [file.name for file in tmp_path.iterdir()] == ["two.png"]
     assert (tmp_path / "two.png").read_bytes().startswith(b"\x89PNG")
+
+
+def control_runs(areas: dict[str, list[float]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "task": "CartPole",
+            "arm": arm,
+            "seed": seed,
+            "area": area,
+            "effective_epsilon": [0.9, *[0.06] * 9] if arm == control.TARGET else None,
+        }
+        for arm, of_seeds in areas.items()
+        for seed, area in enumerate(of_seeds)
+    ]
+
+
+def test_a_target_is_compared_with_the_best_sigma0_seed_by_seed() -> None:
+    areas = {arm: [1.0, 1.0, 1.0] for arm in control.ARMS}
+    areas["σ0 0.5"] = [10.0, 20.0, 30.0]
+    areas[control.TARGET] = [11.0, 22.0, 33.0, 99.0]  # a seed that the others lack does not count
+    runs = control_runs(areas)
+    found = control.compared(runs, "CartPole")
+    assert (found["best"], found["seeds"]) == ("σ0 0.5", 3)
+    assert found["difference"] == 2.0
+    # Differences 1, 2, 3: Student's t of two degrees of freedom at 95 % is 4.303.
+    assert abs(found["interval"][0] - (2.0 - 4.302652729696142 / 3**0.5)) < 1e-9
+    assert abs(found["held"] - 0.06) < 1e-12
+    assert control.compared(runs, "Acrobot") is None
+    assert "| CartPole | 3 | 22.00 | 0.5: 20.00 | +2.00 " in control.table(runs)
+
+
+def test_the_control_study_goes_on_where_it_stopped() -> None:
+    runs = control_runs({arm: [1.0] for arm in control.ARMS})
+    left = list(control.missing(runs, ["CartPole", "Acrobot"], 2))
+    assert ("CartPole", control.TARGET, 0) not in left
+    assert len(left) == 3 * len(control.ARMS)
+    for task in control.SHARED:
+        for arm in control.ARMS:
+            chosen = study.config.load(*study.settings_of(study.TASKS[task], arm, 1, control.ARMS))
+            assert chosen.training.seed == 1

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import noisynet
 from noisynet.assemble import start
 from noisynet.evaluation.agent import TrainedAgent, evaluate_run
 from noisynet.evaluation.film.watched import WatchedAgent
@@ -40,6 +42,41 @@ def test_a_trained_agent_acts_by_its_means_or_under_a_draw_per_row(tmp_path: Pat
     noisy = [agent.act(observation, noise=True) for _ in range(2)]
     assert len(set(noisy[0].tolist())) == 2
     assert (noisy[0] != noisy[1]).any()
+
+
+def test_the_mean_over_draws_is_that_of_the_values(tmp_path: Path) -> None:
+    run = trained(tmp_path, sigma0=2.0)
+    agent, again = TrainedAgent.load(run), TrainedAgent.load(run)
+    network, generator = again._agent.network, again._generator
+    observation = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    for _ in range(20):
+        total = np.zeros((5, 2))
+        for _ in range(3):
+            drawn = noisynet.draw(network, rows=5, generator=generator)
+            with torch.no_grad(), noisynet.using(network, drawn):
+                total += network(torch.from_numpy(observation)).numpy()
+        assert (agent.act(observation, noise=3) == total.argmax(-1)).all()
+    # Many draws leave little but the means of a last layer: one action, however often it is asked.
+    assert len({tuple(agent.act(observation, noise=100)) for _ in range(3)}) <= 2
+
+
+def test_an_actor_critic_averages_probabilities_and_an_lstm_cannot(tmp_path: Path) -> None:
+    small = {"steps": 300, "device": "cpu", "precision": "float32", "threads": 1}
+    plain, recurrent = (
+        start(config.load("cartpole-noisy-a2c", {**small, **own}), tmp_path / name).folder
+        for name, own in (("plain", {}), ("lstm", {"lstm_size": 8}))
+    )
+    result = evaluate_run(plain, episodes=2, noise=4)
+    assert result["noise"] == "mean:4"
+    with pytest.raises(RunError, match=r"--noise: got mean:4, expected on or off: .* LSTM"):
+        evaluate_run(recurrent, episodes=2, noise=4)
+    assert evaluate_run(recurrent, episodes=2, noise=1)["noise"] == "on"
+
+
+def test_noise_acts_under_the_scale_that_was_saved(tmp_path: Path) -> None:
+    agent = TrainedAgent.load(trained(tmp_path, sigma0=2.0, noise_scale=1e-6))
+    observation = np.zeros((400, 4), np.float32)
+    assert (agent.act(observation, noise=True) == agent.act(observation)).all()
 
 
 def test_an_agent_without_noise_says_so(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from noisynet.evaluation import (
     mean_interval,
     reference_scores,
 )
+from noisynet.evaluation.scores import mean_difference_interval
 
 
 def test_the_table_against_known_values() -> None:
@@ -77,6 +78,29 @@ def test_the_interval_holds_the_mean_as_often_as_it_says() -> None:
     intervals = [mean_interval(generator.normal(3.0, 2.0, 5)) for _ in range(2000)]
     held = np.mean([low <= 3.0 <= high for low, high in filter(None, intervals)])
     assert abs(held - 0.95) < 0.0195
+
+
+@given(
+    ours=st.lists(st.floats(-100, 100), min_size=2, max_size=20),
+    theirs=st.lists(st.floats(-100, 100), min_size=2, max_size=20),
+)
+def test_the_interval_of_a_difference_is_welch_s(ours: list[float], theirs: list[float]) -> None:
+    found = mean_difference_interval(ours, theirs)
+    assert found is not None
+    difference = float(np.mean(ours) - np.mean(theirs))
+    if np.var(ours) < 1e-12 or np.var(theirs) < 1e-12:
+        assert found[0] <= difference + 1e-9
+        assert found[1] >= difference - 1e-9
+        return
+    expected = scipy.stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
+    assert found == pytest.approx((expected.low, expected.high), rel=1e-6, abs=1e-6)
+
+
+def test_a_difference_of_one_game_and_of_games_that_are_all_alike() -> None:
+    assert mean_difference_interval([1.0], [1.0, 2.0]) is None
+    assert mean_difference_interval([3.0, 3.0], [1.0, 1.0]) == (2.0, 2.0)
+    with pytest.raises(ValueError, match="expected finite numbers"):
+        mean_difference_interval([1.0, float("nan")], [1.0, 2.0])
 
 
 def test_without_scipy_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from noisynet.report.layer_sigmas import layer_sigmas
 from noisynet.report.page import PAGE_BYTES, write_report
 from noisynet.runs import config
 from noisynet.runs.errors import RunError
+from noisynet.runs.evaluations import keep_evaluation
 from noisynet.runs.record import read_run
 
 
@@ -103,6 +104,25 @@ def test_what_is_wrong_is_said_on_the_page(write_run, trained: list[Path], tmp_p
     text = text_of(page)
     assert "hurt&lt;b&gt;" in text
     assert "hurt<b>" not in text
+
+
+def test_returns_by_noise_are_shown_where_a_run_was_played_both_ways(
+    trained: list[Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run)
+    page = tmp_path / "page.html"
+    keep_evaluation(run, {"step": 900, "noise": "off", "returns": [9.0, 10.0]})
+    write_report([run], page, episodes=0)
+    assert "<h2>Returns by noise" not in text_of(page)
+    keep_evaluation(run, {"step": 900, "noise": "on", "returns": [30.0, 32.0]})
+    keep_evaluation(run, {"step": 900, "noise": "mean:8", "returns": [40.0, 42.0]})
+    write_report([run], page, episodes=0)
+    text = text_of(page)
+    assert "<h2>Returns by noise" in text
+    for part in ("run: returns at step 900", "mean weights", "a draw at every step",
+                 "mean of Q over 8 draws"):  # fmt: skip
+        assert part in text, part
 
 
 def test_nothing_to_report_is_an_error(tmp_path: Path) -> None:

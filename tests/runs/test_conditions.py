@@ -31,6 +31,10 @@ from noisynet.runs.conditions import ALWAYS, Acts
         ("cartpole", {"layer_norm_in": "head"}, "layer_norm is false"),
         ("pong", {"spectral_norm": True}, "torso is nature, not impala"),
         ("cartpole", {"epsilon_until": 100}, "there is no ε"),
+        ("cartpole", {"noise_scale_end": 0.2}, "noise_schedule is constant"),
+        ("cartpole", {"noise_target_every": 8}, "noise_target is empty"),
+        ("cartpole", {"penalty_high": 8.0}, "sigma_penalty is 0"),
+        ("a2c", {"noise_target": 0.1}, "no layer is noisy"),
     ],
 )
 def test_fields_that_would_do_nothing_are_refused(
@@ -58,6 +62,8 @@ def test_every_field_acts_in_some_preset_or_beside_some_choice() -> None:
         ("cartpole", {"actors": 2}),
         ("MinAtar/Breakout-v1", {}),
         ("cartpole-rainbow", {"final_learning_rate": 0.0, "optimizer": "rmsprop"}),
+        ("cartpole", {"noise_schedule": "cosine"}),
+        ("cartpole", {"noise_target": 0.05, "sigma_penalty": 1.0, "penalty_high": 500.0}),
     ]
     loaded = [config.load(name, overrides) for name, overrides in choices]
     for _, name, _ in config.fields():

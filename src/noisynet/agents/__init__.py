@@ -4,6 +4,7 @@ from .actor_critic import ActorCritic, RolloutLearned
 from .exploration import LinearEpsilon
 from .frame_statistics import measure_frames
 from .munchausen import Munchausen
+from .noise_control import HeldTarget
 from .optimizers import LossNotFinite, StepSize, adam
 from .parallel_q import ActingPass, ParallelQLearning, ValuesLearned
 from .q_learning import Learned, QLearning
@@ -19,6 +20,7 @@ __all__ = [
     "ActingPass",
     "ActorCritic",
     "Agent",
+    "HeldTarget",
     "Learned",
     "LinearEpsilon",
     "LossNotFinite",

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from ..layers import noisy_layers
+from ..layers.outputs import Outputs
 from ..networks import ActorCriticNetwork, CoreState
 from ..runs.seeds import stream
 from . import losses
 from .exploration import LearnedNoise
-from .noise_metrics import noise_figures, policy_behaviour
+from .noise_control import DRAWS, Control, NoiseControl, Seen
+from .noise_metrics import noise_figures, policy_behaviour, policy_outputs
 from .optimizers import (
     LossNotFinite,
     autocast_for,
@@ -34,6 +36,8 @@ from .saved_arrays import (
     optimizer_arrays,
     restore_held_draw,
     restore_optimizer,
+    restore_scale,
+    scale_arrays,
     to_array,
 )
 
@@ -66,6 +70,8 @@ class ActorCritic:
         entropy_bonus: weight of the policy's entropy.
         max_gradient_norm: larger gradients are scaled down; None: none is.
         draw_per_environment: False: one acting draw for all environments.
+        control: of the noise's scale, by a schedule or a target, moved between rollouts; None: it
+            stays as it is.
         precision: "float32", or "bfloat16" for the products.
         seed: of everything random.
     """
@@ -82,6 +88,7 @@ class ActorCritic:
         entropy_bonus: float = 0.0,
         max_gradient_norm: float | None = 0.5,
         draw_per_environment: bool = True,
+        control: Control | None = None,
         precision: Literal["float32", "bfloat16"] = "float32",
         seed: int = 0,
     ) -> None:
@@ -104,16 +111,26 @@ class ActorCritic:
             )
         # The LSTM's state now, and where the rollout that is being played began.
         self._core = self._core_before = network.initial_state(environments)
+        self.control = None
+        if control is not None:
+            self.control = NoiseControl(
+                control, [network], self._logits, seed=stream(seed, "control")
+            )
+        self._step = 0
+        """Agent step of the last action, as it was told."""
         self.updates = 0
 
     # Acting
 
-    def act(self, observation: np.ndarray, step: int, first: np.ndarray) -> np.ndarray:  # noqa: ARG002 - the policy goes by its weights alone
+    def act(self, observation: np.ndarray, step: int, first: np.ndarray) -> np.ndarray:
         """Draw an action for each environment from the policy, (N, …) to (N,).
 
         `first` (N,) is true where the observation is a game's first. Raises LossNotFinite where
         the policy is NaN.
         """
+        self._step = step
+        if self.control is not None:
+            self.control.see(observation, first, *map(to_array, self._core or ()))
         probabilities = self.policy(observation, first).softmax(-1)
         if not bool(probabilities.isfinite().all()):
             raise LossNotFinite(f"the policy became NaN after update {self.updates}")
@@ -202,11 +219,22 @@ class ActorCritic:
         return learned
 
     def next_rollout(self) -> None:
-        """Count an update; redraw the noise; let the LSTM's state stand where it now is."""
+        """Count an update; redraw the noise; let the LSTM's state stand where it now is.
+
+        The scale moves here and nowhere else: a rollout is learned under the noise that acted.
+        """
         self.updates += 1
         self._core_before = self._core
+        if self.control is not None:
+            self.control.move(self._step)
         if self.noise is not None:
             self.noise.redraw()
+
+    def _logits(self, seen: Seen, generator: torch.Generator) -> Outputs:
+        observation, first, *state = (self._tensor(one) for one in seen)
+        core = (state[0], state[1]) if state else None
+        with autocast_for(self.precision, self.device):
+            return policy_outputs(self.network, observation, first, core, generator, draws=DRAWS)
 
     def is_finite(self) -> bool:
         """Return whether all parameters are finite."""
@@ -258,9 +286,14 @@ class ActorCritic:
         arrays["generator.actions"] = generator_to_array(self._choosing)
         if self.noise is not None:
             arrays.update(held_draw_arrays(self.network))
+            arrays.update(scale_arrays(self.network))
         for name, state in zip(("hidden", "cell"), self._core or (), strict=False):
             arrays[f"core.{name}"] = to_array(state)
-        return arrays, {"updates": self.updates}
+        plain: dict[str, Any] = {"updates": self.updates}
+        if self.control is not None:
+            plain["control"] = self.control.state()
+            arrays.update(self.control.arrays())
+        return arrays, plain
 
     def restore(self, arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> None:
         """Take over what `state` returned. Raises KeyError or RuntimeError for a misfit."""
@@ -274,9 +307,15 @@ class ActorCritic:
             hidden, cell = (self._tensor(arrays[f"core.{name}"]) for name in ("hidden", "cell"))
             self._core = self._core_before = (hidden, cell)
         self.updates = int(plain["updates"])
+        if self.control is not None:
+            self.control.restore(arrays, plain.get("control", {}))
 
     def load_networks(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take over the network alone, as evaluation does; raises RuntimeError for a misfit."""
+        """Take over the network and its scale alone, as evaluation does.
+
+        Raises RuntimeError for a misfit.
+        """
         load_network(self.network, arrays, "network")
+        restore_scale(self.network, arrays)
         if self.noise is not None:
             check_noise_kind(self.network, arrays)

@@ -10,9 +10,10 @@ from typing import ParamSpec
 import torch
 from torch import Tensor, nn
 
-from ..diagnostics import behaviour, mean_sigma, snr
-from ..diagnostics.behaviour import behaviour_of_head
+from ..diagnostics import mean_sigma, snr
+from ..diagnostics.behaviour import measure
 from ..layers import noisy_layers
+from ..layers.outputs import Outputs, outputs_of_head, outputs_of_model
 from ..networks import CoreState, QNetwork
 from ..networks.actor_critic import ActorCriticNetwork
 
@@ -43,21 +44,28 @@ def _or_nothing(
 
 @_or_nothing
 def noise_figures(network: nn.Module) -> dict[str, float]:
-    """Return SNR and mean |σ| per noisy layer, by the names that metrics have."""
-    return {
+    """Return SNR and mean |σ| per noisy layer, by the names that metrics have.
+
+    Both are of σ as it acts, and the scale is beside them where one has been set.
+    """
+    figures = {
         f"{figure}/{name.removeprefix('head.')}": value
         for figure, values in (("snr", snr(network)), ("sigma", mean_sigma(network)))
         for name, value in values.items()
     }
+    states = [layer.noise_state for layer in noisy_layers(network).values()]
+    if any(state.multiplier is not None for state in states):
+        figures["noise/scale"] = states[0].scale
+    return figures
 
 
-def _draws(network: nn.Module) -> int:
-    """Return how many draws to measure by: fewer where one takes millions of normals.
+def _draws(network: nn.Module, most: int) -> int:
+    """Return how many draws to measure by: few where one takes millions of normals.
 
     Independent noise on the Nature network does.
     """
     normals = sum(layer.noise_spec().size for layer in noisy_layers(network).values())
-    return DRAWS if normals < _COSTLY else _FEW_DRAWS
+    return most if normals < _COSTLY else _FEW_DRAWS
 
 
 @_or_nothing
@@ -67,14 +75,24 @@ def q_behaviour(
 ) -> dict[str, float]:
     """Measure what the noise does to the greedy actions for observations (N, …).
 
-    Returns effective ε, entropy, spread and gap of Q by the names that metrics have. A torso
-    without noise runs once for all draws.
+    Returns effective ε, entropy, spread and gap of Q by the names that metrics have.
     """
+    return measure(*q_outputs(network, observation, generator)).figures()
+
+
+@torch.no_grad()
+def q_outputs(
+    network: QNetwork, observation: Tensor, generator: torch.Generator, *, draws: int = DRAWS
+) -> Outputs:
+    """Return Q for observations (N, …) under some draws and by the mean weights.
+
+    A torso without noise runs once for all draws.
+    """
+    draws = _draws(network, draws)
     if noisy_layers(network.torso):
-        return behaviour(network, observation, draws=_draws(network), generator=generator).figures()
+        return outputs_of_model(network, observation, draws=draws, generator=generator)
     features = network.torso(observation)
-    found = behaviour_of_head(network.head, features, draws=_draws(network), generator=generator)
-    return found.figures()
+    return outputs_of_head(network.head, features, draws=draws, generator=generator)
 
 
 @_or_nothing
@@ -90,7 +108,20 @@ def policy_behaviour(
 
     `first` (N,) is true where an episode begins.
     """
+    return measure(*policy_outputs(network, observation, first, core, generator)).figures()
+
+
+@torch.no_grad()
+def policy_outputs(
+    network: ActorCriticNetwork,
+    observation: Tensor,
+    first: Tensor,
+    core: CoreState | None,
+    generator: torch.Generator,
+    *,
+    draws: int = DRAWS,
+) -> Outputs:
+    """Return a policy's logits for observations (N, …), under some draws and by the means."""
     # As a sequence of one step; the whole network runs for each draw.
     arguments = (observation.unsqueeze(0), first.unsqueeze(0), core)
-    found = behaviour(network, arguments, draws=_draws(network), generator=generator)
-    return found.figures()
+    return outputs_of_model(network, arguments, draws=_draws(network, draws), generator=generator)

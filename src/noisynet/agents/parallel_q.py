@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..control import PenaltyWeight
 from ..layers import Draw, draw, held
 from ..networks import QNetwork
 from ..runs.seeds import stream
 from . import losses
 from .exploration import LinearEpsilon, Redraw
+from .noise_control import Control
 from .optimizers import autocast_for, backward_and_clip, set_step_size
 from .q_learning import noise_inside
 from .rollout import Rollout
@@ -98,6 +100,8 @@ class ParallelQLearning(ValueAgent):
         redraw: when the acting noise is drawn anew: "rollout", before each, or as elsewhere.
         draw_per_environment: False: one acting draw for all environments.
         epsilon: ε-greedy beside the noise, or in its place.
+        control: of the noise's scale, by a schedule or a target; None: it stays as it is.
+        penalty: weight, by the returns, of the outputs' mean |σ| in the loss; None: no penalty.
         precision: "float32", or "bfloat16" for the products, of acting too.
         seed: of everything random.
     """
@@ -120,6 +124,8 @@ class ParallelQLearning(ValueAgent):
         redraw: Redraw = "rollout",
         draw_per_environment: bool = True,
         epsilon: LinearEpsilon | None = None,
+        control: Control | None = None,
+        penalty: PenaltyWeight | None = None,
         precision: Literal["float32", "bfloat16"] = "float32",
         seed: int = 0,
     ) -> None:
@@ -132,6 +138,8 @@ class ParallelQLearning(ValueAgent):
             redraw=redraw,
             draw_per_environment=draw_per_environment,
             epsilon=epsilon,
+            control=control,
+            penalty=penalty,
             precision=precision,
             acting_precision=precision,
             seed=seed,
@@ -242,7 +250,8 @@ class ParallelQLearning(ValueAgent):
         ):
             q = self.network(observation)
         error = losses.td_error(q, action, target)
-        return self._loss(error).mean(), (target - error).detach().mean()
+        loss = self._with_penalty(self._loss(error).mean())
+        return loss, (target - error).detach().mean()
 
     def _gather(self, observation: Tensor, index: Tensor) -> Tensor:
         """Return the rows (B, …) of an index, in memory that the next minibatch uses again.

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..control import PenaltyWeight
 from ..layers import Draw, draw, mean_weights, using
 from ..networks import QNetwork, QuantileHead
 from ..replay import Batch
 from . import losses
 from .exploration import LinearEpsilon, Redraw
 from .munchausen import Munchausen
+from .noise_control import Control
 from .optimizers import autocast_for, backward_and_clip, set_step_size
 from .quantile_samples import QuantileSampler, SampledQuantiles
 from .value_agent import ValueAgent
@@ -63,6 +65,8 @@ class QLearning(ValueAgent):
         draw_per_environment: False: one acting draw for all environments.
         choice_draw: False: ε chooses the next action, in place of ε″.
         epsilon: ε-greedy beside the noise, or in its place.
+        control: of the noise's scale, by a schedule or a target; None: it stays as it is.
+        penalty: weight, by the returns, of the outputs' mean |σ| in the loss; None: no penalty.
         warmup_steps: agent steps of uniformly random actions at the start.
         precision: "float32", or "bfloat16" for the products of an update; actions are chosen in
             float32: in bfloat16 games of Pong were lost that the same weights won.
@@ -85,6 +89,8 @@ class QLearning(ValueAgent):
         draw_per_environment: bool = True,
         choice_draw: bool = True,
         epsilon: LinearEpsilon | None = None,
+        control: Control | None = None,
+        penalty: PenaltyWeight | None = None,
         warmup_steps: int = 0,
         precision: Literal["float32", "bfloat16"] = "float32",
         seed: int = 0,
@@ -100,6 +106,8 @@ class QLearning(ValueAgent):
             redraw=redraw,
             draw_per_environment=draw_per_environment,
             epsilon=epsilon,
+            control=control,
+            penalty=penalty,
             warmup_steps=warmup_steps,
             precision=precision,
             seed=seed,
@@ -181,7 +189,8 @@ class QLearning(ValueAgent):
     ) -> tuple[Tensor, Tensor]:
         """Return the mean loss, weighted where the batch has weights, and each error (B,).
 
-        ε, ε′ and ε″ are drawn anew unless given, and so are the τ of implicit quantiles.
+        The penalty is part of the loss, and of no error. ε, ε′ and ε″ are drawn anew unless given,
+        and so are the τ of implicit quantiles.
         """
         draws = self.draws() if draws is None else draws
         on_device = batch.to(self.device)
@@ -190,7 +199,7 @@ class QLearning(ValueAgent):
         )
         if on_device.weights is not None:
             losses_tm1 = losses_tm1 * on_device.weights
-        return losses_tm1.mean(), errors
+        return self._with_penalty(losses_tm1.mean()), errors
 
     def _predictions(
         self, batch: Batch[Tensor], draws: Draws, tau: SampledQuantiles | None

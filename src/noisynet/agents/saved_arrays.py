@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..layers import Draw, held, hold
+from ..control import scale
+from ..layers import Draw, held, hold, noisy_layers
 
 
 def optimizer_arrays(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, np.ndarray]:
@@ -109,6 +110,21 @@ def restore_held_draw(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> N
         for number, flat in enumerate(drawn.flats)
     )
     hold(network, drawn=replace(drawn, flats=flats))
+
+
+def scale_arrays(network: nn.Module) -> dict[str, np.ndarray]:
+    """Return the scale of a network's noise; nothing where none was ever set."""
+    states = [layer.noise_state for layer in noisy_layers(network).values()]
+    if all(state.multiplier is None for state in states):
+        return {}
+    return {"noise.scale": np.array([scale(network)])}
+
+
+def restore_scale(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
+    """Set the scale that `scale_arrays` returned; without one it stays as it is."""
+    saved = arrays.get("noise.scale")
+    if saved is not None:
+        scale(network, float(saved[0]))
 
 
 def check_noise_kind(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:

@@ -7,12 +7,16 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from ..control import PenaltyWeight, sigma_penalty
 from ..layers import noisy_layers
+from ..layers.outputs import Outputs
 from ..networks import QNetwork
 from ..runs.seeds import stream
 from .exploration import LearnedNoise, LinearEpsilon, Redraw, epsilon_greedy
-from .noise_metrics import noise_figures, q_behaviour
+from .noise_control import DRAWS, Control, NoiseControl, Seen
+from .noise_metrics import noise_figures, q_behaviour, q_outputs
 from .optimizers import autocast_for, is_finite
 from .saved_arrays import (
     check_noise_kind,
@@ -24,6 +28,8 @@ from .saved_arrays import (
     optimizer_arrays,
     restore_held_draw,
     restore_optimizer,
+    restore_scale,
+    scale_arrays,
 )
 
 
@@ -42,6 +48,9 @@ class ValueAgent:
         redraw: when the acting noise is drawn anew.
         draw_per_environment: False: one acting draw for all environments.
         epsilon: ε-greedy beside the noise, or in its place.
+        control: of the noise's scale, by a schedule or a target; None: it stays as it is.
+        penalty: weight, by the returns, of the outputs' mean |σ| in the loss
+            (arXiv 2006.10980); None: no penalty.
         warmup_steps: agent steps of uniformly random actions at the start.
         precision: "float32", or "bfloat16" for the products of an update.
         acting_precision: the same of the products behind an action.
@@ -59,6 +68,8 @@ class ValueAgent:
         redraw: Redraw = "update",
         draw_per_environment: bool = True,
         epsilon: LinearEpsilon | None = None,
+        control: Control | None = None,
+        penalty: PenaltyWeight | None = None,
         warmup_steps: int = 0,
         precision: Literal["float32", "bfloat16"] = "float32",
         acting_precision: Literal["float32", "bfloat16"] = "float32",
@@ -86,6 +97,14 @@ class ValueAgent:
                 redraw=redraw,
                 draw_per_environment=draw_per_environment,
             )
+        self.control = None
+        if control is not None:
+            self.control = NoiseControl(
+                control, list(self.networks.values()), self._values, seed=stream(seed, "control")
+            )
+        self._penalty = penalty
+        # A tensor, which a CUDA graph reads anew.
+        self._penalty_weight = torch.zeros((), device=self.device)
         self.updates = 0
 
     def act(self, observation: np.ndarray, step: int, first: np.ndarray) -> np.ndarray:
@@ -94,6 +113,9 @@ class ValueAgent:
         `first` (N,) is true where the observation is an episode's first.
         """
         count = len(observation)
+        if self.control is not None:
+            self.control.see(observation)
+            self.control.move(step)
         if step < self.warmup_steps:
             return self._action_generator.integers(self.actions, size=count)
         if self.noise is not None:
@@ -116,6 +138,21 @@ class ValueAgent:
         with torch.inference_mode(), autocast_for(self._acting_precision, self.device):
             q = self.network(torch.from_numpy(observation).to(self.device))
             return q.argmax(-1).cpu().numpy()
+
+    def heard(self, mean_return: float | None) -> None:
+        """Hear the mean return of the last games, which the penalty goes by; None: no game yet."""
+        if self._penalty is not None:
+            self._penalty_weight.fill_(self._penalty(mean_return))
+
+    def _with_penalty(self, loss: Tensor) -> Tensor:
+        """Add k D to a loss, D being the mean |σ| of the outputs (arXiv 2006.10980)."""
+        if self._penalty is None:
+            return loss
+        return loss + self._penalty_weight * sigma_penalty(*self.network.output_layers())
+
+    def _values(self, seen: Seen, generator: torch.Generator) -> Outputs:
+        observation = torch.from_numpy(seen[0]).to(self.device)
+        return q_outputs(self.network, observation, generator, draws=DRAWS)
 
     def is_finite(self) -> bool:
         """Return whether all parameters of the network are finite."""
@@ -153,10 +190,14 @@ class ValueAgent:
         arrays["generator.learning"] = generator_to_array(self._learning)
         if self.noise is not None:
             arrays.update(held_draw_arrays(self.network))
+            arrays.update(scale_arrays(self.network))
         plain = {
             "updates": self.updates,
             "action_generator": self._action_generator.bit_generator.state,
         }
+        if self.control is not None:
+            plain["control"] = self.control.state()
+            arrays.update(self.control.arrays())
         return arrays, plain
 
     def restore(self, arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> None:
@@ -169,10 +210,16 @@ class ValueAgent:
             restore_held_draw(self.network, arrays)
         self.updates = int(plain["updates"])
         self._action_generator.bit_generator.state = dict(plain["action_generator"])
+        if self.control is not None:
+            self.control.restore(arrays, plain.get("control", {}))
 
     def load_networks(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take over the networks alone, as evaluation does; raises RuntimeError for a misfit."""
+        """Take over the networks and their scale alone, as evaluation does.
+
+        Raises RuntimeError for a misfit.
+        """
         for name, network in self.networks.items():
             load_network(network, arrays, name)
+            restore_scale(network, arrays)
         if self.noise is not None:
             check_noise_kind(self.network, arrays)

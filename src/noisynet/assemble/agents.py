@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from .. import control
 from ..agents import (
     ActorCritic,
     Agent,
+    HeldTarget,
     LinearEpsilon,
     Munchausen,
     ParallelQLearning,
@@ -20,6 +22,7 @@ from ..agents import (
     measure_frames,
 )
 from ..agents.frame_statistics import ENVIRONMENTS
+from ..agents.noise_control import Control
 from ..networks import (
     ImpalaSettings,
     NoiseSettings,
@@ -46,6 +49,7 @@ def build_agent(config: Config, observation_shape: tuple[int, ...], actions: int
         "environments": config.environment.environments,
         "max_gradient_norm": learning.max_gradient_norm,
         "draw_per_environment": exploration.draw_per_environment,
+        "control": _control(config),
         "precision": training.precision,
         "seed": training.seed,
     }
@@ -91,6 +95,7 @@ def build_agent(config: Config, observation_shape: tuple[int, ...], actions: int
         redraw=exploration.redraw,
         choice_draw=exploration.choice_draw,
         epsilon=_epsilon(config),
+        penalty=_penalty(config),
         warmup_steps=learning.warmup_steps,
         **common,
     )
@@ -110,6 +115,7 @@ def _parallel(config: Config, network: QNetwork, common: dict[str, Any]) -> Para
         target_draw=section.target_draw,
         redraw="rollout" if redraw == "update" else redraw,
         epsilon=_epsilon(config),
+        penalty=_penalty(config),
         **common,
     )
 
@@ -139,7 +145,10 @@ def _body(config: Config) -> dict[str, Any]:
     noise = None
     if exploration.has_noise:
         noise = NoiseSettings(
-            kind=exploration.noise, sigma0=exploration.sigma0, where=exploration.noise_in
+            kind=exploration.noise,
+            sigma0=exploration.sigma0,
+            learned=exploration.learned_sigma,
+            where=exploration.noise_in,
         )
     return {
         "torso": section.torso,
@@ -168,6 +177,40 @@ def _epsilon(config: Config) -> LinearEpsilon | None:
         begin=config.learning.warmup_steps if config.learning.has_replay else 0,
         until=exploration.epsilon_until,
     )
+
+
+_SCHEDULES = {
+    "linear": control.Linear,
+    "exponential": control.Exponential,
+    "cosine": control.Cosine,
+}
+
+
+def _control(config: Config) -> Control | None:
+    """Build what sets the scale of the noise; None where it stays 1."""
+    section = config.exploration
+    if not section.has_noise:
+        return None
+    if section.noise_target is not None:
+        return HeldTarget(
+            effective_epsilon=section.noise_target,
+            scale=section.noise_scale,
+            every=section.noise_target_every,
+        )
+    if section.noise_schedule != "constant":
+        until = section.noise_scale_steps or config.training.steps
+        return _SCHEDULES[section.noise_schedule](
+            section.noise_scale, section.noise_scale_end, until
+        )
+    return None if section.noise_scale == 1 else control.Constant(section.noise_scale)
+
+
+def _penalty(config: Config) -> control.PenaltyWeight | None:
+    section = config.exploration
+    if not section.has_noise or not section.sigma_penalty:
+        return None
+    assert section.penalty_high is not None, "the config has it beside a penalty"
+    return control.PenaltyWeight(section.sigma_penalty, section.penalty_low, section.penalty_high)
 
 
 def build_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from .options import add_steps, as_path, positive, print_json, seed
+from .options import add_steps, as_path, noise_draws, positive, print_json, seed
 from .trust import add_trust, check_trust
 
 
@@ -21,9 +21,11 @@ def add_evaluate(commands: Any) -> None:
     )
     evaluate.add_argument(
         "--noise",
-        choices=("on", "off"),
-        default="off",
-        help="off: the mean weights; on: new noise at every step",
+        type=noise_draws,
+        default=0,
+        metavar="off|on|mean:K",
+        help="off: the mean weights; on: new noise at every step; mean:K: by the mean of Q over K "
+        "new draws at every step (default: off)",
     )
     evaluate.add_argument("--seed", type=seed, default=None, metavar="N", help="seed of the games")
     add_steps(evaluate)
@@ -35,15 +37,21 @@ def add_evaluate(commands: Any) -> None:
 def _evaluate(parsed: argparse.Namespace) -> int:
     check_trust([parsed.folder], trust=parsed.trust)
     from ..evaluation.agent import cut_text, evaluate_run
+    from ..runs.evaluations import keep_evaluation
 
     result = evaluate_run(
         parsed.folder,
         episodes=parsed.episodes,
-        noise=parsed.noise == "on",
+        noise=parsed.noise,
         seed=parsed.seed,
         steps=parsed.steps,
         tell=lambda said: print(said, file=sys.stderr, flush=True),
     )
+    try:
+        # For the doctor and reports, which compare them.
+        keep_evaluation(parsed.folder, result)
+    except OSError as error:
+        print(f"not kept in {parsed.folder}: {error.strerror}", file=sys.stderr)
     if parsed.json:
         print_json(parsed, result)
         return 0

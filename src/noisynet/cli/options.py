@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 _LARGEST = 2_000_000_000
+_MOST_DRAWS = 1_000
 
 
 def positive(text: str) -> int:
@@ -42,6 +43,19 @@ def _whole(text: str, least: int) -> int:
             f"got {text!r}, expected a whole number from {least} to {_LARGEST - 1}"
         )
     return value
+
+
+def noise_draws(text: str) -> int:
+    """Read --noise as a number of draws: off is 0, on is 1, mean:K is K."""
+    if text in ("off", "on"):
+        return int(text == "on")
+    kind, _, count = text.partition(":")
+    if kind == "mean" and count.isdecimal() and 2 <= int(count) <= _MOST_DRAWS:
+        return int(count)
+    raise argparse.ArgumentTypeError(
+        f"got {text!r}, expected off, on or mean:K, K being a number of draws from 2 to "
+        f"{_MOST_DRAWS:,}"
+    )
 
 
 def add_steps(command: argparse.ArgumentParser) -> None:

@@ -13,11 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..layers import Draw, draw, mean_weights, using
-from .preserve import buffers_preserved
-
-ToValues = Callable[[Any], Tensor]
-"""From a model's output to Q or logits (B, A)."""
+from ..layers import Draw
+from ..layers.outputs import (
+    ToValues,
+    check_draws,
+    check_values,
+    effective_epsilon,
+    outputs_of_head,
+    outputs_of_model,
+    outputs_under,
+)
 
 
 @dataclass(frozen=True)
@@ -51,11 +56,6 @@ class Behaviour:
         return figures
 
 
-def effective_epsilon(noisy_q_KBA: Tensor, mean_q_BA: Tensor) -> Tensor:
-    """Return the share of K draws whose greedy action is not the mean weights', (B,)."""
-    return (noisy_q_KBA.argmax(-1) != mean_q_BA.argmax(-1)).float().mean(0)
-
-
 def action_entropy(noisy_q_KBA: Tensor) -> Tensor:
     """Return the entropy of the greedy action over the draws, in nats, (B,).
 
@@ -83,16 +83,7 @@ def measure(noisy_q_KBA: Tensor, mean_q_BA: Tensor) -> Behaviour:
 
     Raises ValueError for fewer than two draws or actions, and for shapes that do not fit.
     """
-    if noisy_q_KBA.ndim != 3 or noisy_q_KBA.shape[1:] != mean_q_BA.shape:
-        raise ValueError(
-            f"got Q of shape {tuple(noisy_q_KBA.shape)} under draws and {tuple(mean_q_BA.shape)} "
-            "by the mean weights, expected (K, B, A) and (B, A)"
-        )
-    if noisy_q_KBA.shape[0] < 2 or noisy_q_KBA.shape[-1] < 2 or not len(mean_q_BA):
-        raise ValueError(
-            f"got Q of shape {tuple(noisy_q_KBA.shape)}, expected at least 2 draws, 1 row and "
-            "2 actions"
-        )
+    check_values(noisy_q_KBA, mean_q_BA, least_draws=2)
     rows = {
         "effective_epsilon": effective_epsilon(noisy_q_KBA, mean_q_BA),
         "action_entropy": action_entropy(noisy_q_KBA),
@@ -110,12 +101,9 @@ def measure_draws(values: Callable[[Draw | None], Tensor], drawn: Draw) -> Behav
 
     Each row of `drawn` is one draw; None stands for the mean weights.
     """
-    mean = values(None)
-    noisy = [values(drawn[row]) for row in range(drawn.rows or 0)]
-    return measure(torch.stack(noisy), mean)
+    return measure(*outputs_under(values, drawn))
 
 
-@torch.no_grad()
 def behaviour(
     model: nn.Module,
     batch: Any,
@@ -133,19 +121,10 @@ def behaviour(
     (running means) too, and so are torch's global generators. Raises ValueError for fewer than two
     draws, a model without noisy layers, or an output of another shape.
     """
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 2:
-        raise ValueError(f"draws: got {draws!r}, expected a whole number of at least 2")
-    arguments = batch if isinstance(batch, tuple) else (batch,)
-
-    def values_under(one: Draw | None) -> Tensor:
-        with mean_weights(model) if one is None else using(model, one):
-            return values_of(model(*arguments), arguments, values)
-
-    with buffers_preserved(model):
-        return measure_draws(values_under, draw(model, rows=draws, generator=generator))
+    check_draws(draws, least=2)
+    return measure(*outputs_of_model(model, batch, draws=draws, generator=generator, values=values))
 
 
-@torch.no_grad()
 def behaviour_of_head(
     head: nn.Module,
     features: Tensor,
@@ -157,44 +136,4 @@ def behaviour_of_head(
 
     The body's features are computed once for all draws, and the head's weights are read once.
     """
-    with buffers_preserved(head):
-        drawn = draw(head, rows=draws, generator=generator)
-        with mean_weights(head):
-            mean = values_of(head(features), (features,))
-        with using(head, drawn):
-            # Every observation is shown to every draw: (B, K, p), row k of which is draw k's.
-            rows = features.unsqueeze(1).expand(-1, draws, *features.shape[1:])
-            noisy = _first(head(rows))
-    return measure(noisy.transpose(0, 1), mean)
-
-
-def _first(output: Any) -> Tensor:
-    first = output[0] if isinstance(output, tuple | list) and output else output
-    if not isinstance(first, Tensor) or first.ndim < 2:
-        got = f"shape {tuple(first.shape)}" if isinstance(first, Tensor) else type(first).__name__
-        raise ValueError(f"the model gave {got}, expected values (B, A), or a tuple that has them")
-    return first
-
-
-def values_of(output: Any, arguments: tuple[Any, ...], values: ToValues | None = None) -> Tensor:
-    """Return values (rows, A) from what a model returned for its arguments.
-
-    Raises ValueError where more than one dimension precedes the last and they are not those of a
-    sequence of observations: (B, A, atoms) would pass for B·A rows otherwise.
-    """
-    found = _first(output if values is None else values(output))
-    if found.ndim == 2:
-        return found
-    batch = arguments[0] if arguments else None
-    leading = found.shape[:-1]
-    # What is left of the batch is one observation: a vector, or an image with its channels.
-    if (
-        isinstance(batch, Tensor)
-        and batch.shape[: len(leading)] == leading
-        and batch.ndim - len(leading) in (1, 3)
-    ):
-        return found.flatten(0, -2)
-    raise ValueError(
-        f"the model gave shape {tuple(found.shape)}, expected values (B, A): a distribution's "
-        "mean, say, made by a function from output to Q (values= of behaviour and NoiseMonitor)"
-    )
+    return measure(*outputs_of_head(head, features, draws=draws, generator=generator))

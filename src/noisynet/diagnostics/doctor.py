@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .checks import acting, draws, learning, parameters
+from .checks import acting, control, draws, learning, parameters
 from .checks.policy import policy_noise
 from .findings import Check, Diagnosis, Finding
 from .forward_calls import Call, calls_of
@@ -150,6 +150,7 @@ class _Examination:
         return [
             parameters.initial_sigma(layers, self.kinds),
             parameters.initial_mean(layers, self.kinds),
+            control.control(layers),
             parameters.sigma_size(layers),
             parameters.registered_noise(layers),
             parameters.in_the_optimizer(layers, self.optimizer),

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .behaviour import ToValues, behaviour
+from ..layers.outputs import ToValues
+from .behaviour import behaviour
 from .sigma import mean_sigma, snr
 
 

@@ -98,7 +98,10 @@ def _of_ours(layer: NoisyLayer) -> Noise:
         weight = noise.weight[..., :COLUMNS]
     bias = noise.bias_noise()
     columns = [weight] if bias is None or not has_bias else [bias.unsqueeze(-1), weight]
-    return Noise(torch.cat(columns, -1).detach().float().cpu().clone(), has_bias)
+    values = torch.cat(columns, -1).detach().float().cpu().clone()
+    # ε as it was drawn; at a scale of 0 there is none.
+    scale = layer.noise_state.scale
+    return Noise(values / scale if scale else values, has_bias)
 
 
 def _of_another(found: Found, layer: nn.Module) -> Noise | None:

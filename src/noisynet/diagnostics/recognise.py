@@ -41,6 +41,16 @@ class Found:
         """Whether it is one of noisynet's layers."""
         return isinstance(self.module, NoisyLayer)
 
+    @property
+    def scale(self) -> float:
+        """What σ ⊙ ε is multiplied by: 1, unless noisynet's control has set another scale."""
+        return self.module.noise_state.scale if isinstance(self.module, NoisyLayer) else 1.0
+
+    @property
+    def learns_sigma(self) -> bool:
+        """Whether σ is meant to be learned: not where `learned=False` says otherwise."""
+        return not isinstance(self.module, NoisyLayer) or self.module.learned
+
     def tensors(self, names: tuple[str, ...], module: nn.Module | None = None) -> list[Tensor]:
         """Return parameters by name, of this layer or of a copy of it."""
         layer = self.module if module is None else module

@@ -14,14 +14,17 @@ from ..layers import NoisyLayer, noisy_layers
 def snr(module: nn.Module) -> dict[str, float]:
     """Return the signal-to-noise ratio of each noisy layer, RMS(μ) / RMS(σ) over its weights.
 
-    {"head.0": 14.2, …}; infinite where every σ is 0, and empty for a module without noise. A lazy
-    layer without a shape has no figure yet.
+    {"head.0": 14.2, …}; infinite where every σ is 0, and empty for a module without noise. σ counts
+    as it acts, times the scale in force. A lazy layer without a shape has no figure yet.
     """
     return _per_layer(module, _signal_to_noise)
 
 
 def mean_sigma(module: nn.Module) -> dict[str, float]:
-    """Return mean |σ| over the weights of each noisy layer, which the paper plots (§5, fig. 4)."""
+    """Return mean |σ| over the weights of each noisy layer, which the paper plots (§5, fig. 4).
+
+    σ counts as it acts, times the scale in force.
+    """
     return _per_layer(module, _mean_absolute_sigma)
 
 
@@ -52,12 +55,12 @@ def _not_finite(layer: NoisyLayer) -> list[str]:
 
 def _signal_to_noise(layer: NoisyLayer) -> Tensor:
     means, sigmas = zip(*layer.noisy_weights(), strict=True)
-    return _rms(means) / _rms(sigmas)
+    return _rms(means) / (_rms(sigmas) * layer.noise_state.scale)
 
 
 def _mean_absolute_sigma(layer: NoisyLayer) -> Tensor:
     sigmas = [_at_least_float32(sigma).abs().flatten() for _, sigma in layer.noisy_weights()]
-    return torch.cat(sigmas).mean()
+    return torch.cat(sigmas).mean() * layer.noise_state.scale
 
 
 def _rms(tensors: Sequence[Tensor]) -> Tensor:

@@ -30,8 +30,9 @@ MOST_STEPS = 50_000
 class TrainedAgent:
     """An agent that acts as the newest checkpoint of a run does.
 
-    `act` maps observations (N, *shape) to actions (N,): by the mean weights, or under a new draw
-    for each row. It never acts at random; an actor-critic takes its policy's most probable action.
+    `act` maps observations (N, *shape) to actions (N,): by the mean weights, under a new draw for
+    each row, or by the mean of the values over several draws. The scale of the noise is the
+    checkpoint's. It never acts at random; an actor-critic takes its policy's most probable action.
     """
 
     def __init__(self, run: Run, found: Checkpoint, environments: Environments) -> None:
@@ -58,16 +59,41 @@ class TrainedAgent:
         with environments_for(run.config) as environments:
             return cls(run, found, environments)
 
-    def act(self, observation: np.ndarray, *, noise: bool = False) -> np.ndarray:
-        """Choose actions; raises ValueError for noise where the agent has none."""
+    def act(self, observation: np.ndarray, *, noise: int = False) -> np.ndarray:
+        """Choose actions; raises ValueError for noise where the agent has none.
+
+        `noise` is a number of draws: 0 (False) acts by the mean weights, 1 (True) under a draw, and
+        more by the mean over them of Q, or of the policy's probabilities.
+        """
         network = self._agent.network
         if not noise:
             with mean_weights(network):
                 return self._agent.greedy(observation)
         self._check_noise()
+        if noise > 1:
+            return self._by_mean_of(observation, noise)
         drawn = draw(network, rows=len(observation), generator=self._generator)
         with using(network, drawn):
             return self._agent.greedy(observation)
+
+    def _by_mean_of(self, observation: np.ndarray, draws: int) -> np.ndarray:
+        network = self._agent.network
+        total = np.zeros((), np.float32)
+        for _ in range(draws):
+            drawn = draw(network, rows=len(observation), generator=self._generator)
+            with using(network, drawn):
+                total = total + self.values(observation)
+        return total.argmax(-1)
+
+    def values(self, observation: np.ndarray) -> np.ndarray:
+        """Return Q, or the policy's probabilities, under the noise in force: (rows, actions)."""
+        agent = self._agent
+        if isinstance(agent, ActorCritic):
+            same_game = np.zeros(len(observation), np.bool_)
+            return agent.policy(observation, same_game).softmax(-1).float().cpu().numpy()
+        with torch.inference_mode():  # in the weights' own precision, as `greedy` acts
+            seen = torch.from_numpy(observation).to(agent.device)
+            return agent.network(seen).float().cpu().numpy()
 
     def begin(self, first: np.ndarray) -> None:
         """Forget the past where `first` (N,) says that a game begins: for an agent with an LSTM."""
@@ -83,14 +109,15 @@ def evaluate_run(
     path: Path,
     *,
     episodes: int,
-    noise: bool = False,
+    noise: int = False,
     seed: int | None = None,
     steps: int | None = None,
     tell: Callable[[str], object] | None = None,
 ) -> dict[str, Any]:
     """Play whole games and return what the command line prints, ready for JSON.
 
-    Without `noise` the agent acts by its mean weights, with it by a new draw at every step; it
+    `noise` is a number of draws: with 0 (False) the agent acts by its mean weights, with 1 (True)
+    under a new draw at every step, with more by the mean of its values over so many new draws; it
     never acts at random: an actor-critic takes its policy's most probable action. The games are
     seeded apart from those of training unless `seed` says otherwise. A game that takes more than
     `steps` agent steps (by default 50,000) counts among the `unfinished` alone; `lengths` are the
@@ -102,7 +129,7 @@ def evaluate_run(
     run = open_run(path)
     found = run.trained()
     if noise:
-        check_noise(path, run.config)
+        check_noise(path, run.config, noise)
     seed = games_seed(run.config) if seed is None else seed
     steps = MOST_STEPS if steps is None else steps
     count = min(episodes, _SIDE_BY_SIDE)
@@ -136,12 +163,23 @@ def cut_text(result: dict[str, Any]) -> str | None:
     )
 
 
-def check_noise(path: Path, config: Config) -> None:
-    """Raise RunError where an agent is to act under noise and has none."""
+def noise_in_words(noise: int) -> str:
+    """Return how a number of draws is named: off, on or mean:K."""
+    return ("off", "on")[noise] if noise < 2 else f"mean:{int(noise)}"
+
+
+def check_noise(path: Path, config: Config, noise: int = True) -> None:
+    """Raise RunError where an agent is to act under noise and has none, or cannot average it."""
+    got = noise_in_words(noise)
     if not config.exploration.has_noise:
         raise RunError(
-            f"--noise: got on, expected off: {path} explores by {config.exploration.exploration} "
-            "and has no noisy layer"
+            f"--noise: got {got}, expected off: {path} explores by "
+            f"{config.exploration.exploration} and has no noisy layer"
+        )
+    if noise > 1 and config.learning.is_actor_critic and config.actor_critic.lstm_size:
+        raise RunError(
+            f"--noise: got {got}, expected on or off: {path} has an LSTM, whose state follows one "
+            "draw at a time"
         )
 
 
@@ -171,7 +209,7 @@ def environments_for(config: Config, seed: int | None = None) -> Iterator[Enviro
 
 
 def _summary(
-    config: Config, step: int, results: list[EpisodeResult], noise: bool, seed: int
+    config: Config, step: int, results: list[EpisodeResult], noise: int, seed: int
 ) -> dict[str, Any]:
     returns = [result.reward_sum for result in results]
     mean = float(np.mean(returns))
@@ -186,7 +224,7 @@ def _summary(
         "lengths": [result.steps for result in results],
         "cut": sum(result.cut for result in results),
         "episodes": len(returns),
-        "noise": "on" if noise else "off",
+        "noise": noise_in_words(noise),
         "seed": seed,
     }
     reference = reference_scores(game)

@@ -16,9 +16,11 @@ from ..layers import mean_weights
 from ..replay import Batch
 from ..runs import Config, RunError, open_run, read_metrics
 from ..runs.checkpoint import fits_config
+from ..runs.evaluations import Evaluation, newest_by_noise, read_evaluations
 from ..runs.seeds import SEEDS
 from ..training.player import Player, play_rollout
 from .agent import environments_for, on_this_machine
+from .scores import mean_difference_interval
 
 _SEED_OFFSET = 2_000_003
 _TRANSITIONS = 64
@@ -53,7 +55,13 @@ def examine(path: Path) -> Diagnosis:
             diagnosis = _values_from_rollouts(config, agent, environments, found.step)
         else:
             diagnosis = _policy(config, agent, environments)
-    return Diagnosis([*diagnosis, over_the_run(sigma_figures(path))])
+    return Diagnosis(
+        [
+            *diagnosis,
+            over_the_run(sigma_figures(path)),
+            returns_by_noise(read_evaluations(path)),
+        ]
+    )
 
 
 def _values(config: Config, agent: QLearning, environments: Environments, step: int) -> Diagnosis:
@@ -202,13 +210,20 @@ def _played(
 
 
 def sigma_figures(path: Path) -> dict[str, tuple[float, float]]:
-    """Read the first and the last mean |σ| of each layer from a run's metrics."""
+    """Read the first and the last mean |σ| of each layer from a run's metrics.
+
+    As it was learned, without the scale, which metrics have beside it.
+    """
     figures: dict[str, tuple[float, float]] = {}
     for record in read_metrics(path):
+        scale = record.get("noise/scale", 1.0)
+        if not isinstance(scale, int | float) or not scale:
+            continue
         for tag, value in record.items():
             if tag.startswith("sigma/") and isinstance(value, int | float):
-                first = figures.get(tag, (float(value), 0.0))[0]
-                figures[tag] = (first, float(value))
+                learned = float(value) / scale
+                first = figures.get(tag, (learned, 0.0))[0]
+                figures[tag] = (first, learned)
     return {tag.removeprefix("sigma/"): pair for tag, pair in figures.items()}
 
 
@@ -238,3 +253,42 @@ def over_the_run(figures: dict[str, tuple[float, float]]) -> Finding:
         "pass",
         f"mean |σ| is {ratios[lowest]:.2f} to {ratios[highest]:.2f} times what it was at first",
     )
+
+
+def returns_by_noise(evaluations: list[Evaluation]) -> Finding:
+    """Compare the returns by the mean weights with those under noise, where the run has both.
+
+    Where they part, the means alone hide what was learned, or the noise costs returns.
+    """
+    name = "returns by noise"
+    kinds = newest_by_noise(evaluations)
+    means = kinds.pop("off", None)
+    if means is None or not kinds:
+        return Finding(
+            name,
+            "skipped",
+            "no checkpoint was played both ways: `noisynet evaluate RUN` with --noise off and on",
+        )
+    said = [f"{means.mean:.2f} by the mean weights"]
+    apart: list[str] = []
+    for noise, one in kinds.items():
+        said.append(f"{one.mean:.2f} {_under(noise)}")
+        interval = mean_difference_interval(one.returns, means.returns)
+        if interval is not None and not interval[0] <= 0 <= interval[1]:
+            apart.append(
+                f"{_under(noise)} {interval[0]:+.2f} to {interval[1]:+.2f} (95 % of the difference)"
+            )
+    message = f"{', '.join(said)}, at step {means.step:,}"
+    if not apart:
+        return Finding(name, "pass", f"{message}: no difference that these games show")
+    return Finding(
+        name,
+        "warn",
+        f"{message}: they part, {'; '.join(apart)}",
+        "report both, and act as is better; --noise mean:8 acts by the mean of Q over draws. Where "
+        "noise costs returns, lower it: noise_schedule or noise_target",
+    )
+
+
+def _under(noise: str) -> str:
+    return "under a draw" if noise == "on" else f"by {noise}"

@@ -84,6 +84,38 @@ def mean_interval(
     return mean - half, mean + half
 
 
+def mean_difference_interval(
+    ours: Sequence[float] | npt.NDArray[np.floating],
+    theirs: Sequence[float] | npt.NDArray[np.floating],
+    *,
+    confidence: float = 0.95,
+) -> tuple[float, float] | None:
+    """Return the interval of mean(ours) - mean(theirs), by Welch's t: their spreads may differ.
+
+    None for fewer than 2 returns on a side. Returns that are all equal on each side give an
+    interval of no width. Raises ValueError as `mean_interval` does.
+    """
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"confidence: got {confidence!r}, expected a number between 0 and 1")
+    first, second = _finite(ours), _finite(theirs)
+    if min(len(first), len(second)) < 2:
+        return None
+    difference = float(first.mean() - second.mean())
+    parts = [float(one.var(ddof=1)) / len(one) for one in (first, second)]
+    variance = sum(parts)
+    if variance == 0:
+        return difference, difference
+    freedom = variance**2 / sum(
+        part**2 / (len(one) - 1) for part, one in zip(parts, (first, second), strict=True)
+    )
+    try:
+        from scipy.special import stdtrit
+    except ImportError as error:
+        raise ImportError("intervals need SciPy: pip install 'noisynet[train]'") from error
+    half = float(stdtrit(freedom, 0.5 + confidence / 2.0)) * math.sqrt(variance)
+    return difference - half, difference + half
+
+
 def interquartile_mean(scores: Sequence[float] | npt.NDArray[np.floating]) -> float:
     """Return the mean of the middle half: ⌊n/4⌋ scores are left out at each end.
 

@@ -11,8 +11,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from ..diagnostics.preserve import buffers_preserved
 from ..layers import Draw, mean_weights, noisy_layers, using
+from ..layers.restoring import buffers_preserved
 
 Forward = Callable[[Any], Any]
 

@@ -73,6 +73,7 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
         noise: NoiseName = "factorised",
         sigma0: float | None = None,
         init: InitName = "paper",
+        learned: bool = True,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -82,7 +83,9 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
         if embed_dim % num_heads:
             raise ValueError(f"num_heads: got {num_heads}, expected a divisor of {embed_dim}")
         sizes = (embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim)
-        options: dict[str, Any] = {"noise": noise, "sigma0": sigma0, "init": init}
+        options: dict[str, Any] = {
+            "noise": noise, "sigma0": sigma0, "init": init, "learned": learned,
+        }  # fmt: skip
         super().__init__(*sizes, batch_first, device=device, dtype=dtype, **options)
 
     @classmethod
@@ -93,18 +96,22 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
         noise: NoiseName = "factorised",
         sigma0: float | None = None,
         init: InitName = "paper",
+        learned: bool = True,
     ) -> Self:
         """Make a noisy layer whose means are the very Parameters of `attention`; σ is new.
 
-        σ always requires grad, even where the means are frozen. Raises TypeError for a layer of
-        another kind, and ValueError for an unknown option or a layer that cannot become noisy.
+        σ requires grad if it is `learned`, even where the means are frozen. Raises TypeError for a
+        layer of another kind, and ValueError for an unknown option or a layer that cannot become
+        noisy.
         """
-        return cls.from_plain(attention, noise=noise, sigma0=sigma0, init=init)
+        return cls.from_plain(attention, noise=noise, sigma0=sigma0, init=init, learned=learned)
 
-    def _become_noisy(self, noise: NoiseKind, sigma0: float | None, init: InitName) -> None:
-        super()._become_noisy(noise, sigma0, init)
+    def _become_noisy(
+        self, noise: NoiseKind, sigma0: float | None, init: InitName, learned: bool
+    ) -> None:
+        super()._become_noisy(noise, sigma0, init, learned)
         self.out_proj = self.out_layer.from_plain(
-            self.out_proj, noise=noise, sigma0=sigma0, init=init
+            self.out_proj, noise=noise, sigma0=sigma0, init=init, learned=learned
         )
 
     def reset_parameters(self) -> None:
@@ -252,10 +259,11 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
         if is_fresh and state.per_row and not state.batch_first:
             # For each vector; the keys may be more than the queries.
             place: Any = {"device": query_weight.device, "dtype": query_weight.dtype}
-            return tuple(
-                spec.draw_rows(one.shape[:-1], **place)
+            drawn: Any = [
+                state.scaled(spec.draw_rows(one.shape[:-1], **place))
                 for spec, one in zip(self.noise_spec().parts, inputs, strict=True)
-            )
+            ]
+            return tuple(drawn)
         noise = self.noise_in_force(inputs[0])
         if noise is None:
             return None, None, None

@@ -50,6 +50,7 @@ class NoisyConv(NoisyLayer):
         noise: NoiseName = "factorised",
         sigma0: float | None = None,
         init: InitName = "paper",
+        learned: bool = True,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -59,7 +60,9 @@ class NoisyConv(NoisyLayer):
             check_sizes(kernel_size=size)
         check_bias(bias)
         sizes = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
-        options: dict[str, Any] = {"noise": noise, "sigma0": sigma0, "init": init}
+        options: dict[str, Any] = {
+            "noise": noise, "sigma0": sigma0, "init": init, "learned": learned,
+        }  # fmt: skip
         super().__init__(*sizes, bias, padding_mode, device=device, dtype=dtype, **options)
 
     @classmethod
@@ -70,13 +73,15 @@ class NoisyConv(NoisyLayer):
         noise: NoiseName = "factorised",
         sigma0: float | None = None,
         init: InitName = "paper",
+        learned: bool = True,
     ) -> Self:
         """Make a noisy layer whose means are the very Parameters of `conv`; σ is new.
 
-        σ always requires grad, even where the means are frozen. Raises TypeError for a layer of
-        another kind, and ValueError for an unknown option or a layer that cannot become noisy.
+        σ requires grad if it is `learned`, even where the means are frozen. Raises TypeError for a
+        layer of another kind, and ValueError for an unknown option or a layer that cannot become
+        noisy.
         """
-        return cls.from_plain(conv, noise=noise, sigma0=sigma0, init=init)
+        return cls.from_plain(conv, noise=noise, sigma0=sigma0, init=init, learned=learned)
 
     def noise_spec(self) -> NoiseSpec:
         """Return what one draw of this layer consists of.

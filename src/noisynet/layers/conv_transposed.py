@@ -51,6 +51,7 @@ class NoisyConvTranspose(NoisyLayer):
         noise: NoiseName = "factorised",
         sigma0: float | None = None,
         init: InitName = "paper",
+        learned: bool = True,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -60,7 +61,9 @@ class NoisyConvTranspose(NoisyLayer):
             check_sizes(kernel_size=size)
         check_bias(bias)
         sizes = (in_channels, out_channels, kernel_size, stride, padding, output_padding, groups)
-        options: dict[str, Any] = {"noise": noise, "sigma0": sigma0, "init": init}
+        options: dict[str, Any] = {
+            "noise": noise, "sigma0": sigma0, "init": init, "learned": learned,
+        }  # fmt: skip
         options |= {"device": device, "dtype": dtype}
         super().__init__(*sizes, bias, dilation, padding_mode, **options)
 
@@ -72,13 +75,15 @@ class NoisyConvTranspose(NoisyLayer):
         noise: NoiseName = "factorised",
         sigma0: float | None = None,
         init: InitName = "paper",
+        learned: bool = True,
     ) -> Self:
         """Make a noisy layer whose means are the very Parameters of `conv`; σ is new.
 
-        σ always requires grad, even where the means are frozen. Raises TypeError for a layer of
-        another kind, and ValueError for an unknown option or a layer that cannot become noisy.
+        σ requires grad if it is `learned`, even where the means are frozen. Raises TypeError for a
+        layer of another kind, and ValueError for an unknown option or a layer that cannot become
+        noisy.
         """
-        return cls.from_plain(conv, noise=noise, sigma0=sigma0, init=init)
+        return cls.from_plain(conv, noise=noise, sigma0=sigma0, init=init, learned=learned)
 
     def noise_spec(self) -> NoiseSpec:
         """Return what one draw of this layer consists of.

@@ -58,6 +58,7 @@ def noisify(
     noise: NoiseName = "factorised",
     sigma0: float | None = None,
     init: InitName = "paper",
+    learned: bool = True,
 ) -> NoisyLinear: ...
 @overload
 def noisify(
@@ -66,6 +67,7 @@ def noisify(
     noise: NoiseName = "factorised",
     sigma0: float | None = None,
     init: InitName = "paper",
+    learned: bool = True,
 ) -> M: ...
 def noisify(
     module: nn.Module,
@@ -73,6 +75,7 @@ def noisify(
     noise: NoiseName = "factorised",
     sigma0: float | None = None,
     init: InitName = "paper",
+    learned: bool = True,
 ) -> nn.Module:
     """Make layers noisy in place, keeping their trained means.
 
@@ -84,10 +87,10 @@ def noisify(
     `nn.GRUCell`, `nn.LSTM`, `nn.GRU` and `nn.RNN`.
 
     μ stay the very Parameter objects; σ are new, get the initial value that `init` names, and
-    always require grad (`sigma_parameters` lists them for an optimizer that exists already). A
-    layer that stands in several places stays one layer. Layers that share a mean and are converted
-    together share its σ too; their draws stay apart. An encoder with noisy layers keeps off the
-    fast path that would read their means, as long as noise is in force.
+    require grad if they are `learned` (`sigma_parameters` lists them for an optimizer that exists
+    already). A layer that stands in several places stays one layer. Layers that share a mean and
+    are converted together share its σ too; their draws stay apart. An encoder with noisy layers
+    keeps off the fast path that would read their means, as long as noise is in force.
 
     A layer under `torch.nn.utils.parametrizations`, such as `spectral_norm`, keeps them: the noise
     is added to the weight that they make. Layers whose weights other code reads or makes (pruning,
@@ -99,7 +102,7 @@ def noisify(
     new one that shares its Parameters. Raises ValueError for an unknown option, and where there is
     nothing to convert.
     """
-    check_noise_options(noise, sigma0, init)
+    check_noise_options(noise, sigma0, init, learned)
     if where is not None and not callable(where):
         raise TypeError(f"where: got {where!r}, expected a function of (name, layer), or None")
     is_noisy = bool(noisy_layers(module))
@@ -125,7 +128,7 @@ def noisify(
     for name in chosen:
         layer = candidates[name]
         kind = kinds[type_before_parametrizations(layer)]
-        noisy = kind.from_plain(layer, noise=noise, sigma0=sigma0, init=init)
+        noisy = kind.from_plain(layer, noise=noise, sigma0=sigma0, init=init, learned=learned)
         for part in noisy_layers(noisy).values():
             _share_sigmas(part, sigmas)
         _share_hooks(layer, noisy)

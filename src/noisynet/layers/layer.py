@@ -53,20 +53,29 @@ class NoiseState:
     `held` is the flat draw that is held, or None for a fresh one at every forward; `override` is
     what a context manager puts above it for a while. Each has a `batch_first`, which says where its
     rows are. Copies keep what is held, in memory of their own, and forget the override, whose end
-    would never reach them.
+    would never reach them. `scale` multiplies whatever ε is in force, and `control` says in words
+    who sets it. Draws are kept and returned without it.
     """
 
     __slots__ = (
         "batch_first",
+        "control",
         "held",
         "kept",
+        "multiplier",
         "override",
         "override_batch_first",
         "per_row",
+        "scale",
         "static",
     )
 
     def __init__(self) -> None:
+        self.scale = 1.0
+        self.control: str | None = None
+        # The scale as a tensor, whose address stays: compiled forwards and CUDA graphs read it.
+        # None until a scale other than 1 is set, so that there is nothing to pay before.
+        self.multiplier: Tensor | None = None
         self.held: Tensor | None = None
         self.per_row = False
         self.batch_first = False
@@ -97,8 +106,22 @@ class NoiseState:
         self.static = False
         self.per_row, self.batch_first = per_row, batch_first
 
+    @torch.inference_mode(False)
+    def rescale(self, scale: float, control: str | None, reference: Tensor) -> None:
+        """Multiply ε by a scale from the next forward on, also that of a draw that is held."""
+        self.scale, self.control = scale, control
+        self.kept = None
+        if self.multiplier is not None:
+            self.multiplier.fill_(scale)
+        elif scale != 1:
+            self.multiplier = _multiplier(scale, reference)
+
+    def scaled(self, noise: LayerNoise) -> LayerNoise:
+        """Return a layer's noise times the scale."""
+        return noise if self.multiplier is None else noise.scaled(self.multiplier)
+
     def noise_of_held(self, layer: NoisyLayer) -> LayerNoise:
-        """View the held draw as the layer's noise, the same view at every forward.
+        """View the held draw as the layer's noise, scaled; the same view at every forward.
 
         What is kept is neither saved nor copied. A held tensor that was written into since then is
         viewed anew.
@@ -107,26 +130,31 @@ class NoiseState:
         assert flat is not None, "a draw is held"
         if torch.compiler.is_compiling():
             warn_of_frozen_draw()
-            return layer.noise_spec().unflatten(flat, self.batch_first)
+            return self.scaled(layer.noise_spec().unflatten(flat, self.batch_first))
         if kept is not None and kept[0] is flat and kept[1] == flat._version:
             return kept[2]
         noise = layer.noise_spec().unflatten(flat, self.batch_first)
         if is_traced(flat) or flat.is_inference():
-            return noise
+            return self.scaled(noise)
         if torch.is_inference_mode_enabled() or flat.requires_grad:
             # Kept for forwards that learn, too, though the first may be under inference_mode.
             with torch.inference_mode(False), torch.no_grad():
-                noise = layer.noise_to_keep(noise)
+                noise = self.scaled(layer.noise_to_keep(noise))
         else:
-            noise = layer.noise_to_keep(noise)
+            noise = self.scaled(layer.noise_to_keep(noise))
         self.kept = (flat, flat._version, noise)
         return noise
 
     def follow(self, layer: NoisyLayer) -> None:
-        """Move what is held to the device and dtype of the layer's weight."""
+        """Move scale and held draw to the device and dtype of the layer's weight."""
+        reference = layer.noise_reference
+        former = self.multiplier
+        if former is not None or self.scale != 1:
+            moved = _multiplier(self.scale, reference)
+            if former is None or (former.device, former.dtype) != (moved.device, moved.dtype):
+                self.multiplier, self.kept = moved, None
         if self.held is None:
             return
-        reference = layer.noise_reference
         if self.held.is_meta and not reference.is_meta:
             self.held = layer.noise_spec().draw(
                 self.held.shape[:-1], device=reference.device, dtype=reference.dtype
@@ -138,19 +166,32 @@ class NoiseState:
         copy = type(self)()
         copy.held = None if self.held is None else self.held.detach().clone()
         copy.per_row, copy.static, copy.batch_first = self.per_row, self.static, self.batch_first
+        copy.scale, copy.control = self.scale, self.control
+        copy.multiplier = None if self.multiplier is None else self.multiplier.clone()
         return copy
 
-    def __getstate__(self) -> tuple[bytes | None, bool, bool, bool]:
+    def __getstate__(self) -> tuple[bytes | None, bool, bool, bool, float, str | None]:
         held = None if self.held is None else tensor_to_bytes(self.held)
-        return held, self.per_row, self.static, self.batch_first
+        return held, self.per_row, self.static, self.batch_first, self.scale, self.control
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        # Pickles from before `batch_first` have three parts.
-        held, self.per_row, self.static, self.batch_first, *_ = (*state, False)
-        # Its former device may not exist here; the layer moves it to its weight's.
+        # Pickles from before `batch_first` have three parts, those from before `scale` four.
+        later: tuple[Any, ...] = (False, 1.0, None)[len(state) - 3 :]
+        held, self.per_row, self.static, *rest = (*state, *later)
+        self.batch_first, self.scale, self.control = rest
+        # Their former device may not exist here; the layer moves them to its weight's.
         self.held = None if held is None else tensor_from_bytes(held, "cpu")
-        self.override = self.kept = None
+        self.override = self.kept = self.multiplier = None
         self.override_batch_first = False
+
+
+def _multiplier(scale: float, reference: Tensor) -> Tensor:
+    """Return a scale as a tensor on the weight's device.
+
+    Without dimensions, so it leaves half precision alone and does not lose digits to it.
+    """
+    dtype = torch.promote_types(reference.dtype, torch.float32)
+    return torch.tensor(scale, device=reference.device, dtype=dtype)
 
 
 class NoisyLayer(nn.Module):
@@ -174,6 +215,8 @@ class NoisyLayer(nn.Module):
     noise: NoiseKind
     sigma0: float | None
     init: InitName
+    learned: bool = True
+    """Whether σ is learned; otherwise it does not require grad, and a scale adapts in its place."""
 
     def __init__(
         self,
@@ -181,13 +224,14 @@ class NoisyLayer(nn.Module):
         noise: NoiseName,
         sigma0: float | None,
         init: InitName,
+        learned: bool = True,
         **options: Any,
     ) -> None:
         """Build the plain layer from its own arguments, and add σ with its initial values."""
-        kind = check_noise_options(noise, sigma0, init)
+        kind = check_noise_options(noise, sigma0, init, learned)
         # Torch's own constructors end with a call of reset_parameters, which waits for σ.
         super().__init__(*arguments, **options)
-        self._become_noisy(kind, sigma0, init)
+        self._become_noisy(kind, sigma0, init, learned)
         self.reset_parameters()
 
     @classmethod
@@ -198,31 +242,34 @@ class NoisyLayer(nn.Module):
         noise: NoiseName = "factorised",
         sigma0: float | None = None,
         init: InitName = "paper",
+        learned: bool = True,
     ) -> Self:
         """Make a noisy layer whose means are the very Parameters of a plain one; σ is new.
 
-        σ always requires grad, even where the means are frozen. A layer under parametrisations
-        keeps them, and the noise is added to what they make. Raises TypeError for a layer that
-        is not of the kind `plain`, and ValueError for an unknown option or a layer that cannot
-        become noisy.
+        σ requires grad if it is `learned`, even where the means are frozen. A layer under
+        parametrisations keeps them, and the noise is added to what they make. Raises TypeError for
+        a layer that is not of the kind `plain`, and ValueError for an unknown option or a layer
+        that cannot become noisy.
         """
-        kind = check_noise_options(noise, sigma0, init)
+        kind = check_noise_options(noise, sigma0, init, learned)
         noisy = cls.__new__(cls)
         take_over(noisy, layer, cls.plain)
-        noisy._become_noisy(kind, sigma0, init)
+        noisy._become_noisy(kind, sigma0, init, learned)
         noisy.reset_sigmas()
         return noisy
 
-    def _become_noisy(self, noise: NoiseKind, sigma0: float | None, init: InitName) -> None:
+    def _become_noisy(
+        self, noise: NoiseKind, sigma0: float | None, init: InitName, learned: bool
+    ) -> None:
         """Add σ (not yet initialised) and the noise's state beside the means."""
         # Outside of PyTorch's own registers.
         self.__dict__["_noise_state"] = NoiseState()
-        self.noise, self.sigma0, self.init = noise, sigma0, init
+        self.noise, self.sigma0, self.init, self.learned = noise, sigma0, init, learned
         for name in [*parametrised_names(self), *self._parameters]:
             if name in self.without_sigma:
                 continue
             mean = mean_as_it_is(self, name)
-            sigma = None if mean is None else nn.Parameter(torch.empty_like(mean))
+            sigma = None if mean is None else nn.Parameter(torch.empty_like(mean), learned)
             self.register_parameter(f"{name}_sigma", sigma)
 
     def noise_spec(self) -> LayerSpec:
@@ -292,7 +339,8 @@ class NoisyLayer(nn.Module):
 
         A layer that is fresh per row draws for each row of `input`, whose last `features`
         dimensions are one row; with the batch first, for each index of the first dimension. Without
-        an input, the noise is at the weights, for all rows.
+        an input, the noise is at the weights, for all rows. Every form computes with what this
+        returns, and so with the scale, whose effect on σ's gradient is that of scale · ε.
         """
         state: NoiseState = self.__dict__["_noise_state"]
         flat = state.override
@@ -302,10 +350,10 @@ class NoisyLayer(nn.Module):
                 if state.per_row and input is not None:
                     leading = input.shape[: input.ndim - features]
                     if not state.batch_first or len(leading) < 2:
-                        return self.fresh_rows(leading)
+                        return state.scaled(self.fresh_rows(leading))
                     # All other dimensions share the weights, so nothing is drawn at the outputs.
-                    return self._fresh(leading[:1], batch_first=True)
-                return self._fresh(())
+                    return state.scaled(self._fresh(leading[:1], batch_first=True))
+                return state.scaled(self._fresh(()))
             if not state.static:
                 return state.noise_of_held(self)
             if torch.is_grad_enabled() or in_jit_trace():
@@ -316,7 +364,7 @@ class NoisyLayer(nn.Module):
         if torch.compiler.is_compiling():
             warn_of_frozen_draw()
         first = state.batch_first if state.override is None else state.override_batch_first
-        return self.noise_spec().unflatten(flat, first)
+        return state.scaled(self.noise_spec().unflatten(flat, first))
 
     @property
     def is_off(self) -> bool:
@@ -367,12 +415,14 @@ class NoisyLayer(nn.Module):
         state = self.noise_state
         if isinstance(state.override, Off):
             return "off"
+        scale = "" if state.scale == 1 else f", scale {state.scale:.3g}"
         if state.override is not None:
-            return "using a draw"
+            return f"using a draw{scale}"
         first = ", batch first" if state.batch_first else ""
         if state.held is None:
-            return f"fresh per row{first}" if state.per_row else "fresh"
-        return "held" if state.held.ndim == 1 else f"held for {state.held.shape[0]} rows{first}"
+            return (f"fresh per row{first}" if state.per_row else "fresh") + scale
+        rows = "" if state.held.ndim == 1 else f" for {state.held.shape[0]} rows{first}"
+        return f"held{rows}{scale}"
 
 
 def keeps_more(layer: nn.Module) -> bool:
@@ -413,7 +463,7 @@ def take_over(layer: nn.Module, former: nn.Module, kind: type[nn.Module]) -> Non
     if keeps_more(former):
         raise ValueError(f"got a {name} that keeps more than weights and biases")
     nn.Module.__init__(layer)
-    left_out = {*vars(nn.Module()), "_noise_state", "noise", "sigma0", "init"}
+    left_out = {*vars(nn.Module()), "_noise_state", "noise", "sigma0", "init", "learned"}
     for name, value in vars(former).items():
         if name not in left_out:
             # The former layer of a root lives on, and its lists are its own.
@@ -429,8 +479,12 @@ def take_over(layer: nn.Module, former: nn.Module, kind: type[nn.Module]) -> Non
     carry_over(former, layer)
 
 
-def check_noise_options(noise: str, sigma0: float | None, init: str) -> NoiseKind:
+def check_noise_options(
+    noise: str, sigma0: float | None, init: str, learned: bool = True
+) -> NoiseKind:
     """Return the kind of noise; raise ValueError for an unknown kind, σ0 or preset."""
+    if not isinstance(learned, bool):
+        raise ValueError(f"learned: got {learned!r}, expected True or False")
     kind = noise_kind(noise)
     check_sigma0(sigma0)
     check_init(init, kind)

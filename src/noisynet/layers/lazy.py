@@ -31,8 +31,9 @@ class _LazyNoisy(LazyModuleMixin, NoisyLayer):
         super().__init__(*arguments, **options, device="meta")  # pyright: ignore[reportAttributeAccessIssue]
         setattr(self, self.inputs_name, 0)
         uninitialised: Any = UninitializedParameter
-        for name in dict(self.named_parameters(recurse=False)):
-            self.register_parameter(name, uninitialised(device=device, dtype=dtype))
+        for name, parameter in dict(self.named_parameters(recurse=False)).items():
+            wanted = parameter.requires_grad
+            self.register_parameter(name, uninitialised(wanted, device=device, dtype=dtype))
 
     def _inputs_of(self, input: Tensor) -> int:
         """Return the number of inputs; raise ValueError for an input that has none."""
@@ -106,11 +107,14 @@ class LazyNoisyLinear(_LazyNoisy, NoisyLinear):
         noise: NoiseName = "factorised",
         sigma0: float | None = None,
         init: InitName = "paper",
+        learned: bool = True,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         """Build the layer without its parameters' shapes."""
-        options: dict[str, Any] = {"noise": noise, "sigma0": sigma0, "init": init}
+        options: dict[str, Any] = {
+            "noise": noise, "sigma0": sigma0, "init": init, "learned": learned,
+        }  # fmt: skip
         super().__init__(1, out_features, bias, device=device, dtype=dtype, **options)
 
     def _inputs_of(self, input: Tensor) -> int:
@@ -141,12 +145,15 @@ class _LazyNoisyConv(_LazyNoisy, NoisyConv):
         noise: NoiseName = "factorised",
         sigma0: float | None = None,
         init: InitName = "paper",
+        learned: bool = True,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         """Build the layer without its parameters' shapes."""
         sizes = (groups, out_channels, kernel_size, stride, padding, dilation, groups)
-        options: dict[str, Any] = {"noise": noise, "sigma0": sigma0, "init": init}
+        options: dict[str, Any] = {
+            "noise": noise, "sigma0": sigma0, "init": init, "learned": learned,
+        }  # fmt: skip
         super().__init__(*sizes, bias, padding_mode, device=device, dtype=dtype, **options)
 
     def _inputs_of(self, input: Tensor) -> int:

@@ -31,7 +31,9 @@ class NoisyLinear(NoisyLayer, nn.Linear):
 
     `noise` is "factorised" (p + q normals a draw; also spelled "factorized") or "independent"
     (pq + q). `init` names whose initial values to take, and `sigma0=None` is theirs: with "paper"
-    0.5 for factorised noise (σ = 0.5/√p) and 0.017 for independent (σ itself).
+    0.5 for factorised noise (σ = 0.5/√p) and 0.017 for independent (σ itself). With `learned=False`
+    σ keeps its initial value and does not require grad: for noise whose one scale adapts
+    (`noisynet.control.target`).
 
     The noise has three states of its own, and none of them depends on `train()` or `eval()`: a new
     layer is fresh (a new draw at every forward); see `noisynet.hold`, `noisynet.resample`,
@@ -53,13 +55,16 @@ class NoisyLinear(NoisyLayer, nn.Linear):
         noise: NoiseName = "factorised",
         sigma0: float | None = None,
         init: InitName = "paper",
+        learned: bool = True,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         """Build the layer with the initial values that `init` names."""
         check_sizes(in_features=in_features, out_features=out_features)
         check_bias(bias)
-        options: dict[str, Any] = {"noise": noise, "sigma0": sigma0, "init": init}
+        options: dict[str, Any] = {
+            "noise": noise, "sigma0": sigma0, "init": init, "learned": learned,
+        }  # fmt: skip
         super().__init__(in_features, out_features, bias, device=device, dtype=dtype, **options)
 
     @classmethod
@@ -70,14 +75,15 @@ class NoisyLinear(NoisyLayer, nn.Linear):
         noise: NoiseName = "factorised",
         sigma0: float | None = None,
         init: InitName = "paper",
+        learned: bool = True,
     ) -> Self:
         """Make a noisy layer whose means are the very Parameters of `linear`; σ is new.
 
-        σ always requires grad, even where the means are frozen. Raises TypeError for a layer that
-        is not an `nn.Linear`, and ValueError for an unknown option or a layer that cannot become
-        noisy.
+        σ requires grad if it is `learned`, even where the means are frozen. Raises TypeError for a
+        layer that is not an `nn.Linear`, and ValueError for an unknown option or a layer that
+        cannot become noisy.
         """
-        return cls.from_plain(linear, noise=noise, sigma0=sigma0, init=init)
+        return cls.from_plain(linear, noise=noise, sigma0=sigma0, init=init, learned=learned)
 
     def noise_spec(self) -> NoiseSpec:
         """Return what one draw of this layer consists of."""
@@ -92,7 +98,8 @@ class NoisyLinear(NoisyLayer, nn.Linear):
         return dispatch.noise_to_keep(noise, self.weight_sigma.numel())
 
     def _fresh(self, leading: Sequence[int], batch_first: bool = False) -> LayerNoise:
-        if self.noise == "independent" and not leading:
+        # A seed cannot be scaled.
+        if self.noise == "independent" and not leading and self.noise_state.multiplier is None:
             drawn = dispatch.draw_by_counter(self.weight_sigma, bias=self.bias_sigma is not None)
             if drawn is not None:
                 return drawn

@@ -77,6 +77,11 @@ class FactorisedNoise:
         """Return ε_b, shape (…, q)."""
         return self.output
 
+    def scaled(self, scale: Tensor) -> FactorisedNoise:
+        """Return the noise times a scale: f(ε_j) alone has it, which ε_w and ε_b both contain."""
+        weight = None if self.weight is None else self.weight * scale
+        return replace(self, output=self.output * scale, weight=weight)
+
 
 @dataclass(frozen=True, slots=True)
 class IndependentNoise:
@@ -104,6 +109,11 @@ class IndependentNoise:
         """Return ε_b, shape (…, q), or None without bias."""
         return self.bias
 
+    def scaled(self, scale: Tensor) -> IndependentNoise:
+        """Return the noise times a scale."""
+        bias = None if self.bias is None else self.bias * scale
+        return replace(self, weight=self.weight * scale, bias=bias)
+
 
 @dataclass(frozen=True, slots=True)
 class OutputNoise:
@@ -121,6 +131,10 @@ class OutputNoise:
     def rows(self) -> tuple[int, ...] | None:
         """Return the leading dimensions of the draw, or None for a single input."""
         return tuple(self.normals.shape[:-1]) or None
+
+    def scaled(self, scale: Tensor) -> OutputNoise:
+        """Return the noise times a scale, which multiplies the deviation of every output."""
+        return OutputNoise(self.normals * scale)
 
 
 WeightNoise = FactorisedNoise | IndependentNoise
@@ -147,6 +161,10 @@ class CellNoise:
         """Return the leading dimensions of the draw, or None where all rows share it."""
         return self.input.rows
 
+    def scaled(self, scale: Tensor) -> CellNoise:
+        """Return the noise of both weights times a scale."""
+        return CellNoise(self.input.scaled(scale), self.hidden.scaled(scale))
+
 
 @dataclass(frozen=True, slots=True)
 class SequenceNoise:
@@ -158,6 +176,10 @@ class SequenceNoise:
     def rows(self) -> tuple[int, ...] | None:
         """Return the leading dimensions of the draw, or None where all rows share it."""
         return self.parts[0].rows
+
+    def scaled(self, scale: Tensor) -> SequenceNoise:
+        """Return the noise of all weights times a scale."""
+        return SequenceNoise(tuple(part.scaled(scale) for part in self.parts))
 
 
 LayerNoise = LinearNoise | CellNoise | SequenceNoise

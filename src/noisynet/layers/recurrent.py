@@ -51,13 +51,16 @@ class NoisyCell(NoisyLayer):
         noise: NoiseName = "factorised",
         sigma0: float | None = None,
         init: InitName = "paper",
+        learned: bool = True,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         """Build the cell with the initial values that `init` names."""
         check_sizes(input_size=input_size, hidden_size=hidden_size)
         check_bias(bias)
-        options: dict[str, Any] = {"noise": noise, "sigma0": sigma0, "init": init}
+        options: dict[str, Any] = {
+            "noise": noise, "sigma0": sigma0, "init": init, "learned": learned,
+        }  # fmt: skip
         super().__init__(input_size, hidden_size, bias, device=device, dtype=dtype, **options)
 
     @classmethod
@@ -68,13 +71,15 @@ class NoisyCell(NoisyLayer):
         noise: NoiseName = "factorised",
         sigma0: float | None = None,
         init: InitName = "paper",
+        learned: bool = True,
     ) -> Self:
         """Make a noisy cell whose means are the very Parameters of `cell`; σ is new.
 
-        σ always requires grad, even where the means are frozen. Raises TypeError for a cell of
-        another kind, and ValueError for an unknown option or a cell that cannot become noisy.
+        σ requires grad if it is `learned`, even where the means are frozen. Raises TypeError for a
+        cell of another kind, and ValueError for an unknown option or a cell that cannot become
+        noisy.
         """
-        return cls.from_plain(cell, noise=noise, sigma0=sigma0, init=init)
+        return cls.from_plain(cell, noise=noise, sigma0=sigma0, init=init, learned=learned)
 
     @property
     def noise_reference(self) -> Tensor:

@@ -52,11 +52,14 @@ class NoisyLSTM(NoisySequence, nn.LSTM):  # pyright: ignore[reportIncompatibleVa
         noise: NoiseName = "factorised",
         sigma0: float | None = None,
         init: InitName = "paper",
+        learned: bool = True,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         """Build the layer with the initial values that `init` names."""
-        options: dict[str, Any] = {"noise": noise, "sigma0": sigma0, "init": init}
+        options: dict[str, Any] = {
+            "noise": noise, "sigma0": sigma0, "init": init, "learned": learned,
+        }  # fmt: skip
         options |= {"batch_first": batch_first, "dropout": dropout, "bidirectional": bidirectional}
         options |= {"bias": bias, "proj_size": proj_size, "device": device, "dtype": dtype}
         super().__init__(input_size, hidden_size, num_layers, **options)
@@ -102,11 +105,14 @@ class NoisyGRU(NoisySequence, nn.GRU):  # pyright: ignore[reportIncompatibleVari
         noise: NoiseName = "factorised",
         sigma0: float | None = None,
         init: InitName = "paper",
+        learned: bool = True,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         """Build the layer with the initial values that `init` names."""
-        options: dict[str, Any] = {"noise": noise, "sigma0": sigma0, "init": init}
+        options: dict[str, Any] = {
+            "noise": noise, "sigma0": sigma0, "init": init, "learned": learned,
+        }  # fmt: skip
         options |= {"batch_first": batch_first, "dropout": dropout, "bidirectional": bidirectional}
         options |= {"bias": bias, "device": device, "dtype": dtype}
         super().__init__(input_size, hidden_size, num_layers, **options)
@@ -142,11 +148,14 @@ class NoisyRNN(NoisySequence, nn.RNN):  # pyright: ignore[reportIncompatibleVari
         noise: NoiseName = "factorised",
         sigma0: float | None = None,
         init: InitName = "paper",
+        learned: bool = True,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         """Build the layer with the initial values that `init` names."""
-        options: dict[str, Any] = {"noise": noise, "sigma0": sigma0, "init": init}
+        options: dict[str, Any] = {
+            "noise": noise, "sigma0": sigma0, "init": init, "learned": learned,
+        }  # fmt: skip
         options |= {"batch_first": batch_first, "dropout": dropout, "bidirectional": bidirectional}
         options |= {"bias": bias, "nonlinearity": nonlinearity, "device": device, "dtype": dtype}
         super().__init__(input_size, hidden_size, num_layers, **options)

@@ -54,12 +54,14 @@ class NoisySequence(NoisyLayer):
         noise: NoiseName,
         sigma0: float | None,
         init: InitName,
+        learned: bool = True,
         **options: Any,
     ) -> None:
         """Build the layer with the initial values that `init` names."""
         check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
         check_bias(bias)
         options |= {"bias": bias, "noise": noise, "sigma0": sigma0, "init": init}
+        options["learned"] = learned
         super().__init__(input_size, hidden_size, num_layers, *arguments, **options)
 
     @classmethod
@@ -70,13 +72,15 @@ class NoisySequence(NoisyLayer):
         noise: NoiseName = "factorised",
         sigma0: float | None = None,
         init: InitName = "paper",
+        learned: bool = True,
     ) -> Self:
         """Make a noisy layer whose means are the very Parameters of `rnn`; σ is new.
 
-        σ always requires grad, even where the means are frozen. Raises TypeError for a layer of
-        another kind, and ValueError for an unknown option or a layer that cannot become noisy.
+        σ requires grad if it is `learned`, even where the means are frozen. Raises TypeError for a
+        layer of another kind, and ValueError for an unknown option or a layer that cannot become
+        noisy.
         """
-        return cls.from_plain(rnn, noise=noise, sigma0=sigma0, init=init)
+        return cls.from_plain(rnn, noise=noise, sigma0=sigma0, init=init, learned=learned)
 
     @property
     def _step(self) -> Step:

@@ -25,6 +25,8 @@ class NoiseSettings:
     """How ε is drawn (arXiv 1706.10295, §3)."""
     sigma0: float | None = None
     """σ₀ of the initial σ; None for the paper's value: 0.5, or 0.017 for independent noise."""
+    learned: bool = True
+    """Whether σ is learned; otherwise it keeps its initial value."""
     where: Literal["last", "head", "all"] = "head"
     """`last`: the layers of the outputs. `head`: all of the head but an embedding of τ. `all`: it,
     the torso's and an LSTM's too."""
@@ -38,7 +40,7 @@ def head_layers(noise: NoiseSettings | None) -> tuple[MakeLinear, MakeLinear]:
     """Return what builds a head's last layers, and its hidden ones."""
     if noise is None:
         return nn.Linear, nn.Linear
-    noisy = partial(NoisyLinear, noise=noise.kind, sigma0=noise.sigma0)
+    noisy = partial(NoisyLinear, noise=noise.kind, sigma0=noise.sigma0, learned=noise.learned)
     return noisy, (nn.Linear if noise.where == "last" else noisy)
 
 
@@ -52,4 +54,10 @@ def embedding_layer(noise: NoiseSettings | None) -> MakeLinear:
 def make_torso_noisy(torso: nn.Module, noise: NoiseSettings | None) -> None:
     """Make every layer of a torso noisy where the noise reaches it; one without layers may be."""
     if noise is not None and noise.where == "all" and any(True for _ in torso.parameters()):
-        noisify(torso, where=lambda *_: True, noise=noise.kind, sigma0=noise.sigma0)
+        noisify(
+            torso,
+            where=lambda *_: True,
+            noise=noise.kind,
+            sigma0=noise.sigma0,
+            learned=noise.learned,
+        )

@@ -28,6 +28,10 @@ class QNetwork(nn.Module):
         """Return Q-values (…, actions) for observations (…, *observation shape)."""
         return self.head(self.torso(observation))
 
+    def output_layers(self) -> list[nn.Module]:
+        """Return the last layer of each stream of the head."""
+        return [part[-1] for part in self.head.modules() if isinstance(part, Stream)]
+
     def logits(self, observation: Tensor) -> Tensor:
         """Return logits (…, actions, atoms); only a distributional head has them."""
         assert isinstance(self.head, DistributionalHead), "the head gives expected values alone"

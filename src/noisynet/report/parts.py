@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from ..evaluation.scores import mean_interval
 from ..runs import RunError
+from ..runs.evaluations import newest_by_noise
 from ..runs.record import RunRecord
 from . import plots, tables
 from .groups import Variant
@@ -16,6 +18,8 @@ _MOST_GAMES = 60
 MOST_VARIANTS = 12
 """Variants that figures show."""
 _MOST_SHOWN_NOISE = 4
+_MOST_EVALUATED = 8
+_NOISES = {"off": "mean weights", "on": "a draw at every step"}
 _EXPLORATION = {"noise/effective_epsilon": "effective ε", "epsilon": "ε of ε-greedy"}
 _SPREAD = {"noise/q_gap": "gap of the best two", "noise/q_spread": "spread over draws"}
 
@@ -132,6 +136,9 @@ def noise(
                 f"{game}: runs with noise without a record of effective ε are not in its figure"
             )
         parts.append(figures.place(explored))
+        title, unit = f"{game}: scale of the noise", "scale of σ ⊙ ε"
+        scale = plots.by_variant(title, unit, game, kinds, {"noise/scale": ""}, detail)
+        parts.append(figures.place(scale))
         title = f"{game}: gap and spread of Q"
         parts.append(figures.place(plots.by_variant(title, "Q", game, kinds, _SPREAD, detail)))
     about = (
@@ -142,6 +149,40 @@ def noise(
     )
     inside = "".join(parts)
     return f'<h2>Noise</h2><p class="dim">{about}</p>{inside}' if inside else ""
+
+
+def hidden(kinds: Sequence[Variant], figures: Figures, notes: list[str]) -> str:
+    """Plot returns by the mean weights and under noise, of runs that were evaluated both ways."""
+    places: list[str] = []
+    shown = [run for kind in kinds if kind.has_noise for run in kind.runs]
+    both = [(run, found) for run in shown if (found := newest_by_noise([*run.evaluations]))]
+    if len(both) > _MOST_EVALUATED:
+        notes.append(
+            f"returns by noise: the first {_MOST_EVALUATED} of {len(both)} evaluated runs are shown"
+        )
+    for run, found in both[:_MOST_EVALUATED]:
+        rows = [
+            {
+                "label": _NOISES.get(noise, f"mean of Q over {noise.removeprefix('mean:')} draws"),
+                "iqm": one.mean,
+                "interval": mean_interval(one.returns),
+                "runs": len(one.returns),
+                "scores": list(one.returns),
+            }
+            for noise, one in found.items()
+        ]
+        step = next(iter(found.values())).step
+        title = f"{run.name}: returns at step {step:,}"
+        figure = plots.intervals(title, "return", rows, centre="mean", each="game")
+        places.append(figures.place(figure))
+    if not places:
+        return ""
+    about = (
+        "Games that `noisynet evaluate` played by the mean weights, under a new draw at every "
+        "step, or by the mean of Q over several draws, with the 95 % interval of the mean "
+        "(Student's t). Where they part, one of them says little of what was learned."
+    )
+    return f'<h2>Returns by noise</h2><p class="dim">{about}</p>{"".join(places)}'
 
 
 def _histograms(run: RunRecord, name: str, figures: Figures, notes: list[str]) -> str:

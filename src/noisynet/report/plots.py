@@ -161,8 +161,18 @@ def _bars(plot: Figure, edges: Any, shares: Any, label: str, colour: str) -> Non
     _hover(plot, bars, tips)
 
 
-def intervals(title: str, unit: str, rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw interquartile means with their intervals, and each run's score where they are few."""
+def intervals(
+    title: str,
+    unit: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    centre: str = "IQM",
+    each: str = "run",
+) -> Figure:
+    """Draw interquartile means with their intervals, and each run's score where they are few.
+
+    `centre` and `each` say where rows have another mean, of other things, under the same names.
+    """
     labels = [str(row["label"]) for row in rows]
     plot = _figure(title, unit, "", height=110 + 44 * len(rows), y_range=labels[::-1])
     for index, row in enumerate(rows):
@@ -177,15 +187,15 @@ def intervals(title: str, unit: str, rows: Sequence[Mapping[str, Any]]) -> Figur
             line_alpha=0.5,
         )  # fmt: skip
         dots = plot.scatter(x="iqm", y="y", source=source, color=colour, size=13)
-        tips = [("", "@y"), ("IQM", "@iqm{0.00}"), ("interval", "@low{0.00} to @high{0.00}")]
-        _hover(plot, dots, [*tips, ("runs", "@runs")])
+        tips = [("", "@y"), (centre, "@iqm{0.00}"), ("interval", "@low{0.00} to @high{0.00}")]
+        _hover(plot, dots, [*tips, (f"{each}s", "@runs")])
         scores = row.get("scores", [])
         if len(scores) <= 2 * _MOST_SEEDS:
-            each = ColumnDataSource(
+            single = ColumnDataSource(
                 {"x": scores, "y": [row["label"]] * len(scores), "seed": row.get("seeds", scores)}
             )
             marks = plot.scatter(
-                x="x", y="y", source=each, marker="dash", angle=np.pi / 2, size=16, color=colour,
+                x="x", y="y", source=single, marker="dash", angle=np.pi / 2, size=16, color=colour,
             )  # fmt: skip
             _hover(plot, marks, [("score", "@x{0.00}"), ("seed", "@seed")])
     plot.ygrid.visible = False

@@ -137,7 +137,7 @@ def evaluation_table(results: Sequence[dict[str, Any]]) -> str:
         [
             one["run"],
             one["environment"],
-            "on" if one["noise"] == "on" else "off: mean weights",
+            "off: mean weights" if one["noise"] == "off" else one["noise"],
             one["episodes"],
             one["mean"],
             one["std"] if one["episodes"] > 1 else None,

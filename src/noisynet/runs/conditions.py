@@ -63,6 +63,18 @@ WITH_NOISE = Acts(
     lambda config: config.exploration.has_noise,
     lambda config: f"exploration is {config.exploration.exploration}, no layer is noisy",
 )
+WITH_NOISE_SCHEDULE = Acts(
+    lambda config: config.exploration.noise_schedule != "constant",
+    lambda _: "noise_schedule is constant",
+)
+WITH_NOISE_TARGET = Acts(
+    lambda config: config.exploration.noise_target is not None,
+    lambda _: "noise_target is empty, nothing is measured",
+)
+WITH_SIGMA_PENALTY = Acts(
+    lambda config: config.exploration.sigma_penalty > 0,
+    lambda _: "sigma_penalty is 0",
+)
 WITH_EPSILON = Acts(
     lambda config: config.exploration.has_epsilon,
     lambda config: f"exploration is {config.exploration.exploration}, there is no ε",

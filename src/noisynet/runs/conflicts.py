@@ -157,6 +157,65 @@ def _exploration(config: Sections) -> str | None:
     )
 
 
+def _one_player(config: Sections) -> str | None:
+    """Return who plays beside the learner, and does not hear of its scale; None: nobody does."""
+    if config.scale.actors is not None:
+        return "sampler actors play, each"
+    if config.learning.algorithm == "a3c":
+        return "a3c's workers play, each"
+    return None
+
+
+def _noise_schedule(config: Sections) -> str | None:
+    section = config.exploration
+    if not section.has_noise or section.noise_schedule == "constant":
+        return None
+    players = _one_player(config)
+    if players is not None:
+        return (
+            f"noise_schedule: got {section.noise_schedule}, expected constant: {players} with a "
+            "scale of its own, which would not be the learner's"
+        )
+    if section.noise_schedule == "exponential":
+        for name in ("noise_scale", "noise_scale_end"):
+            if getattr(section, name) == 0:
+                return f"{name}: got 0, expected more than 0: no factor leads to it or from it"
+    return None
+
+
+def _noise_target(config: Sections) -> str | None:
+    section = config.exploration
+    if not section.has_noise or section.noise_target is None:
+        return None
+    said = f"noise_target: got {section.noise_target:g}, expected none"
+    if section.noise_schedule != "constant":
+        return f"{said} with noise_schedule {section.noise_schedule}: both would set the scale"
+    if section.noise_scale == 0:
+        return f"{said} with noise_scale 0: a target multiplies the scale"
+    players = _one_player(config)
+    if players is not None:
+        return f"{said}: {players} with a scale of its own, which would not be the learner's"
+    return None
+
+
+def _sigma_penalty(config: Sections) -> str | None:
+    section = config.exploration
+    if not section.has_noise or not section.sigma_penalty:
+        return None
+    if not section.learned_sigma:
+        return (
+            f"sigma_penalty: got {section.sigma_penalty:g}, expected 0 with learned_sigma false: "
+            "it acts by σ's gradient"
+        )
+    high = section.penalty_high
+    if high is not None and section.penalty_low < high:
+        return None
+    return (
+        f"penalty_high: got {'nothing' if high is None else f'{high:g}'}, expected the return at "
+        f"which sigma_penalty is whole, more than penalty_low ({section.penalty_low:g})"
+    )
+
+
 def _redraw(config: Sections) -> str | None:
     redraw = config.exploration.redraw
     held = config.learning.is_actor_critic and config.exploration.has_noise
@@ -250,6 +309,9 @@ ENTROPY_TEMPERATURE = Fits(_entropy_temperature)
 SPECTRAL_NORM = Fits(_spectral_norm)
 EXPLORATION = Fits(_exploration)
 REDRAW = Fits(_redraw)
+NOISE_SCHEDULE = Fits(_noise_schedule)
+NOISE_TARGET = Fits(_noise_target)
+SIGMA_PENALTY = Fits(_sigma_penalty)
 WARMUP = Fits(_warmup)
 REPLAY = Fits(_replay)
 MINIBATCHES = Fits(_minibatches)

@@ -14,6 +14,7 @@ from . import checkpoint
 from .config import Config
 from .curves import Curve, Thinner
 from .errors import RunError
+from .evaluations import Evaluation, read_evaluations
 from .locks import is_locked
 from .metrics import read_metrics
 from .opening import Run, open_run
@@ -40,6 +41,8 @@ class RunRecord:
     damaged: int
     """Lines of metrics.jsonl that could not be read and were left out."""
     curves: dict[str, Curve]
+    evaluations: tuple[Evaluation, ...] = ()
+    """What `noisynet evaluate` has kept in the run's folder."""
 
     @property
     def name(self) -> str:
@@ -110,7 +113,16 @@ def read_run(path: Path) -> RunRecord:
     mean_return = None if mean_return is None else float(mean_return)
     state = "running" if running else _state(run, step, games, mean_return)
     return RunRecord(
-        path, run.config, state, step, games, mean_return, float(seconds), damaged, curves
+        path,
+        run.config,
+        state,
+        step,
+        games,
+        mean_return,
+        float(seconds),
+        damaged,
+        curves,
+        tuple(read_evaluations(path)),
     )
 
 

@@ -38,9 +38,12 @@ from .conditions import (
     WITH_LAYER_NORM,
     WITH_MUNCHAUSEN,
     WITH_NOISE,
+    WITH_NOISE_SCHEDULE,
+    WITH_NOISE_TARGET,
     WITH_PRIORITIES,
     WITH_QUANTILES,
     WITH_RMSPROP,
+    WITH_SIGMA_PENALTY,
     WITHOUT_DISTRIBUTIONS,
     WITHOUT_MUNCHAUSEN,
 )
@@ -58,6 +61,7 @@ _Int = Annotated[int, BeforeValidator(_no_bool)]
 _Float = Annotated[float, BeforeValidator(_no_bool)]
 Fraction = Annotated[_Float, Field(ge=0, le=1, allow_inf_nan=False)]
 PositiveFloat = Annotated[_Float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[_Float, Field(ge=0, allow_inf_nan=False)]
 # Up to what a C int holds: further on, ale-py and torch answer with errors of their own.
 PositiveInt = Annotated[_Int, Field(ge=1, le=2**31 - 1)]
 Count = Annotated[_Int, Field(ge=0, le=2**31 - 1)]
@@ -243,6 +247,64 @@ class ExplorationSection(Section):
     )
     draw_per_environment: Annotated[bool, WITH_NOISE] = Field(
         default=True, description="an acting draw for each environment; false: all share one"
+    )
+    learned_sigma: Annotated[bool, WITH_NOISE] = Field(
+        default=True,
+        description="σ is learned; false: it keeps its initial value, and the scale alone moves",
+    )
+    noise_scale: Annotated[NonNegativeFloat, WITH_NOISE] = Field(
+        default=1.0, description="what σ ⊙ ε is multiplied by, at the start"
+    )
+    noise_schedule: Annotated[
+        Literal["constant", "linear", "exponential", "cosine"],
+        WITH_NOISE,
+        conflicts.NOISE_SCHEDULE,
+    ] = Field(
+        default="constant",
+        description="how the scale goes from noise_scale to noise_scale_end: constant (it stays), "
+        "linear, exponential (as QeRL, arXiv 2510.11696), cosine",
+    )
+    noise_scale_end: Annotated[NonNegativeFloat, WITH_NOISE, WITH_NOISE_SCHEDULE] = Field(
+        default=0.1, description="the scale from noise_scale_steps on"
+    )
+    noise_scale_steps: Annotated[PositiveInt | None, WITH_NOISE, WITH_NOISE_SCHEDULE] = Field(
+        default=None, description="agent step at which the scale has got there; empty: the last"
+    )
+    noise_target: Annotated[
+        Annotated[_Float, Field(gt=0, lt=1, allow_inf_nan=False)] | None,
+        WITH_NOISE,
+        conflicts.NOISE_TARGET,
+    ] = Field(
+        default=None,
+        description="effective ε to hold by moving the scale: the share of greedy actions that the "
+        "noise changes; empty: none",
+    )
+    noise_target_every: Annotated[PositiveInt, WITH_NOISE, WITH_NOISE_TARGET, MAY_CHANGE] = Field(
+        default=64,
+        description="agent steps between two measurements of it, over 64 observations; on images "
+        "one takes as long as some updates",
+    )
+    sigma_penalty: Annotated[
+        NonNegativeFloat,
+        WITH_NOISE,
+        OF_Q_VALUES,
+        conflicts.needs_q_values("sigma_penalty", "exploration"),
+        conflicts.SIGMA_PENALTY,
+        MAY_CHANGE,
+    ] = Field(
+        default=0.0,
+        description="weight of the outputs' mean |σ| in the loss once the mean return is "
+        "penalty_high (arXiv 2006.10980); 0: none",
+    )
+    penalty_low: Annotated[_Float, WITH_NOISE, WITH_SIGMA_PENALTY, MAY_CHANGE] = Field(
+        default=0.0,
+        allow_inf_nan=False,
+        description="mean return up to which that weight is 0",
+    )
+    penalty_high: Annotated[_Float | None, WITH_NOISE, WITH_SIGMA_PENALTY, MAY_CHANGE] = Field(
+        default=None,
+        allow_inf_nan=False,
+        description="mean return from which on it is whole",
     )
     choice_draw: Annotated[
         bool, WITH_NOISE, OF_REPLAY, WITH_DOUBLE, WITHOUT_MUNCHAUSEN, MAY_CHANGE

@@ -43,6 +43,7 @@ class MinibatchLearner(Learner[ParallelQLearning, RolloutExperience]):
     ) -> Iterator[Event]:
         """Begin with a rollout where there is a new one, and take the updates that are allowed."""
         agent = self.agent
+        agent.heard(progress.mean_return)
         if experience is not None:
             agent.begin(experience.rollout, experience.passes)
             self._began = experience.step

@@ -114,6 +114,7 @@ class ReplayLearner(Learner[QLearning, None]):
     ) -> Iterator[Event]:
         """Take the updates that have come due, and copy the target net when its time has come."""
         agent, schedule = self.agent, self.schedule
+        agent.heard(progress.mean_return)
         while agent.updates < schedule.updates_due(progress.step) and may_update():
             if not self.replay.can_sample(self._n_step):
                 return

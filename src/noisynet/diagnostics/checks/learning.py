@@ -44,6 +44,9 @@ def gradients(layers: Mapping[str, Found], loss: Tensor | None) -> Finding:
     check = Check("sigma gradient")
     if loss is None:
         return check.skipped("no loss function was given")
+    layers = {one: found for one, found in layers.items() if found.learns_sigma}
+    if not layers:
+        return check.skipped("σ is not learned (learned=False)")
     frozen = [
         one
         for one, found in layers.items()
@@ -220,6 +223,9 @@ def sigma_moves(layers: Mapping[str, Found], before: Mapping[str, Tensor]) -> Fi
     """Check whether an update moved σ; `before` is σ of each layer's first weight before it."""
     check = Check("sigma moves")
     moved: dict[str, float] = {}
+    before = {one: sigma for one, sigma in before.items() if layers[one].learns_sigma}
+    if not before:
+        return check.skipped("σ is not learned (learned=False)")
     for one, sigma in before.items():
         change = layers[one].weights()[0][1].detach() - sigma
         moved[one] = float(change.double().square().mean().sqrt())

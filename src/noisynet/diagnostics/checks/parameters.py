@@ -227,7 +227,10 @@ def sigma_size(layers: Mapping[str, Found]) -> Finding:
 
 def _ratio(found: Found) -> float:
     means = sum(float(mean.detach().double().square().sum()) for mean, _ in found.weights())
-    sigmas = sum(float(sigma.detach().double().square().sum()) for _, sigma in found.weights())
+    sigmas = sum(
+        float((found.scale * sigma.detach().double()).square().sum())
+        for _, sigma in found.weights()
+    )
     if not (math.isfinite(means) and math.isfinite(sigmas)):
         return math.nan
     return math.sqrt(means / sigmas) if sigmas else math.inf
@@ -270,14 +273,21 @@ def in_the_optimizer(layers: Mapping[str, Found], optimizer: Optimizer | None) -
     check = Check("optimizer")
     if optimizer is None:
         return check.skipped("no optimizer was given")
-    absent = [one for one, groups in _groups_of_sigma(layers, optimizer).items() if None in groups]
+    absent = [
+        one
+        for one, groups in _groups_of_sigma(layers, optimizer).items()
+        if None in groups and layers[one].learns_sigma
+    ]
     if absent:
         return check.failed(
             f"σ of {listed(absent)} is not in the optimizer: it will never move",
             "build it after noisify, or optimizer.add_param_group({'params': "
             "noisynet.sigma_parameters(model)})",
         )
-    return check.passed(f"σ of all {len(layers)} layers is in it")
+    learned = [one for one, found in layers.items() if found.learns_sigma]
+    if not learned:
+        return check.skipped("σ is not learned (learned=False)")
+    return check.passed(f"σ of all {len(learned)} layers is in it")
 
 
 def weight_decay(layers: Mapping[str, Found], optimizer: Optimizer | None) -> Finding:
@@ -288,7 +298,7 @@ def weight_decay(layers: Mapping[str, Found], optimizer: Optimizer | None) -> Fi
     decays = {
         one: max(float(group.get("weight_decay", 0)) for group in groups if group is not None)
         for one, groups in _groups_of_sigma(layers, optimizer).items()
-        if any(group is not None for group in groups)
+        if any(group is not None for group in groups) and layers[one].learns_sigma
     }
     decayed = {one: decay for one, decay in decays.items() if decay}
     if decayed:

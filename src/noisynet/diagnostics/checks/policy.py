@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..behaviour import measure, values_of
+from ...layers.outputs import values_of
+from ..behaviour import measure
 from ..findings import Check, Finding
 from ..recognise import Found
 

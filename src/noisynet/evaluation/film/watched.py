@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ...agents import ActorCritic
 from ...layers import draw, mean_weights, using
@@ -54,21 +53,11 @@ class WatchedAgent(TrainedAgent):
         if agent.noise is not None and (noise or not recurrent):
             rows = 1 if recurrent else draws
             with using(network, draw(network, rows=rows, generator=self._generator)):
-                drawn = self._values(np.repeat(observation, rows, axis=0))
+                drawn = self.values(np.repeat(observation, rows, axis=0))
         if recurrent and drawn is not None:
             # An LSTM steps on with every forward, so that there is one, the one that acts.
             return Look(kind, drawn[0], None, int(drawn[0].argmax()))
         with mean_weights(network):
-            values = self._values(observation)[0]
+            values = self.values(observation)[0]
         acting = drawn[0] if noise and drawn is not None else values
         return Look(kind, values, drawn, int(acting.argmax()))
-
-    def _values(self, observation: np.ndarray) -> Numbers:
-        """Return Q, or the policy's probabilities, under the noise in force: (rows, actions)."""
-        agent = self._agent
-        if isinstance(agent, ActorCritic):
-            same_game = np.zeros(len(observation), np.bool_)
-            return agent.policy(observation, same_game).softmax(-1).float().cpu().numpy()
-        with torch.inference_mode():  # in the weights' own precision, as `greedy` acts
-            seen = torch.from_numpy(observation).to(agent.device)
-            return agent.network(seen).float().cpu().numpy()

@@ -22,6 +22,7 @@ from .actor_critic import (  # noqa: E402
 )
 from .btr import BTRDQNPolicy, BTRQRDQNPolicy, ImpalaExtractor  # noqa: E402
 from .callback import NoiseCallback  # noqa: E402
+from .control import NoiseControl  # noqa: E402
 from .value import NoisyDQNPolicy, NoisyQRDQNPolicy  # noqa: E402
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "BTRQRDQNPolicy",
     "ImpalaExtractor",
     "NoiseCallback",
+    "NoiseControl",
     "NoisyA2CPolicy",
     "NoisyDQNPolicy",
     "NoisyDictRolloutBuffer",

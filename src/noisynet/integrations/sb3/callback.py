@@ -11,13 +11,69 @@ from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 
 from ...diagnostics import mean_sigma, snr
-from ...diagnostics.behaviour import measure_draws
+from ...diagnostics.behaviour import measure
 from ...layers import draw
+from ...layers.outputs import Outputs, outputs_under
+from ...layers.restoring import buffers_preserved
 from .algorithm import ALGORITHMS
 from .noisy_policy import NoisyPolicy
 
 
-class NoiseCallback(BaseCallback):
+class WatchingCallback(BaseCallback):
+    """A callback that keeps the last `observations` that a noisy policy has seen.
+
+    Raises TypeError for a model without a noisy policy, and ValueError for numbers too small.
+    """
+
+    def __init__(self, *, every: int, observations: int, draws: int, verbose: int = 0) -> None:
+        super().__init__(verbose)
+        for name, value, least in (
+            ("every", every, 1),
+            ("observations", observations, 1),
+            ("draws", draws, 2),
+        ):
+            if value < least:
+                raise ValueError(
+                    f"{type(self).__name__}: {name}: got {value}, expected at least {least}"
+                )
+        self.every, self.observations, self.draws = every, observations, draws
+        self._seen: deque[Any] = deque()
+
+    def _init_callback(self) -> None:
+        self.policy()
+        self._seen = deque(maxlen=max(1, self.observations // self.training_env.num_envs))
+
+    def policy(self) -> NoisyPolicy:
+        """Return the model's policy; raises TypeError where it has no noise."""
+        policy = self.model.policy
+        if not isinstance(policy, NoisyPolicy):
+            expected = ", ".join(ALGORITHMS)
+            raise TypeError(
+                f"{type(self).__name__}: got {type(policy).__name__}, expected one of {expected}"
+            )
+        return policy
+
+    def _on_step(self) -> bool:
+        self._seen.append(self.locals["new_obs"])
+        return True
+
+    def outputs(self, generator: torch.Generator) -> Outputs:
+        """Return values of what was seen, or continuous actions, under draws and by the means."""
+        policy = self.policy()
+        seen = list(self._seen)
+        if isinstance(seen[0], dict):
+            stacked = {key: np.concatenate([one[key] for one in seen]) for key in seen[0]}
+        else:
+            stacked = np.concatenate(seen)
+        observation, _ = policy.obs_to_tensor(stacked)
+        discrete = isinstance(self.model.action_space, spaces.Discrete)
+        values = policy.action_values if discrete else policy.greedy
+        drawn = draw(policy.noisy_network, rows=self.draws, generator=generator)
+        with torch.no_grad(), buffers_preserved(policy):
+            return outputs_under(lambda one: values(observation, one), drawn)
+
+
+class NoiseCallback(WatchingCallback):
     """Callback that logs what the noise does: `model.learn(…, callback=NoiseCallback())`.
 
     At the first end of a rollout after each `every` steps: `noise/snr/…` and `noise/sigma/…` of
@@ -31,39 +87,15 @@ class NoiseCallback(BaseCallback):
     def __init__(
         self, every: int = 1000, observations: int = 256, draws: int = 8, verbose: int = 0
     ) -> None:
-        super().__init__(verbose)
-        for name, value, least in (
-            ("every", every, 1),
-            ("observations", observations, 1),
-            ("draws", draws, 2),
-        ):
-            if value < least:
-                raise ValueError(f"NoiseCallback: {name}: got {value}, expected at least {least}")
-        self.every, self.observations, self.draws = every, observations, draws
+        super().__init__(every=every, observations=observations, draws=draws, verbose=verbose)
         self._logged_at = 0
-        self._seen: deque[Any] = deque()
 
     def _init_callback(self) -> None:
-        self.policy()
+        super()._init_callback()
         self._generator = torch.Generator(self.model.device).manual_seed(self.model.seed or 0)
-        self._seen = deque(maxlen=max(1, self.observations // self.training_env.num_envs))
-
-    def policy(self) -> NoisyPolicy:
-        """Return the model's policy; raises TypeError where it has no noise."""
-        policy = self.model.policy
-        if not isinstance(policy, NoisyPolicy):
-            expected = ", ".join(ALGORITHMS)
-            raise TypeError(
-                f"NoiseCallback: got {type(policy).__name__}, expected one of {expected}"
-            )
-        return policy
 
     def _on_training_start(self) -> None:
         self._logged_at = self.num_timesteps
-
-    def _on_step(self) -> bool:
-        self._seen.append(self.locals["new_obs"])
-        return True
 
     def _on_rollout_end(self) -> None:
         if self.num_timesteps - self._logged_at < self.every:
@@ -78,18 +110,6 @@ class NoiseCallback(BaseCallback):
         figures = {f"snr/{name}": value for name, value in snr(network).items()}
         figures |= {f"sigma/{name}": value for name, value in mean_sigma(network).items()}
         if self._seen and isinstance(self.model.action_space, spaces.Discrete):
-            figures |= self._behaviour()
+            measured = measure(*self.outputs(self._generator))
+            figures |= {name: float(getattr(measured, name)) for name in measured.rows}
         return figures
-
-    def _behaviour(self) -> dict[str, float]:
-        policy = self.policy()
-        seen = list(self._seen)
-        if isinstance(seen[0], dict):
-            stacked = {key: np.concatenate([one[key] for one in seen]) for key in seen[0]}
-        else:
-            stacked = np.concatenate(seen)
-        observation, _ = policy.obs_to_tensor(stacked)
-        drawn = draw(policy.noisy_network, rows=self.draws, generator=self._generator)
-        with torch.no_grad():
-            measured = measure_draws(lambda one: policy.action_values(observation, one), drawn)
-        return {name: float(getattr(measured, name)) for name in measured.rows}

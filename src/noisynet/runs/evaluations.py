@@ -1,0 +1,88 @@
+"""Evaluations that a run keeps: a line of evaluations.jsonl for each, beside the metrics.
+
+Training neither reads nor writes them, so that a run may be evaluated while it trains.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FILE_NAME = "evaluations.jsonl"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Whole games that the agent of a checkpoint played without learning."""
+
+    step: int
+    """Agent steps behind the checkpoint."""
+    noise: str
+    """off: by the mean weights; on: under a new draw at every step; mean:K: by the mean of K."""
+    returns: tuple[float, ...]
+    """Of each game, true and unclipped."""
+
+    @property
+    def mean(self) -> float:
+        """The mean return."""
+        return sum(self.returns) / len(self.returns)
+
+
+def keep_evaluation(folder: Path, result: Mapping[str, Any]) -> None:
+    """Append what `evaluate_run` returned to a run's folder; raises OSError where it cannot be."""
+    with (folder / FILE_NAME).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(dict(result)) + "\n")
+
+
+def read_evaluations(folder: Path) -> list[Evaluation]:
+    """Return the newest evaluation of each step and noise, in the order in which they were made.
+
+    Lines that are damaged are left out, and so is a file that cannot be read.
+    """
+    try:
+        lines = (folder / FILE_NAME).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    found: dict[tuple[int, str], Evaluation] = {}
+    for line in lines:
+        one = _read(line)
+        if one is not None:
+            found.pop((one.step, one.noise), None)
+            found[one.step, one.noise] = one
+    return list(found.values())
+
+
+def newest_by_noise(evaluations: list[Evaluation]) -> dict[str, Evaluation]:
+    """Return {noise: evaluation} of the newest step that was evaluated by more than one noise.
+
+    By the means first, then under a draw, then by means of draws; empty where there is none.
+    """
+    steps: dict[int, dict[str, Evaluation]] = {}
+    for one in evaluations:
+        steps.setdefault(one.step, {})[one.noise] = one
+    several = [step for step, kinds in steps.items() if len(kinds) > 1]
+    if not several:
+        return {}
+    newest = steps[max(several)]
+
+    def order(noise: str) -> tuple[int, str]:
+        return {"off": 0, "on": 1}.get(noise, 2), noise
+
+    return {noise: newest[noise] for noise in sorted(newest, key=order)}
+
+
+def _read(line: str) -> Evaluation | None:
+    try:
+        values = json.loads(line)
+        step, noise, returns = values["step"], values["noise"], values["returns"]
+        numbers = tuple(float(one) for one in returns)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    whole = type(step) is int and isinstance(noise, str) and isinstance(returns, list)
+    if not whole or not numbers or not all(map(math.isfinite, numbers)):
+        return None
+    return Evaluation(step, noise, numbers)

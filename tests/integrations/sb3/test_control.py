@@ -1,0 +1,150 @@
+"""The scale of a Stable-Baselines3 agent's noise: by a schedule, and held at a target."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("stable_baselines3")
+pytest.importorskip("sb3_contrib")
+
+import numpy as np
+from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+
+import noisynet
+from noisynet.control import Linear, scale
+from noisynet.integrations.sb3 import NoiseControl, NoisyDQNPolicy, NoisyPPOPolicy
+
+QUIET = {"exploration_initial_eps": 0.0, "exploration_final_eps": 0.0}
+
+
+def dqn(**options: Any) -> Any:
+    settings: dict[str, Any] = {
+        "learning_starts": 0,
+        "learning_rate": 1e-3,
+        "buffer_size": 5000,
+        "train_freq": 4,
+        "target_update_interval": 100,
+        "policy_kwargs": {"net_arch": [32]},
+        **QUIET,
+        "device": "cpu",
+        "seed": 0,
+        **options,
+    }
+    return DQN(NoisyDQNPolicy, make_vec_env("CartPole-v1", 4, seed=0), **settings)
+
+
+def test_a_schedule_sets_both_networks_by_the_host_s_steps() -> None:
+    model = dqn()
+    seen: list[tuple[int, float]] = []
+
+    class Watch(BaseCallback):
+        def _on_step(self) -> bool:
+            seen.append((self.num_timesteps, scale(self.model.policy)))
+            return True
+
+    model.learn(200, callback=[NoiseControl(Linear(1.0, 0.2, until=160)), Watch()])
+    assert scale(model.q_net) == scale(model.q_net_target)
+    # It is set where a collection of train_freq = 4 vector steps of 4 environments starts.
+    for step, found in seen:
+        start = (step - 4) // 16 * 16
+        assert found == pytest.approx(max(1.0 - 0.8 * start / 160, 0.2))
+    assert seen[-1][1] == pytest.approx(0.2)
+    assert "linear schedule, 1 to 0.2" in noisynet.doctor(model.q_net)["control"].message
+
+
+def test_a_saved_model_keeps_no_scale_and_a_policy_does(tmp_path: Path) -> None:
+    model = dqn()
+    model.learn(40, callback=NoiseControl(lambda _: 0.5))
+    assert scale(model.policy) == 0.5
+    model.save(tmp_path / "model")
+    # The host saves state_dicts, and builds the policy anew.
+    assert scale(DQN.load(tmp_path / "model").policy) == 1.0
+
+
+def test_ppo_learns_a_rollout_under_the_scale_that_acted() -> None:
+    model = PPO(
+        NoisyPPOPolicy,
+        make_vec_env("Pendulum-v1", 2, seed=0),
+        n_steps=32,
+        batch_size=16,
+        n_epochs=1,
+        device="cpu",
+        seed=0,
+    )
+    scales: list[float] = []
+    ratios: list[float] = []
+    policy = model.policy
+    evaluate, forward = policy.evaluate_actions, policy.forward
+
+    def acting(*arguments: Any, **options: Any) -> Any:
+        scales.append(scale(policy))
+        return forward(*arguments, **options)
+
+    def learning(*arguments: Any) -> Any:
+        assert scale(policy) == scales[-1]
+        values = evaluate(*arguments)
+        ratios.append(scales[-1])
+        return values
+
+    policy.forward, policy.evaluate_actions = acting, learning
+    control = NoiseControl(action_deviation=0.2, every=32, observations=64)
+    model.learn(400, callback=control)
+    changes = [n for n in range(1, len(scales)) if scales[n] != scales[n - 1]]
+    assert changes
+    assert all(n % 32 == 0 for n in changes), "the scale moved inside a rollout"
+    assert ratios
+    # Plappert's factor, up or down at every measurement.
+    for n in changes:
+        assert abs(math.log(scales[n] / scales[n - 1])) == pytest.approx(math.log(1.01))
+
+
+def test_what_is_refused() -> None:
+    for options in ({}, {"schedule": Linear(1, 0.1, 10), "effective_epsilon": 0.1}):
+        with pytest.raises(ValueError, match="NoiseControl: expected one of schedule"):
+            NoiseControl(**options)
+    with pytest.raises(ValueError, match=r"effective_epsilon: got 1\.5"):
+        NoiseControl(effective_epsilon=1.5)
+    with pytest.raises(ValueError, match="NoiseControl: draws: got 1, expected at least 2"):
+        NoiseControl(effective_epsilon=0.1, draws=1)
+    with pytest.raises(TypeError, match=r"got action deviation 0\.2 for Discrete actions"):
+        dqn().learn(8, callback=NoiseControl(action_deviation=0.2))
+    plain = DQN("MlpPolicy", make_vec_env("CartPole-v1", 1), device="cpu")
+    with pytest.raises(TypeError, match="NoiseControl: got DQNPolicy, expected one of"):
+        plain.learn(8, callback=NoiseControl(effective_epsilon=0.1))
+
+
+class Measured(BaseCallback):
+    """Effective ε over the last observations and draws of its own, every 250 steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[np.ndarray] = []
+        self.found: list[tuple[int, float]] = []
+
+    def _on_step(self) -> bool:
+        self.seen = [*self.seen[-63:], self.locals["new_obs"]]
+        if self.num_timesteps % 250 < 4:
+            observations, _ = self.model.policy.obs_to_tensor(np.concatenate(self.seen))
+            found = noisynet.behaviour(self.model.q_net, observations, draws=16)
+            self.found.append((self.num_timesteps, found.effective_epsilon))
+        return True
+
+
+@pytest.mark.slow
+def test_a_target_is_held_over_a_training_of_the_host_s_dqn() -> None:
+    measured = Measured()
+    model = dqn(learning_starts=1000, buffer_size=20_000)
+    control = NoiseControl(effective_epsilon=0.05, every=40, observations=256)
+    model.learn(20_000, callback=[control, measured])
+    after = [share for step, share in measured.found if step > 2000]
+    # Each of ten parts of the training, and the whole.
+    parts = [float(np.mean(part)) for part in np.array_split(after, 10)]
+    assert float(np.mean(after)) == pytest.approx(0.05, rel=0.2)
+    assert min(parts) > 0.025
+    assert max(parts) < 0.1
