@@ -82,17 +82,32 @@ def test_a_target_is_held_at_the_observations_that_are_acted_on(preset: str, noi
     assert float(np.mean(found)) == pytest.approx(0.05, rel=0.25)
 
 
-def test_the_target_of_implicit_quantiles_is_that_of_their_mean_at_fixed_fractions() -> None:
+def test_a_target_of_implicit_quantiles_is_one_of_their_mean_at_fixed_fractions() -> None:
     count = 32
     agent = make_agent(
         "cartpole-iqn", noise_target=0.05, environments=count, sigma_penalty=1.0, penalty_high=5.0
     )
+    shown, generators = torch.from_numpy(observations(0, 64)), [torch.Generator() for _ in range(2)]
+    noisy, mean = agent._values((shown.numpy(),), generators[0].manual_seed(1))
+    head = agent.online.head
+    tau = ((torch.arange(head.samples) + 0.5) / head.samples).view(-1, 1).expand(-1, 64)
+    drawn = noisynet.draw(head, rows=len(noisy), generator=generators[1].manual_seed(1))
+    for row, values in enumerate(noisy):
+        with noisynet.using(head, drawn[row]):
+            by_hand = agent.online.quantiles(shown, tau).mean(0)
+        torch.testing.assert_close(values, by_hand)
+    with noisynet.mean_weights(head):
+        torch.testing.assert_close(mean, agent.online.quantiles(shown, tau).mean(0))
     found = []
     for step in range(0, 360 * count, count):
         agent.act(observations(step, count), step, np.zeros(count, bool))
         if step > 120 * count and step % (4 * count) == 0:
-            found.append(measured(agent, step))
-    assert float(np.mean(found)) == pytest.approx(0.05, rel=0.25)
+            one = noisynet.behaviour(agent.network, shown, draws=128, generator=generators[0])
+            found.append(one.effective_epsilon)
+    # Before it learns, a draw changes the action of most observations or of few: 0.05 within three
+    # standard errors of such points.
+    assert float(np.mean(found)) == pytest.approx(0.05, abs=0.013)
+
     draws, tau = agent.draws(), agent._quantiles.of_update(8, choice=False)
     loss, errors = agent.loss_and_errors(make_batch(), draws, tau)
     agent.heard(2.5)  # half of the way to penalty_high

@@ -99,6 +99,8 @@ def test_the_interval_of_a_difference_is_welch_s(ours: list[float], theirs: list
 def test_a_difference_of_one_game_and_of_games_that_are_all_alike() -> None:
     assert mean_difference_interval([1.0], [1.0, 2.0]) is None
     assert mean_difference_interval([3.0, 3.0], [1.0, 1.0]) == (2.0, 2.0)
+    # The variance of these has no square.
+    assert mean_difference_interval([0.0, 0.0], [0.0, 1e-96]) == pytest.approx((0.0, 0.0))
     with pytest.raises(ValueError, match="expected finite numbers"):
         mean_difference_interval([1.0, float("nan")], [1.0, 2.0])
 

@@ -105,8 +105,10 @@ def mean_difference_interval(
     variance = sum(parts)
     if variance == 0:
         return difference, difference
-    freedom = variance**2 / sum(
-        part**2 / (len(one) - 1) for part, one in zip(parts, (first, second), strict=True)
+    # By shares, since the square of a tiny variance is 0.
+    freedom = 1 / sum(
+        (part / variance) ** 2 / (len(one) - 1)
+        for part, one in zip(parts, (first, second), strict=True)
     )
     try:
         from scipy.special import stdtrit
