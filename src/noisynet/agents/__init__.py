@@ -6,6 +6,7 @@ from .frame_statistics import measure_frames
 from .optimizers import LossNotFinite, StepSize, adam
 from .parallel_q import ActingPass, ParallelQLearning, ValuesLearned
 from .q_learning import Learned, QLearning
+from .revival import Revival
 from .rollout import Rollout
 from .static_updates import StaticUpdates
 from .step_priorities import StepPriorities
@@ -22,6 +23,7 @@ __all__ = [
     "LossNotFinite",
     "ParallelQLearning",
     "QLearning",
+    "Revival",
     "Rollout",
     "RolloutLearned",
     "StaticUpdates",

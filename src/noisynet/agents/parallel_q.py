@@ -17,6 +17,7 @@ from . import losses
 from .exploration import LinearEpsilon, Redraw
 from .optimizers import autocast_for, backward_and_clip, set_step_size
 from .q_learning import noise_inside
+from .revival import ROWS, Revival
 from .rollout import Rollout
 from .saved_arrays import to_array
 from .step_priorities import StepPriorities, systematic_sample
@@ -67,6 +68,12 @@ class _PreparedRollout:
     done: int = 0
     """Minibatches that have been learned."""
 
+    def observations(self) -> np.ndarray:
+        """Return some observations of the rollout's steps, (at most 256, …), in random order."""
+        observation = self.rollout.observation
+        steps, environments = np.divmod(self.order[0, :ROWS], observation.shape[1])
+        return observation[steps, environments]
+
     def minibatch(self) -> np.ndarray:
         """Return the numbers of the next minibatch's steps; sizes differ by one at the most."""
         epoch, number = divmod(self.done, self.minibatches)
@@ -99,6 +106,7 @@ class ParallelQLearning(ValueAgent):
         draw_per_environment: False: one acting draw for all environments.
         epsilon: ε-greedy beside the noise, or in its place.
         precision: "float32", or "bfloat16" for the products, of acting too.
+        revival: cures that keep the network able to learn; None: none.
         seed: of everything random.
     """
 
@@ -121,6 +129,7 @@ class ParallelQLearning(ValueAgent):
         draw_per_environment: bool = True,
         epsilon: LinearEpsilon | None = None,
         precision: Literal["float32", "bfloat16"] = "float32",
+        revival: Revival | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -134,6 +143,7 @@ class ParallelQLearning(ValueAgent):
             epsilon=epsilon,
             precision=precision,
             acting_precision=precision,
+            revival=revival,
             seed=seed,
         )
         self._return_lambda = return_lambda
@@ -224,6 +234,8 @@ class ParallelQLearning(ValueAgent):
         self.optimizer.step()
         self.updates += 1
         current = self._of_rollout()
+        if self.must_revive:
+            self.revive(current.observations())
         current.done += 1
         if not self.updates_left:
             self._rollout = None

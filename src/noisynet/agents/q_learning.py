@@ -18,6 +18,7 @@ from ..replay import Batch
 from . import losses
 from .exploration import LinearEpsilon, Redraw
 from .optimizers import autocast_for, backward_and_clip, set_step_size
+from .revival import Revival
 from .value_agent import ValueAgent
 
 Draws = tuple[Draw | None, Draw | None, Draw | None]
@@ -59,6 +60,7 @@ class QLearning(ValueAgent):
         warmup_steps: agent steps of uniformly random actions at the start.
         precision: "float32", or "bfloat16" for the products of an update; actions are chosen in
             float32: in bfloat16 games of Pong were lost that the same weights won.
+        revival: cures that keep the network able to learn; None: none.
         seed: of everything random.
     """
 
@@ -78,6 +80,7 @@ class QLearning(ValueAgent):
         epsilon: LinearEpsilon | None = None,
         warmup_steps: int = 0,
         precision: Literal["float32", "bfloat16"] = "float32",
+        revival: Revival | None = None,
         seed: int = 0,
     ) -> None:
         # Copied before it holds a draw.
@@ -93,6 +96,7 @@ class QLearning(ValueAgent):
             epsilon=epsilon,
             warmup_steps=warmup_steps,
             precision=precision,
+            revival=revival,
             seed=seed,
         )
         self.double = double
@@ -130,6 +134,8 @@ class QLearning(ValueAgent):
         self.updates += 1
         if self.noise is not None:
             self.noise.after_update()
+        if self.must_revive:
+            self.revive(batch.observation_tm1)
         return Learned(value, errors.cpu().numpy())
 
     @property

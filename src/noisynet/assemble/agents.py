@@ -13,6 +13,7 @@ from ..agents import (
     LinearEpsilon,
     ParallelQLearning,
     QLearning,
+    Revival,
     StepPriorities,
     StepSize,
     adam,
@@ -40,6 +41,7 @@ def build_agent(config: Config, observation_shape: tuple[int, ...], actions: int
         "max_gradient_norm": learning.max_gradient_norm,
         "draw_per_environment": exploration.draw_per_environment,
         "precision": training.precision,
+        "revival": _revival(config),
         "seed": training.seed,
     }
     body = _body(config)
@@ -122,6 +124,19 @@ def _body(config: Config) -> dict[str, Any]:
         "layer_norm": section.layer_norm,
         "noise": noise,
     }
+
+
+def _revival(config: Config) -> Revival | None:
+    section = config.plasticity
+    if not (section.redo_every or section.shrink_every or section.reset_every):
+        return None
+    return Revival(
+        redo_every=section.redo_every,
+        dormant_threshold=section.dormant_threshold,
+        shrink_every=section.shrink_every,
+        shrink_factor=section.shrink_factor,
+        reset_every=section.reset_every,
+    )
 
 
 def _epsilon(config: Config) -> LinearEpsilon | None:

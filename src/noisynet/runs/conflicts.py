@@ -59,6 +59,21 @@ def needs_replay(field: str, section: str) -> Fits:
     return Fits(conflict)
 
 
+def needs_one_learner(field: str) -> Fits:
+    """Refuse a cure where workers share parameters that each of them steps."""
+
+    def conflict(config: Sections) -> str | None:
+        value = getattr(config.plasticity, field)
+        if not value or config.learning.algorithm != "a3c":
+            return None
+        return (
+            f"{field}: got {value}, expected 0: a3c's workers share the parameters, and each steps "
+            "them while others would move them (a2c has one learner)"
+        )
+
+    return Fits(conflict)
+
+
 def _minibatches(config: Sections) -> str | None:
     rollouts = config.rollouts
     steps = rollouts.rollout_steps * config.environment.environments
@@ -187,6 +202,18 @@ def _shards(config: Sections) -> str | None:
     )
 
 
+def _redo(config: Sections) -> str | None:
+    section, network = config.environment, config.network
+    images = section.is_atari or section.is_minatar or network.torso not in ("auto", "mlp")
+    size, every = config.actor_critic.lstm_size, config.plasticity.redo_every
+    if not (every and size) or images or network.torso_hidden:
+        return None
+    return (
+        f"redo_every: got {every}, expected 0 or torso_hidden with lstm_size {size}: an LSTM reads "
+        "all units there are, and none can be silenced while it is drawn anew"
+    )
+
+
 def _device(config: Sections) -> str | None:
     device = config.training.device
     if config.learning.algorithm != "a3c" or device in ("auto", "cpu"):
@@ -206,4 +233,5 @@ ENTROPY = Fits(_entropy)
 LSTM = Fits(_lstm)
 ACTORS = Fits(_actors)
 SHARDS = Fits(_shards)
+REDO = Fits(_redo)
 DEVICE = Fits(_device)
