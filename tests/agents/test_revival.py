@@ -183,7 +183,7 @@ def test_a_torso_of_patches_is_measured_as_it_computes(layer_norm: bool) -> None
     found = noisynet.units(network, shown, draws=0)
     names = [name for name, one in network.named_modules() if type(one) is nn.Conv2d]
     assert list(found) == [*names, "head.q.0"]
-    features = network.torso(shown)
+    features = network.torso(shown).detach()
     assert found[names[1]].norm == pytest.approx(float(features.norm(dim=1).mean()), rel=1e-5)
     activity = features.abs().reshape(5, 64, -1).mean((0, 2))
     expected = (activity / activity.mean()).tolist()

@@ -78,7 +78,8 @@ def test_they_are_the_definition_of_the_same_activations(
     images = torch.randn(rows, 2, 5, 5)
     found = noisynet.units(net, images)
     place = 2 + len(norm)
-    of_filters, of_hidden = net[:place](images), net[: place + 3](images)
+    with torch.no_grad():
+        of_filters, of_hidden = net[:place](images), net[: place + 3](images)
     assert list(found) == ["0", str(place + 1)]
     for one, activation, dimension in zip(
         found.values(), (of_filters, of_hidden), (1, 1), strict=True

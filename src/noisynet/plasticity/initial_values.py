@@ -21,8 +21,8 @@ def new_seed(generator: torch.Generator | None) -> int:
 def drawn_anew(modules: Iterable[nn.Module], seed: int) -> list[dict[str, Tensor]]:
     """Return new values of each module's own parameters, as its `reset_parameters` draws them.
 
-    The modules stay as they are, and so do torch's global generators. `check_can_be_drawn` says
-    which modules can be drawn.
+    The modules stay as they are, and so do torch's global generators. `why_not_drawable` says
+    which modules cannot be drawn.
     """
     modules = list(modules)
     values: list[dict[str, Tensor]] = []
