@@ -197,6 +197,8 @@ class Sum(nn.Module):
         h = self.first(x).relu()
         if self.how == "add":
             return self.last(h + self.second(h).relu())
+        if self.how == "div":
+            return self.last(self.second(x) / h)
         if self.how == "norm":
             return self.last(self.norm(h))
         if self.how == "return":
@@ -211,6 +213,7 @@ class Sum(nn.Module):
         ("norm", "a norm behind its activation"),
         ("return", "the network returns it"),
         ("cat", "__getitem__"),
+        ("div", "div"),
     ],
 )
 def test_what_mixes_units_is_named(how: str, by: str) -> None:
@@ -230,4 +233,10 @@ def test_a_product_reads_the_units_of_both_its_factors() -> None:
             right = self.right(x).relu().unsqueeze(0).expand(2, -1, -1)
             return self.last(self.left(x).relu() * right)
 
+    # A gate of two layers before their activation has no units of either.
+    class Gate(Product):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last((self.left(x) * self.right(x)).relu())
+
+    assert ways(Gate(), torch.randn(5, 3)) == {}
     assert ways(Product(), torch.randn(5, 3)) == {"left": {"last": 1}, "right": {"last": 1}}

@@ -27,10 +27,11 @@ _ACTIVATIONS = {
 }  # fmt: skip
 _IN_PLACE = {
     "to", "float", "half", "bfloat16", "double", "type", "type_as", "cpu", "cuda", "contiguous",
-    "clone", "detach", "dropout", "alpha_dropout", "mul", "multiply", "__mul__", "__rmul__", "div",
-    "divide", "true_divide", "__truediv__",
+    "clone", "detach", "dropout", "alpha_dropout",
 }  # fmt: skip
-"""What changes values and moves none; a product's other factor may be anything of that shape."""
+"""What changes values and moves none."""
+_SCALES = {"mul", "multiply", "div", "divide", "true_divide"}
+"""What leaves a unit that is 0 at 0, whatever the other factor, or the divisor, is."""
 _POOLS = tuple(f"{kind}_pool" for kind in ("max", "avg", "adaptive_max", "adaptive_avg", "lp"))
 _RESHAPES = {"flatten", "reshape", "view", "unsqueeze", "expand", "unflatten", "stack"}
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -188,6 +189,11 @@ class _Following(TorchFunctionMode):
             return replace(place, active=True)
         if name == "layer_norm":
             return place if _has_no_gain(given) and not place.active else None
+        if name in _SCALES:
+            alone = len(list(_tensors(given))) == 1
+            is_factor = "mul" in name or next(_tensors(given)) is before
+            # Of a layer whose activation is yet to come, a product of two is no unit any more.
+            return place if is_factor and (place.active or alone) else None
         return place if name in _IN_PLACE else None
 
     def _normalised(self, places: frozenset[_Place]) -> frozenset[_Place]:
