@@ -31,8 +31,9 @@ def test_our_own_runs_pass(preset: str, tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["doctor", str(tmp_path / "run")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert all(line.split()[0] in ("pass", "warn", "skipped") for line in lines)
-    for check in ("acting", "sigma gradient", "sigma moves", "redraw between updates", "evaluation",
-                  "policy", "rows", "noise in the loss", "sigma over the run"):  # fmt: skip
+    checks = ("acting", "sigma gradient", "sigma moves", "redraw between updates", "evaluation",
+              "policy", "units", "rows", "noise in the loss", "sigma over the run")  # fmt: skip
+    for check in checks:
         assert any(line.startswith(f"pass    {check}:") for line in lines), (check, lines)
     assert main(["doctor", str(tmp_path / "run"), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)

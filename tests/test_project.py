@@ -105,7 +105,7 @@ def test_the_block_would_catch_an_import():
     assert "blocked: scipy" in done.stderr
 
 
-@pytest.mark.parametrize("room", ["layers", "diagnostics", "control"])
+@pytest.mark.parametrize("room", ["layers", "diagnostics", "control", "plasticity"])
 def test_the_inner_rooms_import_torch_alone(room):
     files = sorted((PACKAGE / room).rglob("*.py"))
     assert files

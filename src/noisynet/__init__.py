@@ -10,11 +10,13 @@ if TYPE_CHECKING:
         Diagnosis,
         Finding,
         NoiseMonitor,
+        Units,
         behaviour,
         doctor,
         mean_sigma,
         not_finite,
         snr,
+        units,
     )
     from .layers import (
         Draw,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
         sigma_parameters,
         using,
     )
+    from .plasticity import Revived, revive
 
 __version__ = "0.1.0"
 
@@ -73,6 +76,8 @@ __all__ = [
     "NoisyLinear",
     "NoisyMultiheadAttention",
     "NoisyRNN",
+    "Revived",
+    "Units",
     "attach",
     "behaviour",
     "control",
@@ -89,21 +94,24 @@ __all__ = [
     "not_finite",
     "release",
     "resample",
+    "revive",
     "sigma_parameters",
     "snr",
+    "units",
     "using",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for: torch takes seconds, `--help` need not."""
-    if name in ("control", "diagnostics", "layers"):
+    if name in ("control", "diagnostics", "layers", "plasticity"):
         return importlib.import_module(f".{name}", __name__)
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import diagnostics, layers
+    from . import diagnostics, layers, plasticity
 
-    value = getattr(diagnostics if name in diagnostics.__all__ else layers, name)
+    rooms = (diagnostics, plasticity, layers)
+    value = getattr(next(room for room in rooms if name in room.__all__), name)
     globals()[name] = value
     return value
 

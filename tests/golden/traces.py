@@ -3,7 +3,8 @@
     python tests/golden/traces.py          writes traces.json anew, for a change that is meant
 
 A trace holds the hash of every array of the last checkpoint (parameters, moments, generators, held
-draws), the hash of all metrics but the times, and the first line of figures as numbers.
+draws), the hash of all metrics but the times and the figures of units, which are younger than the
+traces, and the first line of figures as numbers.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _FRAMES = (
     "--torso data-efficient --head-hidden 32 --environments 4 --steps 480 --warmup-steps 120 "
     "--replay-capacity 300 --batch-size 16 --checkpoint-every 200"
 )
+_LEFT_OUT = ("time/", "dormant/", "norm/")
 _SAMPLERS = "--actors 2 --backend in-process"
 
 KINDS = {
@@ -87,7 +89,7 @@ def trace(kind: str, folder: Path) -> dict[str, Any]:
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
         digest.update(arrays[name].tobytes())
     metrics = [
-        {name: value for name, value in json.loads(line).items() if not name.startswith("time/")}
+        {name: value for name, value in json.loads(line).items() if not name.startswith(_LEFT_OUT)}
         for line in (folder / "metrics.jsonl").read_text().splitlines()
     ]
     told = "\n".join(json.dumps(record, sort_keys=True) for record in metrics)

@@ -35,7 +35,15 @@ def test_a_page_about_two_runs(trained: list[Path], tmp_path: Path) -> None:
     notes = write_report(trained, page, episodes=2)
     text = text_of(page)
     assert len(text.encode()) < PAGE_BYTES
-    for part in ("Learning", "Comparison", "Noise", "Evaluation", "The agent at play", "What was"):
+    for part in (
+        "Learning",
+        "Comparison",
+        "Noise",
+        "Units",
+        "Evaluation",
+        "The agent at play",
+        "What was",
+    ):
         assert f"<h2>{part}" in text
     assert "probability of improvement" in text
     assert text.count("<video") == 2

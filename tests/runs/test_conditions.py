@@ -21,6 +21,8 @@ from noisynet.runs.conditions import ALWAYS, Acts
         ("cartpole", {"rollout_steps": 9}, "has no rollouts"),
         ("cartpole", {"rmsprop_decay": 0.9}, "optimizer is adam"),
         ("cartpole", {"value_min": -1}, "no distributions"),
+        ("cartpole", {"dormant_threshold": 0.1}, "redo_every is 0"),
+        ("cartpole", {"shrink_factor": 0.8}, "shrink_every is 0"),
         ("cartpole", {"priority_beta": 0.5}, "prioritised is false"),
         ("cartpole", {"double": False, "choice_draw": False}, "the target net chooses"),
         ("cartpole-munchausen", {"double": True}, "softmax policy chooses"),
@@ -60,6 +62,7 @@ def test_every_field_acts_in_some_preset_or_beside_some_choice() -> None:
     choices: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in config.preset_names()]
     choices += [
         ("cartpole", {"actors": 2}),
+        ("cartpole", {"redo_every": 1000, "shrink_every": 1000}),
         ("MinAtar/Breakout-v1", {}),
         ("cartpole-rainbow", {"final_learning_rate": 0.0, "optimizer": "rmsprop"}),
         ("cartpole", {"noise_schedule": "cosine"}),

@@ -36,6 +36,8 @@ def test_every_line_of_figures_has_them(finished: Outcome) -> None:
         each = [line[f"noise/effective_epsilon/env_{number}"] for number in range(8)]
         assert line["noise/effective_epsilon"] == pytest.approx(np.mean(each))
         assert line["noise/q_gap"] > 0
+        assert 0 <= line["dormant/q.0"] <= 1
+        assert line["norm/q.0"] > 0
 
 
 @pytest.mark.parametrize("preset", ["cartpole-noisy-a2c", "cartpole-noisy-a3c"])
@@ -56,6 +58,8 @@ def test_epsilon_greedy_has_none(small_config: Callable[..., Config], tmp_path: 
     lines = list(read_metrics(start(config, tmp_path / "run").folder))
     assert any("epsilon" in line for line in lines)
     assert not any(tag.startswith("noise/") for line in lines for tag in line)
+    # Units die without noise, too.
+    assert all("dormant/q.0" in line for line in lines if "loss" in line)
 
 
 @pytest.mark.parametrize("preset", ["cartpole", "cartpole-noisy-a2c"])

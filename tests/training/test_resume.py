@@ -17,7 +17,7 @@ import torch
 
 from noisynet.assemble import resume, start
 from noisynet.evaluation.agent import evaluate_run
-from noisynet.runs import Config, RunError, checkpoint, open_run, read_metrics
+from noisynet.runs import Config, RunError, checkpoint, config, open_run, read_metrics
 from noisynet.training import Event, GameFinished, Outcome
 
 
@@ -95,6 +95,25 @@ def test_the_rival_resumes_exactly_too(small_config: Callable[..., Config], tmp_
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
+@pytest.mark.parametrize("preset", ["cartpole", "cartpole-noisy-a2c", "pqn-cartpole"])
+def test_a_run_with_every_cure_resumes_exactly(
+    preset: str, small_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    cures = {"redo_every": 7, "dormant_threshold": 0.3, "shrink_every": 40, "reset_every": 60}
+    off_policy = preset == "cartpole"
+    own = {} if off_policy else {"steps": 4000, "checkpoint_every": 900, "log_every": 4}
+    if off_policy:
+        chosen = small_config(preset, torso_hidden=[8], **cures)
+    else:
+        chosen = config.load(preset, {"seed": 3, "threads": 1, "torso_hidden": [8], **cures, **own})
+    start(chosen, tmp_path / "whole")
+    with pytest.raises(Crash):
+        start(chosen, tmp_path / "cut", [CrashAt(1000)])
+    resume(tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    assert max(record.get("revived", 0) for record in metrics(tmp_path / "cut")) > 0
+
+
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "noisynet", *arguments]
 
@@ -150,8 +169,6 @@ def test_ctrl_c_saves_and_says_how_to_go_on(finished: Outcome, tmp_path: Path) -
 
 def test_games_that_cannot_be_saved_start_anew_and_the_run_says_so(tmp_path: Path) -> None:
     pytest.importorskip("ale_py", reason="Atari is an extra")
-    from noisynet.runs import config
-
     chosen = config.load(
         "pong",
         {

@@ -9,6 +9,7 @@ from .optimizers import LossNotFinite, StepSize, adam
 from .parallel_q import ActingPass, ParallelQLearning, ValuesLearned
 from .q_learning import Learned, QLearning
 from .quantile_samples import SampledQuantiles
+from .revival import Revival
 from .rollout import Rollout
 from .static_updates import StaticUpdates
 from .step_priorities import StepPriorities
@@ -27,6 +28,7 @@ __all__ = [
     "Munchausen",
     "ParallelQLearning",
     "QLearning",
+    "Revival",
     "Rollout",
     "RolloutLearned",
     "SampledQuantiles",

@@ -17,7 +17,7 @@ from ..runs.seeds import stream
 from . import losses
 from .exploration import LearnedNoise
 from .noise_control import DRAWS, Control, NoiseControl, Seen
-from .noise_metrics import noise_figures, policy_behaviour, policy_outputs
+from .noise_metrics import noise_figures, policy_behaviour, policy_outputs, unit_figures
 from .optimizers import (
     LossNotFinite,
     autocast_for,
@@ -25,6 +25,7 @@ from .optimizers import (
     is_finite,
     set_step_size,
 )
+from .revival import ROWS, Revival
 from .rollout import Rollout
 from .saved_arrays import (
     check_noise_kind,
@@ -73,6 +74,7 @@ class ActorCritic:
         control: of the noise's scale, by a schedule or a target, moved between rollouts; None: it
             stays as it is.
         precision: "float32", or "bfloat16" for the products.
+        revival: cures that keep the network able to learn; None: none.
         seed: of everything random.
     """
 
@@ -90,6 +92,7 @@ class ActorCritic:
         draw_per_environment: bool = True,
         control: Control | None = None,
         precision: Literal["float32", "bfloat16"] = "float32",
+        revival: Revival | None = None,
         seed: int = 0,
     ) -> None:
         self.network = network
@@ -118,6 +121,9 @@ class ActorCritic:
             )
         self._step = 0
         """Agent step of the last action, as it was told."""
+        self.revival = revival
+        self.revived = 0
+        """Units that were drawn anew so far."""
         self.updates = 0
 
     # Acting
@@ -215,8 +221,29 @@ class ActorCritic:
         if step_size is not None:
             set_step_size(self.optimizer, step_size)
         self.optimizer.step()
+        self._revive_if_due(rollout)
         self.next_rollout()
         return learned
+
+    def _revive_if_due(self, rollout: Rollout) -> None:
+        """Apply the cures that are due after this update, which is not counted yet.
+
+        The rollout's observations show which units are dormant, of its first steps as many as make
+        256.
+        """
+        updates = self.updates + 1
+        if self.revival is None or not self.revival.is_due(updates):
+            return
+        steps = max(ROWS // rollout.first.shape[1], 1)
+        shown = (
+            self._tensor(rollout.observation[:-1][:steps]),
+            self._tensor(rollout.first[:-1][:steps]),
+            self._core_before,
+        )
+        found = self.revival.apply(
+            self.network, self.optimizer, shown, updates=updates, seed=self._seed
+        )
+        self.revived += found.count
 
     def next_rollout(self) -> None:
         """Count an update; redraw the noise; let the LSTM's state stand where it now is.
@@ -252,27 +279,30 @@ class ActorCritic:
     # What is seen of it
 
     def figures(self) -> dict[str, float]:
-        """Return SNR and mean |σ| per noisy layer, by the names that metrics have."""
-        return noise_figures(self.network)
+        """Return SNR and mean |σ| per noisy layer, by the names that metrics have.
+
+        With a cure, also the units that were drawn anew so far.
+        """
+        revived = {} if self.revival is None else {"revived": float(self.revived)}
+        return noise_figures(self.network) | revived
 
     def behaviour(self, observation: np.ndarray, first: np.ndarray) -> dict[str, float]:
         """Return what the noise does to the most probable actions for observations (N, …).
 
-        They are those that are acted on next; `first` (N,) is true where a game begins. The draws
-        are seeded by the number of updates: nothing else changes by them.
+        Beside it stands how alive the units are. The observations are those that are acted on next;
+        `first` (N,) is true where a game begins. The draws are seeded by the number of updates:
+        nothing else changes by them.
         """
-        if self.noise is None:
-            return {}
         seed = stream(self._seed, f"behaviour {self.updates}")
         generator = torch.Generator(self.device).manual_seed(seed)
+        shown, begins = self._tensor(observation), self._tensor(first)
+        noise: dict[str, float] = {}
         with autocast_for(self.precision, self.device):
-            return policy_behaviour(
-                self.network,
-                self._tensor(observation),
-                self._tensor(first),
-                self._core,
-                generator,
-            )
+            if self.noise is not None:
+                noise = policy_behaviour(self.network, shown, begins, self._core, generator)
+            # As a sequence of one step.
+            arguments = (shown.unsqueeze(0), begins.unsqueeze(0), self._core)
+            return noise | unit_figures(self.network, arguments, generator)
 
     # Saving
 
@@ -293,6 +323,8 @@ class ActorCritic:
         if self.control is not None:
             plain["control"] = self.control.state()
             arrays.update(self.control.arrays())
+        if self.revival is not None:
+            plain["revived"] = self.revived
         return arrays, plain
 
     def restore(self, arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> None:
@@ -307,6 +339,7 @@ class ActorCritic:
             hidden, cell = (self._tensor(arrays[f"core.{name}"]) for name in ("hidden", "cell"))
             self._core = self._core_before = (hidden, cell)
         self.updates = int(plain["updates"])
+        self.revived = int(plain.get("revived", 0))
         if self.control is not None:
             self.control.restore(arrays, plain.get("control", {}))
 

@@ -1,16 +1,16 @@
-"""What is logged of a network's noise: its size, and what it does to the policy."""
+"""What is logged of a network: its noise, what it does to the policy, and its units."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor, nn
 
-from ..diagnostics import mean_sigma, snr
+from ..diagnostics import mean_sigma, snr, units
 from ..diagnostics.behaviour import measure
 from ..layers import noisy_layers
 from ..layers.outputs import Outputs, outputs_of_head, outputs_of_model
@@ -25,31 +25,35 @@ _COSTLY = 1_000_000
 Arguments = ParamSpec("Arguments")
 
 
-def _or_nothing(
-    measure: Callable[Arguments, dict[str, float]],
-) -> Callable[Arguments, dict[str, float]]:
+Measure = Callable[Arguments, dict[str, float]]
+
+
+def _or_nothing(what: str) -> Callable[[Measure[Arguments]], Measure[Arguments]]:
     """Return no figures, and a warning, where measuring fails: it never ends a training."""
 
-    @wraps(measure)
-    def measured(*args: Arguments.args, **kwargs: Arguments.kwargs) -> dict[str, float]:
-        try:
-            return measure(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the agent can still learn
-            said = " ".join(str(error).split())
-            warnings.warn(f"no figures of the noise: {said}", RuntimeWarning, stacklevel=2)
-            return {}
+    def guarded(measure: Measure[Arguments]) -> Measure[Arguments]:
+        @wraps(measure)
+        def measured(*args: Arguments.args, **kwargs: Arguments.kwargs) -> dict[str, float]:
+            try:
+                return measure(*args, **kwargs)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the agent can still learn
+                said = " ".join(str(error).split())
+                warnings.warn(f"no figures of the {what}: {said}", RuntimeWarning, stacklevel=2)
+                return {}
 
-    return measured
+        return measured
+
+    return guarded
 
 
-@_or_nothing
+@_or_nothing("noise")
 def noise_figures(network: nn.Module) -> dict[str, float]:
     """Return SNR and mean |σ| per noisy layer, by the names that metrics have.
 
     Both are of σ as it acts, and the scale is beside them where one has been set.
     """
     figures = {
-        f"{figure}/{name.removeprefix('head.')}": value
+        f"{figure}/{_short(name)}": value
         for figure, values in (("snr", snr(network)), ("sigma", mean_sigma(network)))
         for name, value in values.items()
     }
@@ -68,7 +72,7 @@ def _draws(network: nn.Module, most: int) -> int:
     return most if normals < _COSTLY else _FEW_DRAWS
 
 
-@_or_nothing
+@_or_nothing("noise")
 @torch.no_grad()
 def q_behaviour(
     network: QNetwork, observation: Tensor, generator: torch.Generator
@@ -95,7 +99,7 @@ def q_outputs(
     return outputs_of_head(network.head, features, draws=draws, generator=generator)
 
 
-@_or_nothing
+@_or_nothing("noise")
 @torch.no_grad()
 def policy_behaviour(
     network: ActorCriticNetwork,
@@ -125,3 +129,22 @@ def policy_outputs(
     # As a sequence of one step; the whole network runs for each draw.
     arguments = (observation.unsqueeze(0), first.unsqueeze(0), core)
     return outputs_of_model(network, arguments, draws=_draws(network, draws), generator=generator)
+
+
+@_or_nothing("units")
+def unit_figures(
+    network: nn.Module, arguments: Any, generator: torch.Generator
+) -> dict[str, float]:
+    """Return the share of dormant units and the norm of the features of each hidden layer.
+
+    By the names that metrics have; `arguments` are observations, or what the network takes.
+    """
+    figures: dict[str, float] = {}
+    for name, one in units(network, arguments, generator=generator).items():
+        figures[f"dormant/{_short(name)}"] = one.dormant
+        figures[f"norm/{_short(name)}"] = one.norm
+    return figures
+
+
+def _short(layer: str) -> str:
+    return layer.removeprefix("head.")

@@ -19,6 +19,7 @@ from .exploration import LinearEpsilon, Redraw
 from .noise_control import Control
 from .optimizers import autocast_for, backward_and_clip, set_step_size
 from .q_learning import noise_inside
+from .revival import ROWS, Revival
 from .rollout import Rollout
 from .saved_arrays import to_array
 from .step_priorities import StepPriorities, systematic_sample
@@ -69,6 +70,12 @@ class _PreparedRollout:
     done: int = 0
     """Minibatches that have been learned."""
 
+    def observations(self) -> np.ndarray:
+        """Return some observations of the rollout's steps, (at most 256, …), in random order."""
+        observation = self.rollout.observation
+        steps, environments = np.divmod(self.order[0, :ROWS], observation.shape[1])
+        return observation[steps, environments]
+
     def minibatch(self) -> np.ndarray:
         """Return the numbers of the next minibatch's steps; sizes differ by one at the most."""
         epoch, number = divmod(self.done, self.minibatches)
@@ -103,6 +110,7 @@ class ParallelQLearning(ValueAgent):
         control: of the noise's scale, by a schedule or a target; None: it stays as it is.
         penalty: weight, by the returns, of the outputs' mean |σ| in the loss; None: no penalty.
         precision: "float32", or "bfloat16" for the products, of acting too.
+        revival: cures that keep the network able to learn; None: none.
         seed: of everything random.
     """
 
@@ -127,6 +135,7 @@ class ParallelQLearning(ValueAgent):
         control: Control | None = None,
         penalty: PenaltyWeight | None = None,
         precision: Literal["float32", "bfloat16"] = "float32",
+        revival: Revival | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -142,6 +151,7 @@ class ParallelQLearning(ValueAgent):
             penalty=penalty,
             precision=precision,
             acting_precision=precision,
+            revival=revival,
             seed=seed,
         )
         self._return_lambda = return_lambda
@@ -232,6 +242,8 @@ class ParallelQLearning(ValueAgent):
         self.optimizer.step()
         self.updates += 1
         current = self._of_rollout()
+        if self.must_revive:
+            self.revive(current.observations())
         current.done += 1
         if not self.updates_left:
             self._rollout = None

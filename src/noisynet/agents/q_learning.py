@@ -22,6 +22,7 @@ from .munchausen import Munchausen
 from .noise_control import Control
 from .optimizers import autocast_for, backward_and_clip, set_step_size
 from .quantile_samples import QuantileSampler, SampledQuantiles
+from .revival import Revival
 from .value_agent import ValueAgent
 from .value_kinds import Predictions, value_kind
 
@@ -70,6 +71,7 @@ class QLearning(ValueAgent):
         warmup_steps: agent steps of uniformly random actions at the start.
         precision: "float32", or "bfloat16" for the products of an update; actions are chosen in
             float32: in bfloat16 games of Pong were lost that the same weights won.
+        revival: cures that keep the network able to learn; None: none.
         seed: of everything random.
     """
 
@@ -93,6 +95,7 @@ class QLearning(ValueAgent):
         penalty: PenaltyWeight | None = None,
         warmup_steps: int = 0,
         precision: Literal["float32", "bfloat16"] = "float32",
+        revival: Revival | None = None,
         seed: int = 0,
     ) -> None:
         # Copied before it holds a draw.
@@ -110,6 +113,7 @@ class QLearning(ValueAgent):
             penalty=penalty,
             warmup_steps=warmup_steps,
             precision=precision,
+            revival=revival,
             seed=seed,
         )
         self.double = double
@@ -164,6 +168,8 @@ class QLearning(ValueAgent):
         self.updates += 1
         if self.noise is not None:
             self.noise.after_update()
+        if self.must_revive:
+            self.revive(batch.observation_tm1)
         return Learned(value, errors.cpu().numpy())
 
     @property

@@ -135,6 +135,10 @@ class StaticUpdates:
         self._graph.run()
         self._untold += 1
         self._agent.updates += 1
+        if self._agent.must_revive:
+            # Beside the graph, and only where all updates before were finite.
+            self._tell()
+            self._agent.revive(self._batch.observation_tm1)
 
     def _work(self) -> None:
         """Do what `QLearning.update` does, and note what it would have looked at."""

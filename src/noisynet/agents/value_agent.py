@@ -16,8 +16,9 @@ from ..networks import QNetwork
 from ..runs.seeds import stream
 from .exploration import LearnedNoise, LinearEpsilon, Redraw, epsilon_greedy
 from .noise_control import DRAWS, Control, NoiseControl, Seen
-from .noise_metrics import noise_figures, q_behaviour, q_outputs
+from .noise_metrics import noise_figures, q_behaviour, q_outputs, unit_figures
 from .optimizers import autocast_for, is_finite
+from .revival import ROWS, Revival
 from .saved_arrays import (
     check_noise_kind,
     generator_from_array,
@@ -54,6 +55,7 @@ class ValueAgent:
         warmup_steps: agent steps of uniformly random actions at the start.
         precision: "float32", or "bfloat16" for the products of an update.
         acting_precision: the same of the products behind an action.
+        revival: cures that keep the network able to learn; None: none.
         seed: of everything random.
     """
 
@@ -73,6 +75,7 @@ class ValueAgent:
         warmup_steps: int = 0,
         precision: Literal["float32", "bfloat16"] = "float32",
         acting_precision: Literal["float32", "bfloat16"] = "float32",
+        revival: Revival | None = None,
         seed: int = 0,
     ) -> None:
         self.network = network
@@ -105,6 +108,9 @@ class ValueAgent:
         self._penalty = penalty
         # A tensor, which a CUDA graph reads anew.
         self._penalty_weight = torch.zeros((), device=self.device)
+        self.revival = revival
+        self.revived = 0
+        """Units that were drawn anew so far."""
         self.updates = 0
 
     def act(self, observation: np.ndarray, step: int, first: np.ndarray) -> np.ndarray:
@@ -158,20 +164,48 @@ class ValueAgent:
         """Return whether all parameters of the network are finite."""
         return is_finite(self.network)
 
+    @property
+    def must_revive(self) -> bool:
+        """Whether a cure is due after this update."""
+        return self.revival is not None and self.revival.is_due(self.updates)
+
+    def revive(self, observation: np.ndarray | Tensor) -> None:
+        """Apply the cures that are due after this update.
+
+        Observations (B, …) show which units are dormant, the first 256 of them. What moves all of
+        the network moves a target network too.
+        """
+        revival = self.revival
+        assert revival is not None, "only an agent with cures must revive"
+        shown = torch.as_tensor(observation[:ROWS]).to(self.device)
+        found = revival.apply(
+            self.network, self.optimizer, shown, updates=self.updates, seed=self._seed
+        )
+        self.revived += found.count
+        if revival.moves_all(self.updates):
+            self.copy_to_target()
+
+    def copy_to_target(self) -> None:
+        """Copy the network's parameters into a target network, where there is one."""
+
     def figures(self) -> dict[str, float]:
-        """Return SNR and mean |σ| per noisy layer, by the names that metrics have."""
-        return noise_figures(self.network)
+        """Return SNR and mean |σ| per noisy layer, by the names that metrics have.
+
+        With a cure, also the units that were drawn anew so far.
+        """
+        revived = {} if self.revival is None else {"revived": float(self.revived)}
+        return noise_figures(self.network) | revived
 
     def behaviour(self, observation: np.ndarray, first: np.ndarray) -> dict[str, float]:  # noqa: ARG002 - as of all agents
-        """Return what the noise does to the greedy actions for observations (N, …).
+        """Return what the noise does to the greedy actions for observations (N, …), and the units.
 
         Its draws are seeded by the number of updates: nothing else changes by them.
         """
-        if self.noise is None:
-            return {}
         seed = stream(self._seed, f"behaviour {self.updates}")
         generator = torch.Generator(self.device).manual_seed(seed)
-        return q_behaviour(self.network, torch.from_numpy(observation).to(self.device), generator)
+        shown = torch.from_numpy(observation).to(self.device)
+        noise = {} if self.noise is None else q_behaviour(self.network, shown, generator)
+        return noise | unit_figures(self.network, shown, generator)
 
     # Saving
 
@@ -198,6 +232,8 @@ class ValueAgent:
         if self.control is not None:
             plain["control"] = self.control.state()
             arrays.update(self.control.arrays())
+        if self.revival is not None:
+            plain["revived"] = self.revived
         return arrays, plain
 
     def restore(self, arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> None:
@@ -209,6 +245,7 @@ class ValueAgent:
         if self.noise is not None:
             restore_held_draw(self.network, arrays)
         self.updates = int(plain["updates"])
+        self.revived = int(plain.get("revived", 0))
         self._action_generator.bit_generator.state = dict(plain["action_generator"])
         if self.control is not None:
             self.control.restore(arrays, plain.get("control", {}))

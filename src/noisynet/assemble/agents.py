@@ -16,6 +16,7 @@ from ..agents import (
     Munchausen,
     ParallelQLearning,
     QLearning,
+    Revival,
     StepPriorities,
     StepSize,
     adam,
@@ -51,6 +52,7 @@ def build_agent(config: Config, observation_shape: tuple[int, ...], actions: int
         "draw_per_environment": exploration.draw_per_environment,
         "control": _control(config),
         "precision": training.precision,
+        "revival": _revival(config),
         "seed": training.seed,
     }
     body = _body(config)
@@ -164,6 +166,19 @@ def _body(config: Config) -> dict[str, Any]:
         "head_layer_norm": section.layer_norm,
         "noise": noise,
     }
+
+
+def _revival(config: Config) -> Revival | None:
+    section = config.plasticity
+    if not (section.redo_every or section.shrink_every or section.reset_every):
+        return None
+    return Revival(
+        redo_every=section.redo_every,
+        dormant_threshold=section.dormant_threshold,
+        shrink_every=section.shrink_every,
+        shrink_factor=section.shrink_factor,
+        reset_every=section.reset_every,
+    )
 
 
 def _epsilon(config: Config) -> LinearEpsilon | None:

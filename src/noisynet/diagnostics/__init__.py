@@ -1,19 +1,22 @@
-"""Whether noise works and how much of it there is. Needs torch and nothing else."""
+"""Whether noise works, how much of it there is, and whether units live. Needs torch alone."""
 
 from .behaviour import Behaviour, behaviour
 from .doctor import doctor
 from .findings import Diagnosis, Finding
 from .monitor import NoiseMonitor
 from .sigma import mean_sigma, not_finite, snr
+from .units import Units, units
 
 __all__ = [
     "Behaviour",
     "Diagnosis",
     "Finding",
     "NoiseMonitor",
+    "Units",
     "behaviour",
     "doctor",
     "mean_sigma",
     "not_finite",
     "snr",
+    "units",
 ]

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from .checks import acting, control, draws, learning, parameters
 from .checks.policy import policy_noise
+from .checks.units import dormant_units
 from .findings import Check, Diagnosis, Finding
 from .forward_calls import Call, calls_of
 from .layer_trials import numbers_made_on_cpu, redrawn_before_backward
@@ -87,6 +88,7 @@ def doctor(
                 found,
                 *examined.layers(),
                 *examined.draws(),
+                examined.units(),
                 *examined.acting(epsilon, entropy_bonus),
                 examined.target(target),
                 *examined.learning(),
@@ -185,6 +187,12 @@ class _Examination:
             return Check("policy").skipped("noise is off here")
         with subject.in_noisy_mode():
             return policy_noise(subject.model, subject.layers, subject.batch, subject.redraw)
+
+    def units(self) -> Finding:
+        """Check how many units of the hidden layers ever answer."""
+        if self.subject.batch is None:
+            return Check("units").skipped("no observations were given")
+        return dormant_units(self.subject.model, self.subject.batch)
 
     def acting(self, epsilon: float | None, entropy_bonus: float | None) -> list[Finding]:
         """Check acting and evaluating."""

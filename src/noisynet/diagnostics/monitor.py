@@ -1,4 +1,4 @@
-"""The figures of the noise from any training loop, by one call a step."""
+"""The figures of the noise and the units from any training loop, by one call a step."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from torch import Tensor, nn
 from ..layers.outputs import ToValues
 from .behaviour import behaviour
 from .sigma import mean_sigma, snr
+from .units import units
 
 
 class NoiseMonitor:
-    """Figures of a model's noise every so many steps of any training loop.
+    """Figures of a model's noise and units every so many steps of any training loop.
 
     `step(batch)` counts; every `every` calls it returns figures by the tags that noisynet's own
     metrics have, for TensorBoard or a file, and None otherwise: "snr/<layer>", "sigma/<layer>",
     "noise/effective_epsilon", "noise/action_entropy" (nats), "noise/q_spread", "noise/q_gap", and
-    "noise/effective_epsilon/env_<i>" for each row of the batch. It draws from a generator of
+    "noise/effective_epsilon/env_<i>" for each row of the batch; "dormant/<layer>" and
+    "norm/<layer>" are those of `noisynet.units`. It draws from a generator of
     its own, and leaves buffers and torch's global generators as they were: training is not changed
     by it. `values` makes Q (B, A) from any other output of the model. Raises
     ValueError for `every` below 1, `draws` below 2.
@@ -62,8 +64,11 @@ class NoiseMonitor:
         found = behaviour(
             self.model, shown, draws=self.draws, generator=generator, values=self.values
         )
+        of_units = units(self.model, shown, generator=generator)
         return {
             **{f"snr/{name}": value for name, value in snr(self.model).items()},
             **{f"sigma/{name}": value for name, value in mean_sigma(self.model).items()},
             **found.figures(),
+            **{f"dormant/{name}": one.dormant for name, one in of_units.items()},
+            **{f"norm/{name}": one.norm for name, one in of_units.items()},
         }

@@ -17,7 +17,8 @@ class PatchTorso(StridedTorso):
 
     Patches are cut from the bytes of the frames, and prepared frames are patches, (…, positions,
     pixels). Outputs that no later filter reaches are not computed, nor normalised. Under noise in
-    the convolutions these compute by themselves, from whole frames.
+    the convolutions, or where hooks wait for what they give, these compute by themselves, from
+    whole frames.
     """
 
     def __init__(
@@ -41,7 +42,9 @@ class PatchTorso(StridedTorso):
 
     @property
     def _by_patches(self) -> bool:
-        return all(type(one) is nn.Conv2d for one in self._layers())
+        return all(
+            type(one) is nn.Conv2d and not one.__dict__["_forward_hooks"] for one in self._layers()
+        )
 
     def _layers(self) -> list[nn.Conv2d]:
         return [one for one in self.convolutions if isinstance(one, nn.Conv2d)]
@@ -49,7 +52,8 @@ class PatchTorso(StridedTorso):
     def prepare(self, observation: Tensor) -> Tensor:
         """Turn uint8 frames (…, stack, height, width) into patches (…, positions, pixels).
 
-        Under noise in the convolutions they stay whole. Floats are returned as they are.
+        Where the convolutions compute by themselves they stay whole. Floats are returned as they
+        are.
         """
         if observation.dtype != torch.uint8 or not self._by_patches:
             return super().prepare(observation)

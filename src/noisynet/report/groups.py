@@ -17,7 +17,8 @@ _FREE = {
 }  # fmt: skip
 
 _TELLING = (
-    "exploration", "learning", "network", "actor_critic", "scale", "training", "environment",
+    "exploration", "learning", "network", "plasticity", "rollouts", "actor_critic", "scale",
+    "training", "environment",
 )  # fmt: skip
 """The sections, those first whose fields say most about how two agents differ."""
 

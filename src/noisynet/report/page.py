@@ -19,7 +19,7 @@ from ..runs.errors import RunError, writing
 from ..runs.record import RunRecord, distinct, read_run
 from .comparison import compare
 from .groups import Variant, variants
-from .parts import MOST_VARIANTS, Figures, compared, hidden, learning, made, noise
+from .parts import MOST_VARIANTS, Figures, alive, compared, hidden, learning, made, noise
 from .played import played
 from .plots import Detail
 
@@ -183,6 +183,7 @@ def _draft_with(
         + learning(shown, figures, said, detail)
         + compared(comparison, kinds, figures)
         + noise(shown, figures, said, detail)
+        + alive(shown, figures, said, detail)
         + hidden(shown, figures, said)
     )
     if not figures.all:

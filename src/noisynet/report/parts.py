@@ -21,6 +21,10 @@ _MOST_SHOWN_NOISE = 4
 _MOST_EVALUATED = 8
 _NOISES = {"off": "mean weights", "on": "a draw at every step"}
 _EXPLORATION = {"noise/effective_epsilon": "effective ε", "epsilon": "ε of ε-greedy"}
+_UNITS = (
+    ("dormant units", "share of a layer's units", "dormant/"),
+    ("norm of the features", "mean length of a layer's activations", "norm/"),
+)
 _SPREAD = {"noise/q_gap": "gap of the best two", "noise/q_spread": "spread over draws"}
 
 
@@ -149,6 +153,35 @@ def noise(
     )
     inside = "".join(parts)
     return f'<h2>Noise</h2><p class="dim">{about}</p>{inside}' if inside else ""
+
+
+def alive(
+    kinds: Sequence[Variant], figures: Figures, notes: list[str], detail: plots.Detail
+) -> str:
+    """Plot the share of dormant units and the norm of the features of each hidden layer."""
+    groups = [(kind, game) for kind in kinds for game in kind.games()]
+    parts: list[str] = []
+    for kind, game in groups[:_MOST_SHOWN_NOISE]:
+        pair = [
+            figures.place(
+                plots.layers(f"{game}, {kind.label}: {what}", unit, kind.on(game), family, detail)
+            )
+            for what, unit, family in _UNITS
+        ]
+        if any(pair):
+            parts.append(f'<div class="pair">{"".join(pair)}</div>')
+    if not parts:
+        return ""
+    if len(groups) > _MOST_SHOWN_NOISE:
+        notes.append(
+            f"units: layers are shown for {_MOST_SHOWN_NOISE} of {len(groups)} groups of runs"
+        )
+    about = (
+        "A unit is dormant where its mean activity, over observations and draws of noise, is at "
+        "most 2.5 % of its layer's mean (arXiv 2302.12902). Units that stay dormant learn nothing "
+        "more; where all of a layer are, nothing is learned at all."
+    )
+    return f'<h2>Units</h2><p class="dim">{about}</p>{"".join(parts)}'
 
 
 def hidden(kinds: Sequence[Variant], figures: Figures, notes: list[str]) -> str:

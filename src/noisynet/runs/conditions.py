@@ -16,6 +16,7 @@ class Sections(Protocol):
     learning: Any
     rollouts: Any
     actor_critic: Any
+    plasticity: Any
     scale: Any
     training: Any
 
@@ -99,6 +100,10 @@ OF_ACTOR_CRITIC = Acts(
 OF_A3C = Acts(
     lambda config: config.learning.algorithm == "a3c", _algorithm("trains in one process")
 )
+OF_ONE_LEARNER = Acts(
+    lambda config: config.learning.algorithm != "a3c",
+    _algorithm("has a learner in every worker, none of which may move what they share"),
+)
 WITH_ACTORS = Acts(
     lambda config: config.scale.actors is not None,
     lambda _: "actors is empty, the run plays in its own process",
@@ -158,4 +163,10 @@ WITH_ADAM = Acts(
 WITH_RMSPROP = Acts(
     lambda config: config.learning.optimizer == "rmsprop",
     lambda config: f"optimizer is {config.learning.optimizer}",
+)
+WITH_REDO = Acts(
+    lambda config: config.plasticity.redo_every > 0, lambda _: "redo_every is 0, no unit is judged"
+)
+WITH_SHRINKING = Acts(
+    lambda config: config.plasticity.shrink_every > 0, lambda _: "shrink_every is 0"
 )

@@ -25,6 +25,7 @@ from .sections import (
     ExplorationSection,
     LearningSection,
     NetworkSection,
+    PlasticitySection,
     RolloutsSection,
     ScaleSection,
     Section,
@@ -45,6 +46,7 @@ class Config(Section):
     learning: LearningSection = LearningSection()
     rollouts: RolloutsSection = RolloutsSection()
     actor_critic: ActorCriticSection = ActorCriticSection()
+    plasticity: PlasticitySection = PlasticitySection()
     scale: ScaleSection = ScaleSection()
     training: TrainingSection = TrainingSection()
 
@@ -126,7 +128,7 @@ class Config(Section):
 
 SECTIONS = (
     "environment", "network", "exploration", "learning", "rollouts", "actor_critic",
-    "scale", "training",
+    "plasticity", "scale", "training",
 )  # fmt: skip
 
 

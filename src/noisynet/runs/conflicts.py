@@ -59,6 +59,21 @@ def needs_replay(field: str, section: str) -> Fits:
     return Fits(conflict)
 
 
+def needs_one_learner(field: str) -> Fits:
+    """Refuse a cure where workers share parameters that each of them steps."""
+
+    def conflict(config: Sections) -> str | None:
+        value = getattr(config.plasticity, field)
+        if not value or config.learning.algorithm != "a3c":
+            return None
+        return (
+            f"{field}: got {value}, expected 0: a3c's workers share the parameters, and each steps "
+            "them while others would move them (a2c has one learner)"
+        )
+
+    return Fits(conflict)
+
+
 def _minibatches(config: Sections) -> str | None:
     rollouts = config.rollouts
     steps = rollouts.rollout_steps * config.environment.environments
@@ -294,6 +309,35 @@ def _shards(config: Sections) -> str | None:
     )
 
 
+def _redo(config: Sections) -> str | None:
+    section, network = config.environment, config.network
+    images = section.is_atari or section.is_minatar or network.torso not in ("auto", "mlp")
+    size, every = config.actor_critic.lstm_size, config.plasticity.redo_every
+    if not (every and size):
+        return None
+    if network.torso == "impala" and network.spectral_norm:
+        return (
+            f"redo_every: got {every}, expected 0 with lstm_size {size} and spectral_norm: every "
+            "unit is made or read by a weight with a norm, or by the LSTM"
+        )
+    if images or network.torso_hidden:
+        return None
+    return (
+        f"redo_every: got {every}, expected 0 or torso_hidden with lstm_size {size}: an LSTM reads "
+        "all units there are, and none can be silenced while it is drawn anew"
+    )
+
+
+def _shrink(config: Sections) -> str | None:
+    network, every = config.network, config.plasticity.shrink_every
+    if not every or not network.spectral_norm or network.torso != "impala":
+        return None
+    return (
+        f"shrink_every: got {every}, expected 0 with spectral_norm: a convolution's weight is made "
+        "by its norm, and has no initial values to be moved to"
+    )
+
+
 def _device(config: Sections) -> str | None:
     device = config.training.device
     if config.learning.algorithm != "a3c" or device in ("auto", "cpu"):
@@ -320,4 +364,6 @@ ENTROPY = Fits(_entropy)
 LSTM = Fits(_lstm)
 ACTORS = Fits(_actors)
 SHARDS = Fits(_shards)
+REDO = Fits(_redo)
+SHRINK = Fits(_shrink)
 DEVICE = Fits(_device)

@@ -20,7 +20,7 @@ from .metrics import read_metrics
 from .opening import Run, open_run
 
 _KEPT = ("game/return", "game/mean_return", "loss", "epsilon", "entropy")
-_KEPT_FAMILIES = ("snr/", "sigma/", "noise/")
+_KEPT_FAMILIES = ("snr/", "sigma/", "noise/", "dormant/", "norm/")
 _DIVERGED_NAME = re.compile(r"nan_(\d+)")
 
 

@@ -19,6 +19,7 @@ from .conditions import (
     OF_A3C,
     OF_ACTOR_CRITIC,
     OF_FRAGMENTS,
+    OF_ONE_LEARNER,
     OF_PQN,
     OF_Q_VALUES,
     OF_REPLAY,
@@ -42,7 +43,9 @@ from .conditions import (
     WITH_NOISE_TARGET,
     WITH_PRIORITIES,
     WITH_QUANTILES,
+    WITH_REDO,
     WITH_RMSPROP,
+    WITH_SHRINKING,
     WITH_SIGMA_PENALTY,
     WITHOUT_DISTRIBUTIONS,
     WITHOUT_MUNCHAUSEN,
@@ -514,6 +517,53 @@ class ActorCriticSection(Section):
     )
     workers: Annotated[FewThousand, OF_ACTOR_CRITIC, OF_A3C, MAY_CHANGE] = Field(
         default=2, ge=1, description="a3c: processes, each with all of `environments` for itself"
+    )
+
+
+class PlasticitySection(Section):
+    """What keeps the network able to learn; intervals are updates, and 0 is never."""
+
+    redo_every: Annotated[
+        Count,
+        OF_ONE_LEARNER,
+        conflicts.needs_one_learner("redo_every"),
+        conflicts.REDO,
+        MAY_CHANGE,
+    ] = Field(
+        default=0,
+        description="updates between searches for dormant units, which are drawn anew (ReDo, arXiv "
+        "2302.12902: 1,000); 0: none",
+    )
+    dormant_threshold: Annotated[_Float, OF_ONE_LEARNER, WITH_REDO, MAY_CHANGE] = Field(
+        default=0.025,
+        ge=0,
+        lt=1,
+        allow_inf_nan=False,
+        description="activity up to which a unit is dormant, as a share of its layer's mean",
+    )
+    shrink_every: Annotated[
+        Count,
+        OF_ONE_LEARNER,
+        conflicts.needs_one_learner("shrink_every"),
+        conflicts.SHRINK,
+        MAY_CHANGE,
+    ] = Field(
+        default=0,
+        description="updates between moves of all weights towards new initial ones (shrink and "
+        "perturb, arXiv 1910.08475); 0: none",
+    )
+    shrink_factor: Annotated[_Float, OF_ONE_LEARNER, WITH_SHRINKING, MAY_CHANGE] = Field(
+        default=0.5,
+        ge=0,
+        lt=1,
+        allow_inf_nan=False,
+        description="share of a weight that stays (BBF, arXiv 2305.19452: 0.5)",
+    )
+    reset_every: Annotated[
+        Count, OF_ONE_LEARNER, conflicts.needs_one_learner("reset_every"), MAY_CHANGE
+    ] = Field(
+        default=0,
+        description="updates between resets of all behind the torso (BBF: 40,000); 0: none",
     )
 
 

@@ -1,0 +1,340 @@
+"""One forward, followed from the units of each layer to the layers that read them.
+
+A layer's units are its outputs: of a convolution, its filters. Where they go is seen from the
+tensors themselves, so that a network may be of any class, and may write its activations as modules
+or as functions. What is not known to leave a unit's place alone (a sum, a concatenation, attention)
+ends the way: the units are still measured, and the layer says what read them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
+
+from ..layers import NoisyLayer
+from ..layers.layer import keeps_more
+from ..layers.parametrised import parametrised_names
+
+_ACTIVATIONS = {
+    "relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish",
+    "tanh", "sigmoid", "softplus", "softsign", "hardtanh", "hardswish", "hardsigmoid", "threshold",
+    "logsigmoid", "clamp_min",
+}  # fmt: skip
+_IN_PLACE = {
+    "to", "float", "half", "bfloat16", "double", "type", "type_as", "cpu", "cuda", "contiguous",
+    "clone", "detach", "dropout", "alpha_dropout",
+}  # fmt: skip
+"""What changes values and moves none."""
+_SCALES = {"mul", "multiply", "div", "divide", "true_divide"}
+"""What leaves a unit that is 0 at 0, whatever the other factor, or the divisor, is."""
+_POOLS = tuple(f"{kind}_pool" for kind in ("max", "avg", "adaptive_max", "adaptive_avg", "lp"))
+_RESHAPES = {"flatten", "reshape", "view", "unsqueeze", "expand", "unflatten", "stack"}
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_NORMS = (nn.LayerNorm, nn.GroupNorm, *_BATCH_NORMS)
+_OTHERS = (
+    nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase, nn.ConvTranspose1d, nn.ConvTranspose2d,
+    nn.ConvTranspose3d, NoisyLayer,
+)  # fmt: skip
+"""Layers whose inputs and outputs are no units, unless they are linear or a convolution."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tensor has a layer's units: along a dimension, counted from the end."""
+
+    layer: str
+    units: int
+    dim: int
+    block: int = 1
+    """Values that a unit has side by side there, as a filter has after flattening."""
+    active: bool = False
+    """Whether it is behind an activation."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A layer that reads units: unit i by the inputs i · block to (i + 1) · block."""
+
+    module: nn.Module
+    block: int
+
+
+@dataclass
+class HiddenLayer:
+    """A layer with an activation behind it: who reads its units, and how active they were."""
+
+    name: str
+    module: nn.Module
+    units: int
+    norms: list[nn.Module] = field(default_factory=list)
+    """Normalisations between the layer and its activation."""
+    readers: dict[str, Reader] = field(default_factory=dict)
+    unknown: str | None = None
+    """What keeps its units from being told apart behind the activation; None: nothing does."""
+
+    activity: Tensor | float = 0.0
+    """Sums of |activation|, (units,)."""
+    values: int = 0
+    """Values of each unit in them."""
+    lengths: Tensor | float = 0.0
+    """Sum of the Euclidean lengths of all activations of a row."""
+    rows: int = 0
+    features: list[Tensor] = field(default_factory=list)
+    """(rows, features) of each forward, where they are kept."""
+
+
+def hidden_layers(
+    model: nn.Module,
+    run: Callable[[], Any],
+    *,
+    keep_features: bool = False,
+    into: dict[str, HiddenLayer] | None = None,
+) -> dict[str, HiddenLayer]:
+    """Run a forward of a model, and return its hidden layers by name, in the order of their use.
+
+    What is measured is added to the layers of an earlier forward where `into` has them.
+    """
+    following = _Following(model, {} if into is None else into, keep_features=keep_features)
+    with torch.no_grad():
+        following.run(run)
+    return following.layers
+
+
+def _units_of(module: nn.Module) -> tuple[int, int] | None:
+    """Return how many units a layer has, and their dimension from the end; None for others."""
+    if isinstance(module, nn.Linear):
+        return module.out_features, -1
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return module.out_channels, -1 - len(module.kernel_size)
+    return None
+
+
+def keeps_plain_weights(module: nn.Module) -> bool:
+    """Return whether a layer's weights are its own parameters, and nothing else makes them."""
+    return not keeps_more(module) and not parametrised_names(module)
+
+
+class _Following(TorchFunctionMode):
+    """Mode that notes where each tensor has the units of which layers."""
+
+    def __init__(
+        self, model: nn.Module, layers: dict[str, HiddenLayer], *, keep_features: bool
+    ) -> None:
+        super().__init__()
+        self.layers = layers
+        self._model = model
+        self._keep_features = keep_features
+        self._names = {module: name for name, module in model.named_modules()}
+        # Tensors stay alive with their places: an id is that of one tensor only.
+        self._places: dict[int, tuple[Tensor, frozenset[_Place]]] = {}
+        self._norms: dict[str, list[nn.Module]] = {}
+        self._lost: dict[str, str] = {}
+        """What reads a layer's units, before or behind their activation, without being known."""
+        self._inside = 0
+
+    def run(self, run: Callable[[], Any]) -> None:
+        """Follow one forward."""
+        handles: list[RemovableHandle] = []
+        try:
+            for module in self._names:
+                if _units_of(module) is not None or isinstance(module, (*_NORMS, *_OTHERS)):
+                    handles += [
+                        module.register_forward_pre_hook(self._enter, with_kwargs=True),
+                        module.register_forward_hook(self._leave, with_kwargs=True),
+                    ]
+            with self:
+                result = run()
+        finally:
+            for handle in handles:
+                handle.remove()
+        for tensor in _tensors(result):
+            self._lose(self._of(tensor), "the network returns it")
+        for name, by in self._lost.items():
+            if name in self.layers and self.layers[name].unknown is None:
+                self.layers[name].unknown = by
+        # An activation on the outputs makes no hidden layer of them.
+        for name, layer in list(self.layers.items()):
+            if not layer.readers and layer.unknown == "the network returns it":
+                del self.layers[name]
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not self._inside:
+            name = getattr(func, "__name__", "")
+            # relu_ does what relu does.
+            name = name if name.endswith("__") else name.removesuffix("_")
+            self._follow(name, (args, kwargs), result)
+        return result
+
+    # Functions
+
+    def _follow(self, name: str, given: Any, result: Any) -> None:
+        read = [(one, place) for one in _tensors(given) for place in self._of(one)]
+        if not read:
+            return
+        if not isinstance(result, Tensor):
+            # Sizes and types say nothing of the units.
+            if next(_tensors(result), None) is not None or name == "__setitem__":
+                self._lose((place for _, place in read), name)
+            return
+        moved = [(place, self._moved(name, given, place, one, result)) for one, place in read]
+        self._lose((place for place, now in moved if now is None), name)
+        self._put(result, frozenset(now for _, now in moved if now is not None))
+
+    def _moved(
+        self, name: str, given: Any, place: _Place, before: Tensor, after: Tensor
+    ) -> _Place | None:
+        """Return where a function's result has the units; None where that is not known."""
+        if name in _RESHAPES and _is_stacked_first(name, given):
+            return _reshaped(place, before.shape, after.shape)
+        if name.startswith(_POOLS):
+            return place if place.dim < -1 and len(after.shape) == len(before.shape) else None
+        if before.shape[place.dim :] != after.shape[place.dim :]:
+            return None
+        if name in _ACTIVATIONS:
+            if not place.active:
+                self._measure(place, after)
+            return replace(place, active=True)
+        if name == "layer_norm":
+            return place if _has_no_gain(given) and not place.active else None
+        if name in _SCALES:
+            alone = len(list(_tensors(given))) == 1
+            is_factor = "mul" in name or next(_tensors(given)) is before
+            # Of a layer whose activation is yet to come, a product of two is no unit any more.
+            return place if is_factor and (place.active or alone) else None
+        return place if name in _IN_PLACE else None
+
+    def _normalised(self, places: frozenset[_Place]) -> frozenset[_Place]:
+        """Lose what is behind its activation: a norm there mixes the units."""
+        self._lose((place for place in places if place.active), "a norm behind its activation")
+        return frozenset(place for place in places if not place.active)
+
+    # Layers
+
+    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._inside += 1
+        if self._inside > 1 or isinstance(module, _NORMS):
+            return
+        given = list(_tensors((args, kwargs)))
+        if _units_of(module) is None:
+            by = f"{self._names[module]!r}, a {type(module).__name__}"
+            self._lose((place for one in given for place in self._of(one)), by)
+            return
+        for place in self._of(given[0]) if given else ():
+            if place.active:
+                self._reads(module, place)
+            else:
+                self._lose([place], f"{self._names[module]!r}, without its activation")
+
+    def _reads(self, module: nn.Module, place: _Place) -> None:
+        name, layer = self._names[module], self.layers[place.layer]
+        size = place.units * place.block
+        if isinstance(module, nn.Linear):
+            fits = place.dim == -1 and module.in_features == size
+        else:
+            of_images = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+            assert of_images, "hooks stand at these alone"
+            fits = place.dim == -1 - len(module.kernel_size) and module.in_channels == size
+            fits = fits and module.groups == 1
+        if not fits:
+            self._lose([place], f"{name!r}, whose inputs are not its units")
+        elif module is layer.module:
+            self._lose([place], "the layer itself")
+        elif not keeps_plain_weights(module):
+            self._lose([place], f"{name!r}, which keeps more than weights and biases")
+        else:
+            layer.readers[name] = Reader(module, place.block)
+
+    def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        self._inside -= 1
+        if self._inside or not isinstance(output, Tensor):
+            return
+        if isinstance(module, _NORMS):
+            input = next(_tensors((args, kwargs)), None)
+            places = frozenset() if input is None else self._normalised(self._of(input))
+            for place in places:
+                norms = self._norms.setdefault(place.layer, [])
+                norms += [] if module in norms else [module]
+            self._put(output, places)
+            return
+        found = _units_of(module)
+        if found is None:
+            return
+        units, dim = found
+        self._norms[self._names[module]] = []
+        self._put(output, frozenset([_Place(self._names[module], units, dim)]))
+
+    # What is kept
+
+    def _of(self, tensor: Tensor) -> frozenset[_Place]:
+        return self._places.get(id(tensor), (tensor, frozenset[_Place]()))[1]
+
+    def _put(self, tensor: Tensor, places: frozenset[_Place]) -> None:
+        self._places[id(tensor)] = (tensor, places)
+
+    def _lose(self, places: Iterable[_Place], by: str) -> None:
+        for place in places:
+            self._lost.setdefault(place.layer, by)
+
+    def _measure(self, place: _Place, result: Tensor) -> None:
+        module = self._model.get_submodule(place.layer)
+        layer = self.layers.setdefault(place.layer, HiddenLayer(place.layer, module, place.units))
+        layer.norms = list(self._norms[place.layer])
+        if not keeps_plain_weights(module):
+            layer.unknown = "itself, which keeps more than weights and biases"
+        elif any(isinstance(norm, _BATCH_NORMS) for norm in layer.norms):
+            layer.unknown = "a BatchNorm, whose running statistics are of the former units"
+        values = result.detach().float()
+        rows = values.reshape(math.prod(values.shape[: place.dim]), -1)
+        by_unit = rows.reshape(len(rows), place.units, -1)
+        layer.activity = layer.activity + by_unit.abs().sum((0, 2))
+        layer.values += len(rows) * by_unit.shape[2]
+        layer.lengths = layer.lengths + torch.linalg.vector_norm(rows, dim=1).sum()
+        layer.rows += len(rows)
+        if self._keep_features:
+            layer.features.append(rows)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """List the tensors in arguments or results, in the order in which they stand there."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _tensors(one)
+    elif isinstance(value, tuple | list):
+        for one in value:
+            yield from _tensors(one)
+
+
+def _reshaped(place: _Place, before: torch.Size, after: torch.Size) -> _Place | None:
+    """Return where the units are in a tensor of another shape; None where that is not known."""
+    behind = before[place.dim :]
+    if after[place.dim :] == behind and len(after) >= -place.dim:
+        return place
+    if len(after) and after[-1] == math.prod(behind):
+        return replace(place, dim=-1, block=place.block * math.prod(behind[1:]))
+    return None
+
+
+def _has_no_gain(given: Any) -> bool:
+    args, kwargs = given
+    parameters = [*args[2:4], (kwargs or {}).get("weight"), (kwargs or {}).get("bias")]
+    return not any(isinstance(one, Tensor) for one in parameters)
+
+
+def _is_stacked_first(name: str, given: Any) -> bool:
+    """Return whether a stack leaves the last dimensions alone; other functions do not stack."""
+    if name != "stack":
+        return True
+    args, kwargs = given
+    return (args[1] if len(args) > 1 else (kwargs or {}).get("dim", 0)) == 0

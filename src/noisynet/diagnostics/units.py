@@ -1,0 +1,132 @@
+"""Whether units are alive: how active each is, how long the features are, and of what rank."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import draw, mean_weights, noisy_layers, using
+from ..layers.restoring import buffers_preserved
+from .unit_flow import HiddenLayer, hidden_layers
+
+THRESHOLD = 0.025
+"""Score up to which a unit counts as dormant (arXiv 2302.12902)."""
+DRAWS = 4
+"""Draws of noise that activity is a mean over."""
+_REST = 0.01
+"""δ of the effective rank: the share of all singular values that may be left out."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """The units of one hidden layer, as a batch showed them."""
+
+    scores: Tensor
+    """(units,): each unit's mean |activation| as a share of the mean over the layer's units."""
+    dormant: float
+    """The share of units whose score is at most the threshold."""
+    norm: float
+    """Mean Euclidean length of all the layer's activations for an observation."""
+    rank: int | None = None
+    """The least number of singular values of the features that make up 99 % of their sum
+    (srank, arXiv 2010.14498, §3, δ = 0.01); None where it was not asked for."""
+
+
+def units(
+    model: nn.Module,
+    batch: Any,
+    *,
+    threshold: float = THRESHOLD,
+    draws: int = DRAWS,
+    rank: bool = False,
+    generator: torch.Generator | None = None,
+) -> dict[str, Units]:
+    """Measure the units of each hidden layer on a batch, {layer: units}.
+
+    `batch` is an observation batch (B, …), or the tuple of arguments that the model takes. A hidden
+    layer is an `nn.Linear` or a convolution, noisy or not, with an activation behind it; a
+    convolution's units are its filters. A unit is dormant where mean |h_i| over the batch, divided
+    by its mean over the layer's units, is at most `threshold` (arXiv 2302.12902, definition 1);
+    where no unit is active, all are. The mean is over as many draws of noise, too: a unit that only
+    the noise wakes is awake. With `draws=0` the mean weights are measured, as `rank` always is. The
+    model is left as it was, its buffers and torch's global generators too. Raises ValueError for a
+    threshold outside [0, 1) or a negative number of draws.
+    """
+    found = measure_units(model, batch, draws=draws, generator=generator)
+    features: Mapping[str, HiddenLayer] = {}
+    if rank:
+        features = _followed(model, batch, keep_features=True)
+    return {
+        name: Units(
+            scores=scores(layer),
+            dormant=float(is_dormant(layer, threshold).double().mean()),
+            norm=float(layer.lengths) / max(layer.rows, 1),
+            rank=effective_rank(torch.cat(features[name].features)) if rank else None,
+        )
+        for name, layer in found.items()
+    }
+
+
+def measure_units(
+    model: nn.Module, batch: Any, *, draws: int = DRAWS, generator: torch.Generator | None = None
+) -> dict[str, HiddenLayer]:
+    """Return a model's hidden layers, {name: layer}, with the activity of their units.
+
+    The arguments are those of `units`.
+    """
+    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 0:
+        raise ValueError(f"draws: got {draws!r}, expected a whole number of at least 0")
+    if not draws or not noisy_layers(model):
+        return _followed(model, batch)
+    arguments = batch if isinstance(batch, tuple) else (batch,)
+    layers: dict[str, HiddenLayer] = {}
+    with buffers_preserved(model):
+        # One after the other: a draw for each row would cost a convolution a kernel for each.
+        for _ in range(draws):
+            with using(model, draw(model, generator=generator)):
+                layers = hidden_layers(model, lambda: model(*arguments), into=layers)
+    return layers
+
+
+def _followed(model: nn.Module, batch: Any, *, keep_features: bool = False) -> dict[str, Any]:
+    """Follow one forward by the mean weights; another library's noise stays as it is."""
+    arguments = batch if isinstance(batch, tuple) else (batch,)
+    with buffers_preserved(model), mean_weights(model):
+        return hidden_layers(model, lambda: model(*arguments), keep_features=keep_features)
+
+
+def scores(layer: HiddenLayer) -> Tensor:
+    """Return each unit's score, (units,), on the CPU; 0 for all where none is active."""
+    assert isinstance(layer.activity, Tensor), "a hidden layer is measured at its activation"
+    activity = layer.activity.cpu().double() / max(layer.values, 1)
+    mean = activity.mean()
+    return activity / mean if mean > 0 else torch.zeros_like(activity)
+
+
+def is_dormant(layer: HiddenLayer, threshold: float = THRESHOLD) -> Tensor:
+    """Return which units are dormant, (units,). Raises ValueError for another threshold."""
+    check_threshold(threshold)
+    return scores(layer) <= threshold
+
+
+def check_threshold(threshold: float) -> None:
+    """Raise ValueError unless a threshold is in [0, 1): from 1 on, units that are alike sleep."""
+    is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    if not is_number or not 0 <= threshold < 1:
+        raise ValueError(f"threshold: got {threshold!r}, expected a number in [0, 1)")
+
+
+def effective_rank(features: Tensor) -> int:
+    """Return the effective rank of features (rows, p): srank of arXiv 2010.14498, δ = 0.01."""
+    values = torch.linalg.svdvals(features.double())
+    total = float(values.sum())
+    if not total > 0 or not math.isfinite(total):
+        return 0
+    shares = values.cumsum(0) / total
+    # What rounding leaves of a share of 0.99 still counts as one.
+    return int((shares < 1 - _REST - 1e-12).sum()) + 1

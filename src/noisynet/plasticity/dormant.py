@@ -1,0 +1,119 @@
+"""ReDo: dormant units drawn anew (arXiv 2302.12902, algorithm 1), with their noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..diagnostics.unit_flow import HiddenLayer
+from ..diagnostics.units import is_dormant, measure_units
+from .initial_values import drawn_anew, why_not_drawable
+from .moments import check_knows, forget_part
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some weights of a parameter: `index` along a dimension."""
+
+    name: str
+    parameter: nn.Parameter
+    dim: int
+    index: Tensor
+
+
+def search(
+    net: nn.Module, batch: Any, *, threshold: float, draws: int, seed: int
+) -> tuple[dict[str, HiddenLayer], dict[str, Tensor]]:
+    """Return the hidden layers of a network, and the numbers of the dormant units of each."""
+    device = next(net.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
+    layers = measure_units(net, batch, draws=draws, generator=generator)
+    return layers, {
+        name: is_dormant(layer, threshold).nonzero().squeeze(1).to(device)
+        for name, layer in layers.items()
+    }
+
+
+def why_not_treatable(layer: HiddenLayer, owners: Mapping[int, int]) -> str | None:
+    """Return why a layer's units cannot be drawn anew; None where they can.
+
+    `owners` has the number of modules that have a parameter, by its id.
+    """
+    if layer.unknown is not None:
+        return f"read by {layer.unknown}"
+    if getattr(layer.module, "groups", 1) != 1:
+        return "a convolution of several groups"
+    modules = [layer.module, *layer.norms, *(reader.module for reader in layer.readers.values())]
+    parameters = [one for module in modules for one in module.parameters(recurse=False)]
+    if any(not one.requires_grad for one in parameters):
+        return "it, or what reads it, has frozen weights"
+    if any(owners[id(one)] > 1 for one in parameters):
+        return "it, or what reads it, shares a weight with another layer"
+    return why_not_drawable(layer.module)
+
+
+@torch.no_grad()
+def draw_units(
+    optimizer: Optimizer,
+    layers: Mapping[str, HiddenLayer],
+    units: Mapping[str, Tensor],
+    names: Mapping[nn.Module, str],
+    seed: int,
+) -> None:
+    """Draw units anew, given their numbers by layer.
+
+    What comes in, bias and norm too, gets new initial values: μ as the layer first drew it, σ its
+    initial constant, so that the new unit has the noise of a new unit. What goes out is set to 0,
+    μ and σ alike: a σ that is left would say through the noise what the unit does not know yet.
+    σ learns from there as μ does. A weight between two units that are both new is one that comes
+    in, or a network that is dead as a whole would stay at 0.
+    """
+    outgoing = [part for name in units for part in _outgoing(layers[name], units[name], names)]
+    incoming = [part for name in units for part in _incoming(layers[name], units[name], names)]
+    check_knows(optimizer, [(part.name, part.parameter) for part in (*outgoing, *incoming)])
+    for part in outgoing:
+        part.parameter.index_fill_(part.dim, part.index, 0)
+    modules = [one for name in units for one in (layers[name].module, *layers[name].norms)]
+    values: dict[int, Tensor] = {}
+    for module, fresh in zip(modules, drawn_anew(modules, seed), strict=True):
+        own = dict(module.named_parameters(recurse=False))
+        values |= {id(own[name]): value for name, value in fresh.items()}
+    for part in incoming:
+        drawn = values[id(part.parameter)].index_select(part.dim, part.index)
+        part.parameter.index_copy_(part.dim, part.index, drawn)
+    for part in (*outgoing, *incoming):
+        forget_part(optimizer, part.parameter, part.dim, part.index)
+
+
+def _outgoing(layer: HiddenLayer, units: Tensor, names: Mapping[nn.Module, str]) -> Iterator[Part]:
+    """List what reads the units: columns of the weights behind them, μ and σ."""
+    for reader in layer.readers.values():
+        places = torch.arange(reader.block, device=units.device)
+        columns = (units.unsqueeze(1) * reader.block + places).flatten()
+        yield from (
+            Part(name, parameter, 1, columns)
+            for name, parameter in _own(reader.module, names)
+            if parameter.ndim > 1
+        )
+
+
+def _incoming(layer: HiddenLayer, units: Tensor, names: Mapping[nn.Module, str]) -> Iterator[Part]:
+    """List what makes the units: rows of weights and biases, μ and σ, and of norms' gains."""
+    for name, parameter in _own(layer.module, names):
+        yield Part(name, parameter, 0, units)
+    of_images = next(layer.module.parameters(recurse=False)).ndim - 1
+    for norm in layer.norms:
+        for name, parameter in _own(norm, names):
+            # A LayerNorm may have a gain for each place of an image alone.
+            if isinstance(norm, nn.GroupNorm) or parameter.ndim == of_images:
+                yield Part(name, parameter, 0, units)
+
+
+def _own(module: nn.Module, names: Mapping[nn.Module, str]) -> Iterator[tuple[str, nn.Parameter]]:
+    for name, parameter in module.named_parameters(recurse=False):
+        yield f"{names[module]}.{name}".removeprefix("."), parameter

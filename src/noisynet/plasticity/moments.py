@@ -1,0 +1,85 @@
+"""What an optimizer remembers of weights that are new: nothing of what they were.
+
+A mean of gradients is set to 0. A mean of their squares is set to that of the weights of the same
+tensor that stay. At 0 it would be taken for a long-known one: Adam counts steps by tensors, its
+correction for a short history is over, and the new weights would take steps of up to 6.6 times the
+rate for some hundred updates, which is how units die. Where no weight of a tensor stays, its count
+begins anew as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+_SQUARES = ("exp_avg_sq", "max_exp_avg_sq", "exp_inf", "square_avg", "sum", "acc_delta")
+"""Entries that a step is divided by, or scaled with, by the names of torch's optimizers."""
+_BEGIN_WITH_ZEROS = (
+    torch.optim.Adam, torch.optim.RAdam, torch.optim.RMSprop, torch.optim.Adagrad,
+)  # fmt: skip
+"""They are reset in place, where a CUDA graph reads them; others make a new state by themselves."""
+
+
+def check_knows(optimizer: Optimizer, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+    """Raise an error unless the optimizer has all parameters, given with their names.
+
+    TypeError for anything but an optimizer; ValueError for a parameter that it lacks, and for what
+    it keeps of one in another shape.
+    """
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(
+            f"optimizer: got {type(optimizer).__name__}, expected the torch.optim.Optimizer that "
+            "has the network's parameters"
+        )
+    known = {id(one) for group in optimizer.param_groups for one in group["params"]}
+    for name, parameter in parameters:
+        if id(parameter) not in known:
+            raise ValueError(
+                f"optimizer: got one without {name!r}, expected one that has every parameter that "
+                "changes: build it from net.parameters(), after noisify"
+            )
+        for entry, value in _state(optimizer, parameter).items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                raise ValueError(
+                    f"optimizer: got {type(optimizer).__name__}, which keeps {entry!r} of {name!r} "
+                    "in another shape, expected one that keeps a number for each weight"
+                )
+
+
+def forget(optimizer: Optimizer, parameter: nn.Parameter) -> None:
+    """Forget all of a parameter: the optimizer goes on as with a new one."""
+    if isinstance(optimizer, _BEGIN_WITH_ZEROS):
+        for entry, value in _state(optimizer, parameter).items():
+            if isinstance(value, Tensor):
+                # Adagrad may begin its sum with another number.
+                first = optimizer.defaults.get("initial_accumulator_value", 0.0)
+                value.fill_(first if entry == "sum" else 0.0)
+    else:
+        optimizer.state.pop(parameter, None)
+
+
+def forget_part(optimizer: Optimizer, parameter: nn.Parameter, dim: int, index: Tensor) -> None:
+    """Forget a part of a parameter: `index` along a dimension."""
+    state = _state(optimizer, parameter)
+    stays = torch.ones(parameter.shape[dim], dtype=torch.bool, device=index.device)
+    stays[index] = False
+    if not bool(stays.any()):
+        forget(optimizer, parameter)
+        return
+    for entry, value in state.items():
+        if not isinstance(value, Tensor) or not value.ndim:
+            continue
+        if entry in _SQUARES:
+            others = value.index_select(dim, stays.nonzero().squeeze(1))
+            value.index_fill_(dim, index, others.mean())
+        else:
+            value.index_fill_(dim, index, 0)
+
+
+def _state(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Any]:
+    # Not `state[…]`, which would make an entry of one that has not been stepped.
+    return optimizer.state.get(parameter, {})

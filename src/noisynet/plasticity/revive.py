@@ -1,0 +1,128 @@
+"""One call that keeps a network alive: dormant units, weights shrunk, parts drawn anew."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from ..diagnostics.units import DRAWS, THRESHOLD, check_threshold
+from .dormant import draw_units, search, why_not_treatable
+from .initial_values import new_seed
+from .moments import check_knows
+from .whole import move_to_new
+
+
+@dataclass(frozen=True)
+class Revived:
+    """What `revive` found and did about dormant units."""
+
+    units: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """The numbers of the units that were drawn anew, by layer."""
+    left: Mapping[str, str] = field(default_factory=dict)
+    """Layers with dormant units that were left as they are, each with the reason."""
+
+    @property
+    def count(self) -> int:
+        """How many units were drawn anew."""
+        return sum(map(len, self.units.values()))
+
+
+def revive(
+    net: nn.Module,
+    optimizer: Optimizer,
+    batch: Any = None,
+    *,
+    threshold: float = THRESHOLD,
+    shrink: float | None = None,
+    reset: str | Sequence[str] = (),
+    draws: int = DRAWS,
+    generator: torch.Generator | None = None,
+) -> Revived:
+    """Keep a network able to learn, by any of three cures; call it between two updates.
+
+    - `batch` (observations (B, …), or the tuple of arguments that the network takes): units that
+      `noisynet.units` finds dormant on it, by `threshold` and `draws`, are drawn anew (ReDo,
+      arXiv 2302.12902). What comes into such a unit gets new initial values, μ and σ; what goes out
+      of it is set to 0, μ and σ, so that what the network computes stays the same under any draw,
+      as far as the unit was silent. A norm between a layer and its activation shifts the others a
+      little, by their mean and deviation.
+    - `shrink`: every parameter becomes shrink · θ + (1 - shrink) · θ₀ with new initial θ₀ (shrink
+      and perturb, arXiv 1910.08475).
+    - `reset`: the named parts of the network, `"head"`, are drawn anew (SR-SPR, BBF).
+
+    Where several are asked for they come in the order shrink, reset, batch: `shrink=0.5,
+    reset="head"` is what SR-SPR and BBF do. The optimizer must have all parameters that change, and
+    what it remembers of them is treated: see the guide. Draws that are held stay held and valid,
+    since ε knows of neither μ nor σ. A target network is not touched: copy into it after `shrink`
+    and `reset`. `generator`, on any device, makes it repeatable.
+
+    Raises TypeError for anything but an optimizer; ValueError where nothing is asked for, for a
+    parameter that the optimizer lacks, a threshold or `shrink` outside [0, 1), a part that is not
+    there or cannot be drawn anew, and a network none of whose layers can be treated.
+    """
+    parts = [reset] if isinstance(reset, str) else list(reset)
+    _check(net, optimizer, batch, threshold, shrink, parts)
+    if shrink is not None:
+        seed = new_seed(generator)
+        move_to_new(net, [""], optimizer, kept=shrink, seed=seed, why="shrink")
+    if parts:
+        move_to_new(net, parts, optimizer, kept=0.0, seed=new_seed(generator), why="reset")
+    if batch is None:
+        return Revived()
+    # One seed for both: what is drawn to measure, and new initial values.
+    seed = new_seed(generator)
+    layers, dormant = search(net, batch, threshold=threshold, draws=draws, seed=seed)
+    owners = Counter(
+        id(one) for module in net.modules() for one in module.parameters(recurse=False)
+    )
+    reasons = {name: why_not_treatable(layer, owners) for name, layer in layers.items()}
+    if all(reason is not None for reason in reasons.values()):
+        said = "; ".join(f"{name!r}: {reason}" for name, reason in reasons.items())
+        raise ValueError(
+            f"net: got a {type(net).__name__} without a layer whose units can be drawn anew, "
+            f"expected a linear layer or a convolution, an activation, and what reads it"
+            + (f" ({said})" if said else "")
+        )
+    found = {name: units for name, units in dormant.items() if len(units)}
+    treated = {name: units for name, units in found.items() if reasons[name] is None}
+    names = {module: name for name, module in net.named_modules()}
+    if treated:
+        draw_units(optimizer, layers, treated, names, seed)
+    return Revived(
+        units={name: tuple(units.tolist()) for name, units in treated.items()},
+        left={name: reasons[name] or "" for name in found if name not in treated},
+    )
+
+
+def _check(
+    net: nn.Module,
+    optimizer: Optimizer,
+    batch: Any,
+    threshold: float,
+    shrink: float | None,
+    parts: Sequence[str],
+) -> None:
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"net: got {type(net).__name__}, expected an nn.Module")
+    if batch is None and shrink is None and not parts:
+        raise ValueError("revive: got nothing to do, expected a batch, shrink= or reset=")
+    check_threshold(threshold)
+    if shrink is not None:
+        is_number = isinstance(shrink, int | float) and not isinstance(shrink, bool)
+        if not is_number or not 0 <= shrink < 1:
+            raise ValueError(f"shrink: got {shrink!r}, expected a number in [0, 1), or None")
+    there = dict(net.named_modules())
+    for part in parts:
+        if part not in there:
+            parts_there = ", ".join(name for name, _ in net.named_children()) or "none"
+            raise ValueError(f"reset: got {part!r}, expected parts of the network ({parts_there})")
+    # Before anything is measured, or moved.
+    check_knows(
+        optimizer, [(name, one) for name, one in net.named_parameters() if one.requires_grad]
+    )

@@ -1,0 +1,58 @@
+"""Whole parameters moved towards new initial ones, part of the way or all of it.
+
+Shrink and perturb (arXiv 1910.08475) moves all of them a part of the way; a reset (of the head in
+arXiv 2205.07802, SR-SPR and BBF) draws some anew. σ goes the same way as μ: only shrunk, the noise
+would die out, and exploration with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..layers import sigma_parameters
+from .initial_values import drawn_anew, why_not_drawable
+from .moments import check_knows, forget
+
+
+@torch.no_grad()
+def move_to_new(
+    net: nn.Module, names: Sequence[str], optimizer: Optimizer, *, kept: float, seed: int, why: str
+) -> None:
+    """Move all parameters of the named parts of a network to kept · θ + (1 - kept) · θ₀.
+
+    θ₀ are new initial values. |σ| goes that way, and its sign stays: σ and -σ are the same noise,
+    and would cancel each other. Frozen parameters stay as they are, and each tensor is moved once,
+    wherever it stands. What the optimizer remembers of them is forgotten. Raises ValueError, which
+    begins with `why`, for a module whose parameters cannot be drawn.
+    """
+    modules: dict[nn.Module, str] = {}
+    for name in names:
+        part = net.get_submodule(name)
+        for inner, module in part.named_modules(prefix=name):
+            if any(one.requires_grad for one in module.parameters(recurse=False)):
+                modules.setdefault(module, inner)
+    for module, name in modules.items():
+        reason = why_not_drawable(module)
+        if reason is not None:
+            raise ValueError(f"{why}: got {name!r}, a {type(module).__name__}: {reason}")
+    moved: dict[int, tuple[str, nn.Parameter, Tensor]] = {}
+    for (module, inner), values in zip(modules.items(), drawn_anew(modules, seed), strict=True):
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                label = f"{inner}.{name}".removeprefix(".")
+                moved.setdefault(id(parameter), (label, parameter, values[name]))
+    check_knows(optimizer, [(name, parameter) for name, parameter, _ in moved.values()])
+    sigmas = {id(one) for one in sigma_parameters(net)}
+    for _, parameter, value in moved.values():
+        if not kept:
+            parameter.copy_(value)
+        elif id(parameter) in sigmas:
+            sign = torch.where(parameter < 0, -1.0, 1.0).to(parameter)
+            parameter.copy_(sign * parameter.abs().lerp(value.abs(), 1 - kept))
+        else:
+            parameter.lerp_(value, 1 - kept)
+        forget(optimizer, parameter)
