@@ -61,7 +61,7 @@ def assert_same_state(one: QLearning, other: QLearning) -> None:
     "overrides",
     [
         {},
-        {"noise": "independent"},
+        {"noise_kind": "independent"},
         {"noise_in": "all", "draw_per_environment": False},
         {"redraw": "step"},
         {"redraw": "episode"},
@@ -164,7 +164,13 @@ class Watch(TorchDispatchMode):
 
 @pytest.mark.parametrize(
     "overrides",
-    [{}, {"noise": "independent"}, {"atoms": 11}, {"exploration": "epsilon"}, {"double": False}],
+    [
+        {},
+        {"noise_kind": "independent"},
+        {"atoms": 11},
+        {"exploration": "epsilon"},
+        {"double": False},
+    ],
     ids=str,
 )
 def test_an_update_never_waits_for_the_device(overrides: dict[str, Any]) -> None:
