@@ -194,13 +194,12 @@ class Sum(nn.Module):
         self.norm = nn.LayerNorm(4)
 
     def forward(self, x: Tensor) -> Any:
-        h = self.first(x).relu()
+        before = self.first(x)
+        h = before.relu()
         if self.how == "skip":
-            before = self.first(x)
-            return self.last(before + self.second(before.relu()))
+            return self.last(before + self.second(h))
         if self.how == "linear":
-            before = self.first(x)
-            return self.last(before) + self.last(before.relu())
+            return self.last(before) + self.last(h)
         if self.how == "add":
             return self.last(h + self.second(h).relu())
         if self.how == "div":
