@@ -119,9 +119,9 @@ def test_resume_of_a_finished_run_says_so_and_writes_nothing(
     capsys.readouterr()
     assert main(["resume", str(run)]) == 0
     said = (
-        r"Nothing to do: the run ended at step 70\d, mean return [\d.]+; a larger `steps` in its "
+        r"Nothing to do: the run ended at step 70\d, mean return [\d.]+\. `noisynet resume .*run "
     )
-    assert re.fullmatch(said + r"config\.yaml goes on\.\n", capsys.readouterr().out)
+    assert re.fullmatch(said + r"--steps N` trains it to N steps\.\n", capsys.readouterr().out)
     assert files() == before
 
 
@@ -154,21 +154,24 @@ def test_presets_lists_them_all(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "CartPoel-v1"], ["CartPoel-v1", "CartPole-v1"]),
         (["train", "--learning-rate", "fast"], ["--learning-rate", "'fast'", "number"]),
         (["train", "--seed", "2021-13-45"], ["--seed", "'2021-13-45'"]),
-        (["train", "--steps", "true"], ["--steps", "True", "number"]),
+        (["train", "--steps", "true"], ["--steps", "'true'", "number"]),
         (
             ["train", "cartpole", "--sticky-actions", "0.5"],
             ["--sticky-actions", "would do nothing"],
         ),
-        (["train", "--n-step", "0"], ["--n-step", "0", "greater than or equal to 1"]),
+        (["train", "--n-step", "0"], ["--n-step: got 0, expected a whole number from 1 to"]),
         (["train", "--seed", "-1"], ["--seed", "-1"]),
         (
             ["train", "--learning-rat", "1"],
-            ["noisynet train: unrecognized", "--learning-rat;", "did you mean --learning-rate?"],
+            ["noisynet train: --learning-rat: no such option; did you mean --learning-rate?"],
         ),
-        (["train", "pong", "--stesp=9"], ["--stesp=9; did you mean --steps?"]),
+        (["train", "pong", "--stesp=9"], ["--stesp: no such option; did you mean --steps?"]),
         (["evaluate", "run", "--episode", "9"], ["noisynet evaluate: ", "mean --episodes?"]),
-        (["resume", "run", "--qqqqqq"], ["noisynet resume: unrecognized arguments: --qqqqqq"]),
-        (["resume", "run", "more"], ["noisynet resume: unrecognized arguments: more"]),
+        (
+            ["resume", "run", "--qqqqqq"],
+            ["noisynet resume: --qqqqqq: no such option (`noisynet resume --help`"],
+        ),
+        (["resume", "run", "more"], ["noisynet resume: got 'more', expected nothing more"]),
         (["train", "--exploration", "greedy"], ["--exploration", "'greedy'"]),
         (["train", "nowhere.yaml"], ["nowhere.yaml", "No such file"]),
         (["train", "cartpole", "--out", "/dev/null/run"], ["/dev/null/run"]),
@@ -176,8 +179,32 @@ def test_presets_lists_them_all(capsys: pytest.CaptureFixture[str]) -> None:
         (["evaluate", "nowhere"], ["nowhere", "no such folder"]),
         (["evaluate", "x", "--episodes", "0"], ["--episodes", "'0'", "from 1"]),
         (["evaluate", "x", "--noise", "loud"], ["--noise", "'loud'", "on"]),
-        (["dance"], ["'dance'", "train"]),
-        ([], ["command"]),
+        (["trian", "pong"], ["noisynet: trian: no such command; did you mean train?"]),
+        (["dance"], ["noisynet: dance: no such command (`noisynet --help` lists them)"]),
+        (["--verson"], ["noisynet: --verson: no such option; did you mean --version?"]),
+        (["evaluate"], ["noisynet evaluate: RUN: got nothing, expected the run's folder"]),
+        (["train", "--seed"], ["noisynet train: --seed: got nothing, expected a whole number"]),
+        (["evaluate", "x", "--noise"], ["--noise: got nothing, expected off, on or mean:K"]),
+        (["train", "--json=4"], ["noisynet train: --json: takes no value, got '4'"]),
+        (["train", "--no-double=4"], ["noisynet train: --no-double: takes no value, got '4'"]),
+        (["train", "pong", "--duble", "true"], ["--duble: no such option; did you mean --double?"]),
+        (["train", "cartpol"], ["PRESET: got 'cartpol', expected a preset", "nearest: cartpole,"]),
+        (
+            ["train", "pong", "--device", "gpu"],
+            ["noisynet train: --device: got 'gpu', expected auto, cpu, cuda or cuda:1 (", "a GPU"],
+        ),
+        (["train", "pong", "--double", "maybe"], ["--double: got 'maybe', expected true or false"]),
+        (
+            ["train", "cartpole", "--torso-hidden", "64,x"],
+            ["--torso-hidden: got 'x', expected whole numbers", "separated by commas"],
+        ),
+        (["train", "pong", "--torso", "natur"], ["got 'natur'", "did you mean nature?"]),
+        (
+            ["train", "pong", "--noise", "independent"],
+            ["noisynet train: --noise: here it is --noise-kind; `evaluate` and `watch` take"],
+        ),
+        (["watch", "x", "--noise", "onn"], ["--noise: got 'onn', expected off or on; did you"]),
+        (["--print-completion", "fish"], ["got fish, expected bash or zsh"]),
     ],
 )
 def test_bad_input_ends_with_one_line_that_says_what_is_wrong(
@@ -218,7 +245,7 @@ def test_noise_is_refused_where_there_is_none(fails: Fails, tmp_path: Path) -> N
     )
     assert completed.returncode == 0, completed.stderr
     assert completed.stderr == ""
-    assert "Episode 1: reward=" in completed.stdout
+    assert "Game 1: return " in completed.stdout
     line = fails("evaluate", str(folder), "--noise", "on")
     assert "--noise" in line
     assert "no noisy layer" in line

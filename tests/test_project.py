@@ -180,13 +180,9 @@ def test_links_between_files_lead_somewhere(page):
     assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
-def test_commands_on_the_pages_are_commands_that_exist(capsys):
-    from noisynet.cli import main
+def test_commands_on_the_pages_are_commands_that_exist():
+    from noisynet.cli.commands import COMMANDS
 
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    listed = re.search(r"\{([\w,]+)\}", capsys.readouterr().out)
-    assert listed is not None
     pages = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
-    told = set(re.findall(r"`noisynet (\w+)", "".join(page.read_text() for page in pages)))
-    assert told == set(listed[1].split(","))
+    told = set(re.findall(r"`noisynet ([a-z]+)", "".join(page.read_text() for page in pages)))
+    assert told == set(COMMANDS)

@@ -89,7 +89,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "epsilon over 10 %": {**_EPSILON, "epsilon_share": 0.1},
     "epsilon over 50 %": {**_EPSILON, "epsilon_share": 0.5},
     # What the papers leave open.
-    "independent": {"noise": "independent"},
+    "independent": {"noise_kind": "independent"},
     "last layers": {"sigma0": 0.5, "noise_in": "last"},
     "all layers": {"sigma0": 0.5, "noise_in": "all"},
     "one draw for all": {"sigma0": 0.5, "draw_per_environment": False},

@@ -66,7 +66,7 @@ def play(agent: ActorCritic, seed: int = 0) -> tuple[Rollout, torch.Tensor]:
 
 PARTS = [
     {},
-    {"noise": "independent"},
+    {"noise_kind": "independent"},
     {"draw_per_environment": False},
     {"noise_in": "last"},
     {"lstm_size": 6},

@@ -65,7 +65,7 @@ def test_every_run_counts_and_later_ones_launch_a_graph() -> None:
     "overrides",
     [
         {},
-        {"noise": "independent"},
+        {"noise_kind": "independent"},
         {"exploration": "epsilon"},
         {"atoms": 11},
         {"optimizer": "rmsprop"},

@@ -61,7 +61,7 @@ def assert_same_state(one: QLearning, other: QLearning) -> None:
     "overrides",
     [
         {},
-        {"noise": "independent"},
+        {"noise_kind": "independent"},
         {"noise_in": "all", "draw_per_environment": False},
         {"redraw": "step"},
         {"redraw": "episode"},
@@ -169,7 +169,7 @@ class Watch(TorchDispatchMode):
     "overrides",
     [
         {},
-        {"noise": "independent"},
+        {"noise_kind": "independent"},
         {"atoms": 11},
         {"exploration": "epsilon"},
         {"double": False},

@@ -131,7 +131,7 @@ def test_one_that_arrives_twice_still_ends_training_in_good_order(run: Path, sta
     command = start("resume", str(run))
     assert command.process.stdout is not None
     said = command.process.stdout.readline()
-    while "Episode" not in said:
+    while "Game " not in said:
         assert said, command.process.communicate()
         said = command.process.stdout.readline()
     command.interrupt()

@@ -215,6 +215,15 @@ def test_a_full_disk_behind_standard_output_ends_training_in_good_order(tmp_path
     assert main(["resume", "run"]) == 0
 
 
+def test_a_full_disk_while_something_is_measured_is_no_other_end(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        options = ["--steps", "400", "--precision", "auto", "--out", "run"]
+        process = program("train", "Chain-5", *options, stdout=full)
+        _, errors = process.communicate()
+    assert process.returncode == 130
+    assert errors.splitlines()[0] == "Stopped at step 0 and saved."
+
+
 def until(done: Callable[[], bool]) -> None:
     end = time.monotonic() + 200
     while not done():
@@ -301,10 +310,13 @@ def test_a_game_that_leaves_python_is_named(
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
     assert main(["train", "some_games:Exits", *arguments, "--out", "run"]) == 2
     said = capsys.readouterr().err
-    assert "environment 1 of 2 failed: step raised SystemExit: 7; the run was saved" in said
+    lines = [number for number, line in enumerate(GAMES.splitlines(), 1) if "SystemExit(7)" in line]
+    failed = f"step raised SystemExit: 7 (some_games.py:{lines[0]})"
+    assert f"environment 1 of 2 failed: {failed}; the run was saved" in said
     assert main(["train", "some_games:exiting_vector", *arguments, "--out", "vector"]) == 2
     said = capsys.readouterr().err
-    assert "some_games:exiting_vector: failed: step raised SystemExit: 7; the run was saved" in said
+    failed = f"step raised SystemExit: 7 (some_games.py:{lines[1]})"
+    assert f"some_games:exiting_vector: failed: {failed}; the run was saved" in said
     assert main(["train", "sys:exit", "--out", "other"]) == 2
     assert "sys:exit: cannot be made: SystemExit" in capsys.readouterr().err
 

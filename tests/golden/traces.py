@@ -38,7 +38,7 @@ KINDS = {
     "vectors, noise and ε, a draw a game": (
         f"cartpole {_REPLAY} --exploration both --redraw episode --noise-in all --choice-draw false"
     ),
-    "vectors, independent noise": f"cartpole {_REPLAY} --noise independent --redraw step",
+    "vectors, independent noise": f"cartpole {_REPLAY} --noise-kind independent --redraw step",
     "vectors, from buffers that stay": f"cartpole {_REPLAY} --execution graph",
     "vectors, environments on a thread": f"cartpole {_REPLAY} --overlap true",
     "prioritised, distributional, dueling": f"cartpole-rainbow {_REPLAY}",

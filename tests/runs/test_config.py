@@ -38,7 +38,7 @@ def test_a_noisy_preset_differs_from_its_rival_in_what_explores_alone(name: str)
     for section in ("environment", "network", "learning", "training"):
         assert getattr(noise, section) == getattr(rival, section)
     # As in the paper for A3C; factorised for A2C, whose environments each hold a draw.
-    assert noise.exploration.noise == ("independent" if name == "a3c" else "factorised")
+    assert noise.exploration.noise_kind == ("independent" if name == "a3c" else "factorised")
 
 
 def test_field_names_are_unique_over_the_sections() -> None:
@@ -82,8 +82,8 @@ def test_overrides_win_over_files_and_files_over_the_preset_they_extend(tmp_path
 
 
 def test_american_spellings_are_ours(tmp_path: Path) -> None:
-    american = {"prioritized": True, "standardize_frames": True, "noise": "factorized"}
-    british = {"prioritised": True, "standardise_frames": True, "noise": "factorised"}
+    american = {"prioritized": True, "standardize_frames": True, "noise_kind": "factorized"}
+    british = {"prioritised": True, "standardise_frames": True, "noise_kind": "factorised"}
     loaded = config.load("pong", american)
     assert loaded == config.load("pong", british)
     assert "factorized" not in loaded.to_yaml()
@@ -112,18 +112,24 @@ def test_yaml_round_trip_and_training_again_from_a_run_s_config(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ({"learning_rate": "fast"}, ["--learning-rate", "'fast'", "valid number"]),
-        ({"learning_rate": -1}, ["--learning-rate", "-1", "greater than 0"]),
-        ({"steps": 1.5}, ["--steps", "1.5", "integer"]),
-        ({"exploration": "boltzmann"}, ["--exploration", "'boltzmann'", "'noise'"]),
-        ({"sigma0": float("nan")}, ["--sigma0", "nan", "greater than or equal to 0"]),
+        ({"learning_rate": "fast"}, ["--learning-rate: got 'fast', expected a number above 0 ("]),
+        ({"learning_rate": -1}, ["--learning-rate: got -1, expected a number above 0 ("]),
+        ({"steps": 1.5}, ["--steps: got 1.5, expected a whole number from 1 to 2147483647 ("]),
+        (
+            {"exploration": "boltzmann"},
+            ["--exploration: got 'boltzmann', expected noise, epsilon, both or none ("],
+        ),
+        (
+            {"sigma0": float("nan")},
+            ["--sigma0: got nan, expected a number of at least 0, or none ("],
+        ),
         ({"sigma0": -0.5}, ["--sigma0", "-0.5"]),
         ({"batch_size": 20000}, ["warmup_steps", "10000", "20000"]),
         ({"replay_capacity": 10}, ["replay_capacity", "10", "64"]),
         ({"device": "tpu"}, ["--device", "'tpu'"]),
-        ({"grayscale": False}, ["--grayscale", "False", "True"]),
+        ({"grayscale": False}, ["--grayscale: got False, expected true ("]),
         ({"steps": True}, ["--steps", "True", "number"]),
-        ({"seed": 2**31}, ["--seed", "2147483648", "less than 2000000000"]),
+        ({"seed": 2**31}, ["--seed", "2147483648", "from 0 to 1999999999"]),
         ({"threads": 10**12}, ["--threads", "4096"]),
         ({"epsilon_end": 0.1}, ["--epsilon-end", "would do nothing", "there is no ε"]),
         ({"exploration": "epsilon", "sigma0": 0.4}, ["--sigma0", "no layer is noisy"]),
@@ -237,3 +243,32 @@ def test_a_long_name_is_not_echoed_whole() -> None:
         with pytest.raises(RunError) as caught:
             config.load(name)
         assert len(str(caught.value)) < 11_000
+
+
+def test_an_unknown_field_is_named_with_the_nearest() -> None:
+    with pytest.raises(RunError) as caught:
+        config.load("control", {"stepz": 1})
+    assert str(caught.value) == (
+        "config: got 'stepz', expected the name of a field; did you mean 'steps'?"
+    )
+
+
+def test_an_error_names_the_file_unless_the_value_stood_beside_it(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: cartpole\nlearning: {n_step: 0}\n")
+    with pytest.raises(RunError, match=rf"^{file}: --n-step: got 0, expected a whole number"):
+        config.load(str(file))
+    with pytest.raises(RunError, match=r"^--n-step: got 0, expected a whole number"):
+        config.load("cartpole", {"n_step": 0})
+
+
+def test_schedules_that_end_with_the_run_are_known() -> None:
+    assert config.load("cartpole").spanning() == ["final_learning_rate"]
+    assert config.load("cartpole", {"final_learning_rate": None}).spanning() == []
+    # Their step sizes fall until a step of their own.
+    assert config.load("pong").spanning() == []
+    assert config.load("pong-fast").spanning() == ["priority_beta"]
+    assert config.load("a2c").spanning() == ["final_learning_rate"]
+    falling = {"noise_schedule": "linear"}
+    assert config.load("pong", falling).spanning() == ["noise_schedule"]
+    assert config.load("pong", {**falling, "noise_scale_steps": 1000}).spanning() == []

@@ -48,7 +48,7 @@ from noisynet.runs import RunError, config
             ["sigma_penalty", "learned_sigma false"],
         ),
         ("noisy-a2c", {"sigma_penalty": 1}, ["sigma_penalty", "Q-values"]),
-        ("cartpole", {"noise_target": 1.0}, ["--noise-target", "1.0", "less than 1"]),
+        ("cartpole", {"noise_target": 1.0}, ["--noise-target", "1.0", "below 1"]),
         ("cartpole", {"noise_target": float("nan")}, ["--noise-target", "nan"]),
         ("cartpole", {"noise_scale": -1}, ["--noise-scale", "-1"]),
         ("a3c", {"device": "cuda"}, ["device", "cuda", "cpu", "memory"]),
@@ -67,7 +67,7 @@ from noisynet.runs import RunError, config
         (
             "cartpole",
             {"munchausen": 0.9, "entropy_temperature": 0},
-            ["temperature", "0", "greater"],
+            ["temperature", "0", "above 0"],
         ),
         ("cartpole-munchausen", {"munchausen": 1.5}, ["--munchausen", "1.5", "1"]),
         ("cartpole-munchausen", {"atoms": 51}, ["munchausen", "0.9", "atoms 51", "quantiles"]),

@@ -137,7 +137,10 @@ def _edit(run: Path, **fields: Any) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"noise": "independent"}, "noise was 'factorised', is 'independent': set it back"),
+        (
+            {"noise_kind": "independent"},
+            "noise_kind was 'factorised', is 'independent': set it back",
+        ),
         ({"optimizer": "rmsprop"}, "optimizer was 'adam', is 'rmsprop'"),
         ({"prioritised": True}, "prioritised was False, is True"),
         (
@@ -155,6 +158,12 @@ def test_a_config_changed_where_it_may_not_be_is_refused(
         open_run(made).trained()
 
 
+STRETCHED = (
+    "the schedule of final_learning_rate ends at the last step: it goes on as that of 900 steps, "
+    "which the run was not begun with"
+)
+
+
 def test_a_config_changed_where_it_may_be_is_noted(made: Path) -> None:
     # rmsprop_centred does nothing beside Adam, and may as well be anything.
     _edit(made, steps=900, learning_rate=0.5, rmsprop_centred=False)
@@ -162,6 +171,7 @@ def test_a_config_changed_where_it_may_be_is_noted(made: Path) -> None:
     assert run.notes(run.trained()) == [
         f"since the checkpoint: learning_rate was {CHOSEN.learning.learning_rate}, is 0.5",
         "since the checkpoint: steps was 300, is 900",
+        STRETCHED,
     ]
 
 
@@ -199,6 +209,6 @@ def test_a_run_whose_updates_became_fewer_does_not_go_on_without_a_word(made: Pa
 def test_a_checkpoint_of_before_it_held_its_config_is_read(made: Path) -> None:
     older = {key: value for key, value in STATE.items() if key != "config"}
     checkpoint.write(made / "checkpoints", 7, {}, older)
-    _edit(made, noise="independent")
+    _edit(made, noise_kind="independent")
     run = open_run(made)
     assert run.notes(run.trained()) == []

@@ -365,7 +365,11 @@ def test_stacks_are_put_together_as_the_environment_had_them() -> None:
 @pytest.mark.parametrize(
     ("preset", "overrides", "said"),
     [
-        ("cartpole", {"actors": 0}, ["--actors", "0", "greater than or equal to 1"]),
+        (
+            "cartpole",
+            {"actors": 0},
+            ["--actors: got 0, expected a whole number from 1 to 4096, or none ("],
+        ),
         ("cartpole", {"actors": "many"}, ["--actors", "'many'"]),
         ("cartpole-noisy-a3c", {"actors": 2}, ["a3c", "--workers", "pqn and a2c"]),
         ("cartpole-noisy-a2c", {"actors": 2, "lstm_size": 8}, ["actors", "lstm_size 8"]),
@@ -377,7 +381,11 @@ def test_stacks_are_put_together_as_the_environment_had_them() -> None:
             {"actors": 2, "fragment_steps": 4},
             ["--fragment-steps", "fragments are rollouts"],
         ),
-        ("cartpole", {"actors": 2, "backend": "threads"}, ["--backend", "'threads'", "'ray'"]),
+        (
+            "cartpole",
+            {"actors": 2, "backend": "threads"},
+            ["--backend: got 'threads', expected ray or in-process"],
+        ),
     ],
 )
 def test_bad_configs_are_named(preset: str, overrides: dict[str, Any], said: list[str]) -> None:

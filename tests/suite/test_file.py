@@ -60,6 +60,18 @@ def test_a_name_stays_when_the_suite_grows(tmp_path: Path) -> None:
     assert {name: large[name] for name in small} == small
 
 
+def test_fields_may_stand_under_their_former_names(tmp_path: Path) -> None:
+    variants = "variants: {a: {noise: independent}, b: {noise_kind: factorised}}"
+    found = planned(f"environments: [Chain-6]\n{variants}", tmp_path)
+    kinds = [trial.config.exploration.noise_kind for trial in found.trials]
+    assert kinds == ["independent", "factorised"]
+    grid = planned("environments: [Chain-6]\ngrid: {noise: [independent]}", tmp_path)
+    assert grid.trials[0].config.exploration.noise_kind == "independent"
+    # American ones are read as well.
+    grid = planned("environments: [Chain-6]\ngrid: {prioritized: [true]}", tmp_path)
+    assert grid.trials[0].config.learning.prioritised
+
+
 def test_presets_may_name_their_own_game_and_games_are_ataris(tmp_path: Path) -> None:
     pytest.importorskip("ale_py", reason="Atari is an extra")
     own = planned("presets: [pong, pong-epsilon]\nseeds: [7]", tmp_path)

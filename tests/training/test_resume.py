@@ -20,6 +20,11 @@ from noisynet.evaluation.agent import evaluate_run
 from noisynet.runs import Config, RunError, checkpoint, open_run, read_metrics
 from noisynet.training import Event, GameFinished, Outcome
 
+STRETCHED = (
+    "the schedule of final_learning_rate ends at the last step: it goes on as that of {steps} "
+    "steps, which the run was not begun with"
+)
+
 
 class Crash(Exception):
     """End a run without any chance to save."""
@@ -214,7 +219,7 @@ def test_a_state_that_does_not_fit_is_one_line(
 @pytest.mark.parametrize(
     ("field", "message", "evaluates"),
     [
-        ("noise: independent", "noise: got a draw of 256 numbers, expected ", False),
+        ("noise_kind: independent", "noise: got a draw of 256 numbers, expected ", False),
         ("optimizer: rmsprop", "optimizer: got exp_avg, .*, RMSprop expected grad_avg, ", True),
         ("prioritised: true", "without priorities, and prioritised is True", True),
     ],
@@ -259,7 +264,11 @@ def test_what_may_change_between_sessions_is_noted_and_acts(
     notes = Notes()
     assert resume(run, [notes]).step >= 2100
     said = "since the checkpoint: "
-    assert notes.notes == [f"{said}n_step was 10, is 2", f"{said}steps was 2000, is 2100"]
+    assert notes.notes == [
+        f"{said}n_step was 10, is 2",
+        f"{said}steps was 2000, is 2100",
+        STRETCHED.format(steps="2,100"),
+    ]
     assert open_run(run).trained().state["config"]["training"]["steps"] == 2100
 
 
@@ -320,9 +329,10 @@ def test_other_versions_than_the_run_was_made_with_are_noted(
     resume(folder, [Notes()])
     steps = "since the checkpoint: steps was"
     assert heard == [
-        [f"{steps} 2000, is 2100"],
+        [f"{steps} 2000, is 2100", STRETCHED.format(steps="2,100")],
         [
             f"{steps} 2100, is 2200",
+            STRETCHED.format(steps="2,200"),
             f"the run was made with torch 1.0.0 (now {torch.__version__})",
         ],
     ]

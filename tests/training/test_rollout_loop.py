@@ -194,7 +194,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     ("preset", "parts"),
     [
         ("cartpole-noisy-a2c", {}),
-        ("cartpole-noisy-a2c", {"lstm_size": 8, "noise": "independent"}),
+        ("cartpole-noisy-a2c", {"lstm_size": 8, "noise_kind": "independent"}),
         ("cartpole-a2c", {"optimizer": "rmsprop"}),
         ("pqn-cartpole", {"minibatches": 5}),
         ("pqn-cartpole", {"minibatches": 5, "redraw": "update"}),

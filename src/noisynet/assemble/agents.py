@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -145,7 +146,7 @@ def _body(config: Config) -> dict[str, Any]:
     noise = None
     if exploration.has_noise:
         noise = NoiseSettings(
-            kind=exploration.noise,
+            kind=exploration.noise_kind,
             sigma0=exploration.sigma0,
             learned=exploration.learned_sigma,
             where=exploration.noise_in,
@@ -247,15 +248,18 @@ def step_size(config: Config) -> StepSize:
     return StepSize(learning.learning_rate, learning.final_learning_rate, last)
 
 
-def measure_frames_of(config: Config, agent: Agent) -> None:
+def measure_frames_of(
+    config: Config, agent: Agent, tell: Callable[[str], object] = lambda _: None
+) -> None:
     """Measure the game's frames for the torsos of a new agent, where the config standardises them.
 
-    They are played beside the run, in games of their own seed, and do not count as steps. Raises
-    ValueError for a game whose frames are all the same.
+    They are played beside the run, in games of their own seed, and do not count as steps; `tell`
+    hears of it. Raises ValueError for a game whose frames are all the same.
     """
     if not config.network.standardise_frames:
         return
     seed = config.training.stream("frames") % SEEDS
+    tell("measuring the mean frame of random play")
     environments = make_environments(config, count=ENVIRONMENTS, seed=seed)
     try:
         measure_frames(agent, environments, seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -45,9 +45,13 @@ class Assembler:
     environments.
     """
 
-    def __init__(self, config: Config) -> None:
-        """Take the config; raises RunError for one that is not for this assembler."""
+    def __init__(self, config: Config, tell: Callable[[str], object] | None = None) -> None:
+        """Take the config; `tell` hears in a few words what is measured before training begins.
+
+        Raises RunError for a config that is not for this assembler.
+        """
         self.config = config
+        self._tell = tell or (lambda _: None)
         self._check()
 
     def _check(self) -> None:
@@ -82,7 +86,7 @@ class Assembler:
         check_network(self.config, self.environments)
         with self._fits_environments():
             if found is None:
-                self.config = resolve(self.config, self.environments)
+                self.config = resolve(self.config, self.environments, self._tell)
             self.agent = self._build_agent()
         return self.config
 
@@ -109,7 +113,7 @@ class Assembler:
         agent = build_agent(self.config, environments.observation_shape, environments.action_count)
         if self.found is None:
             # A checkpoint has what is measured here.
-            measure_frames_of(self.config, agent)
+            measure_frames_of(self.config, agent, self._tell)
         return agent
 
     def loop(self, folder: RunFolder) -> Loop:

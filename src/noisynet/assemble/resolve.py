@@ -36,14 +36,18 @@ def set_threads(config: Config) -> Config:
     return config
 
 
-def resolve(config: Config, environments: Environments) -> Config:
+def resolve(
+    config: Config,
+    environments: Environments,
+    tell: Callable[[str], object] = lambda _: None,
+) -> Config:
     """Replace every "auto" by what is chosen here, so that the run's config repeats the run.
 
     It also notes what the run is made with. device: a GPU where there is one, but the CPU for a3c,
     whose processes share its memory. precision: the one with which an update on a made-up batch is
     faster. replay_device and execution: the host and plain updates; a replay in device memory and
-    CUDA graphs have never run on a GPU and are used only where they are asked for. Raises RunError
-    for a choice that the device cannot do.
+    CUDA graphs have never run on a GPU and are used only where they are asked for. `tell` hears
+    what is measured. Raises RunError for a choice that the device cannot do.
     """
     training = config.training
     device = training.device
@@ -60,6 +64,7 @@ def resolve(config: Config, environments: Environments) -> Config:
     )
     _check_graph(chosen, environments)
     if training.precision == "auto":
+        tell(f"measuring which precision is faster here: {' or '.join(_PRECISIONS)}")
         precision = _faster(chosen, "precision", _PRECISIONS, environments)
         chosen = chosen.replaced(precision=precision)
     return chosen

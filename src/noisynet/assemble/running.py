@@ -1,4 +1,7 @@
-"""Runs in this process, from their beginning or from where they stopped."""
+"""Runs in this process, from their beginning or from where they stopped.
+
+Everywhere, `tell` hears in a few words what is measured before training begins.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +15,35 @@ from .assembler import Assembler
 
 
 def train(
-    config: Config, path: Path | Callable[[], Path], listeners: Iterable[Listener] = ()
+    config: Config,
+    path: Path | Callable[[], Path],
+    listeners: Iterable[Listener] = (),
+    *,
+    tell: Callable[[str], object] | None = None,
 ) -> Generator[Event, None, Outcome]:
     """Train a new run, and yield what happens; see `noisynet.training.session.train`."""
-    return session.train(Assembler(config), path, listeners)
+    return session.train(Assembler(config, tell), path, listeners)
 
 
-def train_on(path: Path, listeners: Iterable[Listener] = ()) -> Generator[Event, None, Outcome]:
+def train_on(
+    path: Path, listeners: Iterable[Listener] = (), *, steps: int | None = None
+) -> Generator[Event, None, Outcome]:
     """Go on with a run, and yield what happens; see `noisynet.training.session.train_on`."""
     run = open_run(path)
-    return session.train_on(run, Assembler(run.config), listeners)
+    return session.train_on(run, Assembler(run.config), listeners, steps=steps)
 
 
 def start(
-    config: Config, path: Path | Callable[[], Path], listeners: Iterable[Listener] = ()
+    config: Config,
+    path: Path | Callable[[], Path],
+    listeners: Iterable[Listener] = (),
+    *,
+    tell: Callable[[str], object] | None = None,
 ) -> Outcome:
     """Train a new run to its end."""
-    return session.finish(train(config, path, listeners))
+    return session.finish(train(config, path, listeners, tell=tell))
 
 
-def resume(path: Path, listeners: Iterable[Listener] = ()) -> Outcome:
-    """Go on with a run to its end."""
-    return session.finish(train_on(path, listeners))
+def resume(path: Path, listeners: Iterable[Listener] = (), *, steps: int | None = None) -> Outcome:
+    """Go on with a run to its end, or to another last step."""
+    return session.finish(train_on(path, listeners, steps=steps))

@@ -5,19 +5,18 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .options import as_path, print_json
+from .options import add_json, as_path, print_json
+from .parser import Parser
 
 
-def add_compare(commands: Any) -> None:
-    """Add `compare`."""
-    compare = commands.add_parser(
-        "compare",
-        help="compare runs by their training scores",
-        allow_abbrev=False,
-        description="Compare runs; those of the same config but for the seed are one variant.",
+def add_compare(compare: Parser) -> None:
+    """Add the options of `compare`."""
+    compare.description = (
+        "Compare runs by their training scores; those of the same config but for the seed are one "
+        "variant."
     )
     compare.add_argument("folders", type=as_path, nargs="+", metavar="RUN", help="runs' folders")
-    compare.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(compare)
     compare.set_defaults(run=_compare)
 
 

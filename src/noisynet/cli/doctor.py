@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from .options import as_path, print_json
+from .options import add_json, as_path, print_json
+from .parser import Parser
 from .trust import add_trust, check_trust
 
 
-def add_doctor(commands: Any) -> None:
-    """Add `doctor`."""
-    doctor = commands.add_parser(
-        "doctor", help="check whether a run's noise acts and learns", allow_abbrev=False
-    )
+def add_doctor(doctor: Parser) -> None:
+    """Add the options of `doctor`."""
+    doctor.description = "Check whether a run's noise acts and learns."
     doctor.add_argument("folder", type=as_path, metavar="RUN", help="the run's folder")
-    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(doctor)
     add_trust(doctor)
     doctor.set_defaults(run=_doctor)
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
 
-from .options import add_steps, as_path, noise_draws, positive, print_json, seed
+from .options import add_json, add_steps, as_path, noise_draws, positive, print_json, seed
+from .parser import Parser
+from .progress import telling
 from .trust import add_trust, check_trust
 
 
-def add_evaluate(commands: Any) -> None:
-    """Add `evaluate`."""
-    evaluate = commands.add_parser(
-        "evaluate", help="play games with a run's agent", allow_abbrev=False
-    )
+def add_evaluate(evaluate: Parser) -> None:
+    """Add the options of `evaluate`."""
+    evaluate.description = "Play whole games with a run's agent, which does not learn from them."
     evaluate.add_argument("folder", type=as_path, metavar="RUN", help="the run's folder")
     evaluate.add_argument(
-        "--episodes", type=positive, default=10, metavar="N", help="games to play"
+        "--episodes", type=positive, default=10, metavar="N", help="games to play (default: 10)"
     )
     evaluate.add_argument(
         "--noise",
@@ -29,7 +28,7 @@ def add_evaluate(commands: Any) -> None:
     )
     evaluate.add_argument("--seed", type=seed, default=None, metavar="N", help="seed of the games")
     add_steps(evaluate)
-    evaluate.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(evaluate)
     add_trust(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
@@ -39,14 +38,16 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     from ..evaluation.agent import cut_text, evaluate_run
     from ..runs.evaluations import keep_evaluation
 
-    result = evaluate_run(
-        parsed.folder,
-        episodes=parsed.episodes,
-        noise=parsed.noise,
-        seed=parsed.seed,
-        steps=parsed.steps,
-        tell=lambda said: print(said, file=sys.stderr, flush=True),
-    )
+    with telling("Playing") as tell:
+        result = evaluate_run(
+            parsed.folder,
+            episodes=parsed.episodes,
+            noise=parsed.noise,
+            seed=parsed.seed,
+            steps=parsed.steps,
+            tell=tell,
+            tell_seconds=0.5,
+        )
     try:
         # For the doctor and reports, which compare them.
         keep_evaluation(parsed.folder, result)

@@ -1,4 +1,4 @@
-"""What options take: whole numbers, and config fields as YAML writes them."""
+"""Options that several commands have, and what they take."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,47 @@ def noise_draws(text: str) -> int:
     )
 
 
+def one_of(*names: str) -> Callable[[str], str]:
+    """Return what reads one of several words."""
+
+    def read(text: str) -> str:
+        from ..runs.accepted import any_of
+        from ..runs.errors import nearest
+
+        if text in names:
+            return text
+        near = nearest(text, names)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected {any_of(names)}{meant}")
+
+    return read
+
+
+def add_json(command: argparse.ArgumentParser) -> None:
+    """Add --json."""
+    command.add_argument(
+        "--json", action="store_true", help="print one JSON object, and nothing else"
+    )
+
+
+def add_ray(command: argparse.ArgumentParser) -> None:
+    """Add the cluster that a run's samplers may be on."""
+    command.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="HOST:PORT of the Ray cluster that sampler actors are to live on; without it Ray runs "
+        "on this machine (with --actors only)",
+    )
+
+
+def check_ray(address: str | None) -> None:
+    """Raise RunError for an address that nothing would use."""
+    from ..runs.errors import RunError
+
+    if address is not None:
+        raise RunError(f"--ray: got {address!r}, expected none without --actors")
+
+
 def add_steps(command: argparse.ArgumentParser) -> None:
     """Add the limit on a game that a command plays."""
     command.add_argument(
@@ -97,19 +138,3 @@ def stdout_for_json(parsed: argparse.Namespace) -> Iterator[None]:
 def print_json(parsed: argparse.Namespace, value: Any) -> None:
     """Print the one object of --json."""
     print(json.dumps(value), file=parsed.stdout)
-
-
-def field_value(text: str) -> Any:
-    """Read a value as YAML does, but numbers as Python does: YAML takes 010 for 8."""
-    import yaml
-
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return text
-    return value if value is None or isinstance(value, bool | str | list) else text

@@ -3,59 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import importlib
+import difflib
+import importlib.util
 import io
 import os
-import re
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, NoReturn
 
+from .commands import COMMANDS, OPTIONS, Command, overview
 from .options import stdout_for_json
+from .parser import EXIT_BAD_INPUT
 
-_EXIT_BAD_INPUT = 2
 _EXIT_DIVERGED = _EXIT_UNWRITTEN = 1
 _EXIT_INTERRUPTED = 130
 
 _NEEDED = (
     "pydantic", "yaml", "numpy", "gymnasium", "safetensors", "rich", "scipy", "tensorboard",
 )  # fmt: skip
-
-
-_NEGATIVE = re.compile(r"-(\.?\d|\.?inf$|\.?nan$)", re.IGNORECASE)
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser that says in one line what is wrong."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        # argparse's own takes -1e38, -1_000 and -inf for options.
-        self._negative_number_matcher = _NEGATIVE
-
-    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, args: Any = None, namespace: Any = None
-    ) -> Any:
-        """Refuse what is unknown here, where this command's own options are known."""
-        parsed, unknown = super().parse_known_args(args, namespace)
-        if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._meant(unknown)}")
-        return parsed, unknown
-
-    def _meant(self, unknown: Sequence[str]) -> str:
-        """Return, for the end of a sentence, the option nearest to the first unknown one."""
-        from ..runs.errors import nearest
-
-        names = [one.partition("=")[0] for one in unknown if one.startswith("--")]
-        near = nearest(names[0], self._option_string_actions) if names else []
-        return f"; did you mean {near[0]}?" if near else ""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(_EXIT_BAD_INPUT, f"{self.prog}: {message}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,38 +60,111 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str], *, listen: bool = False) -> int:
-    for module in _NEEDED:
-        try:
-            importlib.import_module(module)
-        except ImportError:
-            _complain(f"noisynet: needs {module}: pip install 'noisynet[train]'")
-            return _EXIT_BAD_INPUT
-    from ..envs import unanswered
-    from ..runs.errors import RunError
-    from ..training import Diverged
-    from ..training.interrupts import interrupt_once
+    """Answer what needs no command, or run one; import nothing that the answer does not need."""
+    from .. import __version__
 
-    parsed = _parser().parse_args(arguments)
-    said = f"noisynet {parsed.command}: "
+    debug = False
+    for place, word in enumerate(arguments):
+        if word in ("-h", "--help"):
+            break
+        if word == "--version":
+            print(f"noisynet {__version__}")
+            return 0
+        if word.partition("=")[0] == "--print-completion":
+            return _print_completion([*word.split("=")[1:], *arguments[place + 1 :]])
+        if word == "--debug":
+            debug = True
+        elif word in COMMANDS:
+            return _command(COMMANDS[word], arguments[place + 1 :], debug=debug, listen=listen)
+        else:
+            return _unknown(word)
+    print(overview(__version__), end="")
+    return 0
+
+
+def _unknown(word: str) -> int:
+    kind, known = ("option", OPTIONS) if word.startswith("-") else ("command", COMMANDS)
+    near = difflib.get_close_matches(word[:80], known, 1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    _complain(f"noisynet: {word}: no such {kind}{meant} (`noisynet --help` lists them)")
+    return EXIT_BAD_INPUT
+
+
+def _print_completion(words: Sequence[str]) -> int:
+    from .completion import SHELLS, script
+
+    if (missing := _missing()) is not None:
+        _complain(missing)
+        return EXIT_BAD_INPUT
+    if len(words) != 1 or words[0] not in SHELLS:
+        got = " ".join(words) or "nothing"
+        _complain(f"noisynet: --print-completion: got {got}, expected {' or '.join(SHELLS)}")
+        return EXIT_BAD_INPUT
+    print(script(words[0]), end="")
+    return 0
+
+
+def _missing() -> str | None:
+    """Return the line for the first package that commands need and that is missing."""
+    for module in _NEEDED:
+        if importlib.util.find_spec(module) is None:
+            return f"noisynet: needs {module}: pip install 'noisynet[train]'"
+    return None
+
+
+def _command(command: Command, arguments: Sequence[str], *, debug: bool, listen: bool) -> int:
+    if (missing := _missing()) is not None:
+        _complain(missing)
+        return EXIT_BAD_INPUT
+    parsed = command.parser().read(arguments)
+    debug = debug or parsed.debug
+    from ..runs.errors import Diverged, RunError
+
+    said = f"noisynet {command.name}: "
     try:
-        if listen:
-            interrupt_once()
+        if listen and command.loads_torch and not _asks_for_help(parsed):
+            _listen()
         with stdout_for_json(parsed):
             return int(parsed.run(parsed) or 0)
-    except Diverged as error:
-        _complain(said + str(error))
-        return _EXIT_DIVERGED
     except RunError as error:
+        _explain(debug)
         _complain(said + str(error))
-        return _EXIT_BAD_INPUT
+        return _EXIT_DIVERGED if isinstance(error, Diverged) else EXIT_BAD_INPUT
     except KeyboardInterrupt:
-        _complain(f"{said}interrupted{unanswered()}")
+        _explain(debug)
+        _complain(f"{said}interrupted{_unanswered()}")
         return _EXIT_INTERRUPTED
     except BrokenPipeError:
         return 0
     except OSError as error:
+        _explain(debug)
         _complain(said + str(error))
         return _EXIT_UNWRITTEN
+
+
+def _asks_for_help(parsed: argparse.Namespace) -> bool:
+    """Return whether a command is only to print its help, which needs no torch."""
+    return getattr(parsed, "help", False) or getattr(parsed, "help_all", False)
+
+
+def _listen() -> None:
+    """Let signals end the command in good order; this imports torch, as the command would."""
+    from ..training.interrupts import interrupt_once
+
+    interrupt_once()
+
+
+def _unanswered() -> str:
+    """Return, for the end of a sentence, which game does not answer."""
+    asked = sys.modules.get("noisynet.envs.asked")  # not there: no game was asked anything
+    return "" if asked is None else asked.unanswered()
+
+
+def _explain(debug: bool) -> None:
+    """Print the traceback of the error at hand, with what caused it: for --debug."""
+    if debug:
+        with suppress(OSError):
+            traceback.print_exc()
 
 
 def _complain(text: str) -> None:
@@ -142,31 +184,3 @@ def _flushed(status: int) -> int:
                 _complain(f"noisynet: {stream.name}: {error.strerror}")
                 status = status or _EXIT_UNWRITTEN
     return status
-
-
-def _parser() -> argparse.ArgumentParser:
-    # Each of these imports what only its command needs, and not before it runs.
-    from .. import __version__
-    from .compare import add_compare
-    from .doctor import add_doctor
-    from .evaluate import add_evaluate
-    from .presets import add_presets
-    from .report import add_report
-    from .runs import add_runs
-    from .suite import add_suite
-    from .train import add_resume, add_train
-    from .watch import add_watch
-
-    parser = _Parser(
-        prog="noisynet",
-        allow_abbrev=False,
-        description="The command line: the one place where everything is put together.",
-    )
-    parser.add_argument("--version", action="version", version=f"noisynet {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    for add in (
-        add_train, add_resume, add_evaluate, add_doctor, add_watch, add_report, add_compare,
-        add_runs, add_suite, add_presets,
-    ):  # fmt: skip
-        add(commands)
-    return parser

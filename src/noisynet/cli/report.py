@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-from .options import add_steps, as_path, seed
+from .options import add_json, add_steps, as_path, print_json, seed
+from .parser import Parser
 from .trust import add_trust, check_trust
 
 
-def add_report(commands: Any) -> None:
-    """Add `report`."""
-    report = commands.add_parser(
-        "report", help="write one HTML page about runs", allow_abbrev=False
-    )
+def add_report(report: Parser) -> None:
+    """Add the options of `report`."""
+    report.description = "Write one HTML page about runs, with games that they play for it."
     report.add_argument("folders", type=as_path, nargs="+", metavar="RUN", help="runs' folders")
     report.add_argument(
         "--out",
@@ -27,9 +25,10 @@ def add_report(commands: Any) -> None:
         type=seed,
         default=5,
         metavar="N",
-        help="games that each of up to 4 runs plays for it; 0: none, and no film",
+        help="games that each of up to 4 runs plays for it; 0: none, and no film (default: 5)",
     )
     add_steps(report)
+    add_json(report)
     add_trust(report)
     report.set_defaults(run=_report)
 
@@ -51,6 +50,10 @@ def _report(parsed: argparse.Namespace) -> int:
         steps=parsed.steps,
         tell=lambda said: print(said, flush=True),
     )
+    if parsed.json:
+        size = out.stat().st_size
+        print_json(parsed, {"path": str(out.resolve()), "bytes": size, "notes": notes})
+        return 0
     for note in notes:
         print(f"Note: {note}")
     print(f"Report: {out.resolve()} ({out.stat().st_size / 1e6:.1f} MB)")

@@ -7,15 +7,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import as_path, print_json
+from .options import add_json, as_path, print_json
+from .parser import Parser
 
 if TYPE_CHECKING:
     from ..runs.record import RunRecord
 
 
-def add_runs(commands: Any) -> None:
-    """Add `runs`."""
-    runs = commands.add_parser("runs", help="list the runs under a folder", allow_abbrev=False)
+def add_runs(runs: Parser) -> None:
+    """Add the options of `runs`."""
+    runs.description = "List the runs under a folder, those in folders below too."
     runs.add_argument(
         "folder",
         type=as_path,
@@ -24,7 +25,7 @@ def add_runs(commands: Any) -> None:
         metavar="FOLDER",
         help="default: runs",
     )
-    runs.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(runs)
     runs.set_defaults(run=_runs)
 
 

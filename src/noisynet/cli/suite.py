@@ -8,20 +8,16 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import as_path, print_json
+from .options import add_json, as_path, print_json
+from .parser import Parser
 
 if TYPE_CHECKING:
     from ..suite.plan import Plan
 
 
-def add_suite(commands: Any) -> None:
-    """Add `suite`."""
-    suite = commands.add_parser(
-        "suite",
-        help="run games × presets × seeds on Ray",
-        allow_abbrev=False,
-        description="Run trials on Ray; the same command goes on where it was interrupted.",
-    )
+def add_suite(suite: Parser) -> None:
+    """Add the options of `suite`."""
+    suite.description = "Run trials on Ray; the same command goes on where it was interrupted."
     suite.add_argument("file", metavar="FILE", help="a YAML file, or a suite's name (see the docs)")
     suite.add_argument(
         "--out", type=as_path, metavar="FOLDER", help="the suite's folder (default: runs/NAME)"
@@ -31,7 +27,7 @@ def add_suite(commands: Any) -> None:
     )
     suite.add_argument("--dry-run", action="store_true", help="list the trials and start nothing")
     suite.add_argument("--yes", action="store_true", help="start a large suite")
-    suite.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(suite)
     suite.set_defaults(run=_suite)
 
 

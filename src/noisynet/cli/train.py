@@ -1,182 +1,91 @@
-"""`noisynet train` and `noisynet resume`."""
+"""`noisynet train`."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import shlex
-import shutil
-import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from .options import as_path, field_value, say
-from .trust import add_trust, check_trust
+from .fields import FIRST, add_fields, describe, free_preset, overrides
+from .options import add_json, add_ray, as_path, check_ray
+from .outcome import reported
+from .parser import Parser
+
+if TYPE_CHECKING:
+    from ..training import Outcome
+
+_PRESET = "pqn-pong"
 
 
-def add_train(commands: Any) -> None:
-    """Add `train`, with an option for every field of the config."""
-    from ..runs import config, spelling
-
-    train = commands.add_parser(
-        "train",
-        help="train an agent",
-        allow_abbrev=False,
-        description="Train an agent and keep the run in a folder.",
-        usage="noisynet train [PRESET] [--out FOLDER] [--FIELD VALUE ...]",
-    )
+def add_train(train: Parser) -> None:
+    """Add the options of `train`, one for every field of the config."""
+    train.usage = "noisynet train [PRESET] [--out FOLDER] [--FIELD VALUE ...]"
+    train.description = "Train an agent and keep the run in a folder."
+    train.lists_all = "--help-all"
     train.add_argument(
         "preset",
         nargs="?",
-        default="pqn-pong",
         metavar="PRESET",
-        help="a preset's name, an environment id, or a YAML file (default: pqn-pong)",
+        help=f"a preset's name, an environment id, module:function or a YAML file (default: "
+        f"{_PRESET})",
     )
     train.add_argument(
-        "--out", type=as_path, metavar="FOLDER", help="the run's folder, new or empty"
+        "--out",
+        type=as_path,
+        metavar="FOLDER",
+        help="the run's folder, new or empty (default: runs/PRESET-DATE-TIME)",
     )
-    _add_ray(train)
-    groups: dict[str, Any] = {}
-    for section, name, info in config.fields():
-        group = groups.setdefault(section, train.add_argument_group(section))
-        names = [name, *([spelling.AMERICAN[name]] if name in spelling.AMERICAN else [])]
-        group.add_argument(
-            *map(config.option_name, names),
-            dest=f"field_{name}",
-            metavar="VALUE",
-            help=(info.description or "").replace("%", "%%"),
-        )
-    train.set_defaults(run=_train)
-
-
-def add_resume(commands: Any) -> None:
-    """Add `resume`."""
-    resume = commands.add_parser("resume", help="go on with a run", allow_abbrev=False)
-    resume.add_argument("folder", type=as_path, metavar="RUN", help="the run's folder")
-    _add_ray(resume)
-    add_trust(resume)
-    resume.set_defaults(run=_resume)
-
-
-def _add_ray(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--ray",
-        metavar="ADDRESS",
-        help="HOST:PORT of the Ray cluster that sampler actors are to live on; without it Ray runs "
-        "on this machine (with --actors only)",
-    )
-
-
-def _overrides(parsed: argparse.Namespace) -> dict[str, Any]:
-    """Return the fields that were set on the command line."""
-    return {
-        name.removeprefix("field_"): field_value(text)
-        for name, text in vars(parsed).items()
-        if name.startswith("field_") and text is not None
-    }
+    add_ray(train)
+    add_json(train)
+    train.add_argument("-h", "--help", action="store_true", help="show the first options")
+    train.add_argument("--help-all", action="store_true", help="show all options")
+    add_fields(train)
+    train.set_defaults(run=_train, parser=train)
 
 
 def _train(parsed: argparse.Namespace) -> int:
+    from ..runs import config
+
+    free_preset(parsed)
+    preset = parsed.preset or _PRESET
+    given = overrides(parsed)
+    chosen = config.load(preset, given)
+    if parsed.help or parsed.help_all:
+        train: Parser = parsed.parser
+        describe(train, chosen, given, everything=parsed.help_all)
+        train.epilog = (
+            f"Defaults are those of {preset}."
+            if parsed.help_all
+            else f"These are the first {len(FIRST)} of {len(config.SECTION_OF)} fields, with the "
+            f"defaults of {preset}. `noisynet train {preset} --help-all` lists all of them, "
+            "`noisynet presets` the presets."
+        )
+        train.print_help()
+        return 0
+
     from rich.console import Console
 
-    from ..assemble import start
-    from ..runs import config, default_path
+    from ..runs import default_path
     from ..training.display import make_display
 
-    chosen = config.load(parsed.preset, _overrides(parsed))
     made: list[Path] = []
 
     def make() -> Path:
-        made.append(default_path(parsed.preset))
+        made.append(default_path(preset))
         return made[0]
 
     path = parsed.out or make
-    listeners = [make_display(Console())]
-    try:
+    display = make_display(Console(stderr=parsed.json))
+
+    def run() -> Outcome:
         if chosen.scale.actors is not None:
             from .. import samplers
 
-            return _report(samplers.start(chosen, path, listeners, address=parsed.ray))
-        _check_ray(parsed.ray)
-        return _report(start(chosen, path, listeners))
-    except KeyboardInterrupt:
-        return _report_interrupt(parsed.out or (made[0] if made else None))
+            address = parsed.ray
+            return samplers.start(chosen, path, [display], address=address, tell=display.preparing)
+        from ..assemble import start
 
+        check_ray(parsed.ray)
+        return start(chosen, path, [display], tell=display.preparing)
 
-def _resume(parsed: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from ..assemble import resume
-    from ..runs import open_run
-    from ..training.display import make_display
-
-    check_trust([parsed.folder], trust=parsed.trust)
-    listeners = [make_display(Console())]
-    chosen = open_run(parsed.folder).config
-    try:
-        if chosen.scale.actors is not None:
-            from .. import samplers
-
-            return _report(samplers.resume(parsed.folder, listeners, address=parsed.ray))
-        _check_ray(parsed.ray)
-        return _report(resume(parsed.folder, listeners))
-    except KeyboardInterrupt:
-        return _report_interrupt(parsed.folder)
-
-
-def _check_ray(address: str | None) -> None:
-    """Raise RunError for an address that nothing would use."""
-    from ..runs.errors import RunError
-
-    if address is not None:
-        raise RunError(f"--ray: got {address!r}, expected none without --actors")
-
-
-def _command() -> str:
-    """Return what to type for this program: its path where PATH does not find it."""
-    if shutil.which("noisynet") is None and Path(sys.argv[0]).name == "noisynet":
-        return shlex.quote(os.path.relpath(sys.argv[0]))
-    return "noisynet"
-
-
-def _report(outcome: Any) -> int:
-    mean = (
-        "no game finished"
-        if outcome.mean_return is None
-        else f"mean return {outcome.mean_return:.2f}"
-    )
-    if outcome.before:
-        how = "was solved" if outcome.reason == "solved" else "ended"
-        more = "" if outcome.reason == "solved" else "; a larger `steps` in its config.yaml goes on"
-        say(f"Nothing to do: the run {how} at step {outcome.step:,}, {mean}{more}.")
-        return 0
-    ends = {
-        "solved": f"Solved at step {outcome.step:,}: {mean}.",
-        "steps": f"Done: {outcome.step:,} steps, {mean}.",
-        "interrupted": f"Stopped at step {outcome.step:,} and saved.",
-    }
-    say(ends[outcome.reason])
-    if outcome.reason == "interrupted":
-        return _go_on(outcome.folder)
-    say(f"Play it: {_command()} evaluate {shlex.quote(str(outcome.folder))}")
-    return 0
-
-
-def _report_interrupt(folder: Path | None) -> int:
-    """Report what is left of a run that was interrupted around training, or twice in it."""
-    from ..runs import checkpoint
-
-    if folder is None or not (folder / "config.yaml").exists():
-        say("Stopped before the run began: there is nothing to go on with.")
-        return 130
-    step = checkpoint.newest_step(folder / "checkpoints")
-    if step is None:
-        say("Stopped before the first checkpoint.")
-    else:
-        say(f"Stopped; saved at step {step:,}.")
-    return _go_on(folder)
-
-
-def _go_on(folder: Path) -> int:
-    say(f"Go on with: {_command()} resume {shlex.quote(str(folder))}")
-    return 130
+    return reported(parsed, run, lambda: parsed.out or (made[0] if made else None))

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
-from .arguments import first_line
+from .raised import raised
 from .vector import EnvironmentFailed
 
 Answer = TypeVar("Answer")
@@ -61,7 +61,7 @@ def ask(
         raise failure(f"{method}: {unfit}") from None
     except (Exception, SystemExit) as error:
         _asked = None
-        raise failure(f"{method} raised {first_line(error)}") from error
+        raise failure(f"{method} raised {raised(error)}") from error
     # An interrupt leaves it, so that it can be said where it came.
     _asked = None
     return answer

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 import numpy as np
 import numpy.typing as npt
 
-from .arguments import check_count_and_seed, first_line
+from .arguments import check_count_and_seed
+from .raised import raised
 from .sync import SyncEnvironments, as_numbers, close_all
 from .vector import UnusableEnvironment
 
@@ -172,9 +173,7 @@ def make_registered(
             )
     except (Exception, SystemExit) as error:
         close_all(environment_id, [one.close for one in made])
-        raise UnusableEnvironment(
-            f"{environment_id}: cannot be made: {first_line(error)}"
-        ) from error
+        raise UnusableEnvironment(f"{environment_id}: cannot be made: {raised(error)}") from error
     return GymnasiumEnvironments(environment_id, made, seed=seed, step_limit=limit)
 
 

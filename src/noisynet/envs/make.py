@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .arguments import check_count_and_seed, first_line, nearest_names, unknown_id
+from .arguments import check_count_and_seed, nearest_names, unknown_id
 from .atari import AtariEnvironments, AtariPreprocessing, atari_ids
 from .generic import (
     GymnasiumEnvironments,
@@ -18,6 +18,7 @@ from .generic import (
 )
 from .guarded import GuardedEnvironments
 from .minatar import GAMES, MinAtarEnvironments, MinAtarRules
+from .raised import raised
 from .sync import SyncEnvironments, close_all
 from .toy import TOYS, make_toy, toy_of
 from .vector import Environments, UnusableEnvironment
@@ -114,7 +115,7 @@ def _imported(place: str, name: str) -> ModuleType:
 
 
 def _import_failed(place: str, name: str, error: BaseException) -> UnusableEnvironment:
-    return UnusableEnvironment(f"{place}: importing {name} raised {first_line(error)}")
+    return UnusableEnvironment(f"{place}: importing {name} raised {raised(error)}")
 
 
 def _why_not(module: ModuleType, name: str) -> str:
@@ -138,7 +139,7 @@ def _called(place: str, function: Callable[..., Any], **arguments: int) -> Any:
     try:
         return function(**arguments)
     except (Exception, SystemExit) as error:
-        raise UnusableEnvironment(f"{place}: cannot be made: {first_line(error)}") from error
+        raise UnusableEnvironment(f"{place}: cannot be made: {raised(error)}") from error
 
 
 def _vector(place: str, function: Callable[..., Any], count: int, seed: int) -> Environments:

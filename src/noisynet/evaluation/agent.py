@@ -113,6 +113,7 @@ def evaluate_run(
     seed: int | None = None,
     steps: int | None = None,
     tell: Callable[[str], object] | None = None,
+    tell_seconds: float | None = None,
 ) -> dict[str, Any]:
     """Play whole games and return what the command line prints, ready for JSON.
 
@@ -122,7 +123,7 @@ def evaluate_run(
     seeded apart from those of training unless `seed` says otherwise. A game that takes more than
     `steps` agent steps (by default 50,000) counts among the `unfinished` alone; `lengths` are the
     agent steps of the others, and `cut` is how many of them the environment's time limit ended.
-    `tell` hears how far it is.
+    `tell` hears how far it is, every `tell_seconds`.
     Raises RunError with one line for a run that is missing, damaged, of a newer format, without a
     checkpoint, or, with `noise`, without learned noise, and where no game ended.
     """
@@ -139,7 +140,13 @@ def evaluate_run(
         try:
             act = partial(agent.act, noise=noise)
             results = play(
-                environments, act, episodes, on_first=agent.begin, steps=steps, tell=tell
+                environments,
+                act,
+                episodes,
+                on_first=agent.begin,
+                steps=steps,
+                tell=tell,
+                tell_seconds=tell_seconds,
             )
         except UnusableEvaluation as error:
             raise RunError(str(error)) from error

@@ -44,6 +44,7 @@ def play(
     on_first: Callable[[npt.NDArray[np.bool_]], object] | None = None,
     steps: int | None = None,
     tell: Callable[[str], object] | None = None,
+    tell_seconds: float | None = None,
 ) -> list[EpisodeResult]:
     """Play exactly `episodes` new games to their real ends; return them in order of their number.
 
@@ -55,7 +56,7 @@ def play(
 
     `steps` is how many agent steps a game may take: an environment whose game takes more plays none
     of its games that are left, and all of them are missing in what is returned. `tell` hears in a
-    line, every ten seconds, how far it is.
+    line, every `tell_seconds` (by default ten), how far it is.
 
     Raises UnusableEvaluation for `episodes` below 1, and what the environments raise. Without
     `steps` it ends when the games do: an environment without a time limit may never.
@@ -71,6 +72,7 @@ def play(
     endless = np.zeros(count, np.bool_)
     results: list[EpisodeResult] = []
     told, taken = time.monotonic(), 0
+    tell_seconds = TELL_SECONDS if tell_seconds is None else tell_seconds
 
     observation = environments.reset()
     first = np.ones(count, dtype=np.bool_)
@@ -94,7 +96,7 @@ def play(
             endless |= lasted >= steps
             if all(endless[one] or one + count * played[one] >= episodes for one in range(count)):
                 break
-        if tell is not None and time.monotonic() - told >= TELL_SECONDS:
+        if tell is not None and time.monotonic() - told >= tell_seconds:
             told = time.monotonic()
             tell(f"{len(results)} of {episodes} games after {taken:,} steps of each environment …")
     return sorted(results, key=lambda result: result.episode)

@@ -5,7 +5,9 @@ A run's `config.yaml` holds all of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+import re
+from collections.abc import Collection, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Self
@@ -13,9 +15,11 @@ from typing import Any, Self
 import pydantic
 import yaml
 from pydantic import BaseModel, Field, model_validator
+from pydantic_core import ErrorDetails
 
 from . import former_versions, spelling, yaml_text
-from .changes import MAY_CHANGE
+from .accepted import Accepted, accepted
+from .changes import MAY_CHANGE, Spans
 from .conditions import Acts
 from .conflicts import Fits
 from .errors import RunError, cut, nearest, shown
@@ -67,7 +71,7 @@ class Config(Section):
 
     def replaced(self, **fields: Any) -> Config:
         """Return a copy with some fields, by their bare names, set to other values."""
-        return parse(_overridden(self.model_dump(), fields), "config")
+        return parse(_overridden(self.model_dump(), fields), "config", fields)
 
     def why_unused(self, field: str) -> str | None:
         """Return why a field does nothing beside the others; None where it acts."""
@@ -83,6 +87,7 @@ class Config(Section):
         then; a field that it lacks does not differ.
         """
         refused = former_versions.gone_since(made_with)
+        made_with = former_versions.sections_as_now(made_with)
         noted: list[str] = []
         values = self.by_section()
         for section, name, info in fields():
@@ -92,6 +97,18 @@ class Config(Section):
                 changes = noted if MAY_CHANGE in info.metadata else refused
                 changes.append(f"{name} was {shown(former)}, is {shown(value)}")
         return refused, noted
+
+    def spanning(self) -> list[str]:
+        """Return the fields whose schedules end at the last step: other `steps` stretch them."""
+        return [
+            name
+            for section, name, info in fields()
+            for spans in info.metadata
+            if isinstance(spans, Spans)
+            and getattr(getattr(self, section), name) is not None
+            and self.why_unused(name) is None
+            and spans.when(self)
+        ]
 
     def by_section(self) -> dict[str, dict[str, Any]]:
         """Return every field by its section, as plain JSON values."""
@@ -130,6 +147,13 @@ SECTIONS = (
 )  # fmt: skip
 
 
+def about(section: str) -> str:
+    """Return in a line what a section is about."""
+    model = Config.model_fields[section].annotation
+    assert isinstance(model, type)
+    return (model.__doc__ or section).splitlines()[0].removesuffix(".")
+
+
 def fields() -> Iterator[tuple[str, str, pydantic.fields.FieldInfo]]:
     """List (section, field, info) of every field that the command line takes."""
     for section in SECTIONS:
@@ -142,20 +166,26 @@ def fields() -> Iterator[tuple[str, str, pydantic.fields.FieldInfo]]:
 
 SECTION_OF = {name: section for section, name, _ in fields()}
 _INFO_OF = {name: info for _, name, info in fields()}
+ACCEPTED: dict[str, Accepted] = {name: accepted(info) for name, info in _INFO_OF.items()}
+"""What each field takes."""
 
 
-def parse(values: Mapping[str, Any], origin: str) -> Config:
-    """Validate nested values; raises RunError, one line naming the field, what it got and takes."""
+def parse(values: Mapping[str, Any], origin: str, given: Collection[str] = ()) -> Config:
+    """Validate nested values; raises RunError, one line naming the field, what it got and takes.
+
+    The line names `origin` too, unless the field is among those `given` beside it.
+    """
     try:
         return Config.model_validate(values)
     except pydantic.ValidationError as error:
-        raise RunError(f"{cut(origin, 200)}: {_first_problem(error)}") from None
+        problems = error.errors(include_url=False)
+        # A misspelt key often makes another one missing: the misspelling is what to mend.
+        problem = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
+        place = "" if given and set(problem["loc"]) & set(given) else f"{cut(origin, 200)}: "
+        raise RunError(f"{place}{_in_words(problem)}") from None
 
 
-def _first_problem(error: pydantic.ValidationError) -> str:
-    problems = error.errors(include_url=False)
-    # A misspelt key often makes another one missing: the misspelling is what to mend.
-    problem = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
+def _in_words(problem: ErrorDetails) -> str:
     place = [str(part) for part in problem["loc"]]
     name = ".".join(part for part in place if not part.startswith("function-"))
     if problem["type"] == "value_error":
@@ -164,15 +194,20 @@ def _first_problem(error: pydantic.ValidationError) -> str:
         known = list(SECTION_OF) if len(place) > 1 else [*SECTIONS, "extends"]
         near = nearest(place[-1], known)
         return f"unknown key {shown(name)}" + (f"; did you mean {near[0]!r}?" if near else "")
-    field = place[-1] if place and place[-1] in SECTION_OF else None
-    if field is None and len(place) > 1 and place[1] in SECTION_OF:
-        field = place[1]
-    message = problem["msg"].replace("Input should be ", "expected ")
-    got = "" if problem["type"] == "missing" else f"got {shown(problem['input'])}, "
-    takes = ""
+    got = "nothing" if problem["type"] == "missing" else shown(problem["input"])
+    field = place[1] if len(place) > 1 and place[1] in SECTION_OF else None
+    if place == ["environment"] and problem["type"] == "missing":
+        field = "environment"  # all that its section must name
     if field is not None:
-        takes = f" ({_INFO_OF[field].description})"
-    return f"{option_name(field) if field else cut(name) or 'config'}: {got}{message}{takes}"
+        takes = ACCEPTED[field]
+        near = None if problem["type"] == "missing" else takes.near(problem["input"])
+        meant = "" if near is None else f"; did you mean {near}?"
+        what = f"expected {takes}{meant} ({_INFO_OF[field].description})"
+        return f"{option_name(field)}: got {got}, {what}"
+    if name in SECTIONS:
+        return f"{name}: got {got}, expected fields and their values"
+    message = problem["msg"].replace("Input should be ", "expected ")
+    return f"{cut(name) or 'config'}: got {got}, {message}"
 
 
 def option_name(field: str) -> str:
@@ -180,13 +215,22 @@ def option_name(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
+def by_our_names(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields, some under former names or American ones, by the names that they have here."""
+    return former_versions.fields_as_now(spelling.as_ours(fields))
+
+
 def _overridden(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     nested = {
         key: dict(part) if isinstance(part, Mapping) else part for key, part in values.items()
     }
-    for name, value in spelling.as_ours(overrides).items():
+    for name, value in by_our_names(overrides).items():
         if name in ("preset", "made_with"):
             nested[name] = value
+        elif name not in SECTION_OF:
+            near = nearest(name, SECTION_OF)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise RunError(f"config: got {shown(name)}, expected the name of a field{meant}")
         else:
             section = nested.setdefault(SECTION_OF[name], {})
             if isinstance(section, dict):
@@ -228,8 +272,9 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
             "environment id such as ALE/Breakout-v5, module:function, or a YAML file"
             f"{_nearest_presets(name)}"
         )
-    config = parse(_overridden(values, {"preset": name, **(overrides or {})}), name)
-    for field in spelling.as_ours(overrides or {}):
+    given = by_our_names(overrides or {})
+    config = parse(_overridden(values, {"preset": name, **given}), name, given)
+    for field in given:
         reason = config.why_unused(field)
         if reason is not None:
             raise RunError(f"{option_name(field)}: would do nothing: {reason}")
@@ -241,13 +286,31 @@ def _nearest_presets(name: object) -> str:
     return f"; nearest: {', '.join(near)}" if near else ""
 
 
+def can_be_preset(name: str) -> bool:
+    """Return whether `load` would look for what is trained under this name."""
+    is_file = name.endswith((".yaml", ".yml"))
+    return is_file or name in preset_names() or _is_environment(name)
+
+
+def first_comment(preset: str) -> str:
+    """Return the first sentence of the comment at the top of a preset of the package."""
+    lines = _preset_text(preset).splitlines()
+    said = " ".join(
+        line.lstrip("# ") for line in itertools.takewhile(lambda one: one.startswith("#"), lines)
+    )
+    return re.split(r"(?<! al)\. ", said)[0].removesuffix(".")
+
+
 def _is_environment(name: str) -> bool:
     return any(part in name for part in ("/", "-v", ":")) or name.startswith(("Chain-", "DeepSea-"))
 
 
 def _read_preset(name: str) -> dict[str, Any]:
-    text = (resources.files("noisynet.runs") / "presets" / f"{name}.yaml").read_text("utf-8")
-    return _mapping(text, name)
+    return _mapping(_preset_text(name), name)
+
+
+def _preset_text(name: str) -> str:
+    return (resources.files("noisynet.runs") / "presets" / f"{name}.yaml").read_text("utf-8")
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -261,9 +324,14 @@ def _mapping(text: str, origin: str) -> dict[str, Any]:
         raise RunError(f"{origin}: not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise RunError(f"{origin}: got {type(values).__name__}, expected sections of settings")
-    return spelling.sections_as_ours(
-        {name: {} if part is None and name in SECTIONS else part for name, part in values.items()}
-    )
+    whole = {
+        name: {} if part is None and name in SECTIONS else part for name, part in values.items()
+    }
+    try:
+        # Before it is laid over a preset: there a field has its present name and place.
+        return spelling.sections_as_ours(former_versions.as_now(whole))
+    except ValueError as error:
+        raise RunError(f"{origin}: {error}") from None
 
 
 def _inherited(values: dict[str, Any], origin: str, depth: int = 0) -> dict[str, Any]:

@@ -19,6 +19,10 @@ class RunError(Exception):
         super().__init__(cut(" ".join(message.splitlines()), _LONGEST_MESSAGE))
 
 
+class Diverged(RunError):
+    """A loss that became NaN or infinite; it names where the state was saved."""
+
+
 class NewerFormat(RunError):
     """A file that a newer noisynet wrote, so that reading on would be guessing."""
 

@@ -18,9 +18,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-from ..disk import sync_folder, write_file
+from ..disk import replace_file, sync_folder, write_file
 from . import yaml_text
-from .errors import NewerFormat, RunError, shown
+from .errors import NewerFormat, RunError, shown, writing
 from .locks import InUse, Lock
 
 FORMAT = 1
@@ -150,6 +150,17 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"{path}: cannot be read: {error.strerror}") from error
         return cls(path, _read_config(file, yaml_text.read(file)))
+
+    def replace_config(self, config_text: str) -> None:
+        """Put a config in the place of the run's, whole or not at all; the lock must be held.
+
+        Raises RunError where it cannot be written.
+        """
+        assert self.locked, "one process at a time writes a run"
+        stored_text = _with_format(self.path, config_text)
+        with writing(self.config_file):
+            replace_file(self.config_file, stored_text.encode())
+        self.config_text = _without_format(stored_text)
 
     @property
     def locked(self) -> bool:

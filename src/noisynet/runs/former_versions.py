@@ -11,12 +11,32 @@ _GONE = ("final_update_every", "final_update_return")
 """Fields of `learning` that made updates further apart once the agent won."""
 
 
+RENAMED = {"noise": "noise_kind"}
+"""{former name: present name} of fields: `--noise` says everywhere whether noise acts."""
+
+
+def fields_as_now(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields by their present names. One that is there under both keeps them: an error."""
+    return {
+        name if RENAMED.get(name, name) in values else RENAMED.get(name, name): value
+        for name, value in values.items()
+    }
+
+
 def as_now(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config's sections as this version has them.
 
     Raises ValueError where a field that is gone is set.
     """
-    return _with_rollouts(_without_what_is_gone({**values}))
+    return _with_rollouts(_without_what_is_gone(sections_as_now(values)))
+
+
+def sections_as_now(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config's sections with their fields by their present names."""
+    return {
+        name: fields_as_now(part) if isinstance(part, Mapping) else part
+        for name, part in values.items()
+    }
 
 
 def _without_what_is_gone(values: dict[str, Any]) -> dict[str, Any]:

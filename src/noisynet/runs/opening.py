@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from . import checkpoint, config
 from .checkpoint import Checkpoint, DamagedCheckpoint
@@ -54,7 +55,16 @@ class Run:
     def notes(self, found: Checkpoint) -> list[str]:
         """Return what a user should know of the config beside a checkpoint."""
         _, noted = self._changes(found)
-        return [f"since the checkpoint: {change}" for change in noted]
+        notes = [f"since the checkpoint: {change}" for change in noted]
+        former = found.state.get("config", {}).get("training", {}).get("steps")
+        if former not in (None, self.config.training.steps):
+            # By the config as it is now: what was changed otherwise is named above.
+            notes += [
+                f"the schedule of {name} ends at the last step: it goes on as that of "
+                f"{self.config.training.steps:,} steps, which the run was not begun with"
+                for name in self.config.spanning()
+            ]
+        return notes
 
     def _changes(self, found: Checkpoint) -> tuple[list[str], list[str]]:
         # An older checkpoint does not hold its config: what does not fit shows when it is restored.
@@ -77,6 +87,26 @@ class Run:
                 f"{step:,}: to begin again at step 0 and lose them, remove "
                 f"{self.folder.metrics_file.name}"
             )
+
+    def extended(self, found: Checkpoint | None, steps: int) -> Run:
+        """Return the run with another last step; nothing is written.
+
+        A run that was solved loses its goal: it would end at once. Raises RunError where so many
+        steps were taken before the checkpoint `found`.
+        """
+        training = self.config.training
+        taken = 0 if found is None else found.step
+        if steps <= taken:
+            raise RunError(
+                f"--steps: got {steps}, expected more than {taken}: so many the run has taken"
+            )
+        fields: dict[str, Any] = {"steps": steps}
+        if found is not None:
+            returns = found.state["loop"]["returns"][-training.solved_games :]
+            mean = sum(returns) / len(returns) if returns else None
+            if training.solved_by(len(returns), mean):
+                fields["solved_return"] = None
+        return replace(self, config=self.config.replaced(**fields))
 
     def trained(self) -> Checkpoint:
         """Read the newest checkpoint; raises RunError before the first one, and as above."""

@@ -156,8 +156,7 @@ def _state(run: Run, step: int, games: int, mean_return: float | None) -> str:
     if max((int(name[1]) for name in kept if name), default=0) >= max(step, 1):
         return "diverged"
     training = run.config.training
-    goal, enough = training.solved_return, games >= training.solved_games
-    if goal is not None and mean_return is not None and enough and mean_return >= goal:
+    if training.solved_by(games, mean_return):
         return "solved"
     if step >= training.steps:
         return "finished"

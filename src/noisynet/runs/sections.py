@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from . import conflicts
-from .changes import MAY_CHANGE
+from .changes import MAY_CHANGE, SPANS_THE_RUN, Spans
 from .conditions import (
     ALWAYS,
     BESIDE_PLAY,
@@ -224,15 +224,17 @@ class ExplorationSection(Section):
 
     exploration: Annotated[
         Literal["noise", "epsilon", "both", "none"], ALWAYS, conflicts.EXPLORATION
-    ] = Field(default="noise", description="noise, epsilon, both, none")
-    noise: Annotated[
+    ] = Field(
+        default="noise", description="what explores: learned noise, ε-greedy, both, or neither"
+    )
+    noise_kind: Annotated[
         Literal["factorised", "independent"], BeforeValidator(kind_as_ours), WITH_NOISE
     ] = Field(default="factorised", description="kind of noise in the head's layers")
     sigma0: Annotated[_Float | None, WITH_NOISE] = Field(
         default=None,
         ge=0,
         allow_inf_nan=False,
-        description="initial σ; empty: the paper's for the kind",
+        description="initial σ; none: the paper's for the kind",
     )
     noise_in: Annotated[Literal["head", "last", "all"], WITH_NOISE] = Field(
         default="head",
@@ -259,6 +261,12 @@ class ExplorationSection(Section):
         Literal["constant", "linear", "exponential", "cosine"],
         WITH_NOISE,
         conflicts.NOISE_SCHEDULE,
+        Spans(
+            lambda config: (
+                config.exploration.noise_schedule != "constant"
+                and config.exploration.noise_scale_steps is None
+            )
+        ),
     ] = Field(
         default="constant",
         description="how the scale goes from noise_scale to noise_scale_end: constant (it stays), "
@@ -268,7 +276,8 @@ class ExplorationSection(Section):
         default=0.1, description="the scale from noise_scale_steps on"
     )
     noise_scale_steps: Annotated[PositiveInt | None, WITH_NOISE, WITH_NOISE_SCHEDULE] = Field(
-        default=None, description="agent step at which the scale has got there; empty: the last"
+        default=None,
+        description="agent step at which the scale is there; none: the run's last",
     )
     noise_target: Annotated[
         Annotated[_Float, Field(gt=0, lt=1, allow_inf_nan=False)] | None,
@@ -277,7 +286,7 @@ class ExplorationSection(Section):
     ] = Field(
         default=None,
         description="effective ε to hold by moving the scale: the share of greedy actions that the "
-        "noise changes; empty: none",
+        "noise changes; none: nothing is held",
     )
     noise_target_every: Annotated[PositiveInt, WITH_NOISE, WITH_NOISE_TARGET, MAY_CHANGE] = Field(
         default=64,
@@ -323,7 +332,7 @@ class ExplorationSection(Section):
         description="steps over which ε falls linearly, counted from the warm-up's end",
     )
     epsilon_until: Annotated[PositiveInt | None, WITH_EPSILON, MAY_CHANGE] = Field(
-        default=None, description="agent step from which ε is 0; empty: never"
+        default=None, description="agent step from which ε is 0; none: never"
     )
 
     @property
@@ -376,7 +385,7 @@ class LearningSection(Section):
         default=0.99, description="γ, per step"
     )
     reward_clip: Annotated[PositiveFloat | None, ALWAYS] = Field(
-        default=None, description="rewards are cut to ±this for learning; empty: as they are"
+        default=None, description="rewards are cut to ±this for learning; none: as they are"
     )
     batch_size: Annotated[PositiveInt, OF_REPLAY, MAY_CHANGE] = Field(
         default=32, description="transitions in an update"
@@ -387,15 +396,20 @@ class LearningSection(Section):
     learning_rate: Annotated[PositiveFloat, ALWAYS, MAY_CHANGE] = Field(
         default=1e-4, description="the optimizer's step size"
     )
-    final_learning_rate: Annotated[_Float | None, ALWAYS, MAY_CHANGE] = Field(
+    final_learning_rate: Annotated[
+        _Float | None,
+        ALWAYS,
+        MAY_CHANGE,
+        Spans(lambda config: config.learning.learning_rate_steps is None),
+    ] = Field(
         default=None,
         ge=0,
         allow_inf_nan=False,
-        description="step size at the last step, where it falls linearly; empty: constant",
+        description="step size at the last step, where it falls linearly; none: constant",
     )
     learning_rate_steps: Annotated[PositiveInt | None, WITH_FALLING_STEP_SIZE, MAY_CHANGE] = Field(
         default=None,
-        description="agent step at which it has fallen that far; empty: the run's last",
+        description="agent step at which it has fallen that far; none: the run's last",
     )
     adam_epsilon: Annotated[PositiveFloat, WITH_ADAM, MAY_CHANGE] = Field(
         default=1e-8, description="Adam's and RAdam's ε"
@@ -413,7 +427,7 @@ class LearningSection(Section):
         Field(default="huber", description="of the TD error")
     )
     max_gradient_norm: Annotated[PositiveFloat | None, ALWAYS, MAY_CHANGE] = Field(
-        default=10.0, description="larger gradients are scaled down; empty: none is"
+        default=10.0, description="larger gradients are scaled down; none: no gradient is"
     )
     warmup_steps: Annotated[Count, OF_REPLAY, conflicts.WARMUP] = Field(
         default=10_000, description="uniformly random steps before learning starts"
@@ -447,8 +461,10 @@ class LearningSection(Section):
     priority_exponent: Annotated[Fraction, OF_Q_VALUES, WITH_PRIORITIES] = Field(
         default=0.5, description="α: 0 samples uniformly, 1 in proportion to the error"
     )
-    priority_beta: Annotated[Fraction, OF_REPLAY, WITH_PRIORITIES, MAY_CHANGE] = Field(
-        default=0.4, description="β of the importance weights at the start; 1 at the last step"
+    priority_beta: Annotated[Fraction, OF_REPLAY, WITH_PRIORITIES, MAY_CHANGE, SPANS_THE_RUN] = (
+        Field(
+            default=0.4, description="β of the importance weights at the start; 1 at the last step"
+        )
     )
     priority_epsilon: Annotated[PositiveFloat, OF_Q_VALUES, WITH_PRIORITIES] = Field(
         default=1e-6, description="what is added to an error, so that none is forgotten"
@@ -522,7 +538,7 @@ class ScaleSection(Section):
 
     actors: Annotated[Annotated[FewThousand, Field(ge=1)] | None, ALWAYS, conflicts.ACTORS] = Field(
         default=None,
-        description="sampler actors, each with all of `environments` for itself; empty: none, the "
+        description="sampler actors, each with all of `environments` for itself; none: the "
         "run plays in its own process",
     )
     backend: Annotated[Literal["ray", "in-process"], WITH_ACTORS, MAY_CHANGE] = Field(
@@ -542,7 +558,7 @@ class ScaleSection(Section):
     max_staleness: Annotated[Count | None, WITH_ACTORS, MAY_CHANGE] = Field(
         default=None,
         description="updates that the weights behind a fragment may be old when it arrives; "
-        "a2c, pqn: rollouts played ahead (empty: 0); q_learning, empty: what two fragments of "
+        "a2c, pqn: rollouts played ahead (none: 0); q_learning, none: what two fragments of "
         "every sampler take",
     )
 
@@ -565,7 +581,10 @@ class TrainingSection(Section):
         default=100, description="games that solved_return is a mean of"
     )
     device: Annotated[str, ALWAYS, conflicts.DEVICE, MAY_CHANGE] = Field(
-        default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda"
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        examples=["auto", "cpu", "cuda", "cuda:1"],
+        description="where the networks are; cuda: a GPU; auto: a GPU where there is one",
     )
     precision: Annotated[Literal["auto", "float32", "bfloat16"], ALWAYS, MAY_CHANGE] = Field(
         default="auto", description="of the products; auto: the faster one, measured at the start"
@@ -600,6 +619,11 @@ class TrainingSection(Section):
     checkpoint_every: Annotated[PositiveInt, ALWAYS, MAY_CHANGE] = Field(
         default=10_000, description="steps between checkpoints"
     )
+
+    def solved_by(self, games: int, mean_return: float | None) -> bool:
+        """Return whether a run is solved after so many games, by the mean of the last ones."""
+        goal, enough = self.solved_return, games >= self.solved_games
+        return goal is not None and mean_return is not None and enough and mean_return >= goal
 
     def stream(self, name: str) -> int:
         """Return the seed of one named source of randomness, independent of all others."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Self
@@ -42,9 +42,14 @@ class SamplersAssembler(Assembler):
     _make_shard: MakeHost
     _resources: ExitStack
 
-    def __init__(self, config: Config, address: str | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        address: str | None = None,
+        tell: Callable[[str], object] | None = None,
+    ) -> None:
         self.address = address
-        super().__init__(config)
+        super().__init__(config, tell)
 
     def _check(self) -> None:
         if self.config.scale.actors is None:

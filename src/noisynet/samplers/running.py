@@ -17,13 +17,15 @@ def train(
     listeners: Iterable[Listener] = (),
     *,
     address: str | None = None,
+    tell: Callable[[str], object] | None = None,
 ) -> Generator[Event, None, Outcome]:
     """Train a new run, and yield what happens; see `noisynet.training.session.train`.
 
     `address` is that of a Ray cluster; without one Ray runs on this machine, for as long as the
-    run. Raises ScaleError, one line, where Ray is missing or has too few CPUs.
+    run. `tell` hears in a few words what is measured before training begins. Raises ScaleError, one
+    line, where Ray is missing or has too few CPUs.
     """
-    return session.train(SamplersAssembler(config, address), path, listeners)
+    return session.train(SamplersAssembler(config, address, tell), path, listeners)
 
 
 def start(
@@ -32,15 +34,20 @@ def start(
     listeners: Iterable[Listener] = (),
     *,
     address: str | None = None,
+    tell: Callable[[str], object] | None = None,
 ) -> Outcome:
     """Train a new run to its end."""
-    return session.finish(train(config, path, listeners, address=address))
+    return session.finish(train(config, path, listeners, address=address, tell=tell))
 
 
 def resume(
-    path: Path, listeners: Iterable[Listener] = (), *, address: str | None = None
+    path: Path,
+    listeners: Iterable[Listener] = (),
+    *,
+    address: str | None = None,
+    steps: int | None = None,
 ) -> Outcome:
     """Go on with a run to its end; samplers start new games, with noise of their own."""
     run = open_run(path)
     assembler = SamplersAssembler(run.config, address)
-    return session.finish(session.train_on(run, assembler, listeners))
+    return session.finish(session.train_on(run, assembler, listeners, steps=steps))

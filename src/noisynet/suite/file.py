@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ..runs import yaml_text
+from ..runs.config import by_our_names
 from ..runs.errors import RunError, cut, nearest, shown
 from ..runs.sections import Count, FewThousand, PositiveInt, Seed
 
@@ -72,13 +73,21 @@ class Space(_Part):
         return isinstance(self.low, int) and isinstance(self.high, int)
 
 
+def _by_present_names(value: object) -> object:
+    return by_our_names(value) if isinstance(value, Mapping) else value
+
+
+_ByPresentNames = BeforeValidator(_by_present_names)
+"""What marks values by config fields, which may stand under a name that they had before."""
+
+
 class Search(_Part):
     """Hyperparameters chosen by Optuna, to make the evaluation's mean return larger."""
 
     trials: PositiveInt = Field(default=20, description="points to try")
     concurrent: PositiveInt = Field(default=4, description="points tried at the same time")
     seed: Seed = Field(default=0, description="seed of the search")
-    space: dict[str, Space] = Field(
+    space: Annotated[dict[str, Space], _ByPresentNames] = Field(
         min_length=1, max_length=_MOST_FIELDS, description="config field: where to look"
     )
 
@@ -130,15 +139,17 @@ class Suite(_Part):
         min_length=1,
         description="presets or config files; auto: the one made for the environment's kind",
     )
-    variants: dict[str, Annotated[dict[str, Any], Field(max_length=_MOST_FIELDS)]] = Field(
-        default={}, description="name: config fields that it sets"
+    variants: dict[
+        str, Annotated[dict[str, Any], Field(max_length=_MOST_FIELDS), _ByPresentNames]
+    ] = Field(default={}, description="name: config fields that it sets")
+    grid: Annotated[dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]], _ByPresentNames] = (
+        Field(
+            default={},
+            max_length=_MOST_FIELDS,
+            description="config field: values, each with each of the others",
+        )
     )
-    grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(
-        default={},
-        max_length=_MOST_FIELDS,
-        description="config field: values, each with each of the others",
-    )
-    overrides: dict[str, Any] = Field(
+    overrides: Annotated[dict[str, Any], _ByPresentNames] = Field(
         default={},
         max_length=_MOST_FIELDS,
         description="config fields that are the same in all trials",

@@ -1,5 +1,6 @@
 """Training: sources of experience, learners, the loop that joins them, the session on disk."""
 
+from ..runs.errors import Diverged
 from .a3c import AsynchronousLoop, WorkersFailed
 from .events import (
     CheckpointDue,
@@ -14,7 +15,7 @@ from .minibatch_learner import MinibatchLearner
 from .progress import Progress
 from .replay_learner import ReplayLearner
 from .rollout_learner import RolloutLearner
-from .session import Assembler, Diverged, Listener, Loop, Outcome
+from .session import Assembler, Listener, Loop, Outcome
 from .sources import ReplaySource, RolloutSource
 from .update_schedule import UpdateSchedule
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from ..runs.config import Config
@@ -19,28 +21,53 @@ from .events import (
     WorkerRestarted,
 )
 
+LINE_SECONDS = 1.0
+"""Time between two plain lines, at least: small games end a hundred times a second."""
+SILENT_SECONDS = 10.0
+"""Time after which a plain line comes although no game has ended."""
+
 
 def make_display(console: Console) -> PlainDisplay | LiveDisplay:
     """Return a live display for a terminal, plain lines for anything else."""
     return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
 
 
-class _Speed:
-    """Steps per second over the last half minute or so."""
+class _Pace:
+    """Where a run is, how fast it was over the last half minute or so, and what time is left."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, config: Config, step: int) -> None:
+        self._total = config.training.steps
         self._marks = [(time.perf_counter(), step)]
+        # A run with a goal may reach it before its last step.
+        self._at_most = "" if config.training.solved_return is None else " at most"
+        section = config.environment
+        self._frames = section.frame_skip if section.is_atari else 0
+        self.step = step
+        self.speed = 0.0
+        """Steps a second."""
 
-    def at(self, step: int) -> float:
+    def at(self, step: int) -> None:
+        """Take a new step into account."""
         now = time.perf_counter()
         if now - self._marks[-1][0] >= 1:
             self._marks = [*self._marks[-29:], (now, step)]
         then, before = self._marks[0]
-        return (step - before) / max(now - then, 1e-9)
+        self.step, self.speed = step, (step - before) / max(now - then, 1e-9)
+
+    def steps(self) -> str:
+        """Return how far it is."""
+        frames = f" ({self.step * self._frames:,} frames)" if self._frames else ""
+        return f"{self.step:,} of {self._total:,}{frames}"
+
+    def left(self) -> str:
+        """Return the time that is left."""
+        if self.speed <= 0:
+            return "time left unknown"
+        return f"{_duration((self._total - self.step) / self.speed)} left{self._at_most}"
 
 
 def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
+    minutes, rest = divmod(max(int(seconds), 0), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"
 
@@ -49,40 +76,73 @@ def _restarted(event: WorkerRestarted) -> str:
     return f"worker {event.worker} started again: {event.reason}"
 
 
+def _as_sentence(what: str) -> str:
+    return f"{what[:1].upper()}{what[1:]} …"
+
+
 class PlainDisplay:
-    """Print one line per finished game."""
+    """Print lines about finished games, at most one a second."""
 
     def __init__(self, console: Console) -> None:
         """Print to a console."""
         self._console = console
-        self._speed = _Speed(0)
+        self._loss: float | None = None
+        self._printed = 0.0
+
+    def preparing(self, what: str) -> None:
+        """Print what is measured before training begins."""
+        with suppress(OSError, SystemExit):  # what follows ends the run in good order
+            self._line(_as_sentence(what))
 
     def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:
         """Print what is trained, where, and what is worth knowing."""
-        self._speed = _Speed(step)
-        self._line(f"Training {config.environment.environment} in {folder}, from step {step}")
+        self._pace = _Pace(config, step)
+        self._line(
+            f"Training {config.environment.environment} in {folder}: step {self._pace.steps()}"
+        )
         for note in notes:
             self._line(f"Note: {note}")
+        self._printed = time.monotonic() - LINE_SECONDS
 
     def heard(self, event: Event, elapsed: float) -> None:
         """Print a line for a finished game, or for a worker that was replaced."""
-        if isinstance(event, GameFinished):
-            self._line(
-                f"Episode {event.game}: reward={event.game_return:g}, steps={event.game_steps}, "
-                f"speed={self._speed.at(event.step):.0f} steps/s, elapsed={_duration(elapsed)}"
-            )
+        self._pace.at(event.step)
+        silent = time.monotonic() - self._printed
+        if isinstance(event, GameFinished) and silent >= LINE_SECONDS:
+            game = f"Game {event.game:,}: return {event.game_return:g}"
+            length = f"{event.game_steps:,} steps"
+            mean = f"mean return {event.mean_return:.2f} of {event.games} games"
+            self._figures([f"{game} in {length}", mean], elapsed)
+        elif isinstance(event, FiguresTaken):
+            self._loss = event.figures.get("loss", self._loss)
+            if silent >= SILENT_SECONDS:
+                self._figures([f"No game ended in the last {silent:.0f} s"], elapsed)
         elif isinstance(event, WorkerRestarted):
             self._line(f"Note: {_restarted(event)}")
 
     def closed(self) -> None:
         """Have nothing to take away."""
 
+    def _figures(self, first: list[str], elapsed: float) -> None:
+        self._printed = time.monotonic()
+        loss = "none yet" if self._loss is None else f"{self._loss:.4g}"
+        pace = self._pace
+        parts = [
+            *first,
+            f"loss {loss}",
+            f"step {pace.steps()}",
+            f"{pace.speed:,.0f} steps/s",
+            f"{_duration(elapsed)} so far",
+            pace.left(),
+        ]
+        self._line(", ".join(parts))
+
     def _line(self, text: str) -> None:
         self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 class LiveDisplay:
-    """Keep a table up to date: progress, returns, speed, SNR per layer, effective ε."""
+    """Keep a bar and a table up to date: progress, returns, speed, SNR per layer, effective ε."""
 
     def __init__(self, console: Console) -> None:
         """Draw on a console."""
@@ -90,32 +150,36 @@ class LiveDisplay:
         self._live: Live | None = None
         self._rows: dict[str, str] = {}
 
+    def preparing(self, what: str) -> None:
+        """Print what is measured before training begins."""
+        with suppress(OSError, SystemExit):  # what follows ends the run in good order
+            self._note(_as_sentence(what))
+
     def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:
         """Show the empty table, under the notes."""
         self._config = config
-        self._speed = _Speed(step)
-        section = config.environment
-        self._frames_per_step = section.frame_skip if section.is_atari else 1
+        self._pace = _Pace(config, step)
         for note in notes:
-            self._console.print(f"Note: {note}", soft_wrap=True, markup=False, highlight=False)
+            self._note(f"Note: {note}")
         self._rows = {
             "run": str(folder),
             "environment": config.environment.environment,
             "exploration": config.exploration.exploration,
-            "step": f"{step:,} of {config.training.steps:,}",
+            "step": self._pace.steps(),
         }
-        self._live = Live(self._table(), console=self._console, refresh_per_second=4)
+        self._live = Live(self._picture(), console=self._console, refresh_per_second=4)
         self._live.start()
 
     def heard(self, event: Event, elapsed: float) -> None:
-        """Bring the table up to date."""
-        rows = self._rows
-        speed = self._speed.at(event.step)
-        total = self._config.training.steps
-        rows["step"] = f"{event.step:,} of {total:,}"
-        rows["frames"] = f"{event.step * self._frames_per_step:,}"
+        """Bring bar and table up to date."""
+        rows, pace = self._rows, self._pace
+        pace.at(event.step)
+        rows["step"] = pace.steps()
         if isinstance(event, GameFinished):
-            rows["games"] = f"{event.game:,}, the last: {event.game_return:g}"
+            rows["games"] = (
+                f"{event.game:,}, the last: return {event.game_return:g} in "
+                f"{event.game_steps:,} steps"
+            )
             goal = self._config.training.solved_return
             rows["mean return"] = f"{event.mean_return:.2f} over {event.games} games" + (
                 ""
@@ -125,32 +189,42 @@ class LiveDisplay:
         elif isinstance(event, FiguresTaken):
             for tag, value in event.figures.items():
                 if tag.startswith("snr/"):
-                    rows[f"SNR {tag.removeprefix('snr/')}"] = f"{value:.2f}"
+                    rows[f"SNR {tag.removeprefix('snr/')}"] = f"{value:.2f} (|μ| over σ)"
                 elif tag == "noise/effective_epsilon":
-                    rows["effective ε"] = f"{value:.3f}"
+                    rows["effective ε"] = f"{value:.1%} of actions are changed by the noise"
                 elif tag in ("loss", "epsilon", "entropy"):
-                    rows[tag] = f"{value:.4g}"
+                    rows[{"epsilon": "ε"}.get(tag, tag)] = f"{value:.4g}"
         elif isinstance(event, WorkerRestarted):
             rows["restarts"] = f"{event.restarts}, the last: {_restarted(event)}"
         elif isinstance(event, CheckpointDue):
             rows["checkpoint"] = f"step {event.step:,}"
         elif isinstance(event, TrainingEnded):
             rows["ended"] = event.reason
-        rows["speed"] = f"{speed:,.0f} steps/s"
-        left = _duration((total - event.step) / speed) if speed > 0 else "?"
-        rows["time"] = f"{_duration(elapsed)} so far, {left} left at most"
+        rows["speed"] = f"{pace.speed:,.0f} steps/s"
+        rows["time"] = f"{_duration(elapsed)} so far, {pace.left()}"
         if self._live is not None:
-            self._live.update(self._table())
+            self._live.update(self._picture())
 
     def closed(self) -> None:
         """Leave the table as it is."""
         if self._live is not None:
             self._live.stop()
 
-    def _table(self) -> Table:
+    def _note(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+    def _picture(self) -> Group:
+        total = self._config.training.steps
+        bar = Table.grid(padding=(0, 1))
+        share = min(self._pace.step / total, 1.0)
+        bar.add_row(
+            ProgressBar(total=total, completed=min(self._pace.step, total), width=40),
+            f"{share:.0%}",
+            self._pace.left(),
+        )
         table = Table(show_header=False, box=None, pad_edge=False)
         table.add_column(style="dim")
         table.add_column()
         for name, value in self._rows.items():
             table.add_row(name, value)
-        return table
+        return Group(bar, table)

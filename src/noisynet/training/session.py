@@ -19,7 +19,7 @@ from ..envs import UnusableEnvironment, hangs
 from ..runs import checkpoint
 from ..runs.checkpoint import Checkpoint
 from ..runs.config import Config
-from ..runs.errors import RunError
+from ..runs.errors import Diverged, RunError
 from ..runs.folder import RunFolder
 from ..runs.metrics import MetricsWriter
 from ..runs.opening import Run
@@ -74,10 +74,6 @@ class Listener(Protocol):
         ...
 
 
-class Diverged(RunError):
-    """A loss that became NaN or infinite; it names where the state was saved."""
-
-
 @dataclass(frozen=True)
 class Outcome:
     """How a session of training ended."""
@@ -126,16 +122,25 @@ def train(
 
 
 def train_on(
-    run: Run, assembler: Assembler, listeners: Iterable[Listener] = ()
+    run: Run,
+    assembler: Assembler,
+    listeners: Iterable[Listener] = (),
+    *,
+    steps: int | None = None,
 ) -> Generator[Event, None, Outcome]:
     """Go on with a run from its newest checkpoint, as if nothing had happened; as `train` does.
 
-    A run that is over already is left as it is, and no listener hears of it. Raises RunError with
-    one line for a folder that is damaged or in use, or a checkpoint that does not fit the config.
+    `steps` gives it another last step, which is written into its config.yaml; a run that was solved
+    loses its goal by it. A run that is over already is left as it is, and no listener hears of it.
+    Raises RunError with one line for a folder that is damaged or in use, a checkpoint that does not
+    fit the config, or where `steps` were taken already.
     """
     folder = run.folder
     with folder.lock(), assembler:
         found = run.newest_checkpoint()
+        if steps is not None:
+            run = run.extended(found, steps)
+            assembler.config = run.config
         step, elapsed, committed = 0, 0.0, 0
         if found is None:
             run.check_unsaved()
@@ -148,6 +153,8 @@ def train_on(
         progress = loop.progress
         if found is not None and (reason := progress.end) is not None:
             return Outcome(folder.path, reason, progress.step, progress.mean_return, before=True)
+        if steps is not None:
+            folder.replace_config(run.config.to_yaml())
         notes = ["no checkpoint yet: training starts again from the first step"]
         if found is not None:
             now = provenance(torch=torch.__version__)

@@ -1,0 +1,76 @@
+"""A script for bash or zsh that completes commands, options and their values.
+
+It is made from the parsers themselves, holds all it needs, and runs no Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+from .commands import COMMANDS, OPTIONS
+from .parser import Flag, Parser
+
+SHELLS = ("bash", "zsh")
+
+_FUNCTION = """\
+_noisynet() {{
+    local word="${{COMP_WORDS[COMP_CWORD]}}" before="${{COMP_WORDS[COMP_CWORD-1]}}"
+    local command="" words="" i
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        case "${{COMP_WORDS[i]}}" in
+            -*) ;;
+            *) command="${{COMP_WORDS[i]}}"; break ;;
+        esac
+    done
+    case "$command $before" in
+{cases}
+        *) case "$word" in -*) case "$command" in
+{options}
+            esac ;; esac ;;
+    esac
+    COMPREPLY=($(compgen -W "$words" -- "$word"))
+}}
+complete -o default -o bashdefault -F _noisynet noisynet
+"""
+# Nothing found: both shells fall back to names of files.
+
+
+def script(shell: str) -> str:
+    """Return the script for a shell, one of SHELLS."""
+    cases = [
+        '        " --print-completion") words="bash zsh" ;;',
+        f'        " "*) words="{" ".join([*COMMANDS, *OPTIONS])}" ;;',
+    ]
+    options: list[str] = []
+    for name, command in COMMANDS.items():
+        parser = command.parser()
+        cases += [f'        {case}) words="{values}" ;;' for case, values in _values(name, parser)]
+        options.append(f'                {name}) words="{" ".join(parser.option_strings())}" ;;')
+    text = _FUNCTION.format(cases="\n".join(cases), options="\n".join(options))
+    if shell == "zsh":
+        return f"autoload -Uz bashcompinit && bashcompinit\n{text}"
+    return text
+
+
+def _values(name: str, parser: Parser) -> Iterator[tuple[str, str]]:
+    """Yield, as a case of the script, the values of each option that takes one of several."""
+    if name == "train":
+        from ..runs import config
+
+        yield '"train train"', " ".join(config.preset_names())
+    for action in parser.actions():
+        if words := _choices(action):
+            patterns = "|".join(f'"{name} {option}"' for option in action.option_strings)
+            yield patterns, words
+
+
+def _choices(action: argparse.Action) -> str:
+    """Return what an option takes, where its placeholder lists it: `on|off`."""
+    placeholder = action.metavar
+    if not action.option_strings or not isinstance(placeholder, str) or "|" not in placeholder:
+        return ""
+    if isinstance(action, Flag):
+        return "true false"
+    # mean:K is no word yet.
+    return " ".join(one for one in placeholder.split("|") if not one[-1:].isupper())

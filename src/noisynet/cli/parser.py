@@ -1,0 +1,134 @@
+"""A command's parser: options between and after what is named, and one line for what is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+EXIT_BAD_INPUT = 2
+
+_NEGATIVE = re.compile(r"-(\.?\d|\.?inf$|\.?nan$)", re.IGNORECASE)
+_OF_ARGUMENT = re.compile(r"argument (?:[^:]*/)?([^:/]+): (.*)", re.DOTALL)
+_EXPLICIT = re.compile(r"ignored explicit argument (.*)", re.DOTALL)
+_REQUIRED = "the following arguments are required: "
+_WIDEST = 100
+_WORDS = {
+    "N": "a whole number",
+    "X": "a number",
+    "N,N,…": "whole numbers, separated by commas",
+}
+"""What placeholders stand for."""
+
+
+class Flag(argparse.Action):
+    """`--double` and `--double true`: keeps `true`, or the text that followed.
+
+    `--no-double` is an option of its own, since it takes no value; the help shows both together.
+    """
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002 - as argparse calls it
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        """Keep what was said."""
+        setattr(namespace, self.dest, "true" if values is None else values)
+
+
+def negative(option: str) -> str:
+    """Return the option that says no: `--no-double`."""
+    return f"--no-{option.removeprefix('--')}"
+
+
+class _Help(argparse.HelpFormatter):
+    """Help as wide as the terminal, at most 100 columns."""
+
+    def __init__(self, prog: str) -> None:
+        columns = shutil.get_terminal_size().columns
+        super().__init__(prog, max_help_position=30, width=min(columns, _WIDEST) - 2)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if isinstance(action, Flag):
+            return f"{action.option_strings[0]}, {negative(action.option_strings[0])}"
+        return super()._format_action_invocation(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong: what it got, what it takes, the nearest name.
+
+    `elsewhere` maps options that another command has, or a former version had, to what to say.
+    """
+
+    elsewhere: Mapping[str, str]
+    lists_all = "--help"
+    """The option that lists all options."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=_Help, **options)
+        # argparse's own takes -1e38, -1_000 and -inf for options.
+        self._negative_number_matcher = _NEGATIVE
+        self.elsewhere = {}
+        self._positionals.title, self._optionals.title = "arguments", "options"
+
+    def read(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Read a command's arguments; options may stand before, between and after what is named."""
+        parsed, unknown = self.parse_known_intermixed_args(arguments)
+        if unknown:
+            self.error(self._unknown(unknown))
+        return parsed
+
+    def option_strings(self) -> list[str]:
+        """Return all options that it takes."""
+        return list(self._option_string_actions)
+
+    def actions(self) -> list[argparse.Action]:
+        """Return what it takes: options, and what is named without one."""
+        return list(self._actions)
+
+    def _unknown(self, unknown: Sequence[str]) -> str:
+        from ..runs.errors import nearest
+
+        names = [one.partition("=")[0] for one in unknown if one.startswith("-") and one != "-"]
+        names = [one for one in names if not _NEGATIVE.match(one)]
+        if not names:
+            return f"got {unknown[0]!r}, expected nothing more"
+        name = names[0]
+        if name in self.elsewhere:
+            return f"{name}: {self.elsewhere[name]}"
+        near = nearest(name, self.option_strings())
+        meant = f"; did you mean {near[0]}?" if near else ""
+        return f"{name}: no such option{meant} (`{self.prog} {self.lists_all}` lists them)"
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with one line."""
+        self.exit(EXIT_BAD_INPUT, f"{self.prog}: {self._in_words(message)}\n")
+
+    def _in_words(self, message: str) -> str:
+        """Return a message of argparse as ours are: what it got, what it takes."""
+        if message.startswith(_REQUIRED):
+            name = message.removeprefix(_REQUIRED).partition(",")[0]
+            return f"{name}: got nothing, expected {self._help_of(name)}"
+        if (found := _OF_ARGUMENT.fullmatch(message)) is None:
+            return message
+        name, said = found.groups()
+        if said.startswith("expected one argument"):
+            return f"{name}: got nothing, expected {self._takes(name)}"
+        if explicit := _EXPLICIT.fullmatch(said):
+            return f"{name}: takes no value, got {explicit[1]}"
+        return f"{name}: {said}"
+
+    def _help_of(self, name: str) -> str:
+        helps = [one.help for one in self._actions if one.metavar == name and one.help]
+        return helps[0] if helps else "a value"
+
+    def _takes(self, option: str) -> str:
+        from ..runs.accepted import any_of
+
+        action = self._option_string_actions.get(option)
+        placeholder = "a value" if action is None else str(action.metavar or "a value")
+        return _WORDS.get(placeholder) or any_of(placeholder.split("|"))

@@ -1,0 +1,32 @@
+"""What a person sees while a command plays: one line that changes, or lines without a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+LINE_SECONDS = 10.0
+"""Time between two lines where there is no terminal."""
+
+
+@contextmanager
+def telling(what: str) -> Iterator[Callable[[str], object]]:
+    """Show on standard error what is being done, and yield what tells how far it is."""
+    if not sys.stderr.isatty():
+        printed = time.monotonic()
+
+        def line(said: str) -> None:
+            nonlocal printed
+            if time.monotonic() - printed >= LINE_SECONDS:
+                printed = time.monotonic()
+                print(said, file=sys.stderr, flush=True)
+
+        yield line
+        return
+
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"{what} …") as status:
+        yield lambda said: status.update(f"{what}: {said}")

@@ -1,0 +1,181 @@
+"""`resume RUN --steps N`: a run that was over goes on, and is the longer run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from noisynet.assemble import start
+from noisynet.cli import main
+from noisynet.runs import checkpoint, config, open_run, read_metrics
+from noisynet.runs.record import read_run
+
+SMALL = {
+    "steps": 600, "warmup_steps": 150, "replay_capacity": 2000, "batch_size": 16,
+    "checkpoint_every": 250, "log_every": 20, "threads": 1, "device": "cpu",
+}  # fmt: skip
+CONSTANT = {**SMALL, "final_learning_rate": None}
+"""No schedule ends with the run."""
+ROLLOUTS = {"final_learning_rate": None, "checkpoint_every": 250, "threads": 1}
+
+
+def figures(folder: Path) -> list[dict[str, Any]]:
+    return [
+        {tag: value for tag, value in line.items() if not tag.startswith("time/")}
+        for line in read_metrics(folder)
+    ]
+
+
+def assert_same(one: Path, other: Path) -> None:
+    assert figures(one) == figures(other)
+    first, second = (open_run(path).trained() for path in (one, other))
+    assert first.step == second.step
+    assert first.arrays.keys() == second.arrays.keys()
+    for name, array in first.arrays.items():
+        assert np.array_equal(array, second.arrays[name]), name
+    assert first.state["agent"] == second.state["agent"]
+    assert first.state["loop"] == second.state["loop"]
+    assert open_run(one).config == open_run(other).config
+
+
+def files(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    held = [one for one in folder.rglob("*") if one.is_file() and one.name != "run.lock"]
+    return {one: (one.stat().st_mtime_ns, one.read_bytes()) for one in held}
+
+
+@pytest.mark.parametrize(
+    ("preset", "fields", "steps"),
+    [
+        ("cartpole", CONSTANT, 1200),
+        ("cartpole-epsilon", {**CONSTANT, "epsilon_steps": 700}, 1200),
+        ("cartpole-noisy-a2c", {**ROLLOUTS, "steps": 600}, 1200),
+        ("pqn-cartpole", {**ROLLOUTS, "steps": 2000, "epochs": 1}, 4000),
+    ],
+)
+def test_an_extended_run_is_the_longer_run(
+    preset: str,
+    fields: dict[str, Any],
+    steps: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole, extended = tmp_path / "whole", tmp_path / "extended"
+    start(config.load(preset, {**fields, "steps": steps}), whole)
+    start(config.load(preset, fields), extended)
+    capsys.readouterr()
+    assert main(["resume", str(extended), "--steps", str(steps)]) == 0
+    output = capsys.readouterr().out
+    assert f"Note: since the checkpoint: steps was {fields['steps']}, is {steps}\n" in output
+    assert "the schedule of" not in output
+    assert_same(extended, whole)
+    # Whoever asks later, hears of the same run.
+    run = read_run(extended)
+    assert (run.state, run.config.training.steps) == ("finished", steps)
+    assert main(["resume", str(extended)]) == 0
+    assert f"Nothing to do: the run ended at step {run.step:,}, " in capsys.readouterr().out
+
+
+def test_a_schedule_that_ends_with_the_run_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = start(config.load("cartpole", SMALL), tmp_path / "run").folder
+    capsys.readouterr()
+    assert main(["resume", str(run), "--steps", "800"]) == 0
+    assert (
+        "Note: the schedule of final_learning_rate ends at the last step: it goes on as that of "
+        "800 steps, which the run was not begun with\n"
+    ) in capsys.readouterr().out
+
+
+@pytest.fixture
+def over(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return start(config.load("cartpole", SMALL), tmp_path_factory.mktemp("over") / "run").folder
+
+
+@pytest.mark.parametrize("steps", ["600", "17", "x"])
+def test_steps_that_were_taken_are_refused_and_nothing_is_written(
+    over: Path, steps: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files(over)
+    capsys.readouterr()
+    try:
+        status = main(["resume", str(over), "--steps", steps])
+    except SystemExit as left:
+        status = left.code
+    assert status == 2
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.startswith("noisynet resume: --steps: got ")
+    assert steps == "x" or "expected more than 60" in errors
+    assert files(over) == before
+
+
+def test_without_steps_a_run_that_is_over_is_only_read(
+    over: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files(over)
+    capsys.readouterr()
+    assert main(["resume", str(over), "--json"]) == 0
+    output, errors = capsys.readouterr()
+    found = json.loads(output)
+    assert found["trained"] is False
+    assert (found["reason"], found["folder"]) == ("steps", str(over))
+    assert errors == ""
+    assert files(over) == before
+
+
+def test_a_run_that_was_solved_goes_on_without_its_goal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fields = {**CONSTANT, "solved_return": 1.0, "solved_games": 3}
+    outcome = start(config.load("cartpole", fields), tmp_path / "run")
+    assert outcome.reason == "solved"
+    run = outcome.folder
+    capsys.readouterr()
+    assert main(["resume", str(run)]) == 0
+    said = capsys.readouterr().out
+    assert "Nothing to do: the run was solved at step " in said
+    assert said.endswith("--steps N` trains it to N steps, solved or not.\n")
+    assert main(["resume", str(run), "--steps", "700"]) == 0
+    said = capsys.readouterr().out
+    assert "Note: since the checkpoint: solved_return was 1.0, is None\n" in said
+    assert "Done: 70" in said
+    # It is the run that had no goal.
+    start(config.load("cartpole", {**fields, "solved_return": None, "steps": 700}), tmp_path / "no")
+    assert_same(run, tmp_path / "no")
+
+
+def test_a_run_that_was_stopped_may_end_sooner_or_later(
+    tmp_path: Path, over: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A goal that was not reached stays."""
+    fields = {**CONSTANT, "solved_return": 10_000.0}
+    run = start(config.load("cartpole", fields), tmp_path / "run").folder
+    assert main(["resume", str(run), "--steps", "700"]) == 0
+    assert open_run(run).config.training.solved_return == 10_000.0
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    shutil.copy(over / "config.yaml", begun)
+    (begun / "checkpoints").mkdir()
+    assert main(["resume", str(begun), "--steps", "300"]) == 0
+    assert (checkpoint.newest_step(begun / "checkpoints") or 0) in range(300, 310)
+
+
+def test_a_config_that_cannot_be_put_in_place_leaves_the_run_as_it_was(
+    over: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = files(over)
+    monkeypatch.setattr("noisynet.disk.os.fsync", full)
+    capsys.readouterr()
+    assert main(["resume", str(over), "--steps", "700"]) == 2
+    assert "config.yaml: cannot be written: No space left on device" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert files(over) == before
