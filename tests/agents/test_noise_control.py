@@ -65,7 +65,8 @@ def test_a_constant_scale_is_there_from_the_start_for_every_agent() -> None:
 
 def measured(agent: Any, seed: int) -> float:
     shown = torch.from_numpy(observations(seed, 256))
-    return noisynet.behaviour(agent.network, shown, draws=32).effective_epsilon
+    generator = torch.Generator().manual_seed(seed)
+    return noisynet.behaviour(agent.network, shown, draws=32, generator=generator).effective_epsilon
 
 
 @pytest.mark.parametrize("preset", ["cartpole", "pqn-cartpole"])
