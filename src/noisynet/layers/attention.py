@@ -129,7 +129,7 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
 
     @property
     def noise_reference(self) -> Tensor:
-        """A weight: the noise has its device and dtype."""
+        """Return a weight, whose device and dtype the noise has."""
         return self.q_proj_weight if self.in_proj_weight is None else self.in_proj_weight
 
     def weights(self) -> tuple[Weights, ...]:

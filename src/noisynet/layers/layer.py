@@ -326,7 +326,7 @@ class NoisyLayer(nn.Module):
 
     @property
     def noise_reference(self) -> Tensor:
-        """A weight's σ: the noise has its device and dtype. To read a parametrised μ is a step."""
+        """Return a weight's σ, whose device and dtype the noise has. To read a parametrised μ is a step."""
         return self.weight_sigma
 
     @property

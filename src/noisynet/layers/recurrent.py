@@ -83,7 +83,7 @@ class NoisyCell(NoisyLayer):
 
     @property
     def noise_reference(self) -> Tensor:
-        """A weight's σ: the noise has its device and dtype."""
+        """Return a weight's σ, whose device and dtype the noise has."""
         return self.weight_ih_sigma
 
     def weight_names(self) -> tuple[tuple[str, str], ...]:

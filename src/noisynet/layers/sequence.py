@@ -88,7 +88,7 @@ class NoisySequence(NoisyLayer):
 
     @property
     def noise_reference(self) -> Tensor:
-        """A weight's σ: the noise has its device and dtype."""
+        """Return a weight's σ, whose device and dtype the noise has."""
         return self.weight_ih_l0_sigma
 
     def weight_names(self) -> tuple[tuple[str, str], ...]:
