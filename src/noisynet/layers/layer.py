@@ -326,7 +326,10 @@ class NoisyLayer(nn.Module):
 
     @property
     def noise_reference(self) -> Tensor:
-        """Return a weight's σ, whose device and dtype the noise has. To read a parametrised μ is a step."""
+        """Return a weight's σ, whose device and dtype the noise has.
+
+        To read a parametrised μ would be a step of its power iteration.
+        """
         return self.weight_sigma
 
     @property
