@@ -69,19 +69,6 @@ def first_layer(dtype: torch.dtype, samples: int = 64) -> dict[str, float]:
     )
 
 
-def gathering(samples: int = 64) -> dict[str, float]:
-    """Time the gathering of a minibatch from a rollout of 2,048 steps, and the first layer."""
-    rollout = torch.randn(2048, 144, 196).bfloat16()
-    weight, bias = torch.randn(32, 196).bfloat16(), torch.randn(32).bfloat16()
-    kept = rollout.new_empty(samples, 144, 196)
-
-    def layer(out: torch.Tensor | None) -> None:
-        gathered = torch.index_select(rollout, 0, torch.randperm(2048)[:samples], out=out)
-        functional.linear(gathered, weight, bias)
-
-    return in_turns({"kept memory": lambda: layer(kept), "fresh": lambda: layer(None)}, samples)
-
-
 def agent_of(**changes: Any) -> tuple[ParallelQLearning, Callable[[], None]]:
     """Build an agent of `pqn-pong`, and what takes its next update."""
     chosen = config.load("pqn-pong", {"device": "cpu", "precision": "bfloat16", **changes})
@@ -172,7 +159,6 @@ def main() -> None:
         "first_layer_bfloat16": first_layer(torch.bfloat16),
         "update": updates(),
         "update_with_memory_given_back": given_back,
-        "gathering_and_first_layer": gathering(),
         "forward_and_backward": compiled() if shutil.which("c++") else "no C++ compiler is present",
         "targets_of_a_step": targets(),
         "floor": [

@@ -163,7 +163,6 @@ class ParallelQLearning(ValueAgent):
         self._target_draw = target_draw
         self._shuffling = np.random.Generator(np.random.PCG64(stream(seed, "minibatches")))
         self._rollout: _PreparedRollout | None = None
-        self._gathered: Tensor | None = None
         self.acting_pass: ActingPass | None = None
         """What the last action was chosen by."""
 
@@ -253,7 +252,7 @@ class ParallelQLearning(ValueAgent):
         """Return the mean loss of the next minibatch, and the mean Q of the actions taken."""
         current = self._of_rollout()
         index = self._tensor(current.minibatch())
-        observation = self._gather(current.prepared.flatten(0, 1), index)
+        observation = current.prepared.flatten(0, 1).index_select(0, index)
         action = self._tensor(current.rollout.action_t).flatten()[index]
         target = current.target_t.flatten()[index]
         with (
@@ -264,18 +263,6 @@ class ParallelQLearning(ValueAgent):
         error = losses.td_error(q, action, target)
         loss = self._with_penalty(self._loss(error).mean())
         return loss, (target - error).detach().mean()
-
-    def _gather(self, observation: Tensor, index: Tensor) -> Tensor:
-        """Return the rows (B, …) of an index, in memory that the next minibatch uses again.
-
-        Caches hold it still: with fresh memory gathering and the first product took 1.3 times as
-        long.
-        """
-        kept = self._gathered
-        if kept is None or kept.dtype != observation.dtype or len(kept) < len(index):
-            kept = observation.new_empty(len(index), *observation.shape[1:])
-            self._gathered = kept
-        return torch.index_select(observation, 0, index, out=kept[: len(index)])
 
     def _drawn_for_learning(self, current: _PreparedRollout, index: Tensor) -> Draw | None:
         if current.drawn is None:
