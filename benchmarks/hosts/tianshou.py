@@ -55,7 +55,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 TIMED_STEPS = {"vector": 512, "image": 128}
 
-_CLASSES: dict[str, tuple[Any, Any, Any]] = {
+CLASSES: dict[str, tuple[Any, Any, Any]] = {
     "dqn": (DQN, NoisyDiscreteQLearningPolicy, DiscreteQLearningPolicy),
     "c51": (C51, NoisyC51Policy, C51Policy),
     "rainbow": (RainbowDQN, NoisyC51Policy, C51Policy),
@@ -111,7 +111,7 @@ class Learner:
                 num_atoms=atoms,
             )
         )
-        algorithm, noisy_policy, own_policy = _CLASSES[name]
+        algorithm, noisy_policy, own_policy = CLASSES[name]
         policy: Any = noisy_policy if noisy else own_policy
         exploration = (
             {"sigma0": settings["sigma0"], "eps_training": 0.0} if noisy else {"eps_training": 0.05}
