@@ -150,7 +150,9 @@ def tables(results: dict[str, list[dict[str, Any]]]) -> str:
 
 def main() -> None:
     """Run what is missing, seed by seed."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--task", choices=TASKS, required=True)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument(
