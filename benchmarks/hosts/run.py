@@ -102,10 +102,14 @@ def measure_overhead(host: Host, algorithm: str, observations: str) -> dict[str,
 
 
 def _context(host: Host, machine: str) -> dict[str, Any]:
+    return {**provenance(machine), **versions(host.PACKAGES)}
+
+
+def versions(packages: Sequence[str]) -> dict[str, Any]:
+    """Return what a time depends on besides the machine: the cores it had, and the packages."""
     return {
-        **provenance(machine),
         "cores": len(os.sched_getaffinity(0)),
-        "versions": {package: version(package) for package in ("torch", *host.PACKAGES)},
+        "versions": {package: version(package) for package in ("torch", *packages)},
     }
 
 
