@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..layers import NoisyLinear
+from ..layers.parametrised import parametrised_names
 
 
 class ActingWeights:
@@ -26,7 +27,7 @@ class ActingWeights:
             layer
             for layer in network.modules()
             # Layers of one's own, or whose weights something else makes, are left alone.
-            if type(layer) is NoisyLinear and layer._parameters.get("weight") is not None
+            if type(layer) is NoisyLinear and not parametrised_names(layer)
         ]
         self._made_of: list[Any] = []
         # With what is held, so that no other tensor takes its place in memory, and in `_made_of`.
@@ -53,8 +54,9 @@ class ActingWeights:
     def _ingredients(self) -> list[Any]:
         """List what changes when a weight, the draw or its scale is written to, or replaced."""
         states = [layer.noise_state for layer in self._layers]
-        tensors = [one for layer in self._layers for one in layer._parameters.values()]
-        tensors += [state.held for state in states]
+        tensors = [state.held for state in states]
+        for layer in self._layers:
+            tensors += (layer.weight, layer.bias, layer.weight_sigma, layer.bias_sigma)
         return [
             *[state.scale for state in states],
             *[id(one) for one in tensors],

