@@ -41,7 +41,7 @@ train: .venv/.has-train
 	$(BIN)/noisynet train $(PRESET) $(ARGS)
 
 test: .venv/.has-dev
-	$(BIN)/python -X faulthandler -m pytest $(ARGS)
+	$(BIN)/python -X faulthandler -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: .venv/.has-dev
 	$(BIN)/ruff check .
