@@ -30,6 +30,7 @@ from .rmsprop import BlockedRMSprop, serves
 
 NoiseIn = Literal["all", "head", "last"]
 _EXTRACTORS = ("features_extractor", "pi_features_extractor", "vf_features_extractor")
+_LSTMS = ("lstm_actor", "lstm_critic")
 _OUTPUTS = re.compile(r"action_net|value_net|mu|qf\d+")
 _WIDTH_OF_THE_GAUSSIAN = "log_std"
 """SAC's layer for it has no noise: its temperature steers what comes out of it."""
@@ -48,8 +49,8 @@ class NoiseOptions:
     """Initial σ as `NoisyLinear` takes it; None is the paper's."""
     noise_in: str
     """Where: "all" is every fully connected layer, those of the features extractor too, as in the
-    paper (§3.1, §3.2), and every LSTM; "head" those after the features extractor; "last" the output
-    layers."""
+    paper (§3.1, §3.2), and RecurrentPPO's LSTMs; "head" those after the features extractor; "last"
+    the output layers."""
     learned: bool
     """Whether σ is learned; otherwise a scale adapts in its place (arXiv 1706.01905)."""
 
@@ -226,7 +227,8 @@ def _chosen(network: nn.Module, noise_in: str) -> Set[str]:
     every = [
         name
         for name, part in network.named_modules()
-        if type(part) in (nn.Linear, nn.LSTM) and name != _WIDTH_OF_THE_GAUSSIAN
+        if type(part) is (nn.LSTM if name in _LSTMS else nn.Linear)
+        and name != _WIDTH_OF_THE_GAUSSIAN
     ]
     head = [name for name in every if not name.startswith(_EXTRACTORS)]
     if noise_in == "all":
