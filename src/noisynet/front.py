@@ -43,7 +43,7 @@ def train(
             of its kind, which is `control` for your own.
         progress: whether to show how far it is, on standard error.
         listeners: what hears of the run; see `noisynet.training.Listener`.
-        **fields: any field of the config. `torso` and `own_network` also take a `torch.nn.Module`,
+        fields: any field of the config. `torso` and `own_network` also take a `torch.nn.Module`,
             which is copied, or a function that makes one.
 
     A function or class that others can import is recorded in the run as `module:function`, and

@@ -61,7 +61,9 @@ def _fresh() -> Iterator[None]:
     known = set(gymnasium.registry)
     yield
     for name in set(gymnasium.registry) - known:
-        del gymnasium.registry[name]
+        # ale-py registers its games once in a process.
+        if not str(gymnasium.registry[name].entry_point).startswith("ale_py."):
+            del gymnasium.registry[name]
 
 
 def scripted(count: int = 2, limit: int | None = None, **fields: Any) -> Environments:

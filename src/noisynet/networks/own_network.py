@@ -18,7 +18,7 @@ MakeNetwork = Callable[[tuple[int, ...], int], nn.Module]
 class OwnQNetwork(QNetwork):
     """A user's whole network of Q-values: all of it is torso, and there is no head."""
 
-    torso: OwnTorso  # pyright: ignore[reportIncompatibleVariableOverride]
+    torso: OwnTorso
 
     def output_layers(self) -> list[nn.Module]:
         """Return the last noisy layer."""
