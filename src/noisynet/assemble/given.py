@@ -73,7 +73,7 @@ def maker(field: str, name: str) -> Callable[..., nn.Module]:
 
 
 def _built(field: str, name: str, make: Any, *arguments: object) -> nn.Module:
-    made = copy.deepcopy(make) if isinstance(make, nn.Module) else make(*arguments)
+    made = copy.deepcopy(make).cpu() if isinstance(make, nn.Module) else make(*arguments)
     if not isinstance(made, nn.Module):
         raise ValueError(f"{field}: {name} returned {type(made).__name__}, expected a module")
     return made
