@@ -161,8 +161,9 @@ def test_every_public_name_exists_and_has_a_docstring():
 
 
 @pytest.mark.parametrize("page", PAGES_WITH_PYTHON)
-def test_python_on_the_pages_runs(page):
+def test_python_on_the_pages_runs(page, tmp_path, monkeypatch):
     """The blocks of a page run one after the other; what they claim they assert themselves."""
+    monkeypatch.chdir(tmp_path)
     text = (ROOT / page).read_text()
     blocks = list(re.finditer(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
     assert len(blocks) == text.count("```python") > 0

@@ -96,7 +96,9 @@ class Config(Section):
             value = values[section][name]
             former = made_with.get(section, {}).get(name, value)
             if value != former and self.why_unused(name) is None:
-                changes = noted if MAY_CHANGE in info.metadata else refused
+                # What only the program that trained had may get a name that others can import.
+                named = name in MAY_BE_OWN and str(former).startswith("<")
+                changes = noted if named or MAY_CHANGE in info.metadata else refused
                 changes.append(f"{name} was {shown(former)}, is {shown(value)}")
         return refused, noted
 
@@ -147,6 +149,10 @@ SECTIONS = (
     "environment", "network", "exploration", "learning", "rollouts", "actor_critic",
     "plasticity", "scale", "training",
 )  # fmt: skip
+
+
+MAY_BE_OWN = ("environment", "torso", "own_network")
+"""Fields that may name code of the user's, as `module:function`."""
 
 
 def about(section: str) -> str:
