@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from ..extras import cure
 from ..layers import Draw, mean_weights, noisy_layers, using
 from ..layers.restoring import buffers_preserved
 
@@ -28,7 +29,7 @@ def check_host(adapter: str, *, extra: str, tested: Mapping[str, str]) -> None:
             installed = version(package).partition("+")[0]
         except PackageNotFoundError:
             raise ModuleNotFoundError(
-                f"{adapter} needs {package}: pip install 'noisynet[{extra}]'", name=package
+                f"{adapter} needs {package}: {cure(extra)}", name=package
             ) from None
         if installed != expected:
             warnings.warn(

@@ -1,8 +1,8 @@
 """Noise inside Stable-Baselines3 and sb3-contrib: `DQN(NoisyDQNPolicy, env, …)`.
 
 One policy class for each of DQN, QR-DQN, PPO and A2C. It takes vectors, images and dicts; nothing
-of the host is changed. Two more, for images in DQN and QR-DQN, have BTR's torso. Needs `pip install
-'noisynet[sb3]'`.
+of the host is changed. Two more, for images in DQN and QR-DQN, have BTR's torso. Needs the
+extra `sb3`.
 """
 
 from __future__ import annotations
