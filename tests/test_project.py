@@ -35,6 +35,7 @@ OPTIONAL = {
     "imageio_ffmpeg",
     "matplotlib",
     "minatar",
+    "mlflow",
     "moviepy",
     "optuna",
     "PIL",
@@ -54,6 +55,7 @@ OPTIONAL = {
     "tianshou",
     "torchrl",
     "tyro",
+    "wandb",
     "yaml",
 }
 
@@ -126,8 +128,10 @@ def test_torch_is_the_only_hard_dependency():
 
 
 def test_versions_agree():
-    version = PYPROJECT["project"]["version"]
-    assert noisynet.__version__ == version
+    """What is built takes its version from the package."""
+    assert PYPROJECT["project"]["dynamic"] == ["version"]
+    assert ROOT / PYPROJECT["tool"]["hatch"]["version"]["path"] == PACKAGE / "__init__.py"
+    version = noisynet.__version__
     cited = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
     assert cited is not None
     assert cited[1] == version

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 
+from ..extras import cure
 from .arguments import check_count_and_seed
 from .raised import raised
 from .spaces import ObservationKind, action_range, observation_kind
@@ -130,9 +131,7 @@ def imported_gymnasium() -> Any:
     try:
         import gymnasium
     except ImportError as error:
-        raise UnusableEnvironment(
-            "noisynet.envs needs Gymnasium: pip install 'noisynet[train]'"
-        ) from error
+        raise UnusableEnvironment(f"noisynet.envs needs Gymnasium: {cure('train')}") from error
     return gymnasium
 
 

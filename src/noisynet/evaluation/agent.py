@@ -42,7 +42,7 @@ class TrainedAgent:
     """Agent steps that it was trained for."""
 
     def __init__(self, run: Run, found: Checkpoint, environments: Environments) -> None:
-        """Build the agent for these environments, with the networks of a checkpoint.
+        """Build the agent for these environments, with the network of a checkpoint.
 
         Raises RunError where they do not fit the run's config.
         """
@@ -56,7 +56,7 @@ class TrainedAgent:
             self._agent = build_agent(
                 self.config, environments.observation_shape, environments.action_count
             )
-            self._agent.load_networks(found.arrays)
+            self._agent.load_acting(found.arrays)
         self._generator = torch.Generator(self._agent.device)
         self._generator.manual_seed(self.config.training.stream("evaluation"))
         self._sampling = torch.Generator().manual_seed(self.config.training.stream("predict"))

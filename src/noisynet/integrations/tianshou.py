@@ -1,7 +1,7 @@
 """Noise inside Tianshou 2: `DQN(policy=NoisyDiscreteQLearningPolicy(model=net, …), …)`.
 
 One policy class for each of DQN, C51 (and Rainbow) and QR-DQN; nothing of the host is changed.
-Needs `pip install 'noisynet[tianshou]'`.
+Needs the extra `tianshou`.
 """
 
 from __future__ import annotations

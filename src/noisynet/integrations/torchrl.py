@@ -2,7 +2,7 @@
 
 `noisynet.noisify(actor)` makes the layers noisy, `NoisyPolicy(actor)` acts with a draw for each
 environment, and `attach(optimizer, loss, policy)` brings new noise after every update; nothing of
-the host is changed. Needs `pip install 'noisynet[torchrl]'`.
+the host is changed. Needs the extra `torchrl`.
 """
 
 from __future__ import annotations

@@ -82,6 +82,15 @@ class Config(Section):
                 return acts.otherwise(self)
         return None
 
+    def in_force(self) -> dict[str, bool | float | str]:
+        """Return the fields that act by their names, for what compares runs; a list is text."""
+        return {
+            field: value if isinstance(value, bool | int | float | str) else str(value)
+            for fields in self.by_section().values()
+            for field, value in fields.items()
+            if self.why_unused(field) is None
+        }
+
     def changes_since(self, made_with: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         """Return the fields that differ from those a checkpoint was made with, a line for each.
 

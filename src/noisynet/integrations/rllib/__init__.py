@@ -1,7 +1,7 @@
 """Noise inside RLlib's new API stack: `add_noise(DQNConfig().training(epsilon=0.0))`.
 
 One RLModule each for DQN, SAC and PPO; nothing of the host is changed. Needs
-`pip install 'noisynet[rllib]'`.
+the extra `rllib`.
 """
 
 from __future__ import annotations

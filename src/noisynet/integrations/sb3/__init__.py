@@ -2,7 +2,7 @@
 
 One policy class for each of DQN, QR-DQN, PPO, A2C, RecurrentPPO, TD3, DDPG, SAC, TQC and CrossQ. It
 takes vectors, images and dicts; nothing of the host is changed. Two more, for images in DQN and
-QR-DQN, have BTR's torso. Needs `pip install 'noisynet[sb3]'`.
+QR-DQN, have BTR's torso. Needs the extra `sb3`.
 """
 
 from __future__ import annotations
