@@ -6,6 +6,7 @@ import warnings
 from typing import Any, TypeVar
 
 import torch
+from gymnasium import spaces
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.dqn import DQNConfig
 from ray.rllib.algorithms.dqn.default_dqn_rl_module import (
@@ -25,6 +26,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from torch import Tensor, nn
 
 from ...layers import Draw, NoiseName, mean_weights, noisify, noisy_layers, sigma_parameters, using
+from ..control import Seen
 from ..host import Forward, takes_rows
 from .seeds import ActingNoise, LearningNoise
 
@@ -67,6 +69,7 @@ class NoisyDQNRLModule(DefaultDQNTorchRLModule):
             )
         self._acting = ActingNoise()
         self._learned = False
+        self.seen: Seen | None = None
 
     def set_state(self, state: Any) -> None:
         """Load weights; new ones bring new noise for acting."""
@@ -78,6 +81,11 @@ class NoisyDQNRLModule(DefaultDQNTorchRLModule):
             self._acting.redraw()
             self._learned = True
 
+    def values(self, batch: dict[str, Any]) -> Tensor:
+        """Return Q (B, actions) under the noise in force."""
+        q: Any = self.compute_q_values(batch)[QF_PREDS]
+        return q
+
     def _forward_inference(self, batch: dict[str, Any]) -> dict[str, Any]:
         _check_noisy(self)
         with torch.no_grad(), mean_weights(self):
@@ -88,6 +96,7 @@ class NoisyDQNRLModule(DefaultDQNTorchRLModule):
         if not self._learned:
             self._acting.redraw()
         _check_rows(self, self.compute_q_values, batch)
+        _keep_seen(self, batch)
         _, drawn = self._acting.of_rows(self, _rows(batch))
         with torch.no_grad(), using(self, drawn):
             return super()._forward_exploration(batch, t)
@@ -128,11 +137,20 @@ class NoisyPPORLModule(DefaultPPOTorchRLModule):
         _make_noisy(self, is_actor=is_actor)
         self._acting = ActingNoise()
         self._learning = LearningNoise()
+        self.seen: Seen | None = None
 
     def set_state(self, state: Any) -> None:
         """Load weights, and let the next rollout have new noise."""
         super().set_state(state)
         self._acting.redraw()
+
+    def values(self, batch: dict[str, Any]) -> Tensor:
+        """Return logits of discrete actions, or the mean of continuous ones, (B, actions)."""
+        inputs: Any = super()._forward(batch)[Columns.ACTION_DIST_INPUTS]
+        if not isinstance(self.action_space, spaces.Discrete):
+            chosen: Any = self.get_inference_action_dist_cls().from_logits(inputs)
+            inputs = chosen.to_deterministic().sample()
+        return inputs
 
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         _check_noisy(self)
@@ -141,6 +159,7 @@ class NoisyPPORLModule(DefaultPPOTorchRLModule):
 
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         _check_rows(self, self._whole, batch)
+        _keep_seen(self, batch)
         seeds, drawn = self._acting.of_rows(self, _rows(batch))
         with using(self, drawn):
             output = super()._forward_exploration(batch, **kwargs)
@@ -265,6 +284,11 @@ def _check_rows(module: Any, probe: Forward, batch: dict[str, Any]) -> None:
             f"{type(module).__name__}: got noise in layers whose input has other rows than the "
             "batch, such as entities or times; expected noise_in='head' or 'last'"
         )
+
+
+def _keep_seen(module: Any, batch: dict[str, Any]) -> None:
+    if module.seen is not None:
+        module.seen.add(batch[Columns.OBS])
 
 
 def _noisify(module: Any) -> None:
