@@ -69,9 +69,7 @@ def learner_module(algorithm: Algorithm) -> Any:
     return algorithm.learner_group._learner.module["default_policy"]
 
 
-def test_a_schedule_sets_learner_and_env_runners_and_goes_on_from_a_checkpoint(
-    built: Any, tmp_path: Path
-) -> None:
+def test_a_schedule_sets_learner_and_env_runners(built: Any) -> None:
     schedule = Linear(1.0, 0.2, until=400)
     config = config_of(DQNConfig, runners=2).callbacks(partial(NoiseControl, schedule))
     algorithm = built(config)
@@ -85,6 +83,14 @@ def test_a_schedule_sets_learner_and_env_runners_and_goes_on_from_a_checkpoint(
     assert {*everywhere, scale(learner_module(algorithm))} == {result["noise/scale"]}
     said = noisynet.doctor(learner_module(algorithm))["control"].message
     assert "linear schedule, 1 to 0.2" in said
+
+
+def test_a_loaded_agent_goes_on_with_the_schedule(built: Any, tmp_path: Path) -> None:
+    control = partial(NoiseControl, Linear(1.0, 0.2, until=400))
+    algorithm = built(config_of(DQNConfig).callbacks(control))
+    for _ in range(5):
+        result = algorithm.train()
+    assert result["noise/scale"] < 1
     algorithm.save_to_path(tmp_path / "checkpoint")
     loaded = Algorithm.from_checkpoint(str(tmp_path / "checkpoint"))
     try:
@@ -99,7 +105,7 @@ def test_a_target_is_measured_on_what_the_env_runner_acted_on(built: Any) -> Non
     algorithm = built(config_of(DQNConfig).callbacks(control))
     results = [algorithm.train() for _ in range(12)]
     moved = [one for one in results if "noise/measured" in one]
-    assert len(moved) > 3
+    assert len(moved) >= 3
     module = algorithm.get_module()
     assert moved[-1]["noise/scale"] == scale(module) == scale(learner_module(algorithm)) != 1
     assert module.seen.last().shape == (32, 4)
