@@ -6,7 +6,7 @@ from typing import Any
 
 from ..tables import markdown_table
 
-_ALGORITHMS = {
+ALGORITHMS = {
     "dqn": "DQN",
     "qrdqn": "QR-DQN",
     "c51": "C51",
@@ -30,7 +30,7 @@ def _learning(results: dict[str, Any]) -> list[str]:
     for algorithm, one in results.items():
         runs = sorted(one["runs"], key=lambda run: run["seed"])
         rows.append([
-            _ALGORITHMS[algorithm],
+            ALGORITHMS[algorithm],
             f"{one['settings']['steps']:,}",
             f"{one['seeds_at_goal']} of {len(runs)}",
             ", ".join(f"{run['mean_return']:.0f}" for run in runs),
@@ -48,7 +48,7 @@ def _overhead(results: dict[str, Any]) -> list[str]:
         for part in one["measured"]:
             low, high = part["time_ratio_range"]
             rows.append([
-                _ALGORITHMS[algorithm],
+                ALGORITHMS[algorithm],
                 f"{part['observations']}s",
                 f"{part['host_steps_per_second']:,.0f}",
                 f"{part['noisy_steps_per_second']:,.0f}",

@@ -20,7 +20,7 @@ from ...layers import Draw, draw, mean_weights, noisy_layers, using
 from ...layers.outputs import Outputs, outputs_under
 from ...layers.restoring import buffers_preserved
 from ..control import ControlOptions, HostControl, Seen
-from .modules import NoisyDQNRLModule, NoisyPPORLModule
+from .modules import NoisyDQNRLModule, NoisyPPORLModule, NoisySACRLModule
 
 
 class NoiseControl(RLlibCallback):
@@ -48,8 +48,8 @@ class NoiseControl(RLlibCallback):
         modules = [] if runner is None else list(_noisy_modules(runner.module))
         if not modules:
             raise TypeError(
-                "NoiseControl: found no noisy RLModule in the local env runner, expected "
-                "NoisyDQNRLModule or NoisyPPORLModule, as add_noise(config) has them"
+                "NoiseControl: found no noisy RLModule in the local env runner, expected one of "
+                "NoisyDQNRLModule, NoisySACRLModule, NoisyPPORLModule, as add_noise(config) has"
             )
         self._control.begin(modules, _measured_by_the_env_runners, step=_steps(algorithm))
         self._reach(algorithm)
@@ -66,7 +66,11 @@ class NoiseControl(RLlibCallback):
         self._reach(algorithm)
 
     def on_checkpoint_loaded(self, *, algorithm: Algorithm, **_: Any) -> None:
-        """Go on with a schedule where the loaded algorithm is; a target begins anew, at 1."""
+        """Go on with a schedule where the loaded algorithm is; a target begins anew.
+
+        The host says nothing of `Algorithm.from_checkpoint`: there it is the first `train()` whose
+        end sets it.
+        """
         self._control.move(_steps(algorithm), lambda: None)
         self._reach(algorithm)
 
@@ -109,7 +113,8 @@ def _noisy_modules(module: Any) -> Iterator[Any]:
     modules = module.values() if isinstance(module, MultiRLModule) else (module,)
     for one in modules:
         inner = one.unwrapped()
-        if isinstance(inner, NoisyDQNRLModule | NoisyPPORLModule) and noisy_layers(inner):
+        ours = isinstance(inner, NoisyDQNRLModule | NoisySACRLModule | NoisyPPORLModule)
+        if ours and noisy_layers(inner):
             yield inner
 
 
