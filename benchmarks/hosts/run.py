@@ -103,10 +103,14 @@ def measure_overhead(host: Host, algorithm: str, observations: str) -> dict[str,
 
 def context(host: Any, machine: str) -> dict[str, Any]:
     """Return what a result was measured with."""
+    return {**provenance(machine), **versions(host.PACKAGES)}
+
+
+def versions(packages: Sequence[str]) -> dict[str, Any]:
+    """Return what a time depends on besides the machine: the cores it had, and the packages."""
     return {
-        **provenance(machine),
         "cores": len(os.sched_getaffinity(0)),
-        "versions": {package: version(package) for package in ("torch", *host.PACKAGES)},
+        "versions": {package: version(package) for package in ("torch", *packages)},
     }
 
 

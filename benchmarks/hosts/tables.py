@@ -13,6 +13,10 @@ ALGORITHMS = {
     "rainbow": "Rainbow",
     "ppo": "PPO",
     "a2c": "A2C",
+    "td3": "TD3, Pendulum",
+    "sac": "SAC, Pendulum",
+    "pendulum-ppo": "PPO, Pendulum",
+    "recurrent": "RecurrentPPO, CartPole without velocities",
 }
 
 

@@ -1,7 +1,7 @@
 """Noise inside Tianshou 2: `DQN(policy=NoisyDiscreteQLearningPolicy(model=net, …), …)`.
 
 One policy class for each of DQN, C51 (and Rainbow) and QR-DQN; nothing of the host is changed.
-`NoiseControl(algorithm, …)` sets how much noise there is. Needs `pip install 'noisynet[tianshou]'`.
+`NoiseControl(algorithm, …)` sets how much noise there is. Needs the extra `tianshou`.
 """
 
 from __future__ import annotations

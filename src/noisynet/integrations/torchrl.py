@@ -2,8 +2,8 @@
 
 `noisynet.noisify(actor)` makes the layers noisy, `NoisyPolicy(actor)` acts with a draw for each
 environment, and `attach(optimizer, loss, policy)` brings new noise after every update; nothing of
-the host is changed. `NoiseControl(actor, …)` sets how much noise there is. Needs
-`pip install 'noisynet[torchrl]'`.
+the host is changed. `NoiseControl(actor, …)` sets how much noise there is. Needs the extra
+`torchrl`.
 """
 
 from __future__ import annotations

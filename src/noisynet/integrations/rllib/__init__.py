@@ -1,7 +1,7 @@
 """Noise inside RLlib's new API stack: `add_noise(DQNConfig().training(epsilon=0.0))`.
 
 One RLModule each for DQN, SAC and PPO; nothing of the host is changed. `NoiseControl` is a callback
-that sets how much noise there is. Needs `pip install 'noisynet[rllib]'`.
+that sets how much noise there is. Needs the extra `rllib`.
 """
 
 from __future__ import annotations
