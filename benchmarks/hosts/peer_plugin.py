@@ -19,6 +19,9 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 import noisynet
 from noisynet.layers import NoisyLayer
 
+REPLACED: set[str] = set()
+"""Peers whose models become noisy in a file of ours, where they are built."""
+
 
 def rename(package: str, theirs: Any, ours: Any) -> None:
     """Make `ours` what all loaded modules of a package call by the name of `theirs`."""
@@ -129,9 +132,28 @@ def tianshou() -> None:
     rename("tianshou", qrdqn.QRDQNPolicy, ours.NoisyQRDQNPolicy)
 
 
+def transformers() -> None:
+    """Let tiny_transformers.py make its models noisy."""
+    REPLACED.add("transformers")
+
+
+def timm() -> None:
+    """Make every model noisy as it is created, and hold one draw."""
+    import timm as host
+
+    create = host.create_model
+
+    def create_noisy(*arguments: Any, **options: Any) -> nn.Module:
+        model = noisynet.noisify(create(*arguments, **options))
+        noisynet.hold(model)
+        return model
+
+    rename("timm", create, create_noisy)
+
+
 PEERS: dict[str, Callable[[], None]] = {
     function.__name__: function
-    for function in (stable_baselines3, sb3_contrib, pfrl, torchrl, tianshou)
+    for function in (stable_baselines3, sb3_contrib, pfrl, torchrl, tianshou, transformers, timm)
 }
 
 

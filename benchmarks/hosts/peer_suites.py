@@ -53,6 +53,8 @@ class Suite:
     select: tuple[str, ...] = ()
     """Further arguments of pytest."""
     in_sdist: bool = False
+    own: str = ""
+    """A file beside this one that holds the peer's tests against models: the tests to run."""
     reasons: tuple[tuple[str, str], ...] = ()
     """A pattern of a failed test's name and error, and why it fails."""
 
@@ -131,6 +133,28 @@ SUITES = {
         ("test/discrete", "test/modelbased"),
         naming=r"NoisyLinear|\b(DiscreteQLearning|C51|QRDQN)Policy",
     ),
+    "transformers": Suite(
+        "transformers",
+        "the linear layers of tiny GPT-2, Llama, BERT and ViT models",
+        ("tests",),
+        # Left out: comparisons of two kernels of attention, and what needs several processes.
+        select=("-k", "not eager_matches and not flash and not deepspeed and not disk_offload"),
+        in_sdist=True,
+        own="tiny_transformers.py",
+    ),
+    "timm": Suite(
+        "timm",
+        "the linear layers of every model that a test creates",
+        ("tests/test_models.py",),
+        select=(
+            "-k",
+            "(vit_tiny_patch16_224 or mixer_s32_224 or deit_tiny_patch16_224) and not pretrained",
+        ),
+        reasons=(
+            ("_fx", "`torch.fx` traces into a noisy layer, which looks at sizes: denoise first"),
+            ("torchscript", "`torch.jit.script` cannot read a noisy layer: denoise first"),
+        ),
+    ),
 }
 
 
@@ -167,7 +191,11 @@ def _run_suite(peer: str, suite: Suite, folder: Path | None, place: Path) -> Tes
     if peer == "torch":
         return _pytest("nothing", ROOT, list(suite.tests), suite)
     _copy_tests(folder or _sdist(suite.package, place), suite, place / "suite")
-    tests = _pytest(peer, place / "suite", _files(suite, place / "suite"), suite)
+    files = _files(suite, place / "suite")
+    if suite.own:
+        files = [f"tests/test_{suite.own}"]
+        shutil.copy(Path(__file__).with_name(suite.own), place / "suite" / files[0])
+    tests = _pytest(peer, place / "suite", files, suite)
     failed = [name for name, test in tests.items() if test["outcome"] == "failed"]
     if failed:
         without = _pytest("nothing", place / "suite", failed, suite)

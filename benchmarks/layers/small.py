@@ -3,10 +3,11 @@
     python -m benchmarks.layers.small --machine "…" [--before FOLDER]
 
 writes results/layers/small.json and .md. The network is 4→128→128→2 with factorised noise, on one
-thread. FOLDER is the `src` of another commit (`git archive COMMIT src | tar -x -C …`): both are
-measured, each in its own process, in turns. A time is the smallest of many short slices, since
-other work on the machine only adds time; a ratio divides it by that of the same work with nn.Linear
-in the same process.
+thread; 4→64→2 is measured beside the layers of other libraries, redrawn before each forward or
+with a draw that is kept. FOLDER is the `src` of another commit (`git archive COMMIT src | tar -x -C
+…`): both are measured, each in its own process, in turns. A time is the smallest of many short
+slices, since other work on the machine only adds time; a ratio divides it by that of the same work
+with nn.Linear in the same process.
 """
 
 from __future__ import annotations
@@ -30,10 +31,13 @@ import noisynet
 
 from ..provenance import RESULTS, provenance, write_json
 from ..tables import markdown_table
+from .contenders import Contender, contenders, do_nothing
+from .peers import MARK, PeerLayer
 
 FILE = RESULTS / "layers" / "small.json"
 ROOT = Path(__file__).resolve().parents[2]
 OWN_SOURCE = ROOT / "src"
+NET = "4→128→128→2"
 BATCH = 64
 STATES = ("plain", "fresh", "held", "rows", "fresh rows")
 SLICES, CALLS = 60, 1
@@ -88,20 +92,54 @@ def dqn_update(state: str) -> Call:
     return update
 
 
+def two_layers(contender: Contender, x: Tensor) -> dict[str, Call]:
+    """Return the forward of 4→64→2 with a contender's layers, as {draw: call}.
+
+    A layer that draws at each forward has no draw that is kept.
+    """
+    net = nn.Sequential(contender.make(4, 64), nn.ReLU(), contender.make(64, 2))
+    layers = (net[0], net[2])
+    contender.ready(net, len(x))
+    if contender.origin == "noisynet":
+        redraws = [contender.redraw(net)]  # one call for all layers
+    else:
+        redraws = [contender.redraw(layer) for layer in layers]
+
+    def redrawn() -> None:
+        for redraw in redraws:
+            redraw()
+        forward(net, x)
+
+    if contender.sharing == "none":
+        return {"plain": redrawn}
+    draws_by_itself = getattr(type(net[0]), "redraw", None) is PeerLayer.redraw
+    if draws_by_itself or redraws[0] is do_nothing:
+        return {"redrawn": redrawn}
+    return {"redrawn": redrawn, "kept": partial(forward, net, x)}
+
+
 def works() -> dict[str, Call]:
     """Return what is timed, as {"work|state": call}."""
     found: dict[str, Call] = {}
+    for batch in (1, BATCH):
+        x = torch.randn(batch, 4)
+        for contender in contenders()[0]:
+            if contender.sharing == "per row":
+                continue
+            for draw, call in two_layers(contender, x).items():
+                name = draw if draw == "plain" else f"{contender.label.removesuffix(MARK)}: {draw}"
+                found[f"4→64→2, forward, batch {batch}|{name}"] = call
     for state in STATES:
         net, x = network(state), torch.randn(BATCH, 4)
-        found[f"forward, batch {BATCH}|{state}"] = partial(forward, net, x)
-        found[f"forward and backward, batch {BATCH}|{state}"] = partial(
+        found[f"{NET}, forward, batch {BATCH}|{state}"] = partial(forward, net, x)
+        found[f"{NET}, forward and backward, batch {BATCH}|{state}"] = partial(
             forward_and_backward, net, x
         )
         if "rows" not in state:
-            found[f"forward, batch 1|{state}"] = partial(forward, net, torch.randn(1, 4))
+            found[f"{NET}, forward, batch 1|{state}"] = partial(forward, net, torch.randn(1, 4))
     for state in ("plain", "held"):
-        found[f"DQN update, batch {BATCH}|{state}"] = dqn_update(state)
-    found["resample alone|held"] = partial(noisynet.resample, network("held"))
+        found[f"{NET}, DQN update, batch {BATCH}|{state}"] = dqn_update(state)
+    found[f"{NET}, resample alone|held"] = partial(noisynet.resample, network("held"))
     return found
 
 
@@ -174,12 +212,12 @@ def rows_of(found: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
                 entry["ratio"] = round(fastest[name] / fastest[plain], 2)
             row[source] = entry
         table.append(row)
-    return sorted(table, key=lambda row: (row["work"], STATES.index(row["state"])))
+    return sorted(table, key=lambda row: row["work"])
 
 
 def markdown(rows: list[dict[str, Any]], sources: list[str]) -> str:
     """Return the table for the pages."""
-    heads = ["4→128→128→2, factorised", "noise"]
+    heads = ["work", "noise"]
     for source in sources:
         heads += [f"{source}: µs", "ratio"]
     lines: list[list[str]] = []

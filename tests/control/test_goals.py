@@ -79,7 +79,7 @@ def test_the_divergence_of_epsilon_greedy_is_that_of_its_definition(
 
 def test_bad_goals_are_one_line() -> None:
     for wanted in (0, 1, -0.1, 1.5, math.nan):
-        with pytest.raises(ValueError, match="effective_epsilon: got"):
+        with pytest.raises(ValueError, match=r"effective_epsilon: got .* between 0 and 1"):
             EffectiveEpsilon(wanted)
     with pytest.raises(ValueError, match="gain: got 0, expected a number above 0"):
         EffectiveEpsilon(0.1, gain=0)

@@ -219,7 +219,7 @@ def test_values_of_another_shape_are_made_by_a_function() -> None:
         ({"effective_epsilon": 0.1, "action_deviation": 0.1}, "target: got 2 targets"),
         ({"effective_epsilon": 0}, "effective_epsilon: got 0, expected a number between 0 and 1"),
         ({"effective_epsilon": 1.0}, "effective_epsilon: got 1.0, expected a number between"),
-        ({"effective_epsilon": math.nan}, "effective_epsilon: got nan"),
+        ({"effective_epsilon": math.nan}, "effective_epsilon: got nan, expected a number between"),
         ({"action_deviation": -1}, "action_deviation: got -1"),
         ({"effective_epsilon": 0.1, "draws": 0}, "draws: got 0, expected a whole number of at"),
         ({"effective_epsilon": 0.1, "bounds": (2.0, 1.0)}, "bounds: got"),

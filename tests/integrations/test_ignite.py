@@ -14,10 +14,12 @@ pytest.importorskip("ignite", reason="needs noisynet[ignite]")
 
 import torch
 from ignite.engine import Engine, Events
+from ignite.handlers import Checkpoint, DiskSaver
 from torch import nn
 
 import noisynet
-from noisynet.integrations.ignite import TESTED, NoiseHandler
+from noisynet.control import Linear, scale
+from noisynet.integrations.ignite import TESTED, NoiseControl, NoiseHandler
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -205,3 +207,50 @@ def test_an_example_of_nothing_but_warm_up_is_refused(
     assert done.returncode == 2
     assert done.stderr.endswith("--steps: got 500, which leaves nothing after the warm-up\n")
     assert not any(tmp_path.iterdir())
+
+
+def test_a_schedule_over_iterations_sets_both_networks() -> None:
+    net = network()
+    target = copy.deepcopy(net)
+    engine = engine_of(net)
+    NoiseControl(net, target, schedule=Linear(1.0, 0.2, until=4)).attach(engine)
+    seen: list[float] = []
+
+    @engine.on(Events.ITERATION_COMPLETED)
+    def _() -> None:
+        assert scale(net) == scale(target) == engine.state.metrics["noise_scale"]
+        seen.append(scale(net))
+
+    engine.run(batches(5))
+    assert seen == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.2])
+
+
+def test_a_target_is_held_on_the_batches_and_a_checkpoint_keeps_it(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = network()
+    scale(net, 5.0)
+    engine = Engine(lambda _, batch: None)
+    options = {"effective_epsilon": 0.1, "every": 2, "observations": 64, "draws": 32}
+    control = NoiseControl(net, seen=lambda engine: engine.state.batch["seen"], **options)
+    handle = control.attach(engine)
+    observations = torch.randn(64, 3)
+    data = [{"seen": part} for part in observations.split(8)]
+    engine.run(data, max_epochs=40)
+    found = noisynet.behaviour(net, observations, draws=64).effective_epsilon
+    assert found == pytest.approx(0.1, rel=0.5)
+    assert engine.state.metrics["noise_scale"] == scale(net) < 5
+    assert "noise_measured" in engine.state.metrics
+    keep = Checkpoint({"control": control}, DiskSaver(str(tmp_path)))
+    keep(engine)
+    other = network()
+    loaded = NoiseControl(other, effective_epsilon=0.1)
+    Checkpoint.load_objects({"control": loaded}, torch.load(str(keep.last_checkpoint)))
+    assert scale(other) == scale(net)
+    now = scale(net)
+    handle.remove()
+    engine.run(data, max_epochs=80)
+    assert scale(net) == now
+    with pytest.raises(TypeError, match="NoiseControl: got int, expected ignite's Engine"):
+        control.attach(3)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="has no noisy layer"):
+        NoiseControl(nn.Linear(2, 2), effective_epsilon=0.1)

@@ -27,7 +27,9 @@ from tianshou.utils.torch_utils import policy_within_training_step
 from torch import nn
 
 import noisynet
+from noisynet.control import Linear, scale
 from noisynet.integrations.tianshou import (
+    NoiseControl,
     NoisyC51Policy,
     NoisyDiscreteQLearningPolicy,
     NoisyQRDQNPolicy,
@@ -119,12 +121,13 @@ def mean_actions(policy: Any, observation: np.ndarray) -> np.ndarray:
         return plain(Batch(obs=observation, info=[None] * len(observation))).act
 
 
-def trained(algorithm: Any, steps: int = 480, **options: Any) -> Watched:
+def trained(algorithm: Any, steps: int = 480, training_fn: Any = None, **options: Any) -> Watched:
     collector = Watched(algorithm.policy, **options)
     OffPolicyTrainer(
         algorithm,
         OffPolicyTrainerParams(
             training_collector=collector,
+            training_fn=training_fn,
             max_epochs=1,
             epoch_num_steps=steps,
             collection_step_num_env_steps=2 * ENVIRONMENTS,
@@ -465,3 +468,59 @@ def test_the_policies_are_the_host_s() -> None:
         (NoisyQRDQNPolicy, QRDQNPolicy),
     ):
         assert issubclass(ours, theirs)
+
+
+def test_the_trainer_moves_the_scale_of_both_networks_before_each_collection() -> None:
+    algorithm = agent("dqn")
+    scales: list[tuple[int, float]] = []
+    control = NoiseControl(algorithm, Linear(1.0, 0.2, until=160))
+
+    def move(epoch: int, step: int) -> None:
+        control(epoch, step)
+        assert scale(algorithm) == scale(algorithm.policy)
+        scales.append((step, scale(algorithm)))
+
+    trained(algorithm, steps=240, training_fn=move)
+    assert scales == [(n, pytest.approx(max(1 - 0.8 * n / 160, 0.2))) for n in range(0, 240, 8)]
+    assert "linear schedule, 1 to 0.2" in noisynet.doctor(algorithm.policy.model)["control"].message
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_a_target_is_measured_on_what_the_policy_acted_on(name: str) -> None:
+    algorithm = agent(name)
+    control = NoiseControl(algorithm, effective_epsilon=0.1, every=16, observations=32)
+    trained(algorithm, steps=160, training_fn=control)
+    assert scale(algorithm) == control.scale != 1
+    assert control.target.measurements == 9
+    acted = control._seen.last()
+    assert acted.shape == (32, 4)
+    found = algorithm.policy.behaviour(acted).effective_epsilon
+    assert 0 <= found < 1
+
+
+def test_a_control_wants_one_of_our_policies() -> None:
+    stock = DQN(
+        policy=DiscreteQLearningPolicy(
+            model=network("dqn"), action_space=gymnasium.spaces.Discrete(2)
+        ),
+        optim=AdamOptimizerFactory(lr=1e-3),
+    )
+    with pytest.raises(TypeError, match="NoiseControl: got an algorithm with DiscreteQLearning"):
+        NoiseControl(stock, effective_epsilon=0.1)
+
+
+@pytest.mark.slow
+def test_a_target_is_held_over_a_training_of_the_host_s_dqn() -> None:
+    algorithm = agent("dqn", target_update_freq=100)
+    control = NoiseControl(algorithm, effective_epsilon=0.05, every=40, observations=256, draws=16)
+    found: list[tuple[int, float]] = []
+
+    def move(epoch: int, step: int) -> None:
+        control(epoch, step)
+        if step % 256 == 0 and step > 2000:
+            measured = algorithm.policy.behaviour(control._seen.last(), draws=16)
+            found.append((step, measured.effective_epsilon))
+
+    trained(algorithm, steps=12_000, training_fn=move)
+    assert len(found) > 30
+    assert np.mean([share for _, share in found]) == pytest.approx(0.05, rel=0.2)

@@ -27,9 +27,11 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules import DistributionalQValueActor, LSTMModule, QValueActor, reset_noise
 from torchrl.modules import NoisyLinear as StockNoisyLinear
 from torchrl.objectives import DistributionalDQNLoss, DQNLoss, SoftUpdate
+from torchrl.trainers import Trainer
 
 import noisynet
-from noisynet.integrations.torchrl import NoisyPolicy, attach
+from noisynet.control import Linear, scale
+from noisynet.integrations.torchrl import NoiseControl, NoisyPolicy, attach
 
 # The host's own advice about targets and transforms, which these tests look after themselves.
 pytestmark = [
@@ -413,3 +415,71 @@ def test_worker_processes_draw_apart_and_anew_at_every_step() -> None:
     finally:
         collector.shutdown()
     assert len(q) == len(q.unique(dim=0)) == 32
+
+
+def collected(size: int = 8) -> TensorDict:
+    return TensorDict({"observation": torch.randn(size, 4)}, [size])
+
+
+def test_a_schedule_over_frames_sets_actor_and_loss() -> None:
+    actor = noisy_actor()
+    loss = loss_of(actor)
+    control = NoiseControl(NoisyPolicy(actor), Linear(1.0, 0.2, until=32))
+    moved = [control(collected().reshape(2, 4))["noise/scale"] for _ in range(5)]
+    assert moved == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.2])
+    assert scale(actor) == scale(loss.value_network) == pytest.approx(0.2)
+    masked = collected()
+    masked["collector", "mask"] = torch.arange(8) < 3
+    control(masked)
+    assert control.state_dict()["frames"] == 5 * 8 + 3
+    other = NoiseControl(noisy_actor(), Linear(1.0, 0.2, until=32))
+    other.load_state_dict(control.state_dict())
+    assert other.scale == control.scale
+    with pytest.raises(TypeError, match="NoiseControl: got NoneType, expected a batch"):
+        control(None)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("atoms", [False, True])
+def test_a_target_is_measured_on_what_was_collected(atoms: bool) -> None:
+    torch.manual_seed(0)
+    actor = distributional()[0] if atoms else noisy_actor()
+    scale(actor, 5.0)
+    control = NoiseControl(actor, effective_epsilon=0.1, every=16, draws=32)
+    batch = collected(64)
+    held = noisynet.draw(actor)
+    before = torch.get_rng_state()
+    noisynet.hold(actor, drawn=held)
+    for _ in range(60):
+        figures = control(batch)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert scale(actor) == figures["noise/scale"] < 5
+    changed = []
+    for _ in range(64):
+        with noisynet.using(actor, noisynet.draw(actor)):
+            noisy = actor(batch.clone())["action"]
+        with noisynet.mean_weights(actor):
+            changed.append((noisy != actor(batch.clone())["action"]).float().mean())
+    assert float(torch.stack(changed).mean()) == pytest.approx(0.1, rel=0.5)
+
+
+@pytest.mark.filterwarnings("ignore:The .optimizer. hook stage:FutureWarning")
+def test_the_host_s_trainer_moves_the_scale_and_logs_it() -> None:
+    learner = Learner()
+    control = NoiseControl(learner.policy, effective_epsilon=0.1, every=16, observations=32)
+    trainer = Trainer(
+        collector=learner.collector,
+        total_frames=96,
+        frame_skip=1,
+        optim_steps_per_batch=1,
+        loss_module=learner.loss,
+        optimizer=learner.optimizer,
+        progress_bar=False,
+    )
+    control.register(trainer)
+    trainer.register_op("process_optim_batch", lambda _: minibatch())
+    trainer.train()
+    assert control.target.measurements == 6
+    assert trainer._log_dict["noise/scale"][-1] == scale(learner.actor) != 1
+    assert len(trainer._log_dict["noise/measured"]) == 6
+    with pytest.raises(ValueError, match="has no noisy layer"):
+        NoiseControl(actor_of(nn.Linear(4, 2)), effective_epsilon=0.1)

@@ -34,7 +34,8 @@ from torchrl.modules import (
 from torchrl.objectives import DDPGLoss, SACLoss, SoftUpdate, TD3Loss
 
 import noisynet
-from noisynet.integrations.torchrl import NoisyPolicy, attach
+from noisynet.control import scale
+from noisynet.integrations.torchrl import NoiseControl, NoisyPolicy, attach
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:No target network updater"),
@@ -313,3 +314,16 @@ def test_an_agent_that_is_loaded_acts_as_it_did() -> None:
     drawn = noisynet.draw(actor)
     with noisynet.using(actor, drawn), noisynet.using(other, drawn):
         assert torch.equal(mode(actor, observation), mode(other, observation))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_deviation_of_the_deterministic_action_is_held(name: str) -> None:
+    actor = actor_of(name)
+    scale(actor, 5.0)
+    options: dict[str, Any] = {"action_deviation": 0.2, "every": 64, "factor": 1.1}
+    control = NoiseControl(NoisyPolicy(actor), **options)
+    batch = TensorDict({"observation": torch.randn(64, 3)}, [64])
+    found = [control(batch)["noise/measured"] for _ in range(80)][-20:]
+    assert sum(found) / 20 == pytest.approx(0.2, rel=0.25)
+    assert scale(actor) < 5
+    assert noisynet.doctor(actor)["control"].message.startswith("target, action deviation 0.2:")

@@ -43,6 +43,14 @@ def write_into_the_draw(layer: NoisyLinear) -> None:
     drawn.flats[0].mul_(-2.0)
 
 
+def stand_in(layer: NoisyLinear) -> None:
+    # As tensordict's `to_module` does with tensors that are no Parameters.
+    for name in ("weight", "bias_sigma"):
+        parameter = layer._parameters.pop(name)
+        assert parameter is not None
+        layer.__dict__[name] = parameter.detach() * 2
+
+
 CHANGES: dict[str, Change] = {
     "weights by data, as target networks are": by_data,
     "weights by shared memory": by_numpy,
@@ -55,6 +63,7 @@ CHANGES: dict[str, Change] = {
     "a new weight": lambda layer: setattr(
         layer, "weight", nn.Parameter(torch.randn(layer.weight.shape))
     ),
+    "tensors in the place of parameters": stand_in,
     "a checkpoint": lambda layer: layer.load_state_dict(
         {name: torch.randn(value.shape) for name, value in layer.state_dict().items()}
     ),

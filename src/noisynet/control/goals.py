@@ -9,7 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from ..layers.outputs import check_values, effective_epsilon
-from .scale import checked_number
+from .scale import as_number, checked_number
 
 
 class Goal(Protocol):
@@ -153,5 +153,5 @@ def divergence_of_epsilon(epsilon: float, actions: int) -> float:
 
 
 def _check_between(name: str, value: float) -> None:
-    if not 0 < checked_number(name, value) < 1:
+    if not 0 < as_number(value) < 1:
         raise ValueError(f"{name}: got {value!r}, expected a number between 0 and 1, neither")

@@ -45,10 +45,15 @@ def set_scale(modules: Iterable[nn.Module], value: float, *, control: str | None
             layer.noise_state.rescale(value, control, layer.noise_reference)
 
 
+def as_number(value: float) -> float:
+    """Return a number as a float, and NaN for what is none."""
+    is_number = not isinstance(value, bool | str) and hasattr(value, "__float__")
+    return float(value) if is_number else math.nan
+
+
 def checked_number(name: str, value: float, *, above: bool = False) -> float:
     """Return a number; raise ValueError unless it is finite and at least 0, or `above` 0."""
-    is_number = not isinstance(value, bool | str) and hasattr(value, "__float__")
-    number = float(value) if is_number else math.nan
+    number = as_number(value)
     if not math.isfinite(number) or number < 0 or (above and number == 0):
         least = "above 0" if above else "of at least 0"
         raise ValueError(f"{name}: got {value!r}, expected a finite number {least}")

@@ -105,8 +105,8 @@ def run_under(
         with using(network, drawn if rows is None else drawn[rows]):
             return forward(batch)
     numbers = range(drawn.rows) if rows is None else rows
-    if len(numbers) != _size(batch):
-        raise ValueError(f"got {_size(batch)} rows, expected {len(numbers)}, one for each draw")
+    if len(numbers) != size_of(batch):
+        raise ValueError(f"got {size_of(batch)} rows, expected {len(numbers)}, one for each draw")
     places: dict[int, list[int]] = {}
     for place, number in enumerate(numbers):
         places.setdefault(int(number), []).append(place)
@@ -137,7 +137,8 @@ def join(outputs: list[Any], order: list[int]) -> Any:
     return None if first is None else torch.cat(outputs)[order]
 
 
-def _size(batch: Any) -> int:
+def size_of(batch: Any) -> int:
+    """Return the number of rows of a batch, of what `take` takes rows of."""
     if isinstance(batch, tuple):
-        return _size(batch[0])
-    return _size(next(iter(batch.values()))) if isinstance(batch, dict) else len(batch)
+        return size_of(batch[0])
+    return size_of(next(iter(batch.values()))) if isinstance(batch, dict) else len(batch)

@@ -1,15 +1,22 @@
 """Noise inside a PyTorch-Ignite Engine: `NoiseHandler(network, target).attach(trainer)`.
 
-It stands beside the engine's `process_batch`, and the rest of the engine stays as it is. Needs
-the extra `ignite`.
+It stands beside the engine's `process_batch`, and the rest of the engine stays as it is;
+`NoiseControl` sets how much noise there is. Needs the extra `ignite`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Unpack
+
+import torch
 from torch import nn
 
+from ..control import Schedule
 from ..diagnostics import snr
 from ..layers import noisy_layers, resample
+from ..layers.outputs import Outputs, ToValues, outputs_of_model
+from .control import ControlOptions, HostControl, Seen
 from .host import check_host
 
 TESTED = {"pytorch-ignite": "0.5.5"}
@@ -19,7 +26,7 @@ check_host("noisynet.integrations.ignite", extra="ignite", tested=TESTED)
 
 from ignite.engine import Engine, Events, RemovableEventHandle  # noqa: E402
 
-__all__ = ["NoiseHandler"]
+__all__ = ["NoiseControl", "NoiseHandler"]
 
 
 class NoiseHandler:
@@ -70,8 +77,7 @@ class NoiseHandler:
 
         The returned handle's `remove()` ends it. Raises TypeError for anything but an engine.
         """
-        if not isinstance(engine, Engine):
-            raise TypeError(f"NoiseHandler: got {type(engine).__name__}, expected ignite's Engine")
+        _require_engine("NoiseHandler", engine)
         self.copy_to_target()
         self._draw()
         return engine.add_event_handler(Events.ITERATION_COMPLETED, self._after_iteration)
@@ -93,6 +99,65 @@ class NoiseHandler:
             ratios = enumerate(snr(self.network).values(), start=1)
             engine.state.metrics.update({f"snr_{number}": ratio for number, ratio in ratios})
         self._draw()
+
+
+class NoiseControl(HostControl):
+    """Handler that sets the scale of the noise, by a schedule over iterations or to hold a target.
+
+    `NoiseControl(network, target, effective_epsilon=0.05).attach(trainer)`: all networks get the
+    same scale, and the first one is measured. It is measured on what `seen` returns of the engine
+    after an iteration, without it on `engine.state.batch`, or its first part; `values` makes (B, A)
+    of an output of another shape. `engine.state.metrics` gets `noise_scale` and `noise_measured`.
+    As it has a `state_dict`, a `Checkpoint` of the host keeps it.
+
+    Options and errors are those of `HostControl`; raises ValueError for networks without noise.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *more: nn.Module,
+        schedule: Schedule | None = None,
+        seen: Callable[[Engine], Any] | None = None,
+        values: ToValues | None = None,
+        **options: Unpack[ControlOptions],
+    ) -> None:
+        super().__init__(schedule, **options)
+
+        def outputs(observations: Any, generator: torch.Generator) -> Outputs:
+            return outputs_of_model(
+                network, observations, draws=self.draws, generator=generator, values=values
+            )
+
+        self._seen_of = seen or _first_of_batch
+        self._seen = Seen(self.observations)
+        self.begin((network, *more), outputs)
+
+    def attach(self, engine: Engine) -> RemovableEventHandle:
+        """Move the scale after iterations that follow, where it is due.
+
+        The returned handle's `remove()` ends it. Raises TypeError for anything but an engine.
+        """
+        _require_engine("NoiseControl", engine)
+        return engine.add_event_handler(Events.ITERATION_COMPLETED, self._after_iteration)
+
+    def _after_iteration(self, engine: Engine) -> None:
+        if self.goal is not None:
+            self._seen.add(self._seen_of(engine))
+        figures = self.move_by(engine.state.iteration, self._seen)
+        engine.state.metrics.update(
+            {name.replace("/", "_"): value for name, value in figures.items()}
+        )
+
+
+def _first_of_batch(engine: Engine) -> Any:
+    batch = engine.state.batch
+    return batch[0] if isinstance(batch, tuple | list) else batch
+
+
+def _require_engine(what: str, engine: Any) -> None:
+    if not isinstance(engine, Engine):
+        raise TypeError(f"{what}: got {type(engine).__name__}, expected ignite's Engine")
 
 
 def _require_noise(what: str, network: nn.Module) -> None:

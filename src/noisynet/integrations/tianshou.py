@@ -1,24 +1,28 @@
 """Noise inside Tianshou 2: `DQN(policy=NoisyDiscreteQLearningPolicy(model=net, …), …)`.
 
 One policy class for each of DQN, C51 (and Rainbow) and QR-DQN; nothing of the host is changed.
-Needs the extra `tianshou`.
+`NoiseControl(algorithm, …)` sets how much noise there is. Needs the extra `tianshou`.
 """
 
 from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..control import Schedule
 from ..diagnostics import Behaviour
 from ..diagnostics.behaviour import measure_draws
 from ..layers import Draw, NoiseName, draw, mean_weights, noisify, noisy_layers, using
 from ..layers.noise import noise_kind
+from ..layers.outputs import Outputs, outputs_under
+from ..layers.restoring import buffers_preserved
+from .control import ControlOptions, HostControl, Seen
 from .host import check_host, join, run_under
 
 TESTED = {"tianshou": "2.0.1"}
@@ -36,7 +40,7 @@ from tianshou.utils.net.discrete import NoisyLinear as StockNoisyLinear  # noqa:
 # What stands before the host's own policies; for the type checker it is one of them.
 _Host = DiscreteQLearningPolicy if TYPE_CHECKING else nn.Module
 
-__all__ = ["NoisyC51Policy", "NoisyDiscreteQLearningPolicy", "NoisyQRDQNPolicy"]
+__all__ = ["NoiseControl", "NoisyC51Policy", "NoisyDiscreteQLearningPolicy", "NoisyQRDQNPolicy"]
 
 
 class _NoisyPolicy(_Host):
@@ -64,6 +68,7 @@ class _NoisyPolicy(_Host):
         self._warn_of_epsilon(eps_training)
         super().__init__(model=noisy_model, eps_training=eps_training, **options)
         self._held: Draw | None = None
+        self.seen: Seen | None = None
         self._algorithm_known = False
 
     def set_eps_training(self, eps: float) -> None:
@@ -88,6 +93,8 @@ class _NoisyPolicy(_Host):
             with mean_weights(self.model if model is None else model):
                 return super().forward(batch, state, model)
         if model is None and not self.training:
+            if self.seen is not None:
+                self.seen.add(batch.obs)
             drawn = self._acting_draw(len(batch.obs))
             act = super().forward
             return run_under(drawn, self.model, lambda one: act(*one), (batch, state), joined=_join)
@@ -146,6 +153,11 @@ class _NoisyPolicy(_Host):
         """
         if draws < 2:
             raise ValueError(f"draws: got {draws!r}, expected at least 2")
+        drawn = draw(self.model, rows=draws, generator=generator)
+        return measure_draws(self.values_of(observations), drawn)
+
+    def values_of(self, observations: Any) -> Callable[[Draw | None], Tensor]:
+        """Return what gives Q (B, A) of observations under a draw, or by the means for None."""
         batch = Batch(obs=observations, info=[None] * len(observations))
         forward = super().forward
 
@@ -153,7 +165,7 @@ class _NoisyPolicy(_Host):
             with mean_weights(self.model) if one is None else using(self.model, one):
                 return self.compute_q_value(forward(batch).logits, None)
 
-        return measure_draws(values, draw(self.model, rows=draws, generator=generator))
+        return values
 
 
 class NoisyDiscreteQLearningPolicy(_NoisyPolicy, DiscreteQLearningPolicy[Any]):
@@ -187,6 +199,48 @@ class NoisyQRDQNPolicy(_NoisyPolicy, QRDQNPolicy):
     """
 
     algorithms = (QRDQN,)
+
+
+class NoiseControl(HostControl):
+    """What sets the scale of the noise, by a schedule over environment steps or to hold a target.
+
+    It is the host's `training_fn`, which is called before each collection:
+    `OffPolicyTrainerParams(training_fn=NoiseControl(algorithm, effective_epsilon=0.05), …)`. Online
+    and target network have the same scale. A target is measured on what the policy acted on.
+
+    Options and errors are those of `HostControl`; raises TypeError for an algorithm that has none
+    of our policies.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm[Any, Any],
+        schedule: Schedule | None = None,
+        **options: Unpack[ControlOptions],
+    ) -> None:
+        super().__init__(schedule, **options)
+        policy = algorithm.policy
+        if not isinstance(policy, _NoisyPolicy):
+            raise TypeError(
+                f"NoiseControl: got an algorithm with {type(policy).__name__}, expected one of "
+                "NoisyDiscreteQLearningPolicy, NoisyC51Policy, NoisyQRDQNPolicy"
+            )
+        self._policy = policy
+        self._seen = Seen(self.observations, _join)
+        if self.goal is not None:
+            policy.seen = self._seen
+        self.begin((policy, algorithm), self._outputs)
+
+    def __call__(self, epoch: int, step: int) -> None:  # noqa: ARG002 - as the host calls it
+        """Move the scale at an environment step, where it is due."""
+        self.move_by(step, self._seen)
+
+    @torch.no_grad()
+    def _outputs(self, observations: Any, generator: torch.Generator) -> Outputs:
+        policy = self._policy
+        drawn = draw(policy.model, rows=self.draws, generator=generator)
+        with buffers_preserved(policy):
+            return outputs_under(policy.values_of(observations), drawn)
 
 
 def _made_noisy(

@@ -2,21 +2,27 @@
 
 `noisynet.noisify(actor)` makes the layers noisy, `NoisyPolicy(actor)` acts with a draw for each
 environment, and `attach(optimizer, loss, policy)` brings new noise after every update; nothing of
-the host is changed. Needs the extra `torchrl`.
+the host is changed. `NoiseControl(actor, …)` sets how much noise there is. Needs the extra
+`torchrl`.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from ..layers import Draw, draw, mean_weights, noisy_layers, release
+from ..control import ActionDeviation, Schedule
+from ..layers import Draw, draw, mean_weights, noisy_layers, release, using
+from ..layers.outputs import Outputs, outputs_under
+from ..layers.restoring import buffers_preserved
+from .control import ControlOptions, HostControl, Seen
 from .host import check_host, run_under
 
 TESTED = {"torchrl": "0.14.1"}
@@ -24,11 +30,16 @@ TESTED = {"torchrl": "0.14.1"}
 
 check_host("noisynet.integrations.torchrl", extra="torchrl", tested=TESTED)
 
-from tensordict import TensorDictBase  # noqa: E402
+from tensordict import TensorDict, TensorDictBase  # noqa: E402
 from tensordict.nn import TensorDictModuleBase, TensorDictModuleWrapper  # noqa: E402
-from torchrl.envs.utils import ExplorationType, exploration_type  # noqa: E402
+from torchrl.envs.utils import (  # noqa: E402
+    ExplorationType,
+    exploration_type,
+    set_exploration_type,
+)
 from torchrl.modules import (  # noqa: E402
     AdditiveGaussianModule,
+    DistributionalQValueModule,
     EGreedyModule,
     OrnsteinUhlenbeckProcessModule,
 )
@@ -41,7 +52,7 @@ from torchrl.objectives import (  # noqa: E402
     TD3Loss,
 )
 
-__all__ = ["NoisyPolicy", "attach"]
+__all__ = ["NoiseControl", "NoisyPolicy", "attach"]
 
 _LOSSES = {
     DQNLoss: "value_network",
@@ -203,6 +214,87 @@ def attach(optimizer: Optimizer, loss: nn.Module, policy: nn.Module) -> Attached
     release(network)
     noisy.hold()
     return Attached(noisy, optimizer.register_step_post_hook(lambda *_: noisy.after_update()))
+
+
+class NoiseControl(HostControl):
+    """What sets the scale of the noise, by a schedule over frames or to hold a target.
+
+    `control = NoiseControl(actor, effective_epsilon=0.05)`, then `control(batch)` for each batch of
+    the collector, or `control.register(trainer)` once. It stands between two collections, after the
+    updates, and gives the host's log `noise/scale` and `noise/measured`. `actor` is what
+    `NoisyPolicy` wraps, or the wrapper; a loss that is built of it has the same layers, and so the
+    same scale, for its target too. `values` makes (B, A) of the actor's output; without it that is
+    `action_value`, or its mean over the atoms, and for a deviation the deterministic `action`.
+
+    Options and errors are those of `HostControl`; raises ValueError for an actor without noise.
+    """
+
+    def __init__(
+        self,
+        actor: TensorDictModuleBase,
+        schedule: Schedule | None = None,
+        *,
+        values: Callable[[TensorDictBase], Tensor] | None = None,
+        **options: Unpack[ControlOptions],
+    ) -> None:
+        super().__init__(schedule, **options)
+        self._actor: Any = actor.td_module if isinstance(actor, NoisyPolicy) else actor
+        self._values = values or self._values_of_goal
+        self._seen = Seen(self.observations)
+        self._frames = 0
+        self.begin((self._actor,), self._outputs)
+
+    def __call__(self, batch: TensorDictBase) -> dict[str, float]:
+        """See a batch of the collector, (…,) frames; move the scale and return what to log.
+
+        Raises TypeError where the collector returns none, as one that writes to a replay itself.
+        """
+        if not isinstance(batch, TensorDictBase):
+            raise TypeError(
+                f"NoiseControl: got {type(batch).__name__}, expected a batch that was collected"
+            )
+        mask = batch.get(("collector", "mask"), None)
+        flat = batch.reshape(-1) if mask is None else batch[mask]
+        self._frames += len(flat)
+        if self.goal is not None:
+            self._seen.add({key: flat[key] for key in self._actor.in_keys})
+        return self.move_by(self._frames, self._seen)
+
+    def register(self, trainer: Any, name: str = "noise_control") -> None:
+        """Move the scale after each collection of the host's Trainer and its updates."""
+        trainer.register_module(name, self)
+        trainer.register_op("post_steps_log", self)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed training needs: the host's own checkpoints keep no scale."""
+        return {**super().state_dict(), "frames": self._frames}
+
+    def load_state_dict(self, state: Any) -> None:
+        """Take over what `state_dict` returned."""
+        super().load_state_dict(state)
+        self._frames = int(state["frames"])
+
+    @torch.no_grad()
+    def _outputs(self, observations: Any, generator: torch.Generator) -> Outputs:
+        batch = len(next(iter(observations.values())))
+
+        def values(one: Draw | None) -> Tensor:
+            with mean_weights(self._actor) if one is None else using(self._actor, one):
+                return self._values(self._actor(TensorDict(dict(observations), [batch])))
+
+        deterministic = set_exploration_type(ExplorationType.DETERMINISTIC)
+        with buffers_preserved(self._actor), deterministic:
+            drawn = draw(self._actor, rows=self.draws, generator=generator)
+            return outputs_under(values, drawn)
+
+    def _values_of_goal(self, output: TensorDictBase) -> Tensor:
+        if isinstance(self.goal, ActionDeviation):
+            return output["action"]
+        values = output["action_value"]
+        for part in self._actor.modules():
+            if isinstance(part, DistributionalQValueModule):
+                return (values.exp() * part.support.unsqueeze(-1)).sum(-2)
+        return values
 
 
 def _warn_of_exploration(part: nn.Module) -> None:

@@ -34,11 +34,15 @@ def noisy_linear(
     that has the batch first; weight and weight_sigma (q, p); bias and bias_sigma (q,), both or
     neither; returns (…, q). Raises ValueError where the input's features or rows do not fit.
     """
-    check_features(input, weight.shape[-1])
+    return apply_linear(input, Weights(weight, bias, weight_sigma, bias_sigma), noise)
+
+
+def apply_linear(input: Tensor, weights: Weights, noise: LinearNoise) -> Tensor:
+    """Do what `noisy_linear` does, with weights that are one tuple already."""
+    check_features(input, weights.weight.shape[-1])
     rows = noise.rows
     if rows is not None:
         check_rows_of_input(input, rows, features=1, batch_first=noise.batch_first)
-    weights = Weights(weight, bias, weight_sigma, bias_sigma)
     form = fast_form(input, weights, noise)
     if form is not None:
         return form(input, weights, noise)

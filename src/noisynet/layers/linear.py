@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .functional import noisy_linear, noisy_parameters
+from .functional import apply_linear, noisy_parameters
 from .initial import InitName
 from .kernels import dispatch
 from .layer import NoisyLayer, check_bias, check_sizes
@@ -20,6 +20,7 @@ from .noise import (
     NoiseName,
     NoiseSpec,
 )
+from .weights import Weights
 
 
 class NoisyLinear(NoisyLayer, nn.Linear):
@@ -126,6 +127,12 @@ class NoisyLinear(NoisyLayer, nn.Linear):
         noise = self.noise_in_force(input)
         if noise is None:
             return functional.linear(input, self.weight, self.bias)
-        return noisy_linear(
-            input, self.weight, self.bias, self.weight_sigma, self.bias_sigma, noise
-        )
+        return apply_linear(input, self._learned(), noise)
+
+    def _learned(self) -> Weights:
+        # nn.Module's own look-up of four parameters is a good part of a small layer's time.
+        own: Any = self._parameters
+        if "weight" in own and "bias" in own and "weight_sigma" in own and "bias_sigma" in own:
+            return Weights(own["weight"], own["bias"], own["weight_sigma"], own["bias_sigma"])
+        # A parametrised μ, or tensors that stand in for the parameters for a while.
+        return Weights(self.weight, self.bias, self.weight_sigma, self.bias_sigma)

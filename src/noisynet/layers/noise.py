@@ -252,8 +252,11 @@ class NoiseSpec(_Spec):
             input, output = torch.split_with_sizes(flat, sizes, -1)
             return FactorisedNoise(input, output, self.groups, None, batch_first)
         count = self.inputs * self.outputs
-        weight = flat[..., :count].unflatten(-1, (self.outputs, self.inputs))
-        return IndependentNoise(weight, flat[..., count:] if self.bias else None, batch_first)
+        weight, *bias = torch.split_with_sizes(
+            flat, [count, self.outputs] if self.bias else [count], -1
+        )
+        weight = weight.view(*flat.shape[:-1], self.outputs, self.inputs)
+        return IndependentNoise(weight, bias[0] if bias else None, batch_first)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from .layer import OFF, NoisyLayer, Off
-from .noise import Draw, Slot, check_batch_first, check_rows, standard_normals
+from .noise import Draw, LayerSpec, Slot, check_batch_first, check_rows, standard_normals
 
 
 def noisy_layers(module: nn.Module) -> dict[str, NoisyLayer]:
@@ -58,32 +58,45 @@ def _require_layers_of_all(modules: Sequence[nn.Module]) -> list[dict[str, Noisy
     return [_require_layers(module) for module in modules]
 
 
+_Group = dict[str, LayerSpec]
+"""What the layers of one device, dtype and kind of noise draw, {name: spec}."""
+
+
+def _draw_groups(
+    layers: dict[str, NoisyLayer], rows: int | None, generator: torch.Generator | None
+) -> list[tuple[_Group, Tensor]]:
+    """Draw flat ε values for all layers: one random call per device, dtype and kind of noise.
+
+    Callers leave inference_mode first: what is drawn may be used in training later.
+    """
+    groups: dict[tuple[torch.device, torch.dtype, str], _Group] = {}
+    for name, layer in layers.items():
+        spec, reference = layer.noise_spec(), layer.noise_reference
+        groups.setdefault((reference.device, reference.dtype, spec.kind), {})[name] = spec
+    leading = () if rows is None else (rows,)
+    drawn: list[tuple[_Group, Tensor]] = []
+    for (device, dtype, _), group in groups.items():
+        size = sum(spec.size for spec in group.values())
+        values = standard_normals((*leading, size), device, dtype, generator)
+        drawn.append((group, next(iter(group.values())).from_normals(values)))
+    return drawn
+
+
 def _draw(
     layers: dict[str, NoisyLayer],
     rows: int | None,
     generator: torch.Generator | None,
     batch_first: bool = False,
 ) -> Draw:
-    """Draw for all layers with one random call per device, dtype and kind of noise.
-
-    Callers leave inference_mode first: what is drawn may be used in training later.
-    """
-    groups: dict[tuple[torch.device, torch.dtype, str], list[Slot]] = {}
-    for name, layer in layers.items():
-        spec = layer.noise_spec()
-        reference = layer.noise_reference
-        group = groups.setdefault((reference.device, reference.dtype, spec.kind), [])
-        start = group[-1].start + group[-1].spec.size if group else 0
-        number = group[-1].group if group else len(groups) - 1
-        group.append(Slot(name, spec, number, start))
-    flats = []
-    leading = () if rows is None else (rows,)
-    for (device, dtype, _), slots in groups.items():
-        size = slots[-1].start + slots[-1].spec.size
-        values = standard_normals((*leading, size), device, dtype, generator)
-        flats.append(slots[0].spec.from_normals(values))
-    slots = tuple(slot for group in groups.values() for slot in group)
-    return Draw(tuple(flats), slots, batch_first)
+    """Draw for all layers, as a value."""
+    drawn = _draw_groups(layers, rows, generator)
+    slots: list[Slot] = []
+    for number, (group, _) in enumerate(drawn):
+        start = 0
+        for name, spec in group.items():
+            slots.append(Slot(name, spec, number, start))
+            start += spec.size
+    return Draw(tuple(flat for _, flat in drawn), tuple(slots), batch_first)
 
 
 @overload
@@ -187,10 +200,12 @@ def resample(
     ]
     for rows, group, mask in groups:
         # Where the rows are is each layer's own.
-        drawn = _draw(group, rows, generator)
-        for slot in drawn.slots:
-            state = group[slot.name].noise_state
-            flat = drawn.flat(slot)
+        flats: dict[str, Tensor] = {}
+        for specs, drawn in _draw_groups(group, rows, generator):
+            sizes = [spec.size for spec in specs.values()]
+            flats.update(zip(specs, torch.split_with_sizes(drawn, sizes, -1), strict=True))
+        for name, flat in flats.items():
+            state = group[name].noise_state
             if mask is not None and state.held is not None:
                 # Into its own memory: compiled forwards know the strides of what is held.
                 chosen = mask.to(flat.device).unsqueeze(-1)

@@ -1,7 +1,7 @@
 """Noise inside RLlib's new API stack: `add_noise(DQNConfig().training(epsilon=0.0))`.
 
-One RLModule each for DQN, SAC and PPO; nothing of the host is changed. Needs
-the extra `rllib`.
+One RLModule each for DQN, SAC and PPO; nothing of the host is changed. `NoiseControl` is a callback
+that sets how much noise there is. Needs the extra `rllib`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ TESTED = {"ray": "2.60.0"}
 
 check_host("noisynet.integrations.rllib", extra="rllib", tested=TESTED)
 
+from .control import NoiseControl  # noqa: E402
 from .modules import (  # noqa: E402
     NOISE_SEED,
     NoisyDQNRLModule,
@@ -21,7 +22,14 @@ from .modules import (  # noqa: E402
     add_noise,
 )
 
-__all__ = ["NOISE_SEED", "NoisyDQNRLModule", "NoisyPPORLModule", "NoisySACRLModule", "add_noise"]
+__all__ = [
+    "NOISE_SEED",
+    "NoiseControl",
+    "NoisyDQNRLModule",
+    "NoisyPPORLModule",
+    "NoisySACRLModule",
+    "add_noise",
+]
 
 # Checkpoints name the RLModules by module: by this one, whichever file they are in.
 for _module in (NoisyDQNRLModule, NoisyPPORLModule, NoisySACRLModule):

@@ -6,6 +6,7 @@ import warnings
 from typing import Any, TypeVar
 
 import torch
+from gymnasium import spaces
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.dqn import DQNConfig
 from ray.rllib.algorithms.dqn.default_dqn_rl_module import (
@@ -27,6 +28,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from torch import Tensor, nn
 
 from ...layers import NoiseName, mean_weights, noisify, noisy_layers, sigma_parameters
+from ..control import Seen
 from ..host import Forward, takes_rows
 from .learners import LEARNERS
 from .seeds import ActingNoise, LearningNoise, Under
@@ -63,6 +65,7 @@ class _OffPolicyNoise:
             self._acting.redraw()
         module: Any = self
         _check_rows(module, probe, batch)
+        _keep_seen(module, batch)
         return self._acting.of_rows(module, _rows(batch))[1]
 
 
@@ -97,6 +100,12 @@ class NoisyDQNRLModule(_OffPolicyNoise, DefaultDQNTorchRLModule):
             )
         self._acting = ActingNoise()
         self._learned = False
+        self.seen: Seen | None = None
+
+    def values(self, batch: dict[str, Any]) -> Tensor:
+        """Return Q (B, actions) under the noise in force."""
+        q: Any = self.compute_q_values(batch)[QF_PREDS]
+        return q
 
     def _forward_inference(self, batch: dict[str, Any]) -> dict[str, Any]:
         _check_noisy(self)
@@ -143,6 +152,11 @@ class NoisySACRLModule(_OffPolicyNoise, DefaultSACTorchRLModule):
         _make_noisy(self, is_actor=is_actor, within=("pi_encoder.", "pi."))
         self._acting = ActingNoise()
         self._learned = False
+        self.seen: Seen | None = None
+
+    def values(self, batch: dict[str, Any]) -> Tensor:
+        """Return the mean of continuous actions, or logits of discrete ones, (B, actions)."""
+        return _chosen(self, super()._forward_inference(batch))
 
     def _forward_inference(self, batch: dict[str, Any]) -> dict[str, Any]:
         _check_noisy(self)
@@ -175,11 +189,16 @@ class NoisyPPORLModule(DefaultPPOTorchRLModule):
         _make_noisy(self, is_actor=is_actor)
         self._acting = ActingNoise()
         self._learning = LearningNoise()
+        self.seen: Seen | None = None
 
     def set_state(self, state: Any) -> None:
         """Load weights, and let the next rollout have new noise."""
         super().set_state(state)
         self._acting.redraw()
+
+    def values(self, batch: dict[str, Any]) -> Tensor:
+        """Return logits of discrete actions, or the mean of continuous ones, (B, actions)."""
+        return _chosen(self, super()._forward(batch))
 
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         _check_noisy(self)
@@ -188,6 +207,7 @@ class NoisyPPORLModule(DefaultPPOTorchRLModule):
 
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         _check_rows(self, self._whole, batch)
+        _keep_seen(self, batch)
         seeds, under_noise = self._acting.of_rows(self, _rows(batch))
         with under_noise():
             output = super()._forward_exploration(batch, **kwargs)
@@ -317,6 +337,19 @@ def _check_rows(module: Any, probe: Forward, batch: dict[str, Any]) -> None:
             f"{type(module).__name__}: got noise in layers whose input has other rows than the "
             "batch, such as entities or times; expected noise_in='head' or 'last'"
         )
+
+
+def _keep_seen(module: Any, batch: dict[str, Any]) -> None:
+    if module.seen is not None:
+        module.seen.add(batch[Columns.OBS])
+
+
+def _chosen(module: Any, output: dict[str, Any]) -> Tensor:
+    """Return logits of discrete actions, or the mean of continuous ones, (B, actions)."""
+    inputs = output[Columns.ACTION_DIST_INPUTS]
+    if isinstance(module.action_space, spaces.Discrete):
+        return inputs
+    return module.get_inference_action_dist_cls().from_logits(inputs).to_deterministic().sample()
 
 
 def _noisify(module: Any, within: tuple[str, ...]) -> None:

@@ -21,7 +21,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -70,12 +69,13 @@ SHARED_FORMS: dict[SharedForm, Form | None] = {
 
 def fast_form(input: Tensor, weights: Weights, noise: LinearNoise) -> Form | None:
     """Return the cheapest form for this call; None where that is eq. 9 as it is written."""
+    shared = isinstance(noise, FactorisedNoise) and noise.output.ndim == 1
+    if shared and weights.weight.numel() <= TINY_WEIGHT:
+        return None  # asked first: for such a weight, questions take as long as the product
     if is_for_kernels(input, weights, noise) and _agree(input, weights, noise):
         return fused.apply
     if isinstance(noise, FactorisedNoise):
-        if noise.output.ndim > 1:  # a draw per row
-            return factorised.two_products
-        return SHARED_FORMS[shared_form(input, weights)]
+        return SHARED_FORMS[shared_form(input, weights)] if shared else factorised.two_products
     return None if isinstance(noise, IndependentNoise) else independent.at_outputs
 
 
@@ -114,7 +114,8 @@ def noise_to_keep(noise: WeightNoise, elements: int) -> WeightNoise:
         and noise.input.device.type == "cpu"
         and elements <= SMALL_WEIGHT
     ):
-        return replace(noise, weight=noise.weight_noise())
+        weight = noise.weight_noise()
+        return FactorisedNoise(noise.input, noise.output, noise.groups, weight, noise.batch_first)
     return noise
 
 

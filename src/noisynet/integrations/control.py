@@ -1,0 +1,173 @@
+"""How much noise a host's agent has: what the `NoiseControl` of each host is made of."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypedDict
+
+from torch import nn
+
+from ..control import ActionDeviation, EffectiveEpsilon, Goal, Schedule, Target, scale
+from ..control.scale import set_scale
+from ..control.target import Measure
+from ..layers import noisy_layers
+from ..layers.outputs import check_draws
+from .host import join, size_of
+
+
+class ControlOptions(TypedDict, total=False):
+    """What `HostControl` takes by name, for the classes that hand it on."""
+
+    effective_epsilon: float | None
+    action_deviation: float | None
+    every: int
+    observations: int
+    draws: int
+    gain: float
+    factor: float
+    seed: int
+
+
+class Seen:
+    """The last observations of an agent, at least `rows` of them once there are so many.
+
+    A batch is a tensor, or whatever `joined` joins, as in `run_under`.
+    """
+
+    def __init__(
+        self, rows: int, joined: Callable[[list[Any], list[int]], Any] | None = None
+    ) -> None:
+        self._rows = rows
+        self._joined = joined or join
+        self._batches: deque[Any] = deque()
+
+    def add(self, observations: Any) -> None:
+        """Keep a batch of observations, as a copy: hosts write into their memory again."""
+        self._batches.append(copy.deepcopy(observations))
+        while len(self) - size_of(self._batches[0]) >= self._rows:
+            self._batches.popleft()
+
+    def __len__(self) -> int:
+        return sum(map(size_of, self._batches))
+
+    def last(self) -> Any:
+        """Return the last `rows` observations as one batch, fewer where fewer were seen."""
+        return self._joined(list(self._batches), list(range(len(self)))[-self._rows :])
+
+
+class HostControl:
+    """A scale that moves where a host calls, the common part of each host's `NoiseControl`.
+
+    One of three sets it: `schedule`, a function of the host's own steps (`noisynet.control.Linear`,
+    …); `effective_epsilon`, the share of greedy actions that the noise changes; `action_deviation`,
+    the standard deviation of continuous actions. Targets are measured over the last `observations`
+    and some `draws`, which `seed` gives, after each `every` steps; `gain` and `factor` are those of
+    `noisynet.control.target`.
+
+    Raises ValueError for none or several of the three, numbers that are too small, and what
+    `noisynet.control` refuses.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule | None = None,
+        *,
+        effective_epsilon: float | None = None,
+        action_deviation: float | None = None,
+        every: int = 100,
+        observations: int = 256,
+        draws: int = 8,
+        gain: float = 0.1,
+        factor: float = 1.01,
+        seed: int = 0,
+    ) -> None:
+        goals: list[Goal] = []
+        if effective_epsilon is not None:
+            goals.append(EffectiveEpsilon(effective_epsilon, gain))
+        if action_deviation is not None:
+            goals.append(ActionDeviation(action_deviation, factor))
+        if len(goals) + (schedule is not None) != 1:
+            raise ValueError(
+                "NoiseControl: expected one of schedule, effective_epsilon and action_deviation"
+            )
+        for name, value in (("every", every), ("observations", observations)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"NoiseControl: {name}: got {value!r}, expected a whole number of at least 1"
+                )
+        check_draws(draws, least=1)
+        self.schedule = schedule
+        self.goal = goals[0] if goals else None
+        self.every, self.observations, self.draws, self.seed = every, observations, draws, seed
+        self._modules: tuple[nn.Module, ...] = ()
+        self._target: Target | None = None
+        self._moved_at = 0
+
+    def begin(self, modules: Sequence[nn.Module], outputs: Measure, *, step: int = 0) -> None:
+        """Take over the scale of modules, measured by `outputs` of the first; step 0 is now.
+
+        Raises ValueError for modules without noise, and for a target whose scale is 0.
+        """
+        for module in modules:
+            scale(module)
+        self._modules = tuple(modules)
+        self._moved_at = step
+        if self.goal is not None:
+            self._target = Target(modules, self.goal, outputs, seed=self.seed)
+        else:
+            self.move(step, lambda: None)
+
+    @property
+    def scale(self) -> float:
+        """The scale now."""
+        return scale(self._modules[0])
+
+    @property
+    def words(self) -> str | None:
+        """Who sets the scale, for people."""
+        return next(iter(noisy_layers(self._modules[0]).values())).noise_state.control
+
+    @property
+    def target(self) -> Target:
+        """What holds the goal; there is none for a schedule."""
+        assert self._target is not None, "built by `begin` where there is a goal"
+        return self._target
+
+    def move(self, step: int, measure: Callable[[], float | None]) -> dict[str, float]:
+        """Set the scale for a step of the host; return what to log, {} where nothing is due.
+
+        `measure` is called where a target is due, and returns None where nothing has been seen.
+        """
+        if self.schedule is not None:
+            return {"noise/scale": self._set(self.schedule(step))}
+        if step - self._moved_at < self.every:
+            return {}
+        measured = measure()
+        if measured is None:
+            return {}
+        self._moved_at = step
+        return {"noise/scale": self.target.adjust(measured), "noise/measured": measured}
+
+    def move_by(self, step: int, seen: Seen) -> dict[str, float]:
+        """Set the scale for a step of the host, measured on what was seen."""
+        return self.move(step, lambda: self.target.measure(seen.last()) if len(seen) else None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed training needs: the host's own checkpoints keep no scale."""
+        measurements = 0 if self._target is None else self._target.measurements
+        return {"scale": self.scale, "measurements": measurements, "moved_at": self._moved_at}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        self._moved_at = int(state["moved_at"])
+        if self._target is not None:
+            self._target.load_state_dict(state)
+        else:
+            self._set(float(state["scale"]))
+
+    def _set(self, value: float) -> float:
+        words = getattr(self.schedule, "words", "a schedule")
+        set_scale(self._modules, value, control=words)
+        return value
