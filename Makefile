@@ -26,7 +26,7 @@ unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test check docs bench-layers bench-training clean rebuild
+.PHONY: help train test check docs bench-layers bench-training evidence clean rebuild
 
 help:
 	@echo 'make train   train an agent: PRESET=pqn-pong (the default), ARGS="--seed 1"'
@@ -35,13 +35,14 @@ help:
 	@echo 'make docs    build the documentation into site/'
 	@echo 'make bench-layers  time the layers against those of others: ARGS="--threads 2"'
 	@echo 'make bench-training  time whole training loops against those of others'
+	@echo 'make evidence  the runs behind docs/does-it-pay.md that are missing: ARGS="--left" lists them'
 	@echo 'make clean   remove what make built: .venv, site, caches (runs/ stays)'
 
 train: .venv/.has-train
 	$(BIN)/noisynet train $(PRESET) $(ARGS)
 
 test: .venv/.has-dev
-	$(BIN)/python -X faulthandler -m pytest $(ARGS)
+	$(BIN)/python -X faulthandler -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: .venv/.has-dev
 	$(BIN)/ruff check .
@@ -61,6 +62,10 @@ bench-layers: .venv/.has-dev
 # Tianshou and TorchRL take part once they are there: .venv/bin/pip install torchrl tianshou
 bench-training: .venv/.has-dev
 	$(BIN)/python -m benchmarks.training.run $(ARGS)
+
+# Goes on where it stopped; a finished run is a line under benchmarks/results/study.
+evidence: .venv/.has-dev
+	$(BIN)/python -m benchmarks.study.evidence $(ARGS)
 
 clean:
 	rm -rf .venv site docs/_build .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -12,10 +12,9 @@ compared by, which favours it.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from noisynet.evaluation.scores import mean_interval
 
 from ..provenance import RESULTS, provenance
 from ..tables import markdown_table
+from .part import run_all
 from .run import TASKS, read_runs, run
 
 FILE = RESULTS / "study" / "control.jsonl"
@@ -112,18 +112,10 @@ def main() -> None:
     parser.add_argument("--machine", default="not said")
     parser.add_argument("--table", action="store_true", help="run nothing")
     arguments = parser.parse_args()
-    FILE.parent.mkdir(parents=True, exist_ok=True)
     if not arguments.table:
         made = provenance(arguments.machine)
         jobs = list(missing(read_runs(FILE), arguments.tasks, arguments.seeds))
-        with ProcessPoolExecutor(arguments.jobs) as pool, FILE.open("a") as file:
-            futures = [pool.submit(run, task, arm, seed, ARMS) for task, arm, seed in jobs]
-            for number, future in enumerate(as_completed(futures), 1):
-                record = {**future.result(), **made}
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
-                file.flush()
-                shown = {key: record[key] for key in ("task", "arm", "seed", "final", "area")}
-                print(f"{number}/{len(jobs)}", json.dumps(shown, ensure_ascii=False), flush=True)
+        run_all(jobs, partial(run, arms=ARMS), FILE, made, at_once=arguments.jobs)
     FILE.with_suffix(".md").write_text(table(read_runs(FILE)))
 
 

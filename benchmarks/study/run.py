@@ -10,12 +10,10 @@ where it stopped. Seeds are paired: seed i of every arm plays the same environme
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from noisynet.evaluation.agent import evaluate_run
 from noisynet.runs import config, read_metrics
 
 from ..provenance import RESULTS, provenance
+from .part import read_lines, run_all
 from .report import write_report
 
 FOLDER = RESULTS / "study"
@@ -45,8 +44,6 @@ class Task:
     arms: tuple[str, ...] | None = None
     seeds: int = 10
     settings: dict[str, Any] = field(default_factory=dict)
-    twin: str | None = None
-    """The preset with ε-greedy, where it has a schedule of its own."""
 
 
 RIVALS = ("noise", "epsilon")
@@ -65,18 +62,6 @@ TASKS = {
     "DeepSea-14": Task("deep-sea", "DeepSea-14", 20_000, games=1, arms=SETTINGS),
     "MinAtar Breakout": Task("minatar", "MinAtar/Breakout-v1", 300_000, 50, RIVALS, seeds=5),
     "MinAtar Freeway": Task("minatar", "MinAtar/Freeway-v1", 300_000, 20, RIVALS, seeds=5),
-    **{
-        f"{game} by PQN": Task(
-            "pqn-minatar",
-            f"MinAtar/{game}-v1",
-            1_000_000,
-            50,
-            RIVALS,
-            seeds=5,
-            twin="pqn-minatar-epsilon",
-        )
-        for game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
-    },
 }
 
 _EPSILON = {"exploration": "epsilon", "epsilon_start": 1.0, "epsilon_end": 0.02}
@@ -100,12 +85,9 @@ ARMS: dict[str, dict[str, Any]] = {
 
 
 def settings_of(
-    task: Task, arm: str, seed: int, arms: dict[str, dict[str, Any]] = ARMS
+    task: Task, arm: str, seed: int, arms: Mapping[str, Mapping[str, Any]] = ARMS
 ) -> tuple[str, dict[str, Any]]:
     """Return the preset of one run, and its overrides by the names of the config's fields."""
-    preset, of_arm = task.preset, arms[arm]
-    if task.twin is not None and arm == "epsilon":
-        preset, of_arm = task.twin, {"epsilon_share": 0.1}  # PQN's share
     chosen = {
         "environment": task.environment,
         "steps": task.steps,
@@ -115,23 +97,33 @@ def settings_of(
         "threads": 1,
         "checkpoint_every": task.steps,
         **task.settings,
-        **of_arm,
+        **arms[arm],
     }
-    if chosen.get("noise") == "independent":
+    if chosen.get("noise_kind") == "independent":
         chosen["sigma0"] = None  # the paper's for this kind, 0.017
     share = chosen.pop("epsilon_share", None)
     if share is not None:
         chosen["epsilon_steps"] = int(share * task.steps)
-    return preset, chosen
+    return task.preset, chosen
 
 
-def run(name: str, arm: str, seed: int, arms: dict[str, dict[str, Any]] = ARMS) -> dict[str, Any]:
-    """Train and evaluate one run; its folder is not kept."""
-    task = TASKS[name]
+def run(
+    name: str, arm: str, seed: int, arms: Mapping[str, Mapping[str, Any]] = ARMS
+) -> dict[str, Any] | None:
+    """Train and evaluate one run; its folder is not kept. None where it was interrupted."""
+    return measure(name, TASKS[name], arm, seed, arms)
+
+
+def measure(
+    name: str, task: Task, arm: str, seed: int, arms: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """Train and evaluate one run of a task by an arm, as `run` does."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run"
-        start(config.load(*settings_of(task, arm, seed, arms)), path)
+        outcome = start(config.load(*settings_of(task, arm, seed, arms)), path)
+        if outcome.reason == "interrupted":
+            return None
         played = evaluate_run(path, episodes=task.games)
         curve = curve_of(path, task.steps)
         explored = effective_epsilon_of(path)
@@ -175,16 +167,8 @@ def effective_epsilon_of(path: Path) -> list[float] | None:
 
 
 def read_runs(file: Path = RUNS) -> list[dict[str, Any]]:
-    """Read the finished runs; a line that a kill cut short is left out."""
-    if not file.exists():
-        return []
-    records = []
-    for line in file.read_text().splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records
+    """Read the finished runs."""
+    return read_lines(file)
 
 
 def missing(tasks: list[str], arms: list[str], seeds: int) -> Iterator[tuple[str, str, int]]:
@@ -213,14 +197,7 @@ def main() -> None:
     if not arguments.table:
         made = provenance(arguments.machine)
         jobs = list(missing(arguments.tasks, arguments.arms, arguments.seeds))
-        with ProcessPoolExecutor(arguments.jobs) as pool, RUNS.open("a") as file:
-            futures = [pool.submit(run, *job) for job in jobs]
-            for number, future in enumerate(as_completed(futures), 1):
-                record = {**future.result(), **made}
-                file.write(json.dumps(record) + "\n")
-                file.flush()
-                shown = {key: record[key] for key in ("task", "arm", "seed", "final", "area")}
-                print(f"{number}/{len(jobs)}", json.dumps(shown, ensure_ascii=False), flush=True)
+        run_all(jobs, run, RUNS, made, at_once=arguments.jobs)
     shared = [name for name, task in TASKS.items() if task.arms is None]
     write_report(read_runs(), FOLDER, list(TASKS), list(ARMS), shared)
 

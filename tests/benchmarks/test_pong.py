@@ -154,3 +154,21 @@ def test_the_clock_stops_a_seed_that_is_late() -> None:
 def test_the_clock_goes_on_while_games_return_less() -> None:
     worse = clock_of(17.9, minutes=60)
     assert (worse.solved, len(worse.games)) == (False, 512)  # one whole rollout
+
+
+def test_the_seeds_by_the_clock_are_summarised_as_the_pages_say() -> None:
+    runs = seeds.read("pqn-pong")
+    summary = json.loads((seeds.FOLDER / "summary.json").read_text())["pqn-pong"]
+    assert json.loads(json.dumps(seeds.summarise(runs))) == summary
+    root = Path(__file__).parents[2]
+    readme = " ".join((root / "README.md").read_text().split())
+    page = " ".join((root / "docs" / "performance.md").read_text().split())
+    fastest, median, worst = (
+        min(summary["minutes"].values()),
+        summary["median_minutes"],
+        summary["worst_minutes"],
+    )
+    assert f"in {fastest:.1f} to {worst:.1f} minutes; the median is {median:.1f} minutes" in readme
+    assert f"The median is {median:.2f} minutes" in page
+    for run in runs:
+        assert f"| {run['seed']} | {run['steps']:,} | {run['minutes']:.2f} | " in page

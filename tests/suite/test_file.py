@@ -215,7 +215,9 @@ def test_a_folder_with_another_run_in_it_is_named(tmp_path: Path) -> None:
     assert "was started with learning_rate 0.5 (the suite: 0.001): choose another" in found
 
 
-@pytest.mark.parametrize(("name", "trials"), [("classic", 40), ("minatar", 50), ("pong-study", 6)])
+@pytest.mark.parametrize(
+    ("name", "trials"), [("atari100k", 60), ("classic", 40), ("minatar", 50), ("pong-study", 6)]
+)
 def test_ready_suites_are_right(name: str, trials: int, tmp_path: Path) -> None:
     for package in ("ale_py", "minatar"):
         pytest.importorskip(package, reason="the games are extras")
@@ -233,7 +235,7 @@ def test_atari57_has_the_papers_frames(tmp_path: Path) -> None:
 
 
 def test_the_ready_suites_are_those_of_the_docs() -> None:
-    assert ready_suites() == ["atari57", "classic", "minatar", "pong-study"]
+    assert ready_suites() == ["atari100k", "atari57", "classic", "minatar", "pong-study"]
     page = (Path(__file__).parents[2] / "docs" / "suite.md").read_text()
     assert all(f"`{name}`" in page for name in ready_suites())
 

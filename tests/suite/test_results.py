@@ -2,20 +2,23 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from noisynet.evaluation.scores import atari57_games, reference_scores
 from noisynet.runs import config
-from noisynet.suite.paper import AGENTS, normalised, paper_scores
-from noisynet.suite.results import paper_overall, suite_scores, to_csv
+from noisynet.suite.published import PUBLISHED, PublishedName, normalised, published_scores
+from noisynet.suite.results import published_overall, suite_scores, to_csv
 from noisynet.suite.trials import Trial
 
 
 def test_the_papers_medians_and_means_are_those_it_prints() -> None:
-    rows = paper_overall(atari57_games())
-    assert [row["label"] for row in rows] == [f"{name} (the paper)" for name in AGENTS.values()]
+    rows = published_overall(atari57_games(), "noisynet")
+    assert [row["label"] for row in rows] == [
+        f"{name} (the paper)" for name in PUBLISHED["noisynet"].agents.values()
+    ]
     # DQN, A3C and Dueling, each before its noisy kin: arXiv 1706.10295, table 1.
     medians = [83, 123, 80, 94, 132, 172]
     printed = [319, 379, 293, 347, 524, 633]
@@ -29,10 +32,22 @@ def test_the_papers_medians_and_means_are_those_it_prints() -> None:
     )
 
 
-def test_the_papers_references_are_the_standard_ones() -> None:
-    assert {game: row.reference for game, row in paper_scores().items()} == {
-        game: reference_scores(game) for game in atari57_games()
+@pytest.mark.parametrize(("name", "games"), [("noisynet", 57), ("atari100k", 26)])
+def test_published_references_are_the_standard_ones(name: PublishedName, games: int) -> None:
+    scores = published_scores(name)
+    assert len(scores) == games
+    assert {game: row.reference for game, row in scores.items()} == {
+        game: reference_scores(game) for game in scores
     }
+
+
+def test_data_efficient_rainbow_is_as_published() -> None:
+    rainbow, curl = published_overall(atari57_games(), "atari100k")
+    assert (rainbow["label"], rainbow["games"]) == ("data-efficient Rainbow (published)", 26)
+    # arXiv 2004.04136, table 1 prints 0.161 and 0.285.
+    assert rainbow["median"] == pytest.approx(16.1, abs=0.05)
+    assert rainbow["mean"] == pytest.approx(28.5, abs=0.05)
+    assert curl["label"] == "CURL (published)"
 
 
 def test_video_pinball_alone_is_normalised_in_two_ways() -> None:
@@ -68,7 +83,7 @@ def test_scores_are_those_worked_out_by_hand() -> None:
         pytest.approx(-3.05),
         pytest.approx(50.0),
     )
-    assert (pong["paper_dqn"], pong["paper_noisynet_dqn"]) == (20.0, 21.0)
+    assert (pong["published_dqn"], pong["published_noisynet_dqn"]) == (20.0, 21.0)
     assert boxing["human_normalised"] == pytest.approx(200.0)
     (overall,) = found["overall"]
     assert overall["label"] == "noise, noise off"
@@ -81,8 +96,8 @@ def test_scores_are_those_worked_out_by_hand() -> None:
         assert 0.0 - 1e-9 <= low <= overall[name] <= high <= 300.0
     # Pong's draws are 0, 50 or 100 and Boxing's 100, 200 or 300: the ends have 1/16 of the chance.
     assert overall["mean_interval"] == (pytest.approx(50.0), pytest.approx(200.0))
-    assert len(found["paper"]) == 6
-    assert found["paper"][0]["games"] == 2
+    assert len(found["published"]) == 6
+    assert found["published"][0]["games"] == 2
 
 
 def test_one_seed_has_no_interval_and_other_games_have_no_reference() -> None:
@@ -93,7 +108,30 @@ def test_one_seed_has_no_interval_and_other_games_have_no_reference() -> None:
         ("on", 10.0, None),
     ]
     assert found["games"][0]["human_normalised"] is None
-    assert found["overall"] == found["paper"] == []
+    assert found["overall"] == found["published"] == []
+
+
+def test_what_noise_costs_is_known_beside_the_one_label_without() -> None:
+    seconds = {"noise0": 80.0, "noise1": 160.0, "epsilon0": 60.0}
+    trials = {name: trial("CartPole-v1", name[:-1], int(name[-1])) for name in seconds}
+    plain = trials["epsilon0"].config.replaced(exploration="epsilon")
+    trials["epsilon0"] = replace(trials["epsilon0"], config=plain)
+    results = dict.fromkeys(seconds, played(off=1.0))
+    noise, epsilon = suite_scores(trials, results, seconds)["games"]
+    assert (noise["minutes"], noise["noise_share"]) == (2.0, 0.5)
+    assert (epsilon["minutes"], epsilon["noise_share"]) == (1.0, None)
+    alone = {name: one for name, one in trials.items() if name != "epsilon0"}
+    (noise,) = suite_scores(alone, results, seconds)["games"]
+    assert (noise["minutes"], noise["noise_share"]) == (2.0, None)
+
+
+def test_a_game_that_nobody_published_is_normalised_all_the_same() -> None:
+    one = trial("ALE/Tennis-v5", "noise", 0)
+    found = suite_scores({one.name: one}, {one.name: played(off=-23.8)}, published="atari100k")
+    assert found["games"][0]["human_normalised"] == pytest.approx(0.0)
+    assert found["games"][0]["published_curl"] is None
+    assert found["published"] == []
+    assert len(found["overall"]) == 1
 
 
 def test_a_trial_without_a_result_is_left_out() -> None:

@@ -148,14 +148,13 @@ def _report(summary: dict[str, Any], out: Path, tell: Any) -> str | None:
 _GAMES = {
     "environment": "game", "label": "trials", "noise": "noise", "runs": "runs", "mean": "mean",
     "iqm": "IQM", "iqm_interval": "95 %", "human_normalised": "human %",
-    "paper_dqn": "DQN", "paper_noisynet_dqn": "NoisyNet-DQN", "paper_a3c": "A3C",
-    "paper_noisynet_a3c": "NoisyNet-A3C", "paper_dueling": "Dueling",
-    "paper_noisynet_dueling": "NoisyNet-Dueling",
+    "minutes": "minutes", "noise_share": "noise's share",
 }  # fmt: skip
 _OVERALL = {
     "label": "trials", "games": "games", "runs": "runs", "median": "median",
     "median_interval": "95 %", "mean": "mean", "mean_interval": "95 %",
     "mean_as_printed": "mean as the paper's", "iqm": "IQM", "iqm_interval": "95 %",
+    "minutes": "minutes", "noise_share": "noise's share",
 }  # fmt: skip
 _ABOUT = (
     "A score is the mean return of games that a trial's agent played when its training had ended: "
@@ -169,17 +168,29 @@ _NOTE = (
 )
 
 
+def _has_video_pinball(summary: dict[str, Any]) -> bool:
+    return any("VideoPinball" in row["environment"] for row in summary["games"])
+
+
 def _tables(summary: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
     """Return (title, heads, rows) of what there is to show."""
-    games, overall, points = _GAMES, summary["overall"], summary["search"] or []
-    if not summary["paper"]:
-        games = {k: v for k, v in games.items() if not k.startswith(("paper_", "human_"))}
+    from ..suite.published import PUBLISHED
+
+    overall, points = summary["overall"], summary["search"] or []
+    games = dict(_GAMES)
+    if not overall:
+        del games["human_normalised"]
+    if summary["published"]:
+        for table in PUBLISHED.values():
+            games |= {f"published_{agent}": name for agent, name in table.agents.items()}
+    known = {name for row in summary["games"] for name in row}
+    games = {name: head for name, head in games.items() if name in known}
     tables: list[tuple[str, dict[str, str], list[dict[str, Any]]]] = [
         ("Scores: mean returns of the evaluation's games", games, summary["games"]),
         (
             "Over all games, human-normalised, percent",
             _OVERALL,
-            [*overall, *summary["paper"]] if overall else [],
+            [*overall, *summary["published"]] if overall else [],
         ),
         (
             "The search's points, the best first",
@@ -212,7 +223,7 @@ def _html(summary: dict[str, Any]) -> str:
         for title, heads, rows in _tables(summary)
     ]
     parts.insert(1, f'<p class="dim">{escape(_ABOUT)}</p>')
-    if summary["paper"]:
+    if _has_video_pinball(summary):
         parts.append(f'<p class="dim">{escape(_NOTE)}</p>')
     failed = "".join(f"<li>{escape(f'{n}: {why}')}</li>" for n, why in summary["failed"].items())
     return f"<section>{''.join(parts)}{f'<ul>{failed}</ul>' if failed else ''}</section>"
@@ -238,7 +249,7 @@ def _print(summary: dict[str, Any]) -> None:
         for row in rows:
             table.add_row(*row)
         console.print(table)
-    if summary["paper"]:
+    if _has_video_pinball(summary):
         line(f"Note: {_NOTE}")
     for name, reason in summary["failed"].items():
         line(f"Failed: {name}: {reason}")

@@ -17,6 +17,7 @@ from ..runs import yaml_text
 from ..runs.config import by_our_names
 from ..runs.errors import RunError, cut, nearest, shown
 from ..runs.sections import Count, FewThousand, PositiveInt, Seed
+from .published import PublishedName
 
 _MOST_PROBLEMS = 100
 _MOST_FIELDS = 200
@@ -164,6 +165,11 @@ class Suite(_Part):
         description="how often a trial that fails without a new checkpoint is tried again",
     )
     search: Search | None = Field(default=None, description="hyperparameters to search for")
+    published: PublishedName = Field(
+        default="noisynet",
+        description="whose scores stand beside those of Atari games: noisynet (arXiv 1706.10295, "
+        "200 million frames), atari100k (arXiv 1906.05243 and 2004.04136, 400,000 frames)",
+    )
 
     @property
     def trials(self) -> int:

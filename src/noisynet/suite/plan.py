@@ -3,8 +3,8 @@
 suite.yaml           the file that it was last started with
 suite.lock           held by the process that runs it
 runs/NAME/           a run each, an ordinary one, with `evaluation.json` once it is done
-scores.csv           scores by game, beside the paper's
-overall.csv          human-normalised scores over all games, beside the paper's
+scores.csv           scores by game, beside published ones
+overall.csv          human-normalised scores over all games, beside published ones
 search.csv           where there is a search: its points, the best first
 summary.json         the same, and what failed
 """
@@ -24,9 +24,9 @@ from ..runs.locks import InUse, Lock
 from .display import SuiteDisplay
 from .file import Suite, SuiteErrors, read_suite
 from .results import suite_scores, to_csv
-from .runner import Grid, Runner, task_for
+from .runner import Ended, Grid, Runner, task_for
 from .search import SearchSource
-from .task import mismatch, reached_step, result_of, write_whole
+from .task import mismatch, reached_step, result_of, training_seconds, write_whole
 from .trials import Trial, grid_trials
 
 
@@ -112,13 +112,20 @@ def run(planned: Plan, address: str | None, display: SuiteDisplay) -> dict[str, 
             "done": len(ended.results),
             "failed": dict(sorted(ended.failures.items())),
             "interrupted": ended.interrupted,
-            **suite_scores(ended.trials, ended.results),
+            **scores(planned, ended),
             "search": source.table(ended) if isinstance(source, SearchSource) else None,
             "runs": [str(planned.folder / "runs" / name) for name in sorted(ended.results)],
         }
         if not ended.interrupted:
             _write_tables(planned.folder, summary)
     return summary
+
+
+def scores(planned: Plan, ended: Ended) -> dict[str, Any]:
+    """Sum up what has been reached, as `suite_scores` does, with the time that it took."""
+    folder = planned.folder / "runs"
+    seconds = {name: training_seconds(folder / name) for name in ended.results}
+    return suite_scores(ended.trials, ended.results, seconds, planned.suite.published)
 
 
 @contextmanager
@@ -139,7 +146,7 @@ def _locked(folder: Path) -> Iterator[None]:
 def _write_tables(folder: Path, summary: dict[str, Any]) -> None:
     write_whole(folder / "scores.csv", to_csv(summary["games"]))
     if summary["overall"]:
-        write_whole(folder / "overall.csv", to_csv([*summary["overall"], *summary["paper"]]))
+        write_whole(folder / "overall.csv", to_csv([*summary["overall"], *summary["published"]]))
     if summary["search"]:
         write_whole(folder / "search.csv", to_csv(summary["search"]))
     write_whole(folder / "summary.json", json.dumps(summary, indent=1) + "\n")

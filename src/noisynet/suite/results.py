@@ -1,22 +1,26 @@
-"""What a suite shows: scores by game, and human-normalised over all, beside the paper's."""
+"""What a suite shows: scores by game, and human-normalised over all, beside published ones."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..evaluation.scores import bootstrap_interval, interquartile_mean, interquartile_means
-from .paper import AGENTS, atari_game, normalised, paper_scores
+from .published import PUBLISHED, PublishedName, atari_game, normalised, published_scores
 from .trials import Trial
 
 
 def suite_scores(
-    trials: Mapping[str, Trial], results: Mapping[str, Mapping[str, Any]]
+    trials: Mapping[str, Trial],
+    results: Mapping[str, Mapping[str, Any]],
+    seconds: Mapping[str, float | None] | None = None,
+    published: PublishedName = "noisynet",
 ) -> dict[str, Any]:
     """Sum up the results of trials, by their names; plain values, ready for JSON.
 
@@ -24,35 +28,92 @@ def suite_scores(
     label and state of the noise: mean, deviation and interquartile mean over seeds with the 95 %
     interval of the stratified bootstrap. `overall` has a row for each label and state of the noise
     over Atari's games, in percent of human (Agarwal et al., arXiv 2108.13264): median and mean over
-    games of the mean over seeds, and the interquartile mean over all runs. `paper` has the same of
-    the paper's agents over the same games.
+    games of the mean over seeds, and the interquartile mean over all runs. `published` has the same
+    of the published agents over the same games. `minutes` is the mean time of a training, of which
+    `seconds` has each trial's, and `noise_share` the share of it by which it is longer than that of
+    the one label without noise.
     """
     scores: dict[tuple[str, str, str], dict[int, float]] = {}
     for name, trial in trials.items():
         for noise, played in results.get(name, {}).get("evaluations", {}).items():
             key = trial.game, trial.label, noise
             scores.setdefault(key, {})[trial.seed] = float(played["mean"])
+    minutes = _minutes(trials, seconds or {})
     rows: list[dict[str, Any]] = []
-    atari: dict[str, dict[str, list[float]]] = {}
+    atari: dict[tuple[str, str], dict[str, list[float]]] = {}
     for (environment, label, noise), by_seed in scores.items():
-        rows.append(_game_row(environment, label, noise, by_seed))
-        games = atari.setdefault(f"{label}, noise {noise}", {})
+        rows.append(
+            _game_row(environment, label, noise, by_seed, published)
+            | _cost(minutes, label, [environment])
+        )
+        games = atari.setdefault((label, noise), {})
         if (game := atari_game(environment)) is not None:
             games[game] = list(by_seed.values())
     known = list(dict.fromkeys(game for games in atari.values() for game in games))
     return {
         "games": rows,
-        "overall": [_overall_row(label, games) for label, games in atari.items() if games],
-        "paper": paper_overall(known) if known else [],
+        "overall": [
+            _overall_row(f"{label}, noise {noise}", games)
+            | _cost(minutes, label, [one for one, has in minutes if has == label])
+            for (label, noise), games in atari.items()
+            if games
+        ],
+        "published": published_overall(known, published),
     }
 
 
+@dataclass(frozen=True)
+class _Minutes:
+    """Of one label in one game: how long its trainings took, and whether they had noise."""
+
+    mean: float
+    has_noise: bool
+
+
+def _minutes(
+    trials: Mapping[str, Trial], seconds: Mapping[str, float | None]
+) -> dict[tuple[str, str], _Minutes]:
+    taken: dict[tuple[str, str], list[float]] = {}
+    noisy: dict[str, bool] = {}
+    for name, trial in trials.items():
+        one = seconds.get(name)
+        if one is not None:
+            taken.setdefault((trial.game, trial.label), []).append(one / 60)
+            noisy[trial.label] = trial.config.exploration.has_noise
+    return {key: _Minutes(float(np.mean(of)), noisy[key[1]]) for key, of in taken.items()}
+
+
+def _cost(
+    minutes: Mapping[tuple[str, str], _Minutes], label: str, environments: Sequence[str]
+) -> dict[str, float | None]:
+    """Return the mean minutes of a label, and the share of them that its noise costs.
+
+    The share is known where one label alone is without noise, and has played the same games.
+    """
+    mine = [minutes[one, label] for one in environments if (one, label) in minutes]
+    if not mine:
+        return {"minutes": None, "noise_share": None}
+    plain = {other for (_, other), of in minutes.items() if not of.has_noise}
+    share = None
+    if len(plain) == 1 and mine[0].has_noise:
+        (other,) = plain
+        found = [minutes[one, other].mean for one in environments if (one, other) in minutes]
+        if len(found) == len(mine):
+            share = 1.0 - sum(found) / sum(one.mean for one in mine)
+    return {"minutes": float(np.mean([one.mean for one in mine])), "noise_share": share}
+
+
 def _game_row(
-    environment: str, label: str, noise: str, by_seed: Mapping[int, float]
+    environment: str,
+    label: str,
+    noise: str,
+    by_seed: Mapping[int, float],
+    published: PublishedName,
 ) -> dict[str, Any]:
     values = [by_seed[seed] for seed in sorted(by_seed)]
     mean = float(np.mean(values))
     game = atari_game(environment)
+    row = None if game is None else published_scores(published).get(game)
     return {
         "environment": environment,
         "label": label,
@@ -64,24 +125,28 @@ def _game_row(
         "iqm_interval": bootstrap_interval(interquartile_means, [values]),
         "human_normalised": None if game is None else normalised(game, mean),
         **{
-            f"paper_{agent}": None if game is None else paper_scores()[game].mean[agent]
-            for agent in AGENTS
+            f"published_{agent}": None if row is None else row.mean[agent]
+            for agent in PUBLISHED[published].agents
         },
     }
 
 
-def paper_overall(games: Sequence[str]) -> list[dict[str, Any]]:
-    """Return each of the paper's agents' human-normalised scores over some games.
+def published_overall(games: Sequence[str], published: PublishedName) -> list[dict[str, Any]]:
+    """Return each published agent's human-normalised scores over those games that the table has.
 
-    The paper gives one mean a game, so its interquartile mean is one over games, without an
-    interval. `mean_as_printed` takes Video Pinball's random score as 0.
+    A table gives one mean a game, so its interquartile mean is one over games, without an interval.
+    `mean_as_printed` takes Video Pinball's random score as 0.
     """
+    table, scores = PUBLISHED[published], published_scores(published)
+    known = [game for game in games if game in scores]
+    if not known:
+        return []
     return [
         _overall_row(
-            f"{name} (the paper)", {game: [paper_scores()[game].mean[agent]] for game in games}
+            f"{name} ({table.source})", {game: [scores[game].mean[agent]] for game in known}
         )
         | {"runs": None}
-        for agent, name in AGENTS.items()
+        for agent, name in table.agents.items()
     ]
 
 

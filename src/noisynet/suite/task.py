@@ -151,6 +151,12 @@ def reached_step(folder: Path) -> int:
     return max(0 if line is None else line["step"], checkpoint_step(folder))
 
 
+def training_seconds(folder: Path) -> float | None:
+    """Return how long a run has trained, by the last whole line of its metrics; None for none."""
+    line = newest_line(folder)
+    return None if line is None else line.get("time/elapsed")
+
+
 def held_since(folder: Path) -> int | None:
     """Return when a process last took the run's lock, in nanoseconds by the folder's clock."""
     try:

@@ -18,7 +18,7 @@ from ..runs import config as run_config
 from ..runs.config import SECTION_OF, Config, option_name
 from ..runs.errors import RunError, cut, nearest, shown
 from .file import Space, Suite, SuiteErrors
-from .paper import atari_environment, atari_game
+from .published import atari_environment, atari_game
 
 AUTO = "auto"
 """The preset made for the environment's kind."""

@@ -1,0 +1,118 @@
+"""Two arms compared seed by seed, and how a table shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from noisynet.evaluation.scores import (
+    bootstrap_interval,
+    interquartile_mean,
+    interquartile_means,
+    mean_interval,
+)
+
+from .part import Record
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The means of two arms over the seeds that both have, and the difference of a seed."""
+
+    seeds: int
+    ours: float
+    theirs: float
+    difference: float
+    interval: tuple[float, float] | None
+    """Student's, 95 %; None for fewer than two seeds."""
+
+    @property
+    def sign(self) -> int:
+        """Return 1 or −1 where the interval leaves 0 out, and else 0."""
+        if self.interval is None or self.interval[0] <= 0 <= self.interval[1]:
+            return 0
+        return 1 if self.difference > 0 else -1
+
+
+def paired(
+    records: Sequence[Record], task: str, ours: str, theirs: str, figure: str
+) -> Compared | None:
+    """Compare a figure of two arms on a task; None where they have no seed in common."""
+    of = _of_common_seeds(records, task, ours, theirs, figure)
+    if of is None:
+        return None
+    first, second = of
+    return Compared(
+        seeds=len(first),
+        ours=float(first.mean()),
+        theirs=float(second.mean()),
+        difference=float((first - second).mean()),
+        interval=mean_interval(first - second),
+    )
+
+
+def ratios(
+    records: Sequence[Record], task: str, ours: str, theirs: str, figure: str
+) -> list[float]:
+    """Return how many times as large a figure of ours is, for each seed that both arms have."""
+    of = _of_common_seeds(records, task, ours, theirs, figure)
+    return [] if of is None else (of[0] / of[1]).tolist()
+
+
+def _of_common_seeds(
+    records: Sequence[Record], task: str, ours: str, theirs: str, figure: str
+) -> tuple[np.ndarray, np.ndarray] | None:
+    first, second = (
+        {
+            one["seed"]: float(one[figure])
+            for one in records
+            if (one["task"], one["arm"]) == (task, arm)
+        }
+        for arm in (ours, theirs)
+    )
+    common = sorted(first.keys() & second.keys())
+    if not common:
+        return None
+    return np.array([first[seed] for seed in common]), np.array([second[seed] for seed in common])
+
+
+def cell(found: Compared) -> str:
+    """Return a difference with its interval and number of seeds; bold where 0 is left out of it."""
+    if found.interval is None:
+        return f"n = {found.seeds}: no interval"
+    text = f"{signed(found.difference)} {span(found.interval, plus=True)} (n = {found.seeds})"
+    return f"**{text}**" if found.sign else text
+
+
+def mean_cell(values: Sequence[float]) -> str:
+    """Return a mean with its interval; of fewer than two seeds only how many there are."""
+    interval = mean_interval(values) if values else None
+    if interval is None:
+        return f"n = {len(values)}"
+    return f"{signed(float(np.mean(values)), plus=False)} {span(interval)} (n = {len(values)})"
+
+
+def middle_cell(values: Sequence[float]) -> str:
+    """Return an interquartile mean with its bootstrap interval, as `mean_cell` does.
+
+    For times: a run that was suspended meanwhile would decide a mean.
+    """
+    interval = bootstrap_interval(interquartile_means, [values]) if values else None
+    if interval is None:
+        return f"n = {len(values)}"
+    return f"{signed(interquartile_mean(values), plus=False)} {span(interval)} (n = {len(values)})"
+
+
+def span(interval: tuple[float, float], *, plus: bool = False) -> str:
+    """Return an interval in words."""
+    return f"[{signed(interval[0], plus=plus)}, {signed(interval[1], plus=plus)}]"
+
+
+def signed(value: float, *, plus: bool = True) -> str:
+    """Return three digits, or a whole number, with a sign; what rounds to nothing has none."""
+    text = (f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}").replace("-", "−")
+    if text in ("0", "−0"):
+        return "0"
+    return f"+{text}" if plus and value > 0 else text

@@ -1,0 +1,156 @@
+"""A part of the evidence: runs of task, arm and seed, of which each finished one is a line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..provenance import provenance
+
+Record = dict[str, Any]
+Job = tuple[str, str, int]
+"""Task, arm, seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Runs of one kind: what they are, where they are kept, and how one is made."""
+
+    file: Path
+    arms: Mapping[str, Collection[str]]
+    """Of each task, in the order in which they run."""
+    seeds: Mapping[str, int]
+    """Of each task; 0 for one that is run where it is asked for alone."""
+    run: Callable[[str, str, int], Record | None]
+    """Train and evaluate one run, in another process; None where it was interrupted."""
+    minutes: Mapping[str, float]
+    """What a run of each task takes on one core, until some have been timed."""
+    others: Callable[[], list[Record]] = list
+    """Runs of these tasks that are kept elsewhere."""
+
+    def records(self) -> list[Record]:
+        """Return the runs that are there."""
+        every = [*self.others(), *read_lines(self.file)]
+        return [one for one in every if one["arm"] in self.arms.get(one["task"], ())]
+
+    def jobs(self) -> Iterator[Job]:
+        """Yield all runs, seed by seed, so that a part of them is a fair one."""
+        for seed in range(max(self.seeds.values())):
+            for task, arms in self.arms.items():
+                for arm in arms:
+                    if seed < self.seeds[task]:
+                        yield task, arm, seed
+
+    def missing(self) -> list[Job]:
+        """List the runs that are not there yet."""
+        done = {(one["task"], one["arm"], one["seed"]) for one in self.records()}
+        return [job for job in self.jobs() if job not in done]
+
+    def minutes_left(self) -> float:
+        """Estimate the minutes of one core that the missing runs take.
+
+        By the median of what the same task's runs by the same arm took, or by any arm.
+        """
+        taken: dict[tuple[str, str | None], list[float]] = {}
+        for one in self.records():
+            for key in ((one["task"], one["arm"]), (one["task"], None)):
+                taken.setdefault(key, []).append(one["wall_seconds"] / 60)
+        known = {key: statistics.median(of) for key, of in taken.items()}
+        return sum(
+            known.get((task, arm), known.get((task, None), self.minutes[task]))
+            for task, arm, _ in self.missing()
+        )
+
+
+def read_lines(file: Path) -> list[Record]:
+    """Read the finished runs; a line that a kill cut short is left out."""
+    if not file.exists():
+        return []
+    records: list[Record] = []
+    for line in file.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def run_all(
+    jobs: Sequence[Job],
+    run: Callable[[str, str, int], Record | None],
+    file: Path,
+    made: Record,
+    *,
+    at_once: int,
+    after: Callable[[], object] = lambda: None,
+) -> None:
+    """Run jobs in processes of their own, and write each as a line as soon as it is done.
+
+    `made` is what is the same of all: commit, date and machine. `after` is called after each.
+    Raises SystemExit at the end where some failed.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = file.read_text() if file.exists() else ""
+    if text and not text.endswith("\n"):  # a kill cut the last line short
+        file.write_text(text + "\n")
+    failed: list[str] = []
+    pool = ProcessPoolExecutor(at_once)
+    try:
+        futures = {pool.submit(run, *job): job for job in jobs}
+        for number, future in enumerate(as_completed(futures), 1):
+            try:
+                result = future.result()
+            except BrokenExecutor:
+                raise
+            except Exception as error:  # noqa: BLE001 - the others go on
+                failed.append(f"{futures[future]}: {error}")
+                print(f"{number}/{len(jobs)} failed: {failed[-1]}", flush=True)
+                continue
+            if result is None:
+                continue
+            record = {**result, **made}
+            with file.open("a") as lines:
+                lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+            shown = {key: record[key] for key in ("task", "arm", "seed", "final", "area")}
+            print(f"{number}/{len(jobs)}", json.dumps(shown, ensure_ascii=False), flush=True)
+            after()
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if failed:
+        raise SystemExit(
+            "\n".join(["These runs failed; the same command tries them again:", *failed])
+        )
+
+
+def run_part(part: Part, table: Callable[[Sequence[Record]], str], description: str | None) -> None:
+    """Run what is missing of a part, as its command line says, and write its table."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tasks", nargs="+", choices=list(part.arms), help="default: all planned")
+    parser.add_argument("--seeds", type=int, help="of each task (default: as planned)")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--machine", default="not said", help="in words, what else ran included")
+    parser.add_argument("--table", action="store_true", help="run nothing")
+    arguments = parser.parse_args()
+
+    def write() -> None:
+        part.file.with_suffix(".md").write_text(table(part.records()))
+
+    if not arguments.table:
+        planned = {task: count for task, count in part.seeds.items() if count}
+        asked = {
+            task: arguments.seeds or part.seeds[task] or max(planned.values())
+            for task in arguments.tasks or planned
+        }
+        jobs = replace(part, seeds=dict.fromkeys(part.seeds, 0) | asked).missing()
+        made = provenance(arguments.machine)
+        run_all(jobs, part.run, part.file, made, at_once=arguments.jobs, after=write)
+    write()

@@ -1,0 +1,97 @@
+"""Scores that others published, to stand beside ours."""
+
+from __future__ import annotations
+
+import csv
+import importlib.resources
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from ..evaluation.scores import ReferenceScores, atari57_games, reference_scores
+
+PublishedName = Literal["noisynet", "atari100k"]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A table of scores by game."""
+
+    file: str
+    source: str
+    """In words, for a table's rows."""
+    agents: dict[str, str]
+    """Columns of the table, and the agents' names."""
+
+
+PUBLISHED: dict[PublishedName, Published] = {
+    # Fortunato et al., arXiv 1706.10295: 200 million frames, with DQN's and Dueling's.
+    "noisynet": Published(
+        "noisynet_paper_scores.csv",
+        "the paper",
+        {
+            "dqn": "DQN",
+            "noisynet_dqn": "NoisyNet-DQN",
+            "a3c": "A3C",
+            "noisynet_a3c": "NoisyNet-A3C",
+            "dueling": "Dueling",
+            "noisynet_dueling": "NoisyNet-Dueling",
+        },
+    ),
+    # 400,000 frames: van Hasselt et al., arXiv 1906.05243, and Laskin et al., arXiv 2004.04136.
+    "atari100k": Published(
+        "atari100k_scores.csv",
+        "published",
+        {"data_efficient_rainbow": "data-efficient Rainbow", "curl": "CURL"},
+    ),
+}
+
+VIDEO_PINBALL = "video_pinball"
+"""The game whose random score is 16256.9, and 0 in the means that the NoisyNet paper prints."""
+
+
+@dataclass(frozen=True)
+class PublishedScores:
+    """One game's row: means by agent, and the scores to normalise by."""
+
+    reference: ReferenceScores
+    mean: dict[str, float]
+
+
+@cache
+def published_scores(name: PublishedName) -> dict[str, PublishedScores]:
+    """Return a table: {game, as ms_pacman: its row}."""
+    table = PUBLISHED[name]
+    folder = importlib.resources.files("noisynet.evaluation") / "data"
+    text = (folder / table.file).read_text(encoding="utf-8")
+    return {
+        row["game"]: PublishedScores(
+            ReferenceScores(random=float(row["random"]), human=float(row["human"])),
+            {agent: float(row[agent]) for agent in table.agents},
+        )
+        for row in csv.DictReader(text.splitlines())
+    }
+
+
+def normalised(game: str, score: float, *, as_printed: bool = False) -> float:
+    """Return 100 · (score − random) / (human − random), in percent, for one of the 57 games.
+
+    `as_printed`: with Video Pinball's random score as 0, as in the means that the NoisyNet paper
+    prints.
+    """
+    reference = reference_scores(game)
+    assert reference is not None, "one of the 57 games"
+    random = 0.0 if as_printed and game == VIDEO_PINBALL else reference.random
+    return 100.0 * (score - random) / (reference.human - random)
+
+
+def atari_environment(game: str) -> str:
+    """Return the environment id of a game, such as ALE/MsPacman-v5 for ms_pacman."""
+    return f"ALE/{game.title().replace('_', '')}-v5"
+
+
+def atari_game(environment: str) -> str | None:
+    """Return the game of an environment id of any version; None for none of the paper's 57."""
+    games = {atari_environment(game): game for game in atari57_games()}
+    return games.get(re.sub(r"-v\d+$", "-v5", environment))
