@@ -111,23 +111,18 @@ def test_a_figure_answers_to_the_pointer(browser: Any, page: Path) -> None:
     show(browser, page)
     wait_for(lambda: canvases(browser) > 0, "a canvas")
     # Corners of the first figure's frame on the screen: far from every line and point.
-    corners = wait_for(
-        lambda: browser.execute_script(
-            """
-            const place = document.querySelector(".plot");
-            place.scrollIntoView({block: "center"});
-            const view = Bokeh.index.get_by_id(place.firstElementChild.dataset.rootId);
-            const box = view.el.getBoundingClientRect();
-            const frame = view.frame.bbox;
-            return [
-              [box.x + frame.left + 5, box.y + frame.top + 5],
-              [box.x + frame.right - 5, box.y + frame.top + 5],
-              [box.x + frame.right - 5, box.y + frame.bottom - 5],
-            ];
-            """
-        ),
-        "the figure's frame",
-    )
+    corners = """
+        const place = document.querySelector(".plot");
+        place.scrollIntoView({block: "center"});
+        const view = Bokeh.index.get_by_id(place.firstElementChild.dataset.rootId);
+        const box = view.el.getBoundingClientRect();
+        const frame = view.frame.bbox;
+        return [
+          [box.x + frame.left + 5, box.y + frame.top + 5],
+          [box.x + frame.right - 5, box.y + frame.top + 5],
+          [box.x + frame.right - 5, box.y + frame.bottom - 5],
+        ];
+    """
     tips = """
         const found = [];
         const visit = (node) => {
@@ -141,19 +136,21 @@ def test_a_figure_answers_to_the_pointer(browser: Any, page: Path) -> None:
         return found.join(" ");
     """
 
-    def hovered(x: float, y: float) -> str:
+    def hovered(corner: int) -> str:
+        x, y = browser.execute_script(corners)[corner]
         for shift in (2, 0):
             actions = ActionChains(browser)
             actions.w3c_actions.pointer_action.move_to_location(int(x) + shift, int(y))
             actions.perform()
         return browser.execute_script(tips)
 
-    for x, y in corners:
-        text = wait_for(lambda x=x, y=y: hovered(x, y), "a tooltip", 20)
-        assert "step" in text
-        assert "ε-greedy" in text
+    for corner in range(3):
+        text = wait_for(lambda corner=corner: hovered(corner), f"a tooltip in corner {corner}")
+        _, step, shown = text.rpartition("step:")
+        assert step
+        assert "ε-greedy" in shown
         # Three digits of the largest value, and not as many as a float has.
-        assert not re.search(r"\.\d{3}", text)
+        assert not re.search(r"\.\d{3}", shown)
 
 
 def test_the_film_plays(browser: Any, page: Path) -> None:

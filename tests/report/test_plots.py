@@ -80,6 +80,8 @@ def test_every_place_of_a_figure_answers_with_rounded_numbers(write_run) -> None
     assert tool.mode == "vline"
     assert places["left"][0] == 0
     assert places["right"][-1] == figure.x_range.end
+    glyph = tool.renderers[0].glyph
+    assert (glyph.bottom, glyph.top) == (figure.y_range.start, figure.y_range.end)
     assert list(places["left"][1:]) == list(places["right"][:-1])
     told = tips(figure)
     assert told["step"][0] == "100"

@@ -347,11 +347,15 @@ def _finished(plot: Figure, lines: Sequence[_Line], detail: Detail) -> Figure | 
     end = max(float(found.step[-1]) for _, found, _ in lines)
     steps = np.unique(np.linspace(begin, end, detail.points).round())
     edges = [0, *(steps[1:] / 2 + steps[:-1] / 2), max(end, float(plot.x_range.end))]
-    place = {"left": edges[:-1], "right": edges[1:], "bottom": 0, "top": 1}
+    # The pointer finds only what lies in the part of the axis that is shown.
+    shown = {"bottom": plot.y_range.start, "top": plot.y_range.end}
+    place = {"left": edges[:-1], "right": edges[1:], **shown}
     decimals = _decimals(np.concatenate([found.mean for _, found, _ in lines]))
     tips = {label: _readings(found, steps, decimals) for label, found, _ in lines}
     _answer(plot, place, {"step": [f"{step:,.0f}" for step in steps], **tips})
-    plot.add_tools(CrosshairTool(dimensions="height", line_color="#8a8a8a", line_alpha=0.6))
+    plot.add_tools(
+        CrosshairTool(dimensions="height", line_color="#8a8a8a", line_alpha=0.6, visible=False)
+    )
     short = max(len(label) for label, _, _ in lines) <= _SHORT_LABEL
     _legend_below(plot, columns=2 if short else 1)
     plot.legend[0].visible = len(lines) > 1
