@@ -14,6 +14,8 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
 import noisynet
+from noisynet.integrations import host
+from noisynet.runs import config
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +34,18 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
 autoclass_content = "class"
+# The adapters are documented without their hosts.
+autodoc_mock_imports = [
+    "ignite", "ray", "sb3_contrib", "stable_baselines3", "tensordict", "tianshou", "torchrl",
+]  # fmt: skip
+host.check_host = lambda *_, **__: None
 
 # -n reports every name that leads nowhere. These lead to other projects' pages, which would have to
 # be fetched, or are type aliases and internal types that only a signature shows.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(torch|nn|collections|contextlib|typing|types|pathlib)(\..*)?"),
+    (r"py:.*", r"(torch|nn|collections|contextlib|typing|types|pathlib|numpy|ignite)(\..*)?"),
     (r"py:.*", r"(Tensor|Optimizer|RemovableHandle|Iterator|Mapping|Sequence|Callable|Where)"),
-    (r"py:.*", r"noisynet\.(layers|diagnostics|control)\..*"),
+    (r"py:.*", r"noisynet\.(layers|diagnostics|control|runs|envs|integrations)\..*"),
 ]
 
 html_theme = "furo"
@@ -50,10 +57,14 @@ html_show_sphinx = False
 copybutton_selector = "div:not(.highlight-text) > div.highlight > pre"
 
 
+# Methods that layers call on each other.
+INTERNAL = ("fresh_rows", "noise_to_keep")
+
+
 def public_names() -> dict[str, Any]:
     """List what noisynet promises: its public names, and the public methods of its classes."""
     names: dict[str, Any] = {}
-    for name in noisynet.__all__:
+    for name in (*noisynet.__all__, *noisynet.WITH_TRAIN):
         value = getattr(noisynet, name)
         names[f"noisynet.{name}"] = value
         if inspect.isclass(value):
@@ -61,7 +72,7 @@ def public_names() -> dict[str, Any]:
                 if inspect.isclass(member):
                     continue
                 is_method = callable(getattr(value, attribute)) or isinstance(member, property)
-                if is_method and not attribute.startswith("_"):
+                if is_method and not attribute.startswith("_") and attribute not in INTERNAL:
                     names[f"noisynet.{name}.{attribute}"] = member
     return names
 
@@ -76,6 +87,27 @@ def check_public_names(app: Sphinx, env: BuildEnvironment) -> None:
             logger.warning("public name without a docstring: %s", name)
         if name not in domain.objects:
             logger.warning("public name that no page documents: %s", name)
+
+
+def list_fields(app: Sphinx, page: str, source: list[str]) -> None:
+    """Put a table of every field of the config, by section, in the place of `{{ fields }}`."""
+    lines: list[str] = []
+    for section in config.SECTIONS:
+        lines += ["", f"## {section}", "", f"{config.about(section)}.", ""]
+        lines += ["| field | takes | default | what it does |", "|---|---|---|---|"]
+        for place, name, info in config.fields():
+            if place == section:
+                default = "required" if info.is_required() else as_text(info.default)
+                cells = [f"`{name}`", str(config.ACCEPTED[name]), default, info.description or ""]
+                lines.append(f"| {' | '.join(cells)} |")
+    source[0] = source[0].replace("{{ fields }}", "\n".join(lines))
+
+
+def as_text(value: object) -> str:
+    """Return a field's default as YAML has it."""
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "true", False: "false"}[value]
+    return "no layers" if value == () else str(value)
 
 
 def escape_prose(
@@ -103,7 +135,8 @@ def visit_block_math(translator: Any, node: nodes.math_block) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Register the formulas, the plain docstrings and the check of the public names."""
+    """Register the formulas, the fields, the plain docstrings and the check of public names."""
     app.add_html_math_renderer("mathml", (visit_inline_math, None), (visit_block_math, None))
+    app.connect("source-read", list_fields)
     app.connect("autodoc-process-docstring", escape_prose)
     app.connect("env-check-consistency", check_public_names)

@@ -3,7 +3,7 @@
     python examples/by_hand.py
 
 The noise alone explores. It ends when the last 20 games returned 400 in the mean, or after
-`--steps`. Needs `pip install 'noisynet[train]'`.
+`--steps`. Needs `pip install '.[train]'`.
 """
 
 import argparse

@@ -5,7 +5,7 @@
 The engine's `process_batch` is one update; a generator plays and yields batches; a handler copies
 to the target network and measures the layers' signal-to-noise ratios (`snr_1`, `snr_2`), which
 TensorBoard shows with loss and reward (`--logdir runs`). There is no ε-greedy. Install with
-`pip install 'noisynet[atari,ignite]'`.
+`pip install '.[atari,ignite]'`.
 """
 
 from __future__ import annotations

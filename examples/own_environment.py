@@ -1,13 +1,9 @@
 """Train an agent on a custom environment, by learned noise alone, and let it act."""
 
-from pathlib import Path
-
 import gymnasium
 import numpy as np
 
-from noisynet import assemble, training
-from noisynet.evaluation.agent import TrainedAgent
-from noisynet.runs import config
+import noisynet
 
 
 class Match(gymnasium.Env[np.ndarray, np.int64]):
@@ -31,10 +27,5 @@ class Match(gymnasium.Env[np.ndarray, np.int64]):
 
 
 if __name__ == "__main__":
-    folder = Path("runs/match")
-    settings = {"environment": "own_environment:Match", "steps": 6000, "n_step": 1}
-    for event in assemble.train(config.load("control", settings), folder):
-        if isinstance(event, training.GameFinished) and event.game % 50 == 0:
-            print(f"game {event.game}: mean return {event.mean_return:.1f}")
-    agent = TrainedAgent.load(folder)
-    print("signs 0, 1, 2 are named", agent.act(np.eye(3, dtype=np.float32)).tolist())
+    agent = noisynet.train(Match, out="runs/match", steps=6000, n_step=1)
+    print("signs 0, 1, 2 are named", agent.predict(np.eye(3, dtype=np.float32)).tolist())

@@ -4,7 +4,7 @@
 
 The network is plain PyTorch until `noisify`; `attach` redraws the noise of both networks after
 every optimizer step; `mean_weights` plays without noise. There is no ε-greedy. It needs gymnasium
-and numpy: `pip install 'noisynet[train]'`.
+and numpy: `pip install '.[train]'`.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from noisynet.cli import main
+from noisynet.extras import cure
 
 TRAIN = [
     "train", "cartpole", "--steps", "700", "--warmup-steps", "200", "--replay-capacity", "600",
@@ -182,7 +183,9 @@ def test_presets_lists_them_all(capsys: pytest.CaptureFixture[str]) -> None:
         (["trian", "pong"], ["noisynet: trian: no such command; did you mean train?"]),
         (["dance"], ["noisynet: dance: no such command (`noisynet --help` lists them)"]),
         (["--verson"], ["noisynet: --verson: no such option; did you mean --version?"]),
-        (["evaluate"], ["noisynet evaluate: RUN: got nothing, expected the run's folder"]),
+        (["evaluate"], ["noisynet evaluate: RUN: got nothing, expected a run's folder, or --"]),
+        (["watch", "x", "--pretrained", "cartpole"], ["--pretrained: got cartpole beside x,"]),
+        (["watch", "--pretrained", "cartpol"], ["got 'cartpol'", "did you mean cartpole?"]),
         (["train", "--seed"], ["noisynet train: --seed: got nothing, expected a whole number"]),
         (["evaluate", "x", "--noise"], ["--noise: got nothing, expected off, on or mean:K"]),
         (["train", "--json=4"], ["noisynet train: --json: takes no value, got '4'"]),
@@ -203,7 +206,10 @@ def test_presets_lists_them_all(capsys: pytest.CaptureFixture[str]) -> None:
             ["train", "pong", "--noise", "independent"],
             ["noisynet train: --noise: here it is --noise-kind; `evaluate` and `watch` take"],
         ),
-        (["watch", "x", "--noise", "onn"], ["--noise: got 'onn', expected off or on; did you"]),
+        (
+            ["watch", "x", "--noise", "onn"],
+            ["--noise: got 'onn', expected off, on or mean:K", "did you"],
+        ),
         (["--print-completion", "fish"], ["got fish, expected bash or zsh"]),
     ],
 )
@@ -251,14 +257,19 @@ def test_noise_is_refused_where_there_is_none(fails: Fails, tmp_path: Path) -> N
     assert "no noisy layer" in line
 
 
+def test_windows_is_told_in_a_line(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    assert "need Linux or macOS (on Windows: WSL)" in fails("train", "cartpole")
+
+
 def test_a_missing_extra_is_named(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydantic", None)
-    assert "pip install 'noisynet[train]'" in fails("presets")
+    assert f"needs pydantic: {cure('train')}" in fails("presets")
     monkeypatch.undo()
     for name in [name for name in sys.modules if name.partition(".")[0] == "ale_py"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ale_py", None)
-    assert "pip install 'noisynet[atari]'" in fails("train", "pong")
+    assert f"needs ale-py: {cure('atari')}" in fails("train", "pong")
 
 
 def test_a_loss_that_diverges_ends_with_status_1(

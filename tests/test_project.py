@@ -35,6 +35,7 @@ OPTIONAL = {
     "imageio_ffmpeg",
     "matplotlib",
     "minatar",
+    "mlflow",
     "moviepy",
     "optuna",
     "PIL",
@@ -54,6 +55,7 @@ OPTIONAL = {
     "tianshou",
     "torchrl",
     "tyro",
+    "wandb",
     "yaml",
 }
 
@@ -126,8 +128,10 @@ def test_torch_is_the_only_hard_dependency():
 
 
 def test_versions_agree():
-    version = PYPROJECT["project"]["version"]
-    assert noisynet.__version__ == version
+    """What is built takes its version from the package."""
+    assert PYPROJECT["project"]["dynamic"] == ["version"]
+    assert ROOT / PYPROJECT["tool"]["hatch"]["version"]["path"] == PACKAGE / "__init__.py"
+    version = noisynet.__version__
     cited = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
     assert cited is not None
     assert cited[1] == version
@@ -161,8 +165,9 @@ def test_every_public_name_exists_and_has_a_docstring():
 
 
 @pytest.mark.parametrize("page", PAGES_WITH_PYTHON)
-def test_python_on_the_pages_runs(page):
+def test_python_on_the_pages_runs(page, tmp_path, monkeypatch):
     """The blocks of a page run one after the other; what they claim they assert themselves."""
+    monkeypatch.chdir(tmp_path)
     text = (ROOT / page).read_text()
     blocks = list(re.finditer(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
     assert len(blocks) == text.count("```python") > 0

@@ -101,11 +101,16 @@ def measure_overhead(host: Host, algorithm: str, observations: str) -> dict[str,
     }
 
 
-def _context(host: Host, machine: str) -> dict[str, Any]:
+def context(host: Any, machine: str) -> dict[str, Any]:
+    """Return what a result was measured with."""
+    return {**provenance(machine), **versions(host.PACKAGES)}
+
+
+def versions(packages: Sequence[str]) -> dict[str, Any]:
+    """Return what a time depends on besides the machine: the cores it had, and the packages."""
     return {
-        **provenance(machine),
         "cores": len(os.sched_getaffinity(0)),
-        "versions": {package: version(package) for package in ("torch", *host.PACKAGES)},
+        "versions": {package: version(package) for package in ("torch", *packages)},
     }
 
 
@@ -131,7 +136,7 @@ def learn(host: Host, name: str, algorithm: str, seeds: int, machine: str) -> No
     for seed in range(seeds):
         if any(run["seed"] == seed for run in runs):
             continue
-        runs.append({**run_seed(host, algorithm, seed), **_context(host, machine)})
+        runs.append({**run_seed(host, algorithm, seed), **context(host, machine)})
         print(json.dumps(runs[-1], ensure_ascii=False), flush=True)
         result = {
             "environment": "CartPole-v1",
@@ -165,7 +170,7 @@ def main() -> None:
         learn(host, name, algorithm, arguments.seeds, arguments.machine)
         return
     measured = [measure_overhead(host, algorithm, one) for one in host.TIMED_STEPS]
-    result = {**_context(host, arguments.machine), "measured": measured}
+    result = {**context(host, arguments.machine), "measured": measured}
     print(json.dumps(result, indent=1, ensure_ascii=False))
     keep(name, "overhead", algorithm, result)
 

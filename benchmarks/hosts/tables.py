@@ -6,13 +6,17 @@ from typing import Any
 
 from ..tables import markdown_table
 
-_ALGORITHMS = {
+ALGORITHMS = {
     "dqn": "DQN",
     "qrdqn": "QR-DQN",
     "c51": "C51",
     "rainbow": "Rainbow",
     "ppo": "PPO",
     "a2c": "A2C",
+    "td3": "TD3, Pendulum",
+    "sac": "SAC, Pendulum",
+    "pendulum-ppo": "PPO, Pendulum",
+    "recurrent": "RecurrentPPO, CartPole without velocities",
 }
 
 
@@ -30,7 +34,7 @@ def _learning(results: dict[str, Any]) -> list[str]:
     for algorithm, one in results.items():
         runs = sorted(one["runs"], key=lambda run: run["seed"])
         rows.append([
-            _ALGORITHMS[algorithm],
+            ALGORITHMS[algorithm],
             f"{one['settings']['steps']:,}",
             f"{one['seeds_at_goal']} of {len(runs)}",
             ", ".join(f"{run['mean_return']:.0f}" for run in runs),
@@ -48,7 +52,7 @@ def _overhead(results: dict[str, Any]) -> list[str]:
         for part in one["measured"]:
             low, high = part["time_ratio_range"]
             rows.append([
-                _ALGORITHMS[algorithm],
+                ALGORITHMS[algorithm],
                 f"{part['observations']}s",
                 f"{part['host_steps_per_second']:,.0f}",
                 f"{part['noisy_steps_per_second']:,.0f}",

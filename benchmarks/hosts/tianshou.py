@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -37,22 +38,24 @@ _COMMON: dict[str, Any] = {
     "updates_per_step": 0.25,
     "algorithm": {"gamma": 0.99, "target_update_freq": 125, "n_step_return_horizon": 10},
 }
+# The host asks for the distribution of the next state, whatever the horizon is.
+_ONE_STEP = {**_COMMON, "algorithm": {**_COMMON["algorithm"], "n_step_return_horizon": 1}}
 SETTINGS: dict[str, dict[str, Any]] = {
     "dqn": {
         **_COMMON,
         "policy": {},
         "algorithm": {**_COMMON["algorithm"], "huber_loss_delta": 1.0},
     },
-    "c51": {**_COMMON, "policy": _DISTRIBUTIONAL},
+    "c51": {**_ONE_STEP, "policy": _DISTRIBUTIONAL},
     "rainbow": {
-        **_COMMON,
+        **_ONE_STEP,
         "policy": _DISTRIBUTIONAL,
         "prioritized": {"alpha": 0.5, "beta": 0.4},
     },
 }
 TIMED_STEPS = {"vector": 512, "image": 128}
 
-_CLASSES: dict[str, tuple[Any, Any, Any]] = {
+CLASSES: dict[str, tuple[Any, Any, Any]] = {
     "dqn": (DQN, NoisyDiscreteQLearningPolicy, DiscreteQLearningPolicy),
     "c51": (C51, NoisyC51Policy, C51Policy),
     "rainbow": (RainbowDQN, NoisyC51Policy, C51Policy),
@@ -78,8 +81,16 @@ class Frames(torch.nn.Module):
 class Learner:
     """An agent of the host with its collector; it continues where it stopped."""
 
-    def __init__(self, name: str, seed: int, *, noisy: bool = True, images: bool = False) -> None:
-        settings = SETTINGS[name]
+    def __init__(
+        self,
+        name: str,
+        seed: int,
+        *,
+        noisy: bool = True,
+        images: bool = False,
+        changes: Mapping[str, Any] | None = None,
+    ) -> None:
+        settings = {**SETTINGS[name], **(changes or {})}
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002 - the host draws from it
         environments = settings["environments"]
@@ -100,7 +111,7 @@ class Learner:
                 num_atoms=atoms,
             )
         )
-        algorithm, noisy_policy, own_policy = _CLASSES[name]
+        algorithm, noisy_policy, own_policy = CLASSES[name]
         policy: Any = noisy_policy if noisy else own_policy
         exploration = (
             {"sigma0": settings["sigma0"], "eps_training": 0.0} if noisy else {"eps_training": 0.05}

@@ -71,7 +71,7 @@ def of_run(path: Path, seen: torch.Tensor) -> dict[str, Any]:
     if found is None:
         raise SystemExit(f"{path}: no checkpoint")
     agent = agent_of(chosen)
-    agent.load_networks(found.arrays)
+    agent.load_acting(found.arrays)
     updates = int(found.state["agent"]["updates"])
     return {"step": found.step, "updates": updates, **units(agent, seen)}
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
         snr,
         units,
     )
+    from .front import TrainedAgent as TrainedAgent
+    from .front import load as load
+    from .front import resume as resume
+    from .front import train as train
     from .layers import (
         Draw,
         LazyNoisyConv1d,
@@ -101,11 +105,21 @@ __all__ = [
     "using",
 ]
 
+WITH_TRAIN = ("TrainedAgent", "load", "resume", "train")
+"""Public names that need the extra `train`, and are left out of `import *`."""
+
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for: torch takes seconds, `--help` need not."""
     if name in ("control", "diagnostics", "layers", "plasticity"):
         return importlib.import_module(f".{name}", __name__)
+    if name in WITH_TRAIN:
+        try:
+            from . import front
+        except ModuleNotFoundError as error:
+            needed = f"noisynet.{name} needs {error.name}: pip install 'noisynet[train]'"
+            raise ImportError(needed, name=error.name) from error
+        return getattr(front, name)
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import diagnostics, layers, plasticity
@@ -117,4 +131,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *WITH_TRAIN})

@@ -17,6 +17,13 @@ def test_a_page_shows_what_was_measured(host: str) -> None:
     assert kept.with_suffix(".md").read_text() == tables.tables(json.loads(kept.read_text()))
 
 
+def test_the_page_shows_what_other_horizons_did_to_tianshou() -> None:
+    pytest.importorskip("tianshou", reason="needs noisynet[tianshou]")
+    horizons: Any = importlib.import_module("benchmarks.hosts.tianshou_horizons")
+    kept = horizons.KEPT
+    assert kept.with_suffix(".md").read_text() == horizons.tables(json.loads(kept.read_text()))
+
+
 def test_a_result_is_kept_beside_the_others(tmp_path: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(run, "FOLDER", tmp_path)
     kept = json.loads((run.RESULTS / "hosts" / "sb3.json").read_text())

@@ -220,6 +220,20 @@ def test_a_gif_is_bounded_and_says_where_it_is(
         assert getattr(image, "n_frames", 1) > 4
 
 
+def test_the_mean_of_draws_acts_and_they_are_shown(run: Path, tmp_path: Path) -> None:
+    agent = WatchedAgent.load(run)
+    observation = np.random.default_rng(0).normal(size=(1, 4)).astype(np.float32)
+    for noise in (2, 40):
+        look = agent.look(observation, noise=noise)
+        assert look.drawn is not None
+        assert len(look.drawn) == max(noise, 16)
+        assert look.action == look.drawn[:noise].mean(0).argmax()
+    out = tmp_path / "a.gif"
+    arguments = ["watch", str(run), "--out", str(out), "--steps", "4", "--noise", "mean:3"]
+    assert main(arguments) == 0
+    assert out.exists()
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -32,7 +32,6 @@ def test_noise_alone_learns_cartpole_and_its_sigmas_move() -> None:
 
 @pytest.mark.slow
 def test_noise_alone_solves_cartpole() -> None:
-    # C51 and Rainbow do not reach it with these settings (benchmarks/results/hosts/tianshou.md).
     assert np.mean(hosts_tianshou.play_trained("dqn", 0, 100)) >= hosts.GOAL
 
 

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import noisynet
 from noisynet.layers import Draw, NoisyLinear
+from noisynet.layers.states import ready
 
 
 def equal(first: Draw, second: Draw) -> bool:
@@ -47,6 +48,17 @@ def test_a_draw_leaves_the_net_untouched(net: nn.Sequential) -> None:
     noisynet.release(net)
     noisynet.draw(net)
     assert noisynet.held(net) is None
+
+
+def test_a_draw_that_is_ready_is_in_force_as_often_as_it_is_asked_for(net: nn.Sequential) -> None:
+    x, drawn = torch.randn(4, 3), noisynet.draw(net)
+    with noisynet.using(net, drawn):
+        expected = net(x)
+    under = ready(net, drawn)
+    for _ in range(2):
+        with under():
+            assert torch.equal(net(x), expected)
+        assert not torch.equal(net(x), expected)
 
 
 @pytest.mark.parametrize("rows", [None, 3])

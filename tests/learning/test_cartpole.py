@@ -36,7 +36,7 @@ def test_noise_alone_learns_cartpole_and_its_sigmas_move(tmp_path: Path) -> None
         name: layer.weight_sigma.detach().clone()
         for name, layer in noisy_layers(agent.online).items()
     }
-    agent.load_networks(saved.arrays)
+    agent.load_acting(saved.arrays)
     for name, layer in noisy_layers(agent.online).items():
         moved = (layer.weight_sigma.detach() - before[name]).abs().mean() / before[name].mean()
         assert moved > 0.05, f"{name}: σ moved by {float(moved):.1%} of its initial value"

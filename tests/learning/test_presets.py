@@ -64,7 +64,7 @@ def test_it_learns(preset: str, tmp_path: Path) -> None:
     agent = build_agent(chosen, shape, 2)
     layers = noisy_layers(agent.network)
     before = {name: layer.weight_sigma.detach().clone() for name, layer in layers.items()}
-    agent.load_networks(saved.arrays)
+    agent.load_acting(saved.arrays)
     for name, layer in layers.items():
         moved = (layer.weight_sigma.detach() - before[name]).abs().mean() / before[name].mean()
         assert moved > 0.02, f"{name}: σ moved by {float(moved):.1%} of its initial value"

@@ -45,8 +45,8 @@ def test_a_line_holds_the_step_and_every_figure(tmp_path: Path) -> None:
         )
         assert in_tensorboard(tmp_path) == {
             "episode/reward": [(4, -21.0)],
-            "snr/advantage.0": [(4, pytest.approx(0.1))],
-            "games": [(4, 1.0)],
+            "noise/snr/advantage.0": [(4, pytest.approx(0.1))],
+            "learning/games": [(4, 1.0)],
         }
 
 
@@ -57,9 +57,9 @@ def test_nan_and_infinity_are_null_in_json_and_themselves_in_tensorboard(tmp_pat
         '{"step": 1, "a": null, "b": null, "c": null, "d": 1e+300}\n'
     )
     shown = in_tensorboard(tmp_path)
-    assert math.isnan(shown["a"][0][1])
-    assert shown["b"] == [(1, math.inf)]
-    assert shown["c"] == [(1, -math.inf)]
+    assert math.isnan(shown["learning/a"][0][1])
+    assert shown["learning/b"] == [(1, math.inf)]
+    assert shown["learning/c"] == [(1, -math.inf)]
 
 
 def test_numpy_numbers_are_numbers(tmp_path: Path) -> None:
@@ -127,13 +127,13 @@ def test_a_resumed_run_reads_as_if_never_stopped(tmp_path: Path) -> None:
     assert [(record["step"], record["loss"]) for record in reader] == expected
     assert reader.damaged == 0
     shown = in_tensorboard(tmp_path)
-    assert shown["loss"] == [(step, pytest.approx(loss)) for step, loss in expected]
-    assert shown.get("ghost", []) == []
+    assert shown["loss/loss"] == [(step, pytest.approx(loss)) for step, loss in expected]
+    assert shown.get("learning/ghost", []) == []
 
     # A second resume, in the same second, reads after the first.
     with MetricsWriter(tmp_path, resume_at=450, committed_bytes=later) as writer:
         writer.write(460, {"loss": 0.46})
-    assert in_tensorboard(tmp_path)["loss"] == [
+    assert in_tensorboard(tmp_path)["loss/loss"] == [
         (step, pytest.approx(loss)) for step, loss in [*expected, (460, 0.46)]
     ]
 
@@ -145,7 +145,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(tmp_path: Path) ->
     with MetricsWriter(tmp_path, resume_at=0, committed_bytes=0) as writer:
         writer.write(0, {"loss": 2.0})
     assert list(read_metrics(tmp_path)) == [{"step": 0, "loss": 2.0}]
-    assert in_tensorboard(tmp_path)["loss"] == [(0, 2.0)]
+    assert in_tensorboard(tmp_path)["loss/loss"] == [(0, 2.0)]
 
 
 def test_fewer_bytes_than_committed_are_damage(tmp_path: Path) -> None:

@@ -430,7 +430,7 @@ def test_the_command_line_takes_it_all(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_without_ray_the_cure_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(RunError, match=r"pip install 'noisynet\[ray\]'"):
+    with pytest.raises(RunError, match=r"pip install '.*\[ray\]'"):
         samplers.start(small(backend="ray"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -329,7 +329,7 @@ class ActorCritic:
 
     def restore(self, arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> None:
         """Take over what `state` returned. Raises KeyError or RuntimeError for a misfit."""
-        self.load_networks(arrays)
+        self.load_acting(arrays)
         restore_optimizer(self.optimizer, arrays, "optimizer")
         generator_from_array(self._acting, arrays["generator.acting"])
         generator_from_array(self._choosing, arrays["generator.actions"])
@@ -343,8 +343,8 @@ class ActorCritic:
         if self.control is not None:
             self.control.restore(arrays, plain.get("control", {}))
 
-    def load_networks(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take over the network and its scale alone, as evaluation does.
+    def load_acting(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take over the network that acts and its scale alone, as evaluation does.
 
         Raises RuntimeError for a misfit.
         """

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -61,6 +63,19 @@ def noise_figures(network: nn.Module) -> dict[str, float]:
     if any(state.multiplier is not None for state in states):
         figures["noise/scale"] = states[0].scale
     return figures
+
+
+@torch.no_grad()
+def sigma_values(network: nn.Module) -> dict[str, npt.NDArray[np.float32]]:
+    """Return |σ| as it was learned of every weight, per noisy layer, by the names of metrics."""
+    return {
+        f"sigma/{_short(name)}": torch.cat(
+            [sigma.detach().abs().float().flatten() for _, sigma in layer.noisy_weights()]
+        )
+        .cpu()
+        .numpy()
+        for name, layer in noisy_layers(network).items()
+    }
 
 
 def _draws(network: nn.Module, most: int) -> int:

@@ -136,7 +136,7 @@ class QLearning(ValueAgent):
 
     @property
     def networks(self) -> dict[str, QNetwork]:
-        """The networks by the names that checkpoints have for them."""
+        """The networks by the names that checkpoints have for them, first the one that acts."""
         return {"online": self.online, "target": self.target}
 
     def _acted(self, observation: np.ndarray) -> np.ndarray:

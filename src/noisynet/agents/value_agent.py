@@ -211,7 +211,7 @@ class ValueAgent:
 
     @property
     def networks(self) -> dict[str, QNetwork]:
-        """The networks by the names that checkpoints have for them."""
+        """The networks by the names that checkpoints have for them, first the one that acts."""
         return {"network": self.network}
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -238,7 +238,11 @@ class ValueAgent:
 
     def restore(self, arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> None:
         """Take over what `state` returned. Raises KeyError or RuntimeError for a misfit."""
-        self.load_networks(arrays)
+        self.load_acting(arrays)
+        for name, network in self.networks.items():
+            if network is not self.network:
+                load_network(network, arrays, name)
+                restore_scale(network, arrays)
         restore_optimizer(self.optimizer, arrays, "optimizer")
         generator_from_array(self._acting, arrays["generator.acting"])
         generator_from_array(self._learning, arrays["generator.learning"])
@@ -250,13 +254,12 @@ class ValueAgent:
         if self.control is not None:
             self.control.restore(arrays, plain.get("control", {}))
 
-    def load_networks(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take over the networks and their scale alone, as evaluation does.
+    def load_acting(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take over the network that acts and its scale alone, as evaluation does.
 
         Raises RuntimeError for a misfit.
         """
-        for name, network in self.networks.items():
-            load_network(network, arrays, name)
-            restore_scale(network, arrays)
+        load_network(self.network, arrays, next(iter(self.networks)))
+        restore_scale(self.network, arrays)
         if self.noise is not None:
             check_noise_kind(self.network, arrays)

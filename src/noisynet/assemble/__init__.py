@@ -2,7 +2,7 @@
 
 from .agents import build_agent
 from .assembler import Assembler
-from .environments import make_environments
+from .environments import make_environments, side_by_side
 from .running import resume, start, train, train_on
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "build_agent",
     "make_environments",
     "resume",
+    "side_by_side",
     "start",
     "train",
     "train_on",

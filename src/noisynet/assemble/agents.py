@@ -25,16 +25,19 @@ from ..agents import (
 )
 from ..agents.frame_statistics import ENVIRONMENTS
 from ..agents.noise_control import Control
+from ..layers import noisy_layers
 from ..networks import (
     ImpalaSettings,
     NoiseSettings,
     QNetwork,
     build_actor_critic_network,
     build_q_network,
+    make_own_network,
 )
 from ..runs.config import Config
 from ..runs.seeds import SEEDS
-from .environments import make_environments
+from . import given
+from .environments import make_environments, side_by_side
 
 
 def build_agent(config: Config, observation_shape: tuple[int, ...], actions: int) -> Agent:
@@ -65,6 +68,7 @@ def build_agent(config: Config, observation_shape: tuple[int, ...], actions: int
             policy = build_actor_critic_network(
                 observation_shape, actions, lstm_size=section.lstm_size, **body
             ).to(training.device)
+            _check_noise(config, policy)
             return ActorCritic(
                 policy,
                 build_optimizer(policy, config),
@@ -73,19 +77,8 @@ def build_agent(config: Config, observation_shape: tuple[int, ...], actions: int
                 entropy_bonus=section.entropy_bonus,
                 **common,
             )
-        network = config.network
-        support = None
-        if network.atoms:
-            support = torch.linspace(network.value_min, network.value_max, network.atoms)
-        values = build_q_network(
-            observation_shape,
-            actions,
-            dueling=network.dueling,
-            support=support,
-            quantiles=network.acting_quantiles if network.quantiles else 0,
-            cosines=network.cosines,
-            **body,
-        ).to(training.device)
+        values = _q_network(config, observation_shape, actions, body).to(training.device)
+        _check_noise(config, values)
     if learning.algorithm == "pqn":
         return _parallel(config, values, common)
     return QLearning(
@@ -94,7 +87,7 @@ def build_agent(config: Config, observation_shape: tuple[int, ...], actions: int
         double=learning.double,
         loss=learning.loss,
         munchausen=_munchausen(config),
-        quantile_samples=(network.quantiles, network.target_quantiles),
+        quantile_samples=(config.network.quantiles, config.network.target_quantiles),
         redraw=exploration.redraw,
         choice_draw=exploration.choice_draw,
         epsilon=_epsilon(config),
@@ -102,6 +95,36 @@ def build_agent(config: Config, observation_shape: tuple[int, ...], actions: int
         warmup_steps=learning.warmup_steps,
         **common,
     )
+
+
+def _q_network(
+    config: Config, observation_shape: tuple[int, ...], actions: int, body: dict[str, Any]
+) -> QNetwork:
+    network = config.network
+    if network.own_network is not None:
+        make = given.maker("own_network", network.own_network)
+        return make_own_network(make, observation_shape, actions, body["noise"])
+    support = None
+    if network.atoms:
+        support = torch.linspace(network.value_min, network.value_max, network.atoms)
+    return build_q_network(
+        observation_shape,
+        actions,
+        dueling=network.dueling,
+        support=support,
+        quantiles=network.acting_quantiles if network.quantiles else 0,
+        cosines=network.cosines,
+        **body,
+    )
+
+
+def _check_noise(config: Config, network: nn.Module) -> None:
+    """Raise ValueError for a network of a user's own that is noisy where the config is not."""
+    if not config.exploration.has_noise and noisy_layers(network):
+        raise ValueError(
+            f"exploration: got {config.exploration.exploration}, expected noise or both: the "
+            "network that was given has noisy layers"
+        )
 
 
 def _parallel(config: Config, network: QNetwork, common: dict[str, Any]) -> ParallelQLearning:
@@ -145,6 +168,7 @@ def _munchausen(config: Config) -> Munchausen | None:
 def _body(config: Config) -> dict[str, Any]:
     """Return what both kinds of network have in common."""
     section, exploration = config.network, config.exploration
+    torso = section.torso if section.is_torso_ours else given.maker("torso", section.torso)
     noise = None
     if exploration.has_noise:
         noise = NoiseSettings(
@@ -154,7 +178,7 @@ def _body(config: Config) -> dict[str, Any]:
             where=exploration.noise_in,
         )
     return {
-        "torso": section.torso,
+        "torso": torso,
         "torso_hidden": section.torso_hidden,
         "impala": ImpalaSettings(
             width=section.torso_width,
@@ -275,7 +299,8 @@ def measure_frames_of(
         return
     seed = config.training.stream("frames") % SEEDS
     tell("measuring the mean frame of random play")
-    environments = make_environments(config, count=ENVIRONMENTS, seed=seed)
+    count = side_by_side(config, ENVIRONMENTS)
+    environments = make_environments(config, count=count, seed=seed)
     try:
         measure_frames(agent, environments, seed)
     finally:

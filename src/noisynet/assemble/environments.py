@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from ..envs import AtariPreprocessing, Environments, MinAtarRules, make
+from ..envs import (
+    AtariPreprocessing,
+    Environments,
+    MinAtarRules,
+    UnusableEnvironment,
+    make,
+    make_own,
+)
 from ..runs.config import Config
+from . import given
+
+
+def side_by_side(config: Config, wanted: int) -> int:
+    """Return how many environments of a run can be stepped side by side, at most `wanted`."""
+    return 1 if given.is_environment(config.environment.environment) else wanted
 
 
 def make_environments(
@@ -11,9 +24,17 @@ def make_environments(
 ) -> Environments:
     """Build the environments, seeded; `count` and `seed` are the config's unless given.
 
-    Raises UnusableEnvironment as `noisynet.envs.make` does.
+    Raises UnusableEnvironment as `noisynet.envs.make` does, and for an environment that another
+    process gave as an object.
     """
     section = config.environment
+    count = section.environments if count is None else count
+    seed = config.training.seed if seed is None else seed
+    if (own := given.found(section.environment)) is not None:
+        build = make_own if callable(own) else given.environments_of
+        return build(section.environment, own, count, seed=seed)
+    if given.is_object(section.environment):
+        raise UnusableEnvironment(given.missing("environment", section.environment))
     atari = None
     if section.is_atari:
         atari = AtariPreprocessing(
@@ -39,8 +60,8 @@ def make_environments(
         )
     return make(
         section.environment,
-        section.environments if count is None else count,
-        seed=config.training.seed if seed is None else seed,
+        count,
+        seed=seed,
         threads=max(config.training.threads, 1),
         atari=atari,
         minatar=minatar,

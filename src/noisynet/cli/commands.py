@@ -67,8 +67,9 @@ def overview(version: str) -> str:
         f"noisynet {version}: agents that explore by learned noise in their weights",
         "(Noisy Networks for Exploration, arXiv 1706.10295)",
         "",
-        "  noisynet train cartpole             trains an agent in about two minutes",
-        "  noisynet evaluate runs/cartpole-…   plays ten games with it",
+        "  noisynet watch --pretrained cartpole   films an agent that is trained already",
+        "  noisynet train cartpole                trains one in about two minutes",
+        "  noisynet evaluate runs/cartpole-…      plays ten games with it",
     ]
     group = None
     for one in COMMANDS.values():

@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 
-from .options import add_json, add_steps, as_path, noise_draws, positive, print_json, seed
+from .options import (
+    add_agent,
+    add_json,
+    add_noise,
+    add_steps,
+    folder_of,
+    positive,
+    print_json,
+    seed,
+)
 from .parser import Parser
 from .progress import telling
 from .trust import add_trust, check_trust
@@ -13,19 +22,12 @@ from .trust import add_trust, check_trust
 
 def add_evaluate(evaluate: Parser) -> None:
     """Add the options of `evaluate`."""
-    evaluate.description = "Play whole games with a run's agent, which does not learn from them."
-    evaluate.add_argument("folder", type=as_path, metavar="RUN", help="the run's folder")
+    evaluate.description = "Play whole games with a trained agent, which does not learn from them."
+    add_agent(evaluate)
     evaluate.add_argument(
         "--episodes", type=positive, default=10, metavar="N", help="games to play (default: 10)"
     )
-    evaluate.add_argument(
-        "--noise",
-        type=noise_draws,
-        default=0,
-        metavar="off|on|mean:K",
-        help="off: the mean weights; on: new noise at every step; mean:K: by the mean of Q over K "
-        "new draws at every step (default: off)",
-    )
+    add_noise(evaluate)
     evaluate.add_argument("--seed", type=seed, default=None, metavar="N", help="seed of the games")
     add_steps(evaluate)
     add_json(evaluate)
@@ -34,13 +36,14 @@ def add_evaluate(evaluate: Parser) -> None:
 
 
 def _evaluate(parsed: argparse.Namespace) -> int:
-    check_trust([parsed.folder], trust=parsed.trust)
+    folder = folder_of(parsed)
+    check_trust([folder], trust=parsed.trust)
     from ..evaluation.agent import cut_text, evaluate_run
     from ..runs.evaluations import keep_evaluation
 
     with telling("Playing") as tell:
         result = evaluate_run(
-            parsed.folder,
+            folder,
             episodes=parsed.episodes,
             noise=parsed.noise,
             seed=parsed.seed,
@@ -50,9 +53,10 @@ def _evaluate(parsed: argparse.Namespace) -> int:
         )
     try:
         # For the doctor and reports, which compare them.
-        keep_evaluation(parsed.folder, result)
+        if not parsed.pretrained:
+            keep_evaluation(folder, result)
     except OSError as error:
-        print(f"not kept in {parsed.folder}: {error.strerror}", file=sys.stderr)
+        print(f"not kept in {folder}: {error.strerror}", file=sys.stderr)
     if parsed.json:
         print_json(parsed, result)
         return 0

@@ -9,7 +9,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..training.tracking import Tracker
 
 _LARGEST = 2_000_000_000
 _MOST_DRAWS = 1_000
@@ -52,9 +55,13 @@ def noise_draws(text: str) -> int:
     kind, _, count = text.partition(":")
     if kind == "mean" and count.isdecimal() and 2 <= int(count) <= _MOST_DRAWS:
         return int(count)
+    from ..runs.errors import nearest
+
+    near = nearest(text, ("off", "on"))
+    meant = f"; did you mean {near[0]}?" if near else ""
     raise argparse.ArgumentTypeError(
         f"got {text!r}, expected off, on or mean:K, K being a number of draws from 2 to "
-        f"{_MOST_DRAWS:,}"
+        f"{_MOST_DRAWS:,}{meant}"
     )
 
 
@@ -74,6 +81,47 @@ def one_of(*names: str) -> Callable[[str], str]:
     return read
 
 
+def add_agent(command: argparse.ArgumentParser) -> None:
+    """Add whose agent plays: a run's, or one that comes along."""
+    from ..runs.pretrained import names
+
+    command.add_argument("folder", type=as_path, nargs="?", metavar="RUN", help="the run's folder")
+    command.add_argument(
+        "--pretrained",
+        type=one_of(*names()),
+        metavar="|".join(names()),
+        help="in place of RUN: an agent that comes along",
+    )
+
+
+def folder_of(parsed: argparse.Namespace) -> Path:
+    """Return the folder of what `add_agent` added; raises RunError for none, or for both."""
+    from ..runs.errors import RunError
+    from ..runs.pretrained import pretrained
+
+    if parsed.pretrained is None:
+        if parsed.folder is None:
+            raise RunError("RUN: got nothing, expected a run's folder, or --pretrained with a name")
+        return parsed.folder
+    if parsed.folder is not None:
+        raise RunError(
+            f"--pretrained: got {parsed.pretrained} beside {parsed.folder}, expected one of the two"
+        )
+    return pretrained(parsed.pretrained)
+
+
+def add_noise(command: argparse.ArgumentParser) -> None:
+    """Add --noise: how the agent acts."""
+    command.add_argument(
+        "--noise",
+        type=noise_draws,
+        default=0,
+        metavar="off|on|mean:K",
+        help="off: the mean weights; on: new noise at every step; mean:K: by the mean of Q over K "
+        "new draws at every step (default: off)",
+    )
+
+
 def add_json(command: argparse.ArgumentParser) -> None:
     """Add --json."""
     command.add_argument(
@@ -89,6 +137,25 @@ def add_ray(command: argparse.ArgumentParser) -> None:
         help="HOST:PORT of the Ray cluster that sampler actors are to live on; without it Ray runs "
         "on this machine (with --actors only)",
     )
+
+
+def add_track(command: argparse.ArgumentParser) -> None:
+    """Add --track."""
+    command.add_argument(
+        "--track",
+        type=one_of("wandb", "mlflow"),
+        metavar="wandb|mlflow",
+        help="send config and figures to Weights & Biases or MLflow as well",
+    )
+
+
+def trackers(parsed: argparse.Namespace) -> list[Tracker]:
+    """Return the tracker that `--track` names; raises RunError where its package is missing."""
+    if parsed.track is None:
+        return []
+    from ..training.tracking import make_tracker
+
+    return [make_tracker(parsed.track)]
 
 
 def check_ray(address: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from .options import add_json, print_json
 from .parser import Parser
@@ -12,13 +13,17 @@ _LEGEND = (
     "seeds of the mean return of new games with the mean weights. Both stand where they were",
     "measured with the preset as it is; --json says where they are recorded.",
 )
+_AGENTS_LEGEND = (
+    "Pretrained agents, for `noisynet watch --pretrained NAME` and `evaluate`. Scores are the mean",
+    "return of new games, by the mean weights and under noise; --json says how each was made.",
+)
 
 
 def add_presets(presets: Parser) -> None:
     """Add the options of `presets`."""
     presets.description = (
         "List the presets: agent steps, time on two cores and score where they were measured, and "
-        "what each is."
+        "what each is. Then the pretrained agents that come along."
     )
     add_json(presets)
     presets.set_defaults(run=_presets)
@@ -26,13 +31,22 @@ def add_presets(presets: Parser) -> None:
 
 def _presets(parsed: argparse.Namespace) -> int:
     from ..runs.cards import cards
+    from ..runs.pretrained import agent_cards
 
-    listed = cards()
+    listed, agents = cards(), agent_cards()
     if parsed.json:
         print_json(
             parsed,
             {
-                name: {**one.config.model_dump(mode="json"), "card": one.to_json()}
+                name: {
+                    **one.config.model_dump(mode="json"),
+                    "card": one.to_json(),
+                    "pretrained": {
+                        agent: card.to_json()
+                        for agent, card in agents.items()
+                        if card.config.preset == name
+                    },
+                }
                 for name, one in listed.items()
             },
         )
@@ -42,17 +56,30 @@ def _presets(parsed: argparse.Namespace) -> int:
         [name, f"{one.config.training.steps:,}", one.time or "", one.score or "", one.what]
         for name, one in listed.items()
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for name, steps, time, score, what in rows:
-        cells = [
-            name.ljust(widths[0]),
-            steps.rjust(widths[1]),
-            time.ljust(widths[2]),
-            score.ljust(widths[3]),
-            what,
+    _print(rows, _LEGEND)
+    print()
+    rows = [["agent", "steps", "preset", "by the means", "under noise"]]
+    rows += [
+        [
+            name,
+            f"{one.step:,}",
+            one.config.preset,
+            one.scores.get("off", ""),
+            one.scores.get("on", ""),
         ]
+        for name, one in agents.items()
+    ]
+    _print(rows, _AGENTS_LEGEND)
+    return 0
+
+
+def _print(rows: list[list[str]], legend: Sequence[str]) -> None:
+    """Print a table, the steps in its second column, and what it means."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        cells[1] = row[1].rjust(widths[1])
         print("  ".join(cells).rstrip())
     print()
-    for line in _LEGEND:
+    for line in legend:
         print(line)
-    return 0

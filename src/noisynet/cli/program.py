@@ -22,6 +22,10 @@ from .parser import EXIT_BAD_INPUT
 _EXIT_DIVERGED = _EXIT_UNWRITTEN = 1
 _EXIT_INTERRUPTED = 130
 
+_WINDOWS = (
+    "the commands need Linux or macOS (on Windows: WSL); the layers, the doctor and the adapters "
+    "for other libraries work here"
+)
 _NEEDED = (
     "pydantic", "yaml", "numpy", "gymnasium", "safetensors", "rich", "scipy", "tensorboard",
 )  # fmt: skip
@@ -105,10 +109,14 @@ def _print_completion(words: Sequence[str]) -> int:
 
 
 def _missing() -> str | None:
-    """Return the line for the first package that commands need and that is missing."""
+    """Return the line for what commands need and this system or environment does not have."""
+    if importlib.util.find_spec("fcntl") is None:
+        return f"noisynet: {_WINDOWS}"
     for module in _NEEDED:
         if importlib.util.find_spec(module) is None:
-            return f"noisynet: needs {module}: pip install 'noisynet[train]'"
+            from ..extras import cure
+
+            return f"noisynet: needs {module}: {cure('train')}"
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from .options import add_json, add_ray, as_path, check_ray, positive
+from .options import add_json, add_ray, add_track, as_path, check_ray, positive, trackers
 from .outcome import reported
 from .parser import Parser
 from .trust import add_trust, check_trust
@@ -29,6 +29,7 @@ def add_resume(resume: Parser) -> None:
         "into the run's config.yaml. A run that was solved goes on without its goal",
     )
     add_ray(resume)
+    add_track(resume)
     add_json(resume)
     add_trust(resume)
     resume.set_defaults(run=_resume)
@@ -41,7 +42,7 @@ def _resume(parsed: argparse.Namespace) -> int:
     from ..training.display import make_display
 
     check_trust([parsed.folder], trust=parsed.trust)
-    listeners = [make_display(Console(stderr=parsed.json))]
+    listeners = [make_display(Console(stderr=parsed.json)), *trackers(parsed)]
     actors = open_run(parsed.folder).config.scale.actors
 
     def run() -> Outcome:

@@ -137,7 +137,9 @@ def _report(summary: dict[str, Any], out: Path, tell: Any) -> str | None:
         runs = [Path(run) for run in summary["runs"]]
         write_report(runs, out, episodes=0, opening=_html(summary))
     except ImportError as error:
-        tell(f"Note: no report: needs {error.name}: pip install 'noisynet[train]'")
+        from ..extras import cure
+
+        tell(f"Note: no report: needs {error.name}: {cure('train')}")
     except RunError as error:
         tell(f"Note: no report: {error}")
     else:

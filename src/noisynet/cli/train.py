@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .fields import FIRST, add_fields, describe, free_preset, overrides
-from .options import add_json, add_ray, as_path, check_ray
+from .options import add_json, add_ray, add_track, as_path, check_ray, trackers
 from .outcome import reported
 from .parser import Parser
 
@@ -36,6 +36,7 @@ def add_train(train: Parser) -> None:
         help="the run's folder, new or empty (default: runs/PRESET-DATE-TIME)",
     )
     add_ray(train)
+    add_track(train)
     add_json(train)
     train.add_argument("-h", "--help", action="store_true", help="show the first options")
     train.add_argument("--help-all", action="store_true", help="show all options")
@@ -76,16 +77,17 @@ def _train(parsed: argparse.Namespace) -> int:
 
     path = parsed.out or make
     display = make_display(Console(stderr=parsed.json))
+    listeners = [display, *trackers(parsed)]
 
     def run() -> Outcome:
         if chosen.scale.actors is not None:
             from .. import samplers
 
             address = parsed.ray
-            return samplers.start(chosen, path, [display], address=address, tell=display.preparing)
+            return samplers.start(chosen, path, listeners, address=address, tell=display.preparing)
         from ..assemble import start
 
         check_ray(parsed.ray)
-        return start(chosen, path, [display], tell=display.preparing)
+        return start(chosen, path, listeners, tell=display.preparing)
 
     return reported(parsed, run, lambda: parsed.out or (made[0] if made else None))

@@ -15,7 +15,8 @@ def add_trust(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--trust",
         action="store_true",
-        help="import the module that a run names as its environment (module:function), and run it",
+        help="import the modules that a run names as its environment or network (module:function), "
+        "and run them",
     )
 
 
@@ -25,15 +26,18 @@ def check_trust(folders: Sequence[Path], *, trust: bool) -> None:
     Raises RunError where it may not, or nobody can be asked.
     """
     from ..runs import RunError, open_run
+    from ..runs.config import MAY_BE_OWN, SECTION_OF
 
-    named: dict[str, Path] = {}
+    named: dict[tuple[str, str], Path] = {}
     for folder in folders:
         with suppress(RunError):  # the command says what is wrong with it
-            place = open_run(folder).config.environment.environment
-            if ":" in place:
-                named.setdefault(place, folder)
-    for place, folder in {} if trust else named.items():
-        what = f"{folder}: its environment is {place}: that imports {_origin(place)} and runs it"
+            fields = open_run(folder).config.by_section()
+            for field in MAY_BE_OWN:
+                place = fields[SECTION_OF[field]][field]
+                if place and ":" in place:
+                    named.setdefault((field, place), folder)
+    for (field, place), folder in {} if trust else named.items():
+        what = f"{folder}: its {field} is {place}: that imports {_origin(place)} and runs it"
         if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
             raise RunError(f"{what}; --trust allows it")
         print(f"{what}. Go on? [y/N] ", end="", file=sys.stderr, flush=True)

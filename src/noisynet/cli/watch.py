@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from .options import add_json, as_path, one_of, positive, print_json, seed
+from .options import add_agent, add_json, add_noise, as_path, folder_of, positive, print_json, seed
 from .parser import Parser
 from .progress import telling
 from .trust import add_trust, check_trust
@@ -12,18 +13,15 @@ from .trust import add_trust, check_trust
 
 def add_watch(watch: Parser) -> None:
     """Add the options of `watch`."""
-    watch.description = "Film a game of a run's agent, its values and their noise beside it."
-    watch.add_argument("folder", type=as_path, metavar="RUN", help="the run's folder")
+    watch.description = "Film a game of a trained agent, its values and their noise beside it."
+    add_agent(watch)
     watch.add_argument(
-        "--out", type=as_path, metavar="FILE", help="an .mp4 or .gif (default: RUN/watch.mp4)"
+        "--out",
+        type=as_path,
+        metavar="FILE",
+        help="an .mp4 or .gif (default: RUN/watch.mp4, or NAME.mp4 of a pretrained agent)",
     )
-    watch.add_argument(
-        "--noise",
-        type=one_of("off", "on"),
-        default="off",
-        metavar="off|on",
-        help="off: the mean weights act; on: a new draw of noise at every step (default: off)",
-    )
+    add_noise(watch)
     watch.add_argument("--seed", type=seed, default=None, metavar="N", help="seed of the game")
     watch.add_argument(
         "--steps",
@@ -38,18 +36,24 @@ def add_watch(watch: Parser) -> None:
 
 
 def _watch(parsed: argparse.Namespace) -> int:
-    check_trust([parsed.folder], trust=parsed.trust)
+    folder = folder_of(parsed)
+    check_trust([folder], trust=parsed.trust)
+    from ..extras import cure
     from ..runs.errors import RunError
 
     try:
-        from ..evaluation.film import film
+        from ..evaluation.agent import noise_in_words
+        from ..evaluation.film import default_name, film
     except ImportError as error:
-        raise RunError(f"needs {error.name}: pip install 'noisynet[train]'") from None
+        raise RunError(f"needs {error.name}: {cure('train')}") from None
+    out = parsed.out
+    if out is None and parsed.pretrained:  # the package is no place for it
+        out = Path(default_name(parsed.pretrained))
     with telling("Playing and filming a game"):
         made = film(
-            parsed.folder,
-            out=parsed.out,
-            noise=parsed.noise == "on",
+            folder,
+            out=out,
+            noise=parsed.noise,
             seed=parsed.seed,
             steps=parsed.steps,
         )
@@ -63,7 +67,7 @@ def _watch(parsed: argparse.Namespace) -> int:
                 "return": made.game_return,
                 "ended": made.ended,
                 "effective_epsilon": made.effective_epsilon,
-                "noise": parsed.noise,
+                "noise": noise_in_words(parsed.noise),
                 "seed": made.seed,
             },
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..assemble.resolve import local_cpus
+from ..extras import cure
 from ..training.interrupts import on_interrupt
 from .errors import ScaleError, first_line
 from .nodes import alive_nodes, check_nodes
@@ -90,7 +91,7 @@ def _ray(address: str | None) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ScaleError(f"needs {error.name}: pip install 'noisynet[ray]'") from None
+        raise ScaleError(f"needs {error.name}: {cure('ray')}") from None
     return ray
 
 

@@ -90,6 +90,11 @@ class _UpOrDown:
         return scale * self.factor if measured <= self.wanted else scale / self.factor
 
 
+def action_deviation(noisy_KBA: Tensor, mean_BA: Tensor) -> float:
+    """Return the standard deviation of actions under K draws from the mean weights' ones."""
+    return float((noisy_KBA - mean_BA).float().square().mean().sqrt())
+
+
 @dataclass(frozen=True)
 class ActionDeviation(_UpOrDown):
     """The deviation of continuous actions from the mean weights' ones, held at `wanted`.
@@ -109,7 +114,7 @@ class ActionDeviation(_UpOrDown):
 
     def measure(self, noisy_KBA: Tensor, mean_BA: Tensor) -> float:
         """Return d."""
-        return float((noisy_KBA - mean_BA).float().square().mean().sqrt())
+        return action_deviation(noisy_KBA, mean_BA)
 
 
 @dataclass(frozen=True)

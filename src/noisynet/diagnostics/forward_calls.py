@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,6 +32,19 @@ class Call:
     """Rows of the input that it got."""
 
 
+_WATCHED: ContextVar[bool] = ContextVar("watched", default=True)
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """Leave forwards inside out of what `calls_of` lists: whoever probes a network does not act."""
+    token = _WATCHED.set(False)
+    try:
+        yield
+    finally:
+        _WATCHED.reset(token)
+
+
 def calls_of(layers: Mapping[str, Found], run: Callable[[], object]) -> list[Call]:
     """Run a function, and list every forward of a noisy layer in it, of whatever network.
 
@@ -43,7 +58,7 @@ def calls_of(layers: Mapping[str, Found], run: Callable[[], object]) -> list[Cal
 
     def note(module: nn.Module, inputs: Any, output: Any) -> None:
         nonlocal reading
-        if reading:
+        if reading or not _WATCHED.get():
             return
         if id(module) not in known:
             known[id(module)] = recognise(module)

@@ -68,11 +68,7 @@ def first_line(error: BaseException) -> str:
 def unknown_id(environment_id: str, known: Iterable[str]) -> UnusableEnvironment:
     """Return the error for an id that nobody registered, with the ids nearest to it."""
     nearest = nearest_names(environment_id, known)
-    hint = (
-        f"nearest: {', '.join(nearest)}"
-        if nearest
-        else "expected a registered Gymnasium id, or module:function"
-    )
+    hint = f"nearest: {', '.join(nearest)}" if nearest else "expected a registered Gymnasium id"
     return UnusableEnvironment(f"{environment_id}: unknown environment; {hint}")
 
 

@@ -1,6 +1,6 @@
 """Atari games through ale-py's native vector environment, every preprocessing choice written out.
 
-The games of ale-py are GPL-2.0-only code, so they are an extra: `pip install 'noisynet[atari]'`.
+The games of ale-py are GPL-2.0-only code, so they are an extra: `atari`.
 """
 
 import importlib
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..extras import cure
 from .arguments import checked_actions, first_line, unknown_id, whole
 from .vector import EnvironmentFailed, Environments, Step, UnusableEnvironment
 
@@ -176,9 +177,7 @@ def _games(needed_by: str) -> dict[str, str]:
 
         importlib.import_module("ale_py.vector_env")  # registers ale-py's games
     except ImportError as error:
-        raise UnusableEnvironment(
-            f"{needed_by} needs ale-py: pip install 'noisynet[atari]'"
-        ) from error
+        raise UnusableEnvironment(f"{needed_by} needs ale-py: {cure('atari')}") from error
     return {
         name: str(spec.kwargs["game"])
         for name, spec in gymnasium.registry.items()

@@ -1,94 +1,23 @@
-"""Any Gymnasium environment with discrete actions and vector or image observations.
+"""Any Gymnasium environment with discrete actions, and observations that become arrays.
 
 The environments are stepped here, one after the other, and not by `gymnasium.vector`: which of
 them restart next, and how far each is from its time limit, is part of the saved state, and
 Gymnasium keeps both in private fields. The trajectories are those of its SyncVectorEnv.
 """
 
-import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
-import numpy.typing as npt
 
+from ..extras import cure
 from .arguments import check_count_and_seed
 from .raised import raised
-from .sync import SyncEnvironments, as_numbers, close_all
-from .vector import UnusableEnvironment
+from .spaces import ObservationKind, action_range, observation_kind
+from .sync import SyncEnvironments, close_all
+from .vector import Environments, UnusableEnvironment
 
 if TYPE_CHECKING:
     import gymnasium
-    from gymnasium.spaces import Space
-
-
-_TAKEN = (
-    "a Box of one dimension (a vector) or of three (an image); "
-    "gymnasium.wrappers.FlattenObservation makes a vector of others"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class ObservationKind:
-    """How observations of one space become arrays: vectors, or images with channels in front.
-
-    Vectors are float32. Images are uint8 where their space says so, and float32 otherwise; of an
-    image's first and last axis the shorter holds the channels, the last one if they are equal.
-    """
-
-    given: tuple[int, ...]
-    """The shape that the space says."""
-    shape: tuple[int, ...]
-    """(size,) or (channels, height, width)."""
-    dtype: np.dtype[Any]
-    """Type of the numbers."""
-    channels_last: bool
-    """Whether the space has (height, width, channels)."""
-
-    def read(self, seen: object) -> npt.NDArray[Any]:
-        """Return one observation; raise Unfit unless it has the shape of its space."""
-        array = as_numbers(seen, self.given, self.dtype)
-        return array.transpose(2, 0, 1) if self.channels_last else array.reshape(self.shape)
-
-
-def observation_kind(environment_id: str, space: "Space[Any] | None") -> ObservationKind:
-    """Return how the observations of a space are read.
-
-    Raises UnusableEnvironment for what is neither a vector nor an image, naming the space.
-    """
-    from gymnasium.spaces import Box
-
-    if isinstance(space, Box) and math.prod(space.shape) > 0:
-        given, bytes_ = space.shape, space.dtype == np.uint8
-        if len(given) == 1:
-            return ObservationKind(given, given, np.dtype(np.float32), channels_last=False)
-        image = np.dtype(np.uint8 if bytes_ else np.float32)
-        if len(given) == 3:
-            last = given[2] <= given[0]
-            shape = (given[2], *given[:2]) if last else given
-            return ObservationKind(given, shape, image, channels_last=last)
-        if len(given) == 2 and bytes_:  # a picture in grey
-            return ObservationKind(given, (1, *given), image, channels_last=False)
-    raise UnusableEnvironment(
-        f"{environment_id}: observation space: got {_told(space)}, expected {_TAKEN}"
-    )
-
-
-def action_range(environment_id: str, space: "Space[Any] | None") -> tuple[int, int]:
-    """Return the first action and the number of actions; raise UnusableEnvironment for others."""
-    from gymnasium.spaces import Discrete
-
-    if not isinstance(space, Discrete):
-        raise UnusableEnvironment(
-            f"{environment_id}: action space: got {_told(space)}, expected Discrete"
-        )
-    return int(space.start), int(space.n)
-
-
-def _told(space: "Space[Any] | None") -> str:
-    """Return a space on one line of bearable length: a Box prints whole arrays of bounds."""
-    told = " ".join(str(space).split())
-    return told if len(told) <= 160 else f"{told[:157]}…"
 
 
 class GymnasiumEnvironments(SyncEnvironments):
@@ -116,13 +45,13 @@ class GymnasiumEnvironments(SyncEnvironments):
         except UnusableEnvironment:
             close_all(environment_id, [one.close for one in environments])
             raise
-        self._kind, (self._first_action, actions) = spaces[0]
+        self.kind, (self.first_action, actions) = spaces[0]
         super().__init__(
             environment_id,
             count,
             seed=seed,
-            observation_shape=self._kind.shape,
-            observation_dtype=self._kind.dtype,
+            observation_shape=self.kind.shape,
+            observation_dtype=self.kind.dtype,
             action_count=actions,
             step_limit=step_limit,
             can_save_state=all(_is_classic(environment) for environment in environments),
@@ -130,12 +59,12 @@ class GymnasiumEnvironments(SyncEnvironments):
 
     def _begin(self, index: int, seed: int | None) -> object:
         seen, _ = self._environments[index].reset(seed=seed)
-        return self._kind.read(seen)
+        return self.kind.read(seen)
 
     def _play(self, index: int, action: int) -> tuple[object, SupportsFloat, object, object]:
-        step = self._environments[index].step(self._first_action + action)
+        step = self._environments[index].step(self.first_action + action)
         seen, reward, terminated, truncated, _ = step
-        return self._kind.read(seen), reward, terminated, truncated
+        return self.kind.read(seen), reward, terminated, truncated
 
     def _end(self, index: int) -> None:
         self._environments[index].close()
@@ -153,6 +82,14 @@ class GymnasiumEnvironments(SyncEnvironments):
         inside: Any = environment.unwrapped
         inside.state = np.array(saved["physics"], dtype=np.float64)
         inside.np_random.bit_generator.state = saved["generator"]
+
+
+def seen_and_taken(environments: Environments) -> tuple[ObservationKind, int]:
+    """Return how one game's observations become an agent's, and the number of its action 0."""
+    if isinstance(environments, GymnasiumEnvironments):
+        return environments.kind, environments.first_action
+    shape = environments.observation_shape
+    return ObservationKind(shape, shape, environments.observation_dtype), 0
 
 
 def make_registered(
@@ -194,9 +131,7 @@ def imported_gymnasium() -> Any:
     try:
         import gymnasium
     except ImportError as error:
-        raise UnusableEnvironment(
-            "noisynet.envs needs Gymnasium: pip install 'noisynet[train]'"
-        ) from error
+        raise UnusableEnvironment(f"noisynet.envs needs Gymnasium: {cure('train')}") from error
     return gymnasium
 
 

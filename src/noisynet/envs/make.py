@@ -42,8 +42,8 @@ def make(
       function is called without arguments, once for each environment, and returns a new
       gymnasium.Env. One that has parameters `count` and `seed` is called once, with both, and
       returns `Environments`. `module:Name-v0` is an id that the module registers with Gymnasium.
-    - Any other id that is registered with Gymnasium: with discrete actions, and vectors or images
-      as observations.
+    - Any other id that is registered with Gymnasium: with discrete actions, and observations that
+      are vectors, images, or numbers that Gymnasium flattens to a vector.
 
     Environment i is seeded with `seed + i`. `threads` is how many threads step Atari games; the
     trajectory does not depend on it, and other environments use one.
@@ -65,14 +65,18 @@ def make(
                 f"{environment_id}: {option}: got {value}, expected None for what is no {kind} game"
             )
     if ":" in environment_id:
-        return _make_own(environment_id, count, seed=seed)
+        return _make_by_place(environment_id, count, seed=seed)
     if toy_of(environment_id) is not None:
         return make_toy(environment_id, count, seed=seed)
     known = registered_ids()
     if environment_id in known:
         return make_registered(environment_id, environment_id, count, seed=seed)
     toys = [f"{toy.name}-10" for toy in TOYS]
-    raise unknown_id(environment_id, [*known, *_games_if_installed(), *GAMES, *toys])
+    unknown = unknown_id(environment_id, [*known, *_games_if_installed(), *GAMES, *toys])
+    raise UnusableEnvironment(
+        f"{unknown}; your own is module:function, or module:{environment_id} where its module "
+        "registers it"
+    )
 
 
 def _games_if_installed() -> list[str]:
@@ -82,28 +86,60 @@ def _games_if_installed() -> list[str]:
         return []
 
 
-def _make_own(place: str, count: int, *, seed: int) -> Environments:
+def _make_by_place(place: str, count: int, *, seed: int) -> Environments:
     """Make environments by `module:function` or `module:Name-v0`; see `make`."""
     count, seed = check_count_and_seed(count, seed)
-    module_name, _, name = place.partition(":")
-    if not name or not all(part.isidentifier() for part in module_name.split(".")):
-        raise UnusableEnvironment(f"environment: got {place!r}, expected module:function")
-    module = _imported(place, module_name)
-    function = getattr(module, name, None)
-    if function is None and name in imported_gymnasium().registry:
+    module, name = _named(place)
+    if not hasattr(module, name) and name in imported_gymnasium().registry:
         return make_registered(place, name, count, seed=seed)
-    if not callable(function):
-        raise UnusableEnvironment(f"{place}: {_why_not(module, name)}")
+    return make_own(place, _function(place, module, name), count, seed=seed)
+
+
+def make_own(place: str, function: Callable[..., Any], count: int, *, seed: int) -> Environments:
+    """Make environments by a user's function, which `place` names; see `make`."""
+    count, seed = check_count_and_seed(count, seed)
     if {"count", "seed"} <= _parameters(function):
         return _vector(place, function, count, seed)
     return GymnasiumEnvironments(place, _singles(place, function, count), seed=seed)
 
 
+def imported_function(place: str) -> Callable[..., Any]:
+    """Return the function or class of a user's own that `module:function` names.
+
+    Raises UnusableEnvironment where there is none, and where its module cannot be imported.
+    """
+    return _function(place, *_named(place))
+
+
+def being_imported() -> str | None:
+    """Return the `module:function` whose module is being imported just now."""
+    return _being_imported
+
+
+_being_imported: str | None = None
+
+
+def _named(place: str) -> tuple[ModuleType, str]:
+    module_name, _, name = place.partition(":")
+    if not name or not all(part.isidentifier() for part in module_name.split(".")):
+        raise UnusableEnvironment(f"environment: got {place!r}, expected module:function")
+    return _imported(place, module_name), name
+
+
+def _function(place: str, module: ModuleType, name: str) -> Callable[..., Any]:
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise UnusableEnvironment(f"{place}: {_why_not(module, name)}")
+    return function
+
+
 def _imported(place: str, name: str) -> ModuleType:
     """Import a module, from the current folder where Python does not look there by itself."""
+    global _being_imported
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)  # it stays: the module may import its neighbours later
+    _being_imported = place
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -112,6 +148,8 @@ def _imported(place: str, name: str) -> ModuleType:
         raise _import_failed(place, name, error) from error
     except (Exception, SystemExit) as error:
         raise _import_failed(place, name, error) from error
+    finally:
+        _being_imported = None
 
 
 def _import_failed(place: str, name: str, error: BaseException) -> UnusableEnvironment:

@@ -1,6 +1,6 @@
 """The five games of MinAtar (Young and Tian 2019, arXiv 1903.03176), played by its own code.
 
-The package is GPL, so it is an extra: `pip install 'noisynet[minatar]'`.
+The package is GPL, so it is an extra: `minatar`.
 """
 
 import functools
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 
+from ..extras import cure
 from .arguments import check_count_and_seed, unknown_id, whole
 from .sync import SyncEnvironments
 from .vector import UnusableEnvironment
@@ -135,9 +136,7 @@ def _environment(needed_by: str) -> "type[Environment]":
     try:
         from minatar import Environment
     except ImportError as error:
-        raise UnusableEnvironment(
-            f"{needed_by} needs MinAtar: pip install 'noisynet[minatar]'"
-        ) from error
+        raise UnusableEnvironment(f"{needed_by} needs MinAtar: {cure('minatar')}") from error
     return Environment
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from ..agents import ActorCritic
-from ..assemble import build_agent, make_environments
-from ..envs import Environments, UnusableEnvironment
+from ..assemble import build_agent, make_environments, side_by_side
+from ..envs import Environments, Unfit, UnusableEnvironment, seen_and_taken
 from ..layers import draw, mean_weights, using
-from ..runs import Config, Run, RunError, open_run
+from ..runs import Config, Run, RunError, RunFolder, checkpoint, open_run
 from ..runs.checkpoint import Checkpoint, fits_config
 from ..runs.seeds import SEEDS
 from .play import EpisodeResult, UnusableEvaluation, play
@@ -30,25 +30,36 @@ MOST_STEPS = 50_000
 class TrainedAgent:
     """An agent that acts as the newest checkpoint of a run does.
 
-    `act` maps observations (N, *shape) to actions (N,): by the mean weights, under a new draw for
-    each row, or by the mean of the values over several draws. The scale of the noise is the
-    checkpoint's. It never acts at random; an actor-critic takes its policy's most probable action.
+    `predict` takes observations as the environment gives them, and returns actions as it takes
+    them. `act` maps arrays (N, *shape), as the network takes them, to numbers of actions (N,). The
+    scale of the noise is the checkpoint's, and no action is drawn at random by ε.
     """
 
+    folder: Path
+    """The run that it comes from."""
+    config: Config
+    step: int
+    """Agent steps that it was trained for."""
+
     def __init__(self, run: Run, found: Checkpoint, environments: Environments) -> None:
-        """Build the agent for these environments, with the networks of a checkpoint.
+        """Build the agent for these environments, with the network of a checkpoint.
 
         Raises RunError where they do not fit the run's config.
         """
+        self.folder = run.path
         self.config = run.config
         self.step = found.step
+        self._found = found
+        self._config_text = run.folder.config_text
+        self._kind, self._first_action = seen_and_taken(environments)
         with fits_config(run.path):
             self._agent = build_agent(
                 self.config, environments.observation_shape, environments.action_count
             )
-            self._agent.load_networks(found.arrays)
+            self._agent.load_acting(found.arrays)
         self._generator = torch.Generator(self._agent.device)
         self._generator.manual_seed(self.config.training.stream("evaluation"))
+        self._sampling = torch.Generator().manual_seed(self.config.training.stream("predict"))
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -58,6 +69,56 @@ class TrainedAgent:
         run = Run(run.folder, on_this_machine(run.config).replaced(environments=1))
         with environments_for(run.config) as environments:
             return cls(run, found, environments)
+
+    def predict(self, observation: Any, *, deterministic: bool = True) -> Any:
+        """Choose an action for an observation, or one for each of several: an array or a list.
+
+        Deterministic, the mean weights act, and an actor-critic takes its policy's most probable
+        action. Otherwise each observation gets a new draw of the noise, and an actor-critic draws
+        from its policy; an agent that explores by ε alone acts the same either way. An agent with
+        an LSTM takes one observation at a time; `begin` says where games begin. Raises ValueError
+        for an observation that does not fit.
+        """
+        try:
+            one = self._kind.is_one(observation)
+            several = [observation] if one else observation
+            rows = np.stack([self._kind.read(seen) for seen in several])
+        except (Unfit, ValueError, TypeError, LookupError) as error:
+            raise ValueError(f"observation: {error}") from error
+        if deterministic:
+            action = self.act(rows)
+        elif isinstance(self._agent, ActorCritic):
+            action = self._drawn_from_policy(rows)
+        else:
+            action = self.act(rows, noise=self._agent.noise is not None)
+        action = action + self._first_action
+        return action[0] if one else action
+
+    def _drawn_from_policy(self, observation: np.ndarray) -> np.ndarray:
+        network = self._agent.network
+        with ExitStack() as noise:
+            if self._agent.noise is not None:
+                drawn = draw(network, rows=len(observation), generator=self._generator)
+                noise.enter_context(using(network, drawn))
+            probabilities = torch.from_numpy(self.values(observation))
+        chosen = torch.multinomial(probabilities, 1, generator=self._sampling)
+        return chosen.squeeze(-1).numpy()
+
+    def evaluate(
+        self, episodes: int = 10, *, noise: int = False, seed: int | None = None
+    ) -> dict[str, Any]:
+        """Play whole games with the newest checkpoint of its run; see `evaluate_run`."""
+        with threads_kept():
+            return evaluate_run(self.folder, episodes=episodes, noise=noise, seed=seed)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the agent into a new or empty folder, which `noisynet.load` and `evaluate` take.
+
+        It holds no replay and no metrics: training goes on in the run's own folder. Raises
+        RunError where it cannot be written.
+        """
+        with RunFolder.create(folder, self._config_text) as saved:
+            checkpoint.write(saved.checkpoints, self.step, self._found.arrays, self._found.state)
 
     def act(self, observation: np.ndarray, *, noise: int = False) -> np.ndarray:
         """Choose actions; raises ValueError for noise where the agent has none.
@@ -133,7 +194,7 @@ def evaluate_run(
         check_noise(path, run.config, noise)
     seed = games_seed(run.config) if seed is None else seed
     steps = MOST_STEPS if steps is None else steps
-    count = min(episodes, _SIDE_BY_SIDE)
+    count = side_by_side(run.config, min(episodes, _SIDE_BY_SIDE))
     run = Run(run.folder, on_this_machine(run.config).replaced(environments=count))
     with environments_for(run.config, seed) as environments:
         agent = TrainedAgent(run, found, environments)
@@ -203,6 +264,16 @@ def on_this_machine(config: Config) -> Config:
     torch.set_num_threads(max(config.training.threads, 1))
     here = torch.cuda.is_available() or not config.training.device.startswith("cuda")
     return config if here else config.replaced(device="cpu")
+
+
+@contextmanager
+def threads_kept() -> Iterator[None]:
+    """Give torch the threads back that it had, at the end: a program goes on with them."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

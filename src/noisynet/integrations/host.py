@@ -11,6 +11,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from ..diagnostics.forward_calls import unwatched
+from ..extras import cure
 from ..layers import Draw, mean_weights, noisy_layers, using
 from ..layers.restoring import buffers_preserved
 
@@ -28,7 +30,7 @@ def check_host(adapter: str, *, extra: str, tested: Mapping[str, str]) -> None:
             installed = version(package).partition("+")[0]
         except PackageNotFoundError:
             raise ModuleNotFoundError(
-                f"{adapter} needs {package}: pip install 'noisynet[{extra}]'", name=package
+                f"{adapter} needs {package}: {cure(extra)}", name=package
             ) from None
         if installed != expected:
             warnings.warn(
@@ -49,7 +51,7 @@ def takes_rows(network: nn.Module, probe: Forward, batch: Any) -> bool:
     for each network.
     """
     if network not in _TAKES_ROWS:
-        with torch.no_grad(), mean_weights(network), buffers_preserved(network):
+        with torch.no_grad(), unwatched(), mean_weights(network), buffers_preserved(network):
             _TAKES_ROWS[network] = all(
                 rows == (size,)
                 for size in (2, 3)

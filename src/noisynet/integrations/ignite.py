@@ -1,7 +1,7 @@
 """Noise inside a PyTorch-Ignite Engine: `NoiseHandler(network, target).attach(trainer)`.
 
 It stands beside the engine's `process_batch`, and the rest of the engine stays as it is. Needs
-`pip install 'noisynet[ignite]'`.
+the extra `ignite`.
 """
 
 from __future__ import annotations

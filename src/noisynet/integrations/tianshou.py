@@ -1,7 +1,7 @@
 """Noise inside Tianshou 2: `DQN(policy=NoisyDiscreteQLearningPolicy(model=net, …), …)`.
 
 One policy class for each of DQN, C51 (and Rainbow) and QR-DQN; nothing of the host is changed.
-Needs `pip install 'noisynet[tianshou]'`.
+Needs the extra `tianshou`.
 """
 
 from __future__ import annotations
@@ -126,6 +126,13 @@ class _NoisyPolicy(_Host):
             raise TypeError(
                 f"{type(self).__name__}: got the algorithm {type(algorithm).__name__}, expected "
                 f"{expected}; there is {supported}"
+            )
+        if isinstance(algorithm, C51) and algorithm.n_step > 1:
+            warnings.warn(
+                f"{type(self).__name__}: Tianshou's {type(algorithm).__name__} takes the "
+                f"distribution of the next state for {algorithm.n_step}-step returns, as if it "
+                "were that many steps on; expected n_step_return_horizon=1",
+                stacklevel=3,
             )
 
     @torch.no_grad()

@@ -2,13 +2,14 @@
 
 `noisynet.noisify(actor)` makes the layers noisy, `NoisyPolicy(actor)` acts with a draw for each
 environment, and `attach(optimizer, loss, policy)` brings new noise after every update; nothing of
-the host is changed. Needs `pip install 'noisynet[torchrl]'`.
+the host is changed. Needs the extra `torchrl`.
 """
 
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -26,13 +27,30 @@ check_host("noisynet.integrations.torchrl", extra="torchrl", tested=TESTED)
 from tensordict import TensorDictBase  # noqa: E402
 from tensordict.nn import TensorDictModuleBase, TensorDictModuleWrapper  # noqa: E402
 from torchrl.envs.utils import ExplorationType, exploration_type  # noqa: E402
-from torchrl.modules import EGreedyModule  # noqa: E402
+from torchrl.modules import (  # noqa: E402
+    AdditiveGaussianModule,
+    EGreedyModule,
+    OrnsteinUhlenbeckProcessModule,
+)
 from torchrl.modules import NoisyLinear as StockNoisyLinear  # noqa: E402
-from torchrl.objectives import DistributionalDQNLoss, DQNLoss  # noqa: E402
+from torchrl.objectives import (  # noqa: E402
+    DDPGLoss,
+    DistributionalDQNLoss,
+    DQNLoss,
+    SACLoss,
+    TD3Loss,
+)
 
 __all__ = ["NoisyPolicy", "attach"]
 
-_LOSSES = (DQNLoss, DistributionalDQNLoss)
+_LOSSES = {
+    DQNLoss: "value_network",
+    DistributionalDQNLoss: "value_network",
+    SACLoss: "actor_network",
+    TD3Loss: "actor_network",
+    DDPGLoss: "actor_network",
+}
+"""The supported losses, and the network of each that acts."""
 _DETERMINISTIC = (ExplorationType.DETERMINISTIC, ExplorationType.MODE, ExplorationType.MEAN)
 
 
@@ -44,23 +62,35 @@ class NoisyPolicy(TensorDictModuleWrapper):
     the environments. Every forward draws anew; after `attach` draws are held until the next step
     of the optimizer. A copy, in a worker process too, draws anew at every forward.
 
+    With `redraw="episode"` each environment holds its draw until its episode ends, whatever is
+    updated and in a copy too; the environments need the host's `InitTracker`.
+
     The host's exploration type plays no part, unless `mean_when_deterministic`: then the policy
     acts by the mean weights under DETERMINISTIC, MODE and MEAN, as in evaluation. Raises TypeError
-    for an actor without tensordicts, and ValueError for one without noisynet's layers.
-    Source: Fortunato et al., §3.1.
+    for an actor without tensordicts, and ValueError for one without noisynet's layers, an unknown
+    `redraw`, and environments that do not tell where an episode begins.
+    Sources: Fortunato et al., §3.1; Plappert et al., arXiv 1706.01905, for draws by episode.
     """
 
-    def __init__(self, actor: TensorDictModuleBase, *, mean_when_deterministic: bool = False):
+    def __init__(
+        self,
+        actor: TensorDictModuleBase,
+        *,
+        redraw: Literal["update", "episode"] = "update",
+        mean_when_deterministic: bool = False,
+    ) -> None:
         if not isinstance(actor, TensorDictModuleBase):
             raise TypeError(
                 f"NoisyPolicy: got {type(actor).__name__}, expected an actor that takes "
                 "tensordicts, such as QValueActor"
             )
         _require_noise(actor, "NoisyPolicy", "noisynet.noisify(actor) makes its nn.Linear noisy")
+        if redraw not in ("update", "episode"):
+            raise ValueError(f"redraw: got {redraw!r}, expected 'update' or 'episode'")
         super().__init__(actor)
+        self.redraw = redraw
         self.mean_when_deterministic = mean_when_deterministic
-        self._holds = False
-        self._held: Draw | None = None
+        self.release()
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Choose actions under the noise that is due, one draw for each row of the batch."""
@@ -68,7 +98,7 @@ class NoisyPolicy(TensorDictModuleWrapper):
         if self.mean_when_deterministic and exploration_type() in _DETERMINISTIC:
             with mean_weights(actor):
                 return actor(tensordict)
-        drawn = self._draw(tensordict.numel() if tensordict.ndim else None)
+        drawn = self._draw(tensordict)
         flat = tensordict if tensordict.ndim < 2 else tensordict.reshape(-1)
         output = run_under(drawn, actor, actor, flat)
         if output is tensordict:
@@ -84,19 +114,43 @@ class NoisyPolicy(TensorDictModuleWrapper):
         self._held = None
 
     def release(self) -> None:
-        """Draw anew at every forward again."""
-        self._holds, self._held = False, None
+        """Draw anew at every forward again, or in every episode."""
+        self._holds = self.redraw == "episode"
+        self._held: Draw | None = None
 
-    def _draw(self, rows: int | None) -> Draw:
-        if not self._holds:
-            return draw(self.td_module, rows=rows)
-        if self._held is None or self._held.rows != rows:
-            self._held = draw(self.td_module, rows=rows)
-        return self._held
+    def after_update(self) -> None:
+        """Draw anew at the next forward, unless draws last an episode."""
+        if self.redraw == "update":
+            self.resample()
+
+    def _draw(self, tensordict: TensorDictBase) -> Draw:
+        rows = tensordict.numel() if tensordict.ndim else None
+        held = self._held
+        if not self._holds or held is None or held.rows != rows:
+            fresh = draw(self.td_module, rows=rows)
+            self._held = fresh if self._holds else None
+            return fresh
+        if self.redraw == "episode":
+            self._held = held = self._where_episodes_begin(tensordict, held)
+        return held
+
+    def _where_episodes_begin(self, tensordict: TensorDictBase, held: Draw) -> Draw:
+        begins = tensordict.get("is_init", None)
+        if begins is None:
+            raise ValueError(
+                "NoisyPolicy: got a tensordict without 'is_init' for redraw='episode', expected "
+                "environments with torchrl.envs.InitTracker()"
+            )
+        if not begins.any():
+            return held
+        fresh = draw(self.td_module, rows=held.rows)
+        begins = begins.reshape(*fresh.flats[0].shape[:-1], 1)
+        pairs = zip(fresh.flats, held.flats, strict=True)
+        return replace(held, flats=tuple(torch.where(begins, new, old) for new, old in pairs))
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy does not hear of updates: what it held would be its noise for good.
-        return {**self.__dict__, "_holds": False, "_held": None}
+        return {**self.__dict__, "_holds": self.redraw == "episode", "_held": None}
 
 
 class Attached:
@@ -106,7 +160,7 @@ class Attached:
         self._policy, self._handle = policy, handle
 
     def remove(self) -> None:
-        """Detach from the optimizer; the policy draws anew at every forward again."""
+        """Detach from the optimizer; the policy draws as before."""
         self._handle.remove()
         self._policy.release()
 
@@ -115,39 +169,58 @@ def attach(optimizer: Optimizer, loss: nn.Module, policy: nn.Module) -> Attached
     """Draw new noise after every `optimizer.step()`, and let each network of a loss have its own.
 
     `policy` is what the collector runs: a `NoisyPolicy` or a module that has one. It holds a draw
-    for each environment from now on, and draws anew after each step. The noise inside the loss is
-    fresh: every forward draws, one draw for the whole minibatch, and so the online network has ε,
-    the target network, whose parameters the loss puts into the same module, ε′, and the choice of
-    the next action ε″ (§3.1).
+    for each environment from now on, and draws anew after each step. `optimizer` is the one that
+    has the actor's parameters, where a loss has several. The noise inside the loss is fresh: every
+    forward draws, one draw for the whole minibatch. So in DQN the online network has ε, the target
+    network, whose parameters the loss puts into the same module, ε′, and the choice of the next
+    action ε″ (§3.1); in SAC, TD3 and DDPG the actor has one for its own loss and another for the
+    next actions.
 
     Raises TypeError for a loss that is not supported and for a policy without a `NoisyPolicy`,
-    ValueError for a loss without noisy layers or an optimizer that does not have its σ; warns of
-    ε-greedy left on.
+    ValueError for a loss without noisy layers in its actor or with some in critics that the host
+    runs as one batch, and for an optimizer that does not have the actor's σ; warns of exploration
+    of the host's own left on.
     """
-    if not isinstance(loss, _LOSSES):
-        supported = " and ".join(one.__name__ for one in _LOSSES)
+    acting = next((one for kind, one in _LOSSES.items() if isinstance(loss, kind)), None)
+    if acting is None:
+        supported = ", ".join(one.__name__ for one in _LOSSES)
         raise TypeError(f"attach: got the loss {type(loss).__name__}; supported are {supported}")
     noisy = _find_policy(policy)
-    network: Any = loss.value_network
+    network: Any = getattr(loss, acting)
     name = type(loss).__name__
     if any(isinstance(part, NoisyPolicy) for part in network.modules()):
         raise TypeError(f"{name}: got a NoisyPolicy, expected the actor inside it")
     _require_noise(network, name, "build the loss after noisynet.noisify(actor)")
-    _require_sigma(optimizer, loss)
+    critics: Any = getattr(loss, "qvalue_network", None)
+    if critics is not None and noisy_layers(critics):
+        raise ValueError(
+            f"{name}: got noise in the critics, whose copies the host runs under one vmap; "
+            "expected noise in the actor alone"
+        )
+    _require_sigma(optimizer, getattr(loss, f"{acting}_params"))
     for part in policy.modules():
-        if isinstance(part, EGreedyModule):
-            _warn_of_epsilon(part)
+        _warn_of_exploration(part)
     release(network)
     noisy.hold()
-    return Attached(noisy, optimizer.register_step_post_hook(lambda *_: noisy.resample()))
+    return Attached(noisy, optimizer.register_step_post_hook(lambda *_: noisy.after_update()))
 
 
-def _warn_of_epsilon(greedy: EGreedyModule) -> None:
-    epsilon = float(torch.as_tensor(greedy.eps))
-    if epsilon:
+def _warn_of_exploration(part: nn.Module) -> None:
+    """Warn of a module of the host that explores, unless its scale is 0."""
+    match part:
+        case EGreedyModule():
+            what, symbol, scale = "ε-greedy", "ε", part.eps
+        case AdditiveGaussianModule():
+            what, symbol, scale = "Gaussian noise", "σ", part.sigma
+        case OrnsteinUhlenbeckProcessModule():
+            what, symbol, scale = "Ornstein-Uhlenbeck noise", "ε", part.eps
+        case _:
+            return
+    size = float(torch.as_tensor(scale))
+    if size:
         warnings.warn(
-            f"attach: ε-greedy explores beside the noise, ε = {epsilon:g}; turn it off by leaving "
-            "EGreedyModule out of the collector's policy",
+            f"attach: {what} explores beside the noise, {symbol} = {size:g}; turn it off by "
+            f"leaving {type(part).__name__} out of the collector's policy",
             stacklevel=3,
         )
 
@@ -173,9 +246,8 @@ def _require_noise(module: nn.Module, what: str, cure: str) -> None:
         raise ValueError(f"{what}: finds no noisy layer in {type(module).__name__}; {cure}")
 
 
-def _require_sigma(optimizer: Optimizer, loss: nn.Module) -> None:
+def _require_sigma(optimizer: Optimizer, online: Any) -> None:
     known = {id(one) for group in optimizer.param_groups for one in group["params"]}
-    online: Any = loss.value_network_params
     missing = [
         ".".join(key) if isinstance(key, tuple) else key
         for key, parameter in online.items(True, True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import overload
 
 import torch
@@ -265,10 +266,18 @@ def using(module: nn.Module, drawn: Draw, *, batch_first: bool | None = None) ->
     (rows, features) can learn from (rows, time, features). Raises ValueError for a draw that was
     made for other layers, or lies on another device, and for `batch_first` of a draw without rows.
     """
-    layers = _require_layers(module)
-    flats = _fitting(drawn, layers)
-    with _override(layers, flats, _with_rows(drawn, batch_first).batch_first):
+    with ready(module, _with_rows(drawn, batch_first))():
         yield
+
+
+def ready(module: nn.Module, drawn: Draw) -> Callable[[], AbstractContextManager[None]]:
+    """Return what makes `using(module, drawn)` again and again, without looking at the layers anew.
+
+    For a draw that many forwards are under, of a module whose layers stay the same and where they
+    are. Errors are those of `using`.
+    """
+    layers = _require_layers(module)
+    return partial(_override, layers, _fitting(drawn, layers), drawn.batch_first)
 
 
 def _with_rows(drawn: Draw, batch_first: bool | None) -> Draw:

@@ -10,6 +10,8 @@ from .actor_critic import (
 from .heads import DistributionalHead, DuelingHead, QHead, Stream
 from .image_torsos import FirstDQNTorso, FramesTorso, MinAtarTorso, NatureTorso
 from .noise_settings import MakeLinear, NoiseSettings
+from .own_network import MakeNetwork, OwnQNetwork, make_own_network
+from .own_torso import MakeTorso, OwnTorso
 from .patch_torsos import DataEfficientTorso, PatchTorso, WholePatchTorso
 from .q_network import QNetwork, build_q_network
 from .quantile_head import QuantileHead
@@ -29,9 +31,13 @@ __all__ = [
     "ImpalaTorso",
     "MLPTorso",
     "MakeLinear",
+    "MakeNetwork",
+    "MakeTorso",
     "MinAtarTorso",
     "NatureTorso",
     "NoiseSettings",
+    "OwnQNetwork",
+    "OwnTorso",
     "PatchTorso",
     "QHead",
     "QNetwork",
@@ -41,5 +47,6 @@ __all__ = [
     "WholePatchTorso",
     "build_actor_critic_network",
     "build_q_network",
+    "make_own_network",
     "make_torso",
 ]

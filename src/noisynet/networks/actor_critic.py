@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from ..layers import NoisyLSTMCell, noisy_layers
 from .noise_settings import MakeLinear, NoiseSettings, head_layers, make_torso_noisy
+from .own_torso import MakeTorso
 from .residual_torso import ImpalaSettings
 from .torsos import MLPTorso, Torso, make_torso
 
@@ -127,7 +128,7 @@ def build_actor_critic_network(
     observation_shape: Sequence[int],
     actions: int,
     *,
-    torso: str = "auto",
+    torso: str | MakeTorso = "auto",
     torso_hidden: Sequence[int] = (),
     impala: ImpalaSettings | None = None,
     head_hidden: int = 512,
@@ -142,7 +143,7 @@ def build_actor_critic_network(
     Args:
         observation_shape: of one observation, as `build_q_network` takes it.
         actions: number of actions.
-        torso: name of the torso; see `make_torso`.
+        torso: name of the torso, or what builds one of your own; see `make_torso`.
         torso_hidden: sizes of the hidden layers of the "mlp" torso, which are plain.
         impala: what the "impala" torso is made of; None: its paper's.
         head_hidden: size of the fully connected layer after the torso.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .heads import DistributionalHead, DuelingHead, QHead, Stream
 from .noise_settings import NoiseSettings, embedding_layer, head_layers, make_torso_noisy
+from .own_torso import MakeTorso
 from .quantile_head import QuantileHead
 from .residual_torso import ImpalaSettings
 from .torsos import Torso, make_torso
@@ -17,7 +18,9 @@ class QNetwork(nn.Module):
     """A torso and a head: observations to Q-values."""
 
     def __init__(
-        self, torso: Torso, head: QHead | DuelingHead | DistributionalHead | QuantileHead
+        self,
+        torso: Torso,
+        head: QHead | DuelingHead | DistributionalHead | QuantileHead | nn.Identity,
     ) -> None:
         """Join a torso and a head of as many features."""
         super().__init__()
@@ -47,7 +50,7 @@ def build_q_network(
     observation_shape: Sequence[int],
     actions: int,
     *,
-    torso: str = "auto",
+    torso: str | MakeTorso = "auto",
     torso_hidden: Sequence[int] = (),
     impala: ImpalaSettings | None = None,
     head_hidden: int = 512,
@@ -66,7 +69,7 @@ def build_q_network(
         observation_shape: of one observation: (size,) for vectors, (stack, height, width) or
             (channels, height, width) for images.
         actions: number of actions.
-        torso: name of the torso; see `make_torso`.
+        torso: name of the torso, or what builds one of your own; see `make_torso`.
         torso_hidden: sizes of the hidden layers of the "mlp" torso, which are plain.
         impala: what the "impala" torso is made of; None: its paper's.
         head_hidden: size of the head's hidden layer, or of each stream's.

@@ -1,4 +1,4 @@
-"""Torsos: what turns an observation into features, by name. They are built without noise."""
+"""Torsos: what turns an observation into features, by name. Ours are built without noise."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from .image_torsos import FirstDQNTorso, FramesTorso, MinAtarTorso, NatureTorso
+from .own_torso import MakeTorso, OwnTorso
 from .patch_torsos import DataEfficientTorso, WholePatchTorso
 from .residual_torso import ImpalaSettings, ImpalaTorso
 
@@ -49,7 +50,7 @@ class MLPTorso(nn.Module):
         return self.layers(observation)
 
 
-Torso = FramesTorso | MinAtarTorso | MLPTorso
+Torso = FramesTorso | MinAtarTorso | MLPTorso | OwnTorso
 
 _FRAMES_TORSOS = {
     one.name: one for one in (NatureTorso, FirstDQNTorso, DataEfficientTorso, WholePatchTorso)
@@ -58,7 +59,7 @@ _NAMES = ("auto", "mlp", "minatar", *_FRAMES_TORSOS, ImpalaTorso.name)
 
 
 def make_torso(
-    name: str,
+    name: str | MakeTorso,
     observation_shape: Sequence[int],
     hidden: Sequence[int] = (),
     *,
@@ -66,14 +67,21 @@ def make_torso(
     standardise_frames: bool = False,
     layer_norm: bool = False,
 ) -> Torso:
-    """Build the torso of a name; "auto" goes by the observation's shape.
+    """Build the torso of a name, or by a function of your own that takes the observation's shape.
 
-    Vectors get "mlp", images "nature" from 36 pixels each way up, and "minatar" below. `hidden` are
-    the sizes of the hidden layers of "mlp", `impala` says what "impala" is made of. With
-    `layer_norm` every layer is normalised before its ReLU. Raises ValueError for another name, for
-    observations that the torso does not take, and for `standardise_frames` where it takes no
-    frames.
+    "auto" goes by that shape: vectors get "mlp", images "nature" from 36 pixels each way up, and
+    "minatar" below. `hidden` are the sizes of the hidden layers of "mlp", `impala` says what
+    "impala" is made of. With `layer_norm` every layer is normalised before its ReLU. Raises
+    ValueError for another name, for observations that the torso does not take, and for
+    `standardise_frames` where it takes no frames.
     """
+    if not isinstance(name, str):
+        if standardise_frames:
+            raise ValueError(
+                "standardise_frames: got true, expected false: a torso of your own takes frames as "
+                "they are"
+            )
+        return OwnTorso(name(tuple(observation_shape)), observation_shape)
     if name not in _NAMES:
         raise ValueError(f"torso: got {name!r}, expected one of {', '.join(_NAMES)}")
     if name == "auto":

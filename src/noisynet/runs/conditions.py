@@ -144,6 +144,10 @@ WITHOUT_MUNCHAUSEN = Acts(
     lambda _: "munchausen is above 0, the target net's softmax policy chooses",
 )
 WITH_LAYER_NORM = Acts(lambda config: config.network.layer_norm, lambda _: "layer_norm is false")
+OF_OUR_NETWORK = Acts(
+    lambda config: config.network.own_network is None,
+    lambda config: f"own_network is {config.network.own_network}, which is the whole network",
+)
 WITH_IMPALA = Acts(
     lambda config: config.network.torso == "impala",
     lambda config: f"torso is {config.network.torso}, not impala",

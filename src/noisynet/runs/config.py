@@ -82,6 +82,15 @@ class Config(Section):
                 return acts.otherwise(self)
         return None
 
+    def in_force(self) -> dict[str, bool | float | str]:
+        """Return the fields that act by their names, for what compares runs; a list is text."""
+        return {
+            field: value if isinstance(value, bool | int | float | str) else str(value)
+            for fields in self.by_section().values()
+            for field, value in fields.items()
+            if self.why_unused(field) is None
+        }
+
     def changes_since(self, made_with: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         """Return the fields that differ from those a checkpoint was made with, a line for each.
 
@@ -96,7 +105,9 @@ class Config(Section):
             value = values[section][name]
             former = made_with.get(section, {}).get(name, value)
             if value != former and self.why_unused(name) is None:
-                changes = noted if MAY_CHANGE in info.metadata else refused
+                # What only the program that trained had may get a name that others can import.
+                named = name in MAY_BE_OWN and str(former).startswith("<")
+                changes = noted if named or MAY_CHANGE in info.metadata else refused
                 changes.append(f"{name} was {shown(former)}, is {shown(value)}")
         return refused, noted
 
@@ -147,6 +158,10 @@ SECTIONS = (
     "environment", "network", "exploration", "learning", "rollouts", "actor_critic",
     "plasticity", "scale", "training",
 )  # fmt: skip
+
+
+MAY_BE_OWN = ("environment", "torso", "own_network")
+"""Fields that may name code of the user's, as `module:function`."""
 
 
 def about(section: str) -> str:

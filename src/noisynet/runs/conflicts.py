@@ -145,6 +145,25 @@ def _entropy_temperature(config: Sections) -> str | None:
     )
 
 
+def _own_network(config: Sections) -> str | None:
+    network = config.network
+    if network.own_network is None:
+        return None
+    said = f"own_network: got {network.own_network}, expected none"
+    if config.learning.is_actor_critic:
+        return f"{said}: {config.learning.algorithm} learns no Q-values (--torso takes your own)"
+    # A network of one's own gives expected values, takes what it is shown, and has no head.
+    for section, field in (
+        (network, "atoms"),
+        (network, "quantiles"),
+        (network, "standardise_frames"),
+        (config.plasticity, "reset_every"),
+    ):
+        if value := getattr(section, field):
+            return f"{said} with {field} {value}"
+    return None
+
+
 def _spectral_norm(config: Sections) -> str | None:
     network, exploration = config.network, config.exploration
     if not network.spectral_norm or network.torso != "impala":
@@ -347,6 +366,7 @@ def _device(config: Sections) -> str | None:
 
 ATOMS = Fits(_atoms)
 SUPPORT = Fits(_support)
+OWN_NETWORK = Fits(_own_network)
 QUANTILES = Fits(_quantiles)
 MUNCHAUSEN = Fits(_munchausen)
 ENTROPY_TEMPERATURE = Fits(_entropy_temperature)

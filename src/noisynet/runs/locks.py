@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import socket
@@ -11,6 +10,11 @@ from typing import Self
 
 from ..disk import open_regular, read_file
 from .errors import RunError
+
+try:
+    import fcntl
+except ImportError as error:
+    raise ImportError("noisynet.runs needs Linux or macOS (on Windows: WSL)") from error
 
 _HOLDER = re.compile(r"process (\d+) on (.+)")
 

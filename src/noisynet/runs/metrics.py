@@ -13,15 +13,16 @@ import json
 import math
 import numbers
 import os
-import socket
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
+
+import numpy.typing as npt
 
 from ..disk import open_regular, sync_folder
 from .errors import RunError, writing
+from .event_file import EventFile
 
 FILE_NAME = "metrics.jsonl"
 
@@ -48,7 +49,7 @@ class MetricsWriter:
             self._lines = open_regular(self._file, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             try:
                 self._length = self._cut(committed_bytes)
-                self._events = _EventFile(folder)
+                self._events = EventFile(folder)
                 sync_folder(folder)
                 if resume_at is not None:
                     self._events.start_again_at(resume_at)
@@ -78,6 +79,16 @@ class MetricsWriter:
         with writing(self._file):
             self._append(line)
             self._events.write(step, _numbers_in(plain))
+
+    def describe(self, step: int, text: str, fields: Mapping[str, bool | float | str]) -> None:
+        """Show the config in TensorBoard: as text, and as the fields that it compares runs by."""
+        with writing(self._file):
+            self._events.describe(step, text, fields)
+
+    def write_histograms(self, step: int, values: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Show in TensorBoard how values are spread."""
+        with writing(self._file):
+            self._events.write_histograms(step, values)
 
     def commit(self) -> int:
         """Bring everything to the disk and return metrics.jsonl's length in bytes."""
@@ -175,58 +186,6 @@ def newest_line(folder: Path) -> dict[str, Any] | None:
 def read_metrics(folder: Path) -> MetricsReader:
     """Read the metrics.jsonl of the run in `folder`, line by line."""
     return MetricsReader(folder / FILE_NAME)
-
-
-class _EventFile:
-    """One TensorBoard event file, written record by record.
-
-    TensorBoard's own EventFileWriter works in a thread, which reports a full disk to nobody, and
-    names its file by the second, so that a resumed run's file may sort before the dead run's.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        # Slow to import, and only a writer needs it.
-        from tensorboard.compat.proto import event_pb2, summary_pb2
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
-        # protobuf makes its classes while it is imported, where no type checker sees them.
-        event_module, summary_module = cast("Any", event_pb2), cast("Any", summary_pb2)
-        self._event = event_module.Event
-        self._summary = summary_module.Summary
-        self._start = event_module.SessionLog(status=event_module.SessionLog.START)
-        self._file = (folder / _next_event_name(folder)).open("xb")
-        self._records = RecordWriter(self._file)
-        self._append(self._event(wall_time=time.time(), file_version="brain.Event:2"))
-
-    def start_again_at(self, step: int) -> None:
-        """Make TensorBoard drop what earlier files hold from `step` on."""
-        self._append(self._event(wall_time=time.time(), step=step, session_log=self._start))
-
-    def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        if scalars:
-            values = [self._summary.Value(tag=t, simple_value=v) for t, v in scalars.items()]
-            summary = self._summary(value=values)
-            self._append(self._event(wall_time=time.time(), step=step, summary=summary))
-
-    def sync(self) -> None:
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _append(self, event: Any) -> None:
-        self._records.write(event.SerializeToString())
-        self._file.flush()
-
-
-def _next_event_name(folder: Path) -> str:
-    """Return a name that sorts after every event file in `folder`: they are read in that order."""
-    second = int(time.time())
-    for file in folder.glob("events.out.tfevents.*"):
-        started = file.name.split(".")[3]
-        if started.isdecimal():
-            second = max(second, int(started) + 1)
-    return f"events.out.tfevents.{second:010d}.{socket.gethostname()}.{os.getpid()}"
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

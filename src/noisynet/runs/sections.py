@@ -20,6 +20,7 @@ from .conditions import (
     OF_ACTOR_CRITIC,
     OF_FRAGMENTS,
     OF_ONE_LEARNER,
+    OF_OUR_NETWORK,
     OF_PQN,
     OF_Q_VALUES,
     OF_REPLAY,
@@ -76,6 +77,13 @@ class Section(BaseModel):
     """A part of the configuration: frozen, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+_TORSOS = (
+    "auto", "nature", "dqn2013", "data-efficient", "patches", "impala", "minatar", "mlp",
+)  # fmt: skip
+# What is the user's own: where it can be imported, or the name of an object of the program's.
+_OWN = r"[\w.]+:\w+|<.+>"
 
 
 class EnvironmentSection(Section):
@@ -145,16 +153,26 @@ class EnvironmentSection(Section):
 class NetworkSection(Section):
     """The Q-network."""
 
-    torso: Annotated[
-        Literal[
-            "auto", "nature", "dqn2013", "data-efficient", "patches", "impala", "minatar", "mlp"
-        ],
-        ALWAYS,
-    ] = Field(
+    torso: Annotated[str, OF_OUR_NETWORK] = Field(
         default="auto",
+        max_length=500,
+        pattern=rf"^({'|'.join(_TORSOS)}|{_OWN})$",
+        examples=[*_TORSOS, "module:function"],
         description="nature: the CNN for stacked frames; dqn2013: the smaller one before it; "
         "data-efficient: the smallest; patches: as small, and sees the whole frame; impala: the "
-        "residual one; minatar: for small images; mlp: for vectors; auto: by shape",
+        "residual one; minatar: for small images; mlp: for vectors; auto: by shape; "
+        "module:function: your own, a torch module made by a function of an observation's shape",
+    )
+    own_network: Annotated[
+        Annotated[str, Field(max_length=500, pattern=rf"^({_OWN})$")] | None,
+        OF_Q_VALUES,
+        conflicts.OWN_NETWORK,
+    ] = Field(
+        default=None,
+        examples=["module:function"],
+        description="a whole network of Q-values of your own, which is made noisy: a torch module "
+        "made by a function of an observation's shape and the number of actions; none: torso and "
+        "head",
     )
     torso_width: Annotated[_Float, Field(ge=0.0625, le=64, allow_inf_nan=False), WITH_IMPALA] = (
         Field(
@@ -171,27 +189,27 @@ class NetworkSection(Section):
         default=False,
         description="impala torso: residual convolutions have spectral norm (arXiv 1802.05957)",
     )
-    standardise_frames: Annotated[bool, ALWAYS] = Field(
+    standardise_frames: Annotated[bool, OF_OUR_NETWORK] = Field(
         default=False,
         description="torsos of frames: show how a frame differs from the mean frame of random "
         "play, in its deviations",
     )
-    layer_norm: Annotated[bool, ALWAYS] = Field(
+    layer_norm: Annotated[bool, OF_OUR_NETWORK] = Field(
         default=False,
         description="normalise what every layer but the last gives, before its ReLU, as PQN does",
     )
     layer_norm_in: Annotated[Literal["all", "head"], WITH_LAYER_NORM] = Field(
         default="all", description="layers normalised: the torso's and the head's; head: its alone"
     )
-    torso_hidden: Annotated[tuple[PositiveInt, ...], ON_VECTORS] = Field(
+    torso_hidden: Annotated[tuple[PositiveInt, ...], OF_OUR_NETWORK, ON_VECTORS] = Field(
         default=(), description="mlp torso: sizes of its (plain) hidden layers"
     )
-    head_hidden: Annotated[PositiveInt, ALWAYS] = Field(
+    head_hidden: Annotated[PositiveInt, OF_OUR_NETWORK] = Field(
         default=512, description="size of the head's hidden layer"
     )
-    dueling: Annotated[bool, OF_Q_VALUES, conflicts.needs_q_values("dueling", "network")] = Field(
-        default=False, description="a value and an advantage stream (arXiv 1511.06581)"
-    )
+    dueling: Annotated[
+        bool, OF_Q_VALUES, OF_OUR_NETWORK, conflicts.needs_q_values("dueling", "network")
+    ] = Field(default=False, description="a value and an advantage stream (arXiv 1511.06581)")
     atoms: Annotated[
         FewThousand, OF_REPLAY, conflicts.needs_replay("atoms", "network"), conflicts.ATOMS
     ] = Field(
@@ -221,6 +239,11 @@ class NetworkSection(Section):
         default=64, ge=1, description="IQN: cosines of a fraction that its embedding sees"
     )
 
+    @property
+    def is_torso_ours(self) -> bool:
+        """Whether the torso is one of this package's."""
+        return self.torso in _TORSOS
+
 
 class ExplorationSection(Section):
     """How the agent explores: by learned noise, by ε-greedy, by both, or not at all."""
@@ -242,7 +265,8 @@ class ExplorationSection(Section):
     noise_in: Annotated[Literal["head", "last", "all"], WITH_NOISE] = Field(
         default="head",
         description="noisy layers: all of the head (IQN's embedding stays plain), those of the "
-        "outputs, or the torso's too",
+        "outputs, or the torso's too; of an own_network all linear ones, the last of these, or all "
+        "kinds",
     )
     redraw: Annotated[
         Literal["step", "update", "episode"], WITH_NOISE, conflicts.REDRAW, MAY_CHANGE

@@ -61,3 +61,22 @@ class TrainingEnded:
 
 
 Event = GameFinished | FiguresTaken | CheckpointDue | WorkerRestarted | TrainingEnded
+
+
+def figures_of(event: Event, elapsed: float) -> dict[str, float]:
+    """Return what metrics hold of an event after so many seconds; empty for one without figures."""
+    times = {"time/elapsed": round(elapsed, 3)}
+    if isinstance(event, GameFinished):
+        return {
+            "game/number": event.game,
+            "game/return": event.game_return,
+            "game/steps": event.game_steps,
+            "game/environment": event.environment,
+            "game/mean_return": event.mean_return,
+            **times,
+        }
+    if isinstance(event, FiguresTaken):
+        return {**event.figures, **times}
+    if isinstance(event, WorkerRestarted):
+        return {"worker/number": event.worker, "worker/restarts": event.restarts}
+    return {}

@@ -15,6 +15,7 @@ import torch
 
 from .. import __version__
 from ..agents import LossNotFinite
+from ..agents.noise_metrics import sigma_values
 from ..envs import UnusableEnvironment, hangs
 from ..runs import checkpoint
 from ..runs.checkpoint import Checkpoint
@@ -25,14 +26,7 @@ from ..runs.metrics import MetricsWriter
 from ..runs.opening import Run
 from ..runs.provenance import changed_since, provenance
 from .a3c import AsynchronousLoop, WorkersFailed
-from .events import (
-    CheckpointDue,
-    Event,
-    FiguresTaken,
-    GameFinished,
-    TrainingEnded,
-    WorkerRestarted,
-)
+from .events import CheckpointDue, Event, FiguresTaken, TrainingEnded, figures_of
 from .interrupts import on_interrupt
 from .loop import TrainingLoop
 
@@ -194,6 +188,7 @@ class _Session:
 
     def run(self, notes: list[str]) -> Generator[Event, None, Outcome]:
         progress = self._loop.progress
+        self._metrics.describe(progress.step, self._config.to_yaml(), self._config.in_force())
         self._tell(lambda one: one.started(self._folder.path, self._config, progress.step, notes))
         ended: TrainingEnded | None = None
         events = self._loop.run()
@@ -238,34 +233,17 @@ class _Session:
                 self._loop.progress.stop()
 
     def _write(self, event: Event) -> None:
-        if isinstance(event, GameFinished):
-            self._metrics.write(
-                event.step,
-                {
-                    "game/number": event.game,
-                    "game/return": event.game_return,
-                    "game/steps": event.game_steps,
-                    "game/environment": event.environment,
-                    "game/mean_return": event.mean_return,
-                    "time/elapsed": round(self._elapsed, 3),
-                },
-            )
-        elif isinstance(event, FiguresTaken):
+        figures = figures_of(event, self._elapsed)
+        if isinstance(event, FiguresTaken):
             now = time.perf_counter()
             then, step = self._speed
             self._speed = (now, event.step)
-            times = {
-                "time/elapsed": round(self._elapsed, 3),
-                "time/steps_per_second": round((event.step - step) / (now - then), 1),
-            }
+            figures["time/steps_per_second"] = round((event.step - step) / (now - then), 1)
             if self._checkpoint_seconds is not None:
-                times["time/checkpoint"] = round(self._checkpoint_seconds, 3)
+                figures["time/checkpoint"] = round(self._checkpoint_seconds, 3)
                 self._checkpoint_seconds = None
-            self._metrics.write(event.step, {**event.figures, **times})
-        elif isinstance(event, WorkerRestarted):
-            self._metrics.write(
-                event.step, {"worker/number": event.worker, "worker/restarts": event.restarts}
-            )
+        if figures:
+            self._metrics.write(event.step, figures)
 
     def _state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays, agent = self._loop.agent.state()
@@ -293,7 +271,9 @@ class _Session:
                 f"{self._folder.path}: {', '.join(gone)} was removed while the run trained: it "
                 "could not be saved"
             )
-        checkpoint.write(self._folder.checkpoints, self._loop.progress.step, arrays, state)
+        step = self._loop.progress.step
+        checkpoint.write(self._folder.checkpoints, step, arrays, state)
+        self._metrics.write_histograms(step, sigma_values(self._loop.agent.network))
         self._checkpoint_seconds = time.perf_counter() - began
 
     def _keep_for_inspection(self, error: LossNotFinite) -> str:

@@ -16,6 +16,7 @@ pytest.importorskip(
 
 import gymnasium
 import torch
+from ray.rllib.algorithms.bc import BCConfig
 from ray.rllib.algorithms.dqn import DQNConfig
 from ray.rllib.algorithms.dqn.default_dqn_rl_module import (
     QF_LOGITS,
@@ -25,13 +26,14 @@ from ray.rllib.algorithms.dqn.default_dqn_rl_module import (
     QF_TARGET_NEXT_PROBS,
 )
 from ray.rllib.algorithms.ppo import PPOConfig
-from ray.rllib.algorithms.sac import SACConfig
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 import noisynet
 from noisynet.integrations.rllib import NOISE_SEED, TESTED, NoisyPPORLModule, add_noise
+from noisynet.integrations.rllib.learners import NoisyDQNTorchLearner, NoisyPPOTorchLearner
 
 ROOT = Path(__file__).resolve().parents[3]
 CARTPOLE = gymnasium.make("CartPole-v1")
@@ -220,9 +222,44 @@ def test_an_entropy_bonus_and_the_host_s_own_flag_are_named() -> None:
 
 
 def test_an_algorithm_that_is_not_supported() -> None:
-    expected = "^add_noise: got a SACConfig; supported are DQNConfig and PPOConfig of the new API"
+    expected = (
+        "^add_noise: got a BCConfig; supported are DQNConfig, SACConfig, PPOConfig of the new"
+    )
     with pytest.raises(TypeError, match=expected):
-        add_noise(SACConfig())
+        add_noise(BCConfig())
+
+
+def test_the_default_learner_has_the_fused_adam_and_another_one_stays() -> None:
+    class Own(PPOTorchLearner):
+        pass
+
+    assert add_noise(PPOConfig()).learner_class is NoisyPPOTorchLearner
+    assert add_noise(dqn()).learner_class is NoisyDQNTorchLearner
+    assert add_noise(PPOConfig().learners(learner_class=Own)).learner_class is Own
+
+
+@pytest.mark.parametrize("config", [dqn, PPOConfig])
+@pytest.mark.parametrize("odd", [0.1, float("nan"), float("inf")])
+def test_our_learner_makes_the_host_s_step_where_gradients_are_finite_and_where_not(
+    config: Any, odd: float
+) -> None:
+    def stepped(learner_class: Any) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        noisy = add_noise(config().rl_module(model_config=SMALL))
+        if learner_class is not None:
+            noisy.learners(learner_class=learner_class)
+        learner = noisy.build_learner(
+            spaces={"default_policy": (CARTPOLE.observation_space, CARTPOLE.action_space)}
+        )
+        gradients = {name: torch.full_like(one, 0.1) for name, one in learner._params.items()}
+        gradients[list(gradients)[-1]].fill_(odd)
+        learner.apply_gradients(gradients)
+        return [one.detach() for one in learner._params.values()]
+
+    stock = config().get_default_learner_class()
+    for ours, theirs in zip(stepped(None), stepped(stock), strict=True):
+        assert torch.isfinite(ours).all()
+        assert torch.allclose(ours, theirs, atol=1e-7)
 
 
 def test_the_old_api_stack() -> None:

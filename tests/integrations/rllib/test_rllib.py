@@ -121,6 +121,11 @@ def test_noise_acts_in_the_host_s_own_collection_and_sigma_learns(name: str, bui
         assert now.grad is not None
         assert now.grad.abs().max() > 0
         assert (now - was).abs().mean() > 0.001 * was.abs().mean()
+    optimizer = algorithm.learner_group._learner.get_optimizer("default_policy")
+    assert optimizer.defaults["fused"]
+    assert {id(one) for one in online_sigmas(learner)} <= {
+        id(one) for group in optimizer.param_groups for one in group["params"]
+    }
     require_exploration(algorithm)
     held = algorithm.env_runner.module._acting._held
     assert len(held.flats[0]) == len(held.flats[0].unique(dim=0)) == ENVIRONMENTS

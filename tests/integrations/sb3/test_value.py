@@ -206,8 +206,9 @@ def test_a_saved_model_names_its_policy_by_the_public_module(tmp_path: Path) -> 
 def test_a_copied_policy_redraws_after_its_own_updates() -> None:
     policy = copy.deepcopy(agent("dqn").policy)
     policy._collects = True
-    first = policy._acting_draw(3)
-    assert policy._acting_draw(3) is first
+    seen = torch.zeros(3, 4)
+    first = policy._drawn_for(seen, deterministic=False)
+    assert policy._drawn_for(seen, deterministic=False) is first
     policy.q_net(torch.randn(5, 4)).sum().backward()
     policy.optimizer.step()
     assert policy._held == {}

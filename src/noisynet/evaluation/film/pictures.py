@@ -250,7 +250,9 @@ def _cells(channels: npt.NDArray[Any]) -> Picture:
 
 
 def _image(seen: npt.NDArray[Any]) -> Picture:
-    """Draw an image (C, H, W): as it is with 1 or 3 channels of bytes, else by its channels."""
+    """Draw an image (C, H, W): as it is with 1 or 3 channels of brightness, else by channels."""
+    if seen.dtype != np.uint8 and seen.min() >= 0 and seen.max() <= 1:
+        seen = (seen * 255).round().astype(np.uint8)
     if seen.dtype == np.uint8 and seen.shape[0] in (1, 3) and int(seen.max()) > 1:
         return np.broadcast_to(seen.transpose(1, 2, 0), (*seen.shape[1:], 3)).copy()
     return _cells(seen)

@@ -13,8 +13,9 @@ from PIL import Image
 
 from ...disk import replacing
 from ...envs import UnusableEnvironment
+from ...extras import cure
 from ...runs.errors import RunError, writing
-from ..agent import check_noise, games_seed
+from ..agent import check_noise, games_seed, noise_in_words
 from .drawing import FrameDrawer
 from .pictures import Game, make_game
 from .watched import WatchedAgent
@@ -48,23 +49,31 @@ def has_ffmpeg() -> bool:
     return importlib.util.find_spec("imageio_ffmpeg") is not None
 
 
+def default_name(stem: str) -> str:
+    """Return the name of a film's file, of the best kind that can be written."""
+    return f"{stem}.mp4" if has_ffmpeg() else f"{stem}.gif"
+
+
 def film(
     run: Path,
     *,
     out: Path | None = None,
-    noise: bool = False,
+    noise: int = False,
     seed: int | None = None,
     steps: int | None = None,
     quality: int = 26,
 ) -> Film:
-    """Play one game with a run's agent, by its mean weights or with `noise`, and film it.
+    """Play one game with a run's agent and film it.
+
+    `noise` is a number of draws: with 0 (False) the agent acts by its mean weights, with 1 (True)
+    under a new draw at every step, with more by the mean of its values over so many new draws.
 
     `out` ends with .mp4 or .gif and is replaced where it exists; without it the film goes to the
     run, as watch.mp4, or watch.gif where there is no ffmpeg. `steps` bounds what is shown, in
     agent steps. `quality` is x264's constant rate factor: lower is better and larger. Raises
     RunError with one line where there is no agent, no picture or no room.
     """
-    path = out or run / ("watch.mp4" if has_ffmpeg() else "watch.gif")
+    path = out or run / default_name("watch")
     kind = _kind(path)
     most = DEFAULT_STEPS[kind] if steps is None else steps
     if most > MOST_STEPS[kind]:
@@ -73,7 +82,7 @@ def film(
         )
     agent = WatchedAgent.load(run)
     if noise:
-        check_noise(run, agent.config)
+        check_noise(run, agent.config, noise)
     seed = games_seed(agent.config) if seed is None else seed
     try:
         with closing(make_game(agent.config, seed)) as game:
@@ -87,7 +96,7 @@ def _kind(path: Path) -> str:
     if kind not in MOST_STEPS:
         raise RunError(f"--out: got {str(path)!r}, expected a name that ends with .mp4 or .gif")
     if kind == ".mp4" and not has_ffmpeg():
-        raise RunError("MP4 needs imageio-ffmpeg: pip install 'noisynet[train]', or name a .gif")
+        raise RunError(f"MP4 needs imageio-ffmpeg: {cure('train')}, or name a .gif")
     return kind
 
 
@@ -96,13 +105,13 @@ def _filmed(
     kind: str,
     game: Game,
     agent: WatchedAgent,
-    noise: bool,
+    noise: int,
     most: int,
     quality: int,
     seed: int,
 ) -> Film:
     drawer = FrameDrawer(
-        f"{game.environments.id}, noise {'on' if noise else 'off'}", game.action_names
+        f"{game.environments.id}, noise {noise_in_words(noise)}", game.action_names
     )
     every = max(round(game.steps_per_second / _FASTEST), 1)
     per_second = game.steps_per_second / every

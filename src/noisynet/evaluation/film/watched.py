@@ -38,10 +38,11 @@ class Look:
 class WatchedAgent(TrainedAgent):
     """A trained agent in one environment that shows the values behind its actions."""
 
-    def look(self, observation: np.ndarray, *, noise: bool = False, draws: int = 16) -> Look:
-        """Value one observation (1, *shape) and choose: by the means, or with `noise` by a draw.
+    def look(self, observation: np.ndarray, *, noise: int = False, draws: int = 16) -> Look:
+        """Value one observation (1, *shape) and choose.
 
-        Raises ValueError for noise where the agent has none.
+        `noise` is a number of draws, as `act` takes it; an agent with an LSTM takes one at most.
+        More than `draws` are all shown. Raises ValueError for noise where the agent has none.
         """
         if noise:
             self._check_noise()
@@ -51,7 +52,7 @@ class WatchedAgent(TrainedAgent):
         recurrent = actor_critic and self.config.actor_critic.lstm_size > 0
         drawn = None
         if agent.noise is not None and (noise or not recurrent):
-            rows = 1 if recurrent else draws
+            rows = 1 if recurrent else max(draws, noise)
             with using(network, draw(network, rows=rows, generator=self._generator)):
                 drawn = self.values(np.repeat(observation, rows, axis=0))
         if recurrent and drawn is not None:
@@ -59,5 +60,5 @@ class WatchedAgent(TrainedAgent):
             return Look(kind, drawn[0], None, int(drawn[0].argmax()))
         with mean_weights(network):
             values = self.values(observation)[0]
-        acting = drawn[0] if noise and drawn is not None else values
+        acting = drawn[:noise].mean(0) if noise and drawn is not None else values
         return Look(kind, values, drawn, int(acting.argmax()))

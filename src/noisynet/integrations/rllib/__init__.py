@@ -1,7 +1,7 @@
 """Noise inside RLlib's new API stack: `add_noise(DQNConfig().training(epsilon=0.0))`.
 
-One RLModule for DQN and one for PPO; nothing of the host is changed. Needs
-`pip install 'noisynet[rllib]'`.
+One RLModule each for DQN, SAC and PPO; nothing of the host is changed. Needs
+the extra `rllib`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,16 @@ TESTED = {"ray": "2.60.0"}
 
 check_host("noisynet.integrations.rllib", extra="rllib", tested=TESTED)
 
-from .modules import NOISE_SEED, NoisyDQNRLModule, NoisyPPORLModule, add_noise  # noqa: E402
+from .modules import (  # noqa: E402
+    NOISE_SEED,
+    NoisyDQNRLModule,
+    NoisyPPORLModule,
+    NoisySACRLModule,
+    add_noise,
+)
 
-__all__ = ["NOISE_SEED", "NoisyDQNRLModule", "NoisyPPORLModule", "add_noise"]
+__all__ = ["NOISE_SEED", "NoisyDQNRLModule", "NoisyPPORLModule", "NoisySACRLModule", "add_noise"]
 
 # Checkpoints name the RLModules by module: by this one, whichever file they are in.
-NoisyDQNRLModule.__module__ = NoisyPPORLModule.__module__ = __name__
+for _module in (NoisyDQNRLModule, NoisyPPORLModule, NoisySACRLModule):
+    _module.__module__ = __name__

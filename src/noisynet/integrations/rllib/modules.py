@@ -1,4 +1,4 @@
-"""The noisy RLModules of RLlib's DQN and PPO, and the config that has them."""
+"""The noisy RLModules of RLlib's DQN, SAC and PPO, and the config that has them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ from ray.rllib.algorithms.dqn.default_dqn_rl_module import (
 from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import DefaultDQNTorchRLModule
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
+from ray.rllib.algorithms.sac import SACConfig
+from ray.rllib.algorithms.sac.torch.default_sac_torch_rl_module import DefaultSACTorchRLModule
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from torch import Tensor, nn
 
-from ...layers import Draw, NoiseName, mean_weights, noisify, noisy_layers, sigma_parameters, using
+from ...layers import NoiseName, mean_weights, noisify, noisy_layers, sigma_parameters
 from ..host import Forward, takes_rows
-from .seeds import ActingNoise, LearningNoise
+from .learners import LEARNERS
+from .seeds import ActingNoise, LearningNoise, Under
 
 NOISE_SEED = "noise_seed"
 """The column of PPO's samples that tells which draw each was taken under."""
@@ -36,7 +39,34 @@ NOISE_IN = ("all", "head", "last")
 Config = TypeVar("Config", bound=AlgorithmConfig)
 
 
-class NoisyDQNRLModule(DefaultDQNTorchRLModule):
+class _OffPolicyNoise:
+    """What acts under draws that are held from the first learned weights on."""
+
+    _acting: ActingNoise
+    _learned: bool
+
+    def set_state(self, state: Any) -> None:
+        """Load weights; new ones bring new noise for acting."""
+        module: Any = self
+        host: Any = super()
+        # Every network starts with the same σ: another one has been learned.
+        sigma = min(sigma_parameters(module), key=lambda one: one.numel())
+        former = sigma.detach().clone()
+        host.set_state(state)
+        if not torch.equal(former, sigma):
+            self._acting.redraw()
+            self._learned = True
+
+    def _acting_noise(self, batch: dict[str, Any], probe: Forward) -> Under:
+        # A whole warm-up under one draw would see one action only.
+        if not self._learned:
+            self._acting.redraw()
+        module: Any = self
+        _check_rows(module, probe, batch)
+        return self._acting.of_rows(module, _rows(batch))[1]
+
+
+class NoisyDQNRLModule(_OffPolicyNoise, DefaultDQNTorchRLModule):
     """Exploration by learned noise in RLlib's DQN, with whichever of its parts are on.
 
     `model_config` takes `noise`, `sigma0` (as `noisynet.NoisyLinear` has them) and `noise_in`:
@@ -68,28 +98,14 @@ class NoisyDQNRLModule(DefaultDQNTorchRLModule):
         self._acting = ActingNoise()
         self._learned = False
 
-    def set_state(self, state: Any) -> None:
-        """Load weights; new ones bring new noise for acting."""
-        # Every network starts with the same σ: another one has been learned.
-        sigma = min(sigma_parameters(self), key=lambda one: one.numel())
-        former = sigma.detach().clone()
-        super().set_state(state)
-        if not torch.equal(former, sigma):
-            self._acting.redraw()
-            self._learned = True
-
     def _forward_inference(self, batch: dict[str, Any]) -> dict[str, Any]:
         _check_noisy(self)
         with torch.no_grad(), mean_weights(self):
             return super()._forward_inference(batch)
 
     def _forward_exploration(self, batch: dict[str, Any], t: int) -> dict[str, Any]:
-        # A whole warm-up under one draw would see one action only.
-        if not self._learned:
-            self._acting.redraw()
-        _check_rows(self, self.compute_q_values, batch)
-        _, drawn = self._acting.of_rows(self, _rows(batch))
-        with torch.no_grad(), using(self, drawn):
+        under_noise = self._acting_noise(batch, self.compute_q_values)
+        with torch.no_grad(), under_noise():
             return super()._forward_exploration(batch, t)
 
     def _forward_train(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -108,6 +124,37 @@ class NoisyDQNRLModule(DefaultDQNTorchRLModule):
             output[QF_PROBS] = online[QF_PROBS]
             output[QF_TARGET_NEXT_PROBS] = target[QF_PROBS]
         return output
+
+
+class NoisySACRLModule(_OffPolicyNoise, DefaultSACTorchRLModule):
+    """Exploration by learned noise in the actor of RLlib's SAC.
+
+    Options and errors are those of `NoisyDQNRLModule`; the critics have no noise. Exploration and
+    inference are as there, and actions are sampled from the policy, as the host's are. In training
+    the actor draws for the observations and again for the next ones.
+    Source: Fortunato et al., §3.1.
+    """
+
+    def setup(self) -> None:
+        """Build the host's networks, and make the actor's layers noisy."""
+        # The host's setup turns it off in a recurrent module.
+        is_actor = self.inference_only
+        super().setup()
+        _make_noisy(self, is_actor=is_actor, within=("pi_encoder.", "pi."))
+        self._acting = ActingNoise()
+        self._learned = False
+
+    def _forward_inference(self, batch: dict[str, Any]) -> dict[str, Any]:
+        _check_noisy(self)
+        with torch.no_grad(), mean_weights(self):
+            return super()._forward_inference(batch)
+
+    def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:  # noqa: ARG002 - as the host calls it
+        # The host's own calls the forward for inference.
+        act = super()._forward_inference
+        under_noise = self._acting_noise(batch, act)
+        with torch.no_grad(), under_noise():
+            return act(batch)
 
 
 class NoisyPPORLModule(DefaultPPOTorchRLModule):
@@ -141,23 +188,23 @@ class NoisyPPORLModule(DefaultPPOTorchRLModule):
 
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         _check_rows(self, self._whole, batch)
-        seeds, drawn = self._acting.of_rows(self, _rows(batch))
-        with using(self, drawn):
+        seeds, under_noise = self._acting.of_rows(self, _rows(batch))
+        with under_noise():
             output = super()._forward_exploration(batch, **kwargs)
         output[NOISE_SEED] = seeds
         return output
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        with using(self, self._rollout_draw(batch)):
+        with self._rollout_noise(batch)():
             return super()._forward_train(batch, **kwargs)
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
         """Estimate values (B,) under the draws that the batch was sampled under."""
-        with using(self, self._rollout_draw(batch)):
+        with self._rollout_noise(batch)():
             values: Any = super().compute_values(batch, embeddings)
         return values
 
-    def _rollout_draw(self, batch: dict[str, Any]) -> Draw:
+    def _rollout_noise(self, batch: dict[str, Any]) -> Under:
         seeds = batch.get(NOISE_SEED)
         if seeds is None:
             raise ValueError(
@@ -165,7 +212,7 @@ class NoisyPPORLModule(DefaultPPOTorchRLModule):
                 "sampled by this module with explore=True"
             )
         _check_rows(self, self._whole, batch)
-        return self._learning.of_seeds(self, seeds)
+        return self._learning.under(self, seeds)
 
     def _whole(self, batch: dict[str, Any]) -> None:
         super()._forward(batch)
@@ -175,6 +222,7 @@ class NoisyPPORLModule(DefaultPPOTorchRLModule):
 
 _MODULES: dict[type[AlgorithmConfig], type[Any]] = {
     DQNConfig: NoisyDQNRLModule,
+    SACConfig: NoisySACRLModule,
     PPOConfig: NoisyPPORLModule,
 }
 
@@ -188,13 +236,14 @@ def add_noise(
 ) -> Config:
     """Set the noisy RLModule for an algorithm in its config, and return the config.
 
-    Options are those of `NoisyDQNRLModule`. An RLModule that the config names already is replaced.
+    Options are those of `NoisyDQNRLModule`. An RLModule that the config names already is replaced;
+    and so is the default learner of DQN and PPO, by one with the fused Adam and fewer checks.
     Raises TypeError for an algorithm that is not supported, ValueError for unknown options and for
     the old API stack; warns of an entropy bonus and of the host's `noisy=True`.
     """
     module = next((ours for kind, ours in _MODULES.items() if type(config) is kind), None)
     if module is None:
-        supported = " and ".join(kind.__name__ for kind in _MODULES)
+        supported = ", ".join(kind.__name__ for kind in _MODULES)
         raise TypeError(
             f"add_noise: got a {type(config).__name__}; supported are {supported} of the new API "
             "stack"
@@ -220,6 +269,9 @@ def add_noise(
             "it out",
             stacklevel=2,
         )
+    learner = LEARNERS.get(config.learner_class)
+    if learner is not None:
+        config.learners(learner_class=learner)
     options = {"noise": noise, "sigma0": sigma0, "noise_in": noise_in}
     config.rl_module(rl_module_spec=RLModuleSpec(module_class=module, model_config=options))
     return config
@@ -237,7 +289,7 @@ def _check_noise_in(noise_in: str) -> None:
         raise ValueError(f"noise_in: got {noise_in!r}, expected one of {expected}")
 
 
-def _make_noisy(module: Any, *, is_actor: bool) -> None:
+def _make_noisy(module: Any, *, is_actor: bool, within: tuple[str, ...] = ("",)) -> None:
     """Make the chosen layers of an RLModule noisy; in an actor, let an error wait for a forward.
 
     The host builds the actors first, and loses why one in another process cannot be built; the
@@ -245,7 +297,7 @@ def _make_noisy(module: Any, *, is_actor: bool) -> None:
     """
     module._refused = None
     try:
-        _noisify(module)
+        _noisify(module, within)
     except ValueError as error:
         if not is_actor:
             raise
@@ -267,17 +319,21 @@ def _check_rows(module: Any, probe: Forward, batch: dict[str, Any]) -> None:
         )
 
 
-def _noisify(module: Any) -> None:
-    """Make the chosen layers of an RLModule noisy, by the options of its model_config."""
+def _noisify(module: Any, within: tuple[str, ...]) -> None:
+    """Make the chosen layers of parts of an RLModule noisy, by the options of its model_config."""
     name, options = type(module).__name__, module.model_config
-    # The host can tell whether a module is recurrent only after `setup`.
-    if module.get_initial_state():
+    # The host can tell whether a module is recurrent only after `setup`, and of SAC's not then.
+    if module.get_initial_state() or options.get("use_lstm"):
         raise ValueError(f"{name}: got a recurrent module, expected one with use_lstm=False")
     noise_in = options.get("noise_in", "all")
     _check_noise_in(noise_in)
-    linears = [path for path, part in module.named_modules() if type(part) is nn.Linear]
+    linears = [
+        path
+        for path, part in module.named_modules()
+        if type(part) is nn.Linear and path.startswith(within)
+    ]
     if noise_in != "all":
-        linears = [path for path in linears if not path.startswith("encoder.")]
+        linears = [path for path in linears if not path.startswith(("encoder.", "pi_encoder."))]
     if noise_in == "last":
         linears = list({path.partition(".")[0]: path for path in linears}.values())
     if not linears:

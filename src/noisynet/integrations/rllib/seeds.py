@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import random
 import zlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...layers import Draw, noisy_layers
 from ...layers.noise import LayerSpec, Slot
+from ...layers.states import ready
+
+Under = Callable[[], AbstractContextManager[None]]
+"""What makes a context under one draw, as often as it is called."""
 
 
 def draw_of_seeds(module: nn.Module, seeds: Tensor) -> Draw:
@@ -46,13 +53,16 @@ class ActingNoise:
     def __init__(self) -> None:
         self._seeds: list[int] = []
         self._held: Draw | None = None
+        self._in_force: tuple[Tensor, Under] | None = None
 
     def redraw(self) -> None:
         """Let the next forward have new noise."""
-        self._seeds, self._held = [], None
+        self._seeds, self._held, self._in_force = [], None, None
 
-    def of_rows(self, module: nn.Module, rows: int) -> tuple[Tensor, Draw]:
+    def of_rows(self, module: nn.Module, rows: int) -> tuple[Tensor, Under]:
         """Return seeds (rows,) and draw; row i keeps its noise where the number of rows changes."""
+        if self._in_force is not None and len(self._in_force[0]) == rows:
+            return self._in_force
         held = self._held
         if held is None or held.rows is None or held.rows < rows:
             # Python's generator: the host seeds it for each actor apart, or nobody does and the
@@ -60,7 +70,11 @@ class ActingNoise:
             self._seeds += [random.getrandbits(31) for _ in range(rows - len(self._seeds))]
             held = self._held = draw_of_seeds(module, torch.tensor(self._seeds))
         drawn = held if held.rows == rows else held[:rows]
-        return torch.tensor(self._seeds[:rows]), drawn
+        self._in_force = torch.tensor(self._seeds[:rows]), ready(module, drawn)
+        return self._in_force
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_in_force": None}  # which has this module's layers
 
 
 class LearningNoise:
@@ -69,16 +83,22 @@ class LearningNoise:
     def __init__(self) -> None:
         self._distinct: Tensor | None = None
         self._of_distinct: Draw | None = None
-        self._seeds: Tensor | None = None
-        self._drawn: Draw | None = None
+        self._in_force: tuple[Tensor, Under] | None = None
+
+    def under(self, module: nn.Module, seeds: Tensor) -> Under:
+        """Return what puts a batch under the draws of its seeds."""
+        # The loss asks twice for the same batch: for the policy and for the values.
+        if self._in_force is None or self._in_force[0] is not seeds:
+            self._in_force = seeds, ready(module, self.of_seeds(module, seeds))
+        return self._in_force[1]
 
     def of_seeds(self, module: nn.Module, seeds: Tensor) -> Draw:
         """Return what `draw_of_seeds` returns."""
-        # The loss asks twice for the same batch: for the policy and for the values.
-        if self._drawn is None or self._seeds is not seeds:
-            distinct, rows = torch.unique(seeds, return_inverse=True)
-            if self._distinct is None or not torch.equal(self._distinct, distinct):
-                self._distinct, self._of_distinct = distinct, _draw_of(module, distinct)
-            assert self._of_distinct is not None, "made with _distinct"
-            self._seeds, self._drawn = seeds, self._of_distinct[rows]
-        return self._drawn
+        distinct, rows = torch.unique(seeds, return_inverse=True)
+        if self._distinct is None or not torch.equal(self._distinct, distinct):
+            self._distinct, self._of_distinct = distinct, _draw_of(module, distinct)
+        assert self._of_distinct is not None, "made with _distinct"
+        return self._of_distinct[rows]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_in_force": None}  # which has this module's layers

@@ -1,8 +1,8 @@
 """Noise inside Stable-Baselines3 and sb3-contrib: `DQN(NoisyDQNPolicy, env, …)`.
 
-One policy class for each of DQN, QR-DQN, PPO and A2C. It takes vectors, images and dicts; nothing
-of the host is changed. Two more, for images in DQN and QR-DQN, have BTR's torso. Needs `pip install
-'noisynet[sb3]'`.
+One policy class for each of DQN, QR-DQN, PPO, A2C, RecurrentPPO, TD3, DDPG, SAC, TQC and CrossQ. It
+takes vectors, images and dicts; nothing of the host is changed. Two more, for images in DQN and
+QR-DQN, have BTR's torso. Needs the extra `sb3`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ from .actor_critic import (  # noqa: E402
 )
 from .btr import BTRDQNPolicy, BTRQRDQNPolicy, ImpalaExtractor  # noqa: E402
 from .callback import NoiseCallback  # noqa: E402
+from .continuous import (  # noqa: E402
+    NoisyCrossQPolicy,
+    NoisyDDPGPolicy,
+    NoisySACPolicy,
+    NoisyTD3Policy,
+    NoisyTQCPolicy,
+)
 from .control import NoiseControl  # noqa: E402
+from .recurrent import NoisyRecurrentPPO, NoisyRecurrentPPOPolicy  # noqa: E402
 from .value import NoisyDQNPolicy, NoisyQRDQNPolicy  # noqa: E402
 
 __all__ = [
@@ -32,11 +40,18 @@ __all__ = [
     "NoiseCallback",
     "NoiseControl",
     "NoisyA2CPolicy",
+    "NoisyCrossQPolicy",
+    "NoisyDDPGPolicy",
     "NoisyDQNPolicy",
     "NoisyDictRolloutBuffer",
     "NoisyPPOPolicy",
     "NoisyQRDQNPolicy",
+    "NoisyRecurrentPPO",
+    "NoisyRecurrentPPOPolicy",
     "NoisyRolloutBuffer",
+    "NoisySACPolicy",
+    "NoisyTD3Policy",
+    "NoisyTQCPolicy",
 ]
 
 # A saved model names its policy and its buffer by module: by this one, whichever file they are in.

@@ -17,12 +17,13 @@ from torch import Tensor
 from torch.distributions import Categorical
 
 from ...layers import Draw, draw, hold, mean_weights, release
+from ..acting import ActingWeights
 from ..host import run_under, takes_rows
 from .algorithm import ALGORITHMS
 from .noisy_policy import NoisyPolicy, add_noise, batch_size
 
 
-class _ObservationsOfRows(NamedTuple):
+class ObservationsOfRows(NamedTuple):
     """A minibatch's observations, and the environment of each: rows (B,) of the draw."""
 
     observations: PyTorchObs
@@ -66,11 +67,11 @@ class NoisyDictRolloutBuffer(DictRolloutBuffer):
 
 def _with_rows(samples: Any, indices: np.ndarray, steps: int) -> Any:
     # The host lays its samples out environment by environment.
-    observations = _ObservationsOfRows(samples.observations, indices // steps)
+    observations = ObservationsOfRows(samples.observations, indices // steps)
     return samples._replace(observations=observations)
 
 
-class _NoisyActorCriticPolicy(NoisyPolicy, ActorCriticPolicy):
+class RolloutPolicy(NoisyPolicy, ActorCriticPolicy):
     """Policy that holds a draw over a rollout, and learns from that rollout under the same draw.
 
     The first step of collection after an update draws anew; until then the draw is in force at
@@ -107,7 +108,11 @@ class _NoisyActorCriticPolicy(NoisyPolicy, ActorCriticPolicy):
     def _build(self, lr_schedule: Schedule) -> None:
         # The host initialises every nn.Linear here, so noise comes after it.
         super()._build(lr_schedule)
+        self._make_noisy(lr_schedule)
+
+    def _make_noisy(self, lr_schedule: Schedule) -> None:
         add_noise(self, self._noise, policy=type(self).__name__)
+        self._acting = ActingWeights(self)
         self._build_optimizer(lr_schedule)
 
     def _after_update(self) -> None:
@@ -129,7 +134,8 @@ class _NoisyActorCriticPolicy(NoisyPolicy, ActorCriticPolicy):
         if self._starts:
             self._draw_for_rollout(obs)
         if self._rollout_draw is None or self._holds:
-            return super().forward(obs)
+            with self._acting.used():
+                return super().forward(obs)
         return self._under(self._rollout_draw, super().forward, obs)
 
     def _draw_for_rollout(self, obs: PyTorchObs) -> None:
@@ -171,18 +177,19 @@ class _NoisyActorCriticPolicy(NoisyPolicy, ActorCriticPolicy):
         """
         drawn = self._rollout_draw
         if drawn is None or drawn.rows is None:
-            return super().predict_values(obs)
+            with self._acting.used():
+                return super().predict_values(obs)
         fits = drawn.rows == batch_size(obs)
         return self._under(drawn if fits else None, super().predict_values, obs)
 
     def evaluate_actions(
-        self, obs: PyTorchObs | _ObservationsOfRows, actions: Tensor
+        self, obs: PyTorchObs | ObservationsOfRows, actions: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return values, log-probabilities and entropy under the draw that the rollout had.
 
         Raises ValueError where each environment has its own and `obs` does not carry whose it is.
         """
-        if not isinstance(obs, _ObservationsOfRows):
+        if not isinstance(obs, ObservationsOfRows):
             self._check_buffer(not self.draw_per_environment)
             return super().evaluate_actions(obs, actions)
         drawn = self._rollout_draw
@@ -215,10 +222,10 @@ class _NoisyActorCriticPolicy(NoisyPolicy, ActorCriticPolicy):
 
         Their shape is (N, actions). Raises TypeError for other actions, which have no logits.
         """
-        return self._under(drawn, self._logits, obs)
+        return self._under(drawn, lambda one: self._logits(self.get_distribution(one)), obs)
 
-    def _logits(self, obs: PyTorchObs) -> Tensor:
-        policy = self.get_distribution(obs).distribution
+    def _logits(self, distribution: Any) -> Tensor:
+        policy = distribution.distribution
         if not isinstance(policy, Categorical):
             raise TypeError(f"got {type(self.action_space).__name__} actions, expected Discrete")
         return policy.logits
@@ -228,12 +235,13 @@ class _NoisyActorCriticPolicy(NoisyPolicy, ActorCriticPolicy):
         return {**super()._get_constructor_parameters(), **own}
 
 
-class NoisyPPOPolicy(_NoisyActorCriticPolicy):
+class NoisyPPOPolicy(RolloutPolicy):
     """Exploration by learned noise in `stable_baselines3.PPO`: `PPO(NoisyPPOPolicy, env, …)`.
 
     `policy_kwargs` takes what the host's policy takes, and `noise`, `sigma0` (as
     `noisynet.NoisyLinear`), `noise_in`: "all" (every fully connected layer), "head" (those after
-    the features extractor) or "last" (the outputs), and `draw_per_environment`, which needs
+    the features extractor) or "last" (the outputs), `learned` (σ that is not learned stays as it
+    is, for a scale to adapt), and `draw_per_environment`, which needs
     `rollout_buffer_class=NoisyRolloutBuffer`. The features extractor follows from the
     observations. Raises TypeError in another algorithm, and ValueError for unknown options or a
     network without `nn.Linear`; warns of an entropy bonus left on.
@@ -243,7 +251,7 @@ class NoisyPPOPolicy(_NoisyActorCriticPolicy):
     algorithm = ALGORITHMS["NoisyPPOPolicy"]
 
 
-class NoisyA2CPolicy(_NoisyActorCriticPolicy):
+class NoisyA2CPolicy(RolloutPolicy):
     """Exploration by learned noise in `stable_baselines3.A2C`: `A2C(NoisyA2CPolicy, env, …)`.
 
     Options, errors and source are those of `NoisyPPOPolicy`; the paper's A3C has

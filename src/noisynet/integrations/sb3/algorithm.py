@@ -21,9 +21,11 @@ import inspect
 import warnings
 from types import FrameType
 
-from sb3_contrib import QRDQN
-from stable_baselines3 import A2C, DQN, PPO
+from sb3_contrib import QRDQN, TQC, CrossQ, RecurrentPPO
+from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
@@ -31,6 +33,12 @@ ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     "NoisyQRDQNPolicy": QRDQN,
     "NoisyPPOPolicy": PPO,
     "NoisyA2CPolicy": A2C,
+    "NoisyTD3Policy": TD3,
+    "NoisyDDPGPolicy": DDPG,
+    "NoisySACPolicy": SAC,
+    "NoisyTQCPolicy": TQC,
+    "NoisyCrossQPolicy": CrossQ,
+    "NoisyRecurrentPPOPolicy": RecurrentPPO,
 }
 """Each policy and the algorithm that it is for."""
 
@@ -39,7 +47,7 @@ def check_algorithm(policy: BasePolicy, expected: type[BaseAlgorithm]) -> BaseAl
     """Return the algorithm that is building a policy; None where a policy is built by itself.
 
     Raises TypeError for one that the policy is not for, naming those that are supported; warns of
-    ε-greedy, an entropy bonus or gSDE beside the noise, with the way to turn it off.
+    ε-greedy, an entropy bonus, action noise or gSDE beside the noise, with the way to turn it off.
     """
     name = type(policy).__name__
     frame = inspect.currentframe()
@@ -62,15 +70,16 @@ def check_algorithm(policy: BasePolicy, expected: type[BaseAlgorithm]) -> BaseAl
     return algorithm
 
 
-def samples_actions() -> bool:
-    """Return whether `predict` is being called by the host's `_sample_action`, to collect."""
+def collecting_algorithm() -> OffPolicyAlgorithm | None:
+    """Return the algorithm whose `_sample_action` is calling `predict`, to collect, if any is."""
     frame = inspect.currentframe()
     # This function, the policy's `predict`, the algorithm's, and `_sample_action` above them.
     for _ in range(4):
         frame = frame and frame.f_back
         if frame is not None and frame.f_code.co_name == "_sample_action":
-            return True
-    return False
+            algorithm = _owner(frame)
+            return algorithm if isinstance(algorithm, OffPolicyAlgorithm) else None
+    return None
 
 
 def _owner(frame: FrameType) -> object:
@@ -87,10 +96,17 @@ def _rivals(algorithm: BaseAlgorithm) -> list[str]:
             f"ε-greedy explores beside the noise, ε from {initial:g} to {final:g}; turn it off "
             "with exploration_initial_eps=0, exploration_final_eps=0"
         )
-    bonus = getattr(algorithm, "ent_coef", 0.0)
+    # SAC's coefficient is a part of what it maximises.
+    bonus = algorithm.ent_coef if isinstance(algorithm, OnPolicyAlgorithm) else 0.0
     if bonus:
         found.append(
             f"an entropy bonus of {bonus:g} explores beside the noise; turn it off with ent_coef=0"
+        )
+    action_noise = getattr(algorithm, "action_noise", None)
+    if action_noise is not None:
+        found.append(
+            f"{type(action_noise).__name__} explores beside the noise; turn it off with "
+            "action_noise=None"
         )
     if algorithm.use_sde:
         found.append("gSDE explores beside the noise; turn it off with use_sde=False")

@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 
+from ...control.goals import action_deviation
 from ...diagnostics import mean_sigma, snr
 from ...diagnostics.behaviour import measure
 from ...layers import draw
@@ -77,9 +78,10 @@ class NoiseCallback(WatchingCallback):
     """Callback that logs what the noise does: `model.learn(…, callback=NoiseCallback())`.
 
     At the first end of a rollout after each `every` steps: `noise/snr/…` and `noise/sigma/…` of
-    each layer, and for discrete actions, over the last `observations` seen and some `draws`,
+    each layer. Over the last `observations` seen and some `draws`: for discrete actions
     `noise/effective_epsilon` (the share of noisy greedy actions that are not the mean weights'),
-    `noise/action_entropy`, `noise/q_spread` and `noise/q_gap` as `noisynet.behaviour` has them. It
+    `noise/action_entropy`, `noise/q_spread` and `noise/q_gap` as `noisynet.behaviour` has them; for
+    continuous ones `noise/action_deviation`, their standard deviation from the mean weights'. It
     draws from a generator of its own, so that logging changes no run. Raises TypeError for a model
     without a noisy policy, and ValueError for numbers that are too small.
     """
@@ -105,11 +107,14 @@ class NoiseCallback(WatchingCallback):
             self.logger.record(f"noise/{name}", value)
 
     def figures(self) -> dict[str, float]:
-        """Return SNR and mean |σ| of each layer, and what noise does to discrete actions."""
+        """Return SNR and mean |σ| of each layer, and what noise does to the actions."""
         network = self.policy().noisy_network
         figures = {f"snr/{name}": value for name, value in snr(network).items()}
         figures |= {f"sigma/{name}": value for name, value in mean_sigma(network).items()}
-        if self._seen and isinstance(self.model.action_space, spaces.Discrete):
+        actions = self.model.action_space
+        if self._seen and isinstance(actions, spaces.Discrete):
             measured = measure(*self.outputs(self._generator))
             figures |= {name: float(getattr(measured, name)) for name in measured.rows}
+        if self._seen and isinstance(actions, spaces.Box):
+            figures["action_deviation"] = action_deviation(*self.outputs(self._generator))
         return figures

@@ -12,17 +12,27 @@ from ...control.scale import set_scale
 from ...layers.outputs import Outputs
 from .callback import WatchingCallback
 
+_FITTING: dict[type[spaces.Space[Any]], tuple[type[Goal], str]] = {
+    spaces.Discrete: (EffectiveEpsilon, "effective_epsilon"),
+    spaces.Box: (ActionDeviation, "action_deviation"),
+}
+"""The goal for each kind of actions, and its option."""
+
 
 class NoiseControl(WatchingCallback):
     """Callback that sets the scale of the noise: `NoiseControl(effective_epsilon=0.05)`.
 
     One of three: `schedule`, a function of the host's `num_timesteps` (`noisynet.control.Linear`,
     …); `effective_epsilon`, the share of greedy actions that the noise changes, for discrete
-    actions; `action_deviation`, the standard deviation of continuous ones. Targets are measured
-    over the last `observations` and some `draws`, after each `every` steps (`gain` and `factor` are
-    those of `noisynet.control.target`). The scale moves where a rollout starts, so that PPO and A2C
-    learn a rollout under the noise that acted; online and target network have the same. The log
-    gets `noise/scale` and what was measured, `noise/measured`.
+    actions; `action_deviation`, the standard deviation of continuous ones, in their own unit for
+    PPO, A2C and RecurrentPPO, and where they go from -1 to 1 for the others, as the host's action
+    noise has it. Targets are measured over the last `observations` and some `draws`, after each
+    `every` steps (`gain` and `factor` are those of `noisynet.control.target`).
+
+    The scale moves where a rollout starts, so that PPO and A2C learn a rollout under the noise that
+    acted; online and target network have the same, and noise in TD3's critics and the like keeps
+    its own. With `policy_kwargs={"learned": False}` this is adaptive parameter noise (Plappert et
+    al., arXiv 1706.01905). The log gets `noise/scale` and what was measured, `noise/measured`.
 
     Raises TypeError for a model without a noisy policy or actions of another kind, and ValueError
     for none or several of the three, and for what `noisynet.control` refuses.
@@ -61,14 +71,15 @@ class NoiseControl(WatchingCallback):
         self._measured_at = self.num_timesteps
         if self.goal is None:
             return
-        discrete = isinstance(self.model.action_space, spaces.Discrete)
-        if discrete != isinstance(self.goal, EffectiveEpsilon):
-            fitting = "effective_epsilon" if discrete else "action_deviation"
+        actions = self.model.action_space
+        fitting = _FITTING.get(type(actions))
+        if fitting is None or type(self.goal) is not fitting[0]:
             raise TypeError(
-                f"NoiseControl: got {self.goal.words} for {type(self.model.action_space).__name__} "
-                f"actions, expected {fitting}"
+                f"NoiseControl: got {self.goal.words} for {type(actions).__name__} actions, "
+                f"expected {'a schedule' if fitting is None else fitting[1]}"
             )
-        self._target = Target((self.policy(),), self.goal, self._outputs, seed=self.model.seed or 0)
+        modules = self.policy().scaled_modules
+        self._target = Target(modules, self.goal, self._outputs, seed=self.model.seed or 0)
 
     def _outputs(self, _: Any, generator: torch.Generator) -> Outputs:
         return self.outputs(generator)
@@ -77,7 +88,7 @@ class NoiseControl(WatchingCallback):
         if self.schedule is not None:
             value = self.schedule(self.num_timesteps)
             words = getattr(self.schedule, "words", "a schedule")
-            set_scale((self.policy(),), value, control=words)
+            set_scale(self.policy().scaled_modules, value, control=words)
             self.logger.record("noise/scale", value)
             return
         if not self._seen or self.num_timesteps - self._measured_at < self.every:

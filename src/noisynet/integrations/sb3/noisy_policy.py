@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Mapping, Set
+import re
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 from gymnasium import spaces
+from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
@@ -19,13 +22,18 @@ from stable_baselines3.common.torch_layers import (
 )
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
-from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import Adam, AdamW, Optimizer, RMSprop
 
-from ...layers import Draw, NoiseName, noisify, sigma_parameters
+from ...layers import Draw, NoiseName, mean_weights, noisify, sigma_parameters
 from .algorithm import check_algorithm
+from .rmsprop import BlockedRMSprop, serves
 
 NoiseIn = Literal["all", "head", "last"]
 _EXTRACTORS = ("features_extractor", "pi_features_extractor", "vf_features_extractor")
+_LSTMS = ("lstm_actor", "lstm_critic")
+_OUTPUTS = re.compile(r"action_net|value_net|mu|qf\d+")
+_WIDTH_OF_THE_GAUSSIAN = "log_std"
+"""SAC's layer for it has no noise: its temperature steers what comes out of it."""
 
 _SMALLEST_FRAME = 36
 """Height and width that the host's CNN needs."""
@@ -41,7 +49,10 @@ class NoiseOptions:
     """Initial σ as `NoisyLinear` takes it; None is the paper's."""
     noise_in: str
     """Where: "all" is every fully connected layer, those of the features extractor too, as in the
-    paper (§3.1, §3.2); "head" those after the features extractor; "last" the output layers."""
+    paper (§3.1, §3.2), and RecurrentPPO's LSTMs; "head" those after the features extractor; "last"
+    the output layers."""
+    learned: bool
+    """Whether σ is learned; otherwise a scale adapts in its place (arXiv 1706.01905)."""
 
     def __post_init__(self) -> None:
         if self.noise_in not in get_args(NoiseIn):
@@ -63,22 +74,22 @@ class NoisyPolicy(BasePolicy):
         noise: NoiseName = "factorised",
         sigma0: float | None = None,
         noise_in: str = "all",
+        learned: bool = True,
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         normalize_images: bool = True,
         **options: Any,
     ) -> None:
         algorithm = self._check_algorithm()
         # The host's constructor builds the networks, which reads this.
-        self._noise = NoiseOptions(noise=noise, sigma0=sigma0, noise_in=noise_in)
+        self._noise = NoiseOptions(noise=noise, sigma0=sigma0, noise_in=noise_in, learned=learned)
         if features_extractor_class is None:
             features_extractor_class = _extractor_for(
                 observation_space, normalize_images, policy=type(self).__name__
             )
             _check_options_of(features_extractor_class, options.get("features_extractor_kwargs"))
         # The host knows its own perceptrons for PPO and A2C by the name of their class.
-        recommend_cpu = getattr(algorithm, "_maybe_recommend_cpu", None)
-        if recommend_cpu is not None and features_extractor_class is FlattenExtractor:
-            recommend_cpu(type(self).__name__)
+        if isinstance(algorithm, A2C | PPO) and features_extractor_class is FlattenExtractor:
+            algorithm._maybe_recommend_cpu(type(self).__name__)  # pyright: ignore[reportPrivateUsage]
         super().__init__(
             observation_space,
             action_space,
@@ -96,6 +107,11 @@ class NoisyPolicy(BasePolicy):
         """The network whose noise acts."""
         raise NotImplementedError
 
+    @property
+    def scaled_modules(self) -> tuple[nn.Module, ...]:
+        """The modules whose noise `NoiseControl` scales."""
+        return (self,)
+
     def greedy(self, obs: PyTorchObs, drawn: Draw | None) -> Tensor:
         """Choose the greedy action under a draw of `noisy_network`, or the mean weights: (N, …)."""
         raise NotImplementedError
@@ -109,10 +125,22 @@ class NoisyPolicy(BasePolicy):
 
     def _build_optimizer(self, lr_schedule: Schedule) -> None:
         """Replace the host's optimizer by one that learns σ too."""
-        self.optimizer = _optimizer_of(
-            self.noisy_network, self.optimizer_class, lr_schedule(1), self.optimizer_kwargs
-        )
+        self.optimizer = self._optimizer_of(self.noisy_network, lr_schedule)
         self._watch_updates()
+
+    def _optimizer_of(
+        self,
+        network: nn.Module,
+        lr_schedule: Schedule,
+        parameters: Iterable[nn.Parameter] | None = None,
+    ) -> Optimizer:
+        return optimizer_of(
+            network,
+            self.optimizer_class,
+            lr_schedule(1),
+            self.optimizer_kwargs,
+            network.parameters() if parameters is None else parameters,
+        )
 
     def _watch_updates(self) -> None:
         self.optimizer.register_step_post_hook(lambda *_: self._after_update())
@@ -129,50 +157,109 @@ class NoisyPolicy(BasePolicy):
         return {**super()._get_constructor_parameters(), **asdict(self._noise)}
 
 
+class NoisyNetwork(BasePolicy):
+    """Network of the host with noise, which acts by itself, and is saved, as its policy is.
+
+    Base of the noisy networks, before the host's in the order of inheritance.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        noise: NoiseName,
+        sigma0: float | None,
+        noise_in: str,
+        learned: bool,
+        **options: Any,
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self._noise = NoiseOptions(noise=noise, sigma0=sigma0, noise_in=noise_in, learned=learned)
+        add_noise(self, self._noise, policy=type(self).__name__)
+
+    def _as_learned(self, forward: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a forward of the host's loss: under noise where σ learns from it."""
+        if self._noise.learned:
+            return forward(*arguments)
+        with mean_weights(self):
+            return forward(*arguments)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), **asdict(self._noise)}
+
+
+def made_noisy(
+    network: Any, kind: type[NoisyNetwork], options: NoiseOptions, *, policy: str
+) -> Any:
+    """Make a network of the host noisy in place, and of a noisy class."""
+    add_noise(network, options, policy=policy)
+    network._noise = options
+    network.__class__ = _noisy_kind(kind, type(network))
+    return network
+
+
+@functools.cache
+def _noisy_kind(noisy: type[NoisyNetwork], host: type[BasePolicy]) -> type[BasePolicy]:
+    """Return the noisy class of a network's own, which a user may have subclassed."""
+    return noisy if noisy.__bases__[1] is host else type(noisy.__name__, (noisy, host), {})
+
+
 def add_noise(network: nn.Module, options: NoiseOptions, *, policy: str) -> None:
     """Make the chosen `nn.Linear` of a network noisy in place, keeping its means.
 
     Raises ValueError for a network where there is none to make noisy, and for unknown options.
     """
-    linears = {name for name, part in network.named_modules() if type(part) is nn.Linear}
-    chosen = _chosen(network, linears, options.noise_in)
+    chosen = _chosen(network, options.noise_in)
     if not chosen:
         raise ValueError(
             f"{policy}: noise_in={options.noise_in!r} finds no nn.Linear in "
             f"{type(network).__name__}, expected at least one to make noisy"
         )
-    noisify(network, lambda name, _: name in chosen, noise=options.noise, sigma0=options.sigma0)
+    noisify(
+        network,
+        lambda name, _: name in chosen,
+        noise=options.noise,
+        sigma0=options.sigma0,
+        learned=options.learned,
+    )
 
 
-def _chosen(network: nn.Module, linears: Set[str], noise_in: str) -> Set[str]:
-    head = {name for name in linears if not name.startswith(_EXTRACTORS)}
+def _chosen(network: nn.Module, noise_in: str) -> Set[str]:
+    every = [
+        name
+        for name, part in network.named_modules()
+        if type(part) is (nn.LSTM if name in _LSTMS else nn.Linear)
+        and name != _WIDTH_OF_THE_GAUSSIAN
+    ]
+    head = [name for name in every if not name.startswith(_EXTRACTORS)]
     if noise_in == "all":
-        return linears
+        return set(every)
     if noise_in == "head":
-        return head
-    outputs = head & {"action_net", "value_net"}
-    if outputs:
-        return outputs
-    in_order = [name for name, _ in network.named_modules() if name in head]
-    return set(in_order[-1:])
+        return set(head)
+    last_of_parts = {name.partition(".")[0]: name for name in head}
+    outputs = {name for part, name in last_of_parts.items() if _OUTPUTS.fullmatch(part)}
+    return outputs or set(head[-1:])
 
 
-def _optimizer_of(
+def optimizer_of(
     network: nn.Module,
     optimizer_class: type[Optimizer],
     learning_rate: float,
     options: Mapping[str, Any],
+    parameters: Iterable[nn.Parameter],
 ) -> Optimizer:
     """Build the optimizer of μ and σ, without weight decay on σ, which would end exploration.
 
-    Adam is the fused one unless `options` say otherwise: σ doubles the number of parameters, and
-    a loop over them costs more than their arithmetic in networks of the usual size.
+    Adam is the fused one, and RMSProp the blocked one, unless `options` say otherwise: σ doubles
+    the number of parameters, and to go over all of them several times costs more than their
+    arithmetic.
     """
     chosen = dict(options)
     if optimizer_class in (Adam, AdamW) and not {"foreach", "fused"} & chosen.keys():
         chosen["fused"] = True
+    if optimizer_class is RMSprop and serves(chosen):
+        optimizer_class = BlockedRMSprop
     build: Any = optimizer_class
-    optimizer: Optimizer = build(network.parameters(), lr=learning_rate, **chosen)
+    optimizer: Optimizer = build(parameters, lr=learning_rate, **chosen)
     sigmas = {id(parameter) for parameter in sigma_parameters(network)}
     for group in list(optimizer.param_groups):
         if group.get("weight_decay"):

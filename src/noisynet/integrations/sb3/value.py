@@ -2,51 +2,41 @@
 
 from __future__ import annotations
 
-import functools
-from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-from gymnasium import spaces
 from sb3_contrib.qrdqn.policies import QRDQNPolicy, QuantileNetwork
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 from torch import Tensor
 
-from ...layers import Draw, NoiseName, draw
+from ...layers import Draw, draw
 from ..host import run_under
-from .algorithm import ALGORITHMS, samples_actions
-from .noisy_policy import NoiseOptions, NoisyPolicy, add_noise, batch_size
+from .algorithm import ALGORITHMS
+from .noisy_policy import NoisyNetwork, batch_size, made_noisy
+from .off_policy import OffPolicyNoise
 
 
-class _NoisyNetwork(BasePolicy):
-    """Network of the host with noise, which acts by itself, and is saved, as its policy is."""
+class _NoisyValues(NoisyNetwork):
+    """Network of values, one for each action."""
 
-    def __init__(
-        self, *arguments: Any, noise: NoiseName, sigma0: float | None, noise_in: str, **options: Any
-    ) -> None:
-        super().__init__(*arguments, **options)
-        self._noise = NoiseOptions(noise=noise, sigma0=sigma0, noise_in=noise_in)
-        add_noise(self, self._noise, policy=type(self).__name__)
+    def forward(self, obs: PyTorchObs) -> Tensor:
+        """Return the host's output, as its loss asks for it: under noise where σ learns from it."""
+        return self._as_learned(super().forward, obs)
 
     def action_values(self, obs: PyTorchObs, drawn: Draw | None) -> Tensor:
         """Return Q of all actions under a draw, or under the mean weights: (N, actions)."""
-        return run_under(drawn, self, self, obs)
+        return run_under(drawn, self, super().forward, obs)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = True) -> Tensor:
         drawn = None if deterministic else draw(self, rows=batch_size(observation))
         return self.action_values(observation, drawn).argmax(dim=1)
 
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), **asdict(self._noise)}
 
-
-class NoisyQNetwork(_NoisyNetwork, QNetwork):
+class NoisyQNetwork(_NoisyValues, QNetwork):
     """Network of `NoisyDQNPolicy`."""
 
 
-class NoisyQuantileNetwork(_NoisyNetwork, QuantileNetwork):
+class NoisyQuantileNetwork(_NoisyValues, QuantileNetwork):
     """Network of `NoisyQRDQNPolicy`."""
 
     def action_values(self, obs: PyTorchObs, drawn: Draw | None) -> Tensor:
@@ -54,56 +44,19 @@ class NoisyQuantileNetwork(_NoisyNetwork, QuantileNetwork):
         return super().action_values(obs, drawn).mean(dim=1)
 
 
-@functools.cache
-def _noisy_kind(noisy: type[_NoisyNetwork], host: type[BasePolicy]) -> type[BasePolicy]:
-    """Return the noisy class of a network's own, which a user may have subclassed."""
-    return noisy if noisy.__bases__[1] is host else type(noisy.__name__, (noisy, host), {})
-
-
-class NoisyValuePolicy(NoisyPolicy):
+class NoisyValuePolicy(OffPolicyNoise):
     """Greedy policy under noise.
 
     The noise of both networks is fresh, one draw for the batch at every forward, so that in the
     host's loss the online network has a draw ε and the target network another one, ε′ (§3.1).
-    Actions have draws of their own, one for each environment, and new ones after every step of the
-    optimizer. Outside the host's collection `predict` draws anew at every call.
     """
-
-    def __init__(
-        self,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Discrete,
-        lr_schedule: Schedule,
-        **options: Any,
-    ) -> None:
-        self._held: dict[int, Draw] = {}
-        self._collects = False
-        super().__init__(observation_space, action_space, lr_schedule, **options)
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
         self._build_optimizer(lr_schedule)
 
-    def _after_update(self) -> None:
-        self._held.clear()
-
-    def predict(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """Choose the greedy action: by the mean weights if `deterministic`, else under noise."""
-        self._collects = samples_actions()
-        try:
-            return super().predict(observation, state, episode_start, deterministic)
-        finally:
-            self._collects = False
-
     def _predict(self, observation: PyTorchObs, deterministic: bool = True) -> Tensor:
-        drawn = None if deterministic else self._acting_draw(batch_size(observation))
-        return self.greedy(observation, drawn)
+        return self.greedy(observation, self._drawn_for(observation, deterministic))
 
     def greedy(self, obs: PyTorchObs, drawn: Draw | None) -> Tensor:
         """Choose argmax Q under a draw of `noisy_network`, or under the mean weights: (N,)."""
@@ -114,28 +67,20 @@ class NoisyValuePolicy(NoisyPolicy):
         network: Any = self.noisy_network
         return network.action_values(obs, drawn)
 
-    def _made_noisy(self, network: Any, kind: type[_NoisyNetwork]) -> Any:
-        add_noise(network, self._noise, policy=type(self).__name__)
-        network._noise = self._noise
-        network.__class__ = _noisy_kind(kind, type(network))
-        return network
-
-    def _acting_draw(self, rows: int) -> Draw:
-        if not self._collects:
-            return draw(self.noisy_network, rows=rows)
-        if rows not in self._held:
-            self._held[rows] = draw(self.noisy_network, rows=rows)
-        return self._held[rows]
+    def _made_noisy(self, network: Any, kind: type[NoisyNetwork]) -> Any:
+        return made_noisy(network, kind, self._noise, policy=type(self).__name__)
 
 
 class NoisyDQNPolicy(NoisyValuePolicy, DQNPolicy):  # pyright: ignore[reportIncompatibleMethodOverride]
     """Exploration by learned noise in `stable_baselines3.DQN`: `DQN(NoisyDQNPolicy, env, …)`.
 
-    `policy_kwargs` takes what the host's policy takes, and `noise`, `sigma0` (as
-    `noisynet.NoisyLinear`) and `noise_in`: "all" (every fully connected layer), "head" (those after
-    the features extractor) or "last". The features extractor follows from the observations: the
-    host's CNN for images, its combined one for a dict. Raises TypeError in another algorithm, and
-    ValueError for unknown options or a network without `nn.Linear`; warns of ε-greedy left on.
+    `policy_kwargs` takes what the host's policy takes, and `noise`, `sigma0`, `learned` (as
+    `noisynet.NoisyLinear`), `noise_in`: "all" (every fully connected layer), "head" (those after
+    the features extractor) or "last", and `redraw`: "update" (after every update) or "episode" (in
+    each environment when its episode ends). With `learned=False` noise acts, and the mean weights
+    learn. The features extractor follows from the observations: the host's CNN for images, its
+    combined one for a dict. Raises TypeError in another algorithm, and ValueError for unknown
+    options or a network without `nn.Linear`; warns of ε-greedy left on.
     Source: Fortunato et al., §3.1, eq. 14.
     """
 

@@ -1,0 +1,139 @@
+"""What agents see of Gymnasium's spaces: how observations become arrays, and which actions fit."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .sync import as_numbers
+from .vector import UnusableEnvironment
+
+if TYPE_CHECKING:
+    from gymnasium.spaces import Box, Space
+
+SMALL = 36
+"""Pixels each way from which on a picture stays bytes: as many as the CNN for frames needs."""
+
+_TAKEN = (
+    "a Box of one dimension (a vector) or of three (an image), or numbers without images in "
+    "Discrete, MultiDiscrete, MultiBinary, Dict or Tuple, which become a vector; "
+    "gymnasium.wrappers.FlattenObservation makes a vector of others, TransformObservation picks a "
+    "part"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ObservationKind:
+    """How observations of one space become arrays: vectors, or images with channels in front.
+
+    Vectors are float32. Images are uint8 where their space says so, and float32 otherwise. Small
+    ones of bytes from 0 to 255 become brightness in 0…1: torsos of small images take numbers as
+    they are. Of an image's first and last axis the shorter holds the channels, the last one if they
+    are equal.
+    """
+
+    given: tuple[int, ...] | None
+    """The shape that the space says; None where an observation is no array."""
+    shape: tuple[int, ...]
+    """(size,) or (channels, height, width)."""
+    dtype: np.dtype[Any]
+    """Type of the numbers."""
+    channels_last: bool = False
+    """Whether the space has (height, width, channels)."""
+    brightness: bool = False
+    """Whether bytes become floats in 0…1."""
+    flattened: "Space[Any] | None" = None
+    """The space that Gymnasium flattens to a vector."""
+
+    def read(self, seen: object) -> npt.NDArray[Any]:
+        """Return one observation; raise Unfit unless it has the shape of its space."""
+        if self.flattened is not None:
+            from gymnasium.spaces import flatten
+
+            return as_numbers(flatten(self.flattened, seen), self.shape, self.dtype)
+        assert self.given is not None, "what is no array is flattened"
+        array = as_numbers(seen, self.given, self.dtype)
+        if self.brightness:
+            array = array / np.float32(255)
+        return array.transpose(2, 0, 1) if self.channels_last else array.reshape(self.shape)
+
+    def is_one(self, seen: object) -> bool:
+        """Return whether this is one observation, and not a sequence of them."""
+        if self.given is None:
+            return not isinstance(seen, list)
+        return np.ndim(seen) == len(self.given)  # pyright: ignore[reportArgumentType]
+
+
+def observation_kind(environment_id: str, space: "Space[Any] | None") -> ObservationKind:
+    """Return how the observations of a space are read.
+
+    Raises UnusableEnvironment, which names the space, for what is neither vector nor image, and
+    what Gymnasium flattens to no vector that a network could make much of.
+    """
+    from gymnasium.spaces import Box, Dict, Tuple, flatten_space
+
+    if isinstance(space, Box) and math.prod(space.shape) > 0:
+        given = space.shape
+        if len(given) == 1:
+            return ObservationKind(given, given, np.dtype(np.float32))
+        if len(given) == 3:
+            last = given[2] <= given[0]
+            shape = (given[2], *given[:2]) if last else given
+            return _image(space, shape, channels_last=last)
+        if len(given) == 2 and _is_image(space):  # in grey
+            return _image(space, (1, *given), channels_last=False)
+    if space is None or not _is_numbers(space):
+        raise UnusableEnvironment(
+            f"{environment_id}: observation space: got {_told(space)}, expected {_TAKEN}"
+        )
+    shape = flatten_space(space).shape
+    assert shape is not None, "numbers become a Box"
+    given = None if isinstance(space, Dict | Tuple) else space.shape
+    return ObservationKind(given, shape, np.dtype(np.float32), flattened=space)
+
+
+def action_range(environment_id: str, space: "Space[Any] | None") -> tuple[int, int]:
+    """Return the first action and the number of actions; raise UnusableEnvironment for others."""
+    from gymnasium.spaces import Discrete
+
+    if not isinstance(space, Discrete):
+        raise UnusableEnvironment(
+            f"{environment_id}: action space: got {_told(space)}, expected Discrete"
+        )
+    return int(space.start), int(space.n)
+
+
+def _image(space: "Box", shape: tuple[int, ...], *, channels_last: bool) -> ObservationKind:
+    bytes_ = space.dtype == np.uint8
+    small = min(shape[1:]) < SMALL
+    brightness = bytes_ and small and bool((space.high == 255).all())
+    dtype = np.dtype(np.uint8 if bytes_ and not brightness else np.float32)
+    return ObservationKind(
+        space.shape, shape, dtype, channels_last=channels_last, brightness=brightness
+    )
+
+
+def _is_image(space: "Space[Any]") -> bool:
+    """Return whether a Box is a picture, or several."""
+    shape = space.shape or ()
+    return len(shape) > 2 or (len(shape) == 2 and space.dtype == np.uint8)
+
+
+def _is_numbers(space: "Space[Any]") -> bool:
+    """Return whether all parts of a space are numbers, and none is an image."""
+    from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+
+    if isinstance(space, Dict | Tuple):
+        parts = space.values() if isinstance(space, Dict) else space
+        return len(space) > 0 and all(_is_numbers(part) for part in parts)
+    if isinstance(space, Box):
+        return math.prod(space.shape) > 0 and not _is_image(space)
+    return isinstance(space, Discrete | MultiDiscrete | MultiBinary)
+
+
+def _told(space: "Space[Any] | None") -> str:
+    """Return a space on one line of bearable length: a Box prints whole arrays of bounds."""
+    told = " ".join(str(space).split())
+    return told if len(told) <= 160 else f"{told[:157]}…"

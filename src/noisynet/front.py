@@ -1,0 +1,177 @@
+"""Training from Python: an environment in, an agent out. `noisynet.train` and its companions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from . import assemble
+from .assemble import given
+from .envs import being_imported
+from .evaluation.agent import TrainedAgent, threads_kept
+from .runs import RunError, config, default_path, open_run
+from .runs.config import MAY_BE_OWN, SECTION_OF, Config
+from .runs.errors import shown
+from .training import Listener, Outcome
+from .training.display import make_display
+
+__all__ = ["TrainedAgent", "load", "resume", "train"]
+
+
+@threads_kept()
+def train(
+    environment: Any,
+    *,
+    out: str | Path | None = None,
+    preset: str | None = None,
+    progress: bool = True,
+    listeners: Iterable[Listener] = (),
+    **fields: Any,
+) -> TrainedAgent:
+    """Train an agent and return it; the run is kept in a folder, as `noisynet train` keeps it.
+
+    Args:
+        environment: what to play. The name of a preset, an environment id, `module:function` or a
+            YAML file; a function or class that returns a new `gymnasium.Env` at each call, or, with
+            the parameters `count` and `seed`, `noisynet.envs.Environments`; or one `gymnasium.Env`,
+            which is then the only one that is stepped.
+        out: the run's folder, new or empty; by default `runs/NAME-DATE-TIME`.
+        preset: what the fields start from where `environment` is no preset; by default the preset
+            of its kind, which is `control` for your own.
+        progress: whether to show how far it is, on standard error.
+        listeners: what hears of the run; see `noisynet.training.Listener`.
+        fields: any field of the config. `torso` and `own_network` also take a `torch.nn.Module`,
+            which is copied, or a function that makes one.
+
+    A function or class that others can import is recorded in the run as `module:function`, and
+    every command finds it again. Anything else is known in this process alone: `load` and `resume`
+    take it later.
+
+    Raises RunError, one line, where the run cannot be trained, and KeyboardInterrupt once it is
+    saved after an interrupt.
+    """
+    if (place := being_imported()) is not None:
+        raise RunError(
+            f"noisynet.train was called while {place} was imported: put it under "
+            "`if __name__ == '__main__':`"
+        )
+    given_fields = {
+        name: given.name_of(value) if _is_network(name, value) else value
+        for name, value in fields.items()
+    }
+    name = _environment_name(environment)
+    if preset is not None:
+        given_fields["environment"] = name
+    elif given.is_object(name):
+        given_fields["environment"], preset = name, "control"
+    if given.is_environment(name):
+        given_fields.setdefault("environments", 1)
+    chosen = config.load(preset or name, given_fields)
+    _check_reach(chosen)
+    display = make_display(Console(stderr=True)) if progress else None
+    heard = [*listeners] if display is None else [display, *listeners]
+    tell = None if display is None else display.preparing
+    path = (lambda: default_path(name)) if out is None else Path(out)
+    if chosen.scale.actors is not None:
+        from . import samplers
+
+        return _agent(samplers.start(chosen, path, heard, tell=tell))
+    return _agent(assemble.start(chosen, path, heard, tell=tell))
+
+
+@threads_kept()
+def resume(
+    folder: str | Path,
+    *,
+    steps: int | None = None,
+    environment: Any = None,
+    torso: Any = None,
+    own_network: Any = None,
+    progress: bool = True,
+    listeners: Iterable[Listener] = (),
+) -> TrainedAgent:
+    """Go on with a run from its newest checkpoint, and return the agent.
+
+    `steps` gives the run another last step. `environment`, `torso` and `own_network` are what
+    `train` was given, where nothing else can make them again. Otherwise as `train`.
+    """
+    path = Path(folder)
+    _give_again(path, environment=environment, torso=torso, own_network=own_network)
+    heard = [*([make_display(Console(stderr=True))] if progress else []), *listeners]
+    if open_run(path).config.scale.actors is not None:
+        from . import samplers
+
+        return _agent(samplers.resume(path, heard, steps=steps))
+    return _agent(assemble.resume(path, heard, steps=steps))
+
+
+@threads_kept()
+def load(
+    folder: str | Path, *, environment: Any = None, torso: Any = None, own_network: Any = None
+) -> TrainedAgent:
+    """Return the agent of a run, or of what `TrainedAgent.save` wrote, by its newest checkpoint.
+
+    `environment`, `torso` and `own_network` are what `train` was given, where nothing else can make
+    them again. Code that the folder names as `module:function` is imported and run. Raises RunError
+    with one line where there is no such agent.
+    """
+    path = Path(folder)
+    _give_again(path, environment=environment, torso=torso, own_network=own_network)
+    return TrainedAgent.load(path)
+
+
+def _environment_name(environment: Any) -> str:
+    if isinstance(environment, str | Path):
+        return str(environment)
+    if not given.can_be_environment(environment):
+        raise RunError(
+            f"environment: got {shown(environment)}, expected a preset, an environment id, a "
+            "gymnasium.Env, or a function that returns a new one at each call"
+        )
+    return given.environment_name(environment)
+
+
+def _is_network(name: str, value: Any) -> bool:
+    return name in ("torso", "own_network") and value is not None and not isinstance(value, str)
+
+
+def _check_reach(chosen: Config) -> None:
+    """Raise RunError where other processes play, and cannot make what this one was given."""
+    if chosen.learning.algorithm != "a3c" and chosen.scale.actors is None:
+        return
+    for field, name in _own(chosen).items():
+        if given.is_object(name):
+            raise RunError(
+                f"{field}: got {name}, expected a function or class at the top of a module: other "
+                "processes play, and import it"
+            )
+
+
+def _give_again(path: Path, **things: Any) -> None:
+    named = _own(open_run(path).config)
+    for field, thing in things.items():
+        if thing is None:
+            continue
+        if field not in named:
+            raise RunError(f"{field}: got {shown(thing)}, expected none: {path} needs none again")
+        given.give(named[field], thing)
+
+
+def _own(chosen: Config) -> dict[str, str]:
+    """Return the fields that name what is the user's own."""
+    values = chosen.by_section()
+    named = {field: values[SECTION_OF[field]][field] for field in MAY_BE_OWN}
+    return {
+        field: name
+        for field, name in named.items()
+        if name and (":" in name or given.is_object(name))
+    }
+
+
+def _agent(outcome: Outcome) -> TrainedAgent:
+    if outcome.reason == "interrupted":
+        raise KeyboardInterrupt(f"the run was saved in {outcome.folder} at step {outcome.step}")
+    return TrainedAgent.load(outcome.folder)

@@ -1,0 +1,80 @@
+"""Noisy weights made once for all the forwards of a rollout that act under one held draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..layers import NoisyLinear
+from ..layers.parametrised import parametrised_names
+
+
+class ActingWeights:
+    """The weights of a network's linear layers under the draw that it holds for a whole batch.
+
+    While nothing learns, a layer would make them at every forward. Here they are made when they are
+    first used, and again when a parameter, the draw or its scale has changed.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._layers = [
+            layer
+            for layer in network.modules()
+            # Layers of one's own, or whose weights something else makes, are left alone.
+            if type(layer) is NoisyLinear and not parametrised_names(layer)
+        ]
+        self._made_of: list[Any] = []
+        # With what is held, so that no other tensor takes its place in memory, and in `_made_of`.
+        self._made: list[tuple[Tensor | None, Callable[[Tensor], Tensor]]] = []
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Let the layers use them inside, where no gradient is asked for."""
+        if torch.is_grad_enabled() or not all(map(_holds_for_batch, self._layers)):
+            yield
+            return
+        made_of = self._ingredients()
+        if made_of != self._made_of:
+            self._made = [(one.noise_state.held, _forward_of(one)) for one in self._layers]
+            self._made_of = made_of
+        for layer, (_, forward) in zip(self._layers, self._made, strict=True):
+            layer.__dict__["forward"] = forward
+        try:
+            yield
+        finally:
+            for layer in self._layers:
+                del layer.__dict__["forward"]
+
+    def _ingredients(self) -> list[Any]:
+        """List what changes when a weight, the draw or its scale is written to, or replaced."""
+        states = [layer.noise_state for layer in self._layers]
+        tensors = [state.held for state in states]
+        for layer in self._layers:
+            tensors += (layer.weight, layer.bias, layer.weight_sigma, layer.bias_sigma)
+        return [
+            *[state.scale for state in states],
+            *[id(one) for one in tensors],
+            *[one._version for one in tensors if one is not None],
+        ]
+
+
+def _holds_for_batch(layer: NoisyLinear) -> bool:
+    state = layer.noise_state
+    held = state.held
+    return (
+        state.override is None
+        and held is not None
+        and held.ndim == 1
+        and "forward" not in layer.__dict__
+    )
+
+
+def _forward_of(layer: NoisyLinear) -> Callable[[Tensor], Tensor]:
+    weight, bias = layer.effective_weight()
+    return partial(functional.linear, weight=weight, bias=bias)

@@ -1,0 +1,248 @@
+"""Noisy policies for continuous actions: TD3, DDPG and SAC, TQC and CrossQ of sb3-contrib."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gymnasium import spaces
+from sb3_contrib.crossq.policies import Actor as CrossQHostActor
+from sb3_contrib.crossq.policies import CrossQPolicy
+from sb3_contrib.tqc.policies import Actor as TQCHostActor
+from sb3_contrib.tqc.policies import TQCPolicy
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.sac.policies import Actor as SACHostActor
+from stable_baselines3.sac.policies import SACPolicy
+from stable_baselines3.td3.policies import Actor as TD3HostActor
+from stable_baselines3.td3.policies import TD3Policy
+from torch import Tensor, nn
+
+from ...layers import Draw, draw, noisy_layers
+from ..host import run_under
+from .algorithm import ALGORITHMS
+from .noisy_policy import NoisyNetwork, add_noise, batch_size, made_noisy
+from .off_policy import OffPolicyNoise, Redraw
+
+
+class _NoisyActor(NoisyNetwork):
+    """Actor of the host with noise."""
+
+    def act(self, obs: PyTorchObs, drawn: Draw | None, deterministic: bool) -> Tensor:
+        """Return actions from -1 to 1 under a draw, or under the mean weights: (N, …).
+
+        `deterministic` is the mode of a policy that samples.
+        """
+        raise NotImplementedError
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        drawn = None if deterministic else draw(self, rows=batch_size(observation))
+        return self.act(observation, drawn, deterministic)
+
+
+class NoisyTD3Actor(_NoisyActor, TD3HostActor):
+    """Actor of `NoisyTD3Policy` and `NoisyDDPGPolicy`."""
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Return actions as the host's losses ask for them: under noise where σ learns from it."""
+        return self._as_learned(super().forward, obs)
+
+    def act(self, obs: PyTorchObs, drawn: Draw | None, deterministic: bool) -> Tensor:  # noqa: ARG002
+        """Return actions from -1 to 1 under a draw, or under the mean weights: (N, …)."""
+        return run_under(drawn, self, super().forward, obs)
+
+
+class _SquashedActor(_NoisyActor):
+    """Actor with a squashed Gaussian above the noise."""
+
+    def action_log_prob(self, obs: PyTorchObs) -> tuple[Tensor, Tensor]:
+        """Return actions and their log π(a|s, ε), as the host's losses ask for them.
+
+        It is that of the squashed Gaussian under the draw that made it.
+        """
+        host: Any = super()
+        return self._as_learned(host.action_log_prob, obs)
+
+    def act(self, obs: PyTorchObs, drawn: Draw | None, deterministic: bool) -> Tensor:
+        """Return samples, or modes, under a draw or under the mean weights: (N, …)."""
+        forward = super().forward
+        return run_under(
+            drawn,
+            self,
+            lambda one: forward(one, deterministic),
+            obs,
+            probe=(lambda one: forward(one, True), obs),
+        )
+
+
+class NoisySACActor(_SquashedActor, SACHostActor):
+    """Actor of `NoisySACPolicy`."""
+
+
+class NoisyTQCActor(_SquashedActor, TQCHostActor):
+    """Actor of `NoisyTQCPolicy`."""
+
+
+class NoisyCrossQActor(_SquashedActor, CrossQHostActor):
+    """Actor of `NoisyCrossQPolicy`."""
+
+
+class NoisyContinuousPolicy(OffPolicyNoise):
+    """Actor under noise, and critics that may have noise of their own.
+
+    In the host's losses the noise is fresh, one draw for the batch at every forward: that of the
+    actor, of a target actor, and with `critic_noise` of the critics and of their targets are draws
+    apart. With `learned=False` noise acts, and what is learned is the mean weights
+    (Plappert et al., arXiv 1706.01905).
+    """
+
+    default_redraw: Redraw = "episode"
+    actor: Any
+    critic: Any
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: Any,
+        lr_schedule: Schedule,
+        *,
+        critic_noise: bool = False,
+        **options: Any,
+    ) -> None:
+        self.critic_noise = critic_noise
+        if critic_noise and not options.get("learned", True):
+            raise ValueError(
+                "critic_noise: got True with learned=False, expected it with noise that is "
+                "learned: noise that adapts is there to act"
+            )
+        super().__init__(observation_space, action_space, lr_schedule, **options)
+
+    @property
+    def noisy_network(self) -> Any:
+        """The network whose noise acts."""
+        return self.actor
+
+    @property
+    def scaled_modules(self) -> tuple[nn.Module, ...]:
+        """The actors: the critics' noise does not explore."""
+        target = getattr(self, "actor_target", None)
+        return (self.actor,) if target is None else (self.actor, target)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)
+        for network in (self.actor, self.critic):
+            # Of the host's own choice: a shared features extractor is the actor's to learn.
+            groups = network.optimizer.param_groups
+            parameters = [one for group in groups for one in group["params"]]
+            network.optimizer = self._optimizer_of(network, lr_schedule, parameters)
+        self._watch_updates()
+
+    def _watch_updates(self) -> None:
+        self.actor.optimizer.register_step_post_hook(lambda *_: self._after_update())
+
+    def _noisy_actor(self, network: Any, kind: type[_NoisyActor]) -> Any:
+        return made_noisy(network, kind, self._noise, policy=type(self).__name__)
+
+    def make_critic(self, features_extractor: Any = None) -> Any:
+        """Build critics, online or target, with noisy layers if they are to have any.
+
+        Raises ValueError for noise in a features extractor that critics without noise share.
+        """
+        host: Any = super()
+        critic = host.make_critic(features_extractor=features_extractor)
+        if self.critic_noise:
+            add_noise(critic, self._noise, policy=type(self).__name__)
+        elif noisy_layers(critic):
+            raise ValueError(
+                f"{type(self).__name__}: noise_in='all' of share_features_extractor=True is in the "
+                "critics, too: pass critic_noise=True, or noise_in='head'"
+            )
+        return critic
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        drawn = self._drawn_for(observation, deterministic)
+        return self.actor.act(observation, drawn, deterministic)
+
+    def greedy(self, obs: PyTorchObs, drawn: Draw | None) -> Tensor:
+        """Choose the action, or the Gaussian's mode, under a draw or the mean weights: (N, …).
+
+        From -1 to 1, as the host stores actions and adds its own action noise.
+        """
+        return self.actor.act(obs, drawn, True)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), "critic_noise": self.critic_noise}
+
+
+class _NoisyTD3Policy(NoisyContinuousPolicy, TD3Policy):
+    """What TD3 and DDPG share."""
+
+    def make_actor(self, features_extractor: Any = None) -> NoisyTD3Actor:
+        """Build one actor, online or target, with noisy layers."""
+        return self._noisy_actor(super().make_actor(features_extractor), NoisyTD3Actor)
+
+
+class NoisyTD3Policy(_NoisyTD3Policy):
+    """Exploration by learned noise in `stable_baselines3.TD3`: `TD3(NoisyTD3Policy, env, …)`.
+
+    Without `action_noise`. `policy_kwargs` takes what the host's policy takes, and `noise`,
+    `sigma0`, `learned` (as `noisynet.NoisyLinear`), `noise_in`: "all" (every fully connected layer
+    of the actor), "head" (those after the features extractor) or "last" (the output), `redraw`:
+    "episode" (in each environment when its episode ends) or "update" (after every update of the
+    actor), and `critic_noise`: noise in critics and their targets, too. Raises TypeError in another
+    algorithm, and ValueError for unknown options or a network without `nn.Linear`; warns of action
+    noise left on. Sources: Fortunato et al., §3.1; Plappert et al., arXiv 1706.01905.
+    """
+
+    algorithm = ALGORITHMS["NoisyTD3Policy"]
+
+
+class NoisyDDPGPolicy(_NoisyTD3Policy):
+    """Exploration by learned noise in `stable_baselines3.DDPG`: `DDPG(NoisyDDPGPolicy, env, …)`.
+
+    Options, errors and sources are those of `NoisyTD3Policy`.
+    """
+
+    algorithm = ALGORITHMS["NoisyDDPGPolicy"]
+
+
+class NoisySACPolicy(NoisyContinuousPolicy, SACPolicy):
+    """Learned noise beside SAC's squashed Gaussian: `SAC(NoisySACPolicy, env, …)`.
+
+    The noise is in the layers that lead to the Gaussian's mean; the one of its width has none. The
+    host's losses see log π(a|s, ε) of the Gaussian under one draw, so that the temperature holds
+    the Gaussian's entropy, E_ε H(π(·|s, ε)), which is at most that of the policy as a whole: what
+    the weights' noise explores comes on top. Options, errors and sources are those of
+    `NoisyTD3Policy`; warns of gSDE left on, too.
+    """
+
+    algorithm = ALGORITHMS["NoisySACPolicy"]
+
+    def make_actor(self, features_extractor: Any = None) -> NoisySACActor:
+        """Build the actor with noisy layers."""
+        return self._noisy_actor(super().make_actor(features_extractor), NoisySACActor)
+
+
+class NoisyTQCPolicy(NoisyContinuousPolicy, TQCPolicy):
+    """Learned noise beside the squashed Gaussian of `sb3_contrib.TQC`: `TQC(NoisyTQCPolicy, env)`.
+
+    Everything else is as with `NoisySACPolicy`.
+    """
+
+    algorithm = ALGORITHMS["NoisyTQCPolicy"]
+
+    def make_actor(self, features_extractor: Any = None) -> NoisyTQCActor:
+        """Build the actor with noisy layers."""
+        return self._noisy_actor(super().make_actor(features_extractor), NoisyTQCActor)
+
+
+class NoisyCrossQPolicy(NoisyContinuousPolicy, CrossQPolicy):
+    """Learned noise beside the squashed Gaussian of `sb3_contrib.CrossQ`.
+
+    `CrossQ(NoisyCrossQPolicy, env, …)`. Everything else is as with `NoisySACPolicy`, except that
+    there are no targets: critics with noise see now and next under one draw, in one forward.
+    """
+
+    algorithm = ALGORITHMS["NoisyCrossQPolicy"]
+
+    def make_actor(self, features_extractor: Any = None) -> NoisyCrossQActor:
+        """Build the actor with noisy layers."""
+        return self._noisy_actor(super().make_actor(features_extractor), NoisyCrossQActor)

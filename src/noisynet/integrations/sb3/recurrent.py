@@ -1,0 +1,245 @@
+"""The noisy policy for RecurrentPPO of sb3-contrib: noise in its LSTMs, held over the rollout."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from sb3_contrib import RecurrentPPO
+from sb3_contrib.common.recurrent.buffers import (
+    RecurrentDictRolloutBuffer,
+    RecurrentRolloutBuffer,
+)
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor, nn
+
+from ...layers import Draw, draw, hold, mean_weights, noisy_layers, using
+from ..host import takes_rows
+from .actor_critic import ObservationsOfRows, RolloutPolicy
+from .algorithm import ALGORITHMS, check_algorithm
+from .noisy_policy import batch_size
+
+States = tuple[Tensor, Tensor]
+_Host: Any = RecurrentActorCriticPolicy
+"""The host's policy, which takes dicts as well, and does not say so."""
+
+
+class NoisyRecurrentRolloutBuffer(RecurrentRolloutBuffer):
+    """Recurrent rollout buffer that carries which environment each sequence came from."""
+
+    def _get_samples(self, batch_inds: np.ndarray, env_change: np.ndarray, env: Any = None) -> Any:
+        samples = super()._get_samples(batch_inds, env_change, env)
+        return _with_rows(samples, batch_inds, self)
+
+
+class NoisyRecurrentDictRolloutBuffer(RecurrentDictRolloutBuffer):
+    """`NoisyRecurrentRolloutBuffer` for observations that are dicts."""
+
+    def _get_samples(self, batch_inds: np.ndarray, env_change: np.ndarray, env: Any = None) -> Any:
+        samples = super()._get_samples(batch_inds, env_change, env)
+        return _with_rows(samples, batch_inds, self)
+
+
+def _with_rows(samples: Any, indices: np.ndarray, buffer: Any) -> Any:
+    # The host lays its samples out environment by environment, and no sequence spans two.
+    rows = indices[buffer.seq_start_indices] // buffer.buffer_size
+    return samples._replace(observations=ObservationsOfRows(samples.observations, rows))
+
+
+class NoisyRecurrentPPO(RecurrentPPO):
+    """`RecurrentPPO` whose buffer carries which environment each sequence came from.
+
+    For one draw of noise per environment, `policy_kwargs={"draw_per_environment": True}`: the
+    host's own has no `rollout_buffer_class`. Nothing else differs.
+    """
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        is_dict = isinstance(self.observation_space, spaces.Dict)
+        kind = NoisyRecurrentDictRolloutBuffer if is_dict else NoisyRecurrentRolloutBuffer
+        self.rollout_buffer.__class__ = kind
+
+
+# The host's recurrent policy takes more arguments than its base does, and so does this one.
+class NoisyRecurrentPPOPolicy(RolloutPolicy, RecurrentActorCriticPolicy):
+    """Exploration by learned noise in `sb3_contrib.RecurrentPPO`, in LSTMs and heads.
+
+    `RecurrentPPO(NoisyRecurrentPPOPolicy, env, …)`. Options, errors and source are those of
+    `NoisyPPOPolicy`, with "all" and "head" of `noise_in` meaning the LSTMs, too;
+    `draw_per_environment` needs `NoisyRecurrentPPO` in place of the host's class. The draw holds
+    over the whole rollout, across the episodes in it, whose starts reset the memory alone.
+    """
+
+    algorithm = ALGORITHMS["NoisyRecurrentPPOPolicy"]
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        **options: Any,
+    ) -> None:
+        super().__init__(observation_space, action_space, lr_schedule, **options)
+        # The host adds the LSTMs after `_build`.
+        super()._make_noisy(lr_schedule)
+
+    def _make_noisy(self, lr_schedule: Schedule) -> None:
+        pass
+
+    def _check_algorithm(self) -> BaseAlgorithm | None:
+        algorithm = check_algorithm(self, self.algorithm)
+        if self.draw_per_environment and algorithm is not None:
+            self._check_buffer(isinstance(algorithm, NoisyRecurrentPPO))
+        return algorithm
+
+    def _check_buffer(self, knows_rows: bool) -> None:
+        if not knows_rows:
+            raise ValueError(
+                f"{type(self).__name__}: draw_per_environment=True needs NoisyRecurrentPPO in "
+                "place of RecurrentPPO, whose buffer says whose draw each sequence came from"
+            )
+
+    @staticmethod
+    def _process_sequence(
+        features: Tensor, lstm_states: States, episode_starts: Tensor, lstm: nn.LSTM
+    ) -> Any:
+        """Run an LSTM over sequences; a start at the first step resets its state beforehand.
+
+        The host's buffer has starts nowhere else, so that its loop over the steps, which would make
+        noisy weights at each of them, is left to other callers.
+        """
+        sequences = lstm_states[0].shape[1]
+        starts = episode_starts.reshape(sequences, -1)
+        goes_on = (1.0 - starts[:, 0]).view(1, sequences, 1)
+        hidden, cell = lstm_states
+        later = torch.cat([torch.zeros_like(starts[:, :1]), starts[:, 1:]], dim=1).flatten()
+        return _Host._process_sequence(features, (goes_on * hidden, goes_on * cell), later, lstm)
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        obs: Tensor,
+        lstm_states: RNNStates,
+        episode_starts: Tensor,
+        deterministic: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor, RNNStates]:
+        """Return action, value, log-probability and states, as the host's collection asks for them.
+
+        `deterministic` is the mode under the mean weights.
+        """
+        arguments = (obs, lstm_states, episode_starts)
+        if deterministic:
+            with mean_weights(self):
+                return _Host.forward(self, *arguments, deterministic=True)
+        if self._starts:
+            self._draw_for_rollout(obs)
+        with self._acting.used():
+            return _Host.forward(self, *arguments)
+
+    def _draw_for_rollout(self, obs: PyTorchObs) -> None:
+        rows = batch_size(obs) if self.draw_per_environment else None
+        if rows is not None:
+            self._check_extractors(obs)
+        self._rollout_draw = draw(self, rows=rows)
+        self._updated = self._starts = False
+        hold(self, drawn=self._rollout_draw)
+
+    def _check_extractors(self, obs: PyTorchObs) -> None:
+        for extractor in (self.pi_features_extractor, self.vf_features_extractor):
+            probe = lambda one, of=extractor: super(  # noqa: E731
+                RecurrentActorCriticPolicy, self
+            ).extract_features(one, of)
+            if noisy_layers(extractor) and not takes_rows(extractor, probe, obs):
+                raise ValueError(
+                    f"{type(self).__name__}: draw_per_environment=True: the layers of "
+                    f"{type(extractor).__name__} see other rows than the environments; pass "
+                    "noise_in='head'"
+                )
+
+    def predict_values(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, obs: PyTorchObs, lstm_states: States, episode_starts: Tensor
+    ) -> Tensor:
+        """Estimate values under the draw in force: (N, 1).
+
+        With a draw for each environment, observations of fewer or more have those of the mean
+        weights: at a time limit the host asks for one value without the environment's number.
+        """
+        values = _Host.predict_values
+        drawn = self._rollout_draw
+        if drawn is None or drawn.rows in (None, batch_size(obs)):
+            return values(self, obs, lstm_states, episode_starts)
+        with mean_weights(self):
+            return values(self, obs, lstm_states, episode_starts)
+
+    def evaluate_actions(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        obs: PyTorchObs | ObservationsOfRows,
+        actions: Tensor,
+        lstm_states: RNNStates,
+        episode_starts: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return values, log-probabilities and entropy under the draw that the rollout had.
+
+        Raises ValueError where each environment has its own and `obs` does not carry whose it is.
+        """
+        evaluate = _Host.evaluate_actions
+        if not isinstance(obs, ObservationsOfRows):
+            if self.draw_per_environment:
+                self._check_buffer(knows_rows=False)
+            return evaluate(self, obs, actions, lstm_states, episode_starts)
+        arguments = (obs.observations, actions, lstm_states, episode_starts)
+        drawn = self._rollout_draw
+        if drawn is None or drawn.rows is None:
+            return evaluate(self, *arguments)
+        steps = batch_size(obs.observations) // len(obs.rows)
+        with using(self, self._draw_of_sequences(drawn, obs.rows, steps)):
+            return evaluate(self, *arguments)
+
+    def _draw_of_sequences(self, drawn: Draw, rows: np.ndarray, steps: int) -> Draw:
+        """Return the draws of sequences, padded to `steps`: an LSTM's row is a whole sequence.
+
+        To all other layers each step is a row.
+        """
+        layers = noisy_layers(self)
+        flats: list[Tensor] = []
+        for slot in drawn.slots:
+            whole = isinstance(layers[slot.name], nn.LSTM)
+            flats.append(drawn.flat(slot)[rows if whole else rows.repeat(steps)])
+        slots = tuple(
+            replace(slot, group=number, start=0) for number, slot in enumerate(drawn.slots)
+        )
+        return Draw(tuple(flats), slots)
+
+    def _predict(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        observation: PyTorchObs,
+        lstm_states: States,
+        episode_starts: Tensor,
+        deterministic: bool = False,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        drawn = None if deterministic else draw(self, rows=batch_size(observation))
+        with mean_weights(self) if drawn is None else using(self, drawn):
+            return _Host._predict(self, observation, lstm_states, episode_starts, deterministic)
+
+    def greedy(self, obs: PyTorchObs, drawn: Draw | None) -> Tensor:
+        """Choose the mode of the policy at an episode's start, under a draw or the mean weights."""
+        return self._policy_at_start(obs, drawn).mode()
+
+    def action_values(self, obs: PyTorchObs, drawn: Draw | None) -> Tensor:
+        """Return the logits of all discrete actions at an episode's start: (N, actions).
+
+        Raises TypeError for other actions, which have no logits.
+        """
+        return self._logits(self._policy_at_start(obs, drawn))
+
+    def _policy_at_start(self, obs: PyTorchObs, drawn: Draw | None) -> Any:
+        layers, _, hidden = self.lstm_hidden_state_shape
+        zeros = torch.zeros(layers, batch_size(obs), hidden, device=self.device)
+        starts = torch.ones(batch_size(obs), device=self.device)
+        with mean_weights(self) if drawn is None else using(self, drawn):
+            return _Host.get_distribution(self, obs, (zeros, zeros), starts)[0]

@@ -1,0 +1,49 @@
+"""A torso of a user's own making, as the agents take it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .image_torsos import dtype_of_products
+
+MakeTorso = Callable[[tuple[int, ...]], nn.Module]
+"""Builds a torso for observations of a shape: (B, *shape) to (B, features)."""
+
+
+class OwnTorso(nn.Module):
+    """A user's module as a torso: observations (…, *shape) to features (…, features).
+
+    The module gets floats (B, *shape), images of bytes as brightness in 0…1, and returns (B,
+    features).
+    """
+
+    def __init__(self, body: nn.Module, observation_shape: Sequence[int]) -> None:
+        """Take the module; raises ValueError where it does not map observations to features."""
+        super().__init__()
+        self.body = body
+        self.observation_shape = tuple(observation_shape)
+        with torch.no_grad():
+            probe = body(torch.zeros(2, *observation_shape))
+        if not isinstance(probe, Tensor) or probe.ndim != 2 or len(probe) != 2:
+            got = tuple(probe.shape) if isinstance(probe, Tensor) else type(probe).__name__
+            raise ValueError(
+                f"{type(body).__name__}: got {got} for observations (2, "
+                f"{', '.join(map(str, observation_shape))}), expected (2, features)"
+            )
+        self.features = int(probe.shape[1])
+
+    def prepare(self, observation: Tensor) -> Tensor:
+        """Turn bytes into floats in 0…1; `forward` does it by itself."""
+        if observation.is_floating_point():
+            return observation
+        return observation.to(dtype_of_products(observation)).div_(255)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return features (…, features)."""
+        observation = self.prepare(observation)
+        leading = observation.shape[: -len(self.observation_shape)]
+        rows = observation.reshape(-1, *self.observation_shape)
+        return self.body(rows).reshape(*leading, self.features)

@@ -1,0 +1,89 @@
+"""Trained agents that the package brings: each is a run's folder that holds what acting takes.
+
+    agents/NAME/config.yaml          what it was trained with
+                checkpoints/         its newest step, with the network that acts alone
+                evaluations.jsonl    the games that its scores are from
+                command.txt          the commands that made it
+
+`python -m benchmarks.pretrained RUN NAME` makes one of a run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import checkpoint
+from .config import Config
+from .errors import RunError, nearest
+from .evaluations import Evaluation, read_evaluations
+from .opening import open_run
+
+AGENTS = Path(__file__).parent / "agents"
+COMMAND = "command.txt"
+
+
+@dataclass(frozen=True)
+class AgentCard:
+    """What is known of a pretrained agent."""
+
+    config: Config
+    step: int
+    """Agent steps that it was trained for."""
+    command: str
+    """What made it, a command a line."""
+    evaluations: tuple[Evaluation, ...]
+    """New games, by the mean weights first, then under noise."""
+
+    @property
+    def scores(self) -> dict[str, str]:
+        """Mean return and games, by noise: {"off": "500.0 (100 games)"}."""
+        return {one.noise: f"{one.mean:.1f} ({len(one.returns)} games)" for one in self.evaluations}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it with what the config says of where it is from."""
+        return {
+            "environment": self.config.environment.environment,
+            "preset": self.config.preset,
+            "seed": self.config.training.seed,
+            "step": self.step,
+            "commit": self.config.made_with.get("commit"),
+            "command": self.command,
+            "scores": {
+                one.noise: {"mean": one.mean, "games": len(one.returns)} for one in self.evaluations
+            },
+        }
+
+
+def names() -> list[str]:
+    """Return the names of the pretrained agents."""
+    return sorted(one.name for one in AGENTS.iterdir() if (one / "config.yaml").exists())
+
+
+def pretrained(name: str) -> Path:
+    """Return the folder of a pretrained agent, which is read as a run's is.
+
+    Raises RunError, with the nearest name, where there is none of that name.
+    """
+    if name not in names():
+        near = nearest(name, names())
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise RunError(f"pretrained: got {name!r}, expected one of {', '.join(names())}{meant}")
+    return AGENTS / name
+
+
+def agent_cards() -> dict[str, AgentCard]:
+    """Return the card of each pretrained agent."""
+    return {name: _card(AGENTS / name) for name in names()}
+
+
+def _card(folder: Path) -> AgentCard:
+    step = checkpoint.newest_step(folder / "checkpoints")
+    assert step is not None, f"{folder} holds no checkpoint"
+    return AgentCard(
+        open_run(folder).config,
+        step,
+        (folder / COMMAND).read_text("utf-8").strip(),
+        tuple(read_evaluations(folder)),
+    )
