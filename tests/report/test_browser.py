@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -109,29 +110,19 @@ def test_a_figure_answers_to_the_pointer(browser: Any, page: Path) -> None:
 
     show(browser, page)
     wait_for(lambda: canvases(browser) > 0, "a canvas")
-    # Where a point of the first figure's last line lies on the screen.
-    x, y = wait_for(
-        lambda: browser.execute_script(
-            """
-            const place = document.querySelector(".plot");
-            place.scrollIntoView({block: "center"});
-            const view = Bokeh.index.get_by_id(place.firstElementChild.dataset.rootId);
-            const lines = view.model.renderers.filter((one) => one.glyph.type === "Line");
-            const glyph = lines.at(-1);
-            const data = glyph.data_source.data;
-            const middle = Math.floor(data.step.length / 2);
-            const column = glyph.glyph.y.field;
-            const box = view.canvas_view?.el.getBoundingClientRect() ??
-              view.el.getBoundingClientRect();
-            const frame = view.frame;
-            return [
-              box.x + frame.x_scale.compute(data.step[middle]),
-              box.y + frame.y_scale.compute(data[column][middle]),
-            ];
-            """
-        ),
-        "the figure's scales",
-    )
+    # Corners of the first figure's frame on the screen: far from every line and point.
+    corners = """
+        const place = document.querySelector(".plot");
+        place.scrollIntoView({block: "center"});
+        const view = Bokeh.index.get_by_id(place.firstElementChild.dataset.rootId);
+        const box = view.el.getBoundingClientRect();
+        const frame = view.frame.bbox;
+        return [
+          [box.x + frame.left + 5, box.y + frame.top + 5],
+          [box.x + frame.right - 5, box.y + frame.top + 5],
+          [box.x + frame.right - 5, box.y + frame.bottom - 5],
+        ];
+    """
     tips = """
         const found = [];
         const visit = (node) => {
@@ -145,14 +136,21 @@ def test_a_figure_answers_to_the_pointer(browser: Any, page: Path) -> None:
         return found.join(" ");
     """
 
-    def hovered() -> str:
+    def hovered(corner: int) -> str:
+        x, y = browser.execute_script(corners)[corner]
         for shift in (2, 0):
             actions = ActionChains(browser)
             actions.w3c_actions.pointer_action.move_to_location(int(x) + shift, int(y))
             actions.perform()
         return browser.execute_script(tips)
 
-    assert "step" in wait_for(hovered, "a tooltip", 20)
+    for corner in range(3):
+        text = wait_for(lambda corner=corner: hovered(corner), f"a tooltip in corner {corner}")
+        _, step, shown = text.rpartition("step:")
+        assert step
+        assert "ε-greedy" in shown
+        # Three digits of the largest value, and not as many as a float has.
+        assert not re.search(r"\.\d{3}", shown)
 
 
 def test_the_film_plays(browser: Any, page: Path) -> None:
@@ -169,6 +167,8 @@ def test_the_film_plays(browser: Any, page: Path) -> None:
 def test_it_fits_a_phone_in_light_and_dark(browser: Any, page: Path, scheme: str) -> None:
     show(browser, page, width=390, scheme=scheme)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    wide = "return [...document.querySelectorAll('.scroll')].map(one => one.scrollWidth)"
+    assert max(browser.execute_script(wide)) <= 390
     ground, colour = browser.execute_script(
         """
         const figure = Bokeh.documents[0].roots()[0];

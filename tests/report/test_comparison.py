@@ -77,6 +77,7 @@ def test_strata_are_drawn_apart() -> None:
     strata = [[0.0, 0.0], [1000.0, 1000.0]]
     assert bootstrap_interval(interquartile_means, strata) == (500, 500)
     assert bootstrap_interval(interquartile_means, [[1.0, 2.0], [3.0]]) is None
+    assert bootstrap_interval(interquartile_means, [[1.0, 2.0]]) is None
 
 
 # The comparison
@@ -105,6 +106,21 @@ def test_noise_against_its_rival(write_run) -> None:
     json.dumps(found, allow_nan=False)
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [(1, 1), (2, 2), (2, 4), (3, 3)])
+def test_few_seeds_have_neither_interval_nor_probability(write_run, ours: int, theirs: int) -> None:
+    found = compared(
+        *(write_run(f"n{seed}", [1.0 + seed], seed=seed) for seed in range(ours)),
+        *(
+            write_run(f"e{seed}", [2.0 + seed], seed=seed, preset="cartpole-epsilon")
+            for seed in range(theirs)
+        ),
+    )
+    (game,) = found["games"]
+    assert [row["interval"] is not None for row in game["variants"]] == [ours > 2, theirs > 2]
+    assert len(game["improvement"]) == (ours > 2 < theirs)
+    assert any("too few seeds of noise" in note for note in found["notes"]) == (ours < 3)
+
+
 def test_seeds_make_a_group_and_other_settings_do_not(write_run) -> None:
     paths = [
         write_run("a", [1.0], seed=0),
@@ -125,7 +141,7 @@ def test_different_lengths_are_compared_where_all_have_been(write_run) -> None:
     assert game["at_step"] == 4_000
     assert game["variants"][0]["scores"] == [pytest.approx(sum(range(40)) / 40)]
     assert any("different lengths" in note and "short" in note for note in found["notes"])
-    assert any("one seed only" in note for note in found["notes"])
+    assert any("too few seeds of noise, ε-greedy" in note for note in found["notes"])
 
 
 def test_lengths_far_apart_are_compared_at_the_very_step(write_run) -> None:
@@ -276,8 +292,8 @@ def test_compare_and_runs_for_people(
 ) -> None:
     assert main(["compare", *map(str, trained)]) == 0
     said = capsys.readouterr().out
-    assert "P(noise above ε-greedy)" in said
-    assert "one seed only" in said
+    assert "P(noise" not in said
+    assert "too few seeds of noise, ε-greedy" in said
     assert main(["runs", str(trained[0].parent)]) == 0
     assert capsys.readouterr().out.splitlines()[0].startswith("run")
 

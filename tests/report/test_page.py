@@ -12,18 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bokeh.models import Scatter
 
 from noisynet.assemble import build_agent
 from noisynet.cli import main
 from noisynet.evaluation.scores import atari57_games
-from noisynet.report import plots, variants
 from noisynet.report.layer_sigmas import layer_sigmas
 from noisynet.report.page import PAGE_BYTES, write_report
-from noisynet.runs import config
+from noisynet.runs import Run, config
+from noisynet.runs.checkpoint import Checkpoint
 from noisynet.runs.errors import RunError
 from noisynet.runs.evaluations import keep_evaluation
-from noisynet.runs.record import read_run
 
 
 def text_of(page: Path) -> str:
@@ -36,8 +34,8 @@ def test_a_page_about_two_runs(trained: list[Path], tmp_path: Path) -> None:
     text = text_of(page)
     assert len(text.encode()) < PAGE_BYTES
     for part in (
-        "Learning",
         "Comparison",
+        "Loss",
         "Noise",
         "Units",
         "Evaluation",
@@ -49,7 +47,7 @@ def test_a_page_about_two_runs(trained: list[Path], tmp_path: Path) -> None:
     assert text.count("<video") == 2
     assert text.count(r"\u03c3 of q.") == 2  # as Bokeh writes its titles
     assert "off: mean weights" in text
-    assert any("one seed only" in note for note in notes)
+    assert any("too few seeds" in note for note in notes)
     assert all(note in text for note in notes if "'" not in note)
 
 
@@ -69,13 +67,27 @@ def test_the_page_fetches_nothing(trained: list[Path], tmp_path: Path) -> None:
     assert "unsafe-eval" not in policy[1]
 
 
+def test_the_headline_comes_first_then_a_picture_then_notes(
+    trained: list[Path], tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    write_report(trained, page, episodes=0)
+    text = text_of(page)
+    order = ["<h1>", 'class="cards"', 'class="plot"', 'class="notes"', "<h2>Comparison", "<h2>Loss"]
+    places = [text.index(part, text.index("<body>")) for part in order]
+    assert places == sorted(places)
+
+
 def test_what_a_caller_opens_the_page_with_stands_before_the_figures(
     trained: list[Path], tmp_path: Path
 ) -> None:
     page = tmp_path / "page.html"
     write_report(trained[:1], page, episodes=0, opening="<h2>Scores of a suite</h2>")
-    headings = re.findall(r"<h2>(.*?)</h2>", text_of(page))
-    assert headings[:2] == ["Scores of a suite", "Learning"]
+    text = text_of(page)
+    assert re.findall(r"<h2>(.*?)</h2>", text)[0] == "Scores of a suite"
+    assert text.index("Scores of a suite") < text.index('class="plot"')
+    # What is at the top are totals: scores in training would be beside those of the suite.
+    assert "of all runs together" in text
 
 
 def test_a_single_run_has_its_page_in_its_folder(
@@ -87,7 +99,10 @@ def test_a_single_run_has_its_page_in_its_folder(
     said = capsys.readouterr().out
     assert f"Report: {run / 'report.html'}" in said
     assert "no game was played" in said
-    assert "no rival" in said
+    assert "no rival" not in said
+    text = text_of(run / "report.html")
+    assert "<h2>Comparison" not in text
+    assert "probability of improvement" not in text
     assert "RMS(μ) / RMS(σ)" not in text_of(run / "report.html")
 
 
@@ -105,7 +120,7 @@ def test_what_is_wrong_is_said_on_the_page(write_run, trained: list[Path], tmp_p
         "left out: ",
         "not a run",
         "no checkpoint",
-        "one seed only",
+        "too few seeds",
         "no reference scores",
     ):
         assert part in said, part
@@ -289,20 +304,23 @@ def test_runs_too_short_for_a_figure_have_their_page(
     page = tmp_path / "report.html"
     notes = "\n".join(write_report(runs, page, episodes=0))
     assert ("no learning curve" in notes) == (not any(steps))
-    full = [each for each in steps if each]
-    shared = bool(full) and max(map(min, full)) <= min(map(max, full))
-    assert ("no SNR" in notes) == (not shared)
+    assert ("no SNR" in notes) == (not any(steps))
     assert text_of(page).count("What was run") == 1
     assert main(["compare", *map(str, runs)]) == 0
     assert main(["runs", str(tmp_path)]) == 0
 
 
-def test_a_mean_of_one_point_is_a_dot(write_run, tmp_path: Path) -> None:
-    run = write_run("run", [3.0])
-    plot = plots.learning_curve("CartPole-v1", variants([read_run(run)]), plots.Detail())
-    assert plot is not None
-    assert any(
-        isinstance(one.glyph, Scatter) and one.data_source.data["mean"].tolist() == [3.0]
-        for one in plot.renderers
-        if "mean" in one.data_source.data
-    )
+def test_what_is_not_finite_in_a_checkpoint_is_left_out(
+    trained: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Run.trained
+
+    def hurt(run: Run) -> Checkpoint:
+        found = whole(run)
+        found.arrays["online.head.q.0.weight_sigma"].fill(np.nan)
+        return found
+
+    monkeypatch.setattr(Run, "trained", hurt)
+    layers, notes = layer_sigmas(trained[0])
+    assert [layer.name for layer in layers] == ["q.2"]
+    assert notes == ["σ of q.0: not finite"]

@@ -158,6 +158,12 @@ _OVERALL = {
     "mean_as_printed": "mean as the paper's", "iqm": "IQM", "iqm_interval": "95 %",
     "minutes": "minutes", "noise_share": "noise's share",
 }  # fmt: skip
+_ABOUT = (
+    "A score is the mean return of games that a trial's agent played when its training had ended: "
+    "with noise off by its mean weights, with noise on under a new draw at every step. The "
+    "Comparison below has the last games of training instead, which were played while the agent "
+    "explored and learned, so it may put the variants in another order."
+)
 _NOTE = (
     "Video Pinball's random score is 16256.9; the means that the paper prints take it as 0, as the "
     "column “mean as the paper's” does."
@@ -212,13 +218,13 @@ def _cell(value: Any) -> str:
 
 
 def _html(summary: dict[str, Any]) -> str:
-    parts: list[str] = []
-    for title, heads, rows in _tables(summary):
-        head = "".join(f"<th>{escape(one)}</th>" for one in heads)
-        body = "".join(
-            f"<tr>{''.join(f'<td>{escape(one)}</td>' for one in row)}</tr>" for row in rows
-        )
-        parts.append(f"<h2>{escape(title)}</h2><table><tr>{head}</tr>{body}</table>")
+    from ..report.tables import table
+
+    parts = [
+        f"<h2>{escape(title)}</h2>{table(heads, rows, long=[1])}"
+        for title, heads, rows in _tables(summary)
+    ]
+    parts.insert(1, f'<p class="dim">{escape(_ABOUT)}</p>')
     if _has_video_pinball(summary):
         parts.append(f'<p class="dim">{escape(_NOTE)}</p>')
     failed = "".join(f"<li>{escape(f'{n}: {why}')}</li>" for n, why in summary["failed"].items())

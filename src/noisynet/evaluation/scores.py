@@ -151,16 +151,17 @@ def bootstrap_interval(
     strata, each (resamples, scores of that stratum), to (resamples,). The same seed gives the same
     interval.
 
-    None where a stratum has fewer than 2 scores: one run says nothing of the spread. From few runs
-    the interval is too narrow; see `mean_interval`. Raises ValueError for no strata, scores that
-    are not finite or a confidence not between 0 and 1.
+    None where a stratum has fewer than 2 scores, as one run says nothing of the spread, and for
+    fewer than 3 scores in all: from two, the interval is the two, and holds the median of their
+    distribution every second time. From few runs it is too narrow; see `mean_interval`. Raises
+    ValueError for no strata, scores that are not finite or a confidence not between 0 and 1.
     """
     rows = [_finite(np.asarray(scores, np.float64)) for scores in strata]
     if not rows:
         raise ValueError("strata: got none, expected at least one")
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"confidence: got {confidence!r}, expected a number between 0 and 1")
-    if min(len(row) for row in rows) < 2:
+    if min(len(row) for row in rows) < 2 or sum(map(len, rows)) < 3:
         return None
     generator = np.random.default_rng(seed)
     drawn = [row[generator.integers(len(row), size=(resamples, len(row)))] for row in rows]

@@ -20,6 +20,8 @@ from ..runs.record import RunRecord
 from .groups import Variant
 
 CONFIDENCE = 0.95
+LEAST_RUNS = 3
+"""Runs of a variant, of which fewer have neither an interval nor a probability of improvement."""
 
 _MOST_PAIRS = 15
 
@@ -32,7 +34,8 @@ def compare(variants: Sequence[Variant]) -> dict[str, Any]:
     because they were solved do not set that step: they keep their last score up to it, or up to
     the end of the longest where all were solved. Over several games scores
     are human-normalised, in percent. Intervals are those of the stratified bootstrap over runs, at
-    95 % (Agarwal et al., arXiv 2108.13264).
+    95 % (Agarwal et al., arXiv 2108.13264). A variant of fewer than 3 runs has none, and no
+    probability of improvement.
 
     `solved_at` of a variant is the median of the steps at which its runs were solved, one that was
     not counting as later than all; None where that is half of them or more, or none has a goal.
@@ -82,11 +85,14 @@ def _game(game: str, variants: Sequence[Variant], notes: list[str]) -> dict[str,
         normal = human_normalised(game, row["iqm"])
         if normal is not None:
             row["human_normalised_iqm"] = normal
-        if len(runs) == 1:
-            notes.append(f"{game}, {label}: one seed only, so there is no interval")
-        elif len(set(row["seeds"])) < len(runs):
+        if len(set(row["seeds"])) < len(runs):
             notes.append(f"{game}, {label}: several runs have the same seed")
         rows.append(row)
+    if few := [label for label, runs in members.items() if len(runs) < LEAST_RUNS]:
+        notes.append(
+            f"{game}: too few seeds of {_some(few)}: fewer than {LEAST_RUNS} have no interval and "
+            "no probability of improvement"
+        )
     pairs = _pairs({label: [np.array(values)] for label, values in scores.items()}, game, notes)
     return {"environment": game, "at_step": int(step), "variants": rows, "improvement": pairs}
 
@@ -156,21 +162,26 @@ def _row(label: str, strata: Sequence[Sequence[float]]) -> dict[str, Any]:
 def _pairs(
     scores: dict[str, list[np.ndarray]], where: str, notes: list[str]
 ) -> list[dict[str, Any]]:
-    """Set each variant against each later one; scores hold one array for each game."""
-    pairs = list(combinations(scores, 2))
+    """Set each variant with enough runs against each later one; one array of scores a game."""
+    enough = [label for label in scores if sum(map(len, scores[label])) >= LEAST_RUNS]
+    pairs = list(combinations(enough, 2))
     if len(pairs) > _MOST_PAIRS:
         notes.append(f"{where}: the first {_MOST_PAIRS} of {len(pairs)} pairs are compared")
-    return [
-        {
-            "label": ours,
-            "rival": theirs,
-            "probability": probability_of_improvement(scores[ours], scores[theirs]),
-            "interval": bootstrap_interval(
-                improvements, [*scores[ours], *scores[theirs]], confidence=CONFIDENCE
-            ),
-        }
-        for ours, theirs in pairs[:_MOST_PAIRS]
-    ]
+    found: list[dict[str, Any]] = []
+    for ours, theirs in pairs[:_MOST_PAIRS]:
+        interval = bootstrap_interval(
+            improvements, [*scores[ours], *scores[theirs]], confidence=CONFIDENCE
+        )
+        found.append(
+            {
+                "label": ours,
+                "rival": theirs,
+                "probability": probability_of_improvement(scores[ours], scores[theirs]),
+                # Where every run beats every other the bootstrap sees no spread: that is no 95 %.
+                "interval": interval if interval and interval[0] < interval[1] else None,
+            }
+        )
+    return found
 
 
 def _overall(parts: Sequence[dict[str, Any]], notes: list[str]) -> dict[str, Any] | None:

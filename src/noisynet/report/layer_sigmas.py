@@ -39,8 +39,9 @@ def layer_sigmas(path: Path) -> tuple[list[LayerSigma], list[str]]:
     same. Raises RunError where there is no checkpoint, or a damaged one.
     """
     run = open_run(path)
-    end = _by_layer(run.trained().arrays)
-    notes: list[str] = []
+    everything = _by_layer(run.trained().arrays)
+    end = {name: sigma for name, sigma in everything.items() if np.isfinite(sigma).all()}
+    notes = [f"σ of {name}: not finite" for name in everything if name not in end]
     try:
         start = _at_the_start(run.config)
     except (UnusableEnvironment, ValueError, RuntimeError) as error:

@@ -27,6 +27,8 @@
             major_tick_line_color: c.dim, minor_tick_line_color: null,
             axis_label_text_font_style: "normal",
           });
+        } else if (kind === "Text") {
+          model.setv({ text_color: c.text });
         } else if (kind === "Grid") {
           model.setv({ grid_line_color: c.line });
         } else if (kind === "Legend") {

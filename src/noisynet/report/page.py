@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from bokeh.document import Document
 from bokeh.embed import components
 from bokeh.resources import Resources
 
@@ -19,7 +20,8 @@ from ..runs.errors import RunError, writing
 from ..runs.record import RunRecord, distinct, read_run
 from .comparison import compare
 from .groups import Variant, variants
-from .parts import MOST_VARIANTS, Figures, alive, compared, hidden, learning, made, noise
+from .headline import headline
+from .parts import MOST_VARIANTS, Figures, alive, compared, hidden, learning, losses, made, noise
 from .played import played
 from .plots import Detail
 
@@ -77,7 +79,8 @@ def write_report(
             f"{len(kinds)} different configs: figures show the first {len(shown)}, tables all"
         )
     comparison = compare(kinds)
-    notes += comparison["notes"]
+    if len(runs) > 1:
+        notes += comparison["notes"]
     draft = _draft(out, kinds, comparison, notes, opening)
     # A film grows by a third as text.
     room = (PAGE_BYTES - len(draft.text(draft.notes).encode()) - _PLAYED_BYTES) * 3 // 4
@@ -122,8 +125,10 @@ class _Draft:
 
     title: str
     notes: list[str]
+    top: str
+    """The headline and the picture, before the notes."""
     above: str
-    """Sections before what is played."""
+    """Sections between the notes and what is played."""
     below: str
     """Sections after it, and the figures' script."""
 
@@ -139,7 +144,7 @@ class _Draft:
             f"<title>{escape(self.title)}</title><style>{_file('page.css')}</style></head><body>"
             f"<h1>{escape(self.title)}</h1>"
             f'<p class="dim">noisynet {escape(__version__)}, {made}</p>'
-            f"{_notes(notes)}{self.above}{games}{self.below}"
+            f"{self.top}{_notes(notes)}{self.above}{games}{self.below}"
             f"<script>{_file('page.js')}</script></body></html>\n"
         )
 
@@ -172,28 +177,41 @@ def _draft_with(
     notes: Sequence[str],
     opening: str,
 ) -> _Draft:
-    shown, figures, said = kinds[:MOST_VARIANTS], Figures(), list(notes)
+    shown, said = kinds[:MOST_VARIANTS], list(notes)
+    figures = Figures(shown)
     if detail != Detail():
         less = "" if detail.points == Detail().points else f", and {detail.points} points of a mean"
         said.append(
             f"to stay below {PAGE_BYTES / 1e6:g} MB, figures show means without single runs{less}"
         )
-    above = (
-        opening
-        + learning(shown, figures, said, detail)
-        + compared(comparison, kinds, figures)
+    title = _title(kinds)
+    top = headline(kinds, comparison, totals=bool(opening)) + opening
+    top += learning(shown, figures, said, detail)
+    above = compared(comparison, kinds, figures)
+    below = (
+        losses(shown, figures, detail)
         + noise(shown, figures, said, detail)
         + alive(shown, figures, said, detail)
         + hidden(shown, figures, said)
+        + made(kinds)
     )
-    if not figures.all:
-        return _Draft(_title(kinds), said, above, made(kinds))
-    script, places = components(figures.all)
+    if figures.all:
+        document = Document()
+        with document.models.freeze():  # else all figures are gone through again at each
+            for figure in figures.all.values():
+                document.add_root(figure)
+        script, places = components(figures.all)
+        library = Resources(mode="inline", components=["bokeh"], minified=True).render_js()
+        top, above, below = (_filled(part, places) for part in (top, above, below))
+        below += f'<div data-figures="yes"></div>{library}{script}'
+    return _Draft(title, said, top, above, below)
+
+
+def _filled(part: str, places: Mapping[str, str]) -> str:
+    """Put figures into their places."""
     for name, place in places.items():
-        above = above.replace(f"{{{{{name}}}}}", place, 1)
-    library = Resources(mode="inline", components=["bokeh"], minified=True).render_js()
-    below = f'{made(kinds)}<div data-figures="yes"></div>{library}{script}'
-    return _Draft(_title(kinds), said, above, below)
+        part = part.replace(f"{{{{{name}}}}}", place, 1)
+    return part
 
 
 def _title(kinds: Sequence[Variant]) -> str:
@@ -215,7 +233,7 @@ def _notes(notes: Sequence[str]) -> str:
         items += f"<li>and {len(notes) - _MOST_NOTES} more</li>"
     return (
         f'<details class="notes" {"open" if len(notes) <= 8 else ""}>'
-        f"<summary>What to know, and what could not be shown ({len(notes)})</summary>"
+        f"<summary>Notes, and what could not be shown ({len(notes)})</summary>"
         f"<ul>{items}</ul></details>"
     )
 

@@ -11,6 +11,7 @@ from ..runs import RunError
 from ..runs.evaluations import newest_by_noise
 from ..runs.record import RunRecord
 from . import plots, tables
+from .comparison import LEAST_RUNS
 from .groups import Variant
 from .layer_sigmas import layer_sigmas
 
@@ -21,18 +22,22 @@ _MOST_SHOWN_NOISE = 4
 _MOST_EVALUATED = 8
 _NOISES = {"off": "mean weights", "on": "a draw at every step"}
 _EXPLORATION = {"noise/effective_epsilon": "effective ε", "epsilon": "ε of ε-greedy"}
-_UNITS = (
-    ("dormant units", "share of a layer's units", "dormant/"),
-    ("norm of the features", "mean length of a layer's activations", "norm/"),
-)
+_NOISE = (("SNR: RMS(μ) / RMS(σ)", "snr/"), ("mean |σ|", "sigma/"))
+_UNITS = (("share of dormant units", "dormant/"), ("mean norm of the features", "norm/"))
 _SPREAD = {"noise/q_gap": "gap of the best two", "noise/q_spread": "spread over draws"}
 
 
 class Figures:
     """A page's figures by name, each with the place in the HTML that it will take."""
 
-    def __init__(self) -> None:
+    def __init__(self, kinds: Sequence[Variant]) -> None:
+        """Make an axis of steps for each game: its figures stand, move and zoom together."""
         self.all: dict[str, Any] = {}
+        self.axes = {
+            game: plots.steps_axis([run for kind in kinds for run in kind.on(game)])
+            for kind in kinds
+            for game in kind.games()
+        }
 
     def place(self, figure: Any) -> str:
         """Add a figure and return the HTML of its place; nothing for no figure."""
@@ -46,57 +51,86 @@ class Figures:
 def learning(
     kinds: Sequence[Variant], figures: Figures, notes: list[str], detail: plots.Detail
 ) -> str:
-    """Build the learning curves and the losses of each game."""
-    games = list(dict.fromkeys(game for kind in kinds for game in kind.games()))
+    """Build the learning curve of each game, with what is drawn in them."""
+    games = list(figures.axes)
     if len(games) > _MOST_GAMES:
         notes.append(f"{len(games)} games: the curves of the first {_MOST_GAMES} are shown")
-    parts: list[str] = []
+    places: list[str] = []
     for game in games[:_MOST_GAMES]:
-        place = figures.place(plots.learning_curve(game, kinds, detail))
-        if not place:
-            notes.append(
-                f"{game}: no finished game yet, or none at a step that runs share, so there is no "
-                "learning curve"
-            )
-        parts.append(place)
-        if len(games) <= 2:
-            title, unit = f"{game}: loss", "mean loss of an update"
-            loss = plots.by_variant(title, unit, game, kinds, {"loss": ""}, detail)
-            parts.append(figures.place(loss))
+        curve = plots.learning_curve(game, kinds, figures.axes[game], detail)
+        places.append(figures.place(curve))
+        if curve is None:
+            notes.append(f"{game}: no finished game yet, so there is no learning curve")
+    if not any(places):
+        return ""
+    windows = sorted({run.config.training.solved_games for kind in kinds for run in kind.runs})
+    most = max(len(kind.on(game)) for kind in kinds for game in kind.games())
+    few = min(sum(len(kind.on(game)) for kind in kinds) for game in games) <= 2
     about = (
-        "A point is the mean return of the last games (at most 100 unless the config says "
-        "otherwise), true scores, never clipped. The band is the 95 % interval of the mean over "
-        "seeds (Student's t). Where runs have different lengths, the mean ends with the shortest. "
-        "A step is one decision of the agent."
-        + (" Thin lines are single runs." if detail.single else "")
+        f"A line is the mean return of the last {' or '.join(map(str, windows))} training games, "
+        "or of as many as there are yet. "
     )
-    return f'<h2>Learning</h2><p class="dim">{about}</p>{"".join(parts)}'
+    if few and detail.single:
+        about += (
+            "A dot is a single game (of many games, the best and the worst of each short stretch). "
+        )
+    if most > 1:
+        about += (
+            "With several runs it is the mean over them, as far as the shortest goes"
+            + (", beside a thin line for each run" if detail.single else "")
+            + "; the band is the 95 % interval of that mean (Student's t), from three runs on. "
+        )
+    about += "Returns are true scores, never clipped; a step is one decision of the agent."
+    pairs = len(games) > 2
+    shown = f'<div class="pair">{"".join(places)}</div>' if pairs else "".join(places)
+    return f'{shown}<p class="dim">{about}</p>'
+
+
+def losses(kinds: Sequence[Variant], figures: Figures, detail: plots.Detail) -> str:
+    """Plot the loss of one game or two."""
+    places = [
+        figures.place(plots.by_variant(f"{game}: loss", game, kinds, {"loss": ""}, axis, detail))
+        for game, axis in figures.axes.items()
+        if len(figures.axes) <= 2
+    ]
+    if not any(places):
+        return ""
+    about = "The mean of the loss over the updates since the last record."
+    return f'<h2>Loss</h2><p class="dim">{about}</p>{"".join(places)}'
 
 
 def compared(found: dict[str, Any], kinds: Sequence[Variant], figures: Figures) -> str:
-    """Build the comparison of the variants, game by game and over all."""
-    if not any(part["variants"] for part in found["games"]):
+    """Build the comparison of runs, game by game and over all; nothing for a single run."""
+    parts = [part for part in found["games"] if part["variants"]]
+    if sum(row["runs"] for part in parts for row in part["variants"]) < 2:
         return ""
     about = (
-        "A run's score is the mean return of its last training games, at the last step that all "
-        "runs of the game reached; one that was solved before keeps its last score. IQM is the "
-        "interquartile mean of all runs; its interval is that of the stratified bootstrap over "
-        "runs, and is too narrow for few of them. The probability of improvement is that of a run "
-        "scoring higher than one of the rival (Agarwal et al., arXiv 2108.13264)."
+        "These are scores in training: a run's is the mean return of its last training games, "
+        "played while it explored and learned, at the last step that all runs of the game reached; "
+        "a run that was solved before keeps its last score. Games that an agent plays after its "
+        "training, in an evaluation, are another measure, and may put variants in another order. "
+        "IQM, the dot, is the interquartile mean of all runs, and a tick is one run. Its interval, "
+        f"the bar, is that of the stratified bootstrap over runs, from {LEAST_RUNS} runs on; it is "
+        "too narrow for few of them. The probability of improvement is that of a run scoring "
+        "higher than one of the rival (Agarwal et al., arXiv 2108.13264)."
     )
-    parts = []
-    for part in found["games"] if len(kinds) > 1 and len(found["games"]) <= 3 else []:
-        if len(part["variants"]) > 1:
-            title = f"{part['environment']}: scores at step {part['at_step']:,}"
-            rows = part["variants"][:MOST_VARIANTS]
-            parts.append(figures.place(plots.intervals(title, "return", rows)))
-    if found["overall"] and len(found["overall"]["variants"]) > 1:
+    places, labels = [], [kind.label for kind in kinds]
+    for part in parts if len(parts) <= 3 else []:
+        title = f"{part['environment']}: score at step {part['at_step']:,}"
+        runs = [run for kind in kinds for run in kind.on(part["environment"])]
+        curves = [one for run in runs if (one := run.curves.get("game/mean_return")) is not None]
+        # What was seen in training is the measure of a difference, not the difference itself.
+        seen = [float(end) for one in curves for end in (one.low.min(), one.high.max())]
+        rows = part["variants"][:MOST_VARIANTS]
+        places.append(figures.place(plots.intervals(title, rows, labels, around=seen)))
+    if found["overall"]:
+        title = f"{found['overall']['games']} games: {found['overall']['unit']}"
         rows = found["overall"]["variants"][:MOST_VARIANTS]
-        unit = found["overall"]["unit"]
-        title = f"Over {found['overall']['games']} games"
-        parts.append(figures.place(plots.intervals(title, unit, rows)))
+        places.append(figures.place(plots.intervals(title, rows, labels, around=[0])))
+    rivals = any(len(part["variants"]) > 1 for part in parts)
+    heading = "Comparison" if rivals else "Scores over seeds"
     tables_ = tables.comparison_tables(found)
-    return f'<h2>Comparison</h2><p class="dim">{about}</p>{"".join(parts)}{tables_}'
+    return f'<h2>{heading}</h2>{"".join(places)}<p class="dim">{about}</p>{tables_}'
 
 
 def noise(
@@ -112,25 +146,21 @@ def noise(
     for kind, game in groups[:_MOST_SHOWN_NOISE]:
         runs = kind.on(game)
         name = f"{game}, {kind.label}"
-        title, unit = f"{name}: SNR", "RMS(μ) / RMS(σ)"
-        snr = figures.place(plots.layers(title, unit, runs, "snr/", detail))
-        title, unit = f"{name}: σ", "mean |σ|"
-        sigma = figures.place(plots.layers(title, unit, runs, "sigma/", detail))
-        if not snr:
-            notes.append(
-                f"{name}: no update was logged yet, or none at a step that runs share, so there is "
-                "no SNR and no σ over time"
-            )
-        parts.append(f'<div class="pair">{snr}{sigma}</div>')
+        axis = figures.axes[game]
+        pair = "".join(
+            figures.place(plots.layers(title, runs, family, axis, detail))
+            for title, family in _NOISE
+        )
+        if pair:
+            parts.append(f'<h3>{escape(name)}</h3><div class="pair">{pair}</div>')
+        else:
+            notes.append(f"{name}: no update was logged yet, so there is no SNR and no σ over time")
         parts.append(_histograms(runs[0], name, figures, notes))
-    games = list(dict.fromkeys(game for kind in kinds for game in kind.games()))
-    for game in games[:_MOST_SHOWN_NOISE]:
-        title, unit = f"{game}: exploration", "share of actions that explore"
-        explored = plots.by_variant(title, unit, game, kinds, _EXPLORATION, detail)
+    for game, axis in [*figures.axes.items()][:_MOST_SHOWN_NOISE]:
+        title = f"{game}: effective ε and ε"
+        explored = plots.by_variant(title, game, kinds, _EXPLORATION, axis, detail)
         if explored is None:
-            notes.append(
-                f"{game}: neither effective ε nor ε was recorded, or at no step that runs share"
-            )
+            notes.append(f"{game}: neither effective ε nor ε was recorded")
         elif any(
             kind.has_noise and not any("noise/effective_epsilon" in run.curves for run in kind.runs)
             for kind in kinds
@@ -140,16 +170,16 @@ def noise(
                 f"{game}: runs with noise without a record of effective ε are not in its figure"
             )
         parts.append(figures.place(explored))
-        title, unit = f"{game}: scale of the noise", "scale of σ ⊙ ε"
-        scale = plots.by_variant(title, unit, game, kinds, {"noise/scale": ""}, detail)
+        title = f"{game}: scale of σ ⊙ ε"
+        scale = plots.by_variant(title, game, kinds, {"noise/scale": ""}, axis, detail)
         parts.append(figures.place(scale))
         title = f"{game}: gap and spread of Q"
-        parts.append(figures.place(plots.by_variant(title, "Q", game, kinds, _SPREAD, detail)))
+        parts.append(figures.place(plots.by_variant(title, game, kinds, _SPREAD, axis, detail)))
     about = (
         "SNR is the size of a layer's means against that of its σ: it rises as the agent comes to "
-        "trust a layer. Effective ε is the share of decisions in which the noise chooses another "
-        "action than the mean weights, which is what ε is to ε-greedy (whose random action is the "
-        "greedy one now and then)."
+        "trust a layer. Lines are means over the runs of a variant. Effective ε is the share of "
+        "decisions in which the noise chooses another action than the mean weights, which is what "
+        "ε is to ε-greedy (whose random action is the greedy one now and then)."
     )
     inside = "".join(parts)
     return f'<h2>Noise</h2><p class="dim">{about}</p>{inside}' if inside else ""
@@ -162,14 +192,13 @@ def alive(
     groups = [(kind, game) for kind in kinds for game in kind.games()]
     parts: list[str] = []
     for kind, game in groups[:_MOST_SHOWN_NOISE]:
-        pair = [
-            figures.place(
-                plots.layers(f"{game}, {kind.label}: {what}", unit, kind.on(game), family, detail)
-            )
-            for what, unit, family in _UNITS
-        ]
-        if any(pair):
-            parts.append(f'<div class="pair">{"".join(pair)}</div>')
+        pair = "".join(
+            figures.place(plots.layers(title, kind.on(game), family, figures.axes[game], detail))
+            for title, family in _UNITS
+        )
+        if pair:
+            name = escape(f"{game}, {kind.label}")
+            parts.append(f'<h3>{name}</h3><div class="pair">{pair}</div>')
     if not parts:
         return ""
     if len(groups) > _MOST_SHOWN_NOISE:
@@ -204,9 +233,9 @@ def hidden(kinds: Sequence[Variant], figures: Figures, notes: list[str]) -> str:
             }
             for noise, one in found.items()
         ]
-        step = next(iter(found.values())).step
+        step, labels = next(iter(found.values())).step, [row["label"] for row in rows]
         title = f"{run.name}: returns at step {step:,}"
-        figure = plots.intervals(title, "return", rows, centre="mean", each="game")
+        figure = plots.intervals(title, rows, labels, centre="mean", each="game")
         places.append(figures.place(figure))
     if not places:
         return ""
@@ -226,7 +255,7 @@ def _histograms(run: RunRecord, name: str, figures: Figures, notes: list[str]) -
         return ""
     notes += [f"{name}: {problem}" for problem in problems]
     places = "".join(figures.place(plots.sigma_histogram(layer)) for layer in found)
-    return (
+    return places and (
         f"<h3>σ at the start and now: {escape(name)}, seed {run.seed}</h3>"
         f'<div class="pair">{places}</div>'
     )

@@ -56,8 +56,9 @@ def played(
         say(f"Filming {run.name} …")
         films += _film(run, most_bytes, notes)
     about = (
-        "Whole games from new seeds, as the newest checkpoint plays them, without random "
-        "actions: by the mean weights, and under a new draw of noise at every step."
+        "Whole games from new seeds, as the newest checkpoint plays them, without learning or "
+        "random actions: by the mean weights, and under a new draw of noise at every step. These "
+        "are not the games of the scores in training, and their means may differ."
     )
     page = ""
     if results:

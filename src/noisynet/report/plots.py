@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
-from bokeh.models import BasicTicker, ColumnDataSource, HoverTool, NumeralTickFormatter, VArea
+from bokeh.models import (
+    BasicTicker,
+    ColumnDataSource,
+    CrosshairTool,
+    HoverTool,
+    NumeralTickFormatter,
+    Range1d,
+    VArea,
+)
 from bokeh.plotting import figure
 
 from ..evaluation.scores import mean_interval
@@ -20,7 +29,11 @@ from .layer_sigmas import LayerSigma
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8a8a")
 _DASHES = ("solid", "dashed", "dotted", "dotdash")
 _MOST_SEEDS = 10
-_STEPS = "agent steps"
+_LEAST_RUNS = 3
+_SHARES = ("epsilon", "noise/effective_epsilon", "dormant/")
+_SHORT_LABEL = 18
+# One width for all figures, so that their axes stand below each other.
+_LEFT = 58
 
 Figure = Any
 
@@ -42,15 +55,20 @@ class Band:
     step: Numbers
     mean: Numbers
     low: Numbers | None
-    """Lower end of the 95 % interval (Student's t); None for one curve."""
+    """Lower end of the 95 % interval (Student's t); None for fewer than 3 curves."""
     high: Numbers | None
     curves: int
+
+
+_Line = tuple[str, Band, int]
+"""A line's label, its values and the number of its style."""
 
 
 def band(curves: Sequence[Curve], points: int = 160) -> Band | None:
     """Average curves where all of them have values, with a 95 % interval at each point.
 
-    None where they have no step in common.
+    None where they have no step in common. Two curves have no interval: with one degree of freedom
+    it would be thirteen times as wide as they lie apart.
     """
     begin = max(float(curve.step[0]) for curve in curves)
     end = min(float(curve.step[-1]) for curve in curves)
@@ -58,8 +76,8 @@ def band(curves: Sequence[Curve], points: int = 160) -> Band | None:
         return None
     grid = np.linspace(begin, end, points) if end > begin else np.array([begin])
     rows = np.stack([curve.on(grid) for curve in curves])
-    if len(curves) < 2:
-        return Band(grid, rows[0], None, None, 1)
+    if len(curves) < _LEAST_RUNS:
+        return Band(grid, rows.mean(axis=0), None, None, len(curves))
     intervals: list[Any] = [mean_interval(column) for column in rows.T]
     low, high = np.array(intervals, np.float64).T
     return Band(grid, rows.mean(axis=0), low, high, len(curves))
@@ -70,139 +88,166 @@ def style(index: int) -> tuple[str, str]:
     return PALETTE[index % len(PALETTE)], _DASHES[index // len(PALETTE) % len(_DASHES)]
 
 
-def learning_curve(game: str, variants: Sequence[Variant], detail: Detail) -> Figure | None:
+def steps_axis(runs: Sequence[RunRecord]) -> Range1d:
+    """Return the range of steps that all figures about these runs share."""
+    return Range1d(start=0, end=1.02 * max([1, *(run.step for run in runs)]))
+
+
+def learning_curve(
+    game: str, variants: Sequence[Variant], axis: Range1d, detail: Detail
+) -> Figure | None:
     """Draw the mean return of the last games, with an interval over seeds; None without games."""
-    plot = _figure(f"{game}: learning curve", _STEPS, "mean return of the last games")
-    games = sum(len(variant.on(game)) for variant in variants)
+    plot = _figure(f"{game}: return in training", axis)
+    few = sum(len(variant.on(game)) for variant in variants) <= 2
+    lines: list[_Line] = []
     for index, variant in enumerate(variants):
-        runs = [run for run in variant.on(game) if "game/mean_return" in run.curves]
-        if not runs:
-            continue
-        found = band([run.curves["game/mean_return"] for run in runs], detail.points)
-        # The band's line names the variant; runs without a step in common have none.
-        name = {"legend_label": variant.label} if found is None else {}
-        if detail.single and games <= 2:
-            _games(plot, runs, index, **name)
-        if detail.single and 1 < len(runs) <= _MOST_SEEDS:
-            for run in runs:
-                _seed_line(plot, run, index, **name)
-        if found is not None:
-            _banded(plot, variant.label, found, index)
-    return _finished(plot)
+        runs = variant.on(game)
+        if detail.single and few:
+            _games(plot, runs, index)
+        seeds = [run for run in runs if "game/mean_return" in run.curves]
+        if detail.single and 1 < len(seeds) <= _MOST_SEEDS:
+            for run in seeds:
+                curve = run.curves["game/mean_return"]
+                plot.line(
+                    curve.step, curve.last, color=style(index)[0], line_width=1, line_alpha=0.55
+                )
+        lines += _means(variant.label, runs, "game/mean_return", index, detail)
+    return _finished(plot, lines, detail)
 
 
 def layers(
-    title: str, unit: str, runs: Sequence[RunRecord], family: str, detail: Detail
+    title: str, runs: Sequence[RunRecord], family: str, axis: Range1d, detail: Detail
 ) -> Figure | None:
-    """Draw a figure of every noisy layer, averaged over the runs; None where none has it."""
+    """Draw a figure of every layer, averaged over the runs; None where none has it."""
     names = dict.fromkeys(tag for run in runs for tag in run.tags(family))
-    plot = _figure(title, _STEPS, unit)
+    lines: list[_Line] = []
     for index, tag in enumerate(names):
-        found = band([run.curves[tag] for run in runs if tag in run.curves], detail.points)
-        if found is not None:
-            _banded(plot, tag.removeprefix(family), found, index)
-    return _finished(plot)
+        lines += _means(tag.removeprefix(family), runs, tag, index, detail)
+    return _finished(_figure(title, axis), lines, detail)
 
 
 def by_variant(
     title: str,
-    unit: str,
     game: str,
     variants: Sequence[Variant],
     tags: Mapping[str, str],
+    axis: Range1d,
     detail: Detail,
 ) -> Figure | None:
     """Draw figures, {tag: its word in the legend}, of each variant; None where none has any."""
-    plot = _figure(title, _STEPS, unit)
+    lines: list[_Line] = []
     for index, variant in enumerate(variants):
         style_number = index  # the colour that the variant has everywhere, for its first line
         for tag, word in tags.items():
-            curves = [run.curves[tag] for run in variant.on(game) if tag in run.curves]
-            found = band(curves, detail.points) if curves else None
-            if found is not None:
-                label = f"{variant.label}: {word}" if word else variant.label
-                _banded(plot, label, found, style_number, share=unit.startswith("share"))
+            label = f"{variant.label}: {word}" if word else variant.label
+            if found := _means(label, variant.on(game), tag, style_number, detail):
+                lines += found
                 style_number += len(variants)
-    return _finished(plot)
+    return _finished(_figure(title, axis), lines, detail)
 
 
-def sigma_histogram(layer: LayerSigma) -> Figure | None:
+def sigma_histogram(layer: LayerSigma) -> Figure:
     """Draw how a layer's σ are spread at the start and at the end.
 
     Initial σ that are all alike, as the paper has them, are a dashed line: as a bar they would
     dwarf all others.
     """
-    plot = _figure(f"σ of {layer.name}", "σ", "share of weights", height=260)
-    _bars(plot, layer.edges, layer.end, "now", PALETTE[0])
-    if layer.start is not None and layer.start.max() > 0.999:
-        place = int(layer.start.argmax())
-        middle = float(layer.edges[place : place + 2].mean())
-        line = plot.line(
-            x=[middle, middle], y=[0, float(layer.end.max())], color=PALETTE[1], line_width=3,
-            line_dash="dashed", legend_label="at the start, all of them",
-        )  # fmt: skip
-        _hover(plot, line, [("at the start", f"every σ near {middle:.4f}")])
-    elif layer.start is not None:
-        _bars(plot, layer.edges, layer.start, "at the start", PALETTE[1])
+    plot = _figure(f"σ of {layer.name}", None, "σ", height=260)
+    end, edges = layer.end, layer.edges
+    tips = {
+        "σ": [f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges)],
+        "now": [f"{share:.1%} of the weights" for share in end],
+    }
+    _bars(plot, edges, end, "now", PALETTE[0])
+    if layer.start is not None:
+        tips["at the start"] = [f"{share:.1%}" for share in layer.start]
+        if layer.start.max() > 0.999:
+            middle = float(edges[int(layer.start.argmax()) :][:2].mean())
+            plot.line(
+                [middle, middle], [0, float(end.max())], color=PALETTE[1], line_width=3,
+                line_dash="dashed", legend_label="at the start, all of them",
+            )  # fmt: skip
+        else:
+            _bars(plot, edges, layer.start, "at the start", PALETTE[1])
     plot.yaxis[0].formatter = NumeralTickFormatter(format="0 %")
     plot.xaxis[0].ticker = BasicTicker(desired_num_ticks=5)
-    return _finished(plot)
-
-
-def _bars(plot: Figure, edges: Any, shares: Any, label: str, colour: str) -> None:
-    source = ColumnDataSource(
-        {"left": edges[:-1], "right": edges[1:], "top": shares, "label": [label] * len(shares)}
-    )
-    bars = plot.quad(
-        left="left", right="right", top="top", bottom=0, source=source, color=colour,
-        fill_alpha=0.55, line_alpha=0.9, legend_label=label,
-    )  # fmt: skip
-    tips = [("", "@label"), ("σ", "@left{0.0000} to @right{0.0000}"), ("share", "@top{0.0 %}")]
-    _hover(plot, bars, tips)
+    _answer(plot, {"left": edges[:-1], "right": edges[1:], "bottom": 0, "top": 1}, tips)
+    plot.y_range = Range1d(start=0, end=1.08 * float(end.max()))
+    _legend_below(plot, columns=2)
+    return plot
 
 
 def intervals(
     title: str,
-    unit: str,
     rows: Sequence[Mapping[str, Any]],
+    labels: Sequence[str],
     *,
+    around: Sequence[float] = (),
     centre: str = "IQM",
     each: str = "run",
 ) -> Figure:
     """Draw interquartile means with their intervals, and each run's score where they are few.
 
-    `centre` and `each` say where rows have another mean, of other things, under the same names.
+    A row has the colour of its place in `labels`; the axis takes in the values `around`. `centre`
+    and `each` say where rows have another mean, of other things, under the same names.
     """
-    labels = [str(row["label"]) for row in rows]
-    plot = _figure(title, unit, "", height=110 + 44 * len(rows), y_range=labels[::-1])
+    ends = [[row["iqm"], *(row["interval"] or ()), *row.get("scores", ())] for row in rows]
+    values = np.concatenate([np.array(one, np.float64) for one in ends])
+    decimals, span = _decimals(values), _range(np.append(values, around))
+    plot = _figure(
+        title,
+        None,
+        "",
+        height=96 + 52 * len(rows),
+        x_range=span,
+        y_range=Range1d(start=-0.45, end=len(rows)),
+    )
     for index, row in enumerate(rows):
-        colour, _ = style(index)
-        low, high = row["interval"] or (row["iqm"], row["iqm"])
-        source = ColumnDataSource(
-            {"y": [row["label"]], "low": [low], "high": [high], "iqm": [row["iqm"]],
-             "runs": [row["runs"]]}
-        )  # fmt: skip
-        plot.segment(
-            x0="low", x1="high", y0="y", y1="y", source=source, color=colour, line_width=6,
-            line_alpha=0.5,
-        )  # fmt: skip
-        dots = plot.scatter(x="iqm", y="y", source=source, color=colour, size=13)
-        tips = [("", "@y"), (centre, "@iqm{0.00}"), ("interval", "@low{0.00} to @high{0.00}")]
-        _hover(plot, dots, [*tips, (f"{each}s", "@runs")])
-        scores = row.get("scores", [])
-        if len(scores) <= 2 * _MOST_SEEDS:
-            single = ColumnDataSource(
-                {"x": scores, "y": [row["label"]] * len(scores), "seed": row.get("seeds", scores)}
+        colour, _ = style(labels.index(row["label"]))
+        y = len(rows) - 1 - index
+        number, scores = f"{row['iqm']:,.{decimals}f}", row.get("scores", ())
+        said = f"{row['label']}: {number}"
+        tips = {str(row["label"]): [f"{centre} {number}"], f"{each}s": [str(row["runs"])]}
+        if row["interval"]:
+            low, high = row["interval"]
+            plot.segment([low], [y], [high], [y], color=colour, line_width=7, line_alpha=0.45)
+            interval = f"{low:,.{decimals}f} to {high:,.{decimals}f}"
+            said += f" ({interval})"
+            tips["95 %"] = [interval]
+        if 0 < len(scores) <= 2 * _MOST_SEEDS:
+            plot.scatter(
+                scores, [y] * len(scores), marker="dash", angle=np.pi / 2, size=16, color=colour
             )
-            marks = plot.scatter(
-                x="x", y="y", source=single, marker="dash", angle=np.pi / 2, size=16, color=colour,
-            )  # fmt: skip
-            _hover(plot, marks, [("score", "@x{0.00}"), ("seed", "@seed")])
-    plot.ygrid.visible = False
+            tips["scores"] = [", ".join(f"{score:,.{decimals}f}" for score in sorted(scores))]
+        plot.scatter([row["iqm"]], [y], color=colour, size=13)
+        plot.text([span.start], [y + 0.34], [f" {said}"], text_font_size="12px")
+        place = {"left": [span.start], "right": [span.end], "bottom": y - 0.45, "top": y + 0.55}
+        _answer(plot, place, tips, mode="mouse")
+    plot.ygrid.visible = plot.yaxis.visible = False
+    plot.min_border_left = 12
     return plot
 
 
-def _figure(title: str, x: str, y: str, *, height: int = 320, **options: Any) -> Figure:
+def _means(
+    label: str, runs: Sequence[RunRecord], tag: str, index: int, detail: Detail
+) -> list[_Line]:
+    """Average a figure over runs; runs that have no step in common are lines of their own."""
+    members = [run for run in runs if tag in run.curves]
+    if not members:
+        return []
+    found = band([run.curves[tag] for run in members], detail.points)
+    if found and found.low is not None and found.high is not None and tag.startswith(_SHARES):
+        found = replace(found, low=found.low.clip(0, 1), high=found.high.clip(0, 1))
+    if found is not None:
+        return [(label, found, index)]
+    alone = [(run.name, band([run.curves[tag]], detail.points)) for run in members[:_MOST_SEEDS]]
+    return [(f"{label}, {name}", one, index) for name, one in alone if one is not None]
+
+
+def _figure(
+    title: str, axis: Range1d | None, x: str = "agent steps", *, height: int = 320, **options: Any
+) -> Figure:
+    """Start a figure; `axis` is the range of steps, None where x is something else."""
     plot = figure(
         title=title,
         height=height,
@@ -211,87 +256,131 @@ def _figure(title: str, x: str, y: str, *, height: int = 320, **options: Any) ->
         # Nothing is active before it is chosen: on a phone a drag scrolls the page.
         active_drag=None,
         active_scroll=None,
-        toolbar_location="below",
+        toolbar_location="above",
         x_axis_label=x,
-        y_axis_label=y,
+        min_border_left=_LEFT,
         min_border_right=12,
+        **({} if axis is None else {"x_range": axis}),
         **options,
     )
     plot.toolbar.logo = None
-    if "y_range" not in options and x == _STEPS:
+    plot.toolbar.autohide = True
+    if axis is not None:
         plot.xaxis[0].formatter = NumeralTickFormatter(format="0.[0]a")
         plot.xaxis[0].ticker = BasicTicker(desired_num_ticks=5)
     return plot
 
 
-def _hover(plot: Figure, glyph: Any, tips: list[tuple[str, str]]) -> None:
-    plot.add_tools(HoverTool(renderers=[glyph], tooltips=tips, visible=False))
-
-
-def _banded(plot: Figure, label: str, found: Band, index: int, *, share: bool = False) -> None:
-    colour, dash = style(index)
-    data: dict[str, Any] = {"step": found.step, "mean": found.mean}
-    data["label"] = [label] * len(found.step)
-    tips = [("", "@label"), ("step", "@step{0,0}"), ("value", "@mean{0.[0000]}")]
-    if found.low is not None and found.high is not None:
-        low, high = found.low, found.high
-        if share:
-            low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
-        data |= {"low": low, "high": high}
-        tips.append((f"95 % of {found.curves} runs", "@low{0.[00]} to @high{0.[00]}"))
-    source = ColumnDataSource(data)
-    if found.low is not None:
-        plot.varea(
-            x="step", y1="low", y2="high", source=source, color=colour, fill_alpha=0.16,
-            legend_label=label,
-        )  # fmt: skip
-    line = plot.line(
-        x="step", y="mean", source=source, color=colour, line_dash=dash, line_width=2.5,
-        legend_label=label,
+def _answer(
+    plot: Figure,
+    place: Mapping[str, Any],
+    tips: Mapping[str, Sequence[str]],
+    mode: Literal["mouse", "vline"] = "vline",
+) -> None:
+    """Let a figure show texts under the pointer, wherever it is: {what: its text in each place}."""
+    columns = {f"tip{number}": list(texts) for number, texts in enumerate(tips.values())}
+    fixed = {name: one for name, one in place.items() if isinstance(one, int | float)}
+    moving = {name: one for name, one in place.items() if name not in fixed}
+    unseen = plot.quad(
+        **fixed, **{name: name for name in moving}, source=ColumnDataSource({**moving, **columns}),
+        fill_alpha=0, line_alpha=0,
     )  # fmt: skip
-    _hover(plot, line, tips)
-    if len(found.step) == 1:  # a line of one point is not seen
-        plot.scatter(x="step", y="mean", source=source, color=colour, size=8, legend_label=label)
-
-
-def _seed_line(plot: Figure, run: RunRecord, index: int, **name: str) -> None:
-    curve: Curve = run.curves["game/mean_return"]
-    source = ColumnDataSource({"step": curve.step, "value": curve.last})
-    line = plot.line(
-        x="step", y="value", source=source, color=style(index)[0], line_width=1, line_alpha=0.55,
-        **name,
+    named = [(name, f"@{column}") for name, column in zip(tips, columns, strict=True)]
+    plot.add_tools(
+        HoverTool(renderers=[unseen], tooltips=named, mode=mode, point_policy="follow_mouse",
+                  visible=False)
     )  # fmt: skip
-    _hover(plot, line, [("seed", str(run.seed)), ("value", "@value{0.[00]}")])
 
 
-def _games(plot: Figure, runs: Sequence[RunRecord], index: int, **name: str) -> None:
+def _decimals(values: Numbers) -> int:
+    """Return how many decimals show three digits of the largest value."""
+    largest = np.abs(values[np.isfinite(values)]).max(initial=0.0)
+    return int(np.clip(2 - np.floor(np.log10(largest)), 0, 8)) if largest > 0 else 0
+
+
+def _range(values: Numbers) -> Range1d:
+    """Return the range of an axis: never so narrow that a difference of little size fills it."""
+    values = values[np.isfinite(values)]
+    low, high = float(values.min(initial=np.inf)), float(values.max(initial=-np.inf))
+    if not low <= high:
+        return Range1d(start=0, end=1)
+    room = max(high - low, 0.1 * max(abs(low), abs(high))) or 1.0
+    middle, half = low / 2 + high / 2, 0.58 * room
+    start = max(middle - half, -0.02 * room) if low >= 0 else middle - half
+    return Range1d(start=start, end=middle + half)
+
+
+def _bars(plot: Figure, edges: Any, shares: Any, label: str, colour: str) -> None:
+    plot.quad(
+        left=edges[:-1], right=edges[1:], top=shares, bottom=0, color=colour, fill_alpha=0.55,
+        line_alpha=0.9, legend_label=label,
+    )  # fmt: skip
+
+
+def _games(plot: Figure, runs: Sequence[RunRecord], index: int) -> None:
     for run in runs:
-        if "game/return" not in run.curves:
-            continue
-        step, value = run.curves["game/return"].extremes()
-        source = ColumnDataSource({"step": step, "value": value})
-        dots = plot.scatter(
-            x="step", y="value", source=source, size=4, color=style(index)[0], alpha=0.35, **name,
-        )  # fmt: skip
-        _hover(plot, dots, [("a game's return", "@value{0.[00]}"), ("step", "@step{0,0}")])
+        if "game/return" in run.curves:
+            step, value = run.curves["game/return"].extremes()
+            plot.scatter(step, value, size=4, color=style(index)[0], alpha=0.35)
 
 
-def _finished(plot: Figure) -> Figure | None:
-    """Return a figure with its legend in place; None where nothing was drawn in it."""
-    if not plot.legend:
+def _finished(plot: Figure, lines: Sequence[_Line], detail: Detail) -> Figure | None:
+    """Draw lines and their bands, with what the pointer shows; None where there is no line."""
+    if not lines:
         return None
-    # The interval of two runs can be many times as wide as all that the runs did: lines set the
-    # scale, and a band may reach beyond it.
-    bands = [one for one in plot.renderers if isinstance(one.glyph, VArea)]
-    if bands:
-        plot.y_range.renderers = [one for one in plot.renderers if one not in bands]
-        plot.y_range.range_padding = 0.3
+    for label, found, index in lines:
+        colour, dash = style(index)
+        if found.low is not None:
+            plot.varea(
+                found.step, found.low, found.high, color=colour, fill_alpha=0.16, legend_label=label
+            )
+        plot.line(
+            found.step, found.mean, color=colour, line_dash=dash, line_width=2.5, legend_label=label
+        )
+        if len(found.step) == 1:  # a line of one point is not seen
+            plot.scatter(found.step, found.mean, color=colour, size=8, legend_label=label)
+    # The interval of few runs can be many times as wide as all that they did: lines set the scale,
+    # and a band may reach beyond it.
+    drawn = [one for one in plot.renderers if not isinstance(one.glyph, VArea)]
+    plot.y_range = _range(np.concatenate([one.data_source.data["y"] for one in drawn]))
+    begin = min(float(found.step[0]) for _, found, _ in lines)
+    end = max(float(found.step[-1]) for _, found, _ in lines)
+    steps = np.unique(np.linspace(begin, end, detail.points).round())
+    edges = [0, *(steps[1:] / 2 + steps[:-1] / 2), max(end, float(plot.x_range.end))]
+    # The pointer finds only what lies in the part of the axis that is shown.
+    shown = {"bottom": plot.y_range.start, "top": plot.y_range.end}
+    place = {"left": edges[:-1], "right": edges[1:], **shown}
+    decimals = _decimals(np.concatenate([found.mean for _, found, _ in lines]))
+    tips = {label: _readings(found, steps, decimals) for label, found, _ in lines}
+    _answer(plot, place, {"step": [f"{step:,.0f}" for step in steps], **tips})
+    plot.add_tools(
+        CrosshairTool(dimensions="height", line_color="#8a8a8a", line_alpha=0.6, visible=False)
+    )
+    short = max(len(label) for label, _, _ in lines) <= _SHORT_LABEL
+    _legend_below(plot, columns=2 if short else 1)
+    plot.legend[0].visible = len(lines) > 1
+    return plot
+
+
+def _readings(found: Band, steps: Numbers, decimals: int) -> list[str]:
+    """Return the text of a line at each step, with its interval; a dash where the line is not."""
+    rows = [found.mean, *([] if found.low is None else [found.low, found.high])]
+    at = [np.interp(steps, found.step, row) for row in rows if row is not None]
+    texts = [
+        f"{mean:,.{decimals}f}"
+        + (f" ({rest[0]:,.{decimals}f} to {rest[1]:,.{decimals}f})" if rest else "")
+        for mean, *rest in zip(*at, strict=True)
+    ]
+    inside = (steps >= found.step[0].round()) & (steps <= found.step[-1].round())
+    return [text if here else "–" for text, here in zip(texts, inside, strict=True)]
+
+
+def _legend_below(plot: Figure, *, columns: int) -> None:
     legend = plot.legend[0]
     legend.click_policy = "hide"
+    legend.ncols = columns
     legend.location = "top_left"
-    legend.orientation = "vertical"
-    legend.spacing = 0
+    legend.spacing = 6 if columns > 1 else 0
     legend.padding = 4
     legend.label_text_font_size = "12px"
     plot.add_layout(legend, "below")
-    return plot

@@ -21,7 +21,9 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], *, long: Sequence
     def cell(column: int, value: Any, tag: str) -> str:
         kind = "number" if column in numbers else "long" if column in long else ""
         mark = f' class="{kind}"' if kind else ""
-        return f"<{tag}{mark}>{escape(_said(value))}</{tag}>"
+        # Where the page is narrow a row becomes a card, and each cell names itself.
+        mark += f' data-head="{escape(heads[column])}"' if tag == "td" and column else ""
+        return f"<{tag}{mark}>{escape(said(value))}</{tag}>"
 
     head = "".join(cell(column, name, "th") for column, name in enumerate(heads))
     body = "".join(
@@ -29,7 +31,8 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], *, long: Sequence
         for row in rows
     )
     inside = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-    return f'<div class="scroll"><table>{inside}</table></div>'
+    narrow = ' class="narrow"' if len(heads) <= 3 else ""
+    return f'<div class="scroll"><table{narrow}>{inside}</table></div>'
 
 
 def duration(seconds: float) -> str:
@@ -111,7 +114,7 @@ def score_table(rows: Sequence[dict[str, Any]]) -> str:
     body = [
         [row["label"], row["runs"], row["mean"], row["iqm"], interval_text(row["interval"])]
         + ([row.get("human_normalised_iqm")] if normal else [])
-        + ([solved_text(row.get("solved_at"))] if solved else [])
+        + ([_step_text(row.get("solved_at"))] if solved else [])
         for row in rows
     ]
     return table(heads, body, long=[0])
@@ -141,7 +144,7 @@ def evaluation_table(results: Sequence[dict[str, Any]]) -> str:
             one["episodes"],
             one["mean"],
             one["std"] if one["episodes"] > 1 else None,
-            interval_text(one["interval"]),
+            interval_text(one["interval"] if one["episodes"] > 2 else None),
         ]
         + ([one.get("human_normalised")] if normal else [])
         for one in results
@@ -150,21 +153,23 @@ def evaluation_table(results: Sequence[dict[str, Any]]) -> str:
     return table(heads + (["human-normalised %"] if normal else []), body)
 
 
-def solved_text(step: float | None) -> str:
-    """Format the step at which a variant was solved."""
+def interval_text(interval: Sequence[float] | None) -> str:
+    """Format an interval."""
+    return "–" if interval is None else f"{said(float(interval[0]))} to {said(float(interval[1]))}"
+
+
+def _step_text(step: float | None) -> str:
     return "–" if step is None else f"{step:,.0f}"
 
 
-def interval_text(interval: Sequence[float] | None) -> str:
-    """Format an interval."""
-    return "–" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
-
-
-def _said(value: Any) -> str:
+def said(value: Any) -> str:
+    """Format a value: of a large number no more decimals than can matter."""
     if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.2f}" if abs(value) >= 0.1 or not value else f"{value:.3g}"
+        if 0 < abs(value) < 0.1:
+            return f"{value:.3g}"
+        return f"{value:,.{2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0}f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
