@@ -51,7 +51,7 @@ def situations(folder: Path, steps: int) -> tuple[torch.nn.Module, torch.Tensor,
     settings = settings.replaced(device="cpu")
     environments = make_environments(settings, seed=settings.training.seed + 7)
     agent = build_agent(settings, environments.observation_shape, environments.action_count)
-    agent.load_networks(found.arrays)
+    agent.load_acting(found.arrays)
     network = agent.network
     seen = []
     observation = environments.reset()
