@@ -127,6 +127,14 @@ def test_torch_is_the_only_hard_dependency():
     assert names == ["torch"]
 
 
+def test_the_oldest_torch_is_the_one_that_is_tested():
+    (torch,) = PYPROJECT["project"]["dependencies"]
+    oldest = torch.removeprefix("torch>=")
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    assert f"torch=={oldest}.0 " in workflow
+    assert f"torch {oldest} " in (ROOT / "docs" / "pytorch.md").read_text()
+
+
 def test_versions_agree():
     """What is built takes its version from the package."""
     assert PYPROJECT["project"]["dynamic"] == ["version"]

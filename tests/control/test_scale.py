@@ -368,6 +368,7 @@ def test_a_lazy_layer_keeps_it() -> None:
         assert torch.equal(y, layer(x))
 
 
+@pytest.mark.skipif(torch.__version__ < (2, 7), reason="torch 2.6 fails to compile it as a whole")
 def test_compiled_forwards_see_every_change_without_compiling_anew() -> None:
     net = noisynet.noisify(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))
     noisynet.hold(net)

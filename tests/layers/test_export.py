@@ -170,6 +170,8 @@ def said(call: Callable[[], object]) -> list[str]:
 def test_an_export_that_keeps_a_draw_says_so_once(how: str) -> None:
     if "onnx" in how:
         pytest.importorskip("onnxscript")
+    if "export" in how and torch.__version__ < (2, 7):
+        pytest.skip("torch 2.6 does not tell that it exports")
     net = noisynet.noisify(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))).eval()
     x, run = torch.randn(2, 4), EXPORTS[how]
     noisynet.hold(net)

@@ -63,7 +63,10 @@ def random_state(layer: Any, *batch: int, dtype: torch.dtype | None = None) -> A
 
 def as_one(result: Any) -> Tensor:
     """All numbers of an output and its state."""
-    return torch.cat([one.flatten() for one in tree_leaves(result) if one.is_floating_point()])
+    # To torch 2.6 a packed sequence is a leaf.
+    parts = [list(one) if isinstance(one, PackedSequence) else one for one in tree_leaves(result)]
+    tensors = [one for one in tree_leaves(parts) if isinstance(one, Tensor)]
+    return torch.cat([one.flatten() for one in tensors if one.is_floating_point()])
 
 
 def sequences(layer: Any, time: int, batch: int, dtype: torch.dtype | None = None) -> Tensor:
