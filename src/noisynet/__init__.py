@@ -117,7 +117,9 @@ def __getattr__(name: str) -> Any:
         try:
             from . import front
         except ModuleNotFoundError as error:
-            needed = f"noisynet.{name} needs {error.name}: pip install 'noisynet[train]'"
+            from .extras import cure
+
+            needed = f"noisynet.{name} needs {error.name}: {cure('train')}"
             raise ImportError(needed, name=error.name) from error
         return getattr(front, name)
     if name not in __all__:
