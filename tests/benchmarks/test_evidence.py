@@ -298,25 +298,25 @@ def test_tables_are_right_with_no_run_and_with_some() -> None:
     assert f"| {faults.RIGHT}" in rows
     assert "−50 [−50, −50] (n = 2)" in faults.table(runs)
     games = [line("ALE/Boxing-v5", arm, seed, 3.0) | {"final_with_noise": 5.0}
-             for arm in atari100k.ARMS for seed in range(2)]  # fmt: skip
+             for arm in atari100k.ARMS for seed in range(3)]  # fmt: skip
     table = atari100k.table(games)
-    assert "| Boxing | ε-greedy | 6 [6, 6] (n = 2) | – | – | 0.2 | 4.8 |" in table
+    assert "| Boxing | ε-greedy | 6 [6, 6] (n = 3) | – | – | 0.2 | 4.8 |" in table
     # (6 − 0.1) / 12 of human.
-    assert "| ε-greedy | 1 | 2 | 49.2 [49.2, 49.2] |" in table
-    assert "| ε-greedy | 1 [1, 1] (n = 2) | – |" in table
+    assert "| ε-greedy | 1 | 3 | 49.2 [49.2, 49.2] |" in table
+    assert "| ε-greedy | 1 [1, 1] (n = 3) | – |" in table
 
 
 def test_where_noise_is_behind_comes_first() -> None:
     def of(task: str, difference: float) -> Any:
         one = compare.Compared(2, difference, 0.0, difference, (difference - 1, difference + 1))
-        return verdict.Row(task, one, one, [1.5, 1.5])
+        return verdict.Row(task, one, one, [1.5, 1.5, 1.5])
 
     rows = sorted([of("a", 0.5), of("b", 3.0), of("c", -3.0)], key=lambda row: row.sign)
     table = verdict.table(rows)
     assert [row.split(" | ")[:2] for row in table.splitlines()[2:5]] == [
         ["| c", "behind"], ["| a", "not told"], ["| b", "ahead"]
     ]  # fmt: skip
-    assert table.splitlines()[2].endswith("| 1.5 [1.5, 1.5] (n = 2) |")
+    assert table.splitlines()[2].endswith("| 1.5 [1.5, 1.5] (n = 3) |")
     assert table.endswith("3 tasks: 1 behind, 1 not told, 1 ahead.\n")
 
 
