@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from gymnasium import spaces
 
-from ...control import ActionDeviation, EffectiveEpsilon, Goal, Schedule, Target
-from ...control.scale import set_scale
+from ...control import ActionDeviation, EffectiveEpsilon, Goal, Schedule
 from ...layers.outputs import Outputs
+from ..control import HostControl
 from .callback import WatchingCallback
 
 _FITTING: dict[type[spaces.Space[Any]], tuple[type[Goal], str]] = {
@@ -52,48 +52,33 @@ class NoiseControl(WatchingCallback):
         verbose: int = 0,
     ) -> None:
         super().__init__(every=every, observations=observations, draws=draws, verbose=verbose)
-        goals: list[Goal] = []
-        if effective_epsilon is not None:
-            goals.append(EffectiveEpsilon(effective_epsilon, gain))
-        if action_deviation is not None:
-            goals.append(ActionDeviation(action_deviation, factor))
-        if len(goals) + (schedule is not None) != 1:
-            raise ValueError(
-                "NoiseControl: expected one of schedule, effective_epsilon and action_deviation"
-            )
-        self.schedule = schedule
-        self.goal = goals[0] if goals else None
-        self._target: Target | None = None
-        self._measured_at = 0
+        self._control = HostControl(
+            schedule,
+            effective_epsilon=effective_epsilon,
+            action_deviation=action_deviation,
+            every=every,
+            gain=gain,
+            factor=factor,
+        )
 
     def _init_callback(self) -> None:
         super()._init_callback()
-        self._measured_at = self.num_timesteps
-        if self.goal is None:
-            return
-        actions = self.model.action_space
+        goal, actions = self._control.goal, self.model.action_space
         fitting = _FITTING.get(type(actions))
-        if fitting is None or type(self.goal) is not fitting[0]:
+        if goal is not None and (fitting is None or type(goal) is not fitting[0]):
             raise TypeError(
-                f"NoiseControl: got {self.goal.words} for {type(actions).__name__} actions, "
+                f"NoiseControl: got {goal.words} for {type(actions).__name__} actions, "
                 f"expected {'a schedule' if fitting is None else fitting[1]}"
             )
-        modules = self.policy().scaled_modules
-        self._target = Target(modules, self.goal, self._outputs, seed=self.model.seed or 0)
+        self._control.seed = self.model.seed or 0
+        self._control.begin(self.policy().scaled_modules, self._outputs, step=self.num_timesteps)
 
     def _outputs(self, _: Any, generator: torch.Generator) -> Outputs:
         return self.outputs(generator)
 
     def _on_rollout_start(self) -> None:
-        if self.schedule is not None:
-            value = self.schedule(self.num_timesteps)
-            words = getattr(self.schedule, "words", "a schedule")
-            set_scale(self.policy().scaled_modules, value, control=words)
-            self.logger.record("noise/scale", value)
-            return
-        if not self._seen or self.num_timesteps - self._measured_at < self.every:
-            return
-        self._measured_at = self.num_timesteps
-        assert self._target is not None, "built where there is a goal"
-        self.logger.record("noise/measured", self._target.update(self._seen))
-        self.logger.record("noise/scale", self._target.scale)
+        for name, value in self._control.move(self.num_timesteps, self._measure).items():
+            self.logger.record(name, value)
+
+    def _measure(self) -> float | None:
+        return self._control.target.measure(self._seen) if self._seen else None
