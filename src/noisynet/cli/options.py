@@ -89,8 +89,8 @@ def add_agent(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--pretrained",
         type=one_of(*names()),
-        metavar="|".join(names()),
-        help="in place of RUN: an agent that comes along",
+        metavar="NAME",
+        help=f"in place of RUN, an agent that comes along: {', '.join(names())}",
     )
 
 
