@@ -58,6 +58,12 @@ def train(
             f"noisynet.train was called while {place} was imported: put it under "
             "`if __name__ == '__main__':`"
         )
+    for name in ("torso", "own_network"):
+        if _is_network(name, fields.get(name)) and not callable(fields[name]):
+            raise RunError(
+                f"{name}: got {shown(fields[name])}, expected a torch.nn.Module, a function that "
+                "makes one, or a name"
+            )
     given_fields = {
         name: given.name_of(value) if _is_network(name, value) else value
         for name, value in fields.items()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import noisynet
 from noisynet.runs import RunError, config, open_run
 from noisynet.runs.pretrained import AGENTS, agent_cards, names, pretrained
 
@@ -61,3 +62,19 @@ def test_all_of_them_are_small() -> None:
 def test_a_name_that_there_is_not_gets_the_nearest() -> None:
     with pytest.raises(RunError, match=r"got 'cartpol', expected one of .*did you mean cartpole\?"):
         pretrained("cartpol")
+
+
+def test_an_agent_cannot_be_resumed_and_nothing_is_left_in_the_package() -> None:
+    with pytest.raises(RunError, match="cartpole: got a pretrained agent, expected a run"):
+        noisynet.resume(pretrained("cartpole"), steps=400_000)
+    assert not (AGENTS / "cartpole" / "run.lock").exists()
+
+
+def test_what_cannot_be_used_is_named() -> None:
+    with pytest.raises(RunError, match=r"torso: got 3, expected a torch\.nn\.Module"):
+        noisynet.train("cartpole", torso=3, steps=100)
+    agent = noisynet.load(pretrained("cartpole"))
+    with pytest.raises(ValueError, match=r"^observation: got shape \(3,\), its own space says"):
+        agent.predict([1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match="observation: got nan, expected one of the environment's"):
+        agent.predict(float("nan"))

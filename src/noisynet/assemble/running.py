@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..runs.config import Config
 from ..runs.opening import open_run
+from ..runs.pretrained import check_resumable
 from ..training import Event, Listener, Outcome, session
 from .assembler import Assembler
 
@@ -29,6 +30,7 @@ def train_on(
     path: Path, listeners: Iterable[Listener] = (), *, steps: int | None = None
 ) -> Generator[Event, None, Outcome]:
     """Go on with a run, and yield what happens; see `noisynet.training.session.train_on`."""
+    check_resumable(path)
     run = open_run(path)
     return session.train_on(run, Assembler(run.config), listeners, steps=steps)
 

@@ -17,6 +17,7 @@ from ..envs import Environments, Unfit, UnusableEnvironment, seen_and_taken
 from ..layers import draw, mean_weights, using
 from ..runs import Config, Run, RunError, RunFolder, checkpoint, open_run
 from ..runs.checkpoint import Checkpoint, fits_config
+from ..runs.errors import shown
 from ..runs.seeds import SEEDS
 from .play import EpisodeResult, UnusableEvaluation, play
 from .scores import human_normalised, mean_interval, reference_scores
@@ -83,8 +84,13 @@ class TrainedAgent:
             one = self._kind.is_one(observation)
             several = [observation] if one else observation
             rows = np.stack([self._kind.read(seen) for seen in several])
-        except (Unfit, ValueError, TypeError, LookupError) as error:
-            raise ValueError(f"observation: {error}") from error
+        except Unfit as error:
+            raise ValueError(str(error)) from error
+        except (ValueError, TypeError, LookupError) as error:
+            raise ValueError(
+                f"observation: got {shown(observation)}, expected one of the environment's or "
+                f"several: {error}"
+            ) from error
         if deterministic:
             action = self.act(rows)
         elif isinstance(self._agent, ActorCritic):

@@ -73,6 +73,14 @@ def pretrained(name: str) -> Path:
     return AGENTS / name
 
 
+def check_resumable(folder: Path) -> None:
+    """Raise RunError for a pretrained agent: it has neither optimizer nor replay."""
+    if folder.resolve().parent == AGENTS.resolve():
+        raise RunError(
+            f"{folder.name}: got a pretrained agent, expected a run: it keeps no optimizer"
+        )
+
+
 def agent_cards() -> dict[str, AgentCard]:
     """Return the card of each pretrained agent."""
     return {name: _card(AGENTS / name) for name in names()}
