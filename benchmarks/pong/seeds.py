@@ -1,13 +1,16 @@
-"""Time to solve Pong, by the clock, over seeds: one run after the other, each evaluated twice.
+"""Steps and minutes until Pong is solved, over seeds: each run is evaluated twice.
 
-    python -m benchmarks.pong.seeds pqn-pong pqn-pong-epsilon --seeds 100-109 --machine "…"
+    python -m benchmarks.pong.seeds pqn-pong --seeds 100-109 --machine "…"
+    python -m benchmarks.pong.seeds pqn-pong-epsilon --seeds 100-109 --at-once 2 --machine "…"
     python -m benchmarks.pong.seeds --redraw
 
 A run is `noisynet train PRESET --seed S` in a process of its own; its time is that of training,
-from the first step on. It is then evaluated in 20 new games by its mean weights, and with its noise
-where it has any. Seeds that the preset's file has already are left out, so that a series can go on
-another day. Writes `<preset>.jsonl`, `summary.json` and `curves.png` to results/pong/seeds; what
-others wrote there in the same form, such as sb3_ppo.py, is summarised and drawn with it.
+from the first step on. Where several run at once, each has one thread, and their minutes count for
+nothing: their steps do. A run is then evaluated in 20 new games by its mean weights, and with its
+noise where it has any. Seeds that the preset's file has already are left out, so that a series can
+go on another day. Writes `<preset>.jsonl`, `summary.json`, `curves.png` over the clock and
+`steps.png` over steps to results/pong/seeds; what others wrote there in the same form, such as
+sb3_ppo.py, is summarised and drawn with it.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -33,6 +38,8 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 FOLDER = RESULTS / "pong" / "seeds"
+TWINS = ("pqn-pong", "pqn-pong-epsilon")
+Run = dict[str, Any]
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 WINDOW = 20
@@ -41,7 +48,7 @@ EPISODES = 20
 EVALUATIONS = {"off": "noise_off", "on": "noise_on", "sampled": "sampled"}
 
 
-def measure(preset: str, seed: int, options: list[str]) -> dict[str, Any]:
+def measure(preset: str, seed: int, options: list[str]) -> Run:
     """Train a seed, evaluate it, and return what came of it."""
     with tempfile.TemporaryDirectory() as temporary:
         run = Path(temporary) / "run"
@@ -50,7 +57,7 @@ def measure(preset: str, seed: int, options: list[str]) -> dict[str, Any]:
         games = [record for record in read_metrics(run) if "game/return" in record]
         last = games[-1]
         solved = config.training.solved_return
-        measured: dict[str, Any] = {
+        measured: Run = {
             "seed": seed,
             "solved": solved is not None and last["game/mean_return"] >= solved and len(games) > 99,
             "steps": last["step"],
@@ -91,13 +98,13 @@ def command(*arguments: str) -> str:
     return done.stdout
 
 
-def read(name: str, folder: Path = FOLDER) -> list[dict[str, Any]]:
+def read(name: str, folder: Path = FOLDER) -> list[Run]:
     """Return the runs of a file, which has a preset's name."""
     file = folder / f"{name}.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def add(name: str, line: dict[str, Any], folder: Path = FOLDER) -> None:
+def add(name: str, line: Run, folder: Path = FOLDER) -> None:
     """Add a run to a file, making both where they are missing."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{name}.jsonl").open("a") as file:
@@ -107,24 +114,50 @@ def add(name: str, line: dict[str, Any], folder: Path = FOLDER) -> None:
 def write_summary(folder: Path = FOLDER) -> None:
     """Summarise and draw the runs of all files in the folder."""
     of = {file.stem: read(file.stem, folder) for file in sorted(folder.glob("*.jsonl"))}
-    write_json(folder / "summary.json", {name: summarise(runs) for name, runs in of.items()})
-    draw(of, folder / "curves.png")
+    summary: dict[str, Any] = {name: summarise(runs) for name, runs in of.items()}
+    if of.keys() >= set(TWINS):
+        noise, epsilon = (of[name] for name in TWINS)
+        summary["steps, ε-greedy less noise"] = difference(epsilon, noise)
+    write_json(folder / "summary.json", summary)
+    timed = {name: runs for name, runs in of.items() if all(map(was_alone, runs))}
+    draw(timed, folder / "curves.png", by="minutes")
+    draw(of, folder / "steps.png", by="steps")
 
 
-def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
+def was_alone(run: Run) -> bool:
+    """Return whether no other run went on beside it, so that its minutes can be compared."""
+    return run.get("at_once", 1) == 1
+
+
+def difference(runs: Sequence[Run], others: Sequence[Run]) -> dict[str, Any]:
+    """Return by how many steps runs are later than others, over the seeds that both solved."""
+    first, second = ({run["seed"]: run["steps"] for run in one if run["solved"]}
+                     for one in (runs, others))  # fmt: skip
+    of = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
+    return {
+        "seeds": len(of),
+        "mean": round(float(np.mean(of))) if of else None,
+        "interval": mean_interval(of),
+        "later": sum(one > 0 for one in of),
+    }
+
+
+def summarise(runs: Sequence[Run]) -> dict[str, Any]:
     """Return the median and the worst time of the seeds, and their evaluations.
 
-    A seed that was not solved is later than all that were; a time that this makes unknown is None.
+    A seed that was not solved is later than all that were; a time that this makes unknown is None,
+    and so are those of runs that were not alone.
     """
     solved = sorted(run["minutes"] for run in runs if run["solved"])
     minutes = solved + [float("inf")] * (len(runs) - len(solved))
+    alone = all(map(was_alone, runs))
     summary: dict[str, Any] = {
         "seeds": [run["seed"] for run in runs],
         "solved": len(solved),
-        "minutes": {run["seed"]: run["minutes"] for run in runs},
+        "minutes": {run["seed"]: run["minutes"] if was_alone(run) else None for run in runs},
         "steps": {run["seed"]: run["steps"] for run in runs},
-        "median_minutes": _known(float(np.median(minutes))),
-        "worst_minutes": _known(minutes[-1]),
+        "median_minutes": _known(float(np.median(minutes))) if alone else None,
+        "worst_minutes": _known(minutes[-1]) if alone else None,
         "median_steps": int(np.median([run["steps"] for run in runs])),
     }
     for kind, name in EVALUATIONS.items():
@@ -143,28 +176,28 @@ def _known(minutes: float) -> float | None:
     return round(minutes, 2) if np.isfinite(minutes) else None
 
 
-def draw(of: dict[str, list[dict[str, Any]]], file: Path) -> None:
-    """Draw returns over the clock, and how many seeds were solved by when."""
+def draw(of: Mapping[str, Sequence[Run]], file: Path, *, by: str) -> None:
+    """Draw returns over "minutes" or "steps", and how many seeds were solved by when."""
     figure, (returns, solved) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    column, unit = (1, 60.0) if by == "minutes" else (0, 1000.0)
     for (name, runs), colour in zip(of.items(), cycle(COLOURS), strict=False):
         returns.plot([], [], color=colour, alpha=0.75, label=f"{name}, {len(runs)} seeds")
         for run in runs:
             if len(run["games"]) < WINDOW:
                 continue
-            _, seconds, scores = (np.array(column) for column in zip(*run["games"], strict=True))
-            means = np.convolve(scores, np.ones(WINDOW) / WINDOW, mode="valid")
-            returns.plot(seconds[WINDOW - 1 :] / 60, means, color=colour, alpha=0.75)
-        minutes = sorted(run["minutes"] for run in runs if run["solved"])
-        counts = np.arange(len(minutes) + 1)
-        end = max(run["minutes"] for run in runs)
-        solved.step([0, *minutes, end], [*counts, len(minutes)], where="post", color=colour)
+            columns = np.array(run["games"], float).T
+            means = np.convolve(columns[2], np.ones(WINDOW) / WINDOW, mode="valid")
+            returns.plot(columns[column][WINDOW - 1 :] / unit, means, color=colour, alpha=0.75)
+        ends = [run["minutes"] if by == "minutes" else run["steps"] / unit for run in runs]
+        at = sorted(end for end, run in zip(ends, runs, strict=True) if run["solved"])
+        counts = np.arange(len(at) + 1)
+        solved.step([0, *at, max(ends)], [*counts, len(at)], where="post", color=colour)
     returns.axhline(18, color="0.6", linewidth=1, linestyle=":")
-    returns.set(
-        xlabel="minutes", ylabel=f"return of a training game (mean of {WINDOW})", title="Pong"
-    )
+    words = "minutes" if by == "minutes" else "thousand agent steps"
+    returns.set(xlabel=words, ylabel=f"return of a training game (mean of {WINDOW})", title="Pong")
     returns.legend(loc="lower right", frameon=False)
     solved.set(
-        xlabel="minutes", ylabel="seeds", title="Solved: the last 100 games return 18 in the mean"
+        xlabel=words, ylabel="seeds", title="Solved: the last 100 games return 18 in the mean"
     )
     for axes in (returns, solved):
         axes.spines[["top", "right"]].set_visible(False)
@@ -180,19 +213,31 @@ def main() -> None:
     )
     parser.add_argument("presets", nargs="*", help="the presets to run")
     parser.add_argument("--seeds", default="100-109", help="first and last")
+    parser.add_argument("--at-once", type=int, default=1, help="runs beside each other (1)")
     parser.add_argument("--machine", help="in words: processor, cores")
     parser.add_argument("--redraw", action="store_true", help="only summarise and draw")
     arguments, options = parser.parse_known_args()
     if not arguments.redraw and not (arguments.presets and arguments.machine):
         parser.error("presets and --machine are needed without --redraw")
+    if arguments.at_once > 1:
+        options = ["--threads", "1", *options]
     first, last = (int(one) for one in arguments.seeds.split("-"))
-    for seed in range(first, last + 1):
-        for preset in arguments.presets:
-            if any(run["seed"] == seed for run in read(preset)):
-                continue
-            line = {**provenance(arguments.machine), **measure(preset, seed, options)}
-            add(preset, line)
-            print(preset, seed, line["solved"], line["steps"], line["minutes"], flush=True)
+    jobs = [
+        (preset, seed)
+        for seed in range(first, last + 1)
+        for preset in arguments.presets
+        if all(run["seed"] != seed for run in read(preset))
+    ]
+    made = provenance(arguments.machine) | {"at_once": arguments.at_once} if jobs else {}
+
+    def run(job: tuple[str, int]) -> None:
+        preset, seed = job
+        line = made | measure(preset, seed, options)
+        add(preset, line)
+        print(preset, seed, line["solved"], line["steps"], line["minutes"], flush=True)
+
+    with ThreadPoolExecutor(arguments.at_once) as pool:
+        list(pool.map(run, jobs))
     write_summary()
 
 

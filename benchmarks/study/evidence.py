@@ -19,7 +19,7 @@ from functools import partial
 
 from ..provenance import RESULTS, provenance
 from ..tables import markdown_table
-from . import atari100k, control, faults, minatar, verdict
+from . import atari100k, components, control, faults, minatar, verdict
 from .part import Part, Record, run_all
 from .run import run
 
@@ -68,6 +68,12 @@ SERIES = {
         "faults", ("MinAtar Breakout",), faults.PART, faults.table
     ),
     "targets against σ0": Series("control", _planned(CONTROL), CONTROL, control.table),
+    "IQN and Munchausen, small tasks": Series(
+        "components", components.SMALL, components.PART, components.table
+    ),
+    "IQN and Munchausen, MinAtar": Series(
+        "components", _OF_DQN, components.PART, components.table
+    ),
 }  # fmt: skip
 
 

@@ -28,6 +28,7 @@ part: Any = importlib.import_module("benchmarks.study.part")
 compare: Any = importlib.import_module("benchmarks.study.compare")
 faulty: Any = importlib.import_module("benchmarks.study.faulty")
 faults: Any = importlib.import_module("benchmarks.study.faults")
+components: Any = importlib.import_module("benchmarks.study.components")
 minatar: Any = importlib.import_module("benchmarks.study.minatar")
 atari100k: Any = importlib.import_module("benchmarks.study.atari100k")
 verdict: Any = importlib.import_module("benchmarks.study.verdict")
@@ -229,6 +230,12 @@ def test_every_run_that_is_planned_has_a_valid_config() -> None:
             chosen = config.load(*study.settings_of(minatar.TASKS[task], arm, 3, arms))
             assert chosen.training.seed == 3
             assert (chosen.exploration.noise_target is not None) == (arm == minatar.TARGET)
+    for task in components.PART.arms:
+        for arm in components.ARMS:
+            setting = study.settings_of(components.TASKS[task], arm, 2, components.ARMS)
+            assert config.load(*setting).exploration.has_noise == (
+                arm != components.BOTH_BY_EPSILON
+            )
     for task in faults.SEEDS:
         for arm in faults.ARMS:
             chosen = config.load(*study.settings_of(study.TASKS[task], arm, 1, faults.ARMS))
@@ -342,6 +349,7 @@ def test_kept_runs_are_compact_and_none_counts_twice() -> None:
 
 
 def test_the_page_includes_each_table() -> None:
-    for file in (verdict.TABLE, evidence.STATE, faults.FILE, minatar.FILE, atari100k.FILE):
+    for file in (verdict.TABLE, evidence.STATE, faults.FILE, minatar.FILE, atari100k.FILE,
+                 components.FILE):  # fmt: skip
         name = file.with_suffix(".md").name
         assert f"{{include}} ../benchmarks/results/study/{name}" in PAGE

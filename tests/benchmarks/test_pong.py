@@ -110,7 +110,20 @@ def test_runs_of_others_are_summarised_and_drawn_beside_ours(tmp_path: Path) -> 
     seeds.write_summary(tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert {name: one["solved"] for name, one in summary.items()} == {"pqn-pong": 1, "sb3-ppo": 0}
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("curves.png", "steps.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_runs_beside_each_other_are_compared_by_steps_alone() -> None:
+    beside = [run_of(seed, 9.0) | {"at_once": 2} for seed in (1, 2)]
+    summary = seeds.summarise(beside)
+    assert (summary["minutes"], summary["median_minutes"]) == ({1: None, 2: None}, None)
+    assert summary["steps"] == {1: 1000, 2: 2000}
+    others = [run_of(1, 5.0), run_of(2, 5.0) | {"steps": 900}, run_of(3, 5.0, solved=False)]
+    # Differences 0 and 1100; Student's t of one degree of freedom is 12.706.
+    found = seeds.difference(beside, others)
+    assert (found["seeds"], found["mean"], found["later"]) == (2, 550, 1)
+    assert found["interval"] == pytest.approx((550 - 12.7062 * 550, 550 + 12.7062 * 550), rel=1e-5)
 
 
 class OneStep(gymnasium.Env[np.ndarray, np.int64]):
