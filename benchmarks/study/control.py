@@ -3,17 +3,15 @@
     python -m benchmarks.study.control --machine "…"    runs what is missing, then writes the table
     python -m benchmarks.study.control --table           only the table
 
-The tasks are the study's five that all arms play. Every finished run is one line of
-results/study/control.jsonl, so that an interrupted study continues where it stopped; seed i of
-every arm plays the same environments. The best σ0 of a task is chosen by the very runs that it is
-compared by, which favours it.
+The tasks are the study's five that all arms play; its own runs with σ0 0.1 and 0.5 count here too.
+Every other finished run is one line of results/study/control.jsonl, so that an interrupted study
+continues where it stopped; seed i of every arm plays the same environments. The best σ0 of a task
+is chosen by the very runs that it is compared by, which favours it.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -21,9 +19,9 @@ import numpy as np
 
 from noisynet.evaluation.scores import mean_interval
 
-from ..provenance import RESULTS, provenance
+from ..provenance import RESULTS
 from ..tables import markdown_table
-from .part import run_all
+from .part import Part, Record, run_part
 from .run import TASKS, read_runs, run
 
 FILE = RESULTS / "study" / "control.jsonl"
@@ -32,21 +30,29 @@ ARMS: dict[str, dict[str, Any]] = {
     TARGET: {"noise_target": 0.05, "sigma0": 0.5},
     **{f"σ0 {value:g}": {"sigma0": value} for value in (0.1, 0.25, 0.5, 0.75, 1.0)},
 }
-SHARED = [name for name, task in TASKS.items() if task.arms is None]
+SHARED = tuple(name for name, task in TASKS.items() if task.arms is None)
+OF_STUDY = {"noise": "σ0 0.5", "noise σ0 0.1": "σ0 0.1"}
 
-Record = dict[str, Any]
+
+def runs_of_study() -> list[Record]:
+    """Return the study's runs that are those of an arm here, by its name."""
+    return [
+        {**one, "arm": OF_STUDY[one["arm"]]}
+        for one in read_runs()
+        if one["task"] in SHARED and one["arm"] in OF_STUDY
+    ]
 
 
-def missing(
-    records: Sequence[Record], tasks: Sequence[str], seeds: int
-) -> Iterator[tuple[str, str, int]]:
-    """Yield what has not been run, seed by seed, so that a part of the study is a fair one."""
-    done = {(one["task"], one["arm"], one["seed"]) for one in records}
-    for seed in range(seeds):
-        for name in tasks:
-            for arm in ARMS:
-                if (name, arm, seed) not in done:
-                    yield name, arm, seed
+PART = Part(
+    file=FILE,
+    arms=dict.fromkeys(SHARED, tuple(ARMS)),
+    seeds=dict.fromkeys(SHARED, 10),
+    run=partial(run, arms=ARMS),
+    # Medians of the study's runs by noise (runs.jsonl).
+    minutes={"CartPole": 0.43, "Acrobot": 0.62, "Chain-10": 0.27, "DeepSea-8": 0.25,
+             "DeepSea-10": 0.3},
+    others=runs_of_study,
+)  # fmt: skip
 
 
 def compared(records: Sequence[Record], task: str) -> Record | None:
@@ -105,18 +111,7 @@ def table(records: Sequence[Record]) -> str:
 
 def main() -> None:
     """Run what is missing and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--tasks", nargs="+", choices=SHARED, default=SHARED)
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--machine", default="not said")
-    parser.add_argument("--table", action="store_true", help="run nothing")
-    arguments = parser.parse_args()
-    if not arguments.table:
-        made = provenance(arguments.machine)
-        jobs = list(missing(read_runs(FILE), arguments.tasks, arguments.seeds))
-        run_all(jobs, partial(run, arms=ARMS), FILE, made, at_once=arguments.jobs)
-    FILE.with_suffix(".md").write_text(table(read_runs(FILE)))
+    run_part(PART, table, __doc__)
 
 
 if __name__ == "__main__":

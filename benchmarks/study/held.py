@@ -3,7 +3,7 @@
     python -m benchmarks.study.held --machine "…"    runs what is missing, then writes the table
     python -m benchmarks.study.held --table           only the table
 
-A training from its warm-up's end on is cut into twenty parts, and each part has the mean of what
+A training from its warm-up's end on is cut into ten parts, and each part has the mean of what
 was measured in it: by the run's own figures, which are not what the target measures, and in
 Stable-Baselines3 by those of its `NoiseCallback`. Every finished run is one line of
 results/study/held.jsonl.
@@ -34,7 +34,7 @@ from .part import Part, Record, run_part
 FILE = RESULTS / "study" / "held.jsonl"
 WANTED = 0.05
 ARM = f"target {WANTED:g}"
-PARTS = 20
+PARTS = 10
 WITHIN = 0.2
 """The error, relative to the target, that counts as held."""
 SB3 = "CartPole, SB3's DQN"
@@ -42,11 +42,14 @@ Measured = tuple[np.ndarray, np.ndarray]
 """Agent steps, and the effective ε measured at each."""
 
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
-    "CartPole": ("control", {"steps": 30_000, "sigma0": 0.5, "log_every": 25}),
-    "MinAtar Breakout": ("minatar", {"steps": 300_000}),
-    "Pong": ("pqn-pong", {"steps": 500_000, "noise_target_every": 1024, "threads": 1}),
+    "CartPole": ("control", {"steps": 30_000, "sigma0": 0.5, "log_every": 5}),
+    "MinAtar Breakout": ("minatar", {"steps": 300_000, "log_every": 50}),
+    "Pong": (
+        "pqn-pong",
+        {"steps": 500_000, "noise_target_every": 1024, "threads": 1, "log_every": 100},
+    ),
 }
-"""Of ours: the preset and what is set."""
+"""Of ours: the preset and what is set. A figure is of few rows, so there are many."""
 
 
 def run(task: str, arm: str, seed: int) -> Record:
@@ -67,7 +70,7 @@ def run(task: str, arm: str, seed: int) -> Record:
 
 
 def means(steps: np.ndarray, measured: np.ndarray) -> list[float]:
-    """Return the mean of what was measured in each of twenty parts of equal length."""
+    """Return the mean of what was measured in each of ten parts of equal length."""
     ends = np.linspace(steps[0], steps[-1], PARTS + 1)[1:-1]
     of = np.searchsorted(ends, steps, side="left")
     return [float(measured[of == number].mean()) for number in range(PARTS)]

@@ -84,11 +84,15 @@ def test_a_target_is_compared_with_the_best_sigma0_seed_by_seed() -> None:
     assert "| CartPole | 3 | 22.00 | 0.5: 20.00 | +2.00 " in control.table(runs)
 
 
-def test_the_control_study_goes_on_where_it_stopped() -> None:
-    runs = control_runs({arm: [1.0] for arm in control.ARMS})
-    left = list(control.missing(runs, ["CartPole", "Acrobot"], 2))
-    assert ("CartPole", control.TARGET, 0) not in left
-    assert len(left) == 3 * len(control.ARMS)
+def test_the_study_s_runs_count_where_an_arm_is_theirs() -> None:
+    for theirs, ours in control.OF_STUDY.items():
+        assert study.ARMS[theirs] == control.ARMS[ours]
+    counts = Counter((one["task"], one["arm"], one["seed"]) for one in control.PART.records())
+    assert set(counts.values()) == {1}
+    assert not any(arm in control.OF_STUDY.values() for _, arm, _ in control.PART.missing())
+
+
+def test_every_run_of_the_control_study_has_a_valid_config() -> None:
     for task in control.SHARED:
         for arm in control.ARMS:
             chosen = study.config.load(*study.settings_of(study.TASKS[task], arm, 1, control.ARMS))
