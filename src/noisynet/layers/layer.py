@@ -145,6 +145,7 @@ class NoiseState:
         self.kept = (flat, flat._version, noise)
         return noise
 
+    @torch.inference_mode(False)
     def follow(self, layer: NoisyLayer) -> None:
         """Move scale and held draw to the device and dtype of the layer's weight."""
         reference = layer.noise_reference
@@ -162,6 +163,7 @@ class NoiseState:
         else:
             self.held = self.held.to(device=reference.device, dtype=reference.dtype)
 
+    @torch.inference_mode(False)
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         copy = type(self)()
         copy.held = None if self.held is None else self.held.detach().clone()
@@ -174,6 +176,7 @@ class NoiseState:
         held = None if self.held is None else tensor_to_bytes(self.held)
         return held, self.per_row, self.static, self.batch_first, self.scale, self.control
 
+    @torch.inference_mode(False)
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         # Pickles from before `batch_first` have three parts, those from before `scale` four.
         later: tuple[Any, ...] = (False, 1.0, None)[len(state) - 3 :]
