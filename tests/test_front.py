@@ -251,6 +251,18 @@ def test_predict_takes_images_as_they_are_given() -> None:
         agent.predict(images[0].transpose(2, 0, 1))
 
 
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_predict_takes_finite_numbers_alone(bad: float) -> None:
+    agent = noisynet.train(MatchInParts, **SMALL)
+    good = {"sign": 2, "rest": np.zeros(2)}
+    misfit = {"sign": 2, "rest": np.array([0, bad])}
+    for observation in (misfit, [good, misfit]):
+        for deterministic in (True, False):
+            said = f"^observation: got {bad}, expected finite numbers$"
+            with pytest.raises(ValueError, match=said):
+                agent.predict(observation, deterministic=deterministic)
+
+
 def test_a_policy_is_drawn_from_unless_it_is_deterministic() -> None:
     fields = {"steps": 80, "device": "cpu", "progress": False}
     agent = noisynet.train(Match, preset="cartpole-a2c", **fields)

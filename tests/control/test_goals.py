@@ -65,6 +65,15 @@ def test_the_divergence_of_softmax_policies_by_hand() -> None:
     assert Divergence(0.1).measure(mean[None], mean) == pytest.approx(0, abs=1e-7)
 
 
+def test_a_divergence_is_not_below_0_by_rounding() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        mean = torch.randn(32, 4, generator=generator)
+        noisy = mean + 1e-5 * torch.randn(8, 32, 4, generator=generator)
+        assert Divergence(0.1).measure(noisy, mean) >= 0
+    assert math.isnan(Divergence(0.1).measure(noisy * math.nan, mean))
+
+
 @pytest.mark.parametrize(("epsilon", "actions"), [(0.1, 2), (0.05, 4), (0.5, 18)])
 def test_the_divergence_of_epsilon_greedy_is_that_of_its_definition(
     epsilon: float, actions: int

@@ -38,6 +38,8 @@ def test_stages_are_those_of_qerl() -> None:
         first, last = 60 * (k - 1), 60 * k - 1
         assert schedule(first) == schedule(last) == pytest.approx(expected)
     assert schedule(600) == schedule(10**9) == pytest.approx(5e-4)
+    # Stage 16 of 22 begins at 105 = 15 · 154 / 22, though 105 / 154 · 22 is less than 15.
+    assert Exponential(1.0, 0.01, until=154, stages=22)(105) == pytest.approx(0.01 ** (15 / 21))
 
 
 @given(

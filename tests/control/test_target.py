@@ -238,3 +238,6 @@ def test_a_net_without_noise_and_a_scale_of_0() -> None:
     scale(net, 0)
     with pytest.raises(ValueError, match="scale: got 0, expected one above 0"):
         target(net, effective_epsilon=0.1)
+    with pytest.raises(ValueError, match="scale: got 0, expected one above 0"):
+        target(net, network(), effective_epsilon=0.1)
+    assert target(network(), net, effective_epsilon=0.1).scale == scale(net) == 1

@@ -149,6 +149,13 @@ def test_an_observation_outside_its_space_is_named() -> None:
         del gymnasium.registry["Scripted-v0"]
 
 
+def test_an_image_of_bytes_has_no_place_for_nan() -> None:
+    space = spaces.Box(0, 255, (40, 40, 3), np.uint8)
+    environments = scripted(observation_space=space, seen=np.full(space.shape, np.nan))
+    with pytest.raises(EnvironmentFailed, match="reset: observation: got nan, expected finite"):
+        environments.reset()
+
+
 def test_games_of_gymnasium_with_numbers_are_played() -> None:
     for name, size in (("FrozenLake-v1", 16), ("Blackjack-v1", 32 + 11 + 2)):
         environments = make(name, 2, seed=0)

@@ -613,6 +613,8 @@ def test_errors_name_what_was_given_and_what_fits(call: Any, said: str) -> None:
     [
         ((6, 4), {}, "num_heads: got 4, expected a divisor of 6"),
         ((6, 0), {}, "num_heads: got 0, expected at least 1"),
+        ((6, 2), {"kdim": 0}, "kdim: got 0, expected at least 1"),
+        ((6, 2), {"vdim": 2.0}, "vdim: got 2.0, expected an integer"),
         ((6, 2), {"noise": "pink"}, "noise: got 'pink', expected one of"),
         ((6, 2), {"sigma0": -1}, "sigma0: got -1, expected a finite"),
         ((6, 2, 0.0, 0.1), {}, "bias: got 0.1, expected True or False"),

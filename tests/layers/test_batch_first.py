@@ -389,6 +389,17 @@ def test_the_kernels_leave_rows_that_are_first_to_plain_operations() -> None:
         assert not dispatch.is_for_kernels(torch.randn(ROWS, 2, 300), weights, drawn)
 
 
+def test_a_batch_without_rows(net: nn.Sequential) -> None:
+    empty = noisynet.draw(net, rows=ROWS, batch_first=True)[[]]
+    x = torch.zeros(0, 5, 3, requires_grad=True)
+    with noisynet.using(net, empty):
+        assert net(x).shape == (0, 5, 4)
+    noisynet.release(net, per_row=True, batch_first=True)
+    net(x).sum().backward()
+    assert x.grad.shape == x.shape
+    assert not net[4].weight_sigma.grad.any()
+
+
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("noise", ["factorised", "independent"])
 def test_a_recurrent_layers_rows_are_its_own_batch(noise: NoiseName, *, batch_first: bool) -> None:

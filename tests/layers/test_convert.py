@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import noisynet
-from noisynet.layers import NoisyLinear
+from noisynet.layers import NoisyLayer, NoisyLinear, noisy_linear
+from noisynet.layers.noise import NoiseSpec
 
 
 def plain_net() -> nn.Sequential:
@@ -434,6 +435,19 @@ def test_hooks_of_other_kinds_are_kept() -> None:
     assert seen == order + order
 
 
+def test_a_hook_of_loading_gets_the_layer_that_is_there() -> None:
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    seen: list[nn.Module] = []
+    net[0].register_load_state_dict_pre_hook(lambda layer, *_: seen.append(layer))
+    net[0].register_load_state_dict_post_hook(lambda layer, _: seen.append(layer))
+    plain = net.state_dict()
+    for change in (noisynet.noisify, noisynet.denoise):
+        change(net)
+        seen.clear()
+        net.load_state_dict(plain, strict=False)
+        assert [layer is net[0] for layer in seen] == [True, True]
+
+
 def test_a_denoised_agent_exports() -> None:
     net = noisynet.denoise(noisynet.noisify(Agent(), every)).eval()
     inputs = agent_inputs()
@@ -516,6 +530,21 @@ class Rectified(noisynet.NoisyLinear):
         return super().forward(input).relu()
 
 
+class Own(NoisyLayer, nn.Linear):
+    """A noisy layer of a kind that is not noisynet's."""
+
+    plain = nn.Linear
+
+    def __init__(self) -> None:
+        super().__init__(3, 3, noise="factorised", sigma0=None, init="paper")
+
+    def noise_spec(self) -> NoiseSpec:
+        return NoiseSpec(self.noise, 3, 3, bias=True)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return noisy_linear(input, *self.weights()[0], self.noise_in_force(input))
+
+
 class Head(noisynet.NoisyLinear):
     """Has no forward of its own."""
 
@@ -534,6 +563,7 @@ class Head(noisynet.NoisyLinear):
             "'1': a NoisyLinear: it keeps more than weights and biases",
         ),
         (lambda: Rectified(3, 3), "'1': a Rectified: its forward is not that of NoisyLinear"),
+        (Own, "'1': a Own: its forward is not that of NoisyLayer"),
     ],
 )
 def test_denoise_refuses_what_it_would_break(make: Callable[[], nn.Module], reason: str) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import noisynet
+from noisynet.control import scale
 from noisynet.layers import NoisyLinear
 
 
@@ -241,3 +242,20 @@ def test_held_noise_follows_weights_that_are_assigned() -> None:
     x = torch.randn(4, 3, dtype=torch.float64)
     assert torch.equal(layer(x), layer(x))
     assert noisynet.held(layer).flats[0].dtype == torch.float64
+
+
+@pytest.mark.parametrize("move", [*COPIES, lambda net: net.to(torch.float64)])
+def test_what_is_moved_under_inference_mode_can_be_redrawn_and_scaled(
+    net: nn.Sequential, move: Callable[[nn.Module], nn.Module]
+) -> None:
+    noisynet.hold(net, rows=4, static=True)
+    scale(net, 0.5)
+    with torch.inference_mode():
+        moved = move(net)
+    before = held_values(moved)
+    noisynet.resample(moved)
+    assert not torch.equal(held_values(moved), before)
+    assert scale(moved, 0.3) == 0.3
+    with torch.no_grad():
+        x = torch.randn(4, 3, dtype=moved[2].weight.dtype)
+        assert torch.equal(moved(x), moved(x))

@@ -163,6 +163,14 @@ def test_picked_rows_are_those_rows(net: nn.Sequential, index: Any) -> None:
         assert torch.equal(picked.flat(slot), drawn.flat(slot)[numbers])
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int32])
+def test_numbers_of_rows_may_be_of_any_width(net: nn.Sequential, dtype: torch.dtype) -> None:
+    drawn = noisynet.draw(net, rows=5)
+    order = torch.tensor([3, 0, 4, 2, 1])
+    for index in (order.to(dtype), order.to(dtype).numpy()):
+        assert torch.equal(drawn[index].flats[0], drawn.flats[0][order])
+
+
 def test_a_shuffled_minibatch_repeats_what_the_rows_did_when_acting(net: nn.Sequential) -> None:
     """In PPO the ratio before the first update must be 1: the policy learned about acted."""
     times, environments = 5, 4

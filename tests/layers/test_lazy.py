@@ -173,8 +173,12 @@ def test_bad_options_and_inputs_are_errors(
         with pytest.raises(ValueError, match="input: got 3 channels, expected a multiple of 2"):
             lazy(torch.randn(2, 3, 7))
     if lazy_kind is not LazyNoisyLinear:
-        with pytest.raises(ValueError, match=r"input: got shape \(7,\), expected"):
+        needed = len(shape) - 1
+        said = rf"^input: got shape \(7,\), expected {needed} dimensions or more$"
+        with pytest.raises(ValueError, match=said):
             lazy(torch.randn(7))
+        with pytest.raises(ValueError, match=r"^groups: got 0, expected at least 1$"):
+            lazy_kind(*sizes, groups=0)
     else:
         with pytest.raises(ValueError, match=r"input: got shape \(\), expected \(…, features\)"):
             lazy(torch.tensor(1.0))

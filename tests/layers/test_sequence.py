@@ -522,6 +522,15 @@ def test_a_root_and_its_former_share_parameters_and_nothing_else(noise: str) -> 
     assert torch.equal(as_one(back(x)), expected)
 
 
+def test_a_batch_without_sequences(layer: Any) -> None:
+    x = torch.zeros(5, 0, 3)
+    expected = [
+        leaf.shape for leaf in tree_leaves(PLAIN[type(layer)](3, 2, 2, bidirectional=True)(x))
+    ]
+    noisynet.release(layer, per_row=True)
+    assert [leaf.shape for leaf in tree_leaves(layer(x))] == expected
+
+
 def test_errors_name_what_came_and_what_fits(layer: Any) -> None:
     noisynet.hold(layer, rows=4)
     expected = "expected a batch of 4: the noise in force is one draw for each of 4 rows$"

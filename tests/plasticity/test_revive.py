@@ -288,6 +288,12 @@ def test_layers_that_cannot_be_treated_are_refused_in_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_network_without_parameters_is_refused_in_one_line() -> None:
+    optimizer = torch.optim.Adam(nn.Linear(4, 4).parameters())
+    with pytest.raises(ValueError, match=r"^net: got a ReLU without a layer whose units can"):
+        noisynet.revive(nn.ReLU(), optimizer, BATCH)
+
+
 def test_layers_that_cannot_be_treated_are_left_and_named() -> None:
     net = nn.Sequential(Residual(), nn.ReLU(), nn.Linear(1, 3), nn.ReLU(), nn.Linear(3, 1))
     dead_units(net, [0], "0.first")

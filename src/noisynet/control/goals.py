@@ -138,7 +138,8 @@ class Divergence(_UpOrDown):
         check_values(noisy_KBA, mean_BA, least_draws=1)
         mean = mean_BA.float().log_softmax(-1)
         noisy = noisy_KBA.float().log_softmax(-1)
-        return float((mean.exp() * (mean - noisy)).sum(-1).mean())
+        # No divergence is below 0, but rounding can be, where the policies are nearly the same.
+        return max(float((mean.exp() * (mean - noisy)).sum(-1).mean()), 0.0)
 
 
 def divergence_of_epsilon(epsilon: float, actions: int) -> float:

@@ -113,5 +113,7 @@ class Exponential(_Ramp):
         """Return the scale at a step."""
         share = self._share(step)
         if self.stages is not None:
-            share = min(math.floor(share * self.stages), self.stages - 1) / (self.stages - 1)
+            # In whole numbers: a share times the stages may fall short of the stage that begins.
+            stage = max(step - self.begin, 0) * self.stages // (self.until - self.begin)
+            share = min(stage, self.stages - 1) / (self.stages - 1)
         return self.start * (self.end / self.start) ** share

@@ -26,7 +26,8 @@ class Target:
     `modules` all get the scale, the first one is where it begins. `outputs` measures on whatever
     observations `update` is given. Draws are seeded by `seed` and the number of measurements: no
     other random number changes, and a resumed loop measures what it would have. Raises ValueError
-    for modules without noise or with different scales, a scale of 0, and bounds in the wrong order.
+    for a module without noise, or whose layers have different scales, for a first one whose scale
+    is 0, and for bounds in the wrong order.
     """
 
     def __init__(
@@ -41,8 +42,8 @@ class Target:
         low, high = (checked_number("bounds", bound, above=True) for bound in bounds)
         if low >= high:
             raise ValueError(f"bounds: got {bounds!r}, expected a lower and then a higher one")
-        found = {scale(module) for module in modules}
-        if found == {0.0}:
+        begin, *_ = [scale(module) for module in modules]
+        if begin == 0:
             raise ValueError("scale: got 0, expected one above 0: a target multiplies it")
         self.modules = tuple(modules)
         self.goal = goal
@@ -52,7 +53,7 @@ class Target:
         self._outputs = outputs
         self._seed = seed
         self._low, self._high = low, high
-        self._set(scale(modules[0]))
+        self._set(begin)
 
     @property
     def scale(self) -> float:

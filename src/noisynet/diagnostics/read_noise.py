@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import FactorisedNoise, IndependentNoise, NoisyLayer, resample
-from ..layers.layer import Off
 from ..layers.noise import CellNoise, SequenceNoise
+from ..layers.noise_state import Off
 from .recognise import Found
 
 COLUMNS = 8

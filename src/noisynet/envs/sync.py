@@ -219,12 +219,22 @@ def _failed_to_close(environment_id: str, index: int, what: str) -> EnvironmentF
 def as_numbers(seen: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """Return one observation as an array, what float32 cannot hold as infinite.
 
-    Raises Unfit for another shape, which numpy would stretch without a word.
+    Raises Unfit for another shape, which numpy would stretch without a word, and for NaN or
+    infinity where whole numbers are wanted, which have none.
     """
     array = np.asarray(seen)
     if array.dtype != dtype:
+        if dtype.kind != "f":
+            check_finite("observation", array)
         with np.errstate(over="ignore"):
             array = array.astype(dtype)
     if array.shape != shape:
         raise Unfit(f"observation: got shape {array.shape}, its own space says {shape}")
     return array
+
+
+def check_finite(name: str, values: npt.NDArray[Any]) -> None:
+    """Raise Unfit for an array of floats that has NaN or infinity in it."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        bad = values[~np.isfinite(values)][0]
+        raise Unfit(f"{name}: got {bad}, expected finite numbers")

@@ -14,6 +14,7 @@ import torch
 from ..agents import ActorCritic
 from ..assemble import build_agent, make_environments, side_by_side
 from ..envs import Environments, Unfit, UnusableEnvironment, seen_and_taken
+from ..envs.sync import check_finite
 from ..layers import draw, mean_weights, using
 from ..runs import Config, Run, RunError, RunFolder, checkpoint, open_run
 from ..runs.checkpoint import Checkpoint, fits_config
@@ -78,12 +79,13 @@ class TrainedAgent:
         action. Otherwise each observation gets a new draw of the noise, and an actor-critic draws
         from its policy; an agent that explores by ε alone acts the same either way. An agent with
         an LSTM takes one observation at a time; `begin` says where games begin. Raises ValueError
-        for an observation that does not fit.
+        for an observation that does not fit, or has NaN or infinity in it.
         """
         try:
             one = self._kind.is_one(observation)
             several = [observation] if one else observation
             rows = np.stack([self._kind.read(seen) for seen in several])
+            check_finite("observation", rows)
         except Unfit as error:
             raise ValueError(str(error)) from error
         except (ValueError, TypeError, LookupError) as error:

@@ -56,7 +56,6 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
     in_proj_weight_sigma: Tensor | None
     in_proj_bias: Tensor | None
     in_proj_bias_sigma: Tensor | None
-    _qkv_same_embed_dim: bool
 
     def __init__(
         self,
@@ -78,15 +77,16 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
         dtype: torch.dtype | None = None,
     ) -> None:
         """Build the layer with the initial values that `init` names."""
-        check_sizes(embed_dim=embed_dim, num_heads=num_heads)
+        sizes = {"embed_dim": embed_dim, "num_heads": num_heads, "kdim": kdim, "vdim": vdim}
+        check_sizes(**{name: size for name, size in sizes.items() if size is not None})
         check_bias(bias)
         if embed_dim % num_heads:
             raise ValueError(f"num_heads: got {num_heads}, expected a divisor of {embed_dim}")
-        sizes = (embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim)
+        arguments = (embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim)
         options: dict[str, Any] = {
             "noise": noise, "sigma0": sigma0, "init": init, "learned": learned,
         }  # fmt: skip
-        super().__init__(*sizes, batch_first, device=device, dtype=dtype, **options)
+        super().__init__(*arguments, batch_first, device=device, dtype=dtype, **options)
 
     @classmethod
     def from_attention(

@@ -55,7 +55,7 @@ class NoisyConv(NoisyLayer):
         dtype: torch.dtype | None = None,
     ) -> None:
         """Build the layer with the initial values that `init` names."""
-        check_sizes(in_channels=in_channels, out_channels=out_channels)
+        check_sizes(groups=groups, in_channels=in_channels, out_channels=out_channels)
         for size in kernel_size if isinstance(kernel_size, Iterable) else (kernel_size,):
             check_sizes(kernel_size=size)
         check_bias(bias)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
@@ -238,7 +239,8 @@ def _reason_to_stay_noisy(layer: NoisyLayer) -> str | None:
         return "run one forward first"
     if keeps_more(layer):
         return "it keeps more than weights and biases"
-    kinds = (*LINEAR.values(), NoisyTransposedLinear, *OTHERS.values())
+    # The last one is for layers of a user's own.
+    kinds = (*LINEAR.values(), NoisyTransposedLinear, *OTHERS.values(), NoisyLayer)
     own = next(kind for kind in kinds if isinstance(layer, kind))
     if type(layer).forward is not own.forward or "forward" in vars(layer):
         return f"its forward is not that of {own.__name__}"
@@ -263,6 +265,9 @@ def _share_hooks(former: nn.Module, layer: nn.Module) -> None:
     for name, value in former.__dict__.items():
         if name.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called", "_hook")):
             layer.__dict__[name] = value
+    for hook in vars(layer)["_load_state_dict_pre_hooks"].values():
+        if hook.with_module:  # PyTorch hands it the module that it stood on first
+            hook.module = weakref.ref(layer)
 
 
 def _replaced(module: nn.Module, replacements: dict[int, nn.Module]) -> nn.Module:

@@ -10,7 +10,6 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedParameter, is_lazy
 
 from .conv import NoisyConv, NoisyConv1d, NoisyConv2d, PaddingMode
-from .functional import check_channels
 from .initial import InitName
 from .kernels.convolution import Sizes
 from .layer import NoisyLayer
@@ -159,7 +158,9 @@ class _LazyNoisyConv(_LazyNoisy, NoisyConv):
     def _inputs_of(self, input: Tensor) -> int:
         spatial = len(self.kernel_size)
         if input.ndim <= spatial:
-            check_channels(input, self.groups, spatial)
+            raise ValueError(
+                f"input: got shape {tuple(input.shape)}, expected {1 + spatial} dimensions or more"
+            )
         channels = input.shape[-1 - spatial]
         if channels % self.groups or channels == 0:
             raise ValueError(

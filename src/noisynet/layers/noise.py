@@ -419,6 +419,8 @@ class Draw:
                 raise IndexError(
                     f"index: got {index.ndim} dimensions, expected one: a draw has rows only"
                 )
+            if index.dtype != torch.bool:
+                index = index.long()  # bytes would be taken for a mask
         flats = tuple(
             flat[index.to(flat.device) if isinstance(index, Tensor) else index]
             for flat in self.flats

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from .layer import OFF, NoisyLayer, Off
+from .layer import NoisyLayer
 from .noise import Draw, LayerSpec, Slot, check_batch_first, check_rows, standard_normals
+from .noise_state import OFF, Off
 
 
 def noisy_layers(module: nn.Module) -> dict[str, NoisyLayer]:

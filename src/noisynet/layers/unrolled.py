@@ -6,6 +6,7 @@ and from the state, both (…, gates · hidden), and the state: (h, c) of an LST
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -126,7 +127,7 @@ def _linear(weights: Weights, noise: WeightNoise) -> Linear:
 
     def by_row(x: Tensor) -> Tensor:
         # (rows, steps, p) @ (rows, p, q): no matrix is copied for the steps.
-        steps = x.reshape(-1, *x.shape[-2:]).transpose(0, 1)
+        steps = x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]).transpose(0, 1)
         y = steps @ weight.mT
         if bias is not None:
             y = y + bias.unsqueeze(1).to(y.dtype)

@@ -30,7 +30,7 @@ def search(
     net: nn.Module, batch: Any, *, threshold: float, draws: int, seed: int
 ) -> tuple[dict[str, HiddenLayer], dict[str, Tensor]]:
     """Return the hidden layers of a network, and the numbers of the dormant units of each."""
-    device = next(net.parameters()).device
+    device = next(net.parameters(), torch.empty(0)).device
     generator = torch.Generator(device).manual_seed(seed)
     layers = measure_units(net, batch, draws=draws, generator=generator)
     return layers, {

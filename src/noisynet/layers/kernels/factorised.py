@@ -25,8 +25,10 @@ def two_products(input: Tensor, weights: Weights, noise: FactorisedNoise) -> Ten
     noise_input, noise_output = noise.input, noise.output
     if noise.batch_first and noise.rows is not None and input.ndim > 2:
         # (rows, p) -> (rows, 1, …, p): all dimensions but the first one share a row's noise.
-        shared = (noise_input.shape[0], *(1 for _ in input.shape[1:-1]), -1)
-        noise_input, noise_output = noise_input.reshape(shared), noise_output.reshape(shared)
+        # Every size by number: of no rows, a -1 could be any.
+        shared = (noise_input.shape[0], *(1 for _ in input.shape[1:-1]))
+        noise_input = noise_input.reshape(*shared, noise_input.shape[-1])
+        noise_output = noise_output.reshape(*shared, noise_output.shape[-1])
     if input.dtype != noise_input.dtype:
         noise_input = noise_input.to(input.dtype)
     steady = functional.linear(input, weight, bias)
