@@ -43,7 +43,8 @@ host.check_host = lambda *_, **__: None
 # -n reports every name that leads nowhere. These lead to other projects' pages, which would have to
 # be fetched, or are type aliases and internal types that only a signature shows.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(torch|nn|collections|contextlib|typing|types|pathlib|numpy|ignite)(\..*)?"),
+    (r"py:.*", r"(torch|nn|collections|contextlib|typing|types|pathlib|numpy)(\..*)?"),
+    (r"py:.*", r"(ignite|tensordict)(\..*)?"),
     (r"py:.*", r"(Tensor|Optimizer|RemovableHandle|Iterator|Mapping|Sequence|Callable|Where)"),
     (r"py:.*", r"noisynet\.(layers|diagnostics|control|runs|envs|integrations)\..*"),
 ]

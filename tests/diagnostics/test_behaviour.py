@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import noisynet
-from noisynet.diagnostics.behaviour import behaviour_of_head, measure
+from noisynet.diagnostics.behaviour import measure
+from noisynet.layers.outputs import outputs_of_head
 
 # Two observations, four draws: the first changes its mind in one of them, the second in two.
 NOISY_KBA = torch.tensor(
@@ -63,7 +64,7 @@ def test_one_pass_over_the_head_equals_a_pass_for_each_draw(noise: str) -> None:
     net, batch = network(noise), torch.randn(6, 5)
     seeds = [torch.Generator().manual_seed(4) for _ in range(2)]
     slow = noisynet.behaviour(net, batch, draws=7, generator=seeds[0])
-    fast = behaviour_of_head(net, batch, draws=7, generator=seeds[1])
+    fast = measure(*outputs_of_head(net, batch, draws=7, generator=seeds[1]))
     for name, row in slow.rows.items():
         torch.testing.assert_close(fast.rows[name], row)
 

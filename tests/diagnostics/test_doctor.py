@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import noisynet
 from noisynet.diagnostics.checks.draws import kinds_of
+from noisynet.diagnostics.forward_calls import calls_of
 from noisynet.diagnostics.read_noise import Noise, read_all, read_noise
 from noisynet.diagnostics.recognise import find_noisy_layers
 
@@ -321,11 +322,134 @@ def test_a_network_over_sets_that_acts_with_a_forward_for_each_observation() -> 
     assert noisynet.doctor(net, sets, act=act)["rows"].status == "warn"
 
 
+def test_rows_are_not_asked_of_a_single_observation_and_fresh_ones_count() -> None:
+    def rows(net: nn.Module, batch: Tensor) -> noisynet.Finding:
+        return noisynet.doctor(net, batch, act=lambda seen: net(seen).argmax(-1))["rows"]
+
+    images = torch.randn(B, 2, 4, 4)
+    conv = nn.Sequential(noisynet.NoisyConv2d(2, 4, 3), nn.Flatten(), nn.Linear(16, A))
+    assert rows(conv, images[:1]).status == "skipped"
+    shared = rows(conv, images)
+    assert shared.status == "warn"
+    assert f"all {B} rows" in shared.message
+    noisynet.hold(conv, rows=B)
+    assert rows(conv, images).message == f"a draw for each of {B} rows"
+    sets = nn.Sequential(noisynet.NoisyLinear(P, A), nn.Flatten())
+    assert rows(sets, torch.randn(1, 3, P)).status == "skipped"
+    net, batch = network(), torch.randn(B, P)
+    noisynet.release(net, per_row=True)
+    assert rows(net, batch).status == "pass"
+    # What `using` puts in force is one draw for all.
+    with noisynet.using(net, noisynet.draw(net)):
+        assert rows(net, batch).status == "warn"
+
+
+def test_a_layer_with_states_beside_its_output_is_learned_from() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.memory = noisynet.NoisyLSTM(P, 8)
+            self.head = nn.Linear(8, A)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.memory(x.unsqueeze(0))[0][0])
+
+    net, batch = Recurrent(), torch.randn(B, P)
+    found = noisynet.doctor(net, batch, loss=lambda: net(batch).square().mean())
+    assert found["noise in the loss"].status == "pass"
+    assert found["draws in the loss"].status == "skipped"
+
+
+def test_layers_of_one_forward_are_told_apart() -> None:
+    net = network()
+    x = torch.randn(B, P)
+
+    def run() -> None:
+        # A module may lie where one that is gone lay.
+        for number in range(40):
+            (noisynet.NoisyLinear(P, A) if number % 2 else nn.Linear(P, A))(x)
+
+    assert len(calls_of(find_noisy_layers(net), run)) == 20
+
+
+def test_a_target_within_a_wrapper_that_has_the_online_draw() -> None:
+    agent = Agent()
+    drawn = noisynet.draw(agent.online)
+    noisynet.hold(agent.online, agent.target, drawn=drawn)
+    target = nn.ModuleDict({"wrapped": agent.target})
+    found = noisynet.doctor(agent.online, target=target)["target"]
+    assert found.status == "fail"
+    assert "the same draw in '0', '2'" in found.message
+    noisynet.resample(agent.target)
+    assert noisynet.doctor(agent.online, target=target)["target"].status == "pass"
+
+
+def test_layers_that_cannot_be_looked_into() -> None:
+    class TwoInputs(nn.Module):
+        """A layer of another library that needs more than its input."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight_mu = nn.Parameter(torch.randn(A, P))
+            self.weight_sigma = nn.Parameter(torch.full((A, P), 0.1))
+
+        def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+            return nn.functional.linear(x, self.weight_mu + self.weight_sigma * noise)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = TwoInputs()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x, torch.randn(A, P))
+
+    net = Net()
+    found = noisynet.doctor(net, torch.randn(B, P), act=net, evaluate=net, target=Net())
+    for check in ("acting", "evaluation", "target"):
+        assert found[check].status == "skipped", str(found[check])
+
+
+def test_an_update_that_breaks_sigma() -> None:
+    agent = Agent()
+
+    def update() -> None:
+        with torch.no_grad():
+            agent.online[2].weight_sigma.fill_(float("nan"))
+
+    found = agent.examined(update=update)["sigma moves"]
+    assert found.status == "fail"
+    assert "σ of '2' is NaN or infinite after an update" in found.message
+
+
+def test_a_counter_in_the_state_dict_is_no_noise() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight_mu = nn.Parameter(torch.randn(A, P))
+            self.weight_sigma = nn.Parameter(torch.full((A, P), 0.1))
+            self.register_buffer("steps", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            noise = torch.randn(A, P)
+            return nn.functional.linear(x, self.weight_mu + self.weight_sigma * noise)
+
+    assert noisynet.doctor(Counting())["state_dict"].status == "pass"
+    named = Counting()
+    named.register_buffer("eps_q", torch.zeros(A))
+    assert noisynet.doctor(named)["state_dict"].status == "fail"
+
+
 def test_a_rollout_learned_under_another_draw() -> None:
     agent = Agent()
+    picked = torch.tensor([3, 1, 4, 1])
 
     def policy_loss() -> Tensor:
         return agent.online(agent.batch).log_softmax(-1)[:, 0].mean()
+
+    def minibatch_loss(drawn: noisynet.Draw) -> Tensor:
+        with noisynet.using(agent.online, drawn[picked]):
+            return agent.online(agent.batch[picked]).log_softmax(-1)[:, 0].mean()
 
     def resampled_loss() -> Tensor:
         noisynet.resample(agent.online)
@@ -334,6 +458,12 @@ def test_a_rollout_learned_under_another_draw() -> None:
     options: dict[str, Any] = {"on_policy": True, "update": None, "target": None}
     assert agent.examined(loss=policy_loss, **options)["rollout's draw"].status == "pass"
     assert agent.examined(loss=resampled_loss, **options)["rollout's draw"].status == "fail"
+    # A shuffled minibatch has rows of the draw that acted.
+    acted, other = noisynet.held(agent.online), noisynet.draw(agent.online, rows=B)
+    assert acted is not None
+    for drawn, status in ((acted, "pass"), (other, "fail")):
+        found = agent.examined(loss=lambda drawn=drawn: minibatch_loss(drawn), **options)
+        assert found["rollout's draw"].status == status
 
 
 def test_a_diagnosis_is_a_value() -> None:
@@ -371,7 +501,15 @@ def test_what_is_recognised_and_what_is_not() -> None:
             self.mu = nn.Linear(4, 2)
             self.log_std = nn.Parameter(torch.zeros(2))
 
-    assert find_noisy_layers(GaussianPolicy()) == {}
+    class TwoHeads(nn.Module):
+        """A policy with a head for the mean and one for the deviation."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Linear(4, 8)
+            self.mu, self.sigma = nn.Linear(8, 2), nn.Linear(8, 2)
+
+    assert find_noisy_layers(GaussianPolicy()) == find_noisy_layers(TwoHeads()) == {}
     assert find_noisy_layers(nn.LayerNorm(4)) == {}
     cells = nn.ModuleDict(
         {"cell": noisynet.NoisyLSTMCell(3, 4), "conv": noisynet.NoisyConv2d(1, 2, 3)}

@@ -66,6 +66,15 @@ def test_a_target_moves_when_it_is_due_and_something_was_seen() -> None:
     assert noisynet.doctor(net)["control"].message.startswith("target, effective ε 0.05: the scale")
 
 
+def test_a_host_that_counts_anew_is_followed() -> None:
+    seen = Seen(32)
+    seen.add(torch.randn(32, 5))
+    control = begun(network(), effective_epsilon=0.05, every=10)
+    assert control.move_by(100, seen)
+    # Another run of the host: its first step, and where the next measurement is due.
+    assert [bool(control.move_by(step, seen)) for step in (1, 10, 11)] == [False, False, True]
+
+
 def test_a_state_goes_on() -> None:
     torch.manual_seed(0)
     seen = Seen(32)

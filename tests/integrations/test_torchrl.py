@@ -321,6 +321,17 @@ def test_a_copy_draws_anew_at_every_forward() -> None:
     learner.collector.shutdown()
 
 
+def test_a_policy_that_is_moved_draws_where_its_layers_are() -> None:
+    policy = NoisyPolicy(noisy_actor())
+    policy.hold()
+    for dtype in (torch.float32, torch.float64):
+        policy.to(dtype)
+        observed = TensorDict({"observation": torch.ones(2, 4, dtype=dtype)}, [2])
+        q = [policy(observed.clone())["action_value"] for _ in range(2)]
+        assert q[0].dtype == dtype
+        assert torch.equal(*q)
+
+
 def test_an_agent_that_is_loaded_goes_on_as_it_was() -> None:
     learner = Learner()
     for _ in range(4):

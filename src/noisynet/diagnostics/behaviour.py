@@ -19,7 +19,6 @@ from ..layers.outputs import (
     check_draws,
     check_values,
     effective_epsilon,
-    outputs_of_head,
     outputs_of_model,
     outputs_under,
 )
@@ -123,17 +122,3 @@ def behaviour(
     """
     check_draws(draws, least=2)
     return measure(*outputs_of_model(model, batch, draws=draws, generator=generator, values=values))
-
-
-def behaviour_of_head(
-    head: nn.Module,
-    features: Tensor,
-    *,
-    draws: int = 16,
-    generator: torch.Generator | None = None,
-) -> Behaviour:
-    """Measure the same where all noise is in a head: features (B, p) to Q (B, A), in one pass.
-
-    The body's features are computed once for all draws, and the head's weights are read once.
-    """
-    return measure(*outputs_of_head(head, features, draws=draws, generator=generator))

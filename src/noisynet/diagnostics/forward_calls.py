@@ -29,7 +29,7 @@ class Call:
     """Whether a gradient can flow back to it."""
     noise: Noise | None
     rows: int
-    """Rows of the input that it got."""
+    """Rows of the input that it got: all that stands before a row's features."""
 
 
 _WATCHED: ContextVar[bool] = ContextVar("watched", default=True)
@@ -53,31 +53,33 @@ def calls_of(layers: Mapping[str, Found], run: Callable[[], object]) -> list[Cal
     """
     calls: list[Call] = []
     places = {found.tensors(found.sigmas)[0].data_ptr(): name for name, found in layers.items()}
-    known: dict[int, Found | None] = {}
+    known: dict[nn.Module, Found | None] = {}
     reading = False
 
     def note(module: nn.Module, inputs: Any, output: Any) -> None:
         nonlocal reading
         if reading or not _WATCHED.get():
             return
-        if id(module) not in known:
-            known[id(module)] = recognise(module)
-        found = known[id(module)]
+        if module not in known:
+            known[module] = recognise(module)
+        found = known[module]
         if found is None:
             return
         reading = True
         try:
-            place = found.tensors(found.sigmas, module)[0].data_ptr()
+            sigma = found.tensors(found.sigmas, module)[0]
             noise = read_noise(found, module)
         finally:
             reading = False
+        place, result = sigma.data_ptr(), _first(output)
         calls.append(
             Call(
                 name=places.get(place, ""),
                 of="online" if place in places else "other",
-                learning=isinstance(output, Tensor) and output.requires_grad,
+                learning=isinstance(result, Tensor) and result.requires_grad,
                 noise=noise,
-                rows=_rows(inputs),
+                # A weight has one dimension more than one row of the input that it is applied to.
+                rows=_rows(_first(inputs), sigma.ndim - 1),
             )
         )
 
@@ -94,6 +96,12 @@ def layers_where_noise_is(calls: Iterable[Call], *, on: bool) -> list[str]:
     return sorted({one.name for one in calls if one.noise is not None and one.noise.is_on is on})
 
 
-def _rows(inputs: Any) -> int:
-    first = inputs[0] if isinstance(inputs, tuple) and inputs else inputs
-    return first.shape[:-1].numel() if isinstance(first, Tensor) and first.ndim > 1 else 1
+def _first(value: Any) -> Any:
+    """Return what a layer reads or gives beside its states: the first of a tuple."""
+    while isinstance(value, tuple) and value:
+        value = value[0]
+    return value
+
+
+def _rows(input: Any, features: int) -> int:
+    return input.shape[:-features].numel() if isinstance(input, Tensor) else 1

@@ -30,11 +30,13 @@ class Noise:
 
     The first column is ε_b where `has_bias`; the others are the first columns of ε_w. `is_matrix`
     is false for a convolution of another library, where they are responses to a fixed input.
+    `per_row` says that every forward draws for each row of its input, of which this is one draw.
     """
 
     values: Tensor
     has_bias: bool
     is_matrix: bool = True
+    per_row: bool = False
 
     @property
     def is_on(self) -> bool:
@@ -46,6 +48,17 @@ class Noise:
         if self.values.shape != other.values.shape:
             return False
         return torch.allclose(self.values, other.values, rtol=1e-3, atol=1e-4)
+
+    def is_picked_from(self, other: Noise) -> bool:
+        """Return whether each of its rows, or its one draw, is among those of another."""
+        own, others = self._by_row(), other._by_row()
+        if own.shape[1:] != others.shape[1:]:
+            return False
+        found = [torch.isclose(own, row, rtol=1e-3, atol=1e-4).flatten(1).all(1) for row in others]
+        return bool(torch.stack(found).any(0).all())
+
+    def _by_row(self) -> Tensor:
+        return self.values.reshape(-1, *self.values.shape[-2:])
 
     @property
     def weight(self) -> Tensor:
@@ -100,8 +113,12 @@ def _of_ours(layer: NoisyLayer) -> Noise:
     columns = [weight] if bias is None or not has_bias else [bias.unsqueeze(-1), weight]
     values = torch.cat(columns, -1).detach().float().cpu().clone()
     # ε as it was drawn; at a scale of 0 there is none.
-    scale = layer.noise_state.scale
-    return Noise(values / scale if scale else values, has_bias)
+    state = layer.noise_state
+    return Noise(
+        values / state.scale if state.scale else values,
+        has_bias,
+        per_row=state.per_row and state.override is None,
+    )
 
 
 def _of_another(found: Found, layer: nn.Module) -> Noise | None:

@@ -106,15 +106,18 @@ def recognise(module: nn.Module, name: str = "") -> Found | None:
         names = [one for one, _ in module.named_parameters(recurse=False)]
         pairs = {one: one.removesuffix("_sigma") for one in names if one.endswith("_sigma")}
         return _found(name, module, pairs)
-    # A layer's own parameters, or those of two plain layers inside that are called mu and sigma.
+    # A layer's own parameters, or those of two plain layers inside that are called mu and sigma,
+    # where it has no others: a Gaussian policy has a body before such a pair.
     own = dict(module.named_parameters(recurse=False))
     nested = {
         f"{child_name}.{one}": parameter
         for child_name, child in module.named_children()
-        if _tokens(child_name) & (_SIGMA | _MEAN) == _tokens(child_name)
+        if tokens(child_name) & (_SIGMA | _MEAN) == tokens(child_name)
         for one, parameter in child.named_parameters(recurse=False)
         if not is_lazy(parameter)
     }
+    if len(nested) < len(list(module.parameters())):
+        nested = {}
     for parameters in (own, nested):
         pairs = _by_layout(parameters) or _by_tokens(parameters)
         if any(parameters[sigma].ndim > 1 for sigma in pairs):
@@ -149,14 +152,12 @@ def _by_layout(parameters: Mapping[str, Tensor]) -> dict[str, str]:
 
 def _by_tokens(parameters: Mapping[str, Tensor]) -> dict[str, str]:
     """Return {σ: μ} of names that differ by a word for σ and a word for μ, or by σ's alone."""
-    means = {
-        frozenset(_tokens(one) - _MEAN): one for one in parameters if not _tokens(one) & _SIGMA
-    }
+    means = {frozenset(tokens(one) - _MEAN): one for one in parameters if not tokens(one) & _SIGMA}
     pairs: dict[str, str] = {}
     for sigma in parameters:
-        tokens = _tokens(sigma)
-        mean = means.get(frozenset(tokens - _SIGMA))
-        if tokens & _SIGMA and mean is not None and _pair(parameters, sigma, mean):
+        words = tokens(sigma)
+        mean = means.get(frozenset(words - _SIGMA))
+        if words & _SIGMA and mean is not None and _pair(parameters, sigma, mean):
             pairs[sigma] = mean
     return pairs
 
@@ -167,5 +168,6 @@ def _pair(parameters: Mapping[str, Tensor], sigma: str, mean: str) -> bool:
     return parameters[sigma].shape == parameters[mean].shape
 
 
-def _tokens(name: str) -> set[str]:
+def tokens(name: str) -> set[str]:
+    """Return the words of a name, in small letters."""
     return {token.lower() for token in re.split(r"[._]", name) if token}

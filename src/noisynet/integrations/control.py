@@ -142,6 +142,8 @@ class HostControl:
         """
         if self.schedule is not None:
             return {"noise/scale": self._set(self.schedule(step))}
+        # In another run a host counts its steps from 0 again.
+        self._moved_at = min(self._moved_at, step)
         if step - self._moved_at < self.every:
             return {}
         measured = measure()

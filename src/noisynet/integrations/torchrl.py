@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -158,6 +158,11 @@ class NoisyPolicy(TensorDictModuleWrapper):
         begins = begins.reshape(*fresh.flats[0].shape[:-1], 1)
         pairs = zip(fresh.flats, held.flats, strict=True)
         return replace(held, flats=tuple(torch.where(begins, new, old) for new, old in pairs))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        # What is held would stay where the layers were.
+        self.resample()
+        return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy does not hear of updates: what it held would be its noise for good.

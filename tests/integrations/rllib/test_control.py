@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from ray.rllib.algorithms.sac import SACConfig
 
 import noisynet
 from noisynet.control import Linear, scale
-from noisynet.integrations.rllib import NoiseControl, add_noise
+from noisynet.integrations.rllib import NoiseControl
 
 pytestmark = [
     pytest.mark.usefixtures("cluster"),
@@ -28,47 +27,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
 ]
 
-ENVIRONMENTS = 4
 
-
-def config_of(kind: Any, env: str = "CartPole-v1", *, runners: int = 0, noisy: bool = True) -> Any:
-    training: dict[str, Any] = (
-        {"train_batch_size_per_learner": 64, "minibatch_size": 32, "num_epochs": 1}
-        if kind is PPOConfig
-        else {"train_batch_size_per_learner": 16, "num_steps_sampled_before_learning_starts": 40}
-    )
-    if kind is DQNConfig:
-        training["epsilon"] = 0.0
-    config = (
-        kind()
-        .environment(env)
-        .env_runners(num_env_runners=runners, num_envs_per_env_runner=ENVIRONMENTS)
-        .training(**training)
-        .rl_module(model_config={"fcnet_hiddens": [16], "head_fcnet_hiddens": [16]})
-        .debugging(seed=0, log_level="ERROR")
-        .reporting(min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=0)
-    )
-    return add_noise(config) if noisy else config
-
-
-@pytest.fixture
-def built() -> Iterator[Any]:
-    algorithms: list[Algorithm] = []
-
-    def build(config: Any) -> Algorithm:
-        algorithms.append(config.build_algo())
-        return algorithms[-1]
-
-    yield build
-    for one in algorithms:
-        one.stop()
-
-
-def learner_module(algorithm: Algorithm) -> Any:
-    return algorithm.learner_group._learner.module["default_policy"]
-
-
-def test_a_schedule_sets_learner_and_env_runners(built: Any) -> None:
+def test_a_schedule_sets_learner_and_env_runners(
+    built: Any, config_of: Any, learner_module: Any
+) -> None:
     schedule = Linear(1.0, 0.2, until=400)
     config = config_of(DQNConfig, runners=2).callbacks(partial(NoiseControl, schedule))
     algorithm = built(config)
@@ -84,7 +46,9 @@ def test_a_schedule_sets_learner_and_env_runners(built: Any) -> None:
     assert "linear schedule, 1 to 0.2" in said
 
 
-def test_a_loaded_agent_goes_on_with_the_schedule(built: Any, tmp_path: Path) -> None:
+def test_a_loaded_agent_goes_on_with_the_schedule(
+    built: Any, config_of: Any, learner_module: Any, tmp_path: Path
+) -> None:
     control = partial(NoiseControl, Linear(1.0, 0.2, until=400))
     algorithm = built(config_of(DQNConfig).callbacks(control))
     for _ in range(5):
@@ -112,16 +76,21 @@ def test_a_loaded_agent_goes_on_with_the_schedule(built: Any, tmp_path: Path) ->
     ],
 )
 def test_a_target_is_measured_on_what_the_env_runner_acted_on(
-    kind: Any, env: str, goal: dict[str, float], built: Any
+    kind: Any, env: str, goal: dict[str, float], built: Any, config_of: Any, learner_module: Any
 ) -> None:
     control = partial(NoiseControl, every=16, observations=32, **goal)
-    algorithm = built(config_of(kind, env).callbacks(control))
+    config = config_of(kind, env).evaluation(evaluation_interval=12, evaluation_duration=1)
+    algorithm = built(config.callbacks(control))
     results = [algorithm.train() for _ in range(12)]
     moved = [one for one in results if "noise/measured" in one]
     assert len(moved) >= 3
     module = algorithm.get_module()
     assert moved[-1]["noise/scale"] == scale(module) == scale(learner_module(algorithm)) != 1
     assert len(module.seen.last()) == 32
+    evaluated = algorithm.eval_env_runner_group.foreach_env_runner(
+        lambda one: (scale(one.module), one.module.seen)
+    )
+    assert evaluated == [(scale(module), None)]
     assert all(0 <= one["noise/measured"] <= 2 for one in moved)
 
 
@@ -130,7 +99,7 @@ def test_a_target_is_measured_on_what_the_env_runner_acted_on(
     [("CartPole-v1", {"effective_epsilon": 0.1}), ("Pendulum-v1", {"action_deviation": 0.1})],
 )
 def test_ppo_learns_a_rollout_under_the_scale_that_acted(
-    env: str, goal: dict[str, float], built: Any
+    env: str, goal: dict[str, float], built: Any, config_of: Any, learner_module: Any
 ) -> None:
     control = partial(NoiseControl, every=64, observations=64, **goal)
     algorithm = built(config_of(PPOConfig, env).callbacks(control))
@@ -160,7 +129,7 @@ def test_ppo_learns_a_rollout_under_the_scale_that_acted(
     assert len(set.union(*rollouts)) > 1
 
 
-def test_an_agent_without_noise_is_refused(built: Any) -> None:
+def test_an_agent_without_noise_is_refused(built: Any, config_of: Any) -> None:
     config = config_of(DQNConfig, noisy=False).callbacks(
         partial(NoiseControl, effective_epsilon=0.05)
     )

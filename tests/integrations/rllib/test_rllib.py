@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.examples.envs.classes.multi_agent import MultiAgentCartPole
 
 import noisynet
-from noisynet.integrations.rllib import NOISE_SEED, add_noise
+from noisynet.integrations.rllib import NOISE_SEED
 from noisynet.integrations.rllib.seeds import LearningNoise, draw_of_seeds
 
 pytestmark = [
@@ -32,51 +31,7 @@ pytestmark = [
 ]
 
 ENVIRONMENTS = 4
-CONFIGS: dict[str, Any] = {"dqn": DQNConfig, "ppo": PPOConfig}
-TRAINING: dict[str, dict[str, Any]] = {
-    "dqn": {
-        "epsilon": 0.0,
-        "lr": 1e-3,
-        "train_batch_size_per_learner": 16,
-        "num_steps_sampled_before_learning_starts": 40,
-    },
-    "ppo": {
-        "lr": 1e-3,
-        "train_batch_size_per_learner": 128,
-        "minibatch_size": 32,
-        "num_epochs": 2,
-    },
-}
-
-
-def config_of(name: str, *, runners: int = 0, noisy: bool = True, **training: Any) -> Any:
-    config = (
-        CONFIGS[name]()
-        .environment("CartPole-v1")
-        .env_runners(num_env_runners=runners, num_envs_per_env_runner=ENVIRONMENTS)
-        .training(**{**TRAINING[name], **training})
-        .rl_module(model_config={"fcnet_hiddens": [16], "head_fcnet_hiddens": [16]})
-        .debugging(seed=0, log_level="ERROR")
-        .reporting(min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=0)
-    )
-    return add_noise(config) if noisy else config
-
-
-@pytest.fixture
-def built(request: pytest.FixtureRequest) -> Iterator[Any]:
-    algorithms: list[Algorithm] = []
-
-    def build(config: Any) -> Algorithm:
-        algorithms.append(config.build_algo())
-        return algorithms[-1]
-
-    yield build
-    for one in algorithms:
-        one.stop()
-
-
-def learner_module(algorithm: Algorithm) -> Any:
-    return algorithm.learner_group._learner.module["default_policy"]
+KINDS: list[Any] = [DQNConfig, PPOConfig]
 
 
 def greedy(output: dict[str, Any]) -> np.ndarray:
@@ -110,12 +65,14 @@ def require_exploration(algorithm: Algorithm) -> None:
     assert 0.02 < share < 0.9, f"the noise changes {share:.1%} of the actions"
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_noise_acts_in_the_host_s_own_collection_and_sigma_learns(name: str, built: Any) -> None:
-    algorithm = built(config_of(name))
+@pytest.mark.parametrize("kind", KINDS)
+def test_noise_acts_in_the_host_s_own_collection_and_sigma_learns(
+    kind: Any, built: Any, config_of: Any, learner_module: Any
+) -> None:
+    algorithm = built(config_of(kind))
     learner = learner_module(algorithm)
     before = [one.detach().clone() for one in online_sigmas(learner)]
-    for _ in range(30 if name == "dqn" else 3):
+    for _ in range(30 if kind is DQNConfig else 3):
         algorithm.train()
     for was, now in zip(before, online_sigmas(learner), strict=True):
         assert now.grad is not None
@@ -140,16 +97,17 @@ def online_sigmas(module: Any) -> list[torch.nn.Parameter]:
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="the new API stack ignores noisy")
-def test_the_host_s_own_noisy_flag_explores(built: Any) -> None:
-    algorithm = built(config_of("dqn", noisy=False).training(noisy=True))
+def test_the_host_s_own_noisy_flag_explores(built: Any, config_of: Any) -> None:
+    algorithm = built(config_of(DQNConfig, noisy=False).training(noisy=True))
     algorithm.train()
     require_exploration(algorithm)
 
 
 def test_before_the_first_update_every_step_has_new_noise_and_then_every_update(
     built: Any,
+    config_of: Any,
 ) -> None:
-    algorithm = built(config_of("dqn"))
+    algorithm = built(config_of(DQNConfig))
     module = algorithm.env_runner.module
 
     def seeds() -> list[list[int]]:
@@ -169,8 +127,10 @@ def test_before_the_first_update_every_step_has_new_noise_and_then_every_update(
     assert seeds()[0] != first
 
 
-def test_two_env_runners_have_the_same_weights_and_noise_of_their_own(built: Any) -> None:
-    algorithm = built(config_of("dqn", runners=2, train_batch_size_per_learner=8))
+def test_two_env_runners_have_the_same_weights_and_noise_of_their_own(
+    built: Any, config_of: Any, learner_module: Any
+) -> None:
+    algorithm = built(config_of(DQNConfig, runners=2, train_batch_size_per_learner=8))
     for _ in range(40):
         algorithm.train()
     learned = learner_module(algorithm).state_dict()
@@ -190,10 +150,12 @@ def test_two_env_runners_have_the_same_weights_and_noise_of_their_own(built: Any
         assert np.array_equal(value, learned[name].numpy())
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_a_checkpoint_goes_on_as_it_was(name: str, built: Any, tmp_path: Path) -> None:
-    algorithm = built(config_of(name))
-    for _ in range(15 if name == "dqn" else 2):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_checkpoint_goes_on_as_it_was(
+    kind: Any, built: Any, config_of: Any, learner_module: Any, tmp_path: Path
+) -> None:
+    algorithm = built(config_of(kind))
+    for _ in range(15 if kind is DQNConfig else 2):
         algorithm.train()
     algorithm.save_to_path(tmp_path / "checkpoint")
     loaded = Algorithm.from_checkpoint(str(tmp_path / "checkpoint"))
@@ -246,9 +208,9 @@ class Watching(PPOTorchLearner):
 
 
 @pytest.mark.parametrize("runners", [0, 2])
-def test_the_first_ratio_is_one(runners: int, built: Any) -> None:
+def test_the_first_ratio_is_one(runners: int, built: Any, config_of: Any) -> None:
     Watching.ratios, Watching.others = [], []
-    config = config_of("ppo", runners=runners, learner_class=Watching, num_epochs=2)
+    config = config_of(PPOConfig, runners=runners, learner_class=Watching, num_epochs=2)
     # Nobody seeds the env runners here, and torch's generator begins alike in both. One minibatch
     # an epoch: the first of an iteration comes before an update.
     algorithm = built(config.training(minibatch_size=128).debugging(seed=None))
@@ -295,9 +257,9 @@ def test_a_learner_has_the_noise_of_whatever_seeds_a_batch_has() -> None:
         assert torch.equal(drawn.layer("a").output, expected.layer("a").output)
 
 
-def test_several_policies_of_a_multi_agent_game_have_noise_each(built: Any) -> None:
+def test_several_policies_of_a_multi_agent_game_have_noise_each(built: Any, config_of: Any) -> None:
     Watching.ratios, Watching.others = [], []
-    config = config_of("ppo", learner_class=Watching).training(minibatch_size=128, num_epochs=1)
+    config = config_of(PPOConfig, learner_class=Watching).training(minibatch_size=128, num_epochs=1)
     config.environment(MultiAgentCartPole, env_config={"num_agents": 2})
     config.multi_agent(policies={"0", "1"}, policy_mapping_fn=lambda agent, *_, **__: str(agent))
     algorithm = built(config)
@@ -312,8 +274,10 @@ def test_several_policies_of_a_multi_agent_game_have_noise_each(built: Any) -> N
     assert not {*first} & {*second}
 
 
-def test_the_refusal_of_a_recurrent_module_reaches_who_built_the_algorithm(built: Any) -> None:
+def test_the_refusal_of_a_recurrent_module_reaches_who_built_the_algorithm(
+    built: Any, config_of: Any
+) -> None:
     """The actors, in processes of their own, are built first: what they raise is lost."""
-    config = config_of("ppo", runners=1).rl_module(model_config={"use_lstm": True})
+    config = config_of(PPOConfig, runners=1).rl_module(model_config={"use_lstm": True})
     with pytest.raises(ValueError, match="NoisyPPORLModule: got a recurrent module, expected one"):
         built(config)

@@ -24,7 +24,7 @@ from noisynet.integrations.rllib import add_noise
 # The host warns of itself.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-ENVIRONMENTS = 3
+ENVIRONMENTS = 4
 SMALL = {"fcnet_hiddens": [16], "head_fcnet_hiddens": [16]}
 ACTOR = {"pi_encoder.net.mlp.0", "pi.net.mlp.0", "pi.net.mlp.2"}
 OBSERVATIONS = gymnasium.spaces.Box(-1.0, 1.0, (3,))
@@ -117,46 +117,27 @@ def test_a_recurrent_actor() -> None:
 
 @pytest.mark.usefixtures("cluster")
 def test_noise_acts_in_the_host_s_own_training_sigma_learns_and_a_checkpoint_goes_on(
-    tmp_path: Path,
+    tmp_path: Path, built: Any, config_of: Any, learner_module: Any
 ) -> None:
-    algorithm = add_noise(
-        SACConfig()
-        .environment("Pendulum-v1")
-        .env_runners(num_env_runners=0, num_envs_per_env_runner=ENVIRONMENTS)
-        .training(
-            actor_lr=1e-3,
-            train_batch_size_per_learner=16,
-            num_steps_sampled_before_learning_starts=30,
-        )
-        .rl_module(model_config=SMALL)
-        .debugging(seed=0, log_level="ERROR")
-        .reporting(min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=0)
-    ).build_algo()
-    loaded = None
+    algorithm = built(config_of(SACConfig, "Pendulum-v1"))
+    learner = learner_module(algorithm)
+    before = [one.detach().clone() for one in noisynet.sigma_parameters(learner)]
+    for _ in range(20):
+        algorithm.train()
+    for was, now in zip(before, noisynet.sigma_parameters(learner), strict=True):
+        assert (now - was).abs().mean() > 0.001 * was.abs().mean()
+    acting = algorithm.env_runner.module
+    algorithm.env_runner.sample(num_timesteps=ENVIRONMENTS)
+    held = acting._acting._held
+    assert len(held.flats[0].unique(dim=0)) == ENVIRONMENTS
+    for key, value in acting.state_dict().items():
+        assert torch.equal(value, learner.state_dict()[key])
+    algorithm.save_to_path(tmp_path / "checkpoint")
+    loaded = Algorithm.from_checkpoint(str(tmp_path / "checkpoint"))
     try:
-        learner = _learner(algorithm)
-        before = [one.detach().clone() for one in noisynet.sigma_parameters(learner)]
-        for _ in range(20):
-            algorithm.train()
-        for was, now in zip(before, noisynet.sigma_parameters(learner), strict=True):
-            assert (now - was).abs().mean() > 0.001 * was.abs().mean()
-        acting = algorithm.env_runner.module
-        algorithm.env_runner.sample(num_timesteps=ENVIRONMENTS)
-        held = acting._acting._held
-        assert len(held.flats[0].unique(dim=0)) == ENVIRONMENTS
-        for key, value in acting.state_dict().items():
-            assert torch.equal(value, learner.state_dict()[key])
-        algorithm.save_to_path(tmp_path / "checkpoint")
-        loaded = Algorithm.from_checkpoint(str(tmp_path / "checkpoint"))
-        ours, theirs = (_learner(one).state_dict() for one in (algorithm, loaded))
+        ours, theirs = (learner_module(one).state_dict() for one in (algorithm, loaded))
         assert any("_sigma" in key for key in ours)
         assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
         loaded.train()
     finally:
-        for one in (algorithm, loaded):
-            if one is not None:
-                one.stop()
-
-
-def _learner(algorithm: Algorithm) -> Any:
-    return algorithm.learner_group._learner.module["default_policy"]
+        loaded.stop()

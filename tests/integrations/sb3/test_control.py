@@ -58,6 +58,41 @@ def test_a_schedule_sets_both_networks_by_the_host_s_steps() -> None:
     assert "linear schedule, 1 to 0.2" in noisynet.doctor(model.q_net)["control"].message
 
 
+def test_a_target_moves_in_every_training_when_it_is_due() -> None:
+    model = dqn()
+    control = NoiseControl(effective_epsilon=0.05, every=48, draws=2)
+    scales: list[float] = []
+    for options in ({}, {}, {"reset_num_timesteps": False}):
+        model.learn(160, callback=control, **options)
+        scales.append(scale(model.policy))
+    assert len({1.0, *scales}) == 4
+    # A new callback of a training that goes on waits as the first one did.
+    moved: list[int] = []
+
+    class Watch(BaseCallback):
+        def _on_step(self) -> bool:
+            if scale(self.model.policy) != scales[-1]:
+                moved.append(self.num_timesteps)
+            return True
+
+    model.learn(
+        160,
+        callback=[NoiseControl(effective_epsilon=0.05, every=48, draws=2), Watch()],
+        reset_num_timesteps=False,
+    )
+    assert moved[0] == 320 + 48 + 4
+
+
+def test_the_draws_that_measure_follow_from_the_seed() -> None:
+    def scale_after(**options: Any) -> float:
+        model = dqn()
+        model.learn(80, callback=NoiseControl(effective_epsilon=0.05, every=16, draws=2, **options))
+        return scale(model.policy)
+
+    # The model's is 0.
+    assert scale_after() == scale_after(seed=0) != scale_after(seed=1)
+
+
 def test_a_saved_model_keeps_no_scale_and_a_policy_does(tmp_path: Path) -> None:
     model = dqn()
     model.learn(40, callback=NoiseControl(lambda _: 0.5))

@@ -79,13 +79,15 @@ def rows(calls: Sequence[Call] | None, observations: int) -> Finding:
     """Check whether environments side by side have a draw each: by rows, or a forward for each."""
     check = Check("rows")
     batches = [call for call in calls or () if call.rows > 1 and call.noise is not None]
-    if not batches:
+    if not batches or observations == 1:
         reason = "no act function was given" if calls is None else "acting saw one row at a time"
         return check.skipped(reason)
     call = batches[0]
     assert call.noise is not None, "filtered above"
     if not call.noise.is_on:
         return check.skipped("noise is off when the agent acts")
+    if call.noise.per_row:
+        return check.passed("a fresh draw for each row")
     if call.noise.values.ndim > 2 and call.noise.is_matrix:
         return check.passed(f"a draw for each of {call.noise.values.shape[0]} rows")
     forwards = [one.noise for one in batches if one.name == call.name and one.noise is not None]
@@ -169,6 +171,8 @@ def evaluation(
     check = Check("evaluation")
     cure = "noisynet.mean_weights(model) around it, or noisynet.denoise(model), with our layers"
     if calls is not None:
+        if calls and all(call.noise is None for call in calls):
+            return check.skipped("no layer could be looked into in it")
         on = layers_where_noise_is(calls, on=True)
         if on:
             return check.failed(f"noise is on in {listed(on)} during evaluation", cure)

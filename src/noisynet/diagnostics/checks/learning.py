@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -155,7 +156,7 @@ def _first(calls: Sequence[Call], of: str, *, learning: bool) -> dict[str, Noise
 def learned_as_acted(
     acted: Sequence[Call] | None, learned: Sequence[Call] | None, *, on_policy: bool
 ) -> Finding:
-    """Check whether the loss of an on-policy agent runs under the draw that acted."""
+    """Check whether an on-policy agent's loss runs under the draw that acted, or rows of it."""
     check = Check("rollout's draw")
     if not on_policy:
         return check.skipped("for on-policy agents (on_policy=True)")
@@ -166,7 +167,7 @@ def learned_as_acted(
     common = [one for one in acting if one in learning]
     if not common:
         return check.skipped("acting and learning ran no layer in common")
-    other = [one for one in common if not acting[one].equals(learning[one])]
+    other = [one for one in common if not learning[one].is_picked_from(acting[one])]
     if other:
         return check.failed(
             f"the loss runs {listed(other)} under another draw than the one that acted: the "
@@ -185,12 +186,19 @@ def target_draws(online: Seen, target: Seen | None, *, same_module: bool) -> Fin
         return check.failed(
             "the target is the online network itself", "target = copy.deepcopy(online)"
         )
+    if not online:
+        return check.skipped("no layer could be looked into")
     if not target:
         return check.warned(
             "it has no noisy layer: the paper draws ε′ for it", "copy.deepcopy(online)"
         )
-    shared = [one for one in online if one in target and online[one].is_on
-              and online[one].equals(target[one])]  # fmt: skip
+    # A wrapper around one of them gives its layers other names.
+    others = {one: target[one] for one in online if one in target} or dict(
+        zip(online, target.values(), strict=False)
+    )
+    shared = [
+        one for one, noise in others.items() if online[one].is_on and online[one].equals(noise)
+    ]
     if shared:
         return check.failed(
             f"target and online network have the same draw in {listed(shared)}",
@@ -229,6 +237,12 @@ def sigma_moves(layers: Mapping[str, Found], before: Mapping[str, Tensor]) -> Fi
     for one, sigma in before.items():
         change = layers[one].weights()[0][1].detach() - sigma
         moved[one] = float(change.double().square().mean().sqrt())
+    broken = [one for one, change in moved.items() if not math.isfinite(change)]
+    if broken:
+        return check.failed(
+            f"σ of {listed(broken)} is NaN or infinite after an update",
+            "clip gradients, lower the step size",
+        )
     stuck = [one for one, change in moved.items() if change == 0]
     if stuck:
         return check.failed(

@@ -14,7 +14,7 @@ from ...layers import NoisyLayer
 from ...layers.initial import PRESETS, initial_sigmas, mean_bound
 from ...layers.noise import NoiseKind
 from ..findings import Check, Finding, listed
-from ..recognise import Found
+from ..recognise import Found, tokens
 
 Kind = NoiseKind | Literal["unknown"]
 
@@ -265,7 +265,8 @@ def registered_noise(layers: Mapping[str, Found]) -> Finding:
 
 
 def _says_noise(key: str) -> bool:
-    return any(part in key.lower() for part in ("eps", "noise"))
+    # "steps" has "eps" in it and says nothing of noise.
+    return any(one.startswith("eps") or "epsilon" in one or "noise" in one for one in tokens(key))
 
 
 def in_the_optimizer(layers: Mapping[str, Found], optimizer: Optimizer | None) -> Finding:

@@ -95,10 +95,14 @@ class NoiseControl(RLlibCallback):
         control = self._control
         now = {"value": control.scale, "words": control.words}
         rows = None if control.goal is None else control.observations
-        groups: list[Any] = [algorithm.env_runner_group, algorithm.eval_env_runner_group]
-        for group in groups:
+        # Nothing is measured on what is seen in evaluation.
+        groups: list[Any] = [
+            (algorithm.env_runner_group, rows),
+            (algorithm.eval_env_runner_group, None),
+        ]
+        for group, kept in groups:
             if group is not None:
-                group.foreach_env_runner(partial(_set_in_runner, rows=rows, **now))
+                group.foreach_env_runner(partial(_set_in_runner, rows=kept, **now))
         learners: Any = algorithm.learner_group
         learners.foreach_learner(partial(_set_in_learner, **now))
 

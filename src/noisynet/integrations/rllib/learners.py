@@ -35,7 +35,9 @@ class _QuickLearner(TorchLearner):
 
         A sum is finite only where all that it adds up is.
         """
-        sums = [one.sum() for one in gradients_dict.values()]
+        # A parameter that a batch did not reach has none.
+        given = [one for one in gradients_dict.values() if isinstance(one, torch.Tensor)]
+        sums = [one.sum() for one in given]
         checked = self.config
         if sums and torch.stack(sums).isfinite().all():
             self.config = self._unchecked

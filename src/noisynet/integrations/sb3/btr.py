@@ -86,7 +86,7 @@ class BTRDQNPolicy(_BTRPolicy, NoisyDQNPolicy):
 
     Options are those of `NoisyDQNPolicy`; `features_extractor_kwargs` go to `ImpalaExtractor`. The
     host computes targets and losses: quantiles at random fractions, Munchausen targets, dueling
-    streams, n-step returns and priorities are not among them. Source: arXiv 2411.03820.
+    streams and priorities are not among them. Source: arXiv 2411.03820.
     """
 
     @property

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from gymnasium import spaces
 
 from ...control import ActionDeviation, EffectiveEpsilon, Goal, Schedule
 from ...layers.outputs import Outputs
-from ..control import HostControl
+from ..control import ControlOptions, HostControl
 from .callback import WatchingCallback
 
 _FITTING: dict[type[spaces.Space[Any]], tuple[type[Goal], str]] = {
@@ -22,44 +22,36 @@ _FITTING: dict[type[spaces.Space[Any]], tuple[type[Goal], str]] = {
 class NoiseControl(WatchingCallback):
     """Callback that sets the scale of the noise: `NoiseControl(effective_epsilon=0.05)`.
 
-    One of three: `schedule`, a function of the host's `num_timesteps` (`noisynet.control.Linear`,
-    …); `effective_epsilon`, the share of greedy actions that the noise changes, for discrete
-    actions; `action_deviation`, the standard deviation of continuous ones, in their own unit for
-    PPO, A2C and RecurrentPPO, and where they go from -1 to 1 for the others, as the host's action
-    noise has it. Targets are measured over the last `observations` and some `draws`, after each
-    `every` steps (`gain` and `factor` are those of `noisynet.control.target`).
+    `schedule` is a function of the host's `num_timesteps`, `effective_epsilon` is for discrete
+    actions, and `action_deviation` for continuous ones, in their own unit for PPO, A2C and
+    RecurrentPPO, and where they go from -1 to 1 for the others, as the host's action noise has it.
+    Without `seed`, the draws that measure follow from the model's.
 
     The scale moves where a rollout starts, so that PPO and A2C learn a rollout under the noise that
     acted; online and target network have the same, and noise in TD3's critics and the like keeps
     its own. With `policy_kwargs={"learned": False}` this is adaptive parameter noise (Plappert et
     al., arXiv 1706.01905). The log gets `noise/scale` and what was measured, `noise/measured`.
 
-    Raises TypeError for a model without a noisy policy or actions of another kind, and ValueError
-    for none or several of the three, and for what `noisynet.control` refuses.
+    Options and errors are those of `HostControl`, with at least two `draws`; raises TypeError for a
+    model without a noisy policy or actions of another kind.
     """
 
     def __init__(
         self,
         schedule: Schedule | None = None,
         *,
-        effective_epsilon: float | None = None,
-        action_deviation: float | None = None,
-        every: int = 100,
-        observations: int = 256,
-        draws: int = 8,
-        gain: float = 0.1,
-        factor: float = 1.01,
         verbose: int = 0,
+        **options: Unpack[ControlOptions],
     ) -> None:
-        super().__init__(every=every, observations=observations, draws=draws, verbose=verbose)
-        self._control = HostControl(
-            schedule,
-            effective_epsilon=effective_epsilon,
-            action_deviation=action_deviation,
-            every=every,
-            gain=gain,
-            factor=factor,
+        control = HostControl(schedule, **options)
+        super().__init__(
+            every=control.every,
+            observations=control.observations,
+            draws=control.draws,
+            verbose=verbose,
         )
+        self._control = control
+        self._seed = options.get("seed")
 
     def _init_callback(self) -> None:
         super()._init_callback()
@@ -70,8 +62,10 @@ class NoiseControl(WatchingCallback):
                 f"NoiseControl: got {goal.words} for {type(actions).__name__} actions, "
                 f"expected {'a schedule' if fitting is None else fitting[1]}"
             )
-        self._control.seed = self.model.seed or 0
-        self._control.begin(self.policy().scaled_modules, self._outputs, step=self.num_timesteps)
+        self._control.seed = (self.model.seed or 0) if self._seed is None else self._seed
+        # The host sets `num_timesteps` of a callback later.
+        step = self.model.num_timesteps
+        self._control.begin(self.policy().scaled_modules, self._outputs, step=step)
 
     def _outputs(self, _: Any, generator: torch.Generator) -> Outputs:
         return self.outputs(generator)
