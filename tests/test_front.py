@@ -375,6 +375,10 @@ def test_a_network_is_imported_by_its_place(tmp_path: Path, capsys: Any) -> None
     (tmp_path / "my_nets.py").write_text(
         "import torch\ndef net(shape, actions): return torch.nn.Linear(*shape, actions)\n"
         "def other(shape, actions): return 3\n"
+        "def lost(shape, actions): return torch.nn.Linear(shape['size'], actions)\n"
+        "class Deaf(torch.nn.Module):\n"
+        "    def __init__(self, shape, actions): super().__init__()\n"
+        "    def forward(self, x): return self.layer(x)\n"
     )
     options = [f"--{one.replace('_', '-')}={SMALL[one]}" for one in list(SMALL)[:-1]]
     try:
@@ -386,6 +390,8 @@ def test_a_network_is_imported_by_its_place(tmp_path: Path, capsys: Any) -> None
         assert main(["evaluate", "run", "--episodes", "1", "--trust"]) == 0
         for place, message in (
             ("my_nets:other", "my_nets:other returned int, expected a module"),
+            ("my_nets:lost", "own_network: my_nets:lost raised TypeError: tuple indices must be"),
+            ("my_nets:Deaf", "Deaf: raised AttributeError for observations (2, 4): 'Deaf' object"),
             ("my_nets:nett", "my_nets has no function 'nett'; nearest: net"),
             ("mlp", "--own-network: got 'mlp', expected module:function, or none"),
         ):

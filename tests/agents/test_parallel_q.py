@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noisynet.agents import ActingPass, ParallelQLearning, Rollout, losses
+from noisynet.agents.exploration import LearnedNoise
 from noisynet.agents.parallel_q import _PreparedRollout
 from noisynet.assemble import build_agent
 from noisynet.layers import held, mean_weights, using
@@ -306,6 +307,38 @@ def test_what_is_saved_in_the_middle_of_a_rollout_goes_on_as_it_would_have(prese
     for name, array in agent.state()[0].items():
         assert np.array_equal(array, other.state()[0][name]), name
     assert agent.state()[1] == other.state()[1]
+
+
+@pytest.mark.parametrize("changed", [{"epochs": 4}, {"minibatches": 1}])
+def test_a_rollout_is_learned_to_its_end_as_it_was_begun(changed: dict[str, int]) -> None:
+    """What may change between two sessions acts from the next rollout on."""
+    agent = agent_of(settings())
+    agent.begin(*played(agent))
+    for _ in range(4):
+        agent.update()
+    other = agent_of(settings(**changed))
+    other.restore(*copy.deepcopy(agent.state()))
+    for _ in range(2):
+        assert other.update() == agent.update()
+    assert other.updates_left == agent.updates_left == 0
+    other.begin(*played(other))
+    assert other.updates_left == (12 if "epochs" in changed else 2)
+
+
+def test_noise_that_is_redrawn_by_updates_is_redrawn_after_each() -> None:
+    agent = agent_of(settings())
+    agent.noise = LearnedNoise(
+        agent.network, ENVIRONMENTS, torch.Generator().manual_seed(0), redraw="update"
+    )
+    agent.begin(*played(agent))
+    former = held(agent.network)
+    while agent.updates_left:
+        agent.update()
+        now = held(agent.network)
+        assert former is not None
+        assert now is not None
+        assert not torch.equal(now.flats[0], former.flats[0])
+        former = now
 
 
 def test_epsilon_falls_from_the_first_step_on_and_acts_beside_the_noise() -> None:

@@ -509,6 +509,18 @@ def test_an_agent_built_by_hand_is_the_one_of_the_config() -> None:
         assert np.array_equal(array, others[name]), name
 
 
+def test_noise_of_a_replay_is_not_redrawn_by_rollouts() -> None:
+    network = build_q_network(SHAPE, ACTIONS, noise=NoiseSettings())
+    with pytest.raises(ValueError, match="redraw: got rollout, expected step, update or episode"):
+        QLearning(
+            network,
+            adam(network.parameters()),
+            actions=ACTIONS,
+            environments=4,
+            redraw="rollout",
+        )
+
+
 def test_a_batch_of_tensors_teaches_what_the_same_arrays_do() -> None:
     agent, other = make_agent(), make_agent()
     batch = make_batch()

@@ -125,6 +125,7 @@ def test_the_trajectory_and_the_saved_state_are_those_inside() -> None:
     [
         ("reset", exits, "reset raised SystemExit: 7"),
         ("reset", lambda: np.zeros((3, 2)), r"reset: observation: got shape \(3, 2\), expected"),
+        ("reset", lambda: np.zeros((3, 6)), "reset: observation: got float64, expected float32"),
         ("step", exits, "step raised SystemExit: 7"),
         ("step", breaks, "step raised KeyError: 'speed'"),
         ("step", lambda: (1, 2), "step: returned tuple, expected noisynet.envs.Step"),
@@ -135,6 +136,7 @@ def test_the_trajectory_and_the_saved_state_are_those_inside() -> None:
         ),
         ("step", lambda: altered(ended=[False]), "step: ended: got list, expected an array of"),
         ("step", lambda: altered(first=np.zeros(2, bool)), r"step: first: got shape \(2,\), "),
+        ("step", lambda: altered(ended=np.zeros(3, int)), "step: ended: got int64, expected bool"),
     ],
 )
 def test_each_fault_names_the_environment(method: str, does: Callable[[], Any], said: str) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from noisynet.agents import QLearning, adam
-from noisynet.assemble import Assembler, start
+from noisynet.agents import LossNotFinite, QLearning, adam
+from noisynet.assemble import Assembler, start, train
 from noisynet.assemble.replay import slack_of
 from noisynet.envs import make
 from noisynet.networks import NoiseSettings, build_q_network
@@ -267,6 +267,24 @@ def test_a_loop_can_be_built_by_hand() -> None:
     assert sum(isinstance(event, FiguresTaken) for event in events) == agent.updates // 10
     assert loop.progress.games == sum(isinstance(event, GameFinished) for event in events) > 0
     assert events[-1] == TrainingEnded(step=loop.progress.step, reason="steps")
+
+
+def test_a_loop_that_is_left_says_why_it_cannot_be_saved(
+    small_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step in progress is finished, and its updates may fail as those before."""
+
+    def fails(*_: object) -> None:
+        raise LossNotFinite("the loss became nan at update 7")
+
+    events = train(small_config(update_every=1), tmp_path / "run")
+    for event in events:
+        if isinstance(event, GameFinished) and event.step > 300:
+            break
+    monkeypatch.setattr(QLearning, "update", fails)
+    with pytest.raises(Diverged, match="the loss became nan at update 7, at step"):
+        events.close()
+    assert list((tmp_path / "run" / "checkpoints").glob("nan_*"))
 
 
 class Remover(BrokenPipe):

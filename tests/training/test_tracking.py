@@ -65,6 +65,21 @@ def test_a_run_that_goes_on_is_sent_to_the_same_twin(tmp_path: Path) -> None:
     assert again.sent[0][0] >= 700
 
 
+class Refusing(Recorder):
+    """A service that does not know its user."""
+
+    def begin(self, folder: Path, config: Config, identity: str | None) -> str:
+        raise RunError("--track: recorder: who are you?")
+
+
+def test_a_service_that_refuses_leaves_no_run_behind(tmp_path: Path) -> None:
+    before, refusing, after = Recorder(), Refusing(), Recorder()
+    with pytest.raises(RunError, match=r"^--track: recorder: who are you\?$"):
+        start(config.load("cartpole", SMALL), tmp_path / "run", [before, refusing, after])
+    assert not (tmp_path / "run").exists()
+    assert [one.ended for one in (before, refusing, after)] == [1, 0, 0]
+
+
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_a_missing_package_is_named_with_the_cure(
     name: str, monkeypatch: pytest.MonkeyPatch

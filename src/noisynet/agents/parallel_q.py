@@ -182,8 +182,8 @@ class ParallelQLearning(ValueAgent):
 
         `passes` is what each of its T actions was chosen by; without it, it is computed under the
         weights and the draw of now: with samplers, whose draw is the one that acted where it is
-        held over a rollout, and their last one otherwise. What is left of the rollout before is not
-        learned.
+        held over a rollout, and otherwise the one from before it. What is left of the rollout
+        before is not learned.
         """
         self._rollout = None
         drawn = None if self.noise is None else held(self.network)
@@ -221,7 +221,7 @@ class ParallelQLearning(ValueAgent):
         """Minibatches that are left of the rollout that is being learned from."""
         if self._rollout is None:
             return 0
-        return self._epochs * self._rollout.minibatches - self._rollout.done
+        return len(self._rollout.order) * self._rollout.minibatches - self._rollout.done
 
     def update(self, step_size: float | None = None) -> ValuesLearned:
         """Take one optimisation step, on the next minibatch of the rollout.
@@ -240,6 +240,8 @@ class ParallelQLearning(ValueAgent):
             set_step_size(self.optimizer, step_size)
         self.optimizer.step()
         self.updates += 1
+        if self.noise is not None:
+            self.noise.after_update()
         current = self._of_rollout()
         if self.must_revive:
             self.revive(current.observations())
@@ -324,9 +326,6 @@ class ParallelQLearning(ValueAgent):
             raise ValueError("update: got no rollout to learn from, expected `begin` before it")
         return self._rollout
 
-    def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self.device)
-
     # Saving
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -338,6 +337,7 @@ class ParallelQLearning(ValueAgent):
             return arrays, plain
         plain["rollout"] = {
             "done": current.done,
+            "minibatches": current.minibatches,
             "draws": 0 if current.drawn is None else len(current.drawn.flats),
         }
         for field in fields(current.rollout):
@@ -375,6 +375,7 @@ class ParallelQLearning(ValueAgent):
             self._tensor(arrays["rollout.target_t"]),
             self._prepared(rollout, ()),
             arrays["rollout.order"],
-            min(self._minibatches, arrays["rollout.order"].shape[1]),
+            # Older checkpoints do not have it.
+            saved.get("minibatches", min(self._minibatches, arrays["rollout.order"].shape[1])),
             int(saved["done"]),
         )

@@ -49,7 +49,8 @@ class QLearning(ValueAgent):
     """The value-based agent that learns from a replay, by temporal differences.
 
     Online and target network, and the choice of the next action, each have their own draw of
-    noise: ε, ε′ and ε″ of the paper.
+    noise: ε, ε′ and ε″ of the paper. Raises ValueError for noise that is redrawn by rollouts, of
+    which there are none.
 
     Args:
         network: the online net, on its device; the target net starts as its copy.
@@ -98,6 +99,10 @@ class QLearning(ValueAgent):
         revival: Revival | None = None,
         seed: int = 0,
     ) -> None:
+        if redraw == "rollout":
+            raise ValueError(
+                "redraw: got rollout, expected step, update or episode: a replay has no rollouts"
+            )
         # Copied before it holds a draw.
         self.target: QNetwork = copy.deepcopy(network).requires_grad_(False)
         super().__init__(
@@ -144,7 +149,7 @@ class QLearning(ValueAgent):
             return self.greedy(observation)
         tau = self._quantiles.of_actions(len(observation))
         with torch.inference_mode(), autocast_for(self._acting_precision, self.device):
-            q = self._q(torch.from_numpy(observation).to(self.device), tau)
+            q = self._q(self._tensor(observation), tau)
             return q.argmax(-1).cpu().numpy()
 
     # Learning

@@ -1,4 +1,4 @@
-"""What an actor-critic learns from: some steps of several environments, in their order."""
+"""What is learned from without a replay: some steps of several environments, in their order."""
 
 from __future__ import annotations
 

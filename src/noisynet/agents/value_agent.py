@@ -142,7 +142,7 @@ class ValueAgent:
         of good actions are often equal.
         """
         with torch.inference_mode(), autocast_for(self._acting_precision, self.device):
-            q = self.network(torch.from_numpy(observation).to(self.device))
+            q = self.network(self._tensor(observation))
             return q.argmax(-1).cpu().numpy()
 
     def heard(self, mean_return: float | None) -> None:
@@ -157,8 +157,10 @@ class ValueAgent:
         return loss + self._penalty_weight * sigma_penalty(*self.network.output_layers())
 
     def _values(self, seen: Seen, generator: torch.Generator) -> Outputs:
-        observation = torch.from_numpy(seen[0]).to(self.device)
-        return q_outputs(self.network, observation, generator, draws=DRAWS)
+        return q_outputs(self.network, self._tensor(seen[0]), generator, draws=DRAWS)
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
 
     def is_finite(self) -> bool:
         """Return whether all parameters of the network are finite."""
@@ -203,7 +205,7 @@ class ValueAgent:
         """
         seed = stream(self._seed, f"behaviour {self.updates}")
         generator = torch.Generator(self.device).manual_seed(seed)
-        shown = torch.from_numpy(observation).to(self.device)
+        shown = self._tensor(observation)
         noise = {} if self.noise is None else q_behaviour(self.network, shown, generator)
         return noise | unit_figures(self.network, shown, generator)
 

@@ -19,6 +19,7 @@ from typing import Any
 from torch import nn
 
 from ..envs import Environments, GymnasiumEnvironments, UnusableEnvironment, imported_function
+from ..envs.raised import raised
 
 _GIVEN: dict[str, Any] = {}
 
@@ -63,7 +64,8 @@ def is_object(name: str) -> bool:
 def maker(field: str, name: str) -> Callable[..., nn.Module]:
     """Return what builds the torso or network of a name: a function, or copies of a module.
 
-    Raises ValueError where it was given elsewhere, or cannot be imported.
+    Raises ValueError where it was given elsewhere, or cannot be imported; what it builds raises
+    ValueError where the user's code fails, or returns no module.
     """
     given = found(name)
     if given is None and is_object(name):
@@ -73,7 +75,10 @@ def maker(field: str, name: str) -> Callable[..., nn.Module]:
 
 
 def _built(field: str, name: str, make: Any, *arguments: object) -> nn.Module:
-    made = copy.deepcopy(make).cpu() if isinstance(make, nn.Module) else make(*arguments)
+    try:
+        made = copy.deepcopy(make).cpu() if isinstance(make, nn.Module) else make(*arguments)
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{field}: {name} raised {raised(error)}") from error
     if not isinstance(made, nn.Module):
         raise ValueError(f"{field}: {name} returned {type(made).__name__}, expected a module")
     return made

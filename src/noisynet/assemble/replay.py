@@ -23,19 +23,13 @@ def priority_settings(config: Config) -> PrioritySettings | None:
     return PrioritySettings(exponent=learning.priority_exponent, epsilon=learning.priority_epsilon)
 
 
-def frame_shape(environments: Environments) -> tuple[int, ...]:
-    """Return the shape of what the replay stores of an observation: its newest frame."""
-    shape = environments.observation_shape
-    return shape[1:] if environments.stack > 1 else shape
-
-
 def build_replay(config: Config, environments: Environments, folder: RunFolder) -> FrameReplay:
     """Build an empty replay; raises RunError with one line where it cannot."""
     try:
         replay = FrameReplay(
             capacity=config.learning.replay_capacity,
             environments=environments.count,
-            frame_shape=frame_shape(environments),
+            frame_shape=environments.frame_shape,
             frame_dtype=environments.observation_dtype,
             stack=environments.stack,
             slack=slack_of(config),

@@ -15,7 +15,7 @@ Answer = TypeVar("Answer")
 class GuardedEnvironments(Environments):
     """A user's own vector environments, under the name that `make` was asked for.
 
-    What they raise, a hang, a wrong shape, and numbers that are NaN or infinite, is an
+    What they raise, a hang, a wrong shape or type, and numbers that are NaN or infinite, is an
     EnvironmentFailed.
     """
 
@@ -69,21 +69,27 @@ class GuardedEnvironments(Environments):
         if not isinstance(step, Step):
             raise Unfit(f"returned {type(step).__name__}, expected noisynet.envs.Step")
         self._observation(step.observation)
-        for name in ("reward", "terminated", "truncated", "first", "ended"):
-            _check_shape(name, getattr(step, name), (self.count,))
+        _check(step.reward, "reward", (self.count,))
+        for name in ("terminated", "truncated", "first", "ended"):
+            _check(getattr(step, name), name, (self.count,), np.bool_)
         _check_finite("reward", step.reward)
         return step
 
     def _observation(self, seen: Any) -> npt.NDArray[Any]:
-        _check_shape("observation", seen, (self.count, *self.observation_shape))
+        shape = (self.count, *self.observation_shape)
+        _check(seen, "observation", shape, self.observation_dtype)
         _check_finite("observation", seen)
         return seen
 
 
-def _check_shape(name: str, got: object, shape: tuple[int, ...]) -> None:
+def _check(
+    got: object, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike | None = None
+) -> None:
     if not isinstance(got, np.ndarray) or got.shape != shape:
         what = f"shape {got.shape}" if isinstance(got, np.ndarray) else type(got).__name__
         raise Unfit(f"{name}: got {what}, expected an array of shape {shape}")
+    if dtype is not None and got.dtype != dtype:
+        raise Unfit(f"{name}: got {got.dtype}, expected {np.dtype(dtype)}")
 
 
 def _check_finite(name: str, values: npt.NDArray[Any]) -> None:

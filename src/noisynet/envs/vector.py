@@ -75,8 +75,10 @@ class Environments(ABC):
         return self.observation_shape[1:] if self.stack > 1 else self.observation_shape
 
     def newest_frame(self, observation: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return the newest frame of observations (N, *shape): (N, *frame_shape)."""
-        return observation[:, -1] if self.stack > 1 else observation
+        """Return the newest frame of observations (…, *shape): (…, *frame_shape)."""
+        if self.stack == 1:
+            return observation
+        return np.moveaxis(observation, -len(self.observation_shape), 0)[-1]
 
     @abstractmethod
     def reset(self) -> npt.NDArray[Any]:

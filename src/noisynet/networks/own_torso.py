@@ -25,13 +25,19 @@ class OwnTorso(nn.Module):
         super().__init__()
         self.body = body
         self.observation_shape = tuple(observation_shape)
-        with torch.no_grad():
-            probe = body(torch.zeros(2, *observation_shape))
+        shown = (2, *observation_shape)
+        try:
+            with torch.no_grad():
+                probe = body(torch.zeros(shown))
+        except Exception as error:
+            raise ValueError(
+                f"{type(body).__name__}: raised {type(error).__name__} for observations {shown}: "
+                f"{error}"
+            ) from error
         if not isinstance(probe, Tensor) or probe.ndim != 2 or len(probe) != 2:
             got = tuple(probe.shape) if isinstance(probe, Tensor) else type(probe).__name__
             raise ValueError(
-                f"{type(body).__name__}: got {got} for observations (2, "
-                f"{', '.join(map(str, observation_shape))}), expected (2, features)"
+                f"{type(body).__name__}: got {got} for observations {shown}, expected (2, features)"
             )
         self.features = int(probe.shape[1])
 

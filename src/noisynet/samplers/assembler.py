@@ -11,7 +11,7 @@ import numpy as np
 
 from ..agents import ActorCritic, Agent, ParallelQLearning, QLearning
 from ..assemble import Assembler
-from ..assemble.replay import frame_shape, priority_settings, slack_of
+from ..assemble.replay import priority_settings, slack_of
 from ..assemble.resolve import local_cpus
 from ..cluster.connection import connect
 from ..cluster.errors import ScaleError
@@ -154,7 +154,7 @@ class SamplersAssembler(Assembler):
             samplers=(),
             environments=environments.count,
             capacity=learning.replay_capacity,
-            frame_shape=frame_shape(environments),
+            frame_shape=environments.frame_shape,
             frame_dtype=np.dtype(environments.observation_dtype).str,
             stack=environments.stack,
             slack=slack_of(self.config),

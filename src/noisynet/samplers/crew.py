@@ -73,8 +73,6 @@ class Crew:
         self._weights = weights
         self.members = [Member(number) for number in range(actors)]
         self.restarts = 0
-        self.dropped = 0
-        """Fragments that came too late to be used, so far."""
         self.weight_bytes = 0
         """Bytes of weights that samplers were sent, so far."""
         self._published: tuple[int, Any, int] | None = None

@@ -96,7 +96,7 @@ class ReplayFragment:
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutFragment:
-    """T steps of N environments for an actor-critic, and the noise that acted in all of them.
+    """T steps of N environments for a learner of rollouts, and the noise that acted in them.
 
     Stacks are put together where they arrive (`restacked`): `opening` is the whole first
     observation, `frame` the newest frame of each later one.
@@ -115,15 +115,10 @@ class RolloutFragment:
     taken_t: np.ndarray
     """(T, N), as `Rollout` has them."""
     drawn: Draw | None
-    """The draw that acted; None without noise."""
+    """The draw that acted, where it is held over a rollout; None without noise."""
 
 
 Fragment = ReplayFragment | RolloutFragment
-
-
-def newest_frames(observation: np.ndarray, stack: int, leading: int) -> np.ndarray:
-    """Return the newest frame of observations with `leading` dimensions before their own."""
-    return observation[(slice(None),) * leading + (-1,)] if stack > 1 else observation
 
 
 def restacked(opening: np.ndarray, frame: np.ndarray, first: np.ndarray, stack: int) -> np.ndarray:

@@ -23,6 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from .. import __version__
 from ..agents import LossNotFinite
+from ..envs.arguments import first_line
 from ..runs.errors import RunError
 from ..training import WorkersFailed
 from .backend import Arrived, Lost, ParcelLost
@@ -94,7 +95,9 @@ class RaySamplers:
         except RayError as error:
             size = sum(array.nbytes for array in weights.values())
             _check_room(error, f"weights of {size / 1e6:,.0f} MB")
-            raise WorkersFailed(f"weights cannot be sent to samplers: {_said(error)}") from error
+            raise WorkersFailed(
+                f"weights cannot be sent to samplers: {first_line(error)}"
+            ) from error
 
     def start(self, assignment: Assignment) -> None:
         """Start an actor, and end the one that had its number if it still lives."""
@@ -129,10 +132,10 @@ class RaySamplers:
         except RayTaskError as error:
             actor.asked.clear()
             diverged = isinstance(error.cause, LossNotFinite)
-            return Lost(number, actor.life, _said(error.cause), diverged)
+            return Lost(number, actor.life, first_line(error.cause), diverged)
         except RayError as error:
             actor.asked.clear()
-            return Lost(number, actor.life, _said(error))
+            return Lost(number, actor.life, first_line(error))
         return Arrived(number, actor.life, report, parcel)
 
     def open(self, parcel: Any) -> Fragment:
@@ -141,7 +144,7 @@ class RaySamplers:
             return ray.get(parcel, timeout=_FETCH_SECONDS)
         except (GetTimeoutError, RayError) as error:
             _check_room(error, _FRAGMENT)
-            raise ParcelLost(_said(error)) from error
+            raise ParcelLost(first_line(error)) from error
 
     @property
     def process_ids(self) -> dict[int, int]:
@@ -197,7 +200,7 @@ class RayShard:
         except RayTaskError as error:
             raise error.cause from error
         except RayError as error:
-            said = f"replay shard {plan.number} cannot be started: {_said(error)}"
+            said = f"replay shard {plan.number} cannot be started: {first_line(error)}"
             raise RunError(said) from error
 
     def call(self, method: str, *arguments: Any) -> Answer:
@@ -210,12 +213,12 @@ class RayShard:
             except RayTaskError as error:
                 _check_room(error, _FRAGMENT if method == "insert" else f"a shard's {method}")
                 if isinstance(error.cause, RayError):
-                    raise ParcelLost(_said(error.cause)) from error
+                    raise ParcelLost(first_line(error.cause)) from error
                 raise error.cause from error
             except RayActorError as error:
-                raise ShardLost(_said(error)) from error
+                raise ShardLost(first_line(error)) from error
             except RayError as error:
-                raise ParcelLost(_said(error)) from error
+                raise ParcelLost(first_line(error)) from error
 
         return answer
 
@@ -241,9 +244,3 @@ def _check_room(error: BaseException, what: str) -> None:
             f"Ray's object store ({size / 1e6:,.0f} MB on all nodes) and the disk behind it are "
             f"full, expected room for {what}"
         ) from error
-
-
-def _said(error: BaseException) -> str:
-    """Return what Ray says, in one line."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -25,7 +25,6 @@ from .messages import (
     Report,
     RolloutFragment,
     Weights,
-    newest_frames,
 )
 
 _Play = tuple[Fragment, list[tuple[int, FinishedEpisode]], int]
@@ -107,7 +106,7 @@ class ReplaySampler(Sampler):
             result = self.environments.step(action)
             rows.append(
                 {
-                    "frame": newest_frames(observation, self.environments.stack, 1),
+                    "frame": self.environments.newest_frame(observation),
                     "action": action.astype(np.int32),
                     "reward": player.clipped(result.reward).astype(np.float32),
                     "terminated": result.terminated,
@@ -138,10 +137,10 @@ class ReplaySampler(Sampler):
 
 
 class RolloutSampler(Sampler):
-    """A sampler of rollouts: one draw for each environment, held over a rollout.
+    """A sampler of rollouts.
 
-    The draw travels with the fragment, so that the learner runs the network under the very noise
-    that acted (arXiv 1706.10295, §3.1).
+    A draw that is held over a rollout travels with its fragment, so that the learner runs the
+    network under the very noise that acted (arXiv 1706.10295, §3.1).
     """
 
     def __init__(self, assignment: Assignment) -> None:
@@ -167,7 +166,7 @@ class RolloutSampler(Sampler):
         rollout = played.rollout
         fragment = RolloutFragment(
             opening=rollout.observation[0],
-            frame=newest_frames(rollout.observation[1:], self.environments.stack, 2),
+            frame=self.environments.newest_frame(rollout.observation[1:]),
             first=rollout.first,
             action_t=rollout.action_t,
             reward_t=rollout.reward_t,

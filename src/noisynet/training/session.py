@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -104,15 +104,16 @@ def train(
     with assembler:
         config = assembler.prepare()
         place = path if isinstance(path, Path) else path()
-        with RunFolder.create(place, config.to_yaml()) as folder:
+        with RunFolder.create(place, config.to_yaml()) as folder, ExitStack() as opened:
             try:
                 loop = assembler.loop(folder)
+                metrics = opened.enter_context(MetricsWriter(folder.path))
+                session = _Session(folder, config, loop, metrics, list(listeners), elapsed=0.0)
+                session.begin([])
             except BaseException:  # an interrupt too: nothing was trained
                 folder.discard()
                 raise
-            with MetricsWriter(folder.path) as metrics:
-                session = _Session(folder, config, loop, metrics, list(listeners), elapsed=0.0)
-                return (yield from session.run([]))
+            return (yield from session.run())
 
 
 def train_on(
@@ -156,7 +157,8 @@ def train_on(
             notes = [*assembler.notes(), *changed]
         with MetricsWriter(folder.path, resume_at=step, committed_bytes=committed) as metrics:
             session = _Session(folder, config, loop, metrics, list(listeners), elapsed)
-            return (yield from session.run(notes))
+            session.begin(notes)
+            return (yield from session.run())
 
 
 class _Session:
@@ -186,12 +188,37 @@ class _Session:
     def _elapsed(self) -> float:
         return time.perf_counter() - self._started
 
-    def run(self, notes: list[str]) -> Generator[Event, None, Outcome]:
+    def begin(self, notes: list[str]) -> None:
+        """Tell the listeners that training starts or goes on; where one refuses, close them all."""
+        step = self._loop.progress.step
+        self._metrics.describe(step, self._config.to_yaml(), self._config.in_force())
+        try:
+            self._tell(lambda one: one.started(self._folder.path, self._config, step, notes))
+        except BaseException:
+            self._tell(lambda one: one.closed())
+            raise
+
+    def run(self) -> Generator[Event, None, Outcome]:
         progress = self._loop.progress
-        self._metrics.describe(progress.step, self._config.to_yaml(), self._config.in_force())
-        self._tell(lambda one: one.started(self._folder.path, self._config, progress.step, notes))
-        ended: TrainingEnded | None = None
         events = self._loop.run()
+        try:
+            ended = yield from self._heard(events)
+        except LossNotFinite as error:
+            raise Diverged(self._keep_for_inspection(error)) from error
+        except (UnusableEnvironment, WorkersFailed) as error:
+            self._save()
+            raise RunError(f"{error}; the run was saved at step {progress.step}") from error
+        finally:
+            if isinstance(events, Generator):
+                # Whatever broke off the run, no process of it stays behind.
+                events.close()
+            self._tell(lambda one: one.closed())
+        return Outcome(self._folder.path, ended.reason, ended.step, progress.mean_return)
+
+    def _heard(self, events: Iterator[Event]) -> Generator[Event, None, TrainingEnded]:
+        """Write, save and tell what happens, and yield it; return the end."""
+        progress = self._loop.progress
+        ended: TrainingEnded | None = None
         try:
             with on_interrupt(progress.stop, hung=hangs):
                 for event in events:
@@ -209,18 +236,8 @@ class _Session:
                 self._write(event)
             self._save()
             raise
-        except LossNotFinite as error:
-            raise Diverged(self._keep_for_inspection(error)) from error
-        except (UnusableEnvironment, WorkersFailed) as error:
-            self._save()
-            raise RunError(f"{error}; the run was saved at step {progress.step}") from error
-        finally:
-            if isinstance(events, Generator):
-                # Whatever broke off the run, no process of it stays behind.
-                events.close()
-            self._tell(lambda one: one.closed())
         assert ended is not None, "the loop ends with TrainingEnded"
-        return Outcome(self._folder.path, ended.reason, ended.step, progress.mean_return)
+        return ended
 
     def _tell(self, what: Callable[[Listener], object]) -> None:
         """Tell the listeners; one that can no longer speak ends the run in good order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 
@@ -13,12 +13,45 @@ from ..agents import ActingPass, ActorCritic, ParallelQLearning, QLearning, Roll
 from ..envs import Environments, FinishedEpisode, Step
 from ..replay import FrameReplay
 from .events import Event
-from .loop import Source
+from .loop import AgentT, ExperienceT, Source
 from .player import GrowingRollout, PlayedRollout, Player, play_rollout
 from .progress import Progress
 
 
-class ReplaySource(Source[None]):
+class _LocalSource(Source[ExperienceT], Generic[AgentT, ExperienceT]):
+    """Environments of this process, and a thread to step them on where that is asked for."""
+
+    def __init__(
+        self,
+        environments: Environments,
+        agent: AgentT,
+        reward_clip: float | None,
+        *,
+        overlap: bool,
+    ) -> None:
+        self.player = Player(environments, reward_clip)
+        self.agent = agent
+        self._thread = ThreadPoolExecutor(1, "environments") if overlap else None
+
+    def figures(self, progress: Progress) -> dict[str, float]:  # noqa: ARG002 - as of all sources
+        """Return what the noise does to the greedy actions at the observations at hand."""
+        return self.agent.behaviour(self.player.observation, self.player.first)
+
+    def close(self) -> None:
+        """End the thread, where there is one; the environments belong to whoever made them."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)  # a game that hangs would keep it
+
+    def state(self) -> dict[str, Any]:
+        """Return the environments' state, where they can save it."""
+        return self.player.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` returned. Environments that cannot be saved start new games."""
+        self.player.restore(state)
+
+
+class ReplaySource(_LocalSource[QLearning, None]):
     """Environments that a value-based agent plays, one vector step at a time, into a replay.
 
     With `overlap` they step on a thread while updates are taken.
@@ -34,10 +67,8 @@ class ReplaySource(Source[None]):
         overlap: bool = False,
     ) -> None:
         """Take the parts; nothing is played before `play`."""
-        self.player = Player(environments, reward_clip)
-        self.agent = agent
+        super().__init__(environments, agent, reward_clip, overlap=overlap)
         self.replay = replay
-        self._thread = ThreadPoolExecutor(1, "environments") if overlap else None
 
     def play(self, progress: Progress) -> Generator[Event, None, None]:
         """Take one vector step and store it."""
@@ -74,7 +105,7 @@ class ReplaySource(Source[None]):
         """Store a vector step taken from the observation at hand; return the games that ended."""
         observation = self.player.observation
         self.replay.add(
-            frame=observation[:, -1] if self.player.environments.stack > 1 else observation,
+            frame=self.player.environments.newest_frame(observation),
             action=action,
             reward=self.player.clipped(result.reward),
             terminated=result.terminated,
@@ -89,23 +120,6 @@ class ReplaySource(Source[None]):
         for game in games:
             yield progress.finished(progress.step, game.environment, game)
 
-    def figures(self, progress: Progress) -> dict[str, float]:  # noqa: ARG002 - as of all sources
-        """Return what the noise does to the greedy actions at the observations at hand."""
-        return self.agent.behaviour(self.player.observation, self.player.first)
-
-    def close(self) -> None:
-        """End the thread, where there is one; the environments belong to whoever made them."""
-        if self._thread is not None:
-            self._thread.shutdown(wait=False)  # a game that hangs would keep it
-
-    def state(self) -> dict[str, Any]:
-        """Return the environments' state, where they can save it."""
-        return self.player.state()
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned. Environments that cannot be saved start new games."""
-        self.player.restore(state)
-
 
 @dataclass(frozen=True)
 class RolloutExperience:
@@ -117,7 +131,7 @@ class RolloutExperience:
     """What each action was chosen by, where that is known."""
 
 
-class RolloutSource(Source[RolloutExperience]):
+class RolloutSource(_LocalSource[ParallelQLearning | ActorCritic, RolloutExperience]):
     """Environments that an agent plays, one rollout at a time.
 
     With `overlap` they step on a thread while the rollout before is learned.
@@ -137,16 +151,12 @@ class RolloutSource(Source[RolloutExperience]):
 
         Raises ValueError for `overlap` with an actor-critic, which learns a rollout at once.
         """
-        self.player = Player(environments, reward_clip)
-        self.agent = agent
+        if overlap and isinstance(agent, ActorCritic):
+            raise ValueError("overlap: got True, expected False: an actor-critic learns after")
+        super().__init__(environments, agent, reward_clip, overlap=overlap)
         self._steps = steps
         self._discount = discount
-        self._thread: ThreadPoolExecutor | None = None
         self._allowed: int | None = None
-        if overlap:
-            if isinstance(agent, ActorCritic):
-                raise ValueError("overlap: got True, expected False: an actor-critic learns after")
-            self._thread = ThreadPoolExecutor(1, "environments")
 
     def play(self, progress: Progress) -> Generator[Event, None, RolloutExperience]:
         """Play a rollout, and return it."""
@@ -200,20 +210,3 @@ class RolloutSource(Source[RolloutExperience]):
             return True
         self._allowed -= 1
         return self._allowed >= 0
-
-    def figures(self, progress: Progress) -> dict[str, float]:  # noqa: ARG002 - as of all sources
-        """Return what the noise does to the chosen actions at the observations at hand."""
-        return self.agent.behaviour(self.player.observation, self.player.first)
-
-    def close(self) -> None:
-        """End the thread, where there is one; the environments belong to whoever made them."""
-        if self._thread is not None:
-            self._thread.shutdown(wait=False)  # a game that hangs would keep it
-
-    def state(self) -> dict[str, Any]:
-        """Return the environments' state, where they can save it."""
-        return self.player.state()
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned. Environments that cannot be saved start new games."""
-        self.player.restore(state)

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 import torch
 
 from ...agents import ActorCritic, LossNotFinite, RolloutLearned, StepSize
+from ...envs.arguments import first_line
 from ..player import Player, play_rollout
 from .shared import Shared, SharedOptimizer, WorkerFailed, WorkerGame, WorkerLearned, WorkerNumber
 
@@ -51,9 +52,7 @@ def work(
     except LossNotFinite as error:
         _fail(pipe, WorkerFailed(str(error), diverged=True))
     except Exception as error:  # noqa: BLE001 - reported to the parent, whatever it is
-        said = str(error).strip().splitlines()
-        reason = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
-        _fail(pipe, WorkerFailed(reason, diverged=False))
+        _fail(pipe, WorkerFailed(first_line(error), diverged=False))
 
 
 def _fail(pipe: Connection, message: WorkerFailed) -> None:

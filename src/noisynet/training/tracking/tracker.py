@@ -30,6 +30,7 @@ class Tracker(ABC):
     """
 
     name: str
+    _begun = False
 
     def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:
         """Begin or go on with the run's twin; raises RunError where the service refuses."""
@@ -37,6 +38,7 @@ class Tracker(ABC):
         file = folder / FILE_NAME
         known = _identities(file)
         identity = self.begin(folder, config, known.get(self.name))
+        self._begun = True
         if known.get(self.name) != identity:
             with writing(file):
                 replace_file(file, f"{json.dumps({**known, self.name: identity})}\n".encode())
@@ -48,8 +50,9 @@ class Tracker(ABC):
             self.log(event.step, finite)
 
     def closed(self) -> None:
-        """Send what is left."""
-        self.end()
+        """Send what is left; nothing where no twin was begun."""
+        if self._begun:
+            self.end()
 
     @abstractmethod
     def begin(self, folder: Path, config: Config, identity: str | None) -> str:
