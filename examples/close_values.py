@@ -5,7 +5,8 @@
 RUN is a finished run with noise; without one, a small CartPole run is trained first. For every
 situation of some games the script computes the gap of Q (the best action's value minus the second
 best's, with the mean weights) and the effective ε: how often noise chooses another action than the
-mean weights do. For comparison it measures ε-greedy with the ε that explores as much overall.
+mean weights do. For comparison it measures ε-greedy with the ε that explores as much overall. It
+needs matplotlib.
 """
 
 from __future__ import annotations

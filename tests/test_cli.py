@@ -238,9 +238,15 @@ def test_a_run_of_a_newer_format_is_refused(fails: Fails, run: Path, tmp_path: P
     newer.mkdir()
     text = (run / "config.yaml").read_text()
     (newer / "config.yaml").write_text(text.replace("format: 1", "format: 99"))
-    line = fails("resume", str(newer))
-    assert "99" in line
-    assert "newer" in line
+    for line in (fails("resume", str(newer)), fails("train", str(newer / "config.yaml"))):
+        assert "99" in line
+        assert "newer" in line
+
+
+def test_a_run_in_place_of_a_preset_is_named(fails: Fails, run: Path) -> None:
+    assert f"PRESET: got the run {run}: `noisynet resume` goes on with it" in fails(
+        "train", str(run)
+    )
 
 
 def test_noise_is_refused_where_there_is_none(fails: Fails, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from noisynet.assemble import start
 from noisynet.cli import main
+from noisynet.evaluation.agent import TrainedAgent
 from noisynet.evaluation.examination import over_the_run, returns_by_noise, sigma_figures
 from noisynet.runs import config
 from noisynet.runs.evaluations import Evaluation
@@ -41,6 +42,16 @@ def test_our_own_runs_pass(preset: str, tmp_path: Path, capsys: pytest.CaptureFi
     assert len(document["findings"]) == len(lines)
     # The folder is only read.
     assert {one: one.stat().st_mtime_ns for one in (tmp_path / "run").rglob("*")} == files
+
+
+def test_an_agent_that_was_saved_has_no_metrics_and_is_examined_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = start(config.load("cartpole", SMALL), tmp_path / "run").folder
+    TrainedAgent.load(run).save(tmp_path / "saved")
+    capsys.readouterr()
+    assert main(["doctor", str(tmp_path / "saved")]) == 0
+    assert "skipped sigma over the run: no figures of σ" in capsys.readouterr().out
 
 
 def test_a_run_without_noise_and_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ import noisynet
 from noisynet import envs, front
 from noisynet.assemble import given
 from noisynet.cli import main
-from noisynet.runs import RunError, open_run
+from noisynet.runs import RunError, checkpoint, open_run
 from noisynet.training import GameFinished, Listener, TrainingEnded
 
 SMALL: dict[str, Any] = {
@@ -286,6 +286,19 @@ def test_an_agent_is_saved_and_loaded() -> None:
         agent.save("kept")
 
 
+def test_an_agent_that_cannot_be_saved_leaves_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    agent = noisynet.train(Match, **SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_file", full)
+        with pytest.raises(RunError, match="cannot be written: No space left on device"):
+            agent.save("kept")
+    assert not Path("kept").exists()
+    agent.save("kept")
+
+
 def test_the_program_keeps_its_threads() -> None:
     threads = torch.get_num_threads()
     try:
@@ -322,6 +335,14 @@ def test_an_interrupt_is_one_once_the_run_is_saved() -> None:
 
 
 # One's own networks
+
+
+def test_an_error_without_a_message_is_named_by_its_type() -> None:
+    def torso(shape: tuple[int, ...]) -> nn.Module:
+        raise RuntimeError
+
+    with pytest.raises(RunError, match=r"RuntimeError"):
+        noisynet.train(Match, torso=torso, **SMALL)
 
 
 def test_a_torso_of_one_s_own() -> None:

@@ -224,6 +224,27 @@ def test_a_full_disk_while_something_is_measured_is_no_other_end(tmp_path: Path)
     assert errors.splitlines()[0] == "Stopped at step 0 and saved."
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["--help"], ["evaluate", "--help"], ["train", "--help"]])
+def test_a_help_that_cannot_be_written_is_one_line_and_a_closed_pipe_none(
+    arguments: list[str], unbuffered: str
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        process = program(*arguments, stdout=full, env={"PYTHONUNBUFFERED": unbuffered})
+        _, errors = process.communicate()
+    # Without a buffer argparse swallows it.
+    swallowed = bool(unbuffered) and len(arguments) > 1
+    assert process.returncode == (0 if swallowed else 1)
+    assert errors.count("\n") == (not swallowed)
+    assert "No space left on device" in errors or swallowed
+
+    process = program(*arguments, env={"PYTHONUNBUFFERED": unbuffered})
+    assert process.stdout is not None
+    process.stdout.close()
+    _, errors = process.communicate()
+    assert (process.returncode, errors) == (0, "")
+
+
 def until(done: Callable[[], bool]) -> None:
     end = time.monotonic() + 200
     while not done():

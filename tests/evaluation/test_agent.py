@@ -11,7 +11,7 @@ import torch
 
 import noisynet
 from noisynet.assemble import start
-from noisynet.evaluation.agent import TrainedAgent, evaluate_run
+from noisynet.evaluation.agent import TrainedAgent, evaluate_run, on_this_machine
 from noisynet.evaluation.film.watched import WatchedAgent
 from noisynet.runs import config
 from noisynet.runs.errors import RunError
@@ -77,6 +77,23 @@ def test_noise_acts_under_the_scale_that_was_saved(tmp_path: Path) -> None:
     agent = TrainedAgent.load(trained(tmp_path, sigma0=2.0, noise_scale=1e-6))
     observation = np.zeros((400, 4), np.float32)
     assert (agent.act(observation, noise=True) == agent.act(observation)).all()
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "found"),
+    [("cuda", 0, "cpu"), ("cuda:1", 1, "cpu"), ("cuda:1", 2, "cuda:1"), ("cpu", 1, "cpu")],
+)
+def test_a_gpu_that_is_not_here_is_replaced_by_the_cpu(
+    device: str, gpus: int, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    chosen = config.load("cartpole", {**SMALL, "device": device})
+    try:
+        assert on_this_machine(chosen).training.device == found
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_an_agent_without_noise_says_so(tmp_path: Path) -> None:

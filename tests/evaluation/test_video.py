@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +19,7 @@ from noisynet.assemble import make_environments, start
 from noisynet.cli import main
 from noisynet.envs import AtariEnvironments, Environments, UnusableEnvironment
 from noisynet.evaluation.agent import evaluate_run
-from noisynet.evaluation.film import pictures
+from noisynet.evaluation.film import pictures, video
 from noisynet.evaluation.film.pictures import make_game
 from noisynet.evaluation.film.video import film
 from noisynet.evaluation.film.watched import WatchedAgent
@@ -191,6 +193,42 @@ def test_a_game_that_cannot_be_shown_leaves_nothing_open() -> None:
     finally:
         del gymnasium.registry["Odd-v0"]
     assert opened == []
+
+
+def test_an_environment_that_fails_without_a_word_is_named_by_its_error() -> None:
+    class Silent(CartPoleEnv):
+        def __init__(self, **options: Any) -> None:
+            raise ValueError
+
+    gymnasium.register("Silent-v0", Silent)
+    try:
+        with pytest.raises(UnusableEnvironment, match="Silent-v0: cannot be made: ValueError"):
+            make_game(config.load("Silent-v0", {"device": "cpu"}), 0)
+    finally:
+        del gymnasium.registry["Silent-v0"]
+
+
+@needs_ffmpeg
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+@pytest.mark.parametrize("steps", [4, 300])
+def test_a_film_that_the_disk_has_no_room_for_is_none(
+    steps: int, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short one is written when its frames have all been sent, a long one before."""
+    out = tmp_path / "a.mp4"
+    out.write_bytes(b"before")
+
+    @contextmanager
+    def full(_: Path) -> Iterator[Path]:
+        link = tmp_path / "full.mp4"
+        link.symlink_to("/dev/full")
+        yield link
+        link.replace(out)
+
+    monkeypatch.setattr(video, "replacing", full)
+    with pytest.raises(RunError, match=r"a\.mp4: cannot be written: ffmpeg: .*No space left"):
+        film(run, out=out, steps=steps)
+    assert out.read_bytes() == b"before"
 
 
 @needs_ffmpeg

@@ -127,9 +127,10 @@ def test_seeds_make_a_group_and_other_settings_do_not(write_run) -> None:
         write_run("b", [1.0], seed=1, threads=2),
         write_run("c", [1.0], seed=0, learning_rate=0.01),
         write_run("d", [1.0], seed=2, checkpoint_every=77),
+        write_run("e", [1.0], seed=3, execution="plain", replay_device="host"),
     ]
     kinds = variants([read_run(path) for path in paths])
-    assert [[run.name for run in kind.runs] for kind in kinds] == [["a", "b", "d"], ["c"]]
+    assert [[run.name for run in kind.runs] for kind in kinds] == [["a", "b", "d", "e"], ["c"]]
     assert "learning_rate=0.01" in kinds[1].label
 
 

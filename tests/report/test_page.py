@@ -154,6 +154,15 @@ def test_nothing_to_report_is_an_error(tmp_path: Path) -> None:
     assert not (tmp_path / "page.html").exists()
 
 
+def test_a_folder_is_no_page_and_nothing_is_played_for_it(
+    trained: list[Path], tmp_path: Path
+) -> None:
+    said: list[str] = []
+    with pytest.raises(RunError, match=f"{tmp_path}: got a folder, expected the name of a page"):
+        write_report(trained, tmp_path, episodes=1, tell=said.append)
+    assert said == []
+
+
 def test_initial_sigma_are_the_run_s_own(trained: list[Path]) -> None:
     chosen = config.from_yaml((trained[0] / "config.yaml").read_text().split("\n", 1)[1], "config")
     agent = build_agent(chosen, (4,), 2)

@@ -64,3 +64,11 @@ def test_a_file_without_an_end_is_not_waited_for(tmp_path: Path) -> None:
     large.write_text("a" * (yaml_text.MOST_BYTES + 1))
     with pytest.raises(RunError, match=r"got 262,145 bytes, expected at most 262,144"):
         config.load(str(large))
+
+
+@pytest.mark.parametrize("value", ["!!bool maybe", "!!timestamp soon", "!!int ''", "!!set [1]"])
+def test_a_value_that_does_not_fit_its_tag_is_one_line(value: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"extends: cartpole\npreset: {value}\n")
+    with pytest.raises(RunError, match=r"mine.yaml: not valid YAML: a value does not fit its tag$"):
+        config.load(str(file))

@@ -148,6 +148,15 @@ retry: 3
             "environments: [Chain-6]\nsearch: {space: {n_steps: {low: 1, high: 3}}}",
             "search.space: unknown key 'n_steps'; did you mean 'n_step'?",
         ),
+        ("environments: [Chain-6]\nnull: 3", "None: got None, Keys should be strings"),
+        (
+            "environments: [Chain-6]\nsearch: {space: {n_step: {low: 0, choices: [1, 2]}}}",
+            "search.space.n_step: expected low and high, or choices alone",
+        ),
+        (
+            "environments: [Chain-6]\nsearch: {space: {n_step: {log: true, choices: [1, 2]}}}",
+            "search.space.n_step: expected low and high, or choices alone",
+        ),
     ],
 )
 def test_a_mistake_is_named(text: str, said: str, tmp_path: Path) -> None:

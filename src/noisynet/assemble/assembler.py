@@ -12,7 +12,7 @@ from ..envs import Environments, UnusableEnvironment
 from ..replay import FrameReplay
 from ..runs.checkpoint import Checkpoint, fits_config
 from ..runs.config import Config
-from ..runs.errors import RunError
+from ..runs.errors import RunError, first_line
 from ..runs.folder import RunFolder
 from ..runs.seeds import SEEDS
 from ..training import (
@@ -106,7 +106,7 @@ class Assembler:
         try:
             yield
         except (ValueError, RuntimeError) as error:
-            raise RunError(f"{self.environments.id}: {str(error).splitlines()[0]}") from error
+            raise RunError(f"{self.environments.id}: {first_line(error)}") from error
 
     def _build_agent(self) -> Agent:
         environments = self.environments

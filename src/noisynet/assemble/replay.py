@@ -11,7 +11,7 @@ from ..envs import Environments
 from ..replay import FrameReplay, PrioritySettings, ReplayDamaged, slack_for
 from ..replay.device import DeviceReplay
 from ..runs.config import Config
-from ..runs.errors import RunError
+from ..runs.errors import RunError, first_line
 from ..runs.folder import RunFolder
 
 
@@ -71,7 +71,7 @@ def _placed(config: Config, replay: FrameReplay) -> FrameReplay:
     try:
         return DeviceReplay(replay, torch.device(config.training.device))
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise RunError(f"--replay-device: got device, which has no room: {reason}") from error
 
 

@@ -13,7 +13,7 @@ from ..agents import ActorCritic, ParallelQLearning, Rollout, StaticUpdates
 from ..envs import Environments
 from ..replay import Batch
 from ..runs.config import Config
-from ..runs.errors import RunError
+from ..runs.errors import RunError, first_line
 from ..runs.provenance import provenance
 from .agents import build_agent
 from .memory import keep_freed_memory
@@ -93,16 +93,21 @@ def _check_graph(config: Config, environments: Environments) -> None:
             update()
     except (RuntimeError, AttributeError) as error:
         # A capture that failed, or a torch that is too old for it.
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise RunError(f"--execution: got graph, which does not work here: {reason}") from error
+
+
+def has_device(device: str) -> bool:
+    """Return whether this machine, and this build of torch, has a device."""
+    number = int(device.partition(":")[2] or 0)
+    return not device.startswith("cuda") or number < torch.cuda.device_count()
 
 
 def check_device(device: str) -> None:
     """Raise RunError for a GPU that this machine, or this build of torch, does not have."""
-    if device.startswith("cuda"):
+    if not has_device(device):
         found = torch.cuda.device_count()
-        if int(device.partition(":")[2] or 0) >= found:
-            raise RunError(f"--device: got {device!r}, but torch finds {found} GPUs; expected cpu")
+        raise RunError(f"--device: got {device!r}, but torch finds {found} GPUs; expected cpu")
 
 
 def local_cpus() -> int:

@@ -20,7 +20,7 @@ class Command:
     """Whether it imports torch, and from then on ends in good order where it is interrupted."""
 
     def parser(self) -> Parser:
-        """Build its parser; raises ImportError for one that needs a package that is missing."""
+        """Build its parser."""
         module = importlib.import_module(f".{self.name}", __package__)
         parser = Parser(prog=f"noisynet {self.name}", add_help=False)
         getattr(module, f"add_{self.name}")(parser)
@@ -68,8 +68,8 @@ def overview(version: str) -> str:
         "(Noisy Networks for Exploration, arXiv 1706.10295)",
         "",
         "  noisynet watch --pretrained cartpole   films an agent that is trained already",
-        "  noisynet train cartpole                trains one in about two minutes",
-        "  noisynet evaluate runs/cartpole-…      plays ten games with it",
+        "  noisynet train pqn-cartpole            trains one in about half a minute",
+        "  noisynet evaluate runs/pqn-cartpole-…  plays ten games with it",
     ]
     group = None
     for one in COMMANDS.values():

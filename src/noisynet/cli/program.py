@@ -49,7 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # σ on a terminal that knows none
     warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"
-    status = _run(sys.argv[1:], listen=True)
+    try:
+        status = _run(sys.argv[1:], listen=True)
+    except SystemExit as left:  # argparse, after a help or bad input
+        if not isinstance(left.code, int):
+            raise
+        status = left.code
+    except BrokenPipeError:
+        status = 0
+    except OSError as error:
+        _complain(f"noisynet: {error}")
+        status = _EXIT_UNWRITTEN
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):  # all is done: what comes now comes too late
             signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -16,8 +16,9 @@ from typing import Any
 
 from ..assemble.resolve import local_cpus
 from ..extras import cure
+from ..runs.errors import first_line
 from ..training.interrupts import on_interrupt
-from .errors import ScaleError, first_line
+from .errors import ScaleError
 from .nodes import alive_nodes, check_nodes
 
 _ANSWER_SECONDS = 5.0

@@ -13,6 +13,7 @@ import torch
 
 from ..agents import ActorCritic
 from ..assemble import build_agent, make_environments, side_by_side
+from ..assemble.resolve import has_device
 from ..envs import Environments, Unfit, UnusableEnvironment, seen_and_taken
 from ..envs.sync import check_finite
 from ..layers import draw, mean_weights, using
@@ -123,10 +124,16 @@ class TrainedAgent:
         """Write the agent into a new or empty folder, which `noisynet.load` and `evaluate` take.
 
         It holds no replay and no metrics: training goes on in the run's own folder. Raises
-        RunError where it cannot be written.
+        RunError where it cannot be written, and leaves no folder behind then.
         """
         with RunFolder.create(folder, self._config_text) as saved:
-            checkpoint.write(saved.checkpoints, self.step, self._found.arrays, self._found.state)
+            try:
+                checkpoint.write(
+                    saved.checkpoints, self.step, self._found.arrays, self._found.state
+                )
+            except BaseException:
+                saved.discard()
+                raise
 
     def act(self, observation: np.ndarray, *, noise: int = False) -> np.ndarray:
         """Choose actions; raises ValueError for noise where the agent has none.
@@ -270,8 +277,7 @@ def on_this_machine(config: Config) -> Config:
     All cores would fight with whatever runs beside, such as a training.
     """
     torch.set_num_threads(max(config.training.threads, 1))
-    here = torch.cuda.is_available() or not config.training.device.startswith("cuda")
-    return config if here else config.replaced(device="cpu")
+    return config if has_device(config.training.device) else config.replaced(device="cpu")
 
 
 @contextmanager

@@ -58,7 +58,8 @@ def examine(path: Path) -> Diagnosis:
     return Diagnosis(
         [
             *diagnosis,
-            over_the_run(sigma_figures(path)),
+            # What `TrainedAgent.save` wrote has no metrics.
+            over_the_run(sigma_figures(path) if run.folder.metrics_file.exists() else {}),
             returns_by_noise(read_evaluations(path)),
         ]
     )

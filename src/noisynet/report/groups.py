@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..runs.config import SECTION_OF, SECTIONS, Config
+from ..runs.config import SECTION_OF, Config
 from ..runs.record import RunRecord
 
 # What may differ between two runs of one experiment: the game and the seed, and what is chosen by
 # the machine or changes nothing that is learned.
 _FREE = {
-    "environment", "seed", "device", "threads", "precision", "log_every", "checkpoint_every",
-    "backend",
+    "environment", "seed", "device", "threads", "precision", "execution", "replay_device",
+    "log_every", "checkpoint_every", "backend",
 }  # fmt: skip
 
 _TELLING = (
@@ -64,10 +64,9 @@ def explores_by(config: Config) -> str:
 
 def settings(config: Config) -> dict[str, Any]:
     """Return every field that acts on what is learned, without game and seed."""
-    values = config.model_dump(mode="json", include=set(SECTIONS))
     return {
         name: value
-        for section in values.values()
+        for section in config.by_section().values()
         for name, value in section.items()
         if name not in _FREE and config.why_unused(name) is None
     }

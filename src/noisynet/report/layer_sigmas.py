@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ..assemble import build_agent, make_environments
 from ..envs import UnusableEnvironment
 from ..runs import Config, open_run
+from ..runs.errors import first_line
 
 Numbers = npt.NDArray[np.float64]
 
@@ -45,7 +46,7 @@ def layer_sigmas(path: Path) -> tuple[list[LayerSigma], list[str]]:
     try:
         start = _at_the_start(run.config)
     except (UnusableEnvironment, ValueError, RuntimeError) as error:
-        notes.append(f"σ at the start: {str(error).splitlines()[0]}")
+        notes.append(f"σ at the start: {first_line(error)}")
         start = {}
     return [_layer(name, start.get(name), sigma) for name, sigma in end.items()], notes
 

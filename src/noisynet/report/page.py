@@ -69,6 +69,8 @@ def write_report(
     page would still be too large (before anything is played), or not be written.
     """
     say = tell or (lambda _: None)
+    if out.is_dir():
+        raise RunError(f"{out}: got a folder, expected the name of a page")
     notes: list[str] = []
     say(f"Reading {len(paths)} run{'s' * (len(paths) != 1)} …")
     runs = _read(paths, notes)

@@ -22,6 +22,7 @@ from bokeh.plotting import figure
 from ..evaluation.scores import mean_interval
 from ..runs.curves import Curve, Numbers
 from ..runs.record import RunRecord
+from .comparison import LEAST_RUNS
 from .groups import Variant
 from .layer_sigmas import LayerSigma
 
@@ -29,7 +30,6 @@ from .layer_sigmas import LayerSigma
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8a8a")
 _DASHES = ("solid", "dashed", "dotted", "dotdash")
 _MOST_SEEDS = 10
-_LEAST_RUNS = 3
 _SHARES = ("epsilon", "noise/effective_epsilon", "dormant/")
 _SHORT_LABEL = 18
 # One width for all figures, so that their axes stand below each other.
@@ -76,7 +76,7 @@ def band(curves: Sequence[Curve], points: int = 160) -> Band | None:
         return None
     grid = np.linspace(begin, end, points) if end > begin else np.array([begin])
     rows = np.stack([curve.on(grid) for curve in curves])
-    if len(curves) < _LEAST_RUNS:
+    if len(curves) < LEAST_RUNS:
         return Band(grid, rows.mean(axis=0), None, None, len(curves))
     intervals: list[Any] = [mean_interval(column) for column in rows.T]
     low, high = np.array(intervals, np.float64).T

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from ..disk import read_file, sync_folder, write_file
-from .errors import NewerFormat, RunError, shown
+from .errors import NewerFormat, RunError, first_line, shown
 from .saved_state import Document, problem_of
 
 FORMAT = 1
@@ -179,8 +179,9 @@ def fits_config(run: Path) -> Iterator[None]:
             f"{run}: its checkpoint does not fit its config: it lacks {error}"
         ) from error
     except _MISFITS as error:
-        what = next(iter(str(error).splitlines()), type(error).__name__)
-        raise RunError(f"{run}: its checkpoint does not fit its config: {what}") from error
+        raise RunError(
+            f"{run}: its checkpoint does not fit its config: {first_line(error)}"
+        ) from error
 
 
 def _check_step(step: int) -> None:

@@ -23,6 +23,7 @@ from .changes import MAY_CHANGE, Spans
 from .conditions import Acts
 from .conflicts import Fits
 from .errors import RunError, cut, nearest, shown
+from .folder import check_format
 from .sections import (
     ActorCriticSection,
     EnvironmentSection,
@@ -276,9 +277,15 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
     if name.endswith((".yaml", ".yml")):
         values = _inherited(_read_file(Path(name)), name)
         # A run's own config.yaml starts with the format of the folder.
-        values.pop("format", None)
+        if "format" in values:
+            check_format(name, values.pop("format"))
     elif name in preset_names():
         values = _inherited(_read_preset(name), name)
+    elif _is_run(name):
+        raise RunError(
+            f"PRESET: got the run {name}: `noisynet resume` goes on with it, and its config.yaml "
+            "trains another like it"
+        )
     elif _is_environment(name):
         bases = {"ALE/": "atari", "MinAtar/": "minatar", "Chain-": "chain", "DeepSea-": "deep-sea"}
         base = next((base for start, base in bases.items() if name.startswith(start)), "control")
@@ -316,6 +323,13 @@ def first_comment(preset: str) -> str:
         line.lstrip("# ") for line in itertools.takewhile(lambda one: one.startswith("#"), lines)
     )
     return re.split(r"(?<! al)\. ", said)[0].removesuffix(".")
+
+
+def _is_run(name: str) -> bool:
+    try:
+        return (Path(name) / "config.yaml").is_file()
+    except (OSError, ValueError):  # no name of a file
+        return False
 
 
 def _is_environment(name: str) -> bool:

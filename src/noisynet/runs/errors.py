@@ -58,6 +58,12 @@ def cut(text: str, most: int = _MOST_SHOWN) -> str:
     return text if len(text) <= most else f"{text[:most]}…"
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message that has text, or else the error's type."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
 def nearest(name: object, known: Iterable[str], count: int = 1, likeness: float = 0.6) -> list[str]:
     """Return the known names that are most like a name, the likeliest first."""
     # It takes time as the square of the length.

@@ -5,12 +5,16 @@ Training neither reads nor writes them, so that a run may be evaluated while it 
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ..disk import open_regular, read_file
 
 FILE_NAME = "evaluations.jsonl"
 
@@ -33,9 +37,20 @@ class Evaluation:
 
 
 def keep_evaluation(folder: Path, result: Mapping[str, Any]) -> None:
-    """Append what `evaluate_run` returned to a run's folder; raises OSError where it cannot be."""
-    with (folder / FILE_NAME).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(dict(result)) + "\n")
+    """Append what `evaluate_run` returned to a run's folder; raises OSError where it cannot be.
+
+    A half line, which a full disk or a kill has left, spoils no line but itself.
+    """
+    line = json.dumps(dict(result)).encode() + b"\n"
+    descriptor = open_regular(folder / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    try:
+        end = os.fstat(descriptor).st_size
+        if end and os.pread(descriptor, 1, end - 1) != b"\n":
+            line = b"\n" + line
+        if os.write(descriptor, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        os.close(descriptor)
 
 
 def read_evaluations(folder: Path) -> list[Evaluation]:
@@ -44,7 +59,7 @@ def read_evaluations(folder: Path) -> list[Evaluation]:
     Lines that are damaged are left out, and so is a file that cannot be read.
     """
     try:
-        lines = (folder / FILE_NAME).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_file(folder / FILE_NAME).splitlines()
     except OSError:
         return []
     found: dict[tuple[int, str], Evaluation] = {}
@@ -75,12 +90,12 @@ def newest_by_noise(evaluations: list[Evaluation]) -> dict[str, Evaluation]:
     return {noise: newest[noise] for noise in sorted(newest, key=order)}
 
 
-def _read(line: str) -> Evaluation | None:
+def _read(line: bytes) -> Evaluation | None:
     try:
         values = json.loads(line)
         step, noise, returns = values["step"], values["noise"], values["returns"]
         numbers = tuple(float(one) for one in returns)
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
     whole = type(step) is int and isinstance(noise, str) and isinstance(returns, list)
     if not whole or not numbers or not all(map(math.isfinite, numbers)):

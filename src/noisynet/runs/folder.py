@@ -228,15 +228,19 @@ def _read_config(file: Path, stored_text: str) -> str:
         raise RunError(f"{file}: damaged: {error}") from error
     if not isinstance(config, dict):
         raise RunError(f"{file}: damaged: a config is a mapping, got {type(config).__name__}")
-    found = config.get("format")
+    check_format(str(file), config.get("format"))
+    return _without_format(stored_text)
+
+
+def check_format(origin: str, found: object) -> None:
+    """Raise RunError for what is not the format of a run, NewerFormat for a newer one's."""
     if type(found) is not int or found < 1:
         raise RunError(
-            f"{file}: not a run's config: its first line names the run's format "
+            f"{origin}: not a run's config: its first line names the run's format "
             f"(`format: {FORMAT}`), got {shown(found)}"
         )
     if found > FORMAT:
         raise NewerFormat(
-            f"{file}: format {shown(found)} comes from a newer noisynet; this one reads up to "
+            f"{origin}: format {shown(found)} comes from a newer noisynet; this one reads up to "
             f"{FORMAT}"
         )
-    return _without_format(stored_text)

@@ -151,7 +151,7 @@ class EnvironmentSection(Section):
 
 
 class NetworkSection(Section):
-    """The Q-network."""
+    """The network: its torso and its head."""
 
     torso: Annotated[str, OF_OUR_NETWORK] = Field(
         default="auto",

@@ -62,6 +62,8 @@ def load(text: str, *, unique_keys: bool = True) -> Any:
         raise ValueError(cut(str(error).splitlines()[0], 200)) from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except (AttributeError, LookupError, TypeError):  # of PyYAML: `!!bool maybe`
+        raise ValueError("a value does not fit its tag") from None
 
 
 def read(file: Path) -> str:

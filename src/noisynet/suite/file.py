@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from ..runs import yaml_text
 from ..runs.config import by_our_names
-from ..runs.errors import RunError, cut, nearest, shown
+from ..runs.errors import RunError, cut, first_line, nearest, shown
 from ..runs.sections import Count, FewThousand, PositiveInt, Seed
 from .published import PublishedName
 
@@ -58,9 +58,9 @@ class Space(_Part):
 
     @model_validator(mode="after")
     def _is_one_of_both(self) -> Self:
-        is_range = self.low is not None and self.high is not None
-        if bool(self.choices) == is_range or (self.choices and (self.low or self.high)):
-            raise ValueError("expected low and high, or choices")
+        ends = [one for one in (self.low, self.high) if one is not None]
+        if len(ends) != (0 if self.choices else 2) or (self.choices and self.log):
+            raise ValueError("expected low and high, or choices alone")
         if self.low is not None and self.high is not None:
             if self.low >= self.high:
                 raise ValueError(f"got low {self.low} and high {self.high}, expected low < high")
@@ -198,7 +198,7 @@ def read_suite(file: str) -> tuple[str, Suite | None, list[str]]:
         values = yaml_text.load(text, unique_keys=False)
         problems = [f"{file}: {one}" for one in _given_twice(yaml.compose(text, yaml.SafeLoader))]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SuiteErrors([f"{file}: not valid YAML: {str(error).splitlines()[0]}"]) from None
+        raise SuiteErrors([f"{file}: not valid YAML: {first_line(error)}"]) from None
     if not isinstance(values, dict):
         raise SuiteErrors([f"{file}: got {type(values).__name__}, expected settings"])
     try:
@@ -212,7 +212,8 @@ def read_suite(file: str) -> tuple[str, Suite | None, list[str]]:
         if not wrong or wrong & {"games", "environments", "presets", "variants", "search"}:
             return text, None, problems
         # The other keys may hold mistakes of their own.
-        suite = Suite.model_validate({key: v for key, v in values.items() if key not in wrong})
+        kept = Suite.model_fields.keys() & values.keys() - wrong
+        suite = Suite.model_validate({key: values[key] for key in kept})
     problems += [f"{file}: {one}" for one in _listed_twice(suite)]
     return text, suite, problems
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..cluster.errors import ScaleError, first_line
+from ..cluster.errors import ScaleError
+from ..runs.errors import first_line
 from ..training.interrupts import on_interrupt
 from .display import Status, SuiteDisplay
 from .file import Suite

@@ -28,6 +28,7 @@ from ...envs import (
     UnusableEnvironment,
     make,
 )
+from ...envs.raised import raised
 from ...envs.toy import toy_of
 from ...runs.config import Config
 
@@ -154,7 +155,7 @@ class GymnasiumGame(Game):
                 seen = self._drawn.render()
         except Exception as error:
             raise UnusableEnvironment(
-                f"{self.environments.id}: cannot be drawn: {str(error).splitlines()[0]}"
+                f"{self.environments.id}: cannot be drawn: {raised(error)}"
             ) from error
         if not isinstance(seen, np.ndarray) or seen.ndim != 3 or seen.shape[2] != 3:
             raise UnusableEnvironment(f"{self.environments.id}: render returned no picture")
@@ -201,9 +202,7 @@ def _drawn_by_gymnasium(name: str, seed: int) -> Game | None:
         with _no_screen():
             drawn = gymnasium.make(name, render_mode="rgb_array", **options)
     except Exception as error:
-        raise UnusableEnvironment(
-            f"{name}: cannot be made: {str(error).splitlines()[0]}"
-        ) from error
+        raise UnusableEnvironment(f"{name}: cannot be made: {raised(error)}") from error
     try:
         own = GymnasiumEnvironments(name, [drawn], seed=seed, step_limit=spec.max_episode_steps)
         return GymnasiumGame(own, drawn)

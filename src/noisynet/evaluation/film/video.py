@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
+from tempfile import TemporaryFile
 
 import numpy as np
 from PIL import Image
@@ -151,24 +155,27 @@ def _write_mp4(path: Path, frames: Iterator[Image.Image], per_second: float, qua
     import imageio_ffmpeg
 
     first = next(frames)
-    start: Callable[..., Generator[None, object, None]] = imageio_ffmpeg.write_frames
-    writer = start(
-        str(path),
-        first.size,
-        fps=per_second,
-        codec="libx264",
-        quality=None,
-        macro_block_size=2,
-        output_params=["-crf", str(quality), "-preset", "veryfast", "-movflags", "+faststart"],
-        ffmpeg_log_level="error",
-    )
-    writer.send(None)
-    try:
-        writer.send(first.tobytes())
-        for frame in frames:
-            writer.send(frame.tobytes())
-    finally:
-        writer.close()
+    width, height = first.size
+    rate = str(Fraction(per_second).limit_denominator())
+    seen = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", rate, "-i", "-"]
+    made = ["-an", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", str(quality)]
+    made += ["-preset", "veryfast", "-movflags", "+faststart", str(path)]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", *seen, *made]
+    with TemporaryFile() as errors:
+        with Popen(  # noqa: S603 - nothing in it is a user's
+            command, stdin=PIPE, stdout=DEVNULL, stderr=errors, start_new_session=True
+        ) as ffmpeg:
+            assert ffmpeg.stdin is not None
+            try:
+                for frame in chain([first], frames):
+                    ffmpeg.stdin.write(frame.tobytes())
+            except BrokenPipeError:
+                pass  # its status tells
+            ffmpeg.communicate()
+        if ffmpeg.returncode:
+            errors.seek(0)
+            first_line, *_ = errors.read().decode(errors="replace").splitlines() or ["it failed"]
+            raise OSError(f"ffmpeg: {first_line.rpartition('] ')[2]}")
 
 
 def _write_gif(path: Path, frames: Iterator[Image.Image], per_second: float, quality: int) -> None:
