@@ -59,7 +59,7 @@ def check_state(environments: Environments, state: dict[str, Any], count: int) -
     return state
 
 
-def first_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """Return an error's type and the first line of what it says: `KeyError: 'speed'`."""
     said = str(error).strip().splitlines()
     return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..extras import cure
-from .arguments import checked_actions, first_line, unknown_id, whole
+from .arguments import checked_actions, one_line, unknown_id, whole
 from .vector import EnvironmentFailed, Environments, Step, UnusableEnvironment
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class AtariEnvironments(Environments):
         try:
             observation, information = vector.reset(seed=seed)
         except Exception as error:
-            raise EnvironmentFailed(f"{self.id}: reset raised {first_line(error)}") from error
+            raise EnvironmentFailed(f"{self.id}: reset raised {one_line(error)}") from error
         self._frames_before = _frames_before(information)
         self._frames_at_first = information["episode_frame_number"].astype(np.int64)
         self._ended = np.zeros(self.count, dtype=np.bool_)
@@ -123,7 +123,7 @@ class AtariEnvironments(Environments):
         try:
             observation, reward, terminated, truncated, information = vector.step(checked)
         except Exception as error:
-            raise EnvironmentFailed(f"{self.id}: step raised {first_line(error)}") from error
+            raise EnvironmentFailed(f"{self.id}: step raised {one_line(error)}") from error
 
         # The frames played before the present game grow when, and only when, a new game starts.
         # (That the game's own frame number falls is no sure sign: a short game of few no-ops may

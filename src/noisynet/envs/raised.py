@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from traceback import walk_tb
 
-from .arguments import first_line
+from .arguments import one_line
 
 _THIS = str(Path(__file__).parents[1])
 _PYTHON, _INSTALLED = (
@@ -18,7 +18,7 @@ _PYTHON, _INSTALLED = (
 def raised(error: BaseException) -> str:
     """Return an error's type, first line and place: `KeyError: 'speed' (games.py:42)`."""
     place = _place(error)
-    return first_line(error) if place is None else f"{first_line(error)} ({place})"
+    return one_line(error) if place is None else f"{one_line(error)} ({place})"
 
 
 def _place(error: BaseException) -> str | None:

@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from .. import __version__
 from ..agents import LossNotFinite
-from ..envs.arguments import first_line
+from ..envs.arguments import one_line
 from ..runs.errors import RunError
 from ..training import WorkersFailed
 from .backend import Arrived, Lost, ParcelLost
@@ -95,9 +95,7 @@ class RaySamplers:
         except RayError as error:
             size = sum(array.nbytes for array in weights.values())
             _check_room(error, f"weights of {size / 1e6:,.0f} MB")
-            raise WorkersFailed(
-                f"weights cannot be sent to samplers: {first_line(error)}"
-            ) from error
+            raise WorkersFailed(f"weights cannot be sent to samplers: {one_line(error)}") from error
 
     def start(self, assignment: Assignment) -> None:
         """Start an actor, and end the one that had its number if it still lives."""
@@ -132,10 +130,10 @@ class RaySamplers:
         except RayTaskError as error:
             actor.asked.clear()
             diverged = isinstance(error.cause, LossNotFinite)
-            return Lost(number, actor.life, first_line(error.cause), diverged)
+            return Lost(number, actor.life, one_line(error.cause), diverged)
         except RayError as error:
             actor.asked.clear()
-            return Lost(number, actor.life, first_line(error))
+            return Lost(number, actor.life, one_line(error))
         return Arrived(number, actor.life, report, parcel)
 
     def open(self, parcel: Any) -> Fragment:
@@ -144,7 +142,7 @@ class RaySamplers:
             return ray.get(parcel, timeout=_FETCH_SECONDS)
         except (GetTimeoutError, RayError) as error:
             _check_room(error, _FRAGMENT)
-            raise ParcelLost(first_line(error)) from error
+            raise ParcelLost(one_line(error)) from error
 
     @property
     def process_ids(self) -> dict[int, int]:
@@ -200,7 +198,7 @@ class RayShard:
         except RayTaskError as error:
             raise error.cause from error
         except RayError as error:
-            said = f"replay shard {plan.number} cannot be started: {first_line(error)}"
+            said = f"replay shard {plan.number} cannot be started: {one_line(error)}"
             raise RunError(said) from error
 
     def call(self, method: str, *arguments: Any) -> Answer:
@@ -213,12 +211,12 @@ class RayShard:
             except RayTaskError as error:
                 _check_room(error, _FRAGMENT if method == "insert" else f"a shard's {method}")
                 if isinstance(error.cause, RayError):
-                    raise ParcelLost(first_line(error.cause)) from error
+                    raise ParcelLost(one_line(error.cause)) from error
                 raise error.cause from error
             except RayActorError as error:
-                raise ShardLost(first_line(error)) from error
+                raise ShardLost(one_line(error)) from error
             except RayError as error:
-                raise ParcelLost(first_line(error)) from error
+                raise ParcelLost(one_line(error)) from error
 
         return answer
 

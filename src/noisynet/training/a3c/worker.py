@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 import torch
 
 from ...agents import ActorCritic, LossNotFinite, RolloutLearned, StepSize
-from ...envs.arguments import first_line
+from ...envs.arguments import one_line
 from ..player import Player, play_rollout
 from .shared import Shared, SharedOptimizer, WorkerFailed, WorkerGame, WorkerLearned, WorkerNumber
 
@@ -52,7 +52,7 @@ def work(
     except LossNotFinite as error:
         _fail(pipe, WorkerFailed(str(error), diverged=True))
     except Exception as error:  # noqa: BLE001 - reported to the parent, whatever it is
-        _fail(pipe, WorkerFailed(first_line(error), diverged=False))
+        _fail(pipe, WorkerFailed(one_line(error), diverged=False))
 
 
 def _fail(pipe: Connection, message: WorkerFailed) -> None:
