@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +17,7 @@ from noisynet.assemble import make_environments, start
 from noisynet.cli import main
 from noisynet.envs import AtariEnvironments, Environments, UnusableEnvironment
 from noisynet.evaluation.agent import evaluate_run
-from noisynet.evaluation.film import pictures, video
+from noisynet.evaluation.film import pictures
 from noisynet.evaluation.film.pictures import make_game
 from noisynet.evaluation.film.video import film
 from noisynet.evaluation.film.watched import WatchedAgent
@@ -209,26 +207,21 @@ def test_an_environment_that_fails_without_a_word_is_named_by_its_error() -> Non
 
 
 @needs_ffmpeg
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
-@pytest.mark.parametrize("steps", [4, 300])
+@pytest.mark.parametrize("reads", ["", "cat > /dev/null"])
 def test_a_film_that_the_disk_has_no_room_for_is_none(
-    steps: int, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reads: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A short one is written when its frames have all been sent, a long one before."""
-    out = tmp_path / "a.mp4"
+    """Whether ffmpeg fails at once, or when all frames have been sent to it."""
+    out, ffmpeg = tmp_path / "a.mp4", tmp_path / "ffmpeg"
     out.write_bytes(b"before")
-
-    @contextmanager
-    def full(_: Path) -> Iterator[Path]:
-        link = tmp_path / "full.mp4"
-        link.symlink_to("/dev/full")
-        yield link
-        link.replace(out)
-
-    monkeypatch.setattr(video, "replacing", full)
-    with pytest.raises(RunError, match=r"a\.mp4: cannot be written: ffmpeg: .*No space left"):
-        film(run, out=out, steps=steps)
+    said = "[out#0/mp4 @ 0x1] Error writing trailer: No space left on device"
+    ffmpeg.write_text(f"#!/bin/sh\n{reads}\necho '{said}' >&2\nexit 228\n")
+    ffmpeg.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(ffmpeg))
+    with pytest.raises(RunError, match=r"a\.mp4: .* ffmpeg: Error writing trailer: No space left"):
+        film(run, out=out, steps=300)
     assert out.read_bytes() == b"before"
+    assert sorted(tmp_path.iterdir()) == [out, ffmpeg]
 
 
 @needs_ffmpeg
