@@ -113,7 +113,8 @@ def add(name: str, line: Run, folder: Path = FOLDER) -> None:
 
 def write_summary(folder: Path = FOLDER) -> None:
     """Summarise and draw the runs of all files in the folder."""
-    of = {file.stem: read(file.stem, folder) for file in sorted(folder.glob("*.jsonl"))}
+    names = sorted(file.stem for file in folder.glob("*.jsonl"))
+    of = {name: read(name, folder) for name in names}
     summary: dict[str, Any] = {name: summarise(runs) for name, runs in of.items()}
     if of.keys() >= set(TWINS):
         noise, epsilon = (of[name] for name in TWINS)
@@ -130,16 +131,26 @@ def was_alone(run: Run) -> bool:
 
 
 def difference(runs: Sequence[Run], others: Sequence[Run]) -> dict[str, Any]:
-    """Return by how many steps runs are later than others, over the seeds that both solved."""
-    first, second = ({run["seed"]: run["steps"] for run in one if run["solved"]}
-                     for one in (runs, others))  # fmt: skip
-    of = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
+    """Return by how many steps runs are later than others, over the seeds that both solved.
+
+    `later` counts the seeds of both that are; one that was not solved is later than one that was.
+    """
+    first, second = ({run["seed"]: run for run in one} for one in (runs, others))
+    pairs = [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]
+    of = [
+        one["steps"] - other["steps"] for one, other in pairs if one["solved"] and other["solved"]
+    ]
     return {
-        "seeds": len(of),
+        "seeds": len(pairs),
+        "later": sum(_when(one) > _when(other) for one, other in pairs),
+        "solved by both": len(of),
         "mean": round(float(np.mean(of))) if of else None,
         "interval": mean_interval(of),
-        "later": sum(one > 0 for one in of),
     }
+
+
+def _when(run: Run) -> float:
+    return run["steps"] if run["solved"] else float("inf")
 
 
 def summarise(runs: Sequence[Run]) -> dict[str, Any]:

@@ -119,10 +119,12 @@ def test_runs_beside_each_other_are_compared_by_steps_alone() -> None:
     summary = seeds.summarise(beside)
     assert (summary["minutes"], summary["median_minutes"]) == ({1: None, 2: None}, None)
     assert summary["steps"] == {1: 1000, 2: 2000}
-    others = [run_of(1, 5.0), run_of(2, 5.0) | {"steps": 900}, run_of(3, 5.0, solved=False)]
+    beside.append(run_of(3, 9.0, solved=False))
+    others = [run_of(1, 5.0), run_of(2, 5.0) | {"steps": 900}, run_of(3, 5.0)]
     # Differences 0 and 1100; Student's t of one degree of freedom is 12.706.
     found = seeds.difference(beside, others)
-    assert (found["seeds"], found["mean"], found["later"]) == (2, 550, 1)
+    assert (found["seeds"], found["solved by both"], found["mean"]) == (3, 2, 550)
+    assert found["later"] == 2  # and that which was not solved at all
     assert found["interval"] == pytest.approx((550 - 12.7062 * 550, 550 + 12.7062 * 550), rel=1e-5)
 
 
@@ -185,3 +187,24 @@ def test_the_seeds_by_the_clock_are_summarised_as_the_pages_say() -> None:
     assert f"The median is {median:.2f} minutes" in page
     for run in runs:
         assert f"| {run['seed']} | {run['steps']:,} | {run['minutes']:.2f} | " in page
+
+
+def test_the_twins_are_compared_as_the_pages_say() -> None:
+    noise, epsilon = (seeds.read(name) for name in seeds.TWINS)
+    summary = json.loads((seeds.FOLDER / "summary.json").read_text())
+    found = summary["steps, ε-greedy less noise"]
+    assert json.loads(json.dumps(seeds.difference(epsilon, noise))) == found
+    assert json.loads(json.dumps(seeds.summarise(epsilon))) == summary["pqn-pong-epsilon"]
+    thousands = [f"{round(one, -3):,.0f}".replace("-", "−") for one in found["interval"]]
+    assert (found["seeds"], found["later"], found["solved by both"]) == (10, 9, 9)
+    root = Path(__file__).parents[2]
+    medians = [round(summary[name]["median_steps"], -3) for name in seeds.TWINS]
+    for page in ("README.md", "docs/performance.md", "docs/does-it-pay.md"):
+        text = " ".join((root / page).read_text().split())
+        assert f"{round(found['mean'], -3):,} steps more" in text
+        assert f"{thousands[0]} to {thousands[1]}" in text
+    text = " ".join((root / "docs" / "performance.md").read_text().split())
+    assert f"medians are {medians[0]:,} and {medians[1]:,} steps" in text
+    for one, other in zip(noise, epsilon, strict=True):
+        took = f"{other['steps']:,}" if other["solved"] else f"not solved at {other['steps']:,}"
+        assert f"| {one['seed']} | {one['steps']:,} | {took} | " in text
