@@ -339,6 +339,26 @@ def test_pqn_learns_every_sampler_s_rollout_in_its_minibatches(tmp_path: Path) -
     assert loop.agent.updates % 12 == 0
 
 
+def test_the_draw_that_acted_last_travels_where_each_step_has_its_own() -> None:
+    chosen = small("pqn-cartpole", minibatches=4)
+    sampler = RolloutSampler(make_assignment(chosen, make_environments(chosen)))
+    layers = noisy_layers(sampler._agent.network).values()
+    acted: list[list[torch.Tensor | None]] = []
+    act = sampler._agent.act
+
+    def watched(*arguments: Any) -> Any:
+        action = act(*arguments)
+        acted.append([layer.noise_state.held for layer in layers])
+        return action
+
+    sampler._agent.act = watched  # type: ignore[method-assign]
+    _, fragment = sampler.play(Order(step=0, version=0), weights_of(sampler._agent.network))
+    assert len(acted) == chosen.rollouts.rollout_steps
+    for flat, last, before in zip(fragment.drawn.flats, acted[-1], acted[-2], strict=True):
+        assert torch.equal(flat, last)
+        assert not torch.equal(flat, before)
+
+
 def test_stacks_are_put_together_as_the_environment_had_them() -> None:
     pytest.importorskip("ale_py", reason="Atari is an extra")
     chosen = config.load(

@@ -181,9 +181,9 @@ class ParallelQLearning(ValueAgent):
         """Make the targets of a rollout that was just played, and redraw the acting noise.
 
         `passes` is what each of its T actions was chosen by; without it, it is computed under the
-        weights and the draw of now: with samplers, whose draw is the one that acted where it is
-        held over a rollout, and otherwise the one from before it. What is left of the rollout
-        before is not learned.
+        weights and the draw of now: with samplers, under the draw that acted last, which is that of
+        the whole rollout where it is held over one. What is left of the rollout before is not
+        learned.
         """
         self._rollout = None
         drawn = None if self.noise is None else held(self.network)

@@ -115,7 +115,7 @@ class RolloutFragment:
     taken_t: np.ndarray
     """(T, N), as `Rollout` has them."""
     drawn: Draw | None
-    """The draw that acted, where it is held over a rollout; None without noise."""
+    """The draw that acted last; None without noise."""
 
 
 Fragment = ReplayFragment | RolloutFragment

@@ -139,8 +139,8 @@ class ReplaySampler(Sampler):
 class RolloutSampler(Sampler):
     """A sampler of rollouts.
 
-    A draw that is held over a rollout travels with its fragment, so that the learner runs the
-    network under the very noise that acted (arXiv 1706.10295, §3.1).
+    The draw that acted last travels with the fragment: where it is held over a rollout, the learner
+    runs the network under the very noise that acted (arXiv 1706.10295, §3.1).
     """
 
     def __init__(self, assignment: Assignment) -> None:
@@ -154,7 +154,6 @@ class RolloutSampler(Sampler):
         _load(self._agent.network, weights)
 
     def _play(self, order: Order) -> _Play:
-        drawn = None if self._agent.noise is None else held(self._agent.network)
         played = play_rollout(
             self.player,
             self._agent,
@@ -162,6 +161,8 @@ class RolloutSampler(Sampler):
             discount=self.config.learning.discount,
             step=order.step,
         )
+        # Where each step has a draw of its own, the last one stands for all.
+        drawn = None if self._agent.noise is None else held(self._agent.network)
         self._agent.next_rollout()
         rollout = played.rollout
         fragment = RolloutFragment(
