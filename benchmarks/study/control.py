@@ -97,13 +97,15 @@ def table(records: Sequence[Record]) -> str:
         if found is None:
             continue
         interval = found["interval"]
-        ends = "" if interval is None else f" ({interval[0]:.2f} to {interval[1]:.2f})"
+        shown = "one seed: no interval"
+        if interval is not None:
+            shown = f"{found['difference']:+.2f} ({interval[0]:.2f} to {interval[1]:.2f})"
         rows.append([
             task,
             str(found["seeds"]),
             f"{found['target']:.2f}",
             f"{found['best'].removeprefix('σ0 ')}: {found['area of the best']:.2f}",
-            f"{found['difference']:+.2f}{ends}",
+            shown,
             "–" if found["held"] is None else f"{found['held']:.3f}",
         ])  # fmt: skip
     return "\n".join(markdown_table(heads, rows)) + "\n"
