@@ -3,7 +3,10 @@
 import time
 import warnings
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from .raised import raised
 from .vector import EnvironmentFailed
@@ -13,6 +16,13 @@ Answer = TypeVar("Answer")
 
 class Unfit(Exception):
     """What an environment returned does not fit; becomes an EnvironmentFailed."""
+
+
+def check_finite(name: str, values: npt.NDArray[Any]) -> None:
+    """Raise Unfit for an array of floats that has NaN or infinity in it."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        bad = values[~np.isfinite(values)][0]
+        raise Unfit(f"{name}: got {bad}, expected finite numbers")
 
 
 class Hangs(EnvironmentFailed):

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from .asked import Unfit, ask, close
+from .asked import Unfit, ask, check_finite, close
 from .vector import EnvironmentFailed, Environments, Step
 
 Answer = TypeVar("Answer")
@@ -72,13 +72,13 @@ class GuardedEnvironments(Environments):
         _check(step.reward, "reward", (self.count,))
         for name in ("terminated", "truncated", "first", "ended"):
             _check(getattr(step, name), name, (self.count,), np.bool_)
-        _check_finite("reward", step.reward)
+        check_finite("reward", step.reward)
         return step
 
     def _observation(self, seen: Any) -> npt.NDArray[Any]:
         shape = (self.count, *self.observation_shape)
         _check(seen, "observation", shape, self.observation_dtype)
-        _check_finite("observation", seen)
+        check_finite("observation", seen)
         return seen
 
 
@@ -90,9 +90,3 @@ def _check(
         raise Unfit(f"{name}: got {what}, expected an array of shape {shape}")
     if dtype is not None and got.dtype != dtype:
         raise Unfit(f"{name}: got {got.dtype}, expected {np.dtype(dtype)}")
-
-
-def _check_finite(name: str, values: npt.NDArray[Any]) -> None:
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        bad = values[~np.isfinite(values)][0]
-        raise Unfit(f"{name}: got {bad}, expected finite numbers")

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .arguments import check_state, checked_actions
-from .asked import Unfit, ask, close
+from .asked import Unfit, ask, check_finite, close
 from .vector import EnvironmentFailed, Environments, Step, UnusableEnvironment
 
 Answer = TypeVar("Answer")
@@ -231,10 +231,3 @@ def as_numbers(seen: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np
     if array.shape != shape:
         raise Unfit(f"observation: got shape {array.shape}, its own space says {shape}")
     return array
-
-
-def check_finite(name: str, values: npt.NDArray[Any]) -> None:
-    """Raise Unfit for an array of floats that has NaN or infinity in it."""
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        bad = values[~np.isfinite(values)][0]
-        raise Unfit(f"{name}: got {bad}, expected finite numbers")

@@ -15,7 +15,7 @@ from ..agents import ActorCritic
 from ..assemble import build_agent, make_environments, side_by_side
 from ..assemble.resolve import has_device
 from ..envs import Environments, Unfit, UnusableEnvironment, seen_and_taken
-from ..envs.sync import check_finite
+from ..envs.asked import check_finite
 from ..layers import draw, mean_weights, using
 from ..runs import Config, Run, RunError, RunFolder, checkpoint, open_run
 from ..runs.checkpoint import Checkpoint, fits_config
