@@ -6,6 +6,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
+
 SMALL = ("control", "chain", "deep-sea")
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "study"
@@ -13,6 +16,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "study"
 study: Any = importlib.import_module("benchmarks.study.run")
 cartpole: Any = importlib.import_module("benchmarks.study.cartpole")
 control: Any = importlib.import_module("benchmarks.study.control")
+held: Any = importlib.import_module("benchmarks.study.held")
 study_report: Any = importlib.import_module("benchmarks.study.report")
 
 
@@ -97,3 +101,25 @@ def test_every_run_of_the_control_study_has_a_valid_config() -> None:
         for arm in control.ARMS:
             chosen = study.config.load(*study.settings_of(study.TASKS[task], arm, 1, control.ARMS))
             assert chosen.training.seed == 1
+
+
+def test_what_was_measured_is_cut_into_ten_equal_parts_of_the_run() -> None:
+    steps = np.arange(1_000, 21_001, 100)
+    parts = held.means(steps, np.where(steps <= 3_000, 0.5, 0.05))
+    assert parts == pytest.approx([0.5, *[0.05] * 9])
+
+
+def test_the_table_of_held_targets_is_that_of_its_runs() -> None:
+    records = held.PART.records()
+    assert held.FILE.with_suffix(".md").read_text() == held.table(records)
+    assert not held.PART.missing()
+    for one in records:
+        assert len(one["parts"]) == 10
+        within = sum(abs(part / held.WANTED - 1) <= held.WITHIN for part in one["parts"])
+        assert within >= 9
+
+
+def test_every_training_under_a_target_has_a_valid_config() -> None:
+    for preset, settings in held.RUNS.values():
+        chosen = study.config.load(preset, {**settings, "noise_target": held.WANTED, "seed": 3})
+        assert chosen.exploration.noise_target == held.WANTED
