@@ -205,6 +205,12 @@ def test_the_twins_are_compared_as_the_pages_say() -> None:
         assert f"{thousands[0]} to {thousands[1]}" in text
     text = " ".join((root / "docs" / "performance.md").read_text().split())
     assert f"medians are {medians[0]:,} and {medians[1]:,} steps" in text
+    for name in seeds.TWINS:
+        played = summary[name]["noise_off"]
+        low, high = played["interval"]
+        assert f"{played['mean']:.1f} in new games ({low:.1f} to {high:.1f})" in text or (
+            f"noise {played['mean']:.1f} ({low:.1f} to {high:.1f})" in text
+        )
     for one, other in zip(noise, epsilon, strict=True):
         took = f"{other['steps']:,}" if other["solved"] else f"not solved at {other['steps']:,}"
         assert f"| {one['seed']} | {one['steps']:,} | {took} | " in text

@@ -123,3 +123,12 @@ def test_every_training_under_a_target_has_a_valid_config() -> None:
     for preset, settings in held.RUNS.values():
         chosen = study.config.load(preset, {**settings, "noise_target": held.WANTED, "seed": 3})
         assert chosen.exploration.noise_target == held.WANTED
+
+
+def test_the_page_says_where_a_target_is_ahead_and_where_behind() -> None:
+    found = [control.compared(control.PART.records(), task) for task in control.SHARED]
+    ahead = [one["task"] for one in found if one["interval"][0] > 0]
+    behind = [one["task"] for one in found if one["interval"][1] < 0]
+    page = " ".join((ROOT / "docs" / "control.md").read_text().split())
+    assert f"is ahead of the best $\\sigma_0$ on {' and '.join(ahead)}, behind it on " in page
+    assert f"behind it on {' and '.join(behind)}, and not told from it" in page
