@@ -19,13 +19,12 @@ from . import minatar
 from .compare import cell, mean_cell, paired
 from .part import Part, Record, run_part
 from .run import ARMS as STUDY
+from .run import SHARED, Task, measure, read_runs
 from .run import TASKS as OF_STUDY
-from .run import Task, measure, read_runs
 
 FILE = RESULTS / "study" / "components.jsonl"
-SMALL = tuple(name for name, task in OF_STUDY.items() if task.arms is None)
 TASKS: dict[str, Task] = {
-    **{name: OF_STUDY[name] for name in SMALL},
+    **{name: OF_STUDY[name] for name in SHARED},
     **{name: task for name, task in minatar.TASKS.items() if not name.endswith("by PQN")},
 }
 QUANTILES = {"quantiles": 8, "target_quantiles": 8, "acting_quantiles": 8}  # BTR's
@@ -47,12 +46,12 @@ def run(task: str, arm: str, seed: int) -> Record | None:
 PART = Part(
     file=FILE,
     arms=dict.fromkeys(TASKS, tuple(ARMS)),
-    seeds={task: 10 if task in SMALL else 5 for task in TASKS},
+    seeds={task: 10 if task in SHARED else 5 for task in TASKS},
     run=run,
     # Of the study's runs by noise (runs.jsonl), and half as much again.
     minutes={"CartPole": 0.65, "Acrobot": 0.9, "Chain-10": 0.4, "DeepSea-8": 0.4,
              "DeepSea-10": 0.45}
-    | {task: 9.0 for task in TASKS if task not in SMALL},
+    | {task: 9.0 for task in TASKS if task not in SHARED},
 )  # fmt: skip
 
 

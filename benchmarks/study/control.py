@@ -22,7 +22,7 @@ from noisynet.evaluation.scores import mean_interval
 from ..provenance import RESULTS
 from ..tables import markdown_table
 from .part import Part, Record, run_part
-from .run import TASKS, read_runs, run
+from .run import SHARED, read_runs, run
 
 FILE = RESULTS / "study" / "control.jsonl"
 TARGET = "target 0.05"
@@ -30,7 +30,6 @@ ARMS: dict[str, dict[str, Any]] = {
     TARGET: {"noise_target": 0.05, "sigma0": 0.5},
     **{f"σ0 {value:g}": {"sigma0": value} for value in (0.1, 0.25, 0.5, 0.75, 1.0)},
 }
-SHARED = tuple(name for name, task in TASKS.items() if task.arms is None)
 OF_STUDY = {"noise": "σ0 0.5", "noise σ0 0.1": "σ0 0.1"}
 
 

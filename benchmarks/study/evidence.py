@@ -20,6 +20,7 @@ from ..provenance import RESULTS, provenance
 from ..tables import markdown_table
 from . import atari100k, components, control, faults, minatar, verdict
 from .part import Part, Record, run_all
+from .run import SHARED
 
 STATE = RESULTS / "study" / "evidence.md"
 
@@ -56,9 +57,9 @@ SERIES = {
     "faults, MinAtar Breakout": Series(
         "faults", ("MinAtar Breakout",), faults.PART, faults.table
     ),
-    "targets against σ0": Series("control", control.SHARED, control.PART, control.table),
+    "targets against σ0": Series("control", SHARED, control.PART, control.table),
     "IQN and Munchausen, small tasks": Series(
-        "components", components.SMALL, components.PART, components.table
+        "components", SHARED, components.PART, components.table
     ),
     "IQN and Munchausen, MinAtar": Series(
         "components", _OF_DQN, components.PART, components.table

@@ -64,6 +64,9 @@ TASKS = {
     "MinAtar Freeway": Task("minatar", "MinAtar/Freeway-v1", 300_000, 20, RIVALS, seeds=5),
 }
 
+SHARED = tuple(name for name, task in TASKS.items() if task.arms is None)
+"""The tasks that all arms play."""
+
 _EPSILON = {"exploration": "epsilon", "epsilon_start": 1.0, "epsilon_end": 0.02}
 ARMS: dict[str, dict[str, Any]] = {
     "noise": {"sigma0": 0.5},
@@ -198,8 +201,7 @@ def main() -> None:
         made = provenance(arguments.machine)
         jobs = list(missing(arguments.tasks, arguments.arms, arguments.seeds))
         run_all(jobs, run, RUNS, made, at_once=arguments.jobs)
-    shared = [name for name, task in TASKS.items() if task.arms is None]
-    write_report(read_runs(), FOLDER, list(TASKS), list(ARMS), shared)
+    write_report(read_runs(), FOLDER, list(TASKS), list(ARMS), list(SHARED))
 
 
 if __name__ == "__main__":
