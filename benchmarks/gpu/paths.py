@@ -7,27 +7,65 @@ import queue
 import tempfile
 import time
 from contextlib import closing
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path as FilePath
 from typing import Any
 
 from ..training.parts import time_parts
 
-LEARNED_STEPS = 1_000  # of learning that are not counted: captures, first allocations
-SETTINGS = {
-    "warmup_steps": 2_000, "log_every": 50, "checkpoint_every": 10**8, "replay_capacity": 50_000,
+
+@dataclass(frozen=True)
+class Path:
+    """A preset, and how its updates are taken."""
+
+    preset: str
+    fields: dict[str, Any]
+    unmeasured: int
+    """Agent steps of learning that are not counted: captures, first allocations."""
+
+
+_PONG = {"warmup_steps": 2_000, "log_every": 50, "replay_capacity": 50_000}
+_PQN = {"log_every": 256}
+_BTR = {"warmup_steps": 20_000, "log_every": 20, "replay_capacity": 200_000}
+PATHS: dict[str, Path] = {
+    "pong: plain, replay on the host": Path(
+        "pong", {**_PONG, "execution": "plain", "replay_device": "host"}, 1_000
+    ),
+    "pong: plain, replay on the device": Path(
+        "pong", {**_PONG, "execution": "plain", "replay_device": "device"}, 1_000
+    ),
+    "pong: graph, replay on the host": Path(
+        "pong", {**_PONG, "execution": "graph", "replay_device": "host"}, 1_000
+    ),
+    "pong: graph, replay on the device": Path(
+        "pong", {**_PONG, "execution": "graph", "replay_device": "device"}, 1_000
+    ),
+    "pong: graph, device, overlap, 16 environments": Path(
+        "pong",
+        {
+            **_PONG, "execution": "graph", "replay_device": "device", "overlap": True,
+            "environments": 16,
+        },
+        1_000,
+    ),
+    "pqn-pong: plain": Path("pqn-pong", {**_PQN, "execution": "plain"}, 8_000),
+    "pqn-pong: graph": Path("pqn-pong", {**_PQN, "execution": "graph"}, 8_000),
+    "btr: plain, replay on the host": Path(
+        "btr", {**_BTR, "execution": "plain", "replay_device": "host"}, 2_000
+    ),
+    "btr: graph, replay on the device": Path(
+        "btr", {**_BTR, "execution": "graph", "replay_device": "device"}, 2_000
+    ),
 }  # fmt: skip
-BRIEF = {"warmup_steps": 100, "log_every": 2, "batch_size": 8, "replay_capacity": 1_000}
-"""Sizes with which it runs in seconds without a GPU, to see that it works."""
-PATHS: dict[str, dict[str, Any]] = {
-    "plain, replay on the host": {"execution": "plain", "replay_device": "host"},
-    "plain, replay on the device": {"execution": "plain", "replay_device": "device"},
-    "graph, replay on the host": {"execution": "graph", "replay_device": "host"},
-    "graph, replay on the device": {"execution": "graph", "replay_device": "device"},
-    "graph, device, overlap": {"execution": "graph", "replay_device": "device", "overlap": True},
-    "graph, device, overlap, 16 environments": {
-        "execution": "graph", "replay_device": "device", "overlap": True, "environments": 16,
+_BRIEF = {
+    "pong": {"warmup_steps": 100, "log_every": 2, "batch_size": 8, "replay_capacity": 1_000},
+    "pqn-pong": {"log_every": 2, "environments": 4, "rollout_steps": 8, "minibatches": 2},
+    "btr": {
+        "warmup_steps": 100, "log_every": 2, "batch_size": 8, "replay_capacity": 1_000,
+        "environments": 4, "update_every": 4, "torso_width": 0.25, "head_hidden": 16,
     },
 }  # fmt: skip
+"""Sizes with which each runs in seconds without a GPU, to see that it works."""
 
 
 def run_path(
@@ -68,21 +106,24 @@ def _serve(
 
 
 def measure(
-    path: dict[str, Any], device: str, threads: int, seconds: float, *, brief: bool
+    path: Path, device: str, threads: int, seconds: float, *, brief: bool
 ) -> dict[str, Any]:
-    """Train Pong from the first step, and measure once learning has begun."""
+    """Train from the first step, and measure once learning has begun."""
     from noisynet.assemble import train
     from noisynet.runs import RunFolder, config
     from noisynet.training import FiguresTaken
 
-    sizes = SETTINGS | (BRIEF if brief else {})
-    chosen = config.load("pong", {"device": device, "threads": threads, **sizes, **path})
-    begins_at = chosen.learning.warmup_steps + (0 if brief else LEARNED_STEPS)
+    sizes = path.fields | (_BRIEF[path.preset] if brief else {})
+    here = {"device": device, "threads": threads, "checkpoint_every": 10**8}
+    chosen = config.load(path.preset, {**here, **sizes})
+    begins_at = 0 if brief else path.unmeasured
+    if chosen.learning.has_replay:
+        begins_at += chosen.learning.warmup_steps
     spent = time_parts()
     begin: tuple[float, int, float] | None = None
     last: tuple[float, int, float] | None = None
     with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
+        run = FilePath(folder) / "run"
         with closing(train(chosen, run)) as events:
             for event in events:
                 if not isinstance(event, FiguresTaken):

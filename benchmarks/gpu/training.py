@@ -5,12 +5,13 @@
 
 - `updates`: milliseconds of an update of Pong's agent, plain and as a CUDA graph, in float32 and
   bfloat16, by the size of the batch, many in a row before the clock is read.
-- `training`: steps/s and updates/s of whole training on Pong once learning has begun, along each
-  path; the first path is the reference. Each path runs in its own process, in turns. Also the share
-  of the time that each part of the loop takes; acting waits for the updates before it, so the GPU's
-  time shows there.
-- `solve`: the wall time until the mean return of the last 100 training games is 18, for --preset
-  with the fields of --solve-with; if it is not reached in time, the best mean so far.
+- `training`: steps/s and updates/s of whole training on Pong once learning has begun, for each path
+  of paths.py, or those that --paths names. Each path runs in its own process, in turns. Also the
+  share of the time that each part of the loop takes; acting waits for the updates before it, so the
+  GPU's time shows there.
+- `solve`: the wall time until the mean return of the last 100 training games is 18, for each seed
+  of --preset with the fields of --solve-with, from the first line of Python that builds the run; if
+  it is not reached in time, the best mean so far.
 
 Each part is written to training.json as soon as it is measured, and training.md is the table, both
 under results/gpu. With --device cpu --brief everything runs without a GPU, to see that it works;
@@ -103,10 +104,13 @@ def measure_updates(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def measure_training(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train along each path, in turns; a path that fails reports why, and the others continue."""
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in PATHS}
+    chosen = [
+        name for name in PATHS if not arguments.paths or name.startswith(tuple(arguments.paths))
+    ]
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in chosen}
     failed: dict[str, str] = {}
     for _ in range(arguments.turns):
-        for name in PATHS:
+        for name in chosen:
             if name in failed:
                 continue
             rates = run_path(
@@ -131,17 +135,31 @@ def measure_training(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_solve(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train the preset until it is solved or the time is up."""
-    limit = arguments.solve_seconds
-    if arguments.within is not None:
-        limit = min(limit, arguments.within - (time.perf_counter() - arguments.began))
+    """Train each seed of the preset until it is solved or its time is up."""
     overrides = dict(one.split("=", 1) for one in arguments.solve_with)
-    chosen = config.load(
-        arguments.preset,
-        {"device": arguments.device, "threads": arguments.threads, "seed": arguments.seed}
-        | {name: json.loads(value) for name, value in overrides.items()},
-    )
-    best, reason, step, mean = float("-inf"), "time", 0, None
+    rows: list[dict[str, Any]] = []
+    curves: dict[str, list[tuple[float, int, float]]] = {}
+    for seed in arguments.seeds:
+        limit = arguments.solve_seconds
+        if arguments.within is not None:
+            limit = min(limit, arguments.within - (time.perf_counter() - arguments.began))
+        if limit <= 0:
+            break
+        chosen = config.load(
+            arguments.preset,
+            {"device": arguments.device, "threads": arguments.threads, "seed": seed}
+            | {name: json.loads(value) for name, value in overrides.items()},
+        )
+        row, curve = _solve(chosen, limit)
+        with_fields = " ".join(arguments.solve_with) or "nothing else"
+        rows.append({"preset": arguments.preset, "seed": seed, "with": with_fields, **row})
+        curves[str(seed)] = curve
+    return {"rows": rows, "curves": curves}
+
+
+def _solve(chosen: Config, limit: float) -> tuple[dict[str, Any], list[tuple[float, int, float]]]:
+    """Train until the task is solved, at most so many seconds; return a row, and the curve."""
+    best, reason, step, mean, played = float("-inf"), "time", 0, None, 0.0
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         curve: list[tuple[float, int, float]] = []
@@ -149,6 +167,7 @@ def measure_solve(arguments: argparse.Namespace) -> dict[str, Any]:
             for event in events:
                 took = time.perf_counter() - began
                 step = event.step
+                played = played or took
                 if isinstance(event, GameFinished):
                     mean = event.mean_return
                     if event.games == chosen.training.solved_games:
@@ -159,21 +178,15 @@ def measure_solve(arguments: argparse.Namespace) -> dict[str, Any]:
                 if took >= limit:
                     break
         took = time.perf_counter() - began
-    return {
-        "rows": [
-            {
-                "preset": arguments.preset,
-                "seed": arguments.seed,
-                "with": " ".join(arguments.solve_with) or "nothing else",
-                "ended": reason,
-                "seconds": took,
-                "steps": step,
-                "last_mean_return": mean,
-                "best_mean_of_100": None if best == float("-inf") else best,
-            }
-        ],
-        "curve": curve[:: max(1, len(curve) // 200)],
+    row = {
+        "ended": reason,
+        "seconds": took,
+        "seconds_to_first_event": played,
+        "steps": step,
+        "last_mean_return": mean,
+        "best_mean_of_100": None if best == float("-inf") else best,
     }
+    return row, curve[:: max(1, len(curve) // 50)]
 
 
 MEASURES = {"updates": measure_updates, "training": measure_training, "solve": measure_solve}
@@ -217,8 +230,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=20.0, help="for a turn of `training`")
     parser.add_argument("--turns", type=int, default=2)
-    parser.add_argument("--preset", default="pong-fast", help="what `solve` trains")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--paths", nargs="+", default=[], metavar="START", help="of `training`, by how they begin"
+    )
+    parser.add_argument("--preset", default="pqn-pong", help="what `solve` trains")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--solve-seconds", type=float, default=240.0)
     parser.add_argument(
         "--solve-with", nargs="*", default=[], metavar="FIELD=VALUE", help="JSON values"

@@ -14,8 +14,7 @@ def time_parts(calls: Counter[str] | None = None) -> defaultdict[str, float]:
     They are counted in `calls`, where it is given, once they are over. It replaces methods of the
     package's classes: call it in a process that does nothing else.
     """
-    from noisynet.agents import ParallelQLearning, QLearning
-    from noisynet.agents.static_updates import StaticUpdates
+    from noisynet.agents import ParallelQLearning, QLearning, StaticMinibatches, StaticUpdates
     from noisynet.envs.atari import AtariEnvironments
     from noisynet.replay import FrameReplay
     from noisynet.runs.metrics import MetricsWriter
@@ -42,6 +41,7 @@ def time_parts(calls: Counter[str] | None = None) -> defaultdict[str, float]:
         ("sampling", FrameReplay, "sample"),
         ("learning", QLearning, "update"),
         ("learning", StaticUpdates, "update"),
+        ("learning", StaticMinibatches, "update"),
         ("learning", ParallelQLearning, "update"),
         ("making targets", ParallelQLearning, "begin"),
         ("copying to the target", QLearning, "copy_to_target"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from noisynet.agents import ActingPass, ParallelQLearning, Rollout, losses
 from noisynet.agents.exploration import LearnedNoise
-from noisynet.agents.parallel_q import _PreparedRollout
+from noisynet.agents.prepared_rollout import PreparedRollout
 from noisynet.assemble import build_agent
 from noisynet.layers import held, mean_weights, using
 from noisynet.runs import Config, config
@@ -258,7 +258,7 @@ def test_minibatches_are_numpys_equal_parts_of_each_epochs_order(
     order = np.random.default_rng(0).permuted(np.tile(np.arange(steps), (epochs, 1)), axis=1)
     nothing = torch.zeros(0)
     parts = min(parts, steps)
-    current = _PreparedRollout(None, None, nothing, nothing, order, parts)  # pyright: ignore[reportArgumentType]
+    current = PreparedRollout(None, None, nothing, nothing, order, parts)  # pyright: ignore[reportArgumentType]
     for epoch in range(epochs):
         for expected in np.array_split(order[epoch], parts):
             assert np.array_equal(current.minibatch(), expected)

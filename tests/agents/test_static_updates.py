@@ -109,7 +109,7 @@ def test_they_are_the_plain_updates_bit_for_bit(overrides: dict[str, Any], weigh
 
 
 def test_more_updates_than_are_kept_lose_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noisynet.agents.static_updates._KEPT", 4)
+    monkeypatch.setattr("noisynet.agents.device_updates._KEPT", 4)
     plain, static = make_agent(), StaticUpdates(make_agent())
     losses = [plain.update(make_batch(number)).loss for number in range(11)]
     for number in range(11):

@@ -67,32 +67,29 @@ def test_tables_hold_what_was_measured() -> None:
     assert "graph failed: RuntimeError: no" in table
 
 
-def test_what_the_gpu_s_paths_are_compared_with_is_the_plain_one() -> None:
-    assert next(iter(gpu_paths.PATHS.values())) == {
-        "execution": "plain",
-        "replay_device": "host",
-    }
-
-
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param("plain, replay on the host", marks=pytest.mark.slow),
-        "graph, device, overlap",
+        pytest.param("pong: plain, replay on the host", marks=pytest.mark.slow),
+        "pong: graph, replay on the device",
+        "pqn-pong: graph",
     ],
 )
 def test_a_path_is_trained_along_and_taken_apart(name: str) -> None:
     pytest.importorskip("ale_py", reason="Atari is an extra")
     told = gpu_paths.run_path(name, "cpu", 1, 0.5, brief=True)
     assert "failed" not in told, told
-    assert told["steps_per_second"] > 0
     # One update for 4 steps; figures come at whole updates.
-    assert told["updates_per_second"] == pytest.approx(told["steps_per_second"] / 4, rel=0.2)
-    parts = {"environment", "acting", "storing", "sampling", "learning"}
+    updates = told["steps_per_second"] / 4
+    parts = {"environment", "acting", "learning", "storing", "sampling"}
+    if name.startswith("pqn"):
+        # 4 epochs of 2 minibatches for 8 steps of 4 environments, in rollouts.
+        parts -= {"storing", "sampling"}
+    assert told["updates_per_second"] == pytest.approx(updates, rel=0.25)
     assert parts <= set(told["parts"])
     assert all(share > 0 for part, share in told["parts"].items() if part in parts)
 
 
 def test_a_path_that_fails_says_why() -> None:
-    told = gpu_paths.run_path("plain, replay on the host", "cuda:99", 1, 0.5, brief=True)
+    told = gpu_paths.run_path("pong: plain, replay on the host", "cuda:99", 1, 0.5, brief=True)
     assert "cuda:99" in told["failed"]

@@ -11,6 +11,7 @@ from .q_learning import Learned, QLearning
 from .quantile_samples import SampledQuantiles
 from .revival import Revival
 from .rollout import Rollout
+from .static_minibatches import StaticMinibatches
 from .static_updates import StaticUpdates
 from .step_priorities import StepPriorities
 from .value_agent import ValueAgent
@@ -32,6 +33,7 @@ __all__ = [
     "Rollout",
     "RolloutLearned",
     "SampledQuantiles",
+    "StaticMinibatches",
     "StaticUpdates",
     "StepPriorities",
     "StepSize",

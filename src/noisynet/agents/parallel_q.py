@@ -18,8 +18,9 @@ from . import losses
 from .exploration import LinearEpsilon, Redraw
 from .noise_control import Control
 from .optimizers import autocast_for, backward_and_clip, set_step_size
+from .prepared_rollout import Minibatch, PreparedRollout
 from .q_learning import noise_inside
-from .revival import ROWS, Revival
+from .revival import Revival
 from .rollout import Rollout
 from .saved_arrays import to_array
 from .step_priorities import StepPriorities, systematic_sample
@@ -50,38 +51,6 @@ class ActingPass:
     """(N, …): the observation as the torso takes it."""
     value: Tensor
     """(N,): max_a Q under the noise that acted."""
-
-
-@dataclass
-class _PreparedRollout:
-    """A rollout that is being learned from."""
-
-    rollout: Rollout
-    drawn: Draw | None
-    """The draw that acted in it."""
-    target_t: Tensor
-    """(T, N)."""
-    prepared: Tensor
-    """(T + 1, N, …): the observations as the torso takes them."""
-    order: np.ndarray
-    """Numbers of the steps that each epoch learns, shuffled: (epochs, steps)."""
-    minibatches: int
-    """In an epoch: fewer than asked for where fewer steps were taken."""
-    done: int = 0
-    """Minibatches that have been learned."""
-
-    def observations(self) -> np.ndarray:
-        """Return some observations of the rollout's steps, (at most 256, …), in random order."""
-        observation = self.rollout.observation
-        steps, environments = np.divmod(self.order[0, :ROWS], observation.shape[1])
-        return observation[steps, environments]
-
-    def minibatch(self) -> np.ndarray:
-        """Return the numbers of the next minibatch's steps; sizes differ by one at the most."""
-        epoch, number = divmod(self.done, self.minibatches)
-        size, larger = divmod(self.order.shape[1], self.minibatches)
-        start = number * size + min(number, larger)
-        return self.order[epoch, start : start + size + (number < larger)]
 
 
 class ParallelQLearning(ValueAgent):
@@ -156,13 +125,13 @@ class ParallelQLearning(ValueAgent):
         )
         self._return_lambda = return_lambda
         self._epochs = epochs
-        self._minibatches = minibatches
+        self.minibatches = minibatches
         self._loss = losses.LOSSES[loss]
         self._priorities = priorities
         self._learning_draw = learning_draw
         self._target_draw = target_draw
         self._shuffling = np.random.Generator(np.random.PCG64(stream(seed, "minibatches")))
-        self._rollout: _PreparedRollout | None = None
+        self._rollout: PreparedRollout | None = None
         self.acting_pass: ActingPass | None = None
         """What the last action was chosen by."""
 
@@ -187,16 +156,18 @@ class ParallelQLearning(ValueAgent):
         """
         self._rollout = None
         drawn = None if self.noise is None else held(self.network)
+        if drawn is not None:
+            drawn = drawn.clone()  # one that stays at its address is written over by the next
         taken = np.flatnonzero(rollout.taken_t)
         if len(taken):
             target_t, value_t, prepared = self._targets(rollout, drawn, passes)
-            self._rollout = _PreparedRollout(
+            self._rollout = PreparedRollout(
                 rollout,
                 drawn,
                 target_t,
                 prepared,
                 self._order(taken, (target_t - value_t).flatten()),
-                min(self._minibatches, len(taken)),
+                min(self.minibatches, len(taken)),
             )
         self.next_rollout()
 
@@ -219,9 +190,7 @@ class ParallelQLearning(ValueAgent):
     @property
     def updates_left(self) -> int:
         """Minibatches that are left of the rollout that is being learned from."""
-        if self._rollout is None:
-            return 0
-        return len(self._rollout.order) * self._rollout.minibatches - self._rollout.done
+        return 0 if self._rollout is None else self._rollout.left
 
     def update(self, step_size: float | None = None) -> ValuesLearned:
         """Take one optimisation step, on the next minibatch of the rollout.
@@ -242,38 +211,63 @@ class ParallelQLearning(ValueAgent):
         self.updates += 1
         if self.noise is not None:
             self.noise.after_update()
-        current = self._of_rollout()
+        self.go_on()
+        return ValuesLearned(value, float(q))
+
+    def go_on(self) -> None:
+        """Apply the cures that are due after an update, and go on to the next minibatch."""
+        current = self.current
         if self.must_revive:
             self.revive(current.observations())
         current.done += 1
-        if not self.updates_left:
+        if not current.left:
             self._rollout = None
-        return ValuesLearned(value, float(q))
 
-    def loss_and_q(self) -> tuple[Tensor, Tensor]:
-        """Return the mean loss of the next minibatch, and the mean Q of the actions taken."""
-        current = self._of_rollout()
+    @property
+    def current(self) -> PreparedRollout:
+        """The rollout that is being learned from. Raises ValueError where there is none."""
+        if self._rollout is None:
+            raise ValueError("update: got no rollout to learn from, expected `begin` before it")
+        return self._rollout
+
+    @property
+    def generators(self) -> tuple[torch.Generator, ...]:
+        """What an update draws from: for the acting draws, and for its own."""
+        return self._acting, self._learning
+
+    def loss_and_q(self, minibatch: Minibatch | None = None) -> tuple[Tensor, Tensor]:
+        """Return the mean loss of a minibatch, and the mean Q of the actions taken.
+
+        None: of the next minibatch of the rollout.
+        """
+        batch = self._minibatch() if minibatch is None else minibatch
+        drawn = batch.acted
+        if drawn is None and self.noise is not None:
+            drawn = draw(self.network, generator=self._learning)
+        with autocast_for(self.precision, self.device), noise_inside(self.network, drawn):
+            q = self.network(batch.observation)
+        error = losses.td_error(q, batch.action, batch.target)
+        loss = self._with_penalty(batch.mean(self._loss(error)))
+        return loss, batch.mean((batch.target - error).detach())
+
+    def _minibatch(self) -> Minibatch:
+        current = self.current
         index = self._tensor(current.minibatch())
-        observation = current.prepared.flatten(0, 1).index_select(0, index)
-        action = self._tensor(current.rollout.action_t).flatten()[index]
-        target = current.target_t.flatten()[index]
-        with (
-            autocast_for(self.precision, self.device),
-            noise_inside(self.network, self._drawn_for_learning(current, index)),
-        ):
-            q = self.network(observation)
-        error = losses.td_error(q, action, target)
-        loss = self._with_penalty(self._loss(error).mean())
-        return loss, (target - error).detach().mean()
+        return Minibatch(
+            observation=current.prepared.flatten(0, 1).index_select(0, index),
+            action=self._tensor(current.rollout.action_t).flatten()[index],
+            target=current.target_t.flatten()[index],
+            acted=self.acted_in(index, current.drawn),
+        )
 
-    def _drawn_for_learning(self, current: _PreparedRollout, index: Tensor) -> Draw | None:
-        if current.drawn is None:
-            return None
-        if self._learning_draw == "fresh":
-            return draw(self.network, generator=self._learning)
-        if current.drawn.rows is None:
-            return current.drawn
-        return current.drawn[index % current.target_t.shape[1]]  # of each step's environment
+    def acted_in(self, index: Tensor, drawn: Draw | None) -> Draw | None:
+        """Return the draw that acted in steps of a rollout, where it is learned under; else None.
+
+        `drawn` is that of all its environments, `index` (B,) the numbers of the steps.
+        """
+        if drawn is None or self._learning_draw == "fresh" or drawn.rows is None:
+            return drawn if self._learning_draw == "acted" else None
+        return drawn[index % drawn.rows]  # of each step's environment
 
     def _targets(
         self, rollout: Rollout, drawn: Draw | None, passes: Sequence[ActingPass]
@@ -321,11 +315,6 @@ class ParallelQLearning(ValueAgent):
             ]
         return torch.stack(steps)
 
-    def _of_rollout(self) -> _PreparedRollout:
-        if self._rollout is None:
-            raise ValueError("update: got no rollout to learn from, expected `begin` before it")
-        return self._rollout
-
     # Saving
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -369,13 +358,13 @@ class ParallelQLearning(ValueAgent):
                     self._tensor(one).to(of) for one, of in zip(flats, acting.flats, strict=True)
                 ),
             )
-        self._rollout = _PreparedRollout(
+        self._rollout = PreparedRollout(
             rollout,
             drawn,
             self._tensor(arrays["rollout.target_t"]),
             self._prepared(rollout, ()),
             arrays["rollout.order"],
             # Older checkpoints do not have it.
-            saved.get("minibatches", min(self._minibatches, arrays["rollout.order"].shape[1])),
+            saved.get("minibatches", min(self.minibatches, arrays["rollout.order"].shape[1])),
             int(saved["done"]),
         )

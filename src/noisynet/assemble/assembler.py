@@ -207,7 +207,12 @@ class Assembler:
         size, log_every = step_size(self.config), self.config.training.log_every
         if isinstance(agent, ActorCritic):
             return RolloutLearner(agent, step_size=size, log_every=log_every)
-        return MinibatchLearner(agent, step_size=size, log_every=log_every)
+        return MinibatchLearner(
+            agent,
+            step_size=size,
+            log_every=log_every,
+            from_graph=self.config.training.execution == "graph",
+        )
 
     def _asynchronous_loop(self, agent: ActorCritic) -> Loop:
         parts = WorkerParts(

@@ -9,7 +9,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ..agents import ActorCritic, ParallelQLearning, Rollout, StaticUpdates
+from ..agents import (
+    ActorCritic,
+    ParallelQLearning,
+    Rollout,
+    StaticMinibatches,
+    StaticUpdates,
+)
 from ..envs import Environments
 from ..replay import Batch
 from ..runs.config import Config
@@ -137,20 +143,22 @@ def _faster(config: Config, field: str, values: tuple[str, ...], environments: E
 def _trial(config: Config, environments: Environments) -> Callable[[], object]:
     """Return an update, of an agent of its own, on an experience made up for it."""
     agent = build_agent(config, environments.observation_shape, environments.action_count)
+    from_graph = config.training.execution == "graph"
     if isinstance(agent, ActorCritic):
         rollout = _made_up_rollout(config, environments)
         return lambda: agent.update(rollout)
     if isinstance(agent, ParallelQLearning):
         rollout = _made_up_rollout(config, environments)
+        minibatches = StaticMinibatches(agent) if from_graph else agent
 
         def update() -> None:
             if not agent.updates_left:
                 agent.begin(rollout)
-            agent.update()
+            minibatches.update()
 
         return update
     batch = _made_up_batch(config, environments)
-    updates = StaticUpdates(agent) if config.training.execution == "graph" else agent
+    updates = StaticUpdates(agent) if from_graph else agent
     return lambda: updates.update(batch)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from .conditions import Sections
 
@@ -32,16 +31,22 @@ def needs_q_values(field: str, section: str) -> Fits:
     return Fits(conflict)
 
 
-def beside_play_only(field: str, section: str, value: Any, otherwise: Any) -> Fits:
-    """Refuse a value where the learner does not take updates from a replay beside its own play."""
+def _replay_device(config: Sections) -> str | None:
+    if config.learns_beside_play or config.learning.replay_device != "device":
+        return None
+    return f"--replay-device: got device, expected auto: {config.why_not_beside_play}"
 
-    def conflict(config: Sections) -> str | None:
-        if config.learns_beside_play or getattr(getattr(config, section), field) != value:
-            return None
-        option = "--" + field.replace("_", "-")
-        return f"{option}: got {value}, expected {otherwise}: {config.why_not_beside_play}"
 
-    return Fits(conflict)
+REPLAY_DEVICE = Fits(_replay_device)
+
+
+def _execution(config: Sections) -> str | None:
+    if config.can_overlap or config.training.execution != "graph":
+        return None
+    return f"--execution: got graph, expected auto: {config.why_not_beside_play}"
+
+
+EXECUTION = Fits(_execution)
 
 
 def needs_replay(field: str, section: str) -> Fits:

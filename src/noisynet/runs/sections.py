@@ -471,7 +471,7 @@ class LearningSection(Section):
     replay_device: Annotated[
         Literal["auto", "host", "device"],
         BESIDE_PLAY,
-        conflicts.beside_play_only("replay_device", "learning", "device", "auto"),
+        conflicts.REPLAY_DEVICE,
         MAY_CHANGE,
     ] = Field(
         default="auto",
@@ -668,8 +668,8 @@ class TrainingSection(Section):
     )
     execution: Annotated[
         Literal["auto", "plain", "graph"],
-        BESIDE_PLAY,
-        conflicts.beside_play_only("execution", "training", "graph", "auto"),
+        OVERLAPPING,
+        conflicts.EXECUTION,
         MAY_CHANGE,
     ] = Field(
         default="auto",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from ..agents import ParallelQLearning, StepSize, ValuesLearned
+from ..agents import ParallelQLearning, StaticMinibatches, StepSize, ValuesLearned
 from .events import Event, FiguresTaken
 from .loop import Learner
 from .progress import Progress
@@ -24,14 +24,23 @@ class MinibatchLearner(Learner[ParallelQLearning, RolloutExperience]):
         agent: what learns.
         step_size: by agent steps; None: the optimizer's.
         log_every: updates between events with figures.
+        from_graph: take updates from buffers that stay in place, on a GPU as one CUDA graph.
     """
 
     def __init__(
-        self, agent: ParallelQLearning, *, step_size: StepSize | None = None, log_every: int = 100
+        self,
+        agent: ParallelQLearning,
+        *,
+        step_size: StepSize | None = None,
+        log_every: int = 100,
+        from_graph: bool = False,
     ) -> None:
         self.agent = agent
         self._step_size = step_size
         self._log_every = log_every
+        self._from_graph = from_graph
+        # Made at the first update: it pins down what restoring the agent replaces.
+        self._graph: StaticMinibatches | None = None
         self._began = 0
         self._learned: list[ValuesLearned] = []
 
@@ -49,11 +58,25 @@ class MinibatchLearner(Learner[ParallelQLearning, RolloutExperience]):
             self._began = experience.step
         size = None if self._step_size is None else self._step_size(self._began)
         while agent.updates_left and may_update():
-            self._learned.append(agent.update(size))
+            self._update(size)
             if agent.updates % self._log_every == 0:
                 yield self._figures(progress)
 
+    def _update(self, size: float | None) -> None:
+        if self._from_graph and self._graph is None:
+            self._graph = StaticMinibatches(self.agent, size)
+        if self._graph is None:
+            self._learned.append(self.agent.update(size))
+        else:
+            self._graph.update(size)
+
+    def _read_learned(self) -> None:
+        """Wait for the device where figures are still there. Raises LossNotFinite."""
+        if self._graph is not None:
+            self._learned += self._graph.learned()
+
     def _figures(self, progress: Progress) -> FiguresTaken:
+        self._read_learned()
         figures = {**means(self._learned), "updates": float(self.agent.updates)}
         self._learned.clear()
         if self.agent.epsilon is not None:
@@ -61,7 +84,11 @@ class MinibatchLearner(Learner[ParallelQLearning, RolloutExperience]):
         return FiguresTaken(step=progress.step, figures=figures | self.agent.figures())
 
     def state(self) -> dict[str, Any]:
-        """Return what a resumed run needs, as plain JSON values."""
+        """Return what a resumed run needs, as plain JSON values.
+
+        Raises LossNotFinite where an update has failed and nobody knew.
+        """
+        self._read_learned()
         return {"learned": [asdict(one) for one in self._learned], "began": self._began}
 
     def restore(self, state: Mapping[str, Any]) -> None:

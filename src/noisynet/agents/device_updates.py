@@ -1,0 +1,156 @@
+"""What an agent's updates need to run without the host: sizes, checks and figures on the device."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import held, hold
+from .device_graph import DeviceGraph
+from .optimizers import LossNotFinite
+from .parallel_q import ParallelQLearning
+from .q_learning import QLearning
+
+AgentT = TypeVar("AgentT", QLearning, ParallelQLearning)
+_KEPT = 1024
+"""Updates of which figures are kept on the device at most before they are read."""
+
+
+class DeviceUpdates(ABC, Generic[AgentT]):
+    """An agent's updates, taken without waiting for the device.
+
+    The agent's acting draw is held at a fixed address from here on, and its optimizer reads its
+    step size from a tensor.
+    """
+
+    def __init__(self, agent: AgentT, step_size: float | None, *, told: int) -> None:
+        """Take an agent whose state has been restored, if it is to be.
+
+        `step_size` is that of the first update; None: the optimizer's. `told` is how many figures
+        `_loss` returns beside the loss.
+        """
+        self._agent = agent
+        device = agent.device
+        # The CPU's Adam reads a double, as from a plain number; the GPU's a float.
+        of_steps = torch.float32 if device.type == "cuda" else torch.float64
+        # A tensor, where another one was made for this agent before.
+        self._size_set = (
+            float(agent.optimizer.param_groups[0]["lr"]) if step_size is None else step_size
+        )
+        self._step_size = torch.tensor(self._size_set, dtype=of_steps, device=device)
+        self._size_in_force = self._step_size.clone()
+        self._told = torch.zeros(_KEPT, 2 + told, device=device)  # loss, norm and more, by update
+        self._place = torch.zeros(1, dtype=torch.int64, device=device)
+        self._untold = 0
+        self._read: list[list[float]] = []
+        self._withheld = torch.zeros((), device=device)
+        self._prepare_optimizer()
+        if agent.noise is not None:
+            hold(agent.network, drawn=held(agent.network), static=True)
+        self._graph = DeviceGraph(
+            self._work, device, generators=agent.generators, before_capture=self._allow_capture
+        )
+
+    def _prepare_optimizer(self) -> None:
+        optimizer = self._agent.optimizer
+        for group in optimizer.param_groups:
+            group["lr"] = self._size_in_force
+        # Fused Adam leaves everything as it is where this is 1, as mixed precision asks of it.
+        self._withholds = isinstance(optimizer, torch.optim.Adam)
+        if self._withholds:
+            optimizer.found_inf = self._withheld  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _allow_capture(self) -> None:
+        optimizer = self._agent.optimizer
+        for group in optimizer.param_groups:
+            group["capturable"] = True
+        for state in optimizer.state.values():
+            state["step"] = state["step"].to(self._agent.device)
+
+    @abstractmethod
+    def _loss(self) -> tuple[Tensor, Sequence[Tensor]]:
+        """Return the loss of the update at hand, and the figures that are told beside it."""
+
+    def _run(self, step_size: float | None) -> None:
+        """Take one optimisation step, of the size that is given, or the one before."""
+        self._check_agent()
+        if self._untold == _KEPT:
+            self._tell()
+        if step_size is not None and step_size != self._size_set:
+            self._step_size.fill_(step_size)
+            self._size_set = step_size
+        self._graph.run()
+        self._untold += 1
+
+    def _check_agent(self) -> None:
+        if self._agent.optimizer.param_groups[0]["lr"] is not self._size_in_force:
+            raise RuntimeError(
+                f"agent: it was restored after its {type(self).__name__} were made, which keep "
+                "what it was: make them anew"
+            )
+
+    def _work(self) -> None:
+        """Do what the agent's `update` does, and note what it would have looked at."""
+        agent, optimizer = self._agent, self._agent.optimizer
+        loss, beside = self._loss()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        limit = agent.max_gradient_norm
+        norm = nn.utils.clip_grad_norm_(
+            agent.network.parameters(), math.inf if limit is None else limit, foreach=True
+        )
+        told = torch.stack([loss.detach(), norm.detach(), *beside])
+        self._told.index_copy_(0, self._place, told.unsqueeze(0))
+        self._place.add_(1)
+        self._withheld.copy_(torch.maximum(self._withheld, (~told.isfinite()).any().float()))
+        self._size_in_force.copy_(self._step_size)
+        if not self._withholds:
+            self._stand_still()
+        optimizer.step()
+        if agent.noise is not None:
+            agent.noise.after_update()
+
+    def _stand_still(self) -> None:
+        """Let an optimizer without `found_inf` leave the parameters alone where it is to.
+
+        Momentum would go on by itself: the step has no size.
+        """
+        withheld = self._withheld.bool()
+        self._size_in_force.masked_fill_(withheld, 0)
+        for parameter in self._agent.network.parameters():
+            if parameter.grad is not None:
+                parameter.grad = parameter.grad.masked_fill_(withheld, 0)
+
+    def _tell(self) -> None:
+        """Read what stands on the device, and begin again there.
+
+        Raises LossNotFinite, naming the first update whose loss or gradient was NaN or infinite.
+        The parameters are as before it, and nothing was learned since.
+        """
+        if not self._untold:
+            return
+        told = self._told[: self._untold].tolist()
+        first = self._agent.updates - self._untold + 1
+        self._place.zero_()
+        self._untold = 0
+        for update, figures in enumerate(told, start=first):
+            loss, norm, *_ = figures
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                self._agent.updates = update - 1
+                what, got = ("loss's gradient", norm) if math.isfinite(loss) else ("loss", loss)
+                raise LossNotFinite(f"the {what} became {got} at update {update}")
+            self._read.append(figures)
+
+    def _figures(self) -> list[list[float]]:
+        """Return loss, norm and what is told beside them of each update since this was last asked.
+
+        Waits for the device. Raises LossNotFinite as `_tell` does.
+        """
+        self._tell()
+        figures, self._read = self._read, []
+        return figures

@@ -1,0 +1,133 @@
+"""Minibatches of a rollout from buffers that stay: what a GPU runs as one CUDA graph.
+
+The arithmetic, and the order of every draw, are those of `ParallelQLearning.update`. What differs
+is that each minibatch is as long as the longest: the shorter ones are filled up with a step of no
+weight, by which means differ in their last bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..layers import Draw
+from .device_updates import DeviceUpdates
+from .parallel_q import ParallelQLearning, ValuesLearned
+from .prepared_rollout import Minibatch, PreparedRollout
+
+
+@dataclass
+class _Buffers:
+    """A rollout on the device, of T steps of N environments, in M minibatches of at most B."""
+
+    observation: Tensor
+    """((T + 1) N, …)."""
+    action: Tensor
+    """(T N,)."""
+    target: Tensor
+    """(T N,)."""
+    acted: Draw | None
+    index: Tensor
+    """(M, B): numbers of the steps of each minibatch."""
+    weight: Tensor
+    """(M, B): of each of them in its mean."""
+    number: Tensor
+    """(1,): of the minibatch that is next."""
+
+
+class StaticMinibatches(DeviceUpdates[ParallelQLearning]):
+    """An agent's updates on a rollout's minibatches, taken without waiting for the device.
+
+    See `DeviceUpdates`. Rollouts come by the agent's `begin`, all of the same sizes.
+    """
+
+    def __init__(self, agent: ParallelQLearning, step_size: float | None = None) -> None:
+        """Take an agent whose state has been restored, if it is to be.
+
+        `step_size` is that of the first update; None: the optimizer's.
+        """
+        super().__init__(agent, step_size, told=1)
+        self._buffers: _Buffers | None = None
+        self._rollout: PreparedRollout | None = None
+
+    def update(self, step_size: float | None = None) -> None:
+        """Take one optimisation step, on the next minibatch of the agent's rollout.
+
+        `step_size` replaces the one before. Raises LossNotFinite as `learned` does, now and then,
+        and RuntimeError where the agent was restored since this was made.
+        """
+        current = self._agent.current
+        if current is not self._rollout:
+            self._take(current)
+        self._run(step_size)
+        self._agent.updates += 1
+        if self._agent.must_revive:
+            # Beside the graph, and only where all updates before were finite.
+            self._tell()
+        self._agent.go_on()
+
+    def learned(self) -> list[ValuesLearned]:
+        """Return what each update since this was last asked learned; waits for the device.
+
+        Raises LossNotFinite, naming the first update whose loss or gradient was NaN or infinite.
+        The parameters are as before it, and nothing was learned since.
+        """
+        return [ValuesLearned(loss, q) for loss, _, q in self._figures()]
+
+    def _take(self, current: PreparedRollout) -> None:
+        """Copy a rollout into the buffers."""
+        if self._buffers is None:
+            self._buffers = self._empty(current)
+        own, device = self._buffers, self._agent.device
+        index, weight = np.zeros(own.index.shape, np.int64), np.zeros(own.weight.shape, np.float32)
+        for number, steps in enumerate(current.every_minibatch()):
+            index[number, : len(steps)], weight[number, : len(steps)] = steps, 1 / len(steps)
+        own.observation.copy_(current.prepared.flatten(0, 1))
+        own.target.copy_(current.target_t.flatten())
+        if own.acted is not None:
+            assert current.drawn is not None, "every rollout of an agent with noise has a draw"
+            for flat, drawn in zip(own.acted.flats, current.drawn.flats, strict=True):
+                flat.copy_(drawn)
+        for kept, array in (
+            (own.action, current.rollout.action_t.reshape(-1)),
+            (own.index, index),
+            (own.weight, weight),
+            (own.number, np.array([current.done])),
+        ):
+            value = torch.from_numpy(array)
+            kept.copy_(value.pin_memory() if device.type == "cuda" else value, non_blocking=True)
+        self._rollout = current
+
+    def _empty(self, current: PreparedRollout) -> _Buffers:
+        steps = current.target_t.numel()
+        minibatches = len(current.order) * self._agent.minibatches
+        longest = -(-steps // self._agent.minibatches)
+        device = self._agent.device
+        return _Buffers(
+            observation=torch.empty_like(current.prepared.flatten(0, 1)),
+            action=torch.empty(steps, dtype=torch.int64, device=device),
+            target=torch.empty(steps, device=device),
+            acted=None if current.drawn is None else current.drawn.clone(),
+            index=torch.empty(minibatches, longest, dtype=torch.int64, device=device),
+            weight=torch.empty(minibatches, longest, device=device),
+            number=torch.empty(1, dtype=torch.int64, device=device),
+        )
+
+    def _loss(self) -> tuple[Tensor, Sequence[Tensor]]:
+        own = self._buffers
+        assert own is not None, "work begins with a rollout"
+        index = own.index.index_select(0, own.number).squeeze(0)
+        minibatch = Minibatch(
+            observation=own.observation.index_select(0, index),
+            action=own.action.index_select(0, index),
+            target=own.target.index_select(0, index),
+            acted=self._agent.acted_in(index, own.acted),
+            weight=own.weight.index_select(0, own.number).squeeze(0),
+        )
+        own.number.add_(1)
+        loss, q = self._agent.loss_and_q(minibatch)
+        return loss, (q,)

@@ -1,0 +1,182 @@
+"""Minibatches from buffers that stay: the updates are those of `ParallelQLearning.update`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from noisynet.agents import LossNotFinite, ParallelQLearning, Rollout, StaticMinibatches
+from noisynet.assemble import build_agent
+from noisynet.assemble.agents import step_size
+from noisynet.runs import config
+
+STEPS, ENVIRONMENTS, ACTIONS, SHAPE = 7, 4, 3, (5,)
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=[
+            pytest.mark.gpu,
+            pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+        ],
+    ),
+]
+
+
+def agent_of(device: str, preset: str = "pqn-cartpole", **overrides: Any) -> ParallelQLearning:
+    chosen = config.load(
+        preset,
+        {
+            "environments": ENVIRONMENTS, "rollout_steps": STEPS, "minibatches": 3, "epochs": 2,
+            "torso_hidden": [8], "head_hidden": 7, "device": device, "precision": "float32",
+            **overrides,
+        },
+    )  # fmt: skip
+    agent = build_agent(chosen, SHAPE, ACTIONS)
+    assert isinstance(agent, ParallelQLearning)
+    return agent
+
+
+def rollout_of(seed: int, ignored: float = 0.1) -> Rollout:
+    generator = np.random.default_rng(seed)
+    shape = (STEPS, ENVIRONMENTS)
+    return Rollout.of_steps(
+        observation=generator.normal(size=(STEPS + 1, ENVIRONMENTS, *SHAPE)).astype(np.float32),
+        first=np.zeros((STEPS + 1, ENVIRONMENTS), bool),
+        action=generator.integers(ACTIONS, size=shape),
+        reward=generator.normal(size=shape).astype(np.float32),
+        terminated=generator.random(shape) < 0.1,
+        truncated=generator.random(shape) < 0.1,
+        ignored=generator.random(shape) < ignored,
+        discount=0.9,
+    )
+
+
+def assert_alike(one: ParallelQLearning, other: ParallelQLearning) -> None:
+    arrays, plain = one.state()
+    others, other_plain = other.state()
+    assert plain == other_plain
+    assert arrays.keys() == others.keys()
+    for name, array in arrays.items():
+        np.testing.assert_allclose(others[name], array, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"learning_draw": "acted", "redraw": "update"},
+        {"learning_draw": "acted", "redraw": "update", "draw_per_environment": False},
+        {"noise_kind": "independent", "noise_in": "head"},
+        {"target_draw": "means"},
+        {"target_draw": "fresh"},
+        {"optimizer": "adam"},
+        {"optimizer": "rmsprop"},
+        {"prioritised": True, "priority_exponent": 1.0},
+        {"redo_every": 3},
+        {"max_gradient_norm": 0.01},
+        {"loss": "huber"},
+        {"minibatches": 1},
+    ],
+    ids=str,
+)
+def test_they_are_the_plain_updates(device: str, overrides: dict[str, Any]) -> None:
+    plain, static = agent_of(device, **overrides), agent_of(device, **overrides)
+    updates = StaticMinibatches(static, 1e-3)
+    learned: list[float] = []
+    told: list[float] = []
+    for number in range(3):
+        # Fewer steps in the second rollout: its minibatches are shorter.
+        rollout = rollout_of(number, ignored=0.4 if number == 1 else 0.1)
+        for agent in (plain, static):
+            for t in range(STEPS):
+                agent.act(rollout.observation[t], 10**6, rollout.first[t])
+            agent.begin(rollout)
+        size = 1e-3 / (1 + number)
+        while plain.updates_left:
+            assert plain.updates_left == static.updates_left
+            one = plain.update(size)
+            learned += [one.loss, one.q]
+            updates.update(size)
+        assert not static.updates_left
+        told += [value for one in updates.learned() for value in (one.loss, one.q)]
+    np.testing.assert_allclose(told, learned, rtol=1e-3, atol=1e-4)
+    assert_alike(plain, static)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_by_epsilon_too(device: str) -> None:
+    plain, static = (agent_of(device, "pqn-cartpole-epsilon") for _ in range(2))
+    updates = StaticMinibatches(static)
+    for number in range(2):
+        for agent in (plain, static):
+            agent.begin(rollout_of(number))
+        while plain.updates_left:
+            plain.update()
+            updates.update()
+    assert_alike(plain, static)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_rollout_that_was_begun_goes_on(device: str) -> None:
+    origin = agent_of(device)
+    origin.begin(rollout_of(0))
+    origin.update()
+    origin.update()
+    arrays, plain_state = origin.state()
+    restored = agent_of(device)
+    restored.restore(arrays, plain_state)
+    updates = StaticMinibatches(restored)
+    while origin.updates_left:
+        origin.update()
+        updates.update()
+    assert_alike(origin, restored)
+    restored.restore(arrays, plain_state)
+    with pytest.raises(RuntimeError, match="restored after its StaticMinibatches were made"):
+        updates.update()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("optimizer", ["adam", "radam", "rmsprop"])
+def test_an_update_that_fails_leaves_the_parameters(device: str, optimizer: str) -> None:
+    agent = agent_of(device, optimizer=optimizer, minibatches=2, epochs=4)
+    updates = StaticMinibatches(agent)
+    agent.begin(rollout_of(0))
+    for _ in range(6):
+        updates.update()
+    before = [parameter.detach().clone() for parameter in agent.network.parameters()]
+    broken = rollout_of(1)
+    broken.reward_t[:] = np.nan
+    agent.begin(broken)
+    for _ in range(3):
+        updates.update()
+    with pytest.raises(LossNotFinite, match="the loss became nan at update 7"):
+        updates.learned()
+    for one, other in zip(before, agent.network.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_captured_update_waits_for_nothing() -> None:
+    agent = agent_of("cuda", minibatches=3, epochs=4)
+    updates = StaticMinibatches(agent)
+    agent.begin(rollout_of(0))
+    for _ in range(6):
+        updates.update()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        updates.update()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(updates.learned()) == 7
+
+
+def test_the_size_of_a_step_is_that_of_the_schedule() -> None:
+    agent = agent_of("cpu", final_learning_rate=0.0, steps=100)
+    size = step_size(config.load("pqn-cartpole", {"final_learning_rate": 0.0, "steps": 100}))
+    assert float(StaticMinibatches(agent, size(50))._step_size) == size(50)
