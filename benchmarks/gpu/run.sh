@@ -39,9 +39,19 @@ step() {
 "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
   { echo 'benchmarks/gpu/run.sh: no CUDA device' >&2; exit 2; }
 
+run_tests() {
+  "$PYTHON" -m pytest -q -c /dev/null --rootdir . -p no:cacheprovider --import-mode=importlib \
+    -o markers='gpu slow' "$@"
+}
+measure_training() {
+  "$PYTHON" -m benchmarks.gpu.training --out "$OUT" "$@"
+}
+export -f run_tests measure_training
+export PYTHON OUT
+
 # Together at most 570 seconds.
-step layers-tests 110 "$PYTHON" -m pytest -q -c /dev/null --rootdir . -p no:cacheprovider \
-  --import-mode=importlib -o markers='gpu slow' -m 'not slow' \
-  tests/layers/kernels/triton_cases.py tests/layers/test_gpu.py
-step layers 220 "$PYTHON" -m benchmarks.gpu.layers --out "$OUT" --seconds 190
-step training 235 "$PYTHON" -m benchmarks.gpu.training --out "$OUT" --within 225 --rounds 3 --seconds 5 --turns 1
+step layers-tests 80 bash -c 'run_tests tests/layers/kernels/triton_cases.py'
+step gpu-tests 100 bash -c 'run_tests -m "gpu and not slow" tests/layers/test_gpu.py tests/agents tests/cli/test_gpu.py'
+step solve 170 bash -c 'measure_training --only solve --seeds 200 201 202 --solve-seconds 75 --within 165'
+step layers 80 "$PYTHON" -m benchmarks.gpu.layers --out "$OUT" --seconds 70
+step training 140 bash -c 'measure_training --only updates training --rounds 3 --updates 50 --seconds 5 --turns 1'

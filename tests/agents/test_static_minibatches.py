@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from noisynet.agents import LossNotFinite, ParallelQLearning, Rollout, StaticMinibatches
+from noisynet.agents import ActingPass, LossNotFinite, ParallelQLearning, Rollout, StaticMinibatches
+from noisynet.agents.static_forward import StaticForward
 from noisynet.assemble import build_agent
 from noisynet.assemble.agents import step_size
 from noisynet.runs import config
@@ -92,10 +93,15 @@ def test_they_are_the_plain_updates(device: str, overrides: dict[str, Any]) -> N
     for number in range(3):
         # Fewer steps in the second rollout: its minibatches are shorter.
         rollout = rollout_of(number, ignored=0.4 if number == 1 else 0.1)
+        actions = []
         for agent in (plain, static):
+            passes: list[ActingPass] = []
             for t in range(STEPS):
-                agent.act(rollout.observation[t], 10**6, rollout.first[t])
-            agent.begin(rollout)
+                actions.append(agent.act(rollout.observation[t], 10**6, rollout.first[t]))
+                assert agent.acting_pass is not None
+                passes.append(agent.acting_pass)
+            agent.begin(rollout, passes)
+        assert np.array_equal(actions[:STEPS], actions[STEPS:])
         size = 1e-3 / (1 + number)
         while plain.updates_left:
             assert plain.updates_left == static.updates_left
@@ -174,6 +180,21 @@ def test_a_captured_update_waits_for_nothing() -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert len(updates.learned()) == 7
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_observations_of_another_shape_are_refused(device: str) -> None:
+    forward = StaticForward(lambda x: (2 * x, x.sum(-1)), torch.device(device))
+    for number in range(6):
+        array = np.full((2, 3), number, np.float32)
+        double, total = forward(array)
+        assert np.array_equal(double.cpu(), 2 * array)
+        assert total.tolist() == [3 * number, 3 * number]
+    kept = double.clone()
+    forward(np.zeros((2, 3), np.float32))
+    assert torch.equal(double, kept)
+    with pytest.raises(ValueError, match=r"got shape \(3, 3\), expected \(2, 3\)"):
+        forward(np.zeros((3, 3), np.float32))
 
 
 def test_the_size_of_a_step_is_that_of_the_schedule() -> None:

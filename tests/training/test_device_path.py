@@ -215,30 +215,46 @@ def test_on_the_cpu_the_plain_path_is_chosen_and_written_down(
     assert asked.learning.replay_device == "device"
 
 
-def test_a_gpu_gets_what_has_run_on_one_unless_the_rest_is_asked_for(
-    small_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def resolved_on_a_gpu(
+    chosen: Config, monkeypatch: pytest.MonkeyPatch, update: Callable[[], None]
+) -> Config:
+    """Resolve a config as where there is a GPU, on which the made-up update is this one."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with closing(make_environments(small_config())) as environments:
-        chosen = resolve(set_threads(small_config(precision="float32")), environments)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(resolving, "_trial", lambda *_: update)
+    with closing(make_environments(chosen)) as environments:
+        return resolve(set_threads(chosen), environments)
+
+
+def fails_to_capture() -> None:
+    raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+
+@pytest.mark.parametrize("preset", ["cartpole", "pqn-cartpole"])
+def test_a_gpu_gets_a_graph_where_it_can_be_captured(
+    monkeypatch: pytest.MonkeyPatch, preset: str
+) -> None:
+    small = config.load(preset, {"precision": "float32", "device": "auto"})
+    chosen = resolved_on_a_gpu(small, monkeypatch, lambda: None)
     assert chosen.training.device == "cuda"
-    assert (chosen.learning.replay_device, chosen.training.execution) == ("host", "plain")
+    assert (chosen.learning.replay_device, chosen.training.execution) == ("host", "graph")
+    chosen = resolved_on_a_gpu(small, monkeypatch, fails_to_capture)
+    assert chosen.training.execution == "plain"
+    chosen = resolved_on_a_gpu(small.replaced(execution="plain"), monkeypatch, lambda: None)
+    assert chosen.training.execution == "plain"
+
+
+def test_an_actor_critic_on_a_gpu_has_no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = config.load("cartpole-a2c", {"precision": "float32", "device": "cuda"})
+    assert resolved_on_a_gpu(small, monkeypatch, lambda: None).training.execution == "plain"
 
 
 def test_a_graph_that_cannot_be_captured_is_an_error_of_one_line(
     small_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_: object) -> Callable[[], None]:
-        def update() -> None:
-            raise RuntimeError("operation not permitted when stream is capturing\nmore")
-
-        return update
-
-    monkeypatch.setattr(resolving, "_trial", fails)
-    with closing(make_environments(small_config())) as environments:
-        resolving._check_graph(small_config(device="cuda", execution="plain"), environments)
-        with pytest.raises(RunError, match=r"--execution: got graph, .*capturing$"):
-            resolving._check_graph(small_config(device="cuda", execution="graph"), environments)
+    asked = small_config(device="cuda", precision="float32", execution="graph")
+    with pytest.raises(RunError, match=r"--execution: got graph, .*capturing$"):
+        resolved_on_a_gpu(asked, monkeypatch, fails_to_capture)
 
 
 def test_a_run_from_before_the_choice_existed_goes_on_as_it_was(

@@ -23,6 +23,7 @@ from .q_learning import noise_inside
 from .revival import Revival
 from .rollout import Rollout
 from .saved_arrays import to_array
+from .static_forward import StaticForward
 from .step_priorities import StepPriorities, systematic_sample
 from .value_agent import ValueAgent
 
@@ -132,17 +133,32 @@ class ParallelQLearning(ValueAgent):
         self._target_draw = target_draw
         self._shuffling = np.random.Generator(np.random.PCG64(stream(seed, "minibatches")))
         self._rollout: PreparedRollout | None = None
+        self._static_forward: StaticForward | None = None
         self.acting_pass: ActingPass | None = None
         """What the last action was chosen by."""
 
     def greedy(self, observation: np.ndarray) -> np.ndarray:
         """Choose argmax Q under the noise in force, (N, …) to (N,); note it in `acting_pass`."""
-        with torch.no_grad(), autocast_for(self.precision, self.device):
-            prepared = self.network.torso.prepare(self._tensor(observation))
-            q = self.network(prepared)
-            value, action = q.max(-1)
+        if self._static_forward is None:
+            prepared, value, action = self._forward(self._tensor(observation))
+        else:
+            prepared, value, action = self._static_forward(observation)
         self.acting_pass = ActingPass(prepared, value)
         return action.cpu().numpy()
+
+    def _forward(self, observation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return observations (N, …) as the torso takes them, max_a Q (N,), and its actions."""
+        with torch.no_grad(), autocast_for(self.precision, self.device):
+            prepared = self.network.torso.prepare(observation)
+            value, action = self.network(prepared).max(-1)
+        return prepared, value, action
+
+    def act_from_graph(self) -> None:
+        """Choose actions by one CUDA graph from here on; the acting draw must stay in its place.
+
+        All observations have the shape of the next one then.
+        """
+        self._static_forward = StaticForward(self._forward, self.device)
 
     # Learning
 

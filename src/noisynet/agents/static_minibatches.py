@@ -42,7 +42,8 @@ class _Buffers:
 class StaticMinibatches(DeviceUpdates[ParallelQLearning]):
     """An agent's updates on a rollout's minibatches, taken without waiting for the device.
 
-    See `DeviceUpdates`. Rollouts come by the agent's `begin`, all of the same sizes.
+    See `DeviceUpdates`. Rollouts come by the agent's `begin`, all of the same sizes. The agent
+    chooses its actions from buffers that stay, too, from here on.
     """
 
     def __init__(self, agent: ParallelQLearning, step_size: float | None = None) -> None:
@@ -51,6 +52,7 @@ class StaticMinibatches(DeviceUpdates[ParallelQLearning]):
         `step_size` is that of the first update; None: the optimizer's.
         """
         super().__init__(agent, step_size, told=1)
+        agent.act_from_graph()
         self._buffers: _Buffers | None = None
         self._rollout: PreparedRollout | None = None
 

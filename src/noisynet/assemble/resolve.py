@@ -50,10 +50,10 @@ def resolve(
     """Replace every "auto" by what is chosen here, so that the run's config repeats the run.
 
     It also notes what the run is made with. device: a GPU where there is one, but the CPU for a3c,
-    whose processes share its memory. precision: the one with which an update on a made-up batch is
-    faster. replay_device and execution: the host and plain updates; a replay in device memory and
-    CUDA graphs have never run on a GPU and are used only where they are asked for. `tell` hears
-    what is measured. Raises RunError for a choice that the device cannot do.
+    whose processes share its memory. execution: a CUDA graph on a GPU where the agent's update can
+    be captured, else plain. precision: the one with which an update on a made-up batch is faster.
+    replay_device: the host. `tell` hears what is measured. Raises RunError for a choice that the
+    device cannot do.
     """
     training = config.training
     device = training.device
@@ -61,14 +61,18 @@ def resolve(
         shares_memory = config.learning.algorithm == "a3c"
         device = "cuda" if torch.cuda.is_available() and not shares_memory else "cpu"
     host = config.learning.replay_device == "auto"
-    plain = training.execution == "auto"
     chosen = config.replaced(
         device=device,
         made_with=provenance(torch=torch.__version__),
         replay_device="host" if host else config.learning.replay_device,
-        execution="plain" if plain else training.execution,
     )
-    _check_graph(chosen, environments)
+    if device.startswith("cuda") and config.can_overlap and training.execution != "plain":
+        fault = _fault_of_graph(chosen.replaced(execution="graph"), environments)
+        if fault and training.execution == "graph":
+            raise RunError(f"--execution: got graph, which does not work here: {fault}")
+        chosen = chosen.replaced(execution="plain" if fault else "graph")
+    elif training.execution == "auto":
+        chosen = chosen.replaced(execution="plain")
     if training.precision == "auto":
         tell(f"measuring which precision is faster here: {' or '.join(_PRECISIONS)}")
         precision = _faster(chosen, "precision", _PRECISIONS, environments)
@@ -87,10 +91,8 @@ def threads_each(config: Config) -> int:
     return max(config.training.threads // learners, 1)
 
 
-def _check_graph(config: Config, environments: Environments) -> None:
-    """Raise RunError where updates are to run as one CUDA graph, and none can be captured."""
-    if not config.training.device.startswith("cuda") or config.training.execution != "graph":
-        return
+def _fault_of_graph(config: Config, environments: Environments) -> str | None:
+    """Return why updates cannot run as one CUDA graph here; None where they can."""
     if config.training.precision == "auto":
         config = config.replaced(precision="float32")
     update = _trial(config, environments)
@@ -99,8 +101,8 @@ def _check_graph(config: Config, environments: Environments) -> None:
             update()
     except (RuntimeError, AttributeError) as error:
         # A capture that failed, or a torch that is too old for it.
-        reason = first_line(error)
-        raise RunError(f"--execution: got graph, which does not work here: {reason}") from error
+        return first_line(error)
+    return None
 
 
 def has_device(device: str) -> bool:
