@@ -135,6 +135,8 @@ def run_part(part: Part, table: Callable[[Sequence[Record]], str], description: 
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--tasks", nargs="+", choices=list(part.arms), help="default: all planned")
+    every_arm = sorted({arm for arms in part.arms.values() for arm in arms})
+    parser.add_argument("--arms", nargs="+", choices=every_arm, help="default: all of each task")
     parser.add_argument("--seeds", type=int, help="of each task (default: as planned)")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--machine", default="not said", help="in words, what else ran included")
@@ -150,7 +152,13 @@ def run_part(part: Part, table: Callable[[Sequence[Record]], str], description: 
             task: arguments.seeds or part.seeds[task] or max(planned.values())
             for task in arguments.tasks or planned
         }
-        jobs = replace(part, seeds=dict.fromkeys(part.seeds, 0) | asked).missing()
+        jobs = [
+            (task, arm, seed)
+            for task, arm, seed in replace(
+                part, seeds=dict.fromkeys(part.seeds, 0) | asked
+            ).missing()
+            if arm in (arguments.arms or every_arm)
+        ]
         made = provenance(arguments.machine)
         run_all(jobs, part.run, part.file, made, at_once=arguments.jobs, after=write)
     write()
