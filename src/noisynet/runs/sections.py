@@ -476,7 +476,7 @@ class LearningSection(Section):
     ] = Field(
         default="auto",
         description="where samples are put together: host; device: a copy of the frames stays in "
-        "its memory (not yet run on a GPU); auto: host",
+        "its memory; auto: host",
     )
     prioritised: Annotated[
         bool, OF_Q_VALUES, conflicts.needs_q_values("prioritised", "learning")
@@ -674,8 +674,8 @@ class TrainingSection(Section):
     ] = Field(
         default="auto",
         description="of updates: plain, each step of it launched by itself; graph: from buffers "
-        "that stay in place, a GPU runs the whole as one CUDA graph (not yet run on one); auto: "
-        "plain",
+        "that stay in place, a GPU runs the whole as one CUDA graph; auto: graph on a GPU where it "
+        "can be captured, else plain",
     )
     overlap: Annotated[
         bool,

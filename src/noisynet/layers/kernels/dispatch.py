@@ -5,12 +5,12 @@ benchmarks/results/layers/forms.json, which benchmarks/layers/forms.py measures.
 
 With NOISYNET_KERNELS=1, on a GPU, it is Triton's kernels (fused.py) for weights of more than
 `SMALL_WEIGHT` elements in float32 or bfloat16. Without it a GPU gets plain operations: the kernels
-have not run on one yet. Their first use on each shape is compared with plain operations, and where
-they differ the kernels are left alone from there on, with a warning. Draws per row of more than
-`FUSED_UP_TO` rows stay with plain operations, and so does all that `tracing.is_traced` names. A
-fresh draw of independent noise belongs to one forward and nobody keeps it, so there the layer draws
-one seed (`CounterNoise`) in place of p·q numbers. Such a draw has other numbers than PyTorch draws
-from the same generator. The bounds were not measured on a GPU yet; benchmarks/gpu/run.sh does it.
+pay inside a CUDA graph alone (docs/speed.md). Their first use on each shape is compared with plain
+operations, and where they differ the kernels are left alone from there on, with a warning. Draws
+per row of more than `FUSED_UP_TO` rows stay with plain operations, and so does all that
+`tracing.is_traced` names. A fresh draw of independent noise belongs to one forward and nobody keeps
+it, so there the layer draws one seed (`CounterNoise`) in place of p·q numbers. Such a draw has
+other numbers than PyTorch draws from the same generator. No measurement on a GPU chose the bounds.
 """
 
 from __future__ import annotations
