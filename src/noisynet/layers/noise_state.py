@@ -52,7 +52,8 @@ class NoiseState:
         self.scale = 1.0
         self.control: str | None = None
         # The scale as a tensor, whose address stays: compiled forwards and CUDA graphs read it.
-        # None until a scale other than 1 is set, so that there is nothing to pay before.
+        # None until a scale other than 1 is set, or something that may set one, so that there is
+        # nothing to pay before.
         self.multiplier: Tensor | None = None
         self.held: Tensor | None = None
         self.per_row = False
@@ -91,7 +92,7 @@ class NoiseState:
         self.kept = None
         if self.multiplier is not None:
             self.multiplier.fill_(scale)
-        elif scale != 1:
+        elif scale != 1 or control is not None:
             self.multiplier = _multiplier(scale, reference)
 
     def scaled(self, noise: LayerNoise) -> LayerNoise:
