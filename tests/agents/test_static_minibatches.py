@@ -12,6 +12,7 @@ from noisynet.agents import ActingPass, LossNotFinite, ParallelQLearning, Rollou
 from noisynet.agents.static_forward import StaticForward
 from noisynet.assemble import build_agent
 from noisynet.assemble.agents import step_size
+from noisynet.control import scale
 from noisynet.runs import config
 
 STEPS, ENVIRONMENTS, ACTIONS, SHAPE = 7, 4, 3, (5,)
@@ -41,7 +42,8 @@ def agent_of(device: str, preset: str = "pqn-cartpole", **overrides: Any) -> Par
     return agent
 
 
-def rollout_of(seed: int, ignored: float = 0.1) -> Rollout:
+def rollout_of(seed: int, taken: int = 25) -> Rollout:
+    """Make up a rollout of 28 steps, some of which were taken."""
     generator = np.random.default_rng(seed)
     shape = (STEPS, ENVIRONMENTS)
     return Rollout.of_steps(
@@ -51,7 +53,7 @@ def rollout_of(seed: int, ignored: float = 0.1) -> Rollout:
         reward=generator.normal(size=shape).astype(np.float32),
         terminated=generator.random(shape) < 0.1,
         truncated=generator.random(shape) < 0.1,
-        ignored=generator.random(shape) < ignored,
+        ignored=generator.permutation(STEPS * ENVIRONMENTS).reshape(shape) >= taken,
         discount=0.9,
     )
 
@@ -92,7 +94,7 @@ def test_they_are_the_plain_updates(device: str, overrides: dict[str, Any]) -> N
     told: list[float] = []
     for number in range(3):
         # Fewer steps in the second rollout: its minibatches are shorter.
-        rollout = rollout_of(number, ignored=0.4 if number == 1 else 0.1)
+        rollout = rollout_of(number, taken=17 if number == 1 else 25)
         actions = []
         for agent in (plain, static):
             passes: list[ActingPass] = []
@@ -128,6 +130,47 @@ def test_by_epsilon_too(device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_rollouts_of_fewer_steps_than_minibatches_have_fewer_or_none(device: str) -> None:
+    plain, static = agent_of(device), agent_of(device)
+    updates = StaticMinibatches(static)
+    for number, taken in enumerate((25, 2, 0, 1, 28)):
+        for agent in (plain, static):
+            agent.begin(rollout_of(number, taken))
+            assert agent.updates_left == 2 * min(taken, 3)
+        learned = []
+        while plain.updates_left:
+            learned.append(plain.update().loss)
+            updates.update()
+        np.testing.assert_allclose([one.loss for one in updates.learned()], learned, rtol=1e-3)
+    with pytest.raises(ValueError, match="no rollout to learn from"):
+        updates.update()
+    assert_alike(plain, static)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_scale_that_was_1_when_a_graph_was_captured_may_change(device: str) -> None:
+    options = {
+        "noise_schedule": "linear", "noise_scale_end": 0.25, "noise_scale_steps": 100,
+        "learning_draw": "acted", "redraw": "update", "sigma0": 2.0,
+    }  # fmt: skip
+    plain, static = agent_of(device, **options), agent_of(device, **options)
+    updates = StaticMinibatches(static)
+    for number, step in enumerate((0, 0, 0, 50, 100)):
+        rollout = rollout_of(number)
+        actions = []
+        for agent in (plain, static):
+            for t in range(STEPS):
+                actions.append(agent.act(rollout.observation[t], step, rollout.first[t]))
+            agent.begin(rollout)
+            assert scale(agent.network) == {0: 1.0, 50: 0.625, 100: 0.25}[step]
+        assert np.array_equal(actions[:STEPS], actions[STEPS:])
+        while plain.updates_left:
+            plain.update()
+            updates.update()
+    assert_alike(plain, static)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_a_rollout_that_was_begun_goes_on(device: str) -> None:
     origin = agent_of(device)
     origin.begin(rollout_of(0))
@@ -141,9 +184,16 @@ def test_a_rollout_that_was_begun_goes_on(device: str) -> None:
         origin.update()
         updates.update()
     assert_alike(origin, restored)
+    observation = rollout_of(1).observation
+    for seen in observation:
+        restored.greedy(seen)
     restored.restore(arrays, plain_state)
     with pytest.raises(RuntimeError, match="restored after its StaticMinibatches were made"):
         updates.update()
+    fresh = agent_of(device)
+    fresh.restore(arrays, plain_state)
+    for seen in observation:
+        assert np.array_equal(restored.greedy(seen), fresh.greedy(seen))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -183,16 +233,18 @@ def test_a_captured_update_waits_for_nothing() -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_observations_of_another_shape_are_refused(device: str) -> None:
+def test_a_static_forward_returns_tensors_of_their_own_and_refuses_another_shape(
+    device: str,
+) -> None:
     forward = StaticForward(lambda x: (2 * x, x.sum(-1)), torch.device(device))
     for number in range(6):
         array = np.full((2, 3), number, np.float32)
         double, total = forward(array)
         assert np.array_equal(double.cpu(), 2 * array)
         assert total.tolist() == [3 * number, 3 * number]
-    kept = double.clone()
+    kept, _ = forward(np.ones((2, 3), np.float32))
     forward(np.zeros((2, 3), np.float32))
-    assert torch.equal(double, kept)
+    assert kept.tolist() == [[2, 2, 2], [2, 2, 2]]
     with pytest.raises(ValueError, match=r"got shape \(3, 3\), expected \(2, 3\)"):
         forward(np.zeros((3, 3), np.float32))
 

@@ -198,6 +198,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
         ("cartpole-a2c", {"optimizer": "rmsprop"}),
         ("pqn-cartpole", {"minibatches": 5}),
         ("pqn-cartpole", {"minibatches": 5, "redraw": "update"}),
+        ("pqn-cartpole", {"minibatches": 5, "execution": "graph"}),
         (
             "pqn-cartpole",
             {"minibatches": 5, "overlap": True, "redraw": "update", "learning_draw": "acted"},

@@ -38,7 +38,7 @@ class DeviceUpdates(ABC, Generic[AgentT]):
         device = agent.device
         # The CPU's Adam reads a double, as from a plain number; the GPU's a float.
         of_steps = torch.float32 if device.type == "cuda" else torch.float64
-        # A tensor, where another one was made for this agent before.
+        # The optimizer's is a tensor where the agent had such updates before.
         self._size_set = (
             float(agent.optimizer.param_groups[0]["lr"]) if step_size is None else step_size
         )
@@ -77,7 +77,10 @@ class DeviceUpdates(ABC, Generic[AgentT]):
         """Return the loss of the update at hand, and the figures that are told beside it."""
 
     def _run(self, step_size: float | None) -> None:
-        """Take one optimisation step, of the size that is given, or the one before."""
+        """Take one optimisation step, of the size that is given, or the one before.
+
+        Raises LossNotFinite as `_tell` does, and RuntimeError where the agent was restored.
+        """
         self._check_agent()
         if self._untold == _KEPT:
             self._tell()
@@ -107,7 +110,8 @@ class DeviceUpdates(ABC, Generic[AgentT]):
         told = torch.stack([loss.detach(), norm.detach(), *beside])
         self._told.index_copy_(0, self._place, told.unsqueeze(0))
         self._place.add_(1)
-        self._withheld.copy_(torch.maximum(self._withheld, (~told.isfinite()).any().float()))
+        failed = (~told[:2].isfinite()).any().float()  # what `_tell` raises for, and no more
+        self._withheld.copy_(torch.maximum(self._withheld, failed))
         self._size_in_force.copy_(self._step_size)
         if not self._withholds:
             self._stand_still()

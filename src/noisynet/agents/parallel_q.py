@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +22,6 @@ from .prepared_rollout import Minibatch, PreparedRollout
 from .q_learning import noise_inside
 from .revival import Revival
 from .rollout import Rollout
-from .saved_arrays import to_array
 from .static_forward import StaticForward
 from .step_priorities import StepPriorities, systematic_sample
 from .value_agent import ValueAgent
@@ -172,8 +171,6 @@ class ParallelQLearning(ValueAgent):
         """
         self._rollout = None
         drawn = None if self.noise is None else held(self.network)
-        if drawn is not None:
-            drawn = drawn.clone()  # one that stays at its address is written over by the next
         taken = np.flatnonzero(rollout.taken_t)
         if len(taken):
             target_t, value_t, prepared = self._targets(rollout, drawn, passes)
@@ -337,50 +334,24 @@ class ParallelQLearning(ValueAgent):
         """Return everything that goes on changing, a rollout that is being learned from too."""
         arrays, plain = super().state()
         plain["shuffling"] = self._shuffling.bit_generator.state
-        current = self._rollout
-        if current is None:
-            return arrays, plain
-        plain["rollout"] = {
-            "done": current.done,
-            "minibatches": current.minibatches,
-            "draws": 0 if current.drawn is None else len(current.drawn.flats),
-        }
-        for field in fields(current.rollout):
-            arrays[f"rollout.{field.name}"] = getattr(current.rollout, field.name)
-        arrays["rollout.target_t"] = to_array(current.target_t)
-        arrays["rollout.order"] = current.order
-        if current.drawn is not None:
-            for number, flat in enumerate(current.drawn.flats):
-                arrays[f"rollout.noise.{number}"] = to_array(flat)
+        if self._rollout is not None:
+            plain["rollout"] = self._rollout.state()
+            arrays.update(self._rollout.arrays())
         return arrays, plain
 
     def restore(self, arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> None:
         """Take over what `state` returned. Raises KeyError or RuntimeError for a misfit."""
         super().restore(arrays, plain)
+        self._static_forward = None  # a graph reads the draw where it was before
         self._shuffling.bit_generator.state = dict(plain["shuffling"])
         self._rollout = None
         saved = plain.get("rollout")
-        if saved is None:
-            return
-        rollout = Rollout(**{one.name: arrays[f"rollout.{one.name}"] for one in fields(Rollout)})
-        drawn = None
-        if saved["draws"]:
-            acting = held(self.network)
-            assert acting is not None, "an agent with learned noise holds its acting draw"
-            flats = (arrays[f"rollout.noise.{number}"] for number in range(saved["draws"]))
-            drawn = replace(
-                acting,
-                flats=tuple(
-                    self._tensor(one).to(of) for one, of in zip(flats, acting.flats, strict=True)
-                ),
+        if saved is not None:
+            self._rollout = PreparedRollout.restored(
+                arrays,
+                saved,
+                prepare=lambda rollout: self._prepared(rollout, ()),
+                acting=None if self.noise is None else held(self.network),
+                minibatches=self.minibatches,
+                device=self.device,
             )
-        self._rollout = PreparedRollout(
-            rollout,
-            drawn,
-            self._tensor(arrays["rollout.target_t"]),
-            self._prepared(rollout, ()),
-            arrays["rollout.order"],
-            # Older checkpoints do not have it.
-            saved.get("minibatches", min(self.minibatches, arrays["rollout.order"].shape[1])),
-            int(saved["done"]),
-        )

@@ -1,16 +1,19 @@
-"""A rollout that is being learned from: its targets, and the order of its minibatches."""
+"""A rollout that is being learned from: its targets, the order of its minibatches, its saving."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..layers import Draw
 from .revival import ROWS
 from .rollout import Rollout
+from .saved_arrays import to_array
 
 
 @dataclass
@@ -56,6 +59,68 @@ class PreparedRollout:
         size, larger = divmod(self.order.shape[1], self.minibatches)
         start = number * size + min(number, larger)
         return self.order[epoch, start : start + size + (number < larger)]
+
+    # Saving
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what a checkpoint keeps as arrays: all but the prepared observations."""
+        arrays = {
+            f"rollout.{field.name}": getattr(self.rollout, field.name)
+            for field in fields(self.rollout)
+        }
+        arrays["rollout.target_t"] = to_array(self.target_t)
+        arrays["rollout.order"] = self.order
+        for number, flat in enumerate(() if self.drawn is None else self.drawn.flats):
+            arrays[f"rollout.noise.{number}"] = to_array(flat)
+        return arrays
+
+    def state(self) -> dict[str, int]:
+        """Return the rest of what a checkpoint keeps, as plain JSON values."""
+        return {
+            "done": self.done,
+            "minibatches": self.minibatches,
+            "draws": 0 if self.drawn is None else len(self.drawn.flats),
+        }
+
+    @classmethod
+    def restored(
+        cls,
+        arrays: Mapping[str, np.ndarray],
+        plain: Mapping[str, Any],
+        *,
+        prepare: Callable[[Rollout], Tensor],
+        acting: Draw | None,
+        minibatches: int,
+        device: torch.device,
+    ) -> Self:
+        """Build what `arrays` and `state` were of; raises KeyError where something is missing.
+
+        `prepare` returns the prepared observations of a rollout; `acting` is a draw of the same
+        network, and `minibatches` what is asked for in an epoch.
+        """
+        rollout = Rollout(**{one.name: arrays[f"rollout.{one.name}"] for one in fields(Rollout)})
+        drawn = None
+        if plain["draws"]:
+            assert acting is not None, "an agent with learned noise holds its acting draw"
+            flats = [arrays[f"rollout.noise.{number}"] for number in range(plain["draws"])]
+            drawn = replace(
+                acting,
+                flats=tuple(
+                    torch.from_numpy(one).to(of)
+                    for one, of in zip(flats, acting.flats, strict=True)
+                ),
+            )
+        order = arrays["rollout.order"]
+        return cls(
+            rollout,
+            drawn,
+            torch.from_numpy(arrays["rollout.target_t"]).to(device),
+            prepare(rollout),
+            order,
+            # Older checkpoints do not have it.
+            plain.get("minibatches", min(minibatches, order.shape[1])),
+            int(plain["done"]),
+        )
 
 
 @dataclass(frozen=True)

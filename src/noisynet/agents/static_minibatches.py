@@ -31,6 +31,7 @@ class _Buffers:
     target: Tensor
     """(T N,)."""
     acted: Draw | None
+    """The draw that acted in it; None: no layer is noisy."""
     index: Tensor
     """(M, B): numbers of the steps of each minibatch."""
     weight: Tensor

@@ -78,7 +78,6 @@ class StaticUpdates(DeviceUpdates[QLearning]):
         `step_size` replaces the one before. Raises LossNotFinite as `losses` does, now and then,
         and RuntimeError where the agent was restored since this was made.
         """
-        self._check_agent()
         if self._batch is None:
             self._batch = _kept(batch, self._agent.device)
         else:
