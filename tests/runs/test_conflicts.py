@@ -91,7 +91,7 @@ from noisynet.runs import RunError, config
         ("btr", {"noise_in": "all"}, ["noise_in", "all", "head or last", "spectral_norm"]),
         ("a3c", {"torso": "impala", "spectral_norm": True}, ["spectral_norm", "true", "a3c"]),
         ("btr", {"torso_width": 0.01}, ["--torso-width", "0.01", "0.0625"]),
-        ("noisy-a2c", {"overlap": True}, ["--overlap", "would do nothing", "a2c", "rollouts"]),
+        ("noisy-a2c", {"overlap": True}, ["--overlap", "would do nothing", "a2c", "one update"]),
         ("pqn-pong", {"overlap": True, "actors": 2}, ["--overlap", "nothing", "sampler actors"]),
     ],
 )

@@ -35,6 +35,11 @@ class Sections(Protocol):
         """Why the learner does not take updates from a replay beside its own play."""
         ...
 
+    @property
+    def why_not_overlap(self) -> str:
+        """Why one process cannot play while it learns what was played before."""
+        ...
+
 
 @dataclass(frozen=True)
 class Acts:
@@ -121,7 +126,7 @@ BESIDE_PLAY = Acts(
 )
 OVERLAPPING = Acts(
     lambda config: config.can_overlap,
-    lambda config: config.why_not_beside_play,
+    lambda config: config.why_not_overlap,
 )
 WITH_ATOMS = Acts(
     lambda config: config.network.atoms > 0,

@@ -150,6 +150,13 @@ class Config(Section):
             return "sampler actors play, and the learner takes what they send"
         return f"{self.learning.algorithm} learns from rollouts"
 
+    @property
+    def why_not_overlap(self) -> str:
+        """Why one process cannot play while it learns what was played before."""
+        if self.scale.actors is not None:
+            return self.why_not_beside_play
+        return f"{self.learning.algorithm} learns from rollouts, each in one update"
+
     def to_yaml(self) -> str:
         """Write the config as YAML, in the order of its fields."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -31,24 +31,6 @@ def needs_q_values(field: str, section: str) -> Fits:
     return Fits(conflict)
 
 
-def _replay_device(config: Sections) -> str | None:
-    if config.learns_beside_play or config.learning.replay_device != "device":
-        return None
-    return f"--replay-device: got device, expected auto: {config.why_not_beside_play}"
-
-
-REPLAY_DEVICE = Fits(_replay_device)
-
-
-def _execution(config: Sections) -> str | None:
-    if config.can_overlap or config.training.execution != "graph":
-        return None
-    return f"--execution: got graph, expected auto: {config.why_not_beside_play}"
-
-
-EXECUTION = Fits(_execution)
-
-
 def needs_replay(field: str, section: str) -> Fits:
     """Refuse a value other than off where the algorithm learns from rollouts."""
 
@@ -369,6 +351,18 @@ def _device(config: Sections) -> str | None:
     return f"device: got {device}, expected cpu: a3c's processes share the CPU's memory"
 
 
+def _replay_device(config: Sections) -> str | None:
+    if config.learns_beside_play or config.learning.replay_device != "device":
+        return None
+    return f"--replay-device: got device, expected auto: {config.why_not_beside_play}"
+
+
+def _execution(config: Sections) -> str | None:
+    if config.can_overlap or config.training.execution != "graph":
+        return None
+    return f"--execution: got graph, expected auto: {config.why_not_overlap}"
+
+
 ATOMS = Fits(_atoms)
 SUPPORT = Fits(_support)
 OWN_NETWORK = Fits(_own_network)
@@ -392,3 +386,5 @@ SHARDS = Fits(_shards)
 REDO = Fits(_redo)
 SHRINK = Fits(_shrink)
 DEVICE = Fits(_device)
+REPLAY_DEVICE = Fits(_replay_device)
+EXECUTION = Fits(_execution)
