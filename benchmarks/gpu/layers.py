@@ -224,22 +224,23 @@ def main() -> None:
     }
     began = time.perf_counter()
     rows: list[dict[str, Any]] = []
-    left: list[str] = []
     shape = (24, 16) if arguments.brief else SHAPE
-    for batch in (4,) if arguments.brief else BATCHES:
-        for name in DTYPES:
-            for backward in (True, False):
-                cell = Cell(*shape, batch, backward)
-                if time.perf_counter() - began > arguments.seconds:
-                    left.append(f"{name}, {cell.mode}, batch {batch}")
-                    continue
-                rows += measure(cell, competing, timing, device, getattr(torch, name))
-                record |= {"targets": judged(rows), "not_measured": left, "rows": rows}
-                write_json(arguments.out / "layers.json", record)
-                (arguments.out / "layers.md").write_text(markdown(rows))
-                print(f"measured {name}, {cell.mode}, batch {batch}", flush=True)
-    record |= {"not_measured": left}
-    write_json(arguments.out / "layers.json", record)
+    cells = [
+        (Cell(*shape, batch, backward), name)
+        for batch in ((4,) if arguments.brief else BATCHES)
+        for name in DTYPES
+        for backward in (True, False)
+    ]
+    left = [f"{name}, {cell.mode}, batch {cell.batch}" for cell, name in cells]
+    for cell, name in cells:
+        if time.perf_counter() - began > arguments.seconds:
+            break
+        rows += measure(cell, competing, timing, device, getattr(torch, name))
+        measured = left.pop(0)
+        record |= {"targets": judged(rows), "not_measured": left, "rows": rows}
+        write_json(arguments.out / "layers.json", record)
+        (arguments.out / "layers.md").write_text(markdown(rows))
+        print(f"measured {measured}", flush=True)
     print(markdown(rows))
 
 

@@ -8,14 +8,14 @@ import tempfile
 import time
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 from ..training.parts import time_parts
 
 
 @dataclass(frozen=True)
-class Path:
+class TrainingPath:
     """A preset, and how its updates are taken."""
 
     preset: str
@@ -27,20 +27,20 @@ class Path:
 _PONG = {"warmup_steps": 2_000, "log_every": 50, "replay_capacity": 50_000}
 _PQN = {"log_every": 256}
 _BTR = {"warmup_steps": 20_000, "log_every": 20, "replay_capacity": 200_000}
-PATHS: dict[str, Path] = {
-    "pong: plain, replay on the host": Path(
+PATHS: dict[str, TrainingPath] = {
+    "pong: plain, replay on the host": TrainingPath(
         "pong", {**_PONG, "execution": "plain", "replay_device": "host"}, 1_000
     ),
-    "pong: plain, replay on the device": Path(
+    "pong: plain, replay on the device": TrainingPath(
         "pong", {**_PONG, "execution": "plain", "replay_device": "device"}, 1_000
     ),
-    "pong: graph, replay on the host": Path(
+    "pong: graph, replay on the host": TrainingPath(
         "pong", {**_PONG, "execution": "graph", "replay_device": "host"}, 1_000
     ),
-    "pong: graph, replay on the device": Path(
+    "pong: graph, replay on the device": TrainingPath(
         "pong", {**_PONG, "execution": "graph", "replay_device": "device"}, 1_000
     ),
-    "pong: graph, device, overlap, 16 environments": Path(
+    "pong: graph, device, overlap, 16 environments": TrainingPath(
         "pong",
         {
             **_PONG, "execution": "graph", "replay_device": "device", "overlap": True,
@@ -48,12 +48,12 @@ PATHS: dict[str, Path] = {
         },
         1_000,
     ),
-    "pqn-pong: plain": Path("pqn-pong", {**_PQN, "execution": "plain"}, 8_000),
-    "pqn-pong: graph": Path("pqn-pong", {**_PQN, "execution": "graph"}, 8_000),
-    "btr: plain, replay on the host": Path(
+    "pqn-pong: plain": TrainingPath("pqn-pong", {**_PQN, "execution": "plain"}, 8_000),
+    "pqn-pong: graph": TrainingPath("pqn-pong", {**_PQN, "execution": "graph"}, 8_000),
+    "btr: plain, replay on the host": TrainingPath(
         "btr", {**_BTR, "execution": "plain", "replay_device": "host"}, 2_000
     ),
-    "btr: graph, replay on the device": Path(
+    "btr: graph, replay on the device": TrainingPath(
         "btr", {**_BTR, "execution": "graph", "replay_device": "device"}, 2_000
     ),
 }  # fmt: skip
@@ -106,7 +106,7 @@ def _serve(
 
 
 def measure(
-    path: Path, device: str, threads: int, seconds: float, *, brief: bool
+    path: TrainingPath, device: str, threads: int, seconds: float, *, brief: bool
 ) -> dict[str, Any]:
     """Train from the first step, and measure once learning has begun."""
     from noisynet.assemble import train
@@ -123,7 +123,7 @@ def measure(
     begin: tuple[float, int, float] | None = None
     last: tuple[float, int, float] | None = None
     with tempfile.TemporaryDirectory() as folder:
-        run = FilePath(folder) / "run"
+        run = Path(folder) / "run"
         with closing(train(chosen, run)) as events:
             for event in events:
                 if not isinstance(event, FiguresTaken):
