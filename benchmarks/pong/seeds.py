@@ -29,6 +29,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
+from noisynet.cli.options import positive
 from noisynet.evaluation.scores import mean_interval
 from noisynet.runs import open_run, read_metrics
 
@@ -224,7 +225,7 @@ def main() -> None:
     )
     parser.add_argument("presets", nargs="*", help="the presets to run")
     parser.add_argument("--seeds", default="100-109", help="first and last")
-    parser.add_argument("--at-once", type=int, default=1, help="runs beside each other (1)")
+    parser.add_argument("--at-once", type=positive, default=1, help="runs beside each other (1)")
     parser.add_argument("--machine", help="in words: processor, cores")
     parser.add_argument("--redraw", action="store_true", help="only summarise and draw")
     arguments, options = parser.parse_known_args()
