@@ -14,6 +14,7 @@ from typing import Any
 
 from noisynet.cli.options import positive
 
+from ..processes import end_with_parent
 from ..provenance import provenance
 
 Record = dict[str, Any]
@@ -103,7 +104,7 @@ def run_all(
     if text and not text.endswith("\n"):  # a kill cut the last line short
         file.write_text(text + "\n")
     failed: list[str] = []
-    pool = ProcessPoolExecutor(at_once)
+    pool = ProcessPoolExecutor(at_once, initializer=end_with_parent)
     try:
         futures = {pool.submit(run, *job): job for job in jobs}
         for number, future in enumerate(as_completed(futures), 1):
