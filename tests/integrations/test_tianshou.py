@@ -509,6 +509,14 @@ def test_a_control_wants_one_of_our_policies() -> None:
         NoiseControl(stock, effective_epsilon=0.1)
 
 
+@pytest.mark.parametrize("name", AGENTS)
+def test_a_control_refuses_a_target_of_continuous_actions(name: str) -> None:
+    with pytest.raises(
+        TypeError, match=r"got action deviation 0\.2 for Discrete actions, expected"
+    ):
+        NoiseControl(agent(name), action_deviation=0.2)
+
+
 @pytest.mark.slow
 def test_a_target_is_held_over_a_training_of_the_host_s_dqn() -> None:
     algorithm = agent("dqn", target_update_freq=100)

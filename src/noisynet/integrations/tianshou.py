@@ -24,6 +24,7 @@ from ..layers.outputs import Outputs, outputs_under
 from ..layers.restoring import buffers_preserved
 from .control import ControlOptions, HostControl, Seen
 from .host import check_host, join, run_under
+from .spaces import check_space
 
 TESTED = {"tianshou": "2.0.1"}
 """The version of the host that this was tested with."""
@@ -209,7 +210,7 @@ class NoiseControl(HostControl):
     and target network have the same scale. A target is measured on what the policy acted on.
 
     Options and errors are those of `HostControl`; raises TypeError for an algorithm that has none
-    of our policies.
+    of our policies, and for an `action_deviation`, since its actions are discrete.
     """
 
     def __init__(
@@ -225,6 +226,7 @@ class NoiseControl(HostControl):
                 f"NoiseControl: got an algorithm with {type(policy).__name__}, expected one of "
                 "NoisyDiscreteQLearningPolicy, NoisyC51Policy, NoisyQRDQNPolicy"
             )
+        check_space(self, policy.action_space)
         self._policy = policy
         self._seen = Seen(self.observations, _join)
         if self.goal is not None:
