@@ -155,7 +155,8 @@ def test_a_goal_fits_the_actions(
 )
 def test_a_goal_fits_the_space(actions: Any, fitting: str | None) -> None:
     for option in ("effective_epsilon", "action_deviation"):
-        control = HostControl(**{option: 0.1})
+        options: dict[str, Any] = {option: 0.1}
+        control = HostControl(**options)
         if option == fitting:
             check_space(control, actions)
             continue

@@ -142,6 +142,7 @@ def test_held_noise_follows_a_module_that_is_moved() -> None:
         one[Columns.OBS] = one[Columns.OBS].double()
     again = actor.forward_exploration(batch)
     assert torch.equal(again[NOISE_SEED], acted[NOISE_SEED])
+    assert {flat.dtype for flat in actor._acting._held.flats} == {torch.float64}
     assert torch.allclose(again[name], acted[name].double(), atol=1e-5)
     assert torch.allclose(learner.forward_train(sampled)[name], learned[name].double(), atol=1e-5)
 
