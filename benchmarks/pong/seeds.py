@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,9 +27,11 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
+from noisynet.cli.options import positive
 from noisynet.evaluation.scores import mean_interval
 from noisynet.runs import open_run, read_metrics
 
+from ..processes import run_module
 from ..provenance import RESULTS, provenance, write_json
 
 mpl.use("Agg")
@@ -52,7 +52,7 @@ def measure(preset: str, seed: int, options: list[str]) -> Run:
     """Train a seed, evaluate it, and return what came of it."""
     with tempfile.TemporaryDirectory() as temporary:
         run = Path(temporary) / "run"
-        command("train", preset, "--seed", str(seed), "--out", str(run), *options)
+        run_module("noisynet", "train", preset, "--seed", str(seed), "--out", str(run), *options)
         config = open_run(run).config
         games = [record for record in read_metrics(run) if "game/return" in record]
         last = games[-1]
@@ -77,25 +77,13 @@ def measure(preset: str, seed: int, options: list[str]) -> Run:
             "config": config.model_dump(mode="json"),
         }
         for noise in ("off", "on") if config.exploration.has_noise else ("off",):
-            output = command(
-                "evaluate", str(run), "--episodes", str(EPISODES), "--noise", noise, "--json"
-            )
+            played = ("--episodes", str(EPISODES), "--noise", noise, "--json")
+            output = run_module("noisynet", "evaluate", str(run), *played)
             found = json.loads(output)
             measured["evaluations"][noise] = {
                 name: found[name] for name in ("mean", "interval", "returns", "lengths", "cut")
             }
     return measured
-
-
-def command(*arguments: str) -> str:
-    """Run the command line in a process of its own; return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "noisynet", *arguments],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return done.stdout
 
 
 def read(name: str, folder: Path = FOLDER) -> list[Run]:
@@ -224,7 +212,7 @@ def main() -> None:
     )
     parser.add_argument("presets", nargs="*", help="the presets to run")
     parser.add_argument("--seeds", default="100-109", help="first and last")
-    parser.add_argument("--at-once", type=int, default=1, help="runs beside each other (1)")
+    parser.add_argument("--at-once", type=positive, default=1, help="runs beside each other (1)")
     parser.add_argument("--machine", help="in words: processor, cores")
     parser.add_argument("--redraw", action="store_true", help="only summarise and draw")
     arguments, options = parser.parse_known_args()

@@ -196,10 +196,5 @@ def _time(records: Sequence[Record], tasks: Sequence[str]) -> list[str]:
     return ["### Time", "", *markdown_table(heads, rows), ""]
 
 
-def main() -> None:
-    """Run what is missing and write the table."""
-    run_part(PART, table, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    run_part(PART, table, __doc__)

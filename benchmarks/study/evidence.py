@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from noisynet.cli.options import positive
+
 from ..provenance import RESULTS, provenance
 from ..tables import markdown_table
 from . import atari100k, components, control, faults, minatar, verdict
@@ -102,7 +104,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--series", nargs="+", choices=list(SERIES), default=list(SERIES))
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--jobs", type=positive, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--machine", default="not said", help="in words, what else ran included")
     parser.add_argument("--left", action="store_true", help="run nothing, and write nothing")
     parser.add_argument("--table", action="store_true", help="run nothing")

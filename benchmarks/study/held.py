@@ -145,10 +145,5 @@ def table(records: Sequence[Record]) -> str:
     return "\n".join(markdown_table(heads, rows)) + "\n"
 
 
-def main() -> None:
-    """Run what is missing and write the table."""
-    run_part(PART, table, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    run_part(PART, table, __doc__)

@@ -101,10 +101,5 @@ def _held(runs: Sequence[Record]) -> str:
     return f"{np.mean(found):.3f}" if found else "–"
 
 
-def main() -> None:
-    """Run what is missing and write the table."""
-    run_part(PART, table, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    run_part(PART, table, __doc__)

@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from noisynet.cli.options import positive
+
+from ..processes import end_with_parent
 from ..provenance import provenance
 
 Record = dict[str, Any]
@@ -101,7 +104,7 @@ def run_all(
     if text and not text.endswith("\n"):  # a kill cut the last line short
         file.write_text(text + "\n")
     failed: list[str] = []
-    pool = ProcessPoolExecutor(at_once)
+    pool = ProcessPoolExecutor(at_once, initializer=end_with_parent)
     try:
         futures = {pool.submit(run, *job): job for job in jobs}
         for number, future in enumerate(as_completed(futures), 1):
@@ -137,8 +140,8 @@ def run_part(part: Part, table: Callable[[Sequence[Record]], str], description: 
     parser.add_argument("--tasks", nargs="+", choices=list(part.arms), help="default: all planned")
     every_arm = sorted({arm for arms in part.arms.values() for arm in arms})
     parser.add_argument("--arms", nargs="+", choices=every_arm, help="default: all of each task")
-    parser.add_argument("--seeds", type=int, help="of each task (default: as planned)")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--seeds", type=positive, help="of each task (default: as planned)")
+    parser.add_argument("--jobs", type=positive, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--machine", default="not said", help="in words, what else ran included")
     parser.add_argument("--table", action="store_true", help="run nothing")
     arguments = parser.parse_args()

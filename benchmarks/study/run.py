@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from noisynet.assemble import start
+from noisynet.cli.options import positive
 from noisynet.evaluation.agent import evaluate_run
 from noisynet.runs import config, read_metrics
 
@@ -189,10 +190,10 @@ def missing(tasks: list[str], arms: list[str], seeds: int) -> Iterator[tuple[str
 def main() -> None:
     """Run what is missing and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=10, help="at most; MinAtar has 5")
+    parser.add_argument("--seeds", type=positive, default=10, help="at most; MinAtar has 5")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--jobs", type=positive, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--machine", default="not said")
     parser.add_argument("--table", action="store_true", help="run nothing")
     arguments = parser.parse_args()

@@ -16,7 +16,10 @@ RESULTS = ROOT / "benchmarks" / "results" / "study"
 study: Any = importlib.import_module("benchmarks.study.run")
 cartpole: Any = importlib.import_module("benchmarks.study.cartpole")
 control: Any = importlib.import_module("benchmarks.study.control")
+evidence: Any = importlib.import_module("benchmarks.study.evidence")
 held: Any = importlib.import_module("benchmarks.study.held")
+part: Any = importlib.import_module("benchmarks.study.part")
+seeds: Any = importlib.import_module("benchmarks.pong.seeds")
 study_report: Any = importlib.import_module("benchmarks.study.report")
 
 
@@ -117,6 +120,32 @@ def test_the_table_of_held_targets_is_that_of_its_runs() -> None:
         assert len(one["parts"]) == 10
         within = sum(abs(part / held.WANTED - 1) <= held.WITHIN for part in one["parts"])
         assert within >= 9
+
+
+@pytest.mark.parametrize(
+    ("main", "options"),
+    [
+        (study.main, ["--jobs"]),
+        (evidence.main, ["--jobs"]),
+        (lambda: part.run_part(held.PART, held.table, None), ["--jobs"]),
+        (seeds.main, ["pqn-pong", "--machine", "two cores", "--at-once"]),
+    ],
+)
+@pytest.mark.parametrize("wrong", ["0", "-1", "two"])
+def test_a_number_of_processes_that_there_cannot_be_is_one_line(
+    main: Any,
+    options: list[str],
+    wrong: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["benchmark", *options, wrong])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    expected = f"argument {options[-1]}: got '{wrong}', expected a whole number from 1 to "
+    assert line.startswith(f"benchmark: error: {expected}")
 
 
 def test_every_training_under_a_target_has_a_valid_config() -> None:

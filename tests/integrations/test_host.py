@@ -8,8 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
-from noisynet.integrations.host import check_host
+import noisynet
+from noisynet.integrations.host import check_host, follow
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,6 +28,25 @@ def test_another_version_of_the_host_is_named_beside_the_tested() -> None:
     check_host("noisynet.integrations.x", extra="x", tested={"pytest": installed})
     with pytest.warns(UserWarning, match=rf"was tested with pytest 0\.1, and {installed} is"):
         check_host("noisynet.integrations.x", extra="x", tested={"pytest": "0.1"})
+
+
+@pytest.mark.parametrize("rows", [None, 3])
+def test_a_draw_follows_its_layers(rows: int | None) -> None:
+    net = noisynet.noisify(nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 2)))
+    held = noisynet.draw(net, rows=rows)
+    x = torch.randn(3, 4)
+    with noisynet.using(net, held):
+        before = net(x)
+    net[1].double()  # layers of two dtypes
+    parted = follow(held, net)
+    assert parted.rows == rows
+    with noisynet.using(net, parted), torch.no_grad():
+        assert torch.allclose(net[1](net[0](x).double()), before.double(), atol=1e-5)
+    net.to("meta")
+    nowhere = follow(parted, net)
+    assert all(flat.is_meta for flat in nowhere.flats)
+    net.to_empty(device="cpu")
+    assert follow(nowhere, net).flats[0].std() > 0
 
 
 def test_every_name_of_an_adapter_stands_on_the_page_of_names() -> None:

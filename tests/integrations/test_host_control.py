@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from gymnasium import spaces
 from torch import nn
 
 import noisynet
 from noisynet.control import Linear, scale
 from noisynet.integrations.control import HostControl, Seen
+from noisynet.integrations.spaces import check_space
 from noisynet.layers.outputs import outputs_of_model
 
 
@@ -110,3 +112,54 @@ def test_what_is_refused() -> None:
     control = begun(network(), lambda step: math.nan if step else 1.0)
     with pytest.raises(ValueError, match="scale: got nan, expected a finite number of at least 0"):
         control.move_by(1, Seen(1))
+
+
+@pytest.mark.parametrize(
+    ("discrete", "options", "expected"),
+    [
+        (True, {"effective_epsilon": 0.1}, None),
+        (
+            True,
+            {"action_deviation": 0.2},
+            "action deviation 0.2 for Some actions, expected effecti",
+        ),
+        (False, {"action_deviation": 0.2}, None),
+        (False, {"effective_epsilon": 0.1}, "effective ε 0.1 for Some actions, expected action_de"),
+        (None, {"effective_epsilon": 0.1}, "effective ε 0.1 for Some actions, expected a schedule"),
+        (
+            None,
+            {"action_deviation": 0.2},
+            "action deviation 0.2 for Some actions, expected a sched",
+        ),
+        (None, {"schedule": Linear(1, 0.1, 10)}, None),
+    ],
+)
+def test_a_goal_fits_the_actions(
+    discrete: bool | None, options: dict[str, Any], expected: str | None
+) -> None:
+    control = HostControl(**options)
+    if expected is None:
+        control.check_actions("Some", discrete=discrete)
+        return
+    with pytest.raises(TypeError, match=f"^NoiseControl: got {expected}"):
+        control.check_actions("Some", discrete=discrete)
+
+
+@pytest.mark.parametrize(
+    ("actions", "fitting"),
+    [
+        (spaces.Discrete(3), "effective_epsilon"),
+        (spaces.Box(-1, 1, (2,)), "action_deviation"),
+        (spaces.MultiDiscrete([2, 3]), None),
+    ],
+)
+def test_a_goal_fits_the_space(actions: Any, fitting: str | None) -> None:
+    for option in ("effective_epsilon", "action_deviation"):
+        options: dict[str, Any] = {option: 0.1}
+        control = HostControl(**options)
+        if option == fitting:
+            check_space(control, actions)
+            continue
+        expected = f"for {type(actions).__name__} actions, expected {fitting or 'a schedule'}"
+        with pytest.raises(TypeError, match=expected):
+            check_space(control, actions)

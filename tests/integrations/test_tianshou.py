@@ -498,6 +498,34 @@ def test_a_target_is_measured_on_what_the_policy_acted_on(name: str) -> None:
     assert 0 <= found < 1
 
 
+class OfAnyDtype(nn.Module):
+    """Q of observations in the dtype of the weights; the host's `Net` makes them float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
+
+    def forward(self, obs: Any, state: Any = None, info: Any = None) -> Any:
+        return self.net(torch.as_tensor(obs, dtype=next(self.parameters()).dtype)), state
+
+
+def test_held_noise_follows_a_policy_that_is_moved() -> None:
+    policy = NoisyDiscreteQLearningPolicy(
+        model=OfAnyDtype(), action_space=gymnasium.spaces.Discrete(2)
+    )
+    policy.eval()
+    policy.is_within_training_step = True
+    batch = Batch(obs=np.ones((3, 4), np.float32), info=[None] * 3)
+    with torch.no_grad():
+        before = policy(batch).logits
+        state = torch.get_rng_state()
+        nn.ModuleList([policy]).double()  # as an algorithm moves its policy
+        after = policy(batch).logits
+    assert after.dtype == torch.float64
+    assert torch.allclose(after, before.double(), atol=1e-5)
+    assert torch.equal(torch.get_rng_state(), state), "nothing was drawn"
+
+
 def test_a_control_wants_one_of_our_policies() -> None:
     stock = DQN(
         policy=DiscreteQLearningPolicy(
@@ -507,6 +535,14 @@ def test_a_control_wants_one_of_our_policies() -> None:
     )
     with pytest.raises(TypeError, match="NoiseControl: got an algorithm with DiscreteQLearning"):
         NoiseControl(stock, effective_epsilon=0.1)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_a_control_refuses_a_target_of_continuous_actions(name: str) -> None:
+    with pytest.raises(
+        TypeError, match=r"got action deviation 0\.2 for Discrete actions, expected"
+    ):
+        NoiseControl(agent(name), action_deviation=0.2)
 
 
 @pytest.mark.slow

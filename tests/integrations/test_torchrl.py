@@ -21,10 +21,17 @@ from tensordict import TensorDict
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import nn
 from torchrl.collectors import Collector, MultiSyncCollector
-from torchrl.data import Categorical
+from torchrl.data import Categorical, MultiCategorical, OneHot
 from torchrl.envs import Compose, GymEnv, InitTracker, SerialEnv, TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
-from torchrl.modules import DistributionalQValueActor, LSTMModule, QValueActor, reset_noise
+from torchrl.modules import (
+    DistributionalQValueActor,
+    LSTMModule,
+    OneHotCategorical,
+    ProbabilisticActor,
+    QValueActor,
+    reset_noise,
+)
 from torchrl.modules import NoisyLinear as StockNoisyLinear
 from torchrl.objectives import DistributionalDQNLoss, DQNLoss, SoftUpdate
 from torchrl.trainers import Trainer
@@ -471,6 +478,39 @@ def test_a_target_is_measured_on_what_was_collected(atoms: bool) -> None:
         with noisynet.mean_weights(actor):
             changed.append((noisy != actor(batch.clone())["action"]).float().mean())
     assert float(torch.stack(changed).mean()) == pytest.approx(0.1, rel=0.5)
+
+
+def logits_actor(spec: Any, kind: Any) -> ProbabilisticActor:
+    net = TensorDictModule(noisynet.noisify(nn.Linear(4, 3)), ["observation"], ["logits"])
+    return ProbabilisticActor(net, in_keys=["logits"], distribution_class=kind, spec=spec)
+
+
+def test_a_target_that_does_not_fit_the_actions_is_refused() -> None:
+    for actor in (noisy_actor(), NoisyPolicy(noisy_actor()), distributional()[0]):
+        with pytest.raises(TypeError, match=r"got action deviation 0\.2 for Categorical actions"):
+            NoiseControl(actor, action_deviation=0.2)
+    without_spec = QValueActor(
+        noisynet.noisify(nn.Linear(4, 2)), in_keys=["observation"], action_space="categorical"
+    )
+    with pytest.raises(
+        TypeError, match=r"got action deviation 0\.2 for discrete actions, expected"
+    ):
+        NoiseControl(without_spec, action_deviation=0.2)
+    several = logits_actor(MultiCategorical([2, 2]), OneHotCategorical)
+    for options in ({"action_deviation": 0.2}, {"effective_epsilon": 0.1}):
+        with pytest.raises(TypeError, match="for MultiCategorical actions, expected a schedule"):
+            NoiseControl(several, **options)
+    NoiseControl(several, Linear(1.0, 0.2, until=32))
+
+
+def test_the_effective_epsilon_of_logits_wants_to_know_them() -> None:
+    actor = logits_actor(OneHot(3), OneHotCategorical)
+    with pytest.raises(TypeError, match=r"without 'action_value', expected values="):
+        NoiseControl(actor, effective_epsilon=0.1)
+    control = NoiseControl(
+        actor, effective_epsilon=0.1, every=8, values=lambda output: output["logits"]
+    )
+    assert 0 <= control(collected())["noise/measured"] <= 1
 
 
 @pytest.mark.filterwarnings("ignore:The .optimizer. hook stage:FutureWarning")

@@ -327,3 +327,11 @@ def test_a_deviation_of_the_deterministic_action_is_held(name: str) -> None:
     assert sum(found) / 20 == pytest.approx(0.2, rel=0.25)
     assert scale(actor) < 5
     assert noisynet.doctor(actor)["control"].message.startswith("target, action deviation 0.2:")
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_effective_epsilon_of_continuous_actions_is_refused(name: str) -> None:
+    kind = "BoundedContinuous" if name == "sac" else "continuous"
+    expected = f"got effective ε 0.1 for {kind} actions, expected action_deviation"
+    with pytest.raises(TypeError, match=expected):
+        NoiseControl(actor_of(name), effective_epsilon=0.1)

@@ -16,6 +16,12 @@ from ..layers import noisy_layers
 from ..layers.outputs import check_draws
 from .host import join, size_of
 
+_FITTING: dict[bool | None, tuple[type[Goal], str]] = {
+    True: (EffectiveEpsilon, "effective_epsilon"),
+    False: (ActionDeviation, "action_deviation"),
+}
+"""The goal for discrete actions and for others, and its option."""
+
 
 class ControlOptions(TypedDict, total=False):
     """What `HostControl` takes by name, for the classes that hand it on."""
@@ -104,6 +110,20 @@ class HostControl:
         self._modules: tuple[nn.Module, ...] = ()
         self._target: Target | None = None
         self._moved_at = 0
+
+    def check_actions(self, name: str, *, discrete: bool | None) -> None:
+        """Raise TypeError for a goal that does not fit the actions, whose kind has a name.
+
+        An effective ε is for discrete actions, a deviation for continuous ones, and for others
+        (None), such as several at a time, there is neither.
+        """
+        if self.goal is None:
+            return
+        kind, option = _FITTING.get(discrete, (None, "a schedule"))
+        if kind is None or not isinstance(self.goal, kind):
+            raise TypeError(
+                f"NoiseControl: got {self.goal.words} for {name} actions, expected {option}"
+            )
 
     def begin(self, modules: Sequence[nn.Module], outputs: Measure, *, step: int = 0) -> None:
         """Take over the scale of modules, measured by `outputs` of the first; step 0 is now.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -116,6 +117,18 @@ def run_under(
             outputs.append(forward(take(batch, own)))
     moved = [place for own in places.values() for place in own]
     return (joined or join)(outputs, sorted(range(len(moved)), key=moved.__getitem__))
+
+
+def follow(drawn: Draw, network: nn.Module) -> Draw:
+    """Return a draw where the layers of a network are now, and in their dtype."""
+    layers, flats = noisy_layers(network), []
+    for slot in drawn.slots:
+        flat, reference = drawn.flat(slot), layers[slot.name].noise_reference
+        if flat.is_meta and not reference.is_meta:  # it has no values to move
+            flat = slot.spec.draw(flat.shape[:-1], device=reference.device, dtype=reference.dtype)
+        flats.append(flat.to(device=reference.device, dtype=reference.dtype))
+    slots = tuple(replace(slot, group=n, start=0) for n, slot in enumerate(drawn.slots))
+    return replace(drawn, flats=tuple(flats), slots=slots)
 
 
 def take(batch: Any, rows: list[int]) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 import numpy as np
 import torch
@@ -23,7 +23,8 @@ from ..layers.noise import noise_kind
 from ..layers.outputs import Outputs, outputs_under
 from ..layers.restoring import buffers_preserved
 from .control import ControlOptions, HostControl, Seen
-from .host import check_host, join, run_under
+from .host import check_host, follow, join, run_under
+from .spaces import check_space
 
 TESTED = {"tianshou": "2.0.1"}
 """The version of the host that this was tested with."""
@@ -54,6 +55,7 @@ class _NoisyPolicy(_Host):
     """
 
     algorithms: ClassVar[tuple[type[Algorithm[Any, Any]], ...]]
+    _held: Draw | None = None
 
     def __init__(
         self,
@@ -67,7 +69,6 @@ class _NoisyPolicy(_Host):
         noisy_model = _made_noisy(model, type(self).__name__, noise=noise, sigma0=sigma0)
         self._warn_of_epsilon(eps_training)
         super().__init__(model=noisy_model, eps_training=eps_training, **options)
-        self._held: Draw | None = None
         self.seen: Seen | None = None
         self._algorithm_known = False
 
@@ -110,6 +111,12 @@ class _NoisyPolicy(_Host):
             held = self._held = draw(self.model, rows=environments)
         # At the end of a collection by episodes fewer environments are still playing.
         return held if held.rows == environments else held[:environments]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        if self._held is not None:
+            self._held = follow(self._held, self.model)
+        return self
 
     def _check_algorithm(self) -> None:
         self._algorithm_known = True
@@ -209,7 +216,7 @@ class NoiseControl(HostControl):
     and target network have the same scale. A target is measured on what the policy acted on.
 
     Options and errors are those of `HostControl`; raises TypeError for an algorithm that has none
-    of our policies.
+    of our policies, and for an `action_deviation`, since its actions are discrete.
     """
 
     def __init__(
@@ -225,6 +232,7 @@ class NoiseControl(HostControl):
                 f"NoiseControl: got an algorithm with {type(policy).__name__}, expected one of "
                 "NoisyDiscreteQLearningPolicy, NoisyC51Policy, NoisyQRDQNPolicy"
             )
+        check_space(self, policy.action_space)
         self._policy = policy
         self._seen = Seen(self.observations, _join)
         if self.goal is not None:

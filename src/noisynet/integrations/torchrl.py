@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from ..control import ActionDeviation, Schedule
+from ..control import ActionDeviation, EffectiveEpsilon, Schedule
 from ..layers import Draw, draw, mean_weights, noisy_layers, release, using
 from ..layers.outputs import Outputs, outputs_under
 from ..layers.restoring import buffers_preserved
@@ -32,6 +32,7 @@ check_host("noisynet.integrations.torchrl", extra="torchrl", tested=TESTED)
 
 from tensordict import TensorDict, TensorDictBase  # noqa: E402
 from tensordict.nn import TensorDictModuleBase, TensorDictModuleWrapper  # noqa: E402
+from torchrl.data import MultiCategorical, MultiOneHot  # noqa: E402
 from torchrl.envs.utils import (  # noqa: E402
     ExplorationType,
     exploration_type,
@@ -231,7 +232,8 @@ class NoiseControl(HostControl):
     same scale, for its target too. `values` makes (B, A) of the actor's output; without it that is
     `action_value`, or its mean over the atoms, and for a deviation the deterministic `action`.
 
-    Options and errors are those of `HostControl`; raises ValueError for an actor without noise.
+    Options and errors are those of `HostControl`; raises ValueError for an actor without noise,
+    and TypeError for a target that does not fit its actions, unless `values` are given.
     """
 
     def __init__(
@@ -244,6 +246,8 @@ class NoiseControl(HostControl):
     ) -> None:
         super().__init__(schedule, **options)
         self._actor: Any = actor.td_module if isinstance(actor, NoisyPolicy) else actor
+        if values is None:
+            self._check_goal()
         self._values = values or self._values_of_goal
         self._seen = Seen(self.observations)
         self._frames = 0
@@ -291,6 +295,23 @@ class NoiseControl(HostControl):
         with buffers_preserved(self._actor), deterministic:
             drawn = draw(self._actor, rows=self.draws, generator=generator)
             return outputs_under(values, drawn)
+
+    def _check_goal(self) -> None:
+        """Raise TypeError for a goal that does not fit the actions, as far as the actor tells."""
+        spec = getattr(self._actor, "spec", None)
+        action = None if spec is None else spec.get("action")
+        has_values = "action_value" in self._actor.out_keys
+        discrete = has_values or (action is not None and action.domain == "discrete")
+        name = "discrete" if discrete else "continuous"
+        if action is not None:
+            name = type(action).__name__
+        several = isinstance(action, MultiCategorical | MultiOneHot)
+        self.check_actions(name, discrete=None if several else discrete)
+        if isinstance(self.goal, EffectiveEpsilon) and not has_values:
+            raise TypeError(
+                f"NoiseControl: got {self.goal.words} for an actor without 'action_value', "
+                "expected values=, which makes (B, actions) of its output"
+            )
 
     def _values_of_goal(self, output: TensorDictBase) -> Tensor:
         if isinstance(self.goal, ActionDeviation):

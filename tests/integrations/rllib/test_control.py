@@ -135,3 +135,19 @@ def test_an_agent_without_noise_is_refused(built: Any, config_of: Any) -> None:
     )
     with pytest.raises(TypeError, match="NoiseControl: found no noisy RLModule"):
         built(config)
+
+
+@pytest.mark.parametrize(
+    ("kind", "env", "goal", "expected"),
+    [
+        (DQNConfig, "CartPole-v1", "action_deviation", "Discrete actions, expected effective_eps"),
+        (SACConfig, "Pendulum-v1", "effective_epsilon", "Box actions, expected action_deviation"),
+        (PPOConfig, "Pendulum-v1", "effective_epsilon", "Box actions, expected action_deviation"),
+    ],
+)
+def test_a_target_that_does_not_fit_the_actions_is_refused(
+    kind: Any, env: str, goal: str, expected: str, built: Any, config_of: Any
+) -> None:
+    config = config_of(kind, env).callbacks(partial(NoiseControl, **{goal: 0.1}))
+    with pytest.raises(TypeError, match=expected):
+        built(config)

@@ -128,6 +128,25 @@ def test_acting_holds_its_noise_from_the_first_learned_weights_on() -> None:
     assert seeds() == held
 
 
+def test_held_noise_follows_a_module_that_is_moved() -> None:
+    actor, learner = module_of(PPOConfig(), inference_only=True), module_of(PPOConfig())
+    actor.set_state(learner.get_state(inference_only=True))
+    batch = {Columns.OBS: torch.randn(3, 4)}
+    name = Columns.ACTION_DIST_INPUTS
+    acted = actor.forward_exploration(batch)
+    sampled = {**batch, NOISE_SEED: acted[NOISE_SEED]}
+    learned = learner.forward_train(sampled)
+    for module in (actor, learner):
+        module.double()
+    for one in (batch, sampled):
+        one[Columns.OBS] = one[Columns.OBS].double()
+    again = actor.forward_exploration(batch)
+    assert torch.equal(again[NOISE_SEED], acted[NOISE_SEED])
+    assert {flat.dtype for flat in actor._acting._held.flats} == {torch.float64}
+    assert torch.allclose(again[name], acted[name].double(), atol=1e-5)
+    assert torch.allclose(learner.forward_train(sampled)[name], learned[name].double(), atol=1e-5)
+
+
 def test_target_networks_take_over_sigma_and_no_noise() -> None:
     module = module_of(dqn())
     with torch.no_grad():

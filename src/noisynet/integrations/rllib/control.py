@@ -20,6 +20,7 @@ from ...layers import Draw, draw, mean_weights, noisy_layers, using
 from ...layers.outputs import Outputs, outputs_under
 from ...layers.restoring import buffers_preserved
 from ..control import ControlOptions, HostControl, Seen
+from ..spaces import check_space
 from .modules import NoisyDQNRLModule, NoisyPPORLModule, NoisySACRLModule
 
 
@@ -34,7 +35,7 @@ class NoiseControl(RLlibCallback):
     `noise/measured`.
 
     Options and errors are those of `HostControl`. Raises TypeError for an algorithm without one of
-    our RLModules, or without a local env runner.
+    our RLModules, or without a local env runner, and for a target of another kind of actions.
     """
 
     def __init__(self, schedule: Schedule | None = None, **options: Unpack[ControlOptions]) -> None:
@@ -51,6 +52,8 @@ class NoiseControl(RLlibCallback):
                 "NoiseControl: found no noisy RLModule in the local env runner, expected one of "
                 "NoisyDQNRLModule, NoisySACRLModule, NoisyPPORLModule, as add_noise(config) has"
             )
+        for module in modules:
+            check_space(self._control, module.action_space)
         self._control.begin(modules, _measured_by_the_env_runners, step=_steps(algorithm))
         self._reach(algorithm)
 

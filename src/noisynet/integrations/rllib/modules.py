@@ -41,7 +41,19 @@ NOISE_IN = ("all", "head", "last")
 Config = TypeVar("Config", bound=AlgorithmConfig)
 
 
-class _OffPolicyNoise:
+class _HeldNoise:
+    """What makes its noise again where the module has been moved."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        host: Any = super()
+        host._apply(fn, recurse)
+        for noise in vars(self).values():
+            if isinstance(noise, ActingNoise | LearningNoise):
+                noise.forget()
+        return self
+
+
+class _OffPolicyNoise(_HeldNoise):
     """What acts under draws that are held from the first learned weights on."""
 
     _acting: ActingNoise
@@ -171,7 +183,7 @@ class NoisySACRLModule(_OffPolicyNoise, DefaultSACTorchRLModule):
             return act(batch)
 
 
-class NoisyPPORLModule(DefaultPPOTorchRLModule):
+class NoisyPPORLModule(_HeldNoise, DefaultPPOTorchRLModule):
     """Exploration by learned noise in RLlib's PPO.
 
     Options and errors are those of `NoisyDQNRLModule`. Exploration holds one draw for each

@@ -59,6 +59,10 @@ class ActingNoise:
         """Let the next forward have new noise."""
         self._seeds, self._held, self._in_force = [], None, None
 
+    def forget(self) -> None:
+        """Make the noise of the same seeds again, for a module that has been moved."""
+        self._held = self._in_force = None
+
     def of_rows(self, module: nn.Module, rows: int) -> tuple[Tensor, Under]:
         """Return seeds (rows,) and draw; row i keeps its noise where the number of rows changes."""
         if self._in_force is not None and len(self._in_force[0]) == rows:
@@ -84,6 +88,10 @@ class LearningNoise:
         self._distinct: Tensor | None = None
         self._of_distinct: Draw | None = None
         self._in_force: tuple[Tensor, Under] | None = None
+
+    def forget(self) -> None:
+        """Make the noise of seeds again, for a module that has been moved."""
+        self._distinct = self._of_distinct = self._in_force = None
 
     def under(self, module: nn.Module, seeds: Tensor) -> Under:
         """Return what puts a batch under the draws of its seeds."""

@@ -5,18 +5,12 @@ from __future__ import annotations
 from typing import Any, Unpack
 
 import torch
-from gymnasium import spaces
 
-from ...control import ActionDeviation, EffectiveEpsilon, Goal, Schedule
+from ...control import Schedule
 from ...layers.outputs import Outputs
 from ..control import ControlOptions, HostControl
+from ..spaces import check_space
 from .callback import WatchingCallback
-
-_FITTING: dict[type[spaces.Space[Any]], tuple[type[Goal], str]] = {
-    spaces.Discrete: (EffectiveEpsilon, "effective_epsilon"),
-    spaces.Box: (ActionDeviation, "action_deviation"),
-}
-"""The goal for each kind of actions, and its option."""
 
 
 class NoiseControl(WatchingCallback):
@@ -55,13 +49,7 @@ class NoiseControl(WatchingCallback):
 
     def _init_callback(self) -> None:
         super()._init_callback()
-        goal, actions = self._control.goal, self.model.action_space
-        fitting = _FITTING.get(type(actions))
-        if goal is not None and (fitting is None or type(goal) is not fitting[0]):
-            raise TypeError(
-                f"NoiseControl: got {goal.words} for {type(actions).__name__} actions, "
-                f"expected {'a schedule' if fitting is None else fitting[1]}"
-            )
+        check_space(self._control, self.model.action_space)
         self._control.seed = (self.model.seed or 0) if self._seed is None else self._seed
         # The host sets `num_timesteps` of a callback later.
         step = self.model.num_timesteps
