@@ -353,3 +353,31 @@ def test_the_page_includes_each_table() -> None:
                  components.FILE):  # fmt: skip
         name = file.with_suffix(".md").name
         assert f"{{include}} ../benchmarks/results/study/{name}" in PAGE
+
+
+def test_what_the_page_says_of_minatar_by_pqn() -> None:
+    records = minatar.PART.records()
+    text = " ".join(PAGE.split())
+
+    def mean(task: str, arm: str, figure: str) -> float:
+        return float(np.mean([one[figure] for one in records
+                              if (one["task"], one["arm"]) == (task, arm)]))  # fmt: skip
+
+    by_pqn = [task for task in minatar.TASKS if task.endswith("by PQN")]
+    found = {task: compare.paired(records, task, "noise", "epsilon", "final") for task in by_pqn}
+    assert all(one.difference < 0 for one in found.values())
+    assert [one.sign for one in found.values()].count(-1) == 4
+    assert "with intervals that leave 0 out on four" in text
+    hardly = (mean("Seaquest by PQN", arm, "final") for arm in ("noise", "epsilon"))
+    assert "({:.1f} against {:.1f})".format(*hardly) in text
+    at_the_end = {
+        task: [one["effective_epsilon"][-1] for one in records
+               if one["task"] == task and one["arm"] == "noise"]
+        for task in by_pqn
+    }  # fmt: skip
+    seaquest = at_the_end.pop("Seaquest by PQN")
+    assert f"still changes {min(seaquest):.2f} to {max(seaquest):.2f} of the greedy" in text
+    others = [value for values in at_the_end.values() for value in values]
+    assert f"on the other games {min(others):.2f} to {max(others):.2f}" in text
+    for task in ("MinAtar Breakout", "MinAtar Freeway"):
+        assert compare.paired(records, task, "noise", "epsilon", "area").sign == 1

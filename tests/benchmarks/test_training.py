@@ -169,3 +169,27 @@ def test_the_kept_tables_are_those_of_the_figures(module: str, file: str) -> Non
     script: Any = importlib.import_module(f"benchmarks.training.{module}")
     kept = script.FOLDER / f"{file}.json"
     assert kept.with_suffix(".md").read_text() == script.markdown(json.loads(kept.read_text()))
+
+
+def test_the_page_has_the_figures_of_the_run_that_is_kept() -> None:
+    folder = training.FOLDER
+    found = json.loads((folder / "cpu.json").read_text())
+    assert (folder / "cpu.md").read_text() == training.markdown(found)
+    page = (folder.parents[2] / "docs" / "performance.md").read_text()
+    text = " ".join(page.split())
+    results = found["results"]
+
+    def ratio(name: str, reference: str) -> float:
+        pairs = zip(results[name]["rounds"], results[reference]["rounds"], strict=True)
+        return float(np.median([one["steps"] / other["steps"] for one, other in pairs]))
+
+    ours = [
+        ratio("noisynet, 1 environment", "SB3, 1 environment"),
+        ratio("noisynet, 8 environments", "SB3, 8 environments"),
+        ratio("noisynet, the book's work", "the book's loop"),
+    ]
+    assert "the ratios are {:.2f}, {:.2f} and {:.2f} with noise".format(*ours) in text
+    others = [
+        ratio(f"{one}, 8 environments", "SB3, 8 environments") for one in ("TorchRL", "Tianshou")
+    ]
+    assert "TorchRL's DQN makes {:.2f} and Tianshou's {:.2f} times".format(*others) in text
