@@ -180,7 +180,8 @@ def draw(of: Mapping[str, Sequence[Run]], file: Path, *, by: str) -> None:
     figure, (returns, solved) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     column, unit = (1, 60.0) if by == "minutes" else (0, 1000.0)
     for (name, runs), colour in zip(of.items(), cycle(COLOURS), strict=False):
-        returns.plot([], [], color=colour, alpha=0.75, label=f"{name}, {len(runs)} seeds")
+        count = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
+        returns.plot([], [], color=colour, alpha=0.75, label=f"{name}, {count}")
         for run in runs:
             if len(run["games"]) < WINDOW:
                 continue
@@ -194,7 +195,7 @@ def draw(of: Mapping[str, Sequence[Run]], file: Path, *, by: str) -> None:
     returns.axhline(18, color="0.6", linewidth=1, linestyle=":")
     words = "minutes" if by == "minutes" else "thousand agent steps"
     returns.set(xlabel=words, ylabel=f"return of a training game (mean of {WINDOW})", title="Pong")
-    returns.legend(loc="lower right", frameon=False)
+    returns.legend(loc="center right", frameon=False)
     solved.set(
         xlabel=words, ylabel="seeds", title="Solved: the last 100 games return 18 in the mean"
     )

@@ -214,3 +214,13 @@ def test_the_twins_are_compared_as_the_pages_say() -> None:
     for one, other in zip(noise, epsilon, strict=True):
         took = f"{other['steps']:,}" if other["solved"] else f"not solved at {other['steps']:,}"
         assert f"| {one['seed']} | {one['steps']:,} | {took} | " in text
+
+
+def test_what_the_page_says_of_ppo() -> None:
+    text = " ".join((seeds.FOLDER.parents[3] / "docs" / "performance.md").read_text().split())
+    (run,) = seeds.read("sb3-ppo", seeds.FOLDER)
+    played = f"{run['minutes']:.0f} minutes and {round(run['steps'], -3):,}"
+    assert f"stopped after {played} steps" in text
+    assert run["seed"] == 120
+    assert not run["solved"]
+    assert f"20 new games −{-run['evaluations']['sampled']['mean']:.1f}" in text
