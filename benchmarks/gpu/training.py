@@ -246,6 +246,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=FOLDER)
     arguments = parser.parse_args()
     arguments.began = time.perf_counter()
+    for start in arguments.paths:
+        if not any(name.startswith(start) for name in PATHS):
+            parser.error(
+                f"--paths: got {start!r}, expected the start of one of: {'; '.join(PATHS)}"
+            )
     # A time limit from outside must end the processes of `training` too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     on_gpu = arguments.device.startswith("cuda")

@@ -216,14 +216,17 @@ def test_on_the_cpu_the_plain_path_is_chosen_and_written_down(
 
 
 def resolved_on_a_gpu(
-    chosen: Config, monkeypatch: pytest.MonkeyPatch, update: Callable[[], None]
+    chosen: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    update: Callable[[], None],
+    tell: Callable[[str], object] = lambda _: None,
 ) -> Config:
     """Resolve a config as where there is a GPU, on which the made-up update is this one."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(resolving, "_trial", lambda *_: update)
     with closing(make_environments(chosen)) as environments:
-        return resolve(set_threads(chosen), environments)
+        return resolve(set_threads(chosen), environments, tell)
 
 
 def fails_to_capture() -> None:
@@ -238,8 +241,12 @@ def test_a_gpu_gets_a_graph_where_it_can_be_captured(
     chosen = resolved_on_a_gpu(small, monkeypatch, lambda: None)
     assert chosen.training.device == "cuda"
     assert (chosen.learning.replay_device, chosen.training.execution) == ("host", "graph")
-    chosen = resolved_on_a_gpu(small, monkeypatch, fails_to_capture)
+    told: list[str] = []
+    chosen = resolved_on_a_gpu(small, monkeypatch, fails_to_capture, told.append)
     assert chosen.training.execution == "plain"
+    (line,) = told
+    assert line.startswith("updates run plainly: no CUDA graph can be captured here")
+    assert line.endswith("(operation not permitted when stream is capturing)")
     chosen = resolved_on_a_gpu(small.replaced(execution="plain"), monkeypatch, lambda: None)
     assert chosen.training.execution == "plain"
 

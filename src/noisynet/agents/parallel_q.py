@@ -126,6 +126,7 @@ class ParallelQLearning(ValueAgent):
         self._return_lambda = return_lambda
         self._epochs = epochs
         self.minibatches = minibatches
+        """In an epoch, of a rollout whose steps are enough for so many."""
         self._loss = losses.LOSSES[loss]
         self._priorities = priorities
         self._learning_draw = learning_draw

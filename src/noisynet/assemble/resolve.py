@@ -70,6 +70,8 @@ def resolve(
         fault = _fault_of_graph(chosen.replaced(execution="graph"), environments)
         if fault and training.execution == "graph":
             raise RunError(f"--execution: got graph, which does not work here: {fault}")
+        if fault:
+            tell(f"updates run plainly: no CUDA graph can be captured here ({fault})")
         chosen = chosen.replaced(execution="plain" if fault else "graph")
     elif training.execution == "auto":
         chosen = chosen.replaced(execution="plain")
