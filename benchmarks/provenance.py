@@ -16,15 +16,21 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def current_commit() -> str:
-    """Return git's name of the commit, marked `-dirty` where the tree differs from it."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    )
-    return done.stdout.strip() or "unknown"
+    """Return git's name of the commit, marked `-dirty` where the tree differs from it.
+
+    Results that were written since do not count: they change nothing that is measured.
+    """
+
+    def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, check=False, cwd=RESULTS.parent
+        )
+
+    commit = ask("describe", "--always").stdout.strip()
+    if not commit:
+        return "unknown"
+    changed = ask("diff", "--quiet", "HEAD", "--", ":/", f":(exclude){RESULTS.name}").returncode
+    return f"{commit}-dirty" if changed else commit
 
 
 def machine_in_words(device: torch.device | None = None) -> str:
