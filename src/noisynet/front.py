@@ -98,20 +98,24 @@ def resume(
     own_network: Any = None,
     progress: bool = True,
     listeners: Iterable[Listener] = (),
+    **fields: Any,
 ) -> TrainedAgent:
     """Go on with a run from its newest checkpoint, and return the agent.
 
-    `steps` gives the run another last step. `environment`, `torso` and `own_network` are what
-    `train` was given, where nothing else can make them again. Otherwise as `train`.
+    `steps` gives the run another last step. `fields` are others of its config that may change while
+    it goes on, as `device` and `redo_every` may; they are written into its config.yaml.
+    `environment`, `torso` and `own_network` are what `train` was given, where nothing else can make
+    them again. Otherwise as `train`.
     """
     path = Path(folder)
     _give_again(path, environment=environment, torso=torso, own_network=own_network)
     heard = [*([make_display(Console(stderr=True))] if progress else []), *listeners]
+    changes = fields if steps is None else {**fields, "steps": steps}
     if open_run(path).config.scale.actors is not None:
         from . import samplers
 
-        return _agent(samplers.resume(path, heard, steps=steps))
-    return _agent(assemble.resume(path, heard, steps=steps))
+        return _agent(samplers.resume(path, heard, changes=changes))
+    return _agent(assemble.resume(path, heard, changes=changes))
 
 
 @threads_kept()

@@ -1,4 +1,4 @@
-"""`resume RUN --steps N`: a run that was over goes on, and is the longer run."""
+"""`resume RUN --steps N`: a run that was over goes on, and is the longer run; `--FIELD VALUE`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import noisynet
 from noisynet.assemble import start
 from noisynet.cli import main
 from noisynet.runs import checkpoint, config, open_run, read_metrics
@@ -164,6 +165,72 @@ def test_a_run_that_was_stopped_may_end_sooner_or_later(
     (begun / "checkpoints").mkdir()
     assert main(["resume", str(begun), "--steps", "300"]) == 0
     assert (checkpoint.newest_step(begun / "checkpoints") or 0) in range(300, 310)
+
+
+def test_a_field_that_may_change_does_while_a_run_goes_on(
+    tmp_path: Path, over: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the command, from Python, and by hand in config.yaml: the same run."""
+    by_command, from_python, by_hand = (tmp_path / name for name in ("one", "two", "three"))
+    for run in (by_command, from_python, by_hand):
+        shutil.copytree(over, run)
+    capsys.readouterr()
+    changes = ["--steps", "800", "--redo-every", "50", "--learning-rate", "1e-4", "--no-double"]
+    assert main(["resume", str(by_command), *changes]) == 0
+    output = capsys.readouterr().out
+    assert "Note: since the checkpoint: redo_every was 0, is 50\n" in output
+    assert "Note: since the checkpoint: double was True, is False\n" in output
+    learning = open_run(by_command).config.learning
+    assert (learning.learning_rate, learning.double) == (1e-4, False)
+
+    fields = {"redo_every": 50, "learning_rate": 1e-4, "double": False}
+    noisynet.resume(from_python, steps=800, progress=False, **fields)
+    assert_same(from_python, by_command)
+
+    text = (by_hand / "config.yaml").read_text()
+    for former, now in (
+        ("steps: 600", "steps: 800"),
+        ("redo_every: 0", "redo_every: 50"),
+        (f"learning_rate: {open_run(over).config.learning.learning_rate}", "learning_rate: 1e-4"),
+        ("double: true", "double: false"),
+    ):
+        assert text.count(f" {former}\n") == 1
+        text = text.replace(f" {former}\n", f" {now}\n")
+    (by_hand / "config.yaml").write_text(text)
+    assert main(["resume", str(by_hand)]) == 0
+    assert_same(by_hand, by_command)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["--environments", "3"], "--environments: it cannot change while a run goes on: train"),
+        (["--learning-rate", "-1"], "--learning-rate: got -1, expected "),
+        (["--actors", "2", "--steps", "800"], "--actors: it cannot change while a run goes on"),
+        (["--learning-rat", "1"], "--learning-rat: no such option; did you mean --learning-rate?"),
+    ],
+)
+def test_a_change_that_may_not_be_is_one_line_and_nothing_is_written(
+    over: Path, changes: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files(over)
+    capsys.readouterr()
+    try:
+        status = main(["resume", str(over), *changes])
+    except SystemExit as left:
+        status = left.code
+    output, errors = capsys.readouterr()
+    assert (status, output) == (2, "")
+    assert errors.startswith(f"noisynet resume: {said}")
+    assert errors.count("\n") == 1
+    assert files(over) == before
+
+
+def test_from_python_a_field_that_may_not_change_is_refused(over: Path) -> None:
+    before = files(over)
+    with pytest.raises(noisynet.runs.RunError, match="environments was 8, is 3: it cannot change"):
+        noisynet.resume(over, environments=3, progress=False)
+    assert files(over) == before
 
 
 def test_a_config_that_cannot_be_put_in_place_leaves_the_run_as_it_was(

@@ -5,8 +5,9 @@ Everywhere, `tell` hears in a few words what is measured before training begins.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ..runs.config import Config
 from ..runs.opening import open_run
@@ -27,12 +28,15 @@ def train(
 
 
 def train_on(
-    path: Path, listeners: Iterable[Listener] = (), *, steps: int | None = None
+    path: Path,
+    listeners: Iterable[Listener] = (),
+    *,
+    changes: Mapping[str, Any] | None = None,
 ) -> Generator[Event, None, Outcome]:
     """Go on with a run, and yield what happens; see `noisynet.training.session.train_on`."""
     check_resumable(path)
     run = open_run(path)
-    return session.train_on(run, Assembler(run.config), listeners, steps=steps)
+    return session.train_on(run, Assembler(run.config), listeners, changes=changes)
 
 
 def start(
@@ -46,6 +50,11 @@ def start(
     return session.finish(train(config, path, listeners, tell=tell))
 
 
-def resume(path: Path, listeners: Iterable[Listener] = (), *, steps: int | None = None) -> Outcome:
-    """Go on with a run to its end, or to another last step."""
-    return session.finish(train_on(path, listeners, steps=steps))
+def resume(
+    path: Path,
+    listeners: Iterable[Listener] = (),
+    *,
+    changes: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Go on with a run to its end, with some fields of its config changed."""
+    return session.finish(train_on(path, listeners, changes=changes))

@@ -1,4 +1,6 @@
-"""Options of `train` for the config's fields, and their help with the values of a preset.
+"""Options of `train` and `resume` for the config's fields, and their help.
+
+That of `train` shows the values of a preset.
 
 Everything is read from the fields: what they take, what they are by default, when they act.
 """
@@ -6,7 +8,7 @@ Everything is read from the fields: what they take, what they are by default, wh
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .parser import Flag, Parser, negative
@@ -24,19 +26,21 @@ _PREFIX = "field_"
 _NO = "false"
 
 
-def add_fields(train: Parser) -> None:
+def add_fields(parser: Parser, among: Container[str] | None = None) -> None:
     """Add an option for every field, grouped by section; of true and false also `--no-FIELD`.
 
-    A field that Americans spell otherwise has their option too.
+    A field that Americans spell otherwise has their option too. `among`: the fields that are added;
+    None: all.
     """
     from ..runs import config
-    from ..runs.former_versions import RENAMED
     from ..runs.spelling import AMERICAN
 
     groups: dict[str, Any] = {}
     for section, name, info in config.fields():
+        if among is not None and name not in among:
+            continue
         if section not in groups:
-            groups[section] = train.add_argument_group(config.about(section))
+            groups[section] = parser.add_argument_group(config.about(section))
         takes = config.ACCEPTED[name]
         options = [config.option_name(one) for one in (name, AMERICAN.get(name)) if one]
         shared: dict[str, Any] = {
@@ -55,11 +59,14 @@ def add_fields(train: Parser) -> None:
             )
         else:
             groups[section].add_argument(*options, **shared)
-    train.elsewhere = {
-        config.option_name(former): f"here it is {config.option_name(present)}; `evaluate` and "
-        f"`watch` take {config.option_name(former)}"
-        for former, present in RENAMED.items()
-    }
+
+
+def hide_fields(parser: Parser) -> dict[argparse.Action, str | None]:
+    """Leave the fields' options out of the help; return what it says of them."""
+    hidden = {one: one.help for one in parser.actions() if one.dest.startswith(_PREFIX)}
+    for one in hidden:
+        one.help = argparse.SUPPRESS
+    return hidden
 
 
 def overrides(parsed: argparse.Namespace) -> dict[str, Any]:

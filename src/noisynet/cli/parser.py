@@ -40,6 +40,27 @@ class Flag(argparse.Action):
         setattr(namespace, self.dest, "true" if values is None else values)
 
 
+class HelpAll(argparse.Action):
+    """`--help-all`: shows the help with the options that `--help` leaves out, by their helps."""
+
+    def __init__(self, hidden: Mapping[argparse.Action, str | None], **options: Any) -> None:
+        super().__init__(nargs=0, default=argparse.SUPPRESS, **options)
+        self._hidden = hidden
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,  # noqa: ARG002 - as argparse calls it
+        values: str | Sequence[Any] | None,  # noqa: ARG002
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        """Show it, and end the program."""
+        for action, text in self._hidden.items():
+            action.help = text
+        parser.print_help()
+        parser.exit()
+
+
 def negative(option: str) -> str:
     """Return the option that says no: `--no-double`."""
     return f"--no-{option.removeprefix('--')}"

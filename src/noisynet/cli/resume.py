@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from .fields import add_fields, hide_fields, overrides
 from .options import add_json, add_ray, add_track, as_path, check_ray, positive, trackers
 from .outcome import reported
-from .parser import Parser
+from .parser import HelpAll, Parser
 from .trust import add_trust, check_trust
 
 if TYPE_CHECKING:
@@ -15,11 +16,20 @@ if TYPE_CHECKING:
 
 
 def add_resume(resume: Parser) -> None:
-    """Add the options of `resume`."""
+    """Add the options of `resume`, one for every field of the config that may change."""
+    from ..runs import config
+
+    resume.usage = "noisynet resume RUN [--steps N] [--FIELD VALUE ...]"
     resume.description = (
         "Go on with a run from its newest checkpoint. A run that is over is left as it is, unless "
         "--steps gives it more to do."
     )
+    resume.epilog = (
+        "Fields of the config that may change while a run goes on are options, too: --device cuda, "
+        "--learning-rate 1e-4, --redo-every 1000. They are written into the run's config.yaml. "
+        "`noisynet resume --help-all` lists them."
+    )
+    resume.lists_all = "--help-all"
     resume.add_argument("folder", type=as_path, metavar="RUN", help="the run's folder")
     resume.add_argument(
         "--steps",
@@ -32,6 +42,17 @@ def add_resume(resume: Parser) -> None:
     add_track(resume)
     add_json(resume)
     add_trust(resume)
+    resume.add_argument("-h", "--help", action="help", help="show the first options")
+    changeable = config.may_change() - {"steps"}
+    add_fields(resume, changeable)
+    resume.add_argument(
+        "--help-all", action=HelpAll, hidden=hide_fields(resume), help="show all options"
+    )
+    resume.elsewhere = {
+        config.option_name(name): "it cannot change while a run goes on: train a new run"
+        for name in config.SECTION_OF
+        if name not in changeable
+    }
     resume.set_defaults(run=_resume)
 
 
@@ -44,16 +65,19 @@ def _resume(parsed: argparse.Namespace) -> int:
     check_trust([parsed.folder], trust=parsed.trust)
     listeners = [make_display(Console(stderr=parsed.json)), *trackers(parsed)]
     actors = open_run(parsed.folder).config.scale.actors
+    changes = overrides(parsed)
+    if parsed.steps is not None:
+        changes["steps"] = parsed.steps
 
     def run() -> Outcome:
         if actors is not None:
             from .. import samplers
 
             address = parsed.ray
-            return samplers.resume(parsed.folder, listeners, address=address, steps=parsed.steps)
+            return samplers.resume(parsed.folder, listeners, address=address, changes=changes)
         from ..assemble import resume
 
         check_ray(parsed.ray)
-        return resume(parsed.folder, listeners, steps=parsed.steps)
+        return resume(parsed.folder, listeners, changes=changes)
 
     return reported(parsed, run, lambda: parsed.folder)

@@ -19,6 +19,9 @@ _PRESET = "pqn-pong"
 
 def add_train(train: Parser) -> None:
     """Add the options of `train`, one for every field of the config."""
+    from ..runs import config
+    from ..runs.former_versions import RENAMED
+
     train.usage = "noisynet train [PRESET] [--out FOLDER] [--FIELD VALUE ...]"
     train.description = "Train an agent and keep the run in a folder."
     train.lists_all = "--help-all"
@@ -41,6 +44,11 @@ def add_train(train: Parser) -> None:
     train.add_argument("-h", "--help", action="store_true", help="show the first options")
     train.add_argument("--help-all", action="store_true", help="show all options")
     add_fields(train)
+    train.elsewhere = {
+        config.option_name(former): f"here it is {config.option_name(present)}; `evaluate` and "
+        f"`watch` take {config.option_name(former)}"
+        for former, present in RENAMED.items()
+    }
     train.set_defaults(run=_train, parser=train)
 
 

@@ -179,6 +179,11 @@ def about(section: str) -> str:
     return (model.__doc__ or section).splitlines()[0].removesuffix(".")
 
 
+def may_change() -> set[str]:
+    """Return the fields that may have another value when a run goes on."""
+    return {name for _, name, info in fields() if MAY_CHANGE in info.metadata}
+
+
 def fields() -> Iterator[tuple[str, str, pydantic.fields.FieldInfo]]:
     """List (section, field, info) of every field that the command line takes."""
     for section in SECTIONS:

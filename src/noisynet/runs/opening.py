@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,25 +89,31 @@ class Run:
                 f"{self.folder.metrics_file.name}"
             )
 
-    def extended(self, found: Checkpoint | None, steps: int) -> Run:
-        """Return the run with another last step; nothing is written.
+    def changed(self, found: Checkpoint | None, fields: Mapping[str, Any]) -> Run:
+        """Return the run with some fields set to other values; nothing is written.
 
-        A run that was solved loses its goal: it would end at once. Raises RunError where so many
-        steps were taken before the checkpoint `found`.
+        With other `steps` a run that was solved loses its goal: it would end at once. Raises
+        RunError for values that do not fit, where so many steps were taken before the checkpoint
+        `found`, and for a field that may not change after one.
         """
-        training = self.config.training
-        taken = 0 if found is None else found.step
-        if steps <= taken:
-            raise RunError(
-                f"--steps: got {steps}, expected more than {taken}: so many the run has taken"
-            )
-        fields: dict[str, Any] = {"steps": steps}
-        if found is not None:
+        changed = self.config.replaced(**fields)
+        if found is None:
+            return replace(self, config=changed)
+        refused, _ = changed.changes_since(found.state.get("config", {}))
+        if refused:
+            raise RunError(f"{'; '.join(refused)}: it cannot change while a run goes on")
+        if "steps" in fields:
+            training = changed.training
+            if training.steps <= found.step:
+                raise RunError(
+                    f"--steps: got {training.steps}, expected more than {found.step}: so many the "
+                    "run has taken"
+                )
             returns = found.state["loop"]["returns"][-training.solved_games :]
             mean = sum(returns) / len(returns) if returns else None
             if training.solved_by(len(returns), mean):
-                fields["solved_return"] = None
-        return replace(self, config=self.config.replaced(**fields))
+                changed = changed.replaced(solved_return=None)
+        return replace(self, config=changed)
 
     def trained(self) -> Checkpoint:
         """Read the newest checkpoint; raises RunError before the first one, and as above."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ..runs.config import Config
 from ..runs.opening import open_run
@@ -45,9 +46,12 @@ def resume(
     listeners: Iterable[Listener] = (),
     *,
     address: str | None = None,
-    steps: int | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> Outcome:
-    """Go on with a run to its end; samplers start new games, with noise of their own."""
+    """Go on with a run to its end, with some fields of its config changed.
+
+    Samplers start new games, with noise of their own.
+    """
     run = open_run(path)
     assembler = SamplersAssembler(run.config, address)
-    return session.finish(session.train_on(run, assembler, listeners, steps=steps))
+    return session.finish(session.train_on(run, assembler, listeners, changes=changes))

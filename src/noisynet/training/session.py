@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,20 +121,21 @@ def train_on(
     assembler: Assembler,
     listeners: Iterable[Listener] = (),
     *,
-    steps: int | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> Generator[Event, None, Outcome]:
     """Go on with a run from its newest checkpoint, as if nothing had happened; as `train` does.
 
-    `steps` gives it another last step, which is written into its config.yaml; a run that was solved
-    loses its goal by it. A run that is over already is left as it is, and no listener hears of it.
-    Raises RunError with one line for a folder that is damaged or in use, a checkpoint that does not
-    fit the config, or where `steps` were taken already.
+    `changes` are fields of the config with other values from now on, which are written into its
+    config.yaml; with other `steps`, a run that was solved loses its goal. A run that is over
+    already is left as it is, and no listener hears of it. Raises RunError with one line for a
+    folder that is damaged or in use, a checkpoint that does not fit the config, and changes that
+    may not be, or of steps that were taken already.
     """
     folder = run.folder
     with folder.lock(), assembler:
         found = run.newest_checkpoint()
-        if steps is not None:
-            run = run.extended(found, steps)
+        if changes:
+            run = run.changed(found, changes)
             assembler.config = run.config
         step, elapsed, committed = 0, 0.0, 0
         if found is None:
@@ -148,7 +149,7 @@ def train_on(
         progress = loop.progress
         if found is not None and (reason := progress.end) is not None:
             return Outcome(folder.path, reason, progress.step, progress.mean_return, before=True)
-        if steps is not None:
+        if changes:
             folder.replace_config(run.config.to_yaml())
         notes = ["no checkpoint yet: training starts again from the first step"]
         if found is not None:

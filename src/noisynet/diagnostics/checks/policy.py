@@ -44,8 +44,9 @@ def policy_noise(
         return check.failed(
             f"the mean weights' Q is the same for {len(mean)} observations that differ: nothing "
             "before the noise tells them apart, and no σ learns from them",
-            "its units have died: train anew with a smaller step size, or a larger ε of Adam, or "
-            "go on with noisynet.revive (--redo-every)",
+            "its units have died: train anew with a smaller step size or a larger ε of Adam, or go "
+            "on with either and noisynet.revive: of a run `noisynet resume RUN --redo-every 1000 "
+            "--adam-epsilon 1.5e-4`",
         )
     noisy: list[Tensor] = []
     for _ in range(_DRAWS):

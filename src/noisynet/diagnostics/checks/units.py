@@ -15,8 +15,9 @@ _MANY = 0.9
 of CNNs that are new to Pong about half are 0, of those that win up to 85 %
 (benchmarks/results/pong/units.json). Where all are dormant there is no doubt."""
 _CURE = (
-    "noisynet.revive(model, optimizer, batch) now and then, of a run --redo-every 1000; and a "
-    "smaller step size, or a larger ε of Adam, so that they do not die again"
+    "noisynet.revive(model, optimizer, batch) now and then, and a smaller step size or a larger ε "
+    "of Adam, so that they do not die again: of a run `noisynet resume RUN --redo-every 1000 "
+    "--adam-epsilon 1.5e-4`"
 )
 
 
