@@ -24,6 +24,8 @@ from .run import TASKS as STUDY
 FILE = RESULTS / "study" / "minatar.jsonl"
 GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 TARGET = "target 0.05"
+SHARED_DRAW = "one draw"
+"""Noise where a minibatch is learned under one draw, and targets are made by the one that acted."""
 
 TASKS = {
     **{
@@ -47,6 +49,7 @@ OF_PQN: dict[str, dict[str, Any]] = {
     "epsilon": {"exploration": "epsilon", "epsilon_end": 0.05, "epsilon_share": 0.1},
     # 128 environments step together; a measurement at each step would take longer than the step.
     TARGET: {"sigma0": 0.5, "noise_target": 0.05, "noise_target_every": 1024},
+    SHARED_DRAW: {"sigma0": 0.5, "learning_draw": "fresh", "target_draw": "acted"},
 }
 
 
@@ -73,7 +76,10 @@ PART = Part(
 
 def table(records: Sequence[Record]) -> str:
     """Return a table with a row for each game and algorithm that has runs."""
-    heads = ("task", "figure", "ε-greedy", "noise − ε-greedy", "target − noise", "effective ε held")
+    heads = (
+        "task", "figure", "ε-greedy", "noise − ε-greedy", "one draw − noise", "target − noise",
+        "effective ε held",
+    )  # fmt: skip
     rows: list[list[str]] = []
     for task in TASKS:
         for figure in ("final", "area"):
@@ -82,13 +88,12 @@ def table(records: Sequence[Record]) -> str:
             if not mine:
                 continue
             noise = paired(records, task, "noise", "epsilon", figure)
-            target = paired(records, task, TARGET, "noise", figure)
+            others = [paired(records, task, arm, "noise", figure) for arm in (SHARED_DRAW, TARGET)]
             rows.append([
                 task,
                 figure,
                 mean_cell(epsilon),
-                "–" if noise is None else cell(noise),
-                "–" if target is None else cell(target),
+                *("–" if one is None else cell(one) for one in (noise, *others)),
                 _held(mine) if figure == "final" else "",
             ])  # fmt: skip
     return "\n".join(markdown_table(heads, rows)) + "\n"

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from noisynet.agents import ActingPass, ParallelQLearning, Rollout, losses
 from noisynet.agents.exploration import LearnedNoise
-from noisynet.agents.prepared_rollout import PreparedRollout
+from noisynet.agents.prepared_rollout import Minibatch, PreparedRollout
 from noisynet.assemble import build_agent
-from noisynet.layers import held, mean_weights, using
+from noisynet.layers import draw, held, mean_weights, using
 from noisynet.runs import Config, config
 
 STEPS, ENVIRONMENTS, ACTIONS = 6, 4, 3
@@ -148,6 +148,35 @@ def test_a_fresh_draw_for_each_minibatch_is_another_one() -> None:
     rollout, passes = played(agent)
     agent.begin(rollout, passes)
     assert len({float(agent.loss_and_q()[1]) for _ in range(4)}) == 1
+
+
+def test_a_draw_for_each_step_of_a_minibatch_is_its_own() -> None:
+    """Of the same observation, as many Q as steps; each is that of its row of the draw."""
+    agent = agent_of(settings(learning_draw="rows", minibatches=2))
+    rollout, passes = played(agent)
+    agent.begin(rollout, passes)
+    state = agent._learning.get_state()
+    drawn = draw(agent.network, rows=agent.longest_minibatch, generator=agent._learning)
+    agent._learning.set_state(state)
+    steps = agent.longest_minibatch - 1  # a shorter one takes the first rows
+    one = agent.current.prepared[0, 0]
+    minibatch = Minibatch(
+        observation=one.expand(steps, *one.shape),
+        action=torch.zeros(steps, dtype=torch.int64),
+        target=torch.arange(steps, dtype=torch.float32),
+        acted=None,
+    )
+    loss, q = agent.loss_and_q(minibatch)
+    slow = copy.deepcopy(agent.network).double()
+    of_rows = []
+    for row in range(steps):
+        with using(slow, drawn[row : row + 1].to(torch.float64)):
+            of_rows.append(slow(one.double()[None])[0, 0].detach())
+    assert len({float(value) for value in of_rows}) == steps
+    expected = torch.stack(of_rows)
+    assert float(q) == pytest.approx(float(expected.mean()), rel=1e-5)
+    error = minibatch.target.double() - expected
+    assert float(loss.detach()) == pytest.approx(float(0.5 * error.square().mean()), rel=1e-5)
 
 
 @pytest.mark.parametrize("target_draw", ["acted", "means", "fresh"])

@@ -72,6 +72,8 @@ def assert_alike(one: ParallelQLearning, other: ParallelQLearning) -> None:
     "overrides",
     [
         {},
+        {"learning_draw": "rows"},
+        {"learning_draw": "rows", "noise_kind": "independent", "noise_in": "head"},
         {"learning_draw": "acted", "redraw": "update"},
         {"learning_draw": "acted", "redraw": "update", "draw_per_environment": False},
         {"noise_kind": "independent", "noise_in": "head"},

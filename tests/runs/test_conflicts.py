@@ -73,7 +73,7 @@ from noisynet.runs import RunError, config
         (
             "pqn-pong",
             {"learning_draw": "acted", "redraw": "step"},
-            ["learning_draw", "acted", "fresh", "redraw step"],
+            ["learning_draw", "acted", "fresh or rows", "redraw step"],
         ),
         ("cartpole-iqn", {"atoms": 51}, ["quantiles", "8", "0", "atoms 51"]),
         ("a2c", {"quantiles": 8}, ["quantiles", "8", "0", "a2c", "rollouts"]),

@@ -26,8 +26,9 @@ from .static_forward import StaticForward
 from .step_priorities import StepPriorities, systematic_sample
 from .value_agent import ValueAgent
 
-LearningDraw = Literal["fresh", "acted"]
-"""Under which draw an update learns: one of its own, or each step under the one that acted."""
+LearningDraw = Literal["fresh", "rows", "acted"]
+"""Under which draw an update learns: one of its own, one of its own for each step of the minibatch,
+or each step under the one that acted."""
 TargetDraw = Literal["acted", "fresh", "means"]
 """Under which draw targets are made: the one that acted, one of their own, or none."""
 _ROWS = 256
@@ -257,12 +258,25 @@ class ParallelQLearning(ValueAgent):
         batch = self._minibatch() if minibatch is None else minibatch
         drawn = batch.acted
         if drawn is None and self.noise is not None:
-            drawn = draw(self.network, generator=self._learning)
+            drawn = self._own_draw(len(batch.observation))
         with autocast_for(self.precision, self.device), noise_inside(self.network, drawn):
             q = self.network(batch.observation)
         error = losses.td_error(q, batch.action, batch.target)
         loss = self._with_penalty(batch.mean(self._loss(error)))
         return loss, batch.mean((batch.target - error).detach())
+
+    def _own_draw(self, steps: int) -> Draw:
+        """Return a draw to learn so many steps under: one that they share, or one for each."""
+        if self._learning_draw != "rows":
+            return draw(self.network, generator=self._learning)
+        # As many for a shorter minibatch, so that what is drawn next does not depend on it.
+        drawn = draw(self.network, rows=self.longest_minibatch, generator=self._learning)
+        return drawn if steps == drawn.rows else drawn[:steps]
+
+    @property
+    def longest_minibatch(self) -> int:
+        """Steps that a minibatch of the rollout has, where all of its steps are learned."""
+        return -(-self.current.target_t.numel() // self.minibatches)
 
     def _minibatch(self) -> Minibatch:
         current = self.current
@@ -279,8 +293,10 @@ class ParallelQLearning(ValueAgent):
 
         `drawn` is that of all its environments, `index` (B,) the numbers of the steps.
         """
-        if drawn is None or self._learning_draw == "fresh" or drawn.rows is None:
-            return drawn if self._learning_draw == "acted" else None
+        if drawn is None or self._learning_draw != "acted":
+            return None
+        if drawn.rows is None:
+            return drawn
         return drawn[index % drawn.rows]  # of each step's environment
 
     def _targets(

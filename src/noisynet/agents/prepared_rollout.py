@@ -134,7 +134,7 @@ class Minibatch:
     target: Tensor
     """(B,)."""
     acted: Draw | None
-    """The draw that acted in each step; None: its own is drawn, or no layer is noisy."""
+    """The draw that acted in each step; None: others are drawn, or no layer is noisy."""
     weight: Tensor | None = None
     """(B,): of each step in the mean, their sum 1; None: all weigh the same."""
 

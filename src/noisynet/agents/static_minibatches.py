@@ -108,8 +108,7 @@ class StaticMinibatches(DeviceUpdates[ParallelQLearning]):
     def _empty(self, current: PreparedRollout) -> _Buffers:
         steps = current.target_t.numel()
         minibatches = len(current.order) * self._agent.minibatches
-        longest = -(-steps // self._agent.minibatches)
-        device = self._agent.device
+        longest, device = self._agent.longest_minibatch, self._agent.device
         return _Buffers(
             observation=torch.empty_like(current.prepared.flatten(0, 1)),
             action=torch.empty(steps, dtype=torch.int64, device=device),

@@ -78,8 +78,8 @@ def _learning_draw(config: Sections) -> str | None:
     if other or held:
         return None
     return (
-        f"learning_draw: got acted, expected fresh with redraw {config.exploration.redraw}: the "
-        "draw that acted is known where it is held over a rollout"
+        f"learning_draw: got acted, expected fresh or rows with redraw {config.exploration.redraw}"
+        ": the draw that acted is known where it is held over a rollout"
     )
 
 

@@ -525,11 +525,11 @@ class RolloutsSection(Section):
         default=32, description="updates in an epoch, each from as many of the rollout's steps"
     )
     learning_draw: Annotated[
-        Literal["fresh", "acted"], OF_PQN, WITH_NOISE, conflicts.LEARNING_DRAW, MAY_CHANGE
+        Literal["fresh", "rows", "acted"], OF_PQN, WITH_NOISE, conflicts.LEARNING_DRAW, MAY_CHANGE
     ] = Field(
         default="fresh",
-        description="noise that an update learns under: a draw of its own, or of each step the one "
-        "that acted",
+        description="noise that an update learns under: a draw of its own, one of its own for each "
+        "step of the minibatch, or of each step the one that acted",
     )
     target_draw: Annotated[Literal["acted", "fresh", "means"], OF_PQN, WITH_NOISE, MAY_CHANGE] = (
         Field(
