@@ -156,9 +156,9 @@ def test_a_draw_for_each_step_of_a_minibatch_is_its_own() -> None:
     rollout, passes = played(agent)
     agent.begin(rollout, passes)
     state = agent._learning.get_state()
-    drawn = draw(agent.network, rows=agent.longest_minibatch, generator=agent._learning)
+    drawn = draw(agent.network, rows=agent.current.longest, generator=agent._learning)
     agent._learning.set_state(state)
-    steps = agent.longest_minibatch - 1  # a shorter one takes the first rows
+    steps = agent.current.longest - 1  # a shorter one takes the first rows
     one = agent.current.prepared[0, 0]
     minibatch = Minibatch(
         observation=one.expand(steps, *one.shape),
@@ -287,7 +287,7 @@ def test_minibatches_are_numpys_equal_parts_of_each_epochs_order(
     order = np.random.default_rng(0).permuted(np.tile(np.arange(steps), (epochs, 1)), axis=1)
     nothing = torch.zeros(0)
     parts = min(parts, steps)
-    current = PreparedRollout(None, None, nothing, nothing, order, parts)  # pyright: ignore[reportArgumentType]
+    current = PreparedRollout(None, None, nothing, nothing, order, parts, 0)  # pyright: ignore[reportArgumentType]
     for epoch in range(epochs):
         for expected in np.array_split(order[epoch], parts):
             assert np.array_equal(current.minibatch(), expected)

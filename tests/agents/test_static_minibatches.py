@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,31 @@ def assert_alike(one: ParallelQLearning, other: ParallelQLearning) -> None:
     assert arrays.keys() == others.keys()
     for name, array in arrays.items():
         np.testing.assert_allclose(others[name], array, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("learning_draw", ["fresh", "rows"])
+@pytest.mark.parametrize("changed", [{"minibatches": 1}, {"minibatches": 13}, {"epochs": 4}])
+def test_a_rollout_that_was_begun_otherwise_is_learned_to_its_end(
+    device: str, learning_draw: str, changed: dict[str, Any]
+) -> None:
+    """The next has other minibatches, in other buffers."""
+    begun = agent_of(device, learning_draw=learning_draw)
+    begun.begin(rollout_of(0))
+    for _ in range(4):
+        begun.update()
+    plain, static = (agent_of(device, learning_draw=learning_draw, **changed) for _ in range(2))
+    for agent in (plain, static):
+        agent.restore(*copy.deepcopy(begun.state()))
+    updates = StaticMinibatches(static, 1e-3)
+    for seed in (1, 2):
+        while plain.updates_left:
+            assert plain.updates_left == static.updates_left
+            plain.update(1e-3)
+            updates.update(1e-3)
+        assert_alike(plain, static)
+        for agent in (plain, static):
+            agent.begin(rollout_of(seed))
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -52,8 +52,15 @@ class DeviceUpdates(ABC, Generic[AgentT]):
         self._prepare_optimizer()
         if agent.noise is not None:
             hold(agent.network, drawn=held(agent.network), static=True)
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Let the next updates be plain ones, and captured again: what they read is elsewhere."""
         self._graph = DeviceGraph(
-            self._work, device, generators=agent.generators, before_capture=self._allow_capture
+            self._work,
+            self._agent.device,
+            generators=self._agent.generators,
+            before_capture=self._allow_capture,
         )
 
     def _prepare_optimizer(self) -> None:

@@ -183,6 +183,7 @@ class ParallelQLearning(ValueAgent):
                 prepared,
                 self._order(taken, (target_t - value_t).flatten()),
                 min(self.minibatches, len(taken)),
+                -(-target_t.numel() // self.minibatches),
             )
         self.next_rollout()
 
@@ -270,13 +271,8 @@ class ParallelQLearning(ValueAgent):
         if self._learning_draw != "rows":
             return draw(self.network, generator=self._learning)
         # As many for a shorter minibatch, so that what is drawn next does not depend on it.
-        drawn = draw(self.network, rows=self.longest_minibatch, generator=self._learning)
+        drawn = draw(self.network, rows=self.current.longest, generator=self._learning)
         return drawn if steps == drawn.rows else drawn[:steps]
-
-    @property
-    def longest_minibatch(self) -> int:
-        """Steps that a minibatch of the rollout has, where all of its steps are learned."""
-        return -(-self.current.target_t.numel() // self.minibatches)
 
     def _minibatch(self) -> Minibatch:
         current = self.current

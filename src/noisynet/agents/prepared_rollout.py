@@ -31,6 +31,8 @@ class PreparedRollout:
     """Numbers of the steps that each epoch learns, shuffled: (epochs, steps)."""
     minibatches: int
     """In an epoch: fewer than asked for where fewer steps were taken."""
+    longest: int
+    """Steps in a minibatch of a rollout all of whose steps are learned."""
     done: int = 0
     """Minibatches that have been learned."""
 
@@ -79,6 +81,7 @@ class PreparedRollout:
         return {
             "done": self.done,
             "minibatches": self.minibatches,
+            "longest": self.longest,
             "draws": 0 if self.drawn is None else len(self.drawn.flats),
         }
 
@@ -110,15 +113,17 @@ class PreparedRollout:
                     for one, of in zip(flats, acting.flats, strict=True)
                 ),
             )
-        order = arrays["rollout.order"]
+        order, target_t = arrays["rollout.order"], arrays["rollout.target_t"]
+        # Older checkpoints do not have these two.
+        minibatches = plain.get("minibatches", min(minibatches, order.shape[1]))
         return cls(
             rollout,
             drawn,
-            torch.from_numpy(arrays["rollout.target_t"]).to(device),
+            torch.from_numpy(target_t).to(device),
             prepare(rollout),
             order,
-            # Older checkpoints do not have it.
-            plain.get("minibatches", min(minibatches, order.shape[1])),
+            minibatches,
+            plain.get("longest", -(-target_t.size // minibatches)),
             int(plain["done"]),
         )
 

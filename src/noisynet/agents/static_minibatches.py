@@ -83,9 +83,12 @@ class StaticMinibatches(DeviceUpdates[ParallelQLearning]):
 
     def _take(self, current: PreparedRollout) -> None:
         """Copy a rollout into the buffers."""
-        if self._buffers is None:
-            self._buffers = self._empty(current)
         own, device = self._buffers, self._agent.device
+        minibatches = len(current.order) * current.minibatches
+        if own is None or own.index.shape[1] != current.longest or len(own.index) < minibatches:
+            # The first, or the first after one that was begun with other settings.
+            own = self._buffers = self._empty(current)
+            self._begin_anew()
         index, weight = np.zeros(own.index.shape, np.int64), np.zeros(own.weight.shape, np.float32)
         for number, steps in enumerate(current.every_minibatch()):
             index[number, : len(steps)], weight[number, : len(steps)] = steps, 1 / len(steps)
@@ -106,9 +109,8 @@ class StaticMinibatches(DeviceUpdates[ParallelQLearning]):
         self._rollout = current
 
     def _empty(self, current: PreparedRollout) -> _Buffers:
-        steps = current.target_t.numel()
-        minibatches = len(current.order) * self._agent.minibatches
-        longest, device = self._agent.longest_minibatch, self._agent.device
+        steps, longest, device = current.target_t.numel(), current.longest, self._agent.device
+        minibatches = len(current.order) * max(current.minibatches, self._agent.minibatches)
         return _Buffers(
             observation=torch.empty_like(current.prepared.flatten(0, 1)),
             action=torch.empty(steps, dtype=torch.int64, device=device),
