@@ -81,6 +81,24 @@ def test_the_dead_network_s_losses_are_those_of_its_run() -> None:
     assert json.loads(units.FILE.read_text())["dead-network"]["alive"] == 0
 
 
+def test_the_page_of_the_revived_network_has_what_its_runs_lost() -> None:
+    earlier = keep.FOLDER / "earlier"
+    runs = [json.loads(line) for line in (earlier / "runs.jsonl").read_text().splitlines()]
+    page = (earlier / "README.md").read_text()
+    for run in runs:
+        folder, _, name = run["run"].partition("/")
+        if folder != "revived":
+            continue
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+        *_, stopped, _, loss, _ = (cell.strip() for cell in row.split("|"))
+        assert float(loss) == pytest.approx(run["losses"][-1][2], abs=0.001)
+        assert 0 <= int(stopped.replace(",", "")) - run["losses"][-1][0] < 2500
+    (cured,) = [run for run in runs if run["run"].endswith("1000-adam-epsilon")]
+    assert max(share for step, share in cured["dormant"] if step >= 44_000) <= 0.09
+    (left,) = [run for run in runs if run["run"] == "revived/adam-epsilon"]
+    assert all(share == 1 for _, share in left["dormant"])
+
+
 def run_of(seed: int, minutes: float, *, solved: bool = True, games: int = 30) -> dict[str, Any]:
     return {
         "seed": seed,
