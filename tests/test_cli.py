@@ -170,7 +170,7 @@ def test_presets_lists_them_all(capsys: pytest.CaptureFixture[str]) -> None:
         (["evaluate", "run", "--episode", "9"], ["noisynet evaluate: ", "mean --episodes?"]),
         (
             ["resume", "run", "--qqqqqq"],
-            ["noisynet resume: --qqqqqq: no such option (`noisynet resume --help`"],
+            ["noisynet resume: --qqqqqq: no such option (`noisynet resume --help-all`"],
         ),
         (["resume", "run", "more"], ["noisynet resume: got 'more', expected nothing more"]),
         (["train", "--exploration", "greedy"], ["--exploration", "'greedy'"]),

@@ -62,7 +62,7 @@ def test_a_run_measures_its_game_once_and_keeps_it(
     told: list[str] = []
     for name, steps in (("whole", 120), ("halves", 60)):
         start(small(steps=steps), tmp_path / name, tell=told.append)
-    resume(tmp_path / "halves", steps=120)
+    resume(tmp_path / "halves", changes={"steps": 120})
     assert told == ["measuring the mean frame of random play"] * 2
     whole, other = (
         checkpoint.read_newest(tmp_path / name / "checkpoints") for name in ("whole", "halves")

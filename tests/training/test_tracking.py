@@ -60,7 +60,7 @@ def test_a_run_that_goes_on_is_sent_to_the_same_twin(tmp_path: Path) -> None:
     run = start(config.load("cartpole", SMALL), tmp_path / "run", [Recorder()]).folder
     assert json.loads((run / "tracking.json").read_text()) == {"recorder": "twin-1"}
     again = Recorder()
-    resume(run, [again], steps=900)
+    resume(run, [again], changes={"steps": 900})
     assert again.begun == [("cartpole", "twin-1")]
     assert again.sent[0][0] >= 700
 
