@@ -364,20 +364,23 @@ def test_what_the_page_says_of_minatar_by_pqn() -> None:
                               if (one["task"], one["arm"]) == (task, arm)]))  # fmt: skip
 
     by_pqn = [task for task in minatar.TASKS if task.endswith("by PQN")]
-    found = {task: compare.paired(records, task, "noise", "epsilon", "final") for task in by_pqn}
-    assert all(one.difference < 0 for one in found.values())
-    assert [one.sign for one in found.values()].count(-1) == 4
+
+    def told(arm: str, figure: str, sign: int) -> list[str]:
+        pairs = {task: compare.paired(records, task, arm, "epsilon", figure) for task in by_pqn}
+        return [task.removesuffix(" by PQN") for task, one in pairs.items() if one.sign == sign]
+
+    assert f"behind on {' and '.join(told('noise', 'final', -1))}, with an interval" in text
+    assert "By area the two cannot be told apart on any." in text
+    assert not told("noise", "final", 1)
+    assert not told("noise", "area", 1)
+    assert not told("noise", "area", -1)
+    assert len(told(minatar.SHARED_DRAW, "final", -1)) == 4
     assert "with intervals that leave 0 out on four" in text
-    hardly = (mean("Seaquest by PQN", arm, "final") for arm in ("noise", "epsilon"))
-    assert "({:.1f} against {:.1f})".format(*hardly) in text
-    at_the_end = {
-        task: [one["effective_epsilon"][-1] for one in records
-               if one["task"] == task and one["arm"] == "noise"]
-        for task in by_pqn
-    }  # fmt: skip
-    seaquest = at_the_end.pop("Seaquest by PQN")
-    assert f"still changes {min(seaquest):.2f} to {max(seaquest):.2f} of the greedy" in text
-    others = [value for values in at_the_end.values() for value in values]
-    assert f"on the other games {min(others):.2f} to {max(others):.2f}" in text
+    of_arms = ("noise", "epsilon", minatar.SHARED_DRAW)
+    seaquest = tuple(mean("Seaquest by PQN", arm, "final") for arm in of_arms)
+    assert "{:.1f} against {:.1f} of ε-greedy, and {:.1f} with one draw".format(*seaquest) in text
+    finals = [one["final"] for one in records
+              if (one["task"], one["arm"]) == ("Seaquest by PQN", "noise")]  # fmt: skip
+    assert f"from {min(finals):.1f} to {max(finals):.1f} by seed" in text
     for task in ("MinAtar Breakout", "MinAtar Freeway"):
         assert compare.paired(records, task, "noise", "epsilon", "area").sign == 1
