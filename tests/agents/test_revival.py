@@ -230,7 +230,8 @@ def test_the_doctor_says_why_a_dead_network_of_pong_does_not_learn() -> None:
     assert diagnosis["units"].status == diagnosis["policy"].status == "fail"
     assert "all units of 'torso.convolutions.0', " in diagnosis["units"].message
     assert "noisynet.revive" in diagnosis["units"].cure
-    assert "--redo-every" in diagnosis["units"].cure
+    for check in ("units", "policy"):
+        assert "noisynet resume RUN --redo-every 1000" in diagnosis[check].cure
     figures = unit_figures(network, shown, torch.Generator().manual_seed(0))
     assert figures["dormant/torso.convolutions.0"] == 1
     noisynet.revive(network, torch.optim.Adam(network.parameters()), shown)

@@ -376,11 +376,24 @@ def test_what_the_page_says_of_minatar_by_pqn() -> None:
     assert not told("noise", "area", -1)
     assert len(told(minatar.SHARED_DRAW, "final", -1)) == 4
     assert "with intervals that leave 0 out on four" in text
+    assert all(
+        mean(task, minatar.SHARED_DRAW, "final") < mean(task, "epsilon", "final") for task in by_pqn
+    )
     of_arms = ("noise", "epsilon", minatar.SHARED_DRAW)
     seaquest = tuple(mean("Seaquest by PQN", arm, "final") for arm in of_arms)
     assert "{:.1f} against {:.1f} of ε-greedy, and {:.1f} with one draw".format(*seaquest) in text
     finals = [one["final"] for one in records
               if (one["task"], one["arm"]) == ("Seaquest by PQN", "noise")]  # fmt: skip
-    assert f"from {min(finals):.1f} to {max(finals):.1f} by seed" in text
+    by_seed = f"from {min(finals):.1f} to {max(finals):.1f} by seed"
+    assert by_seed in text
+    root = Path(__file__).parents[2]
+    page_of_pqn = " ".join((root / "docs" / "agents" / "pqn.md").read_text().split())
+    assert f"on Seaquest it returns {seaquest[0]:.1f}, {by_seed}" in page_of_pqn
+    assert (
+        "it returned {2:.1f} after a million steps, the twin {1:.1f}".format(*seaquest)
+        in page_of_pqn
+    )
+    behind = " and ".join(told("noise", "final", -1))
+    assert f"and behind on {behind}." in " ".join((root / "README.md").read_text().split())
     for task in ("MinAtar Breakout", "MinAtar Freeway"):
         assert compare.paired(records, task, "noise", "epsilon", "area").sign == 1

@@ -207,6 +207,7 @@ def test_a_field_that_may_change_does_while_a_run_goes_on(
         (["--environments", "3"], "--environments: it cannot change while a run goes on: train"),
         (["--learning-rate", "-1"], "--learning-rate: got -1, expected "),
         (["--actors", "2", "--steps", "800"], "--actors: it cannot change while a run goes on"),
+        (["--epochs", "4"], "--epochs: would do nothing: algorithm is q_learning"),
         (["--learning-rat", "1"], "--learning-rat: no such option; did you mean --learning-rate?"),
     ],
 )

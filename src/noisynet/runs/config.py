@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Self
@@ -82,6 +82,13 @@ class Config(Section):
             if isinstance(acts, Acts) and not acts.when(self):
                 return acts.otherwise(self)
         return None
+
+    def check_used(self, given: Iterable[str]) -> None:
+        """Raise RunError for the first of the given fields that does nothing beside the others."""
+        for field in given:
+            reason = self.why_unused(field)
+            if reason is not None:
+                raise RunError(f"{option_name(field)}: would do nothing: {reason}")
 
     def in_force(self) -> dict[str, bool | float | str]:
         """Return the fields that act by their names, for what compares runs; a list is text."""
@@ -310,10 +317,7 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
         )
     given = by_our_names(overrides or {})
     config = parse(_overridden(values, {"preset": name, **given}), name, given)
-    for field in given:
-        reason = config.why_unused(field)
-        if reason is not None:
-            raise RunError(f"{option_name(field)}: would do nothing: {reason}")
+    config.check_used(given)
     return config
 
 

@@ -93,10 +93,12 @@ class Run:
         """Return the run with some fields set to other values; nothing is written.
 
         With other `steps` a run that was solved loses its goal: it would end at once. Raises
-        RunError for values that do not fit, where so many steps were taken before the checkpoint
-        `found`, and for a field that may not change after one.
+        RunError for values that do not fit or do nothing, where so many steps were taken before the
+        checkpoint `found`, and for a field that may not change after one.
         """
+        fields = config.by_our_names(fields)
         changed = self.config.replaced(**fields)
+        changed.check_used(fields)
         if found is None:
             return replace(self, config=changed)
         refused, _ = changed.changes_since(found.state.get("config", {}))
