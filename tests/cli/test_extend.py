@@ -208,6 +208,10 @@ def test_a_field_that_may_change_does_while_a_run_goes_on(
         (["--learning-rate", "-1"], "--learning-rate: got -1, expected "),
         (["--actors", "2", "--steps", "800"], "--actors: it cannot change while a run goes on"),
         (["--epochs", "4"], "--epochs: would do nothing: algorithm is q_learning"),
+        (
+            ["--no-double", "--redo-every", "50"],
+            "--double, --redo-every: would do nothing, since the run is over: it ended at step 60",
+        ),
         (["--learning-rat", "1"], "--learning-rat: no such option; did you mean --learning-rate?"),
     ],
 )

@@ -19,7 +19,7 @@ from ..agents.noise_metrics import sigma_values
 from ..envs import UnusableEnvironment, hangs
 from ..runs import checkpoint
 from ..runs.checkpoint import Checkpoint
-from ..runs.config import Config
+from ..runs.config import Config, option_name
 from ..runs.errors import Diverged, RunError
 from ..runs.folder import RunFolder
 from ..runs.metrics import MetricsWriter
@@ -128,8 +128,8 @@ def train_on(
     `changes` are fields of the config with other values from now on, which are written into its
     config.yaml; with other `steps`, a run that was solved loses its goal. A run that is over
     already is left as it is, and no listener hears of it. Raises RunError with one line for a
-    folder that is damaged or in use, a checkpoint that does not fit the config, and changes that
-    may not be, or of steps that were taken already.
+    folder that is damaged or in use, a checkpoint that does not fit the config, changes that may
+    not be or come after the end, and steps that were taken already.
     """
     folder = run.folder
     with folder.lock(), assembler:
@@ -148,6 +148,13 @@ def train_on(
         loop = assembler.loop(folder)
         progress = loop.progress
         if found is not None and (reason := progress.end) is not None:
+            if changes:
+                options = ", ".join(map(option_name, changes))
+                raise RunError(
+                    f"{options}: would do nothing, since the run is over: it "
+                    f"{'was solved' if reason == 'solved' else 'ended'} at step {progress.step:,}. "
+                    "--steps gives it more to do"
+                )
             return Outcome(folder.path, reason, progress.step, progress.mean_return, before=True)
         if changes:
             folder.replace_config(run.config.to_yaml())
