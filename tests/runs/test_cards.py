@@ -21,7 +21,7 @@ def test_every_preset_has_a_sentence_and_figures_are_those_of_presets() -> None:
     assert found["dqn"].what == (
         "DQN (Mnih et al. 2015, extended data table 1), with its ε-greedy exploration"
     )
-    figures = load((Path(config.__file__).parent / FIGURES).read_text())
+    figures = load((Path(config.__file__).parents[1] / FIGURES).read_text())
     assert figures.keys() <= found.keys()
 
 

@@ -33,7 +33,7 @@ def add_fields(parser: Parser, among: Container[str] | None = None) -> None:
     None: all.
     """
     from ..runs import config
-    from ..runs.spelling import AMERICAN
+    from ..runs.config.spelling import AMERICAN
 
     groups: dict[str, Any] = {}
     for section, name, info in config.fields():
@@ -83,7 +83,7 @@ def overrides(parsed: argparse.Namespace) -> dict[str, Any]:
 def free_preset(parsed: argparse.Namespace) -> None:
     """Give back the PRESET that a flag before it took for its value: `train --double cartpole`."""
     from ..runs import config
-    from ..runs.accepted import is_truth
+    from ..runs.config.accepted import is_truth
 
     for name, text in vars(parsed).items():
         if parsed.preset is not None or not name.startswith(_PREFIX) or text is None:

@@ -69,7 +69,7 @@ def one_of(*names: str) -> Callable[[str], str]:
     """Return what reads one of several words."""
 
     def read(text: str) -> str:
-        from ..runs.accepted import any_of
+        from ..runs.config.accepted import any_of
         from ..runs.errors import nearest
 
         if text in names:

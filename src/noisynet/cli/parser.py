@@ -148,7 +148,7 @@ class Parser(argparse.ArgumentParser):
         return helps[0] if helps else "a value"
 
     def _takes(self, option: str) -> str:
-        from ..runs.accepted import any_of
+        from ..runs.config.accepted import any_of
 
         action = self._option_string_actions.get(option)
         placeholder = "a value" if action is None else str(action.metavar or "a value")

@@ -20,7 +20,7 @@ _PRESET = "pqn-pong"
 def add_train(train: Parser) -> None:
     """Add the options of `train`, one for every field of the config."""
     from ..runs import config
-    from ..runs.former_versions import RENAMED
+    from ..runs.config.former_versions import RENAMED
 
     train.usage = "noisynet train [PRESET] [--out FOLDER] [--FIELD VALUE ...]"
     train.description = "Train an agent and keep the run in a folder."

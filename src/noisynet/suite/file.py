@@ -15,8 +15,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from ..runs import yaml_text
 from ..runs.config import by_our_names
+from ..runs.config.section import Count, FewThousand, PositiveInt, Seed
 from ..runs.errors import RunError, cut, first_line, nearest, shown
-from ..runs.sections import Count, FewThousand, PositiveInt, Seed
 from .published import PublishedName
 
 _MOST_PROBLEMS = 100

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noisynet.runs import config
-from noisynet.runs.accepted import any_of, is_truth
+from noisynet.runs.config.accepted import any_of, is_truth
 from noisynet.runs.errors import RunError
 
 WORDS = {

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from noisynet.runs import RunError, config
-from noisynet.runs.conditions import ALWAYS, Acts
+from noisynet.runs.config.conditions import ALWAYS, Acts
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import shown
+from ..errors import shown
 
 _GONE = ("final_update_every", "final_update_return")
 """Fields of `learning` that made updates further apart once the agent won."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from .errors import nearest
+from ..errors import nearest
 
 Kind = Literal["flag", "whole", "number", "list", "choice", "text"]
 

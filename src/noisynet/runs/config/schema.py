@@ -1,15 +1,12 @@
-"""The configuration of a run: made from a preset, a YAML file or an environment id.
+"""The configuration of a run: all sections, and every field by its bare name.
 
-A run's `config.yaml` holds all of it.
+Field names are unique over the sections, so that the command line can take each by its bare name
+(`--learning-rate`). A run's `config.yaml` holds all of it.
 """
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from importlib import resources
-from pathlib import Path
 from typing import Any, Self
 
 import pydantic
@@ -17,25 +14,22 @@ import yaml
 from pydantic import BaseModel, Field, model_validator
 from pydantic_core import ErrorDetails
 
-from . import former_versions, spelling, yaml_text
+from ..errors import RunError, cut, nearest, shown
+from . import former_versions, spelling
 from .accepted import Accepted, accepted
+from .actor_critic import ActorCriticSection
+from .agreement import Fits
 from .changes import MAY_CHANGE, Spans
 from .conditions import Acts
-from .conflicts import Fits
-from .errors import RunError, cut, nearest, shown
-from .folder import check_format
-from .sections import (
-    ActorCriticSection,
-    EnvironmentSection,
-    ExplorationSection,
-    LearningSection,
-    NetworkSection,
-    PlasticitySection,
-    RolloutsSection,
-    ScaleSection,
-    Section,
-    TrainingSection,
-)
+from .environment import EnvironmentSection
+from .exploration import ExplorationSection
+from .learning import LearningSection
+from .network import NetworkSection
+from .plasticity import PlasticitySection
+from .rollouts import RolloutsSection
+from .scale import ScaleSection
+from .section import Section
+from .training import TrainingSection
 
 
 class Config(Section):
@@ -74,7 +68,7 @@ class Config(Section):
 
     def replaced(self, **fields: Any) -> Config:
         """Return a copy with some fields, by their bare names, set to other values."""
-        return parse(_overridden(self.model_dump(), fields), "config", fields)
+        return parse(overridden(self.model_dump(), fields), "config", fields)
 
     def why_unused(self, field: str) -> str | None:
         """Return why a field does nothing beside the others; None where it acts."""
@@ -257,7 +251,11 @@ def by_our_names(fields: Mapping[str, Any]) -> dict[str, Any]:
     return former_versions.fields_as_now(spelling.as_ours(fields))
 
 
-def _overridden(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def overridden(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested values with some fields, by their bare names, set to others.
+
+    Raises RunError for a name that no field has.
+    """
     nested = {
         key: dict(part) if isinstance(part, Mapping) else part for key, part in values.items()
     }
@@ -273,133 +271,3 @@ def _overridden(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict
             if isinstance(section, dict):
                 section[name] = value
     return nested
-
-
-def preset_names() -> list[str]:
-    """List the presets that the package brings."""
-    folder = resources.files("noisynet.runs") / "presets"
-    return sorted(
-        entry.name.removesuffix(".yaml")
-        for entry in folder.iterdir()
-        if entry.name.endswith(".yaml")
-    )
-
-
-def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
-    """Build the config of a preset, a YAML file or an environment id, with fields overridden.
-
-    `overrides` maps bare field names to values. An id with "/" or "-v" gets the preset made for
-    its kind: `atari` for ALE games, `minatar`, `chain`, `deep-sea`, and `control` for the rest.
-    Raises RunError with one line for an unknown preset, a file that cannot be read, an unknown key
-    or a value that does not fit.
-    """
-    if name.endswith((".yaml", ".yml")):
-        values = _inherited(_read_file(Path(name)), name)
-        # A run's own config.yaml starts with the format of the folder.
-        if "format" in values:
-            check_format(name, values.pop("format"))
-    elif name in preset_names():
-        values = _inherited(_read_preset(name), name)
-    elif _is_run(name):
-        raise RunError(
-            f"PRESET: got the run {name}: `noisynet resume` goes on with it, and its config.yaml "
-            "trains another like it"
-        )
-    elif _is_environment(name):
-        bases = {"ALE/": "atari", "MinAtar/": "minatar", "Chain-": "chain", "DeepSea-": "deep-sea"}
-        base = next((base for start, base in bases.items() if name.startswith(start)), "control")
-        values = _overridden(_inherited(_read_preset(base), base), {"environment": name})
-    else:
-        raise RunError(
-            f"PRESET: got {shown(name)}, expected a preset (`noisynet presets` lists them), an "
-            "environment id such as ALE/Breakout-v5, module:function, or a YAML file"
-            f"{_nearest_presets(name)}"
-        )
-    given = by_our_names(overrides or {})
-    config = parse(_overridden(values, {"preset": name, **given}), name, given)
-    config.check_used(given)
-    return config
-
-
-def _nearest_presets(name: object) -> str:
-    near = nearest(str(name), preset_names(), 3, 0.4)
-    return f"; nearest: {', '.join(near)}" if near else ""
-
-
-def can_be_preset(name: str) -> bool:
-    """Return whether `load` would look for what is trained under this name."""
-    is_file = name.endswith((".yaml", ".yml"))
-    return is_file or name in preset_names() or _is_environment(name)
-
-
-def first_comment(preset: str) -> str:
-    """Return the first sentence of the comment at the top of a preset of the package."""
-    lines = _preset_text(preset).splitlines()
-    said = " ".join(
-        line.lstrip("# ") for line in itertools.takewhile(lambda one: one.startswith("#"), lines)
-    )
-    return re.split(r"(?<! al)\. ", said)[0].removesuffix(".")
-
-
-def _is_run(name: str) -> bool:
-    try:
-        return (Path(name) / "config.yaml").is_file()
-    except (OSError, ValueError):  # no name of a file
-        return False
-
-
-def _is_environment(name: str) -> bool:
-    return any(part in name for part in ("/", "-v", ":")) or name.startswith(("Chain-", "DeepSea-"))
-
-
-def _read_preset(name: str) -> dict[str, Any]:
-    return _mapping(_preset_text(name), name)
-
-
-def _preset_text(name: str) -> str:
-    return (resources.files("noisynet.runs") / "presets" / f"{name}.yaml").read_text("utf-8")
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    return _mapping(yaml_text.read(path), str(path))
-
-
-def _mapping(text: str, origin: str) -> dict[str, Any]:
-    try:
-        values = yaml_text.load(text)
-    except ValueError as error:
-        raise RunError(f"{origin}: not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise RunError(f"{origin}: got {type(values).__name__}, expected sections of settings")
-    whole = {
-        name: {} if part is None and name in SECTIONS else part for name, part in values.items()
-    }
-    try:
-        # Before it is laid over a preset: there a field has its present name and place.
-        return spelling.sections_as_ours(former_versions.as_now(whole))
-    except ValueError as error:
-        raise RunError(f"{origin}: {error}") from None
-
-
-def _inherited(values: dict[str, Any], origin: str, depth: int = 0) -> dict[str, Any]:
-    """Lay a config over the preset that it names with `extends`."""
-    parent = values.pop("extends", None)
-    if parent is None:
-        return values
-    if parent not in preset_names() or depth > 5:
-        raise RunError(
-            f"{origin}: extends: got {shown(parent)}, expected a preset (`noisynet presets` lists "
-            f"them){_nearest_presets(parent)}"
-        )
-    merged = _inherited(_read_preset(parent), parent, depth + 1)
-    for key, part in values.items():
-        if isinstance(part, Mapping) and isinstance(merged.get(key), Mapping):
-            merged[key] = {**merged[key], **part}
-        else:
-            merged[key] = part
-    return merged
-
-
-def from_yaml(text: str, origin: str) -> Config:
-    """Read a run's `config.yaml` back; raises RunError with one line where it does not fit."""
-    return parse(_mapping(text, origin), origin)

@@ -1,0 +1,35 @@
+"""The configuration of a run: a file for each section, the whole, and what it is made from."""
+
+from .loading import can_be_preset, first_comment, from_yaml, load, preset_names
+from .schema import (
+    ACCEPTED,
+    MAY_BE_OWN,
+    SECTION_OF,
+    SECTIONS,
+    Config,
+    about,
+    by_our_names,
+    fields,
+    may_change,
+    option_name,
+    parse,
+)
+
+__all__ = [
+    "ACCEPTED",
+    "MAY_BE_OWN",
+    "SECTIONS",
+    "SECTION_OF",
+    "Config",
+    "about",
+    "by_our_names",
+    "can_be_preset",
+    "fields",
+    "first_comment",
+    "from_yaml",
+    "load",
+    "may_change",
+    "option_name",
+    "parse",
+    "preset_names",
+]
