@@ -159,10 +159,12 @@ def test_a_number_of_games_that_is_none_is_refused(episodes: Any) -> None:
         play(make("Uneven-v0", 1, seed=0), left, episodes)
 
 
-def test_a_game_that_takes_longer_than_asked_is_left_with_those_after_it() -> None:
+def test_a_game_that_takes_longer_than_asked_ends_there_with_those_after_it() -> None:
     """Environments 0 and 2 play games of 7 steps, environment 1 games of 1."""
     found = play(make("Uneven-v0", 3, seed=0), left, 9, steps=6)
-    assert [result.episode for result in found] == [1, 4, 7]
+    assert [(one.episode, one.steps, one.cut) for one in found] == [
+        (0, 6, True), (1, 1, False), (2, 6, True), (4, 1, False), (7, 1, False),
+    ]  # fmt: skip
     assert len(play(make("Uneven-v0", 3, seed=0), left, 9, steps=7)) == 9
 
 

@@ -69,10 +69,10 @@ def _evaluate(parsed: argparse.Namespace) -> int:
             f"human-normalised {result['human_normalised']:.1f} % "
             f"(random {result['random']:g}, human {result['human']:g})"
         )
-    if result["unfinished"]:
-        print(f"unfinished: {result['unfinished']} games (--steps lets one take longer)")
     if (cut := cut_text(result)) is not None:
         print(cut)
+    if result["unplayed"]:
+        print(f"not played after these: {result['unplayed']} (--steps lets a game take longer)")
     print("returns: " + " ".join(f"{value:g}" for value in result["returns"]))
     print("lengths in steps: " + " ".join(str(value) for value in result["lengths"]))
     return 0

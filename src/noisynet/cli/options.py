@@ -173,7 +173,7 @@ def add_steps(command: argparse.ArgumentParser) -> None:
         type=positive,
         default=None,
         metavar="N",
-        help="agent steps that a game may take before it is left unfinished (default: 50000)",
+        help="agent steps that a game may take before it is ended (default: 50000)",
     )
 
 

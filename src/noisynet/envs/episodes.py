@@ -41,10 +41,10 @@ class EpisodeCounter:
             )
         finished: list[FinishedEpisode] = []
         # A first step belongs to no game: what is still open there had ended one step before.
-        finished += self._close(step.first)
+        finished += self.close(step.first)
         self._reward_sum += np.where(step.first, 0.0, step.reward)
         self._steps += ~step.first
-        finished += self._close(step.ended)
+        finished += self.close(step.ended)
         return sorted(finished, key=lambda episode: episode.environment)
 
     def state(self) -> dict[str, Any]:
@@ -60,8 +60,8 @@ class EpisodeCounter:
         self._reward_sum = np.array(state["reward_sum"], dtype=np.float64)
         self._steps = np.array(state["steps"], dtype=np.int64)
 
-    def _close(self, over: "np.ndarray[Any, np.dtype[np.bool_]]") -> list[FinishedEpisode]:
-        """Report and clear the games that `over` marks, except those without a step."""
+    def close(self, over: "np.ndarray[Any, np.dtype[np.bool_]]") -> list[FinishedEpisode]:
+        """End the games that `over` (N,) marks; return them, except those without a step."""
         finished = [
             FinishedEpisode(int(index), float(self._reward_sum[index]), int(self._steps[index]))
             for index in np.flatnonzero(over & (self._steps > 0))

@@ -197,11 +197,12 @@ def evaluate_run(
     under a new draw at every step, with more by the mean of its values over so many new draws; it
     never acts at random: an actor-critic takes its policy's most probable action. The games are
     seeded apart from those of training unless `seed` says otherwise. A game that takes more than
-    `steps` agent steps (by default 50,000) counts among the `unfinished` alone; `lengths` are the
-    agent steps of the others, and `cut` is how many of them the environment's time limit ended.
-    `tell` hears how far it is, every `tell_seconds`.
+    `steps` agent steps (by default 50,000) ends there, with the return that it has by then, and its
+    environment plays no more: `unplayed` counts the games that it had left. `lengths` are agent
+    steps, and `cut` is how many games that limit or the environment's own ended. `tell` hears how
+    far it is, every `tell_seconds`.
     Raises RunError with one line for a run that is missing, damaged, of a newer format, without a
-    checkpoint, or, with `noise`, without learned noise, and where no game ended.
+    checkpoint, or, with `noise`, without learned noise.
     """
     run = open_run(path)
     found = run.trained()
@@ -226,17 +227,12 @@ def evaluate_run(
             )
         except UnusableEvaluation as error:
             raise RunError(str(error)) from error
-    if not results:
-        raise RunError(
-            f"{run.config.environment.environment}: no game ended within {steps:,} steps "
-            "(--steps takes more)"
-        )
     summary = _summary(run.config, found.step, results, noise, seed)
-    return summary | {"unfinished": episodes - len(results)}
+    return summary | {"unplayed": episodes - len(results)}
 
 
 def cut_text(result: dict[str, Any]) -> str | None:
-    """Return how many of the games that `evaluate_run` played the time limit ended; None: none."""
+    """Return how many of the games that `evaluate_run` played a limit ended; None: none."""
     if not result["cut"]:
         return None
     # Such a game is as long as a game can be.

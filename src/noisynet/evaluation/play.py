@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..envs import Environments, EpisodeCounter
+from ..envs import Environments, EpisodeCounter, FinishedEpisode
 
 TELL_SECONDS = 10.0
 """Time between two words of progress."""
@@ -33,7 +33,7 @@ class EpisodeResult:
     steps: int
     """Agent steps taken in it."""
     cut: bool = False
-    """Whether the time limit ended it, and not the game itself."""
+    """Whether a limit of steps ended it, and not the game itself."""
 
 
 def play(
@@ -54,9 +54,10 @@ def play(
     called with a mask (N,) before the first action of the games that it marks, which is where
     noise is redrawn once per game. The environments are reset first and left open.
 
-    `steps` is how many agent steps a game may take: an environment whose game takes more plays none
-    of its games that are left, and all of them are missing in what is returned. `tell` hears in a
-    line, every `tell_seconds` (by default ten), how far it is.
+    `steps` is how many agent steps a game may take: one that takes more ends there, with the return
+    that it has by then, and its environment plays none of the games that it has left: they are
+    missing in what is returned. `tell` hears in a line, every `tell_seconds` (by default ten), how
+    far it is.
 
     Raises UnusableEvaluation for `episodes` below 1, and what the environments raise. Without
     `steps` it ends when the games do: an environment without a time limit may never.
@@ -69,10 +70,18 @@ def play(
     counter = EpisodeCounter(count)
     played = [0] * count
     lasted = np.zeros(count, np.int64)
-    endless = np.zeros(count, np.bool_)
+    left = np.zeros(count, np.bool_)
     results: list[EpisodeResult] = []
     told, taken = time.monotonic(), 0
     tell_seconds = TELL_SECONDS if tell_seconds is None else tell_seconds
+
+    def count_game(game: FinishedEpisode, *, cut: bool) -> None:
+        episode = game.environment + count * played[game.environment]
+        played[game.environment] += 1
+        if episode < episodes and not left[game.environment]:
+            results.append(
+                EpisodeResult(episode, game.environment, game.reward_sum, game.steps, cut)
+            )
 
     observation = environments.reset()
     first = np.ones(count, dtype=np.bool_)
@@ -80,21 +89,18 @@ def play(
         if on_first is not None and first.any():
             on_first(first)
         step = environments.step(np.asarray(act(observation)))
+        at_limit = step.ended & step.truncated & ~step.terminated
         for game in counter.update(step):
-            episode = game.environment + count * played[game.environment]
-            played[game.environment] += 1
-            if episode < episodes and not endless[game.environment]:
-                at_limit = step.ended & step.truncated & ~step.terminated
-                cut = bool(at_limit[game.environment])
-                results.append(
-                    EpisodeResult(episode, game.environment, game.reward_sum, game.steps, cut)
-                )
+            count_game(game, cut=bool(at_limit[game.environment]))
         observation, first = step.observation, step.first
         taken += 1
         lasted = np.where(step.ended | first, 0, lasted + 1)
         if steps is not None:
-            endless |= lasted >= steps
-            if all(endless[one] or one + count * played[one] >= episodes for one in range(count)):
+            too_long = ~left & (lasted >= steps)
+            for game in counter.close(too_long):
+                count_game(game, cut=True)
+            left |= too_long
+            if all(left[one] or one + count * played[one] >= episodes for one in range(count)):
                 break
         if tell is not None and time.monotonic() - told >= tell_seconds:
             told = time.monotonic()

@@ -79,10 +79,10 @@ def _evaluations(
         except RunError as error:
             notes.append(f"{run.name}: not evaluated: {error}")
             break
-        if result["unfinished"]:
+        if result["unplayed"]:
             notes.append(
-                f"{run.name}, noise {result['noise']}: {result['unfinished']} of {episodes} games "
-                "took too long (--steps) and are not counted"
+                f"{run.name}, noise {result['noise']}: {result['unplayed']} of {episodes} games "
+                "were not played, since one before them took too long (--steps)"
             )
         if (cut := cut_text(result)) is not None:
             notes.append(f"{run.name}, noise {result['noise']}: {cut}")
