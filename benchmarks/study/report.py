@@ -158,7 +158,7 @@ def plot_arms(rows: list[Record], file: Path) -> None:
     for place, name, title in zip(
         axes,
         ("final", "area"),
-        ("games after training, by the mean weights", "area under the training curve"),
+        ("games after training, by the mean weights", "area under the learning curve"),
         strict=True,
     ):
         for height, row in enumerate(shown):
