@@ -1,1 +1,1 @@
-"""What noisynet's pages claim, measured; see README.md. Run from the project's folder, with -m."""
+"""Measurements for the claims of noisynet's pages; see README.md. Run with -m in the project."""

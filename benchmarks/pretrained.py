@@ -1,8 +1,9 @@
-"""Make a pretrained agent of a run: python -m benchmarks.pretrained RUN NAME.
+"""Make a pretrained agent from a run: python -m benchmarks.pretrained RUN NAME.
 
-Of the newest checkpoint it keeps the network that acts, in half precision, and plays new games with
-what it kept: the scores are those of the agent that the package brings. Cut short, it goes on with
-the games that are missing. `--beside` plays them with the run itself too, in its own precision.
+It saves the acting network of the newest checkpoint in half precision, and plays new games with it,
+so that the scores are those of the agent that comes with the package. After an interruption it
+continues with the evaluations that are missing. `--beside` plays the same number of games with the
+run itself too, in its own precision.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from noisynet.runs.pretrained import AGENTS, COMMAND
 GAMES = 100
 OF_THE_MACHINE = ("device", "precision", "threads", "replay_device", "execution")
 DRAWS = (0, 1, 8)
-"""Acting by the mean weights, under a draw, by the mean of Q over draws."""
+"""Draws that the agent acts by: 0 for its mean weights, 8 for the mean of Q over 8 draws."""
 
 
 def acting_arrays(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the network that acts, in half precision, and the scale of its noise."""
+    """Return the arrays of the acting network, in half precision, and the scale of its noise."""
     acting = "online." if any(name.startswith("online.") for name in arrays) else "network."
-    with np.errstate(over="ignore"):  # refused below, by name
+    with np.errstate(over="ignore"):  # an overflow is refused below, by name
         kept = {
             name: one.astype(np.float16) if one.dtype == np.float32 else one
             for name, one in arrays.items()
@@ -42,7 +43,7 @@ def acting_arrays(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def command_of(chosen: Config) -> str:
-    """Return the command that trains by this config: a preset and what differs from it."""
+    """Return the command that trains with this config: its preset and the fields that differ."""
     base = config.load(chosen.preset).by_section()
     words = ["noisynet", "train", chosen.preset]
     for section, fields in chosen.by_section().items():
@@ -59,7 +60,7 @@ def _word(value: Any) -> str:
 
 
 def make(run: Run, folder: Path, command: str) -> None:
-    """Write the folder of an agent, in place of one of another run or step."""
+    """Write the folder of an agent; replace one that is from another run or step."""
     found = run.trained()
     if folder.exists() and _is_of(folder, run, found.step):
         return

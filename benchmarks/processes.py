@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them, also where that one was killed.
+"""Processes that end with the process that started them, even if that was killed.
 
 `end_with_parent` is the initializer of a process pool, `run_module` runs one module.
 """
@@ -16,21 +16,21 @@ import time
 from collections.abc import Callable
 
 GRACE_SECONDS = 10
-"""How long a run that hears SIGTERM may take to end in good order."""
+"""How long a run may take to end cleanly after SIGTERM."""
 
 
 def end_with_parent() -> None:
-    """Let a worker of a process pool end with the process that made the pool.
+    """Make a worker of a process pool end with the process that made the pool.
 
-    Idle workers wait on a pipe of which each of them holds both ends, so nothing tells them.
+    By itself, an idle worker would wait for ever on a pipe of which it holds both ends.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None, "an initializer of a pool runs in its workers"
     started_by = os.getppid()
 
     def wait() -> None:
-        # Forked later, other workers hold what tells whether the parent is alive, too; on Windows
-        # a process keeps its parent's number.
+        # Either test alone may miss the parent's end: workers that are forked later keep the pipe
+        # open by which `is_alive` sees it, and on Windows the parent's number does not change.
         while parent.is_alive() and os.getppid() == started_by:
             time.sleep(1)
 
@@ -40,7 +40,7 @@ def end_with_parent() -> None:
 def run_module(name: str, *arguments: str) -> str:
     """Run a module as `python -m` does, in a process that ends with this one.
 
-    Returns what it prints. Raises subprocess.CalledProcessError where it fails.
+    Returns what it prints. Raises subprocess.CalledProcessError if it fails.
     """
     command = [sys.executable, "-m", __name__, name, *arguments]
     with subprocess.Popen(
@@ -67,7 +67,7 @@ def _end_after(wait: Callable[[], object]) -> None:
 
 
 if __name__ == "__main__":
-    # The parent writes nothing: this returns when it closes the pipe, or is gone.
+    # The parent writes nothing: the read returns when it closes the pipe or ends.
     _end_after(lambda: os.read(sys.stdin.fileno(), 1))
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -1,4 +1,4 @@
-"""Where results are kept, and what each was measured with: commit, date and machine."""
+"""The folder of the results, and their provenance: commit, date and machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RESULTS = Path(__file__).parent / "results"
 def current_commit() -> str:
     """Return git's name of the commit, marked `-dirty` where the tree differs from it.
 
-    Results that were written since do not count: they change nothing that is measured.
+    Changes in the folder of results do not count, as they do not affect what is measured.
     """
 
     def ask(*arguments: str) -> subprocess.CompletedProcess[str]:

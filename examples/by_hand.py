@@ -2,7 +2,7 @@
 
     python examples/by_hand.py
 
-The noise alone explores. It ends when the last 20 games returned 400 in the mean, or after
+The noise alone explores. Training ends when the mean return of the last 20 games is 400, or after
 `--steps`. Needs `pip install '.[train]'`.
 """
 

@@ -3,10 +3,10 @@
     python examples/close_values.py [RUN] [--steps 20000] [--out close_values.png]
 
 RUN is a finished run with noise; without one, a small CartPole run is trained first. For every
-situation of some games the script computes the gap of Q (the best action's value minus the second
-best's, with the mean weights) and the effective ε: how often noise chooses another action than the
-mean weights do. For comparison it measures ε-greedy with the ε that explores as much overall. It
-needs matplotlib.
+observation of some games, the script computes the gap of Q (the best action's value minus the
+second best's, with the mean weights) and the effective ε: how often noise chooses another action
+than the mean weights do. For comparison, it measures ε-greedy with the ε that explores as much
+overall. It needs matplotlib.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from matplotlib import pyplot as plt
 
 BINS = 8
 DRAWS = 64
-# Of Okabe and Ito's palette, which colour-blind readers can tell apart; markers differ too.
+# From Okabe and Ito's palette, which colour-blind readers can tell apart; markers differ, too.
 NOISE, GREEDY = "#0072B2", "#D55E00"
 
 
 def trained(folder: Path, steps: int) -> Path:
-    """Train CartPole by noise alone, into a folder."""
+    """Train CartPole by noise alone into a folder, and return the folder."""
     settings = {"steps": steps, "warmup_steps": min(1000, steps // 4), "seed": 1}
     start(config.load("cartpole", settings), folder)
     return folder
@@ -59,7 +59,7 @@ def situations(folder: Path, steps: int) -> tuple[torch.nn.Module, torch.Tensor,
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
         seen.append(observation)
-        # A new draw at every step reaches more situations than one policy would.
+        # A new draw at every step reaches more states than a single policy would.
         noisynet.resample(network, generator=generator)
         observation = environments.step(agent.greedy(observation)).observation
     environments.close()
@@ -67,13 +67,13 @@ def situations(folder: Path, steps: int) -> tuple[torch.nn.Module, torch.Tensor,
 
 
 def by_gap(gap: np.ndarray, *shares: np.ndarray) -> list[tuple[float, ...]]:
-    """Sort situations by their gap into bins of equal size; return the means of each bin."""
+    """Sort observations by their gap into bins of equal size; return the means of each bin."""
     parts = np.array_split(np.argsort(gap), BINS)
     return [(float(gap[p].mean()), *(float(one[p].mean()) for one in shares)) for p in parts]
 
 
 def picture(rows: list[tuple[float, ...]], epsilon: float, out: Path) -> None:
-    """Draw effective ε against the gap, for both."""
+    """Draw effective ε against the gap, for the noise and for ε-greedy."""
     gaps, noise, greedy = zip(*rows, strict=True)
     figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
     axes.plot(gaps, noise, "o-", color=NOISE, label="learned noise")

@@ -53,7 +53,7 @@ def configured(arguments: argparse.Namespace) -> Config:
 def batches(
     config: Config, environments: Environments, agent: QLearning, engine: Engine
 ) -> Iterator[Batch[Any]]:
-    """Play, yield a batch whenever an update is due, and fire the events of episodes."""
+    """Play; yield a batch for each update that is due, and fire the events of episodes."""
     learning, solved_return = config.learning, config.training.solved_return or np.inf
     state: Any = engine.state
     replay = FrameReplay(

@@ -2,9 +2,9 @@
 
     python examples/noisy_transformer.py --updates 400
 
-64 games run side by side, each with a noise draw of its own over the whole game. At the first step
-one of four signs is shown, then nothing; naming it is worth 1 at each later step. The policy reads
-what it has seen so far, one step more each time, and takes the action of the highest Q.
+64 games run side by side, each with its own draw of the noise for the whole game. The first step
+shows one of four signs, and the later steps show nothing; at each of them, naming the sign gives a
+reward of 1. The policy reads all that it has seen so far, and takes the action of the highest Q.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def play(policy: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def learn(policy: nn.Module, updates: int) -> None:
-    """Learn Q from the games that it plays; rewards follow from the action alone."""
+    """Learn Q from the games that the policy plays; the target is the reward alone."""
     optimizer = torch.optim.Adam(policy.parameters(), lr=2e-3)
     noisynet.hold(policy, rows=GAMES, batch_first=True)
     for update in range(1, updates + 1):

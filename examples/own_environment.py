@@ -7,7 +7,7 @@ import noisynet
 
 
 class Match(gymnasium.Env[np.ndarray, np.int64]):
-    """One of three signs at each step; naming it is worth 1. A game has 20 steps."""
+    """A game of 20 steps. Each shows one of three signs; naming it gives a reward of 1."""
 
     observation_space = gymnasium.spaces.Box(0.0, 1.0, (3,), np.float32)
     action_space = gymnasium.spaces.Discrete(3)

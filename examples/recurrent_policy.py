@@ -2,11 +2,11 @@
 
     python examples/recurrent_policy.py
 
-Each game shows +1 or −1 at its first step and zeros after it, and pays 1 if the action of the last
-step names the signal. `noisify` makes the LSTM and both heads noisy. Each of the parallel games has
-a draw of its own, held over the rollout, and learning uses the same draws: so the policy that is
-learned about is the one that acted, and the ratio of new to old probabilities starts at 1.
-Needs noisynet alone.
+Each game shows +1 or −1 at its first step and zeros after it, and gives a reward of 1 if the action
+of the last step names the signal. `noisify` makes the LSTM and both heads noisy. Each of the
+parallel games has its own draw, which is held over the rollout. Learning uses the same draws, and
+so the same policy that acted: the ratio of new to old probabilities starts at 1.
+It needs only noisynet.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def observations() -> Tensor:
 
 @torch.no_grad()
 def play(policy: Policy, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Act one step at a time under the noise that is in force; (T, games) and rewards (games,)."""
+    """Act step by step; return actions and log-probabilities (T, games), and rewards (games,)."""
     state: State | None = None
     actions, log_probabilities = [], []
     for x_t in x:
@@ -64,12 +64,12 @@ def update(
     rollout: tuple[Tensor, Tensor, Tensor, Tensor],
     draw: noisynet.Draw,
 ) -> float:
-    """Take PPO's epochs on whole games; return how far the first ratio was from 1."""
+    """Run PPO's epochs on whole games; return the largest deviation of the first ratios from 1."""
     x, actions, former, reward = rollout
     first_deviation: float | None = None
     for _ in range(EPOCHS):
         for games in torch.randperm(GAMES).chunk(MINIBATCHES):
-            # The draws under which these games were played.
+            # The same draws as when these games were played.
             with noisynet.using(policy, draw[games]):
                 choice, value, _ = policy(x[:, games])
             ratio = (choice.log_prob(actions[:, games]) - former[:, games]).exp()
@@ -88,7 +88,7 @@ def update(
 
 
 def main() -> None:
-    """Train, and say what share of signals was remembered, with noise and without."""
+    """Train, and print what share of the signals was remembered, with noise and without."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--updates", type=int, default=40)
     updates = parser.parse_args().updates

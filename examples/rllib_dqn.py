@@ -1,4 +1,4 @@
-"""Let DQN of RLlib explore CartPole by learned noise alone: no ε, no schedule."""
+"""Make RLlib's DQN explore CartPole by learned noise alone: no ε, no schedule."""
 
 import argparse
 from typing import Any

@@ -1,4 +1,4 @@
-"""Let DQN of Stable-Baselines3 explore CartPole by learned noise alone: no ε, no schedule."""
+"""Make Stable-Baselines3's DQN explore CartPole by learned noise alone: no ε, no schedule."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""Let DQN of Tianshou explore CartPole by learned noise alone: no ε, no schedule."""
+"""Make Tianshou's DQN explore CartPole by learned noise alone: no ε, no schedule."""
 
 import argparse
 

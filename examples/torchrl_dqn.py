@@ -1,4 +1,4 @@
-"""Let DQN of TorchRL explore CartPole by learned noise alone: no ε, no schedule."""
+"""Make TorchRL's DQN explore CartPole by learned noise alone: no ε, no schedule."""
 
 import argparse
 

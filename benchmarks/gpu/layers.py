@@ -52,7 +52,7 @@ BRIEF = Timing(rounds=2, seconds=1.0, slice_seconds=1e-5, seed=0, least_rounds=2
 class Captured:
     """The replay of a call from a CUDA graph.
 
-    It keeps the call, and so what the call reads: the next capture gives free memory back.
+    It keeps the call, and so the tensors that the call reads, since a capture releases free memory.
     """
 
     graph: torch.cuda.CUDAGraph
@@ -109,7 +109,7 @@ def error_of(
 
 
 def tried(make: Callable[[], Call], device: torch.device) -> Call | str:
-    """Make a call, or return why it cannot be made."""
+    """Build a call and try it; return it, or why it fails."""
     try:
         call = make()
         call()
@@ -167,7 +167,7 @@ def measure(
 
 
 def judged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Compare each of our cells with the target."""
+    """Compare each cell of our layer with the target."""
     return [
         {
             **{key: row[key] for key in ("dtype", "mode", "batch")},

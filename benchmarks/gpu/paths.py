@@ -16,12 +16,12 @@ from ..training.parts import time_parts
 
 @dataclass(frozen=True)
 class TrainingPath:
-    """A preset, and how its updates are taken."""
+    """A preset, and the fields that say how its updates are made."""
 
     preset: str
     fields: dict[str, Any]
     unmeasured: int
-    """Agent steps of learning that are not counted: captures, first allocations."""
+    """The first agent steps of learning, not timed because of captures and allocations."""
 
 
 _PONG = {"warmup_steps": 2_000, "log_every": 50, "replay_capacity": 50_000}
@@ -108,7 +108,7 @@ def _serve(
 def measure(
     path: TrainingPath, device: str, threads: int, seconds: float, *, brief: bool
 ) -> dict[str, Any]:
-    """Train from the first step, and measure once learning has begun."""
+    """Train, and measure once learning has begun and the unmeasured steps are over."""
     from noisynet.assemble import train
     from noisynet.runs import RunFolder, config
     from noisynet.training import FiguresTaken

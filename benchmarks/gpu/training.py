@@ -56,7 +56,7 @@ def wait_for(device: str) -> None:
 
 
 def _updates(chosen: Config) -> QLearning | StaticUpdates:
-    """Build what takes the updates of a new agent, as the config says."""
+    """Build a new agent; if the config's execution is `graph`, its updates run as a CUDA graph."""
     agent = pong_agent(chosen)
     return StaticUpdates(agent) if chosen.training.execution == "graph" else agent
 
@@ -158,7 +158,7 @@ def measure_solve(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _solve(chosen: Config, limit: float) -> tuple[dict[str, Any], list[tuple[float, int, float]]]:
-    """Train until the task is solved, at most so many seconds; return a row, and the curve."""
+    """Train until the task is solved, for at most `limit` seconds; return a row and the curve."""
     best, reason, step, mean, played = float("-inf"), "time", 0, None, 0.0
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
@@ -218,7 +218,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure, print and keep."""
+    """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--machine", default=None)
     parser.add_argument("--device", default="cuda")

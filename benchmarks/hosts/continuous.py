@@ -1,13 +1,13 @@
-"""Compare what explores in Stable-Baselines3 with continuous actions, and with a memory.
+"""Compare ways to explore in Stable-Baselines3 with continuous actions, and with a memory.
 
     python -m benchmarks.hosts.continuous --machine "…"            runs what is missing, in turn
-    python -m benchmarks.hosts.continuous --only pendulum-td3      the runs whose names begin so
+    python -m benchmarks.hosts.continuous --only pendulum-td3      the tasks whose names begin so
     python -m benchmarks.hosts.continuous --table                  only the table and plots
     python -m benchmarks.hosts.continuous --trial pendulum-td3     a tenth of the steps, one seed
     python -m benchmarks.hosts.continuous --overhead td3 --machine "…"   the time of learned noise
 
-Every finished run is one line of results/hosts/continuous.jsonl, so that a run that is interrupted
-goes on where it stopped. Seeds are paired: seed i of every arm plays the same environments. The
+Every finished run is one line of results/hosts/continuous.jsonl, so that an interrupted series
+continues where it stopped. Seeds are paired: seed i of every arm plays the same environments. The
 MuJoCo tasks need `pip install 'gymnasium[mujoco]' 'mujoco<4'`.
 """
 
@@ -114,7 +114,7 @@ TASKS = {
 
 @dataclass(frozen=True)
 class Arm:
-    """What explores: the options that it adds to a task's, and the callbacks."""
+    """A way to explore: the policy, what it adds to a task's options, and whether noise adapts."""
 
     policy: Any = "MlpPolicy"
     options: Options = field(default_factory=dict)
@@ -176,7 +176,7 @@ _ALGORITHMS: dict[str, Any] = {"td3": TD3, "sac": SAC, "ppo": PPO, "recurrent": 
 
 
 class Curve(BaseCallback):
-    """The returns of training games, by when they ended."""
+    """A callback that records the return of each training game and the step at which it ended."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -210,7 +210,7 @@ def build(task: Task, arm: Arm, seed: int) -> tuple[Any, list[BaseCallback]]:
         options["action_noise"] = noise(np.zeros(shape), np.full(shape, DEVIATION))
     kind = arm.algorithm or _ALGORITHMS[task.algorithm]
     model = kind(arm.policy, environments, seed=seed, device="cpu", policy_kwargs=kwargs, **options)
-    # Measured on some 300 of the last observations.
+    # Agent steps between two measurements, each on the last 256 observations.
     every = 2048 if task.algorithm == "ppo" else 50
     control = NoiseControl(action_deviation=DEVIATION, every=every) if arm.adapts else None
     return model, [] if control is None else [control]
@@ -246,7 +246,7 @@ def _environments(task: Task, seed: int, number: int) -> Any:
 
 
 def run(name: str, arm: str, seed: int, steps: int | None = None) -> dict[str, Any]:
-    """Train and play one agent; return what its line says."""
+    """Train and evaluate one agent; return its line of the results."""
     task = TASKS[name]
     steps = task.steps if steps is None else steps
     began = time.perf_counter()
@@ -282,7 +282,7 @@ def missing(only: str, seeds: int) -> Iterator[tuple[str, str, int]]:
 
 
 def read(file: Path | None = None) -> list[dict[str, Any]]:
-    """Return the runs that are kept."""
+    """Read the finished runs."""
     file = FILE if file is None else file
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 

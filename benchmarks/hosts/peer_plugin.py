@@ -1,4 +1,4 @@
-"""A pytest plugin that puts noisynet in the place of a peer's classes, and records each test.
+"""A pytest plugin that replaces a peer's classes with noisynet's, and records each test.
 
 peer_suites.py loads it into the peer's own suite. A test counts as touching noisynet where it
 builds at least one noisy layer; the others say nothing about us.
@@ -20,11 +20,11 @@ import noisynet
 from noisynet.layers import NoisyLayer
 
 REPLACED: set[str] = set()
-"""Peers whose models become noisy in a file of ours, where they are built."""
+"""Peers whose models are made noisy where they are built, in a file of ours."""
 
 
 def rename(package: str, theirs: Any, ours: Any) -> None:
-    """Make `ours` what all loaded modules of a package call by the name of `theirs`."""
+    """Replace `theirs` with `ours`, under whatever name, in all loaded modules of a package."""
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] == package:
             for key in [key for key, value in vars(module).items() if value is theirs]:
@@ -32,7 +32,7 @@ def rename(package: str, theirs: Any, ours: Any) -> None:
 
 
 def stable_baselines3() -> None:
-    """Let the names of policies, such as "MlpPolicy", mean ours."""
+    """Make the names of policies, such as "MlpPolicy", mean ours."""
     from stable_baselines3 import A2C, DQN, PPO
 
     from noisynet.integrations import sb3
@@ -46,7 +46,7 @@ def stable_baselines3() -> None:
 
 
 def sb3_contrib() -> None:
-    """Let the names of QR-DQN's policies mean ours, and those of the host beside it."""
+    """Make the names of QR-DQN's policies mean ours, and those of Stable-Baselines3 as well."""
     from sb3_contrib import QRDQN
 
     from noisynet.integrations import sb3
@@ -56,7 +56,7 @@ def sb3_contrib() -> None:
 
 
 def pfrl() -> None:
-    """Replace the layer and the converter as the page on peers says."""
+    """Replace the layer and the converter, as docs/peers.md describes."""
     import pfrl.nn as theirs
 
     def layer(linear: nn.Linear, sigma_scale: float = 0.4) -> noisynet.NoisyLinear:
@@ -70,9 +70,9 @@ def pfrl() -> None:
 
 
 def torchrl() -> None:
-    """Replace both layers; the exploration type switches ours off, and the means have their names.
+    """Replace both layers with ours, which the exploration type switches off as it does theirs.
 
-    A layer holds its draw from the start, where its sizes are known.
+    The means also have TorchRL's names. A layer holds a draw from the start if its sizes are known.
     """
     from torchrl.envs import ExplorationType
     from torchrl.envs.utils import exploration_type
@@ -133,7 +133,7 @@ def tianshou() -> None:
 
 
 def transformers() -> None:
-    """Let tiny_transformers.py make its models noisy."""
+    """Make tiny_transformers.py build noisy models."""
     REPLACED.add("transformers")
 
 
@@ -158,7 +158,7 @@ PEERS: dict[str, Callable[[], None]] = {
 
 
 class Recorder:
-    """What became of each test, written when the session ends."""
+    """A recorder of the outcome of each test, which it writes when the session ends."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -171,7 +171,7 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self) -> None:
-        """Begin with a test that has not touched us."""
+        """Mark the test that begins as not touching noisynet."""
         self.touched = False
 
     @pytest.hookimpl(wrapper=True)

@@ -5,9 +5,9 @@
 
 The peer must be installed, with pytest and what its tests need. Where its source distribution has
 the tests, that of the installed version is downloaded; else --folder names a checkout, which is
-only read. `torch` needs neither: its checks are in tests/peers/test_modules.py. What is replaced
-stands in peer_plugin.py. Tests that fail run once more with nothing replaced, which tells whose
-failure it is. Results go to results/hosts/peer_suites.json, the page's table beside it.
+only read. `torch` needs neither: its checks are in tests/peers/test_modules.py. peer_plugin.py has
+what is replaced. Tests that fail run once more with nothing replaced, which shows whose failure it
+is. Results go to results/hosts/peer_suites.json, the page's table beside it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ THEIRS = "fails with the peer's own class too"
 UNEXPLAINED = "unexplained"
 
 Tests = dict[str, dict[str, Any]]
-"""What became of each test, by its name."""
+"""The record of each test, such as its outcome and its error, by the test's name."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,17 @@ class Suite:
     tests: tuple[str, ...]
     """Files, and folders of test files, in the peer's repository."""
     naming: str = ""
-    """Only files whose text has this pattern."""
+    """A pattern: only files whose text matches it are run."""
     select: tuple[str, ...] = ()
     """Further arguments of pytest."""
     in_sdist: bool = False
     own: str = ""
-    """A file beside this one that holds the peer's tests against models: the tests to run."""
+    """A file beside this one that applies the peer's tests to models of ours; it alone is run."""
     reasons: tuple[tuple[str, str], ...] = ()
     """A pattern of a failed test's name and error, and why it fails."""
 
 
-# Other algorithms, and environments in processes, which know no policy.
+# Tests of other algorithms, and of environments in processes, which involve no policy.
 _LEFT_OUT = ("SAC", "TD3", "DDPG", "TQC", "TRPO", "ARS", "test_vec_envs")
 _OTHERS = ("-k", " and ".join(f"not {name}" for name in _LEFT_OUT))
 _SHORT = "asks for a score after 500 to 2,000 steps; noise in all layers needs more"
@@ -159,7 +159,7 @@ SUITES = {
 
 
 def main() -> None:
-    """Run the suite of one peer and keep what it showed."""
+    """Run the suite of one peer and save its results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -91,7 +91,7 @@ def play_trained(algorithm: str, seed: int, games: int) -> list[float]:
 
 
 class _Images(Images):
-    """Frames that the host builds from the class, with a config."""
+    """The environment of frames, for the host to build from the class and a config."""
 
     def __init__(self, _: Any) -> None:
         super().__init__(channels_last=True)

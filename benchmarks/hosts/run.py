@@ -40,11 +40,11 @@ class Agent(Protocol):
 
 
 class Host(Protocol):
-    """What the module of a host defines."""
+    """The functions and constants that a host's module defines."""
 
     PACKAGES: Sequence[str]
     SETTINGS: Mapping[str, Mapping[str, Any]]
-    """For each algorithm its settings, as JSON can hold them; `steps` is one."""
+    """The settings of each algorithm, as JSON can hold them; `steps` is one of them."""
     TIMED_STEPS: Mapping[str, int]
     """Agent steps in a round of timing, by kind of observation: `vector` and `image`."""
 
@@ -58,7 +58,7 @@ class Host(Protocol):
 
 
 def run_seed(host: Host, algorithm: str, seed: int) -> dict[str, Any]:
-    """Train one seed and play it."""
+    """Train one seed and evaluate it."""
     began, used = time.perf_counter(), time.process_time()
     returns = host.play_trained(algorithm, seed, GAMES)
     return {
@@ -102,12 +102,12 @@ def measure_overhead(host: Host, algorithm: str, observations: str) -> dict[str,
 
 
 def context(host: Any, machine: str) -> dict[str, Any]:
-    """Return what a result was measured with."""
+    """Return the provenance of a result, with the cores and the versions of packages."""
     return {**provenance(machine), **versions(host.PACKAGES)}
 
 
 def versions(packages: Sequence[str]) -> dict[str, Any]:
-    """Return what a time depends on besides the machine: the cores it had, and the packages."""
+    """Return the number of cores and the versions of packages, on which times depend too."""
     return {
         "cores": len(os.sched_getaffinity(0)),
         "versions": {package: version(package) for package in ("torch", *packages)},

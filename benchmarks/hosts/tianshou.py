@@ -38,7 +38,7 @@ _COMMON: dict[str, Any] = {
     "updates_per_step": 0.25,
     "algorithm": {"gamma": 0.99, "target_update_freq": 125, "n_step_return_horizon": 10},
 }
-# The host asks for the distribution of the next state, whatever the horizon is.
+# The host bootstraps from the distribution of the next state, whatever the horizon is.
 _ONE_STEP = {**_COMMON, "algorithm": {**_COMMON["algorithm"], "n_step_return_horizon": 1}}
 SETTINGS: dict[str, dict[str, Any]] = {
     "dqn": {
@@ -123,14 +123,14 @@ class Learner:
             **exploration,
             **settings["policy"],
         )
-        # Both use the fused Adam: σ doubles the parameters, which the looping one would pay for.
+        # Both agents use the fused Adam: σ doubles the parameters, and a loop over them is slow.
         first, last = settings["learning_rate"]
         # The host's schedule falls to 0, so it runs long enough to end at `last` after `steps`.
         steps = round(settings["steps"] * first / (first - last))
         optimizer = TorchOptimizerFactory(
             torch.optim.Adam, lr=first, fused=True
         ).with_lr_scheduler_factory(
-            # It counts updates, and an update is made every so many steps.
+            # The schedule counts updates, and there is one update for this many steps.
             LRSchedulerFactoryLinear(1, steps, round(1 / settings["updates_per_step"]))
         )
         self.algorithm = algorithm(policy=self.policy, optim=optimizer, **settings["algorithm"])

@@ -3,13 +3,13 @@
     python -m benchmarks.hosts.tianshou_horizons --task chain --machine "…"
     python -m benchmarks.hosts.tianshou_horizons --task cartpole --seeds 2 --machine "…"
 
-The host takes the distribution of the next state for the return of n steps
-(tests/integrations/test_tianshou.py), with which noise has nothing to do. The first compares what
-is learned of a chain of 50 steps with its true values, in half a minute. The second trains CartPole
-with the settings of tianshou.py and half the steps, by the host's own ε = 0.05 and by noise, with
-the horizon of DQN's settings and with 1, and plays 100 games with the mean weights. Both write
-after every run, and continue where they were stopped: results/hosts/tianshou_horizons.json and its
-tables.
+Both bootstrap an n-step return from the next state instead of the state n steps later
+(tests/integrations/test_tianshou.py); noise has no part in this. The first command compares the
+learned values of a chain of 50 steps with the true ones, in half a minute. The second trains
+CartPole with the settings of tianshou.py and half the steps, by the host's own ε = 0.05 and by
+noise, with the horizon of DQN's settings and with 1, and plays 100 games with the mean weights.
+Both write results/hosts/tianshou_horizons.json and its tables after every run, and continue where
+they were stopped.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ STEPS = 40_000
 
 
 def true_value(steps: int) -> float:
-    """Return what a state so many steps before the end of the chain is worth."""
+    """Return the true value of the state that is `steps` steps before the end of the chain."""
     return (1 - GAMMA**steps) / (1 - GAMMA)
 
 
@@ -92,7 +92,7 @@ def learn_chain(algorithm: str, agent: str, horizon: int, seed: int) -> dict[str
 
 
 def learn_cartpole(algorithm: str, agent: str, horizon: int, seed: int) -> dict[str, Any]:
-    """Train an agent and play it."""
+    """Train an agent on CartPole and evaluate it."""
     own = tianshou.SETTINGS[algorithm]["algorithm"]
     changes = {"steps": STEPS, "algorithm": {**own, "n_step_return_horizon": horizon}}
     learner = tianshou.Learner(algorithm, seed, noisy=agent == "noisy", changes=changes)
@@ -112,7 +112,7 @@ TASKS: dict[str, tuple[Any, tuple[str, ...]]] = {
 
 
 def tables(results: dict[str, list[dict[str, Any]]]) -> str:
-    """Return the tables of the runs that there are."""
+    """Return the tables of the finished runs."""
     lines: list[str] = []
     if chain := results.get("chain"):
         rows = [["true values", "", "", *(f"{true_value(one):.1f}" for one in BEFORE_THE_END)]]

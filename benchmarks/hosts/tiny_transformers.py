@@ -1,7 +1,7 @@
-"""Tiny models of transformers for its own tests of models; peer_suites.py copies this beside them.
+"""Tiny noisy models for the model tests of transformers; peer_suites.py copies this beside them.
 
-Every model is noisy as soon as it is built, and each of its forwards is under the one draw that a
-seed gives: two models of the same parameters are the same function, as these tests expect.
+Every model is noisy as soon as it is built, and all its forwards use the one draw that a fixed seed
+gives, so that two models with the same parameters are the same function, as the tests expect.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import noisynet
 
 transformers: Any = importlib.import_module("transformers")
 
-# The source distribution leaves out these two mixins, which the tests of models name.
+# The source distribution leaves out these two mixins, which the tests of models import.
 for _name, _mixin in (
     ("tests.exporters.test_export", "ExportTesterMixin"),
     ("tests.generation.test_utils", "GenerationTesterMixin"),
@@ -70,7 +70,7 @@ CONFIGS: dict[str, tuple[Any, tuple[Any, ...]]] = {
 
 
 def noisy(plain: Any) -> Any:
-    """Return the class of a model with noise in all linear layers, under one draw of a seed."""
+    """Return a model's class with noise in all linear layers, under one draw of a fixed seed."""
     if "transformers" not in REPLACED:
         return plain
 

@@ -93,7 +93,7 @@ class Learner:
         self._target = HardUpdate(
             self.loss, value_network_update_interval=settings["target_update_interval"]
         )
-        # Both use the fused Adam: σ doubles the parameters, which the looping one would pay for.
+        # Both agents use the fused Adam: σ doubles the parameters, and a loop over them is slow.
         self._optimizer = torch.optim.Adam(
             self.loss.parameters(), lr=settings["learning_rate"][0], fused=True
         )

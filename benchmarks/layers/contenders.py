@@ -26,15 +26,15 @@ Sharing = Literal["none", "shared", "per row"]
 
 
 def do_nothing() -> None:
-    """Redraw a layer that draws by itself at each forward, or never."""
+    """Do nothing: the redraw of a layer that draws by itself at each forward, or never."""
 
 
 def leave(_module: nn.Module, _batch: int) -> None:
-    """Prepare a layer that needs nothing before a batch of a new size."""
+    """Do nothing: the preparation of a layer that needs none for a batch of a new size."""
 
 
 def no_redraw(_module: nn.Module) -> Callable[[], None]:
-    """Return the redraw of a layer that needs none."""
+    """Return `do_nothing`, the redraw of a layer that needs none."""
     return do_nothing
 
 
@@ -50,7 +50,7 @@ class Contender:
     ready: Callable[[nn.Module, int], None] = leave
     redraw: Callable[[nn.Module], Callable[[], None]] = no_redraw
     kept: bool = False
-    """Whether one draw is used again and again."""
+    """Whether all forwards use the same draw."""
 
     @property
     def is_peer(self) -> bool:
@@ -230,5 +230,5 @@ def fault_of(contender: Contender, device: torch.device) -> str | None:
 
 
 def close(first: Tensor, second: Tensor) -> bool:
-    """Return whether two outputs agree but for rounding."""
+    """Return whether two outputs agree except for rounding."""
     return bool(torch.isclose(first, second, rtol=1e-5, atol=1e-5).all())

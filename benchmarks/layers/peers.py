@@ -44,7 +44,7 @@ class PeerLayer(nn.Module):
 
 
 class BookIndependent(PeerLayer):
-    """Draw pq + q normals into buffers at each forward.
+    """A layer that draws pq + q normals into buffers at each forward.
 
     Lapan, Deep Reinforcement Learning Hands-On, the layer with independent Gaussian noise.
     """
@@ -70,7 +70,7 @@ class BookIndependent(PeerLayer):
 
 
 class BookFactorised(PeerLayer):
-    """Draw p + q normals into buffers at each forward and multiply them out to the p×q noise.
+    """A layer that draws p + q normals at each forward and multiplies them out to p×q noise.
 
     Lapan, Deep Reinforcement Learning Hands-On, the layer with factorised Gaussian noise.
     """
@@ -99,7 +99,7 @@ class BookFactorised(PeerLayer):
 
 
 class Kaixhin(PeerLayer):
-    """Keep the p×q factorised noise in a buffer; a reset draws p + q normals on the CPU for it.
+    """A layer that keeps p×q factorised noise in a buffer; a reset draws p + q normals on the CPU.
 
     Kaixhin/Rainbow, model.py.
     """
@@ -131,7 +131,7 @@ class Kaixhin(PeerLayer):
 
 
 class CleanRL(Kaixhin):
-    """Keep pq + q independent normals in buffers, redrawn by a reset.
+    """A layer that keeps pq + q independent normals in buffers, which a reset redraws.
 
     CleanRL, rainbow_atari.py, whose comment calls them factorised.
     """
@@ -143,7 +143,7 @@ class CleanRL(Kaixhin):
 
 
 class RLlib(PeerLayer):
-    """Draw p + q normals on the CPU at each forward, for a weight that is stored p×q.
+    """A layer that draws p + q normals on the CPU at each forward; its weight is stored as p×q.
 
     RLlib's old API stack; the new one has no noisy layer.
     """
@@ -171,7 +171,7 @@ class RLlib(PeerLayer):
 
 
 class DQNZoo(PeerLayer):
-    """Scale inputs and outputs of a second product with σ, so that no p×q noise is made.
+    """A layer that scales the input and output of a second product, by σ: no p×q noise is made.
 
     DeepMind's dqn_zoo, written for JAX and its compiler: this is its equation in eager PyTorch. Its
     normals are cut off at ±2, so its noise is smaller than the paper's.
@@ -227,10 +227,10 @@ INSTALLED: dict[str, tuple[Callable[[int, int], nn.Module], str | None]] = {
     "tianshou": (tianshou_layer, "sample"),
     "pfrl": (pfrl_layer, None),
 }
-"""By the package's name: what makes a layer, and its method that draws new noise, if it has one."""
+"""By package: the function that makes a layer, and the layer's method that redraws, or None."""
 
 MARK = " (re-implemented from its published description)"
-"""What the label of such a layer ends with."""
+"""The end of a re-implemented layer's label."""
 
 REIMPLEMENTED: dict[str, tuple[str, type[PeerLayer]]] = {
     "book-factorised": ("the book, factorised", BookFactorised),

@@ -45,13 +45,13 @@ def layer(kind: str, state: str, batch: int) -> nn.Module:
 
 
 def act(made: nn.Module, x: Tensor) -> None:
-    """Take a sequence without gradients."""
+    """Run a layer on a sequence without gradients."""
     with torch.no_grad():
         made(x)
 
 
 def learn(made: nn.Module, x: Tensor) -> None:
-    """Take a sequence forwards and backwards, without the optimizer."""
+    """Run a layer forwards and backwards on a sequence, without the optimizer."""
     made.zero_grad(set_to_none=True)
     made(x)[0].square().sum().backward()
 
@@ -66,7 +66,7 @@ WORKS: dict[str, tuple[Callable[[nn.Module, Tensor], None], int, int]] = {
 
 
 def calls() -> dict[tuple[str, str, str], Call]:
-    """Return what is timed, by layer, work and state."""
+    """Return the calls to time, by layer, work and state."""
     found: dict[tuple[str, str, str], Call] = {}
     for kind in KINDS:
         for work, (how, steps, batch) in WORKS.items():

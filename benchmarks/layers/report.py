@@ -28,7 +28,7 @@ NATURE = (3136, 512)
 
 @dataclass(frozen=True)
 class Target:
-    """A largest ratio to nn.Linear, on two CPU cores and for 3136→512."""
+    """The largest ratio to nn.Linear that is allowed, for 3136→512 on two CPU cores."""
 
     text: str
     name: str
@@ -155,7 +155,7 @@ def redraw_table(redraws: list[Row]) -> Table:
 
 
 def cell_tables(rows: list[Row], skipped: list[Row]) -> Iterator[Table]:
-    """Yield a table for each shape and mode: a line a contender, four columns a batch."""
+    """Yield a table for each shape and mode: a line per contender, four columns per batch."""
     blocks: dict[tuple[int, int, str], list[Row]] = {}
     for row in rows:
         blocks.setdefault((row["inputs"], row["outputs"], row["mode"]), []).append(row)

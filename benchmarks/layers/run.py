@@ -35,13 +35,13 @@ QUICK = Timing(rounds=2, seconds=1.0, slice_seconds=1e-5, seed=0, least_rounds=2
 
 
 def shape(text: str) -> tuple[int, int]:
-    """Read "3136x512"."""
+    """Read a shape such as "3136x512"."""
     inputs, outputs = text.split("x")
     return int(inputs), int(outputs)
 
 
 def options() -> argparse.ArgumentParser:
-    """Describe the options."""
+    """Build the parser of the options."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -60,13 +60,13 @@ def network(state: str) -> nn.Sequential:
 
 
 def forward(net: nn.Module, x: Tensor) -> None:
-    """Act."""
+    """Run the network without gradients, as acting does."""
     with torch.no_grad():
         net(x)
 
 
 def forward_and_backward(net: nn.Module, x: Tensor) -> None:
-    """Learn, without the optimizer."""
+    """Run the network forwards and backwards, as learning does, without the optimizer."""
     net.zero_grad(set_to_none=True)
     net(x).square().sum().backward()
 
@@ -119,7 +119,7 @@ def two_layers(contender: Contender, x: Tensor) -> dict[str, Call]:
 
 
 def works() -> dict[str, Call]:
-    """Return what is timed, as {"work|state": call}."""
+    """Return the calls to time, as {"work|state": call}."""
     found: dict[str, Call] = {}
     for batch in (1, BATCH):
         x = torch.randn(batch, 4)
@@ -144,7 +144,7 @@ def works() -> dict[str, Call]:
 
 
 def seconds(call: Call) -> float:
-    """Return the time of a call: the smallest of many slices."""
+    """Return the time of a call in seconds: the smallest of many slices."""
     call()
     slices = []
     for _ in range(SLICES):

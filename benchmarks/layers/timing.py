@@ -12,10 +12,11 @@ in the same round, so that a slow moment of the machine affects both.
 
 Memory: the most that one call allocates above what existed before it: noise, noisy weights, the
 output, gradients. Parameters, buffers, a held draw and the input exist before; `rest_bytes` counts
-all but the input. On CUDA PyTorch counts it; on the CPU its profiler reports every allocation and
-release of a tensor, and the peak of their running sum is taken. The call is made in a new
-thread, so that memory which a layer keeps for each thread is allocated anew and counts. What a
-library allocates outside PyTorch (the scratch memory of a matrix product) does not.
+all of these except the input. On CUDA, PyTorch counts the peak; on the CPU, its profiler reports
+every allocation and release of a tensor, and the peak of their running sum is taken. The call is
+made in a new thread, so that memory which a layer keeps for each thread is allocated again and
+counts. What a library allocates outside PyTorch (the scratch memory of a matrix product) does not
+count.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: list[float]) -> Spread:
-        """Compute them from at least two values."""
+        """Compute the median and the quartiles of at least two values."""
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
         return cls(median, low, high)
 
@@ -86,7 +87,7 @@ class Spread:
 def make_call(
     layer: nn.Module, redraw: Call, cell: Cell, device: torch.device, dtype: torch.dtype
 ) -> Call:
-    """Return what is timed, with its own input and gradient."""
+    """Return the call to time, with its own input and gradient."""
     input = torch.randn(cell.batch, cell.inputs, device=device, dtype=dtype)
     if not cell.backward:
 

@@ -1,4 +1,4 @@
-"""Keep what Pong runs showed: condensed metrics, a summary and a picture.
+"""Save the results of Pong runs: condensed metrics, a summary and a picture.
 
     python -m benchmarks.pong.keep runs/pong-… runs/pong-epsilon-… --commit 1a2b3c4 --machine "…"
     python -m benchmarks.pong.keep --redraw benchmarks/results/pong/fast
@@ -32,7 +32,7 @@ FOLDER = RESULTS / "pong"
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 WINDOW = 20
-# Fields that former versions had (commit 839f2e3): updates became fewer once the agent won.
+# Fields of former versions (commit 839f2e3), which made fewer updates once the agent won.
 GONE = re.compile(r"^  final_update_(every|return): .*\n", re.MULTILINE)
 
 
@@ -52,7 +52,7 @@ class Run:
 
 
 def run_of(config_text: str, records: list[dict[str, Any]], source: str) -> Run:
-    """Make a run of its config and its metrics."""
+    """Build a run from its config and its metrics."""
     settings = config.from_yaml(config_text, source)
     games = [record for record in records if "game/return" in record]
     figures = [record for record in records if "loss" in record]
@@ -75,7 +75,7 @@ def read_run(path: Path) -> Run:
 def read_kept(folder: Path) -> list[Run]:
     """Read the runs that a summary names from the files beside it.
 
-    What a config had of fields that are gone is left out: nothing here looks at it.
+    Fields that no longer exist are left out of the configs, as nothing here uses them.
     """
     runs: list[Run] = []
     for one in json.loads((folder / "summary.json").read_text())["runs"]:

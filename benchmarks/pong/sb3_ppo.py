@@ -1,13 +1,14 @@
-"""Time Stable-Baselines3's PPO to solve Pong, by the clock, with its zoo's settings for Atari.
+"""Measure how long Stable-Baselines3's PPO takes to solve Pong, with its zoo's Atari settings.
 
     python -m benchmarks.pong.sb3_ppo --seeds 100-102 --machine "…"
     python -m benchmarks.pong.sb3_ppo --seeds 100-100 --minutes 1 --out /tmp/trial --machine "…"
 
-Solved is what it is for ours: the last 100 training games return 18 in the mean. A seed that is not
-solved after --minutes is stopped, in the next rollout. It is then evaluated in 20 new games, with
-actions drawn from its policy as in training. Lines as those of seeds.py, beside which they stand:
-`sb3-ppo.jsonl`, or `sb3-ppo-64.jsonl` with --environments 64; the zoo has 8. Seeds that the file
-has already are left out. Needs OpenCV: pip install opencv-python-headless.
+Solved means the same as for our agents: the mean return of 100 training games has reached 18. A
+seed that is not solved after --minutes is stopped at the next step. Each agent is then evaluated in
+20 new games, with actions drawn from its policy as in training. The results are lines like those of
+seeds.py, in the same folder: `sb3-ppo.jsonl`, or `sb3-ppo-64.jsonl` with --environments 64; the zoo
+has 8. Seeds that are already in the file are left out. Needs OpenCV: pip install
+opencv-python-headless.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ ZOO_ENVIRONMENTS = 8
 
 
 class Clock(BaseCallback):
-    """Notes each game with its step and second, and ends the training when it is solved or late."""
+    """A callback that records each game, and ends the training when solved or out of time."""
 
     def __init__(self, minutes: float) -> None:
         super().__init__()
         self.games: list[tuple[int, int, float]] = []
-        """Of each its step, second and return."""
+        """The step, second and return of each game."""
         self.solved = False
         self.seconds = 0.0
         self._last: deque[float] = deque(maxlen=SOLVED_GAMES)
@@ -64,7 +65,7 @@ class Clock(BaseCallback):
 
 
 def measure(games: VecEnv, seed: int, minutes: float) -> dict[str, Any]:
-    """Train in these environments until it is solved or late; return what came of it."""
+    """Train in these environments until solved or out of time; return the results."""
     model = ppo(games, seed)
     clock = Clock(minutes)
     model.learn(ZOO_STEPS, callback=clock)

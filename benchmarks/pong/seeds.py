@@ -1,16 +1,16 @@
-"""Steps and minutes until Pong is solved, over seeds: each run is evaluated twice.
+"""Measure the steps and minutes until Pong is solved, over seeds, and evaluate each run.
 
     python -m benchmarks.pong.seeds pqn-pong --seeds 100-109 --machine "…"
     python -m benchmarks.pong.seeds pqn-pong-epsilon --seeds 100-109 --at-once 2 --machine "…"
     python -m benchmarks.pong.seeds --redraw
 
-A run is `noisynet train PRESET --seed S` in a process of its own; its time is that of training,
-from the first step on. Where several run at once, each has one thread, and their minutes count for
-nothing: their steps do. A run is then evaluated in 20 new games by its mean weights, and with its
-noise where it has any. Seeds that the preset's file has already are left out, so that a series can
-go on another day. Writes `<preset>.jsonl`, `summary.json`, `curves.png` over the clock and
-`steps.png` over steps to results/pong/seeds; what others wrote there in the same form, such as
-sb3_ppo.py, is summarised and drawn with it.
+A run is `noisynet train PRESET --seed S` in its own process; its time is that of training, from the
+first step on. If several run at once, each has one thread, and only their steps count, not their
+minutes. A run is then evaluated in 20 new games by its mean weights, and again with its noise if it
+has any. Seeds that are already in the preset's file are left out, so that a series can be continued
+later. Writes `<preset>.jsonl`, `summary.json`, `curves.png` over the clock and `steps.png` over
+steps to results/pong/seeds; results that other scripts, such as sb3_ppo.py, wrote there in the same
+form are summarised and drawn as well.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ Run = dict[str, Any]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 WINDOW = 20
 EPISODES = 20
-# How the agents of a line may have been evaluated, and the summary's name for it.
+# The kinds of evaluation that a line may have, and their names in the summary.
 EVALUATIONS = {"off": "noise_off", "on": "noise_on", "sampled": "sampled"}
 
 
 def measure(preset: str, seed: int, options: list[str]) -> Run:
-    """Train a seed, evaluate it, and return what came of it."""
+    """Train and evaluate one seed, and return the results."""
     with tempfile.TemporaryDirectory() as temporary:
         run = Path(temporary) / "run"
         run_module("noisynet", "train", preset, "--seed", str(seed), "--out", str(run), *options)
@@ -119,9 +119,10 @@ def was_alone(run: Run) -> bool:
 
 
 def difference(runs: Sequence[Run], others: Sequence[Run]) -> dict[str, Any]:
-    """Return by how many steps runs are later than others, over the seeds that both solved.
+    """Return how many more steps `runs` took than `others`, over the seeds that both solved.
 
-    `later` counts the seeds of both that are; one that was not solved is later than one that was.
+    `later` counts the common seeds for which `runs` is later than `others`; a run that was not
+    solved counts as later than one that was.
     """
     first, second = ({run["seed"]: run for run in one} for one in (runs, others))
     pairs = [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]
@@ -144,8 +145,8 @@ def _when(run: Run) -> float:
 def summarise(runs: Sequence[Run]) -> dict[str, Any]:
     """Return the median and the worst time of the seeds, and their evaluations.
 
-    A seed that was not solved is later than all that were; a time that this makes unknown is None,
-    and so are those of runs that were not alone.
+    A seed that was not solved counts as later than all that were. A time that this leaves unknown
+    is None, and so are the times of runs that were not alone.
     """
     solved = sorted(run["minutes"] for run in runs if run["solved"])
     minutes = solved + [float("inf")] * (len(runs) - len(solved))
@@ -176,7 +177,7 @@ def _known(minutes: float) -> float | None:
 
 
 def draw(of: Mapping[str, Sequence[Run]], file: Path, *, by: str) -> None:
-    """Draw returns over "minutes" or "steps", and how many seeds were solved by when."""
+    """Draw returns over "minutes" or "steps", and the number of seeds solved by then."""
     figure, (returns, solved) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     column, unit = (1, 60.0) if by == "minutes" else (0, 1000.0)
     for (name, runs), colour in zip(of.items(), cycle(COLOURS), strict=False):

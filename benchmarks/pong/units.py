@@ -2,15 +2,15 @@
 
     python -m benchmarks.pong.units [NAME=]runs/a [NAME=]runs/b …
 
-adds them to results/pong/units.json, or to the file that --out names. All figures are of the mean
-weights for the same eight observations: of new games, after 60 random actions.
+adds the figures to results/pong/units.json, or to the file that --out names. All are computed with
+the mean weights on the same eight observations, from new games after 60 random actions.
 
 - `alive`: the share of the CNN's features that are above 0;
 - `feature_deviation`: the deviation of a feature over the observations, averaged over features;
 - `q_deviation`: the deviation of an action's Q, divided by its largest |Q|; the largest of all
   actions.
 
-For comparison, the file has untrained networks too, of the preset `pong` and of the small torso.
+For comparison, the file also has untrained networks: of the preset `pong`, and with a small torso.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Measure steps and updates a second with 1, 2, 4 … sampler actors, and the traffic between them.
 
-    python -m benchmarks.scale.samplers --machine "…"    cartpole and pong, with actors that fit
+    python -m benchmarks.scale.samplers --machine "…"    cartpole and pong, up to an actor per core
     python -m benchmarks.scale.samplers --presets pong --actors 1 2 4 8 --seconds 60 --machine "…"
     python -m benchmarks.scale.samplers --only "ray, 1, playing" --machine "…"    only these rows
     python -m benchmarks.scale.samplers --tiny              seconds each; nothing is written

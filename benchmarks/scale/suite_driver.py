@@ -1,4 +1,4 @@
-"""A `noisynet suite` in its own process, to watch and to kill, and a cluster that loses nodes."""
+"""`noisynet suite` in a process that can be watched and killed, and a cluster that loses nodes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from noisynet.runs import checkpoint
 from noisynet.suite.task import RESULT
 
 PATIENCE = 1500.0
-"""Seconds; only ends what hangs."""
+"""Seconds after which a command counts as hung."""
 
 
 class Driver:
-    """The command on `suite.yaml` in a folder; its output goes to `log`, its trials to `out`."""
+    """The command `noisynet suite` in a folder: its output goes to `log`, its trials to `out`."""
 
     def __init__(self, folder: Path, *options: str, text: str) -> None:
         """Write the suite and start the command."""
@@ -39,7 +39,7 @@ class Driver:
             )
 
     def wait_until(self, what: Callable[[], Any]) -> Any:
-        """Call `what` until its answer is true, and return it; the command must live meanwhile."""
+        """Call `what` until its result is true, and return that; the command must stay alive."""
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             if found := what():
@@ -97,7 +97,7 @@ class Nodes:
     """A cluster on this machine: a head without CPUs, and two nodes with one each."""
 
     def __init__(self) -> None:
-        """Start it and read its address."""
+        """Start the cluster and read its address."""
         self._process = subprocess.Popen(
             [sys.executable, "-c", NODES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -138,7 +138,7 @@ def _parent(place: Path) -> int | None:
 
 
 def lives(process: int) -> bool:
-    """Return whether a process is there, and not only its zombie."""
+    """Return whether a process is alive, and not a zombie."""
     try:
         text = Path(f"/proc/{process}/stat").read_text()
     except OSError:

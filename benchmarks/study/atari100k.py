@@ -1,13 +1,14 @@
-"""Data-efficient Rainbow with noise and without, 100,000 steps of Atari games.
+"""Compare data-efficient Rainbow with and without noise on 100,000 steps of Atari games.
 
     python -m benchmarks.study.atari100k --machine "…"    trains what is missing, and keeps it
     python -m benchmarks.study.atari100k --table           only the table
     python -m benchmarks.study.atari100k --tasks ALE/Pong-v5 --seeds 5    more games, more seeds
 
 The arms are those of `noisynet suite atari100k`, and one more, `others`, that no config describes:
-the authors' σ0 of 0.1 in one layer as others have it (`faulty.py`). Runs are in the suite's folder
-(runs/atari100k), an interrupted one goes on, and trials that the suite has trained are not trained
-again. What is kept of each is one line of results/study/atari100k.jsonl; its replay is deleted.
+the authors' σ0 of 0.1 with the noise of other libraries' layers (`OneLayerAsOthersHaveIt` in
+faulty.py). Runs are in the suite's folder (runs/atari100k): an interrupted run continues, and
+trials that the suite has trained are not trained again. Each finished run is one line of
+results/study/atari100k.jsonl, and its replay is deleted.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def suite() -> Suite:
 
 
 def trial_of(task: str, arm: str, seed: int) -> Trial:
-    """Return a trial of the suite, or of the arm beside it: the authors', under another name."""
+    """Return a trial of the suite; that of `others` is the authors' trial under another name."""
     cells = suite().model_copy(update={"games": (TASKS[task],), "seeds": (seed,)})
     trained_as = AUTHORS if arm == OTHERS else arm
     (found,) = (one for one in grid_trials(cells) if one.label == f"der {trained_as}")
@@ -68,7 +69,7 @@ def trial_of(task: str, arm: str, seed: int) -> Trial:
 
 
 def run(game: str, arm: str, seed: int) -> Record | None:
-    """Train and evaluate one run, or go on with it; None where it was interrupted."""
+    """Train and evaluate one run, or continue it; return None if it was interrupted."""
     trial = trial_of(game, arm, seed)
     task = task_for(trial, suite(), FOLDER)
     with faulty.agents_of(faulty.OneLayerAsOthersHaveIt if arm == OTHERS else None):
@@ -143,7 +144,7 @@ def _by_game(records: Sequence[Record], tasks: Sequence[str]) -> list[str]:
 def _overall(records: Sequence[Record], tasks: Sequence[str]) -> list[str]:
     """Return the human-normalised interquartile mean over the games that all arms have played.
 
-    Of each game with as many seeds of each arm as all of them have.
+    Of each game, only the seeds that all arms have count.
     """
     scores = {
         (task, arm): {one["seed"]: one["final"] for one in records

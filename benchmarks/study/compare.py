@@ -1,4 +1,4 @@
-"""Two arms compared seed by seed, and how a table shows it."""
+"""The comparison of two arms, seed by seed, and its form in a table."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from .part import Record
 
 @dataclass(frozen=True)
 class Compared:
-    """The means of two arms over the seeds that both have, and the difference of a seed."""
+    """The means of two arms over the seeds that both have, and their mean difference per seed."""
 
     seeds: int
     ours: float
     theirs: float
     difference: float
     interval: tuple[float, float] | None
-    """Student's, 95 %; None for fewer than two seeds."""
+    """The 95 % interval of the difference (Student's t); None for fewer than two seeds."""
 
     @property
     def sign(self) -> int:
-        """Return 1 or −1 where the interval leaves 0 out, and else 0."""
+        """The sign of the difference, 1 or −1, if its interval excludes 0; otherwise 0."""
         if self.interval is None or self.interval[0] <= 0 <= self.interval[1]:
             return 0
         return 1 if self.difference > 0 else -1
@@ -56,7 +56,7 @@ def paired(
 def ratios(
     records: Sequence[Record], task: str, ours: str, theirs: str, figure: str
 ) -> list[float]:
-    """Return how many times as large a figure of ours is, for each seed that both arms have."""
+    """Return the ratio of our figure to theirs for each seed that both arms have."""
     of = _of_common_seeds(records, task, ours, theirs, figure)
     return [] if of is None else (of[0] / of[1]).tolist()
 
@@ -79,7 +79,7 @@ def _of_common_seeds(
 
 
 def cell(found: Compared) -> str:
-    """Return a difference with its interval and number of seeds; bold where 0 is left out of it."""
+    """Format a difference with its interval and number of seeds; bold if the interval omits 0."""
     if found.interval is None:
         return f"n = {found.seeds}: no interval"
     text = f"{signed(found.difference)} {span(found.interval, plus=True)} (n = {found.seeds})"
@@ -87,7 +87,7 @@ def cell(found: Compared) -> str:
 
 
 def mean_cell(values: Sequence[float]) -> str:
-    """Return a mean with its interval; of fewer than two seeds only how many there are."""
+    """Format a mean with its interval; for fewer than two seeds, only their number."""
     interval = mean_interval(values) if values else None
     if interval is None:
         return f"n = {len(values)}"
@@ -95,9 +95,9 @@ def mean_cell(values: Sequence[float]) -> str:
 
 
 def middle_cell(values: Sequence[float]) -> str:
-    """Return an interquartile mean with its bootstrap interval, as `mean_cell` does.
+    """Format an interquartile mean with its bootstrap interval, as `mean_cell` does a mean.
 
-    For times: a run that was suspended meanwhile would decide a mean.
+    It is for times, whose mean could depend on a single run that was suspended meanwhile.
     """
     interval = bootstrap_interval(interquartile_means, [values]) if values else None
     if interval is None:
@@ -106,12 +106,12 @@ def middle_cell(values: Sequence[float]) -> str:
 
 
 def span(interval: tuple[float, float], *, plus: bool = False) -> str:
-    """Return an interval in words."""
+    """Format an interval as [low, high]."""
     return f"[{signed(interval[0], plus=plus)}, {signed(interval[1], plus=plus)}]"
 
 
 def signed(value: float, *, plus: bool = True) -> str:
-    """Return three digits, or a whole number, with a sign; what rounds to nothing has none."""
+    """Format a number with its sign, as three digits, or whole from 1000 on; 0 has no sign."""
     text = (f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}").replace("-", "−")
     if text in ("0", "−0"):
         return "0"

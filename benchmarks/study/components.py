@@ -1,4 +1,4 @@
-"""What BTR's parts add to DQN with noise, and what noise adds beside them.
+"""Measure what BTR's parts add to DQN with noise, and what noise adds to the parts.
 
     python -m benchmarks.study.components --machine "…"    runs what is missing, then the table
     python -m benchmarks.study.components --table           only the table
@@ -39,7 +39,7 @@ ARMS: dict[str, dict[str, Any]] = {
 
 
 def run(task: str, arm: str, seed: int) -> Record | None:
-    """Train and evaluate one run; None where it was interrupted."""
+    """Train and evaluate one run; return None if it was interrupted."""
     return measure(task, TASKS[task], arm, seed, ARMS)
 
 
@@ -48,7 +48,7 @@ PART = Part(
     arms=dict.fromkeys(TASKS, tuple(ARMS)),
     seeds={task: 10 if task in SHARED else 5 for task in TASKS},
     run=run,
-    # Of the study's runs by noise (runs.jsonl), and half as much again.
+    # Half as much again as the medians of the study's runs by noise (runs.jsonl).
     minutes={"CartPole": 0.65, "Acrobot": 0.9, "Chain-10": 0.4, "DeepSea-8": 0.4,
              "DeepSea-10": 0.45}
     | {task: 9.0 for task in TASKS if task not in SHARED},

@@ -4,9 +4,9 @@
     python -m benchmarks.study.control --table           only the table
 
 The tasks are the study's five that all arms play; its own runs with σ0 0.1 and 0.5 count here too.
-Every other finished run is one line of results/study/control.jsonl, so that an interrupted study
-continues where it stopped; seed i of every arm plays the same environments. The best σ0 of a task
-is chosen by the very runs that it is compared by, which favours it.
+Each of the other finished runs is one line of results/study/control.jsonl, so that an interrupted
+study continues where it stopped; seed i of every arm plays the same environments. The best σ0 of a
+task is chosen from the same runs with which it is compared, which favours it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OF_STUDY = {"noise": "σ0 0.5", "noise σ0 0.1": "σ0 0.1"}
 
 
 def runs_of_study() -> list[Record]:
-    """Return the study's runs that are those of an arm here, by its name."""
+    """Return the study's runs that belong to an arm of this module, under the name of that arm."""
     return [
         {**one, "arm": OF_STUDY[one["arm"]]}
         for one in read_runs()

@@ -1,11 +1,11 @@
-"""All runs behind the page "Does it pay?": starts those that are missing, the most telling first.
+"""Run what is missing of the experiments behind the page "Does it pay?", the most telling first.
 
     make evidence ARGS='--machine "…"'             runs what is missing, then writes the tables
     python -m benchmarks.study.evidence --left      only what is left, and about how long it takes
     python -m benchmarks.study.evidence --table     only the tables
 
 Each part is a module that can be run by itself. Every finished run is one line of the part's file,
-so that an interrupted series goes on where it stopped. Tables are written after every run.
+so that an interrupted series continues where it stopped. Tables are written after every run.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ SERIES = {
 
 
 def state() -> str:
-    """Return a table of what is there, and with which commits and machines it was run."""
+    """Return a table of the finished and missing runs, with their commits and machines."""
     rows: list[list[str]] = []
     for name, series in SERIES.items():
         part = series.restricted()

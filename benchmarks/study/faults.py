@@ -1,4 +1,4 @@
-"""What each fault of a noisy layer or agent costs: tasks × faults × paired seeds.
+"""Measure what each fault of a noisy layer or agent costs: tasks × faults × paired seeds.
 
     python -m benchmarks.study.faults --machine "…"    runs what is missing, then writes the table
     python -m benchmarks.study.faults --table           only the table
@@ -30,7 +30,7 @@ RIGHT = "as the paper has it"
 
 @dataclass(frozen=True)
 class Fault:
-    """Where a fault was seen, and what makes it here."""
+    """A fault: where it was seen, and the agent or the settings that reproduce it."""
 
     seen_in: str
     agent: type[QLearning] | None = None
@@ -61,7 +61,7 @@ SEEDS = {"CartPole": 10, "DeepSea-8": 10, "MinAtar Breakout": 5}
 
 
 def run(task: str, arm: str, seed: int) -> Record | None:
-    """Train and evaluate one run; None where it was interrupted."""
+    """Train and evaluate one run; return None if it was interrupted."""
     kind = None if arm == RIGHT else FAULTS[arm].agent
     with faulty.agents_of(kind):
         return measure(task, TASKS[task], arm, seed, ARMS)

@@ -1,6 +1,6 @@
-"""Faults that noisy agents of other libraries have, each put into ours: a subclass of `QLearning`.
+"""Faults of other libraries' noisy agents, each reproduced as a subclass of our `QLearning`.
 
-What can be had by the config's own fields is not here: see `faults.py`.
+Faults that fields of the config can reproduce are in `faults.py`.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from noisynet.networks import QNetwork
 
 @contextmanager
 def agents_of(kind: type[QLearning] | None) -> Iterator[None]:
-    """Let configs describe agents of a faulty kind inside; None: our own."""
+    """Make configs build agents of a faulty class within the context; None: our own class."""
     with mock.patch.object(noisynet.assemble.agents, "QLearning", kind or QLearning):
         yield
 
 
 class _Never(LearnedNoise):
     def redraw(self) -> None:
-        """Keep what is held."""
+        """Do nothing: the held draw stays."""
 
 
 class FrozenNoise(QLearning):
-    """Each network has one draw for the whole run, by which it acts, learns and chooses."""
+    """An agent whose networks have one draw each for the whole run: to act, learn and choose."""
 
     def __init__(self, *arguments: Any, environments: int, **options: Any) -> None:
         super().__init__(*arguments, environments=environments, **options)
@@ -45,13 +45,13 @@ class FrozenNoise(QLearning):
         self._of_target = draw(self.target, generator=self._learning)
 
     def draws(self) -> Draws:
-        """Return what was drawn at the beginning."""
+        """Return the draws that were made at the beginning."""
         online = held(self.online)
         return online, self._of_target, online
 
 
 class ActsWithoutNoise(QLearning):
-    """The noise is off where the agent acts: it learns under noise, and plays greedily."""
+    """An agent that learns under noise, but acts greedily by the mean weights."""
 
     def greedy(self, observation: np.ndarray) -> np.ndarray:
         """Choose by the mean weights."""
@@ -60,15 +60,15 @@ class ActsWithoutNoise(QLearning):
 
 
 class LearnsWithoutNoise(QLearning):
-    """The loss runs both networks by their mean weights: σ keeps its initial value."""
+    """An agent whose loss uses the mean weights of both networks: σ keeps its initial value."""
 
     def draws(self) -> Draws:
-        """Draw nothing."""
+        """Return None for each network: no noise."""
         return None, None, None
 
 
 class _TargetCopies(QLearning):
-    """The target network has the online net's draw as it was when the weights were copied."""
+    """An agent whose target network has the draw that the online network had at the last copy."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -100,10 +100,10 @@ class _TargetCopies(QLearning):
 
 
 class TargetCopiesDraw(_TargetCopies):
-    """ε is part of what is copied: ε′ is an old ε, and the same until the next copy."""
+    """An agent that copies ε with the weights: ε′ is an old ε, the same until the next copy."""
 
     def draws(self) -> Draws:
-        """Draw ε and ε″."""
+        """Draw ε and ε″; ε′ is the ε of the last copy."""
         online, _, choice = super().draws()
         assert online is not None, "an agent with noise"
         self._newest = online
@@ -111,9 +111,10 @@ class TargetCopiesDraw(_TargetCopies):
 
 
 class OneLayerAsOthersHaveIt(_TargetCopies):
-    """A layer with ε in a buffer: one draw acts for all, is learned by, and chooses.
+    """An agent whose layers keep ε in a buffer: one draw acts everywhere, learns and chooses.
 
-    It is redrawn after every update, and the target network has a copy of it, as `_TargetCopies`.
+    It is redrawn after every update, and the target network has a copy of it, as in
+    `_TargetCopies`.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -125,13 +126,13 @@ class OneLayerAsOthersHaveIt(_TargetCopies):
         return acting
 
     def draws(self) -> Draws:
-        """Return what acted, twice, and what was copied."""
+        """Return the acting draw, for the loss and for the choice, and the copied draw as ε′."""
         self._newest = self._first()
         return self._newest, self.copied, self._newest
 
 
 class BiasOverOutputs(QLearning):
-    """The bias's σ is σ0/√q, q being the number of outputs."""
+    """An agent whose biases have σ0/√q as their σ, where q is the number of outputs."""
 
     def __init__(self, network: QNetwork, *arguments: Any, **options: Any) -> None:
         for layer in noisy_layers(network).values():
@@ -141,7 +142,7 @@ class BiasOverOutputs(QLearning):
 
 
 class FactorisedSigma(QLearning):
-    """Layers of independent noise begin with the factorised layer's σ and μ."""
+    """An agent whose layers of independent noise begin with the σ and μ of factorised layers."""
 
     def __init__(self, network: QNetwork, *arguments: Any, **options: Any) -> None:
         with torch.no_grad():

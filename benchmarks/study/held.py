@@ -1,12 +1,12 @@
-"""How well a target is held: effective ε measured over trainings under a target of 0.05.
+"""Measure how well a target is held: effective ε over trainings under a target of 0.05.
 
     python -m benchmarks.study.held --machine "…"    runs what is missing, then writes the table
     python -m benchmarks.study.held --table           only the table
 
-A training from its warm-up's end on is cut into ten parts, and each part has the mean of what
-was measured in it: by the run's own figures, which are not what the target measures, and in
-Stable-Baselines3 by those of its `NoiseCallback`. Every finished run is one line of
-results/study/held.jsonl.
+Each training, from the end of its warm-up on, is cut into ten parts of equal length, and the result
+has the mean effective ε of each part. It is measured by the run's own figures, which are separate
+from the measurements of the target, and in Stable-Baselines3 by `NoiseCallback`. Every finished run
+is one line of results/study/held.jsonl.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WANTED = 0.05
 ARM = f"target {WANTED:g}"
 PARTS = 10
 WITHIN = 0.2
-"""The error, relative to the target, that counts as held."""
+"""The largest error, relative to the target, that counts as held."""
 SB3 = "CartPole, SB3's DQN"
 Measured = tuple[np.ndarray, np.ndarray]
 """Agent steps, and the effective ε measured at each."""
@@ -49,7 +49,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
         {"steps": 500_000, "noise_target_every": 1024, "threads": 1, "log_every": 100},
     ),
 }
-"""Of ours: the preset and what is set. A figure is of few rows, so there are many."""
+"""Our runs: the preset, and the fields set. They log often, as a measurement has few rows."""
 
 
 def run(task: str, arm: str, seed: int) -> Record:
@@ -70,7 +70,7 @@ def run(task: str, arm: str, seed: int) -> Record:
 
 
 def means(steps: np.ndarray, measured: np.ndarray) -> list[float]:
-    """Return the mean of what was measured in each of ten parts of equal length."""
+    """Return the mean of the measurements in each of ten parts of equal length."""
     ends = np.linspace(steps[0], steps[-1], PARTS + 1)[1:-1]
     of = np.searchsorted(ends, steps, side="left")
     return [float(measured[of == number].mean()) for number in range(PARTS)]
@@ -92,7 +92,7 @@ def _in_ours(task: str, seed: int) -> Measured:
 
 
 class _Measuring(NoiseCallback):
-    """The host's callback, which keeps what it measures."""
+    """A `NoiseCallback` that keeps its measurements."""
 
     def __init__(self, every: int) -> None:
         super().__init__(every=every)
@@ -126,7 +126,7 @@ PART = Part(
 
 
 def table(records: Sequence[Record]) -> str:
-    """Return a row for each task that has runs."""
+    """Return a table with a row for each task that has runs."""
     heads = ("task", "seeds", "mean", "lowest and highest part", f"parts within {WITHIN:.0%}")
     rows: list[list[str]] = []
     for task in PART.arms:

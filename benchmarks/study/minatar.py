@@ -1,9 +1,9 @@
-"""Noise, ε-greedy and noise at a target on MinAtar's five games, by DQN and by PQN.
+"""Compare noise, ε-greedy and noise at a target on MinAtar's five games, with DQN and PQN.
 
     python -m benchmarks.study.minatar --machine "…"    runs what is missing, then writes the table
     python -m benchmarks.study.minatar --table           only the table
 
-Five paired seeds of each. Every finished run is one line of results/study/minatar.jsonl; those of
+Each has five paired seeds. Every finished run is one line of results/study/minatar.jsonl; runs of
 DQN that the study has (runs.jsonl) are taken from there.
 """
 
@@ -25,7 +25,7 @@ FILE = RESULTS / "study" / "minatar.jsonl"
 GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 TARGET = "target 0.05"
 SHARED_DRAW = "one draw"
-"""Noise where a minibatch is learned under one draw, and targets are made by the one that acted."""
+"""Noise with one draw for a whole minibatch, and with targets from the draw that acted."""
 
 TASKS = {
     **{
@@ -59,7 +59,7 @@ def arms_of(task: str) -> dict[str, dict[str, Any]]:
 
 
 def run(task: str, arm: str, seed: int) -> Record | None:
-    """Train and evaluate one run; None where it was interrupted."""
+    """Train and evaluate one run; return None if it was interrupted."""
     return measure(task, TASKS[task], arm, seed, arms_of(task))
 
 
@@ -68,14 +68,14 @@ PART = Part(
     arms={task: tuple(arms_of(task)) for task in TASKS},
     seeds=dict.fromkeys(TASKS, 5),
     run=run,
-    # Of DQN the medians of the study's runs (runs.jsonl); of PQN by 60,000 steps of Asterix.
+    # For DQN, medians of the study's runs (runs.jsonl); for PQN, from 60,000 steps of Asterix.
     minutes={task: 3.0 if task.endswith("by PQN") else 6.0 for task in TASKS},
     others=read_runs,
 )
 
 
 def table(records: Sequence[Record]) -> str:
-    """Return a table with a row for each game and algorithm that has runs."""
+    """Return a table with two rows for each task that has runs: final games, and area."""
     heads = (
         "task", "figure", "ε-greedy", "noise − ε-greedy", "one draw − noise", "target − noise",
         "effective ε held",

@@ -1,4 +1,4 @@
-"""A part of the evidence: runs of task, arm and seed, of which each finished one is a line."""
+"""A part of the evidence: runs by task, arm and seed, each a line of a file when finished."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ Job = tuple[str, str, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Runs of one kind: what they are, where they are kept, and how one is made."""
+    """Runs of one kind: which there are, the file that has them, and how one is made."""
 
     file: Path
     arms: Mapping[str, Collection[str]]
-    """Of each task, in the order in which they run."""
+    """The arms of each task, in the order in which they run."""
     seeds: Mapping[str, int]
-    """Of each task; 0 for one that is run where it is asked for alone."""
+    """The number of seeds of each task; 0 for a task that runs only if it is asked for."""
     run: Callable[[str, str, int], Record | None]
-    """Train and evaluate one run, in another process; None where it was interrupted."""
+    """Train and evaluate one run, in another process; None if it was interrupted."""
     minutes: Mapping[str, float]
-    """What a run of each task takes on one core, until some have been timed."""
+    """The minutes of a run of each task on one core, used until some runs have been timed."""
     others: Callable[[], list[Record]] = list
-    """Runs of these tasks that are kept elsewhere."""
+    """Return runs of these tasks that are in other files."""
 
     def records(self) -> list[Record]:
-        """Return the runs that are there."""
+        """Return the finished runs."""
         every = [*self.others(), *read_lines(self.file)]
         return [one for one in every if one["arm"] in self.arms.get(one["task"], ())]
 
     def jobs(self) -> Iterator[Job]:
-        """Yield all runs, seed by seed, so that a part of them is a fair one."""
+        """Yield all runs, seed by seed, so that all arms progress together."""
         for seed in range(max(self.seeds.values())):
             for task, arms in self.arms.items():
                 for arm in arms:
@@ -52,14 +52,15 @@ class Part:
                         yield task, arm, seed
 
     def missing(self) -> list[Job]:
-        """List the runs that are not there yet."""
+        """List the runs that are not finished yet."""
         done = {(one["task"], one["arm"], one["seed"]) for one in self.records()}
         return [job for job in self.jobs() if job not in done]
 
     def minutes_left(self) -> float:
         """Estimate the minutes of one core that the missing runs take.
 
-        By the median of what the same task's runs by the same arm took, or by any arm.
+        The time of a run is the median over the finished runs of its task and arm, or over those of
+        its task; without any, it is that in `minutes`.
         """
         taken: dict[tuple[str, str | None], list[float]] = {}
         for one in self.records():
@@ -94,10 +95,10 @@ def run_all(
     at_once: int,
     after: Callable[[], object] = lambda: None,
 ) -> None:
-    """Run jobs in processes of their own, and write each as a line as soon as it is done.
+    """Run jobs in a pool of processes, and add each to the file as soon as it is done.
 
-    `made` is what is the same of all: commit, date and machine. `after` is called after each.
-    Raises SystemExit at the end where some failed.
+    `made` has what is the same for all: commit, date and machine. `after` is called whenever a run
+    has been added. Raises SystemExit at the end if some jobs failed.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     text = file.read_text() if file.exists() else ""
@@ -133,7 +134,7 @@ def run_all(
 
 
 def run_part(part: Part, table: Callable[[Sequence[Record]], str], description: str | None) -> None:
-    """Run what is missing of a part, as its command line says, and write its table."""
+    """Read a part's command line, run the missing runs that it asks for, and write the table."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )

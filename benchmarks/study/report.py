@@ -32,7 +32,7 @@ Record = dict[str, Any]
 
 
 def normalised(task: str, value: float) -> float:
-    """Return a return on the scale from random play, 0, to the best play, 1."""
+    """Scale a return so that random play is 0 and the best play is 1."""
     low, high = next(ends for name, ends in ENDS.items() if task.startswith(name))
     return (value - low) / (high - low)
 
@@ -74,7 +74,7 @@ def summary(
                 if task in shared:
                     groups[figure].append(np.array([normalised(task, value) for value in values]))
             rows.append(row)
-        # Only where each of them has been run, and equally often.
+        # Only if all of these tasks have been run, with equally many seeds.
         counts = {len(samples) for samples in groups["final"]}
         if len(groups["final"]) == len(shared) and len(counts) == 1:
             row = {"task": SHARED, "arm": arm, "seeds": counts.pop()}
@@ -162,7 +162,7 @@ def plot_arms(rows: list[Record], file: Path) -> None:
         strict=True,
     ):
         for height, row in enumerate(shown):
-            # Arms without noise have ε-greedy alone.
+            # Arms whose names begin with "epsilon" explore by ε-greedy alone.
             colour = COLOURS[1] if row["arm"].startswith("epsilon") else COLOURS[0]
             place.plot(row[name], height, "o", color=colour, markersize=5)
             if row[f"{name}_interval"] is not None:

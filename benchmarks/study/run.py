@@ -114,7 +114,7 @@ def settings_of(
 def run(
     name: str, arm: str, seed: int, arms: Mapping[str, Mapping[str, Any]] = ARMS
 ) -> dict[str, Any] | None:
-    """Train and evaluate one run; its folder is not kept. None where it was interrupted."""
+    """Train and evaluate one run in a temporary folder; return None if it was interrupted."""
     return measure(name, TASKS[name], arm, seed, arms)
 
 
@@ -153,7 +153,7 @@ def curve_of(path: Path, steps: int) -> list[float]:
     for point in np.linspace(steps / POINTS, steps, POINTS):
         until = int(np.searchsorted(at, point, side="right"))
         recent = returns[max(until - 10, 0) : until]
-        # Before the first game has ended only that game is known.
+        # Before the first game has ended, the curve has the return of that game.
         curve.append(float(recent.mean() if len(recent) else returns[0]))
     return curve
 
@@ -176,7 +176,7 @@ def read_runs(file: Path = RUNS) -> list[dict[str, Any]]:
 
 
 def missing(tasks: list[str], arms: list[str], seeds: int) -> Iterator[tuple[str, str, int]]:
-    """Yield what has not been run, seed by seed, so that a part of the study is a fair one."""
+    """Yield the missing runs, seed by seed, so that all arms progress together."""
     done = {(one["task"], one["arm"], one["seed"]) for one in read_runs()}
     for seed in range(seeds):
         for name in tasks:

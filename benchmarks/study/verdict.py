@@ -1,4 +1,4 @@
-"""Noise against ε-greedy on every task that has both, the worst for noise first.
+"""Compare noise with ε-greedy on every task that has both, the worst for noise first.
 
     python -m benchmarks.study.verdict
 
@@ -27,11 +27,11 @@ class Row:
     final: Compared
     area: Compared
     time: list[float]
-    """How many times as long a run of each seed took with noise."""
+    """The time of a run with noise divided by that of a run with ε-greedy, for each seed."""
 
     @property
     def sign(self) -> int:
-        """Return −1 where noise is behind by either figure, 1 where it is ahead, and else 0."""
+        """−1 if noise is behind in either figure; else 1 if it is ahead in one, or 0 if in none."""
         signs = {self.final.sign, self.area.sign}
         return -1 if -1 in signs else max(signs)
 
@@ -40,9 +40,9 @@ WORDS = {-1: "behind", 0: "not told", 1: "ahead"}
 
 
 def rows() -> list[Row]:
-    """Compare noise as its paper has it with ε-greedy, by task; where noise is behind comes first.
+    """Compare noise, as in its paper, with ε-greedy on each task, those with noise behind first.
 
-    On Atari it is the noise of data-efficient Rainbow's authors.
+    On Atari, the noise is that of data-efficient Rainbow's authors.
     """
     found: list[Row] = []
     atari = [{**one, "task": f"{atari100k.name_of(one['task'])} (Atari 100k)"}
@@ -61,7 +61,7 @@ def rows() -> list[Row]:
 
 
 def table(found: Sequence[Row]) -> str:
-    """Return a table of the rows, and under it how many there are of each kind."""
+    """Return a table of the rows, and below it the number of rows of each verdict."""
     counts = {words: sum(row.sign == sign for row in found) for sign, words in WORDS.items()}
     said = ", ".join(f"{count} {words}" for words, count in counts.items())
     lines = markdown_table(

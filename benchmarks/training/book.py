@@ -49,7 +49,7 @@ class BookLoop(Contender):
         )  # fmt: skip
 
     def train_until(self, done: Callable[[], bool]) -> None:
-        """Play a step, then learn from a batch, again and again."""
+        """Alternate between a step of play and an update until `done()` is true."""
         while True:
             self._play()
             if self.steps > RANDOM_STEPS:
@@ -92,5 +92,5 @@ class BookLoop(Contender):
             self._target.load_state_dict(self._network.state_dict())
 
     def multiply_adds(self) -> int:
-        """Count those of plain DQN with the network that it trains."""
+        """Count the multiply-adds of an update of plain DQN with this network."""
         return dqn_multiply_adds(lambda: self._network(torch.zeros(1, *SHAPE)), BATCH)

@@ -1,4 +1,4 @@
-"""What a contender of run.py is, and the settings that those who train a DQN share."""
+"""The base class of the contenders of run.py, and the settings that all DQNs share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WARM_UP_STEPS = 2_400  # learning has begun, and its first updates are over
 
 
 class Contender(ABC):
-    """A training that counts its steps and updates, and can be continued at will."""
+    """A training that counts its steps and updates, and can be continued at any time."""
 
     batch = BATCH
     """Samples that an update learns from."""
@@ -29,7 +29,7 @@ class Contender(ABC):
 
     @abstractmethod
     def train_until(self, done: Callable[[], bool]) -> None:
-        """Train until `done()` is true; it is called now and then."""
+        """Train until `done()`, which is called from time to time, is true."""
 
     @abstractmethod
     def multiply_adds(self) -> int:
@@ -40,7 +40,7 @@ class Contender(ABC):
         self.train_until(lambda: self.steps >= WARM_UP_STEPS)
 
     def train_for(self, seconds: float) -> dict[str, float]:
-        """Train for some seconds and return steps, updates and samples learned a second."""
+        """Train for some seconds; return steps, updates and samples learned per second."""
         steps, updates, began = self.steps, self.updates, time.perf_counter()
         self.train_until(lambda: time.perf_counter() - began >= seconds)
         took = time.perf_counter() - began

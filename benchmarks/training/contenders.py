@@ -10,24 +10,24 @@ from .contender import Contender
 
 
 class Entry:
-    """A contender's piece of work and what it needs."""
+    """A contender: the work that it does, how it is built, and the packages that it needs."""
 
     def __init__(self, work: str, make: Callable[[int], Contender], *needs: str) -> None:
         self.work, self.make, self.needs = work, make, needs
 
     def __call__(self, threads: int) -> Contender:
-        """Build it in this process."""
+        """Build the contender in this process."""
         return self.make(threads)
 
     def missing(self) -> str | None:
-        """Return the package that it lacks, as a reason; None where it can take part."""
+        """Return as a reason which package is missing; None if the contender can take part."""
         for package in self.needs:
             if importlib.util.find_spec(package) is None:
                 return f"needs {package}"
         return None
 
 
-# Each imports its library only once it is built, in a process of its own.
+# Each contender imports its library only when it is built, in its own process.
 
 
 def _replay(
@@ -85,7 +85,7 @@ def _book(threads: int) -> Contender:
 
 
 def _entries(work: str, environments: int, suffix: str) -> dict[str, Entry]:
-    """Return the contenders whose work is the same but for the number of environments."""
+    """Return the contenders that do the same work with this number of environments."""
     ours = partial(_replay, environments=environments)
     sb3 = partial(_sb3, environments=environments)
     return {

@@ -1,6 +1,6 @@
 """The least time an update can take: its multiply-adds at the speed of a plain matrix product.
 
-And the time that its own products take by themselves, which are of other shapes.
+Also the time that the update's own products, which have other shapes, take by themselves.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Products(NamedTuple):
 def count(compute: Callable[[], torch.Tensor]) -> Products:
     """Count the multiply-adds of a computation and of its backward pass, as torch runs them.
 
-    Those of matrix products and convolutions. Backward is two products a layer, one for the weights
-    and one for the input; an input that needs no gradient, such as the frames, has none.
+    Only matrix products and convolutions count. Backward has two products per layer, one for the
+    weights and one for the input, unless the input needs no gradient, such as the frames.
     """
     with FlopCounterMode(display=False) as forward:
         result = compute()
@@ -54,18 +54,18 @@ def count(compute: Callable[[], torch.Tensor]) -> Products:
 
 
 def dqn_multiply_adds(values: Callable[[], torch.Tensor], batch: int) -> int:
-    """Count those of an update of plain DQN, whose network `values` runs for one observation.
+    """Count the multiply-adds of an update of plain DQN: two networks forward, one backward.
 
-    Two networks forward, one backward.
+    `values` runs the network on one observation.
     """
     products = count(values)
     return batch * (2 * products.forward + products.backward)
 
 
 def update_multiply_adds(chosen: Config) -> int:
-    """Count those of an update of a value-based agent, by a plain network of its shape.
+    """Count the multiply-adds of a value-based agent's update, with a plain network of its shape.
 
-    A noisy layer can be computed in several ways; what it needs are the products of its weights.
+    A noisy layer can be computed in several ways, but it needs only the products of its weights.
     PQN's targets need none: the values of the steps are known from acting.
     """
     agent = build_agent(chosen.replaced(precision="float32"), SHAPE, ACTIONS)
@@ -85,7 +85,7 @@ def _values(network: QNetwork) -> Callable[[], torch.Tensor]:
 
 
 class _Products(TorchDispatchMode):
-    """Keeps the matrix products and convolutions that run inside, with what they were given."""
+    """A mode that records the matrix products and convolutions run in it, with their arguments."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class _Products(TorchDispatchMode):
 
 
 def products_of(update: Callable[[], object]) -> Callable[[], None]:
-    """Return what computes the products of an update once more, and nothing else of it."""
+    """Return a function that repeats the products of an update and nothing else of it."""
     with _Products() as products:
         update()
 
@@ -114,14 +114,14 @@ def products_of(update: Callable[[], object]) -> Callable[[], None]:
 
 
 def floor(precision: str, threads: int, agent: str, seconds: float = 8.0) -> dict[str, object]:
-    """Time an agent's updates, their products alone, and products of 1024, in one precision."""
+    """Time an agent's updates, their products alone, and a plain 1024 × 1024 matrix product."""
     torch.set_num_threads(threads)
     preset, fields = AGENTS[agent]
     chosen = config.load(
         preset, {"device": "cpu", "precision": precision, "threads": threads, **fields}
     )
     update, batch = update_of(chosen)
-    update()  # PQN's first one makes targets, too
+    update()  # PQN's first update also makes targets
     products = products_of(update)
     left, right = torch.randn(1024, 1024), torch.randn(1024, 1024)
     if precision == "bfloat16":
@@ -150,13 +150,13 @@ def floor(precision: str, threads: int, agent: str, seconds: float = 8.0) -> dic
 
 
 def update_of(chosen: Config) -> tuple[Callable[[], object], int]:
-    """Return a config's update on made-up experience, and how many samples it learns from."""
+    """Return a function that makes an update on random experience, and its number of samples."""
     agent = build_agent(chosen, SHAPE, ACTIONS)
     if isinstance(agent, ParallelQLearning):
         rollout = made_up_rollout(chosen)
 
         def of_rollout() -> None:
-            # Now and then it begins with targets; the fastest update is one that does not.
+            # Some updates begin by making targets; the fastest one does not.
             if not agent.updates_left:
                 agent.begin(rollout)
             agent.update()

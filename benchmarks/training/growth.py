@@ -55,7 +55,7 @@ Costs = Mapping[str, Callable[[], object]]
 
 
 def memory_mb() -> dict[str, float]:
-    """Return the memory of this process: its own, and that of the files it has mapped."""
+    """Return the memory of this process in MB: its own, and that of the files it has mapped."""
     lines = Path("/proc/self/status").read_text().splitlines()
     found = dict(line.split(":", 1) for line in lines if line.startswith("Rss"))
     return {
@@ -211,10 +211,10 @@ def filled_replay(capacity: int, priority: PrioritySettings | None) -> FrameRepl
 
 
 def measure_replay(_threads: int, seconds: float) -> dict[str, Any]:
-    """Time a sample of 32, by what the replay holds: uniformly, and by priority."""
+    """Time a sample of 32, uniform and by priority, by the capacity of a full replay."""
     priority = PrioritySettings(exponent=0.5, epsilon=1e-6)
     rows: list[dict[str, float]] = []
-    # One after the other: the largest takes gigabytes.
+    # One replay after the other: the largest takes gigabytes.
     for capacity in CAPACITIES:
         row: dict[str, float] = {"capacity": capacity}
         for name, chosen, beta in (("uniform", None, None), ("priority", priority, 0.4)):
@@ -263,7 +263,7 @@ def _number(value: float) -> str:
 
 
 def main() -> None:
-    """Measure what has not been measured, print and keep."""
+    """Measure what has not been measured yet; save and print the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--machine", default=machine_in_words())
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))

@@ -1,4 +1,4 @@
-"""What updates of Pong are timed on without a game: an agent, and experience drawn at random."""
+"""An agent for Pong and random experience, with which updates are timed without a game."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def made_up_batch(size: int, device: str | None = None) -> Batch[Any]:
 
 
 def made_up_rollout(config: Config) -> Rollout:
-    """Return a rollout of a config's size, of random frames of one game without end."""
+    """Return a rollout of a config's size, with random frames of games that do not end."""
     steps, count = config.rollouts.rollout_steps, config.environment.environments
     generator = np.random.Generator(np.random.PCG64(0))
     never = np.zeros((steps, count), bool)

@@ -28,7 +28,7 @@ _WITHOUT_END = {"checkpoint_every": 10**8, "steps": 10**8, "solved_return": None
 
 
 class Run(Contender):
-    """A run, as `noisynet train` makes it: metrics and games are logged."""
+    """A run as `noisynet train` makes it, with its metrics and games logged."""
 
     def __init__(self, threads: int, preset: str, **fields: Any) -> None:
         super().__init__(threads)
@@ -44,11 +44,12 @@ class Run(Contender):
         self._measured = 0.0
 
     def train_until(self, done: Callable[[], bool]) -> None:
-        """Take events, which the loop yields with its figures and at the end of each game."""
+        """Train until `done()` is true; it is called whenever a game ends or figures are logged."""
         began = time.perf_counter()
         for _ in self._events:
-            # As of this moment: an event may tell of a step within a rollout that is over by now.
-            # What measured the frames and chose the precision is in both; differences are used.
+            # Counted by calls: an event may be about an earlier step of its rollout. Calls before
+            # training, to measure frames and choose the precision, count too, but only differences
+            # are used.
             self.steps = self._environments * self._calls["environment"]
             self.updates = self._calls["learning"]
             if done():
@@ -56,28 +57,28 @@ class Run(Contender):
         self._measured += time.perf_counter() - began
 
     def warm_up(self) -> None:
-        """Warm up, and leave the time it took out of the shares."""
+        """Warm up; the time that it takes does not count in the shares."""
         super().warm_up()
         self._seconds.clear()
         self._measured = 0.0
 
     def multiply_adds(self) -> int:
-        """Count those of the agent that the config describes."""
+        """Count the multiply-adds of an update of the config's agent."""
         return update_multiply_adds(self.settings)
 
     @property
     def settings(self) -> Config:
-        """The run's config, in which everything is chosen."""
+        """The run's config, with everything resolved that was left open."""
         return open_run(self._run).config
 
     def finish(self) -> dict[str, Any]:
-        """Close the run, and return the share of the time that each part took as well."""
+        """Close the run; also return each part's share of the time, and the precision."""
         shares = {part: spent / self._measured for part, spent in self._seconds.items()}
         self._events.close()
         chosen = self.settings
         aside = {}
         if chosen.training.overlap:
-            # On a thread of its own, so that its time is not part of the loop's.
+            # It runs on its own thread, so that its time is not part of the loop's.
             aside["environment, meanwhile"] = shares.pop("environment")
         shares["the rest"] = 1 - sum(shares.values())
         found = super().finish()
@@ -106,7 +107,7 @@ class ReplayRun(Run):
 
 
 class RolloutRun(Run):
-    """A preset of PQN as it is, but that it does not end."""
+    """A preset of PQN, unchanged except that the training does not end."""
 
     def __init__(self, threads: int, preset: str) -> None:
         chosen = config.load(preset)

@@ -9,10 +9,10 @@ from typing import Any
 
 
 def time_parts(calls: Counter[str] | None = None) -> defaultdict[str, float]:
-    """Time the calls of the training loop into its parts from now on; return {part: seconds}.
+    """Start timing the parts of the training loop; return {part: seconds}, which then grows.
 
-    They are counted in `calls`, where it is given, once they are over. It replaces methods of the
-    package's classes: call it in a process that does nothing else.
+    Calls that have returned are counted in `calls`, if given. This replaces methods of the
+    package's classes, so call it in a process that does nothing else.
     """
     from noisynet.agents import ParallelQLearning, QLearning, StaticMinibatches, StaticUpdates
     from noisynet.envs.atari import AtariEnvironments

@@ -1,13 +1,15 @@
-"""What makes an update of `pqn-pong` cheaper, one choice at a time, in turns on one thread.
+"""Measure what makes an update of `pqn-pong` cheaper, one choice at a time, on one thread.
 
     python -m benchmarks.training.pqn_parts --machine "…"
 
-Comparisons, each the median in microseconds of one sample (or step): the first layer of its CNN,
-forward and backward, as a product over patches and as a convolution; a minibatch gathered and shown
-to that layer in memory that is used again, and in fresh memory; an update with freed memory kept
-and given back, and with Adam and RAdam; forward and backward as they are and by `torch.compile`,
-where a C++ compiler is present; the targets of a rollout with and without the values of the acting
-pass. Beside them the floor of an update, for `pong-fast` too (floor.py).
+Each comparison has medians in microseconds per sample (or step), taken in turns:
+
+- the first layer of its CNN, forward and backward, as a product over patches and as a convolution;
+- an update with freed memory kept and given back, and with Adam and RAdam;
+- forward and backward as they are and by `torch.compile`, where a C++ compiler is present;
+- the targets of a rollout with and without the values of the acting pass.
+
+It also measures the floor of an update (floor.py), for `pong-fast` too.
 
 Writes pqn_parts.json under results/training.
 """
@@ -42,7 +44,7 @@ ROUNDS = 15
 
 
 def in_turns(what: dict[str, Callable[[], object]], samples: int) -> dict[str, float]:
-    """Return the median time of each in microseconds of a sample; they take turns."""
+    """Return the median time of each call in microseconds per sample; the calls take turns."""
     seconds: dict[str, list[float]] = {name: [] for name in what}
     for number in range(ROUNDS + 3):
         for name, call in what.items():
@@ -70,7 +72,7 @@ def first_layer(dtype: torch.dtype, samples: int = 64) -> dict[str, float]:
 
 
 def agent_of(**changes: Any) -> tuple[ParallelQLearning, Callable[[], None]]:
-    """Build an agent of `pqn-pong`, and what takes its next update."""
+    """Build an agent of `pqn-pong`, and a function that makes its next update."""
     chosen = config.load("pqn-pong", {"device": "cpu", "precision": "bfloat16", **changes})
     agent = build_agent(chosen, SHAPE, ACTIONS)
     assert isinstance(agent, ParallelQLearning), "pqn-pong learns from rollouts"
@@ -119,7 +121,7 @@ def compiled(samples: int = 64) -> dict[str, float]:
 
 
 def targets() -> dict[str, float]:
-    """Time the targets of a rollout, for a step of one environment."""
+    """Time the computation of a rollout's targets, per step of one environment."""
     chosen = config.load("pqn-pong")
     agent, _ = agent_of()
     rollout = made_up_rollout(chosen)
@@ -138,7 +140,7 @@ def targets() -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, print and keep."""
+    """Measure, print and save."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -149,7 +151,7 @@ def main() -> None:
     if arguments.updates_only:
         print(updates()["adam"])
         return
-    # Whether memory is kept is said once for a process.
+    # Whether freed memory is kept is a setting of the whole process.
     command = [sys.executable, "-m", "benchmarks.training.pqn_parts", "--updates-only"]
     given_back = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     keep_freed_memory()

@@ -1,16 +1,16 @@
-"""Measure whole training loops on Pong side by side: steps and samples learned a second, memory.
+"""Compare whole training loops on Pong: steps and samples learned per second, and memory.
 
     python -m benchmarks.training.run --machine "…"          or: make bench-training
 
-The same work for all who learn from a replay: the Nature CNN, plain DQN, batch 32, a replay of
-100,000, one update per 4 steps; and the book's own work, one update per step. Those who learn from
-rollouts do it by their own settings: noisynet's preset pqn-pong, and Stable-Baselines3's PPO with
-those of its zoo; `benchmarks.pong` has how soon each solves Pong. noisynet chooses its precision by
+All that learn from a replay do the same work: the Nature CNN, plain DQN, batch 32, a replay of
+100,000, one update per 4 steps; and the book's own work, one update per step. Those that learn from
+rollouts have their own settings: noisynet's preset pqn-pong, and Stable-Baselines3's PPO with those
+of its zoo; `benchmarks.pong` measures how soon each solves Pong. noisynet chooses its precision by
 measuring, as `noisynet train` does, and is also measured in float32, in which the others compute.
 
 Each contender runs in its own process and warms up beyond its random steps; then they take turns,
 so that a slow minute of a shared machine affects all alike. PPO's turns end with an iteration, and
-may take longer. The share of the floor is that of the whole time which the products of the updates
+may take longer. The share of the floor is the share of the time that the products of the updates
 would take at the speed of a plain matrix product. A library that is not installed is left out, and
 a line says so. Writes cpu.json and cpu.md under results/training (cpu-part with --only).
 contenders.py has the contenders, floor.py the floor.
@@ -34,7 +34,7 @@ from .floor import AGENTS, floor
 
 FOLDER = RESULTS / "training"
 ROUNDS, ROUND_SECONDS = 7, 20.0
-# Work, the contender that all others are compared with, and our targets: the least ratio to it.
+# By work: the contender that all others are compared with, and our targets, the least ratios to it.
 COMPARISONS = {
     "one environment": ("SB3, 1 environment", {"noisynet, 1 environment": 4.0}),
     "eight environments": ("SB3, 8 environments", {"noisynet, 8 environments": 2.5}),
@@ -66,12 +66,12 @@ class Contestant:
         self._hear()
 
     def train_for(self, seconds: float) -> dict[str, float]:
-        """Let it train, and return the rates of this round."""
+        """Let the contender train, and return the rates of this round."""
         self._connection.send(seconds)
         return self._hear()
 
     def finish(self) -> dict[str, Any]:
-        """End it, and return its peak memory and, where known, where its time went."""
+        """End the contender; return its peak memory and, where known, where its time went."""
         self._connection.send(None)
         last = self._hear()
         self._process.join()
@@ -85,7 +85,7 @@ class Contestant:
 
 
 def compare(names: list[str], threads: int, rounds: int, seconds: float) -> dict[str, Any]:
-    """Measure contenders that take turns."""
+    """Measure the contenders in turns."""
     contestants = [Contestant(name, threads) for name in names]
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for number in range(rounds):
@@ -101,7 +101,7 @@ def compare(names: list[str], threads: int, rounds: int, seconds: float) -> dict
 
 
 def ratios(results: dict[str, Any], name: str, reference: str) -> list[float]:
-    """Return the ratio of steps a second in each round."""
+    """Return the ratio of steps per second in each round."""
     pairs = zip(results[name]["rounds"], results[reference]["rounds"], strict=True)
     return [one["steps"] / other["steps"] for one, other in pairs]
 
@@ -109,8 +109,8 @@ def ratios(results: dict[str, Any], name: str, reference: str) -> list[float]:
 def share_of_floor(result: dict[str, Any], name: str) -> float:
     """Return the share of the time that the products of a contender's updates need.
 
-    Its updates a second, times the multiply-adds of one, over those a second of a plain product of
-    the same precision.
+    It is the updates per second times the multiply-adds of one, divided by the multiply-adds per
+    second of a plain product in the same precision.
     """
     one = result["results"][name]
     precision = one.get("precision", "float32")
@@ -164,7 +164,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure, print and keep."""
+    """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--machine", default="not said")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))

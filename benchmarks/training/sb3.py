@@ -30,8 +30,8 @@ from .contender import (
 from .floor import count, dqn_multiply_adds
 from .made_up import SHAPE
 
-# "atari" in hyperparams/ppo.yml of DLR-RM/rl-baselines3-zoo, commit 00128b5. A pair falls linearly
-# over ZOO_STEPS. It has 8 environments, behind AtariWrapper and a stack of 4 frames.
+# "atari" in hyperparams/ppo.yml of DLR-RM/rl-baselines3-zoo, commit 00128b5. A pair is a value that
+# falls linearly over ZOO_STEPS. The zoo has 8 environments, with AtariWrapper and 4 frames stacked.
 ZOO_PPO: dict[str, Any] = {
     "n_steps": 128,
     "n_epochs": 4,
@@ -60,7 +60,7 @@ def ppo(games: VecEnv, seed: int = 0) -> PPO:
 
 
 class StableDQN(Contender):
-    """Its DQN, with its ε-greedy or our noise."""
+    """Stable-Baselines3's DQN, with its own ε-greedy or with our noise."""
 
     def __init__(self, threads: int, *, environments: int, noisy: bool) -> None:
         super().__init__(threads)
@@ -74,7 +74,7 @@ class StableDQN(Contender):
 
             policy = NoisyDQNPolicy
             explores = {"exploration_initial_eps": 0.0, "exploration_final_eps": 0.0}
-        # With 8 environments two updates after each vector step.
+        # With 8 environments, there are two updates after each vector step.
         every, gradient_steps = STEPS_PER_UPDATE, 1
         if environments > 1:
             every, gradient_steps = 1, environments // STEPS_PER_UPDATE
@@ -86,11 +86,11 @@ class StableDQN(Contender):
         )  # fmt: skip
 
     def train_until(self, done: Callable[[], bool]) -> None:
-        """Learn until the callback ends it."""
+        """Train until the callback ends it."""
         self._model.learn(10**9, callback=_StepReferee(done, self), reset_num_timesteps=False)
 
     def multiply_adds(self) -> int:
-        """Count those of plain DQN with the means of its network."""
+        """Count the multiply-adds of an update of plain DQN with the network's mean weights."""
         network: Any = noisynet.denoise(copy.deepcopy(self._model.q_net))
         return dqn_multiply_adds(
             lambda: network(torch.zeros(1, *SHAPE, dtype=torch.uint8)), self.batch
@@ -98,7 +98,7 @@ class StableDQN(Contender):
 
 
 class StablePPO(Contender):
-    """Its PPO, with the zoo's settings for Atari."""
+    """Stable-Baselines3's PPO, with the zoo's settings for Atari."""
 
     batch = ZOO_PPO["batch_size"]
 
@@ -107,13 +107,13 @@ class StablePPO(Contender):
         self.model = ppo(games())
 
     def train_until(self, done: Callable[[], bool]) -> None:
-        """Learn whole iterations, a rollout with its updates each, until `done()`."""
-        # As far as the zoo goes, so that the schedules are those of its run.
+        """Train in whole iterations, each a rollout with its updates, until `done()` is true."""
+        # As many steps as in the zoo, so that the schedules are the same.
         left = ZOO_STEPS - self.model.num_timesteps
         self.model.learn(left, callback=_IterationReferee(done, self), reset_num_timesteps=False)
 
     def multiply_adds(self) -> int:
-        """Count those of its policy and value, forward and backward."""
+        """Count the multiply-adds of policy and value, forward and backward."""
         policy = self.model.policy
         seen = torch.zeros(1, *SHAPE, dtype=torch.uint8)
 
@@ -126,7 +126,7 @@ class StablePPO(Contender):
 
 
 class _StepReferee(BaseCallback):
-    """Counts steps and updates, and ends the learning after any step."""
+    """A callback that counts steps and updates, and can end the training after any step."""
 
     def __init__(self, done: Callable[[], bool], owner: StableDQN) -> None:
         super().__init__()
@@ -139,9 +139,9 @@ class _StepReferee(BaseCallback):
 
 
 class _IterationReferee(BaseCallback):
-    """Counts whole iterations, and ends the learning between two of them.
+    """A callback that counts whole iterations, and ends the training between two of them.
 
-    Only a step can end it, so that the first one after an iteration is played in vain.
+    The host checks only at a step whether to end, so the first step of an iteration is wasted.
     """
 
     def __init__(self, done: Callable[[], bool], owner: StablePPO) -> None:
@@ -152,7 +152,7 @@ class _IterationReferee(BaseCallback):
     def _on_rollout_start(self) -> None:
         model = self.owner.model
         samples = model.n_steps * model.n_envs
-        # It counts epochs as updates.
+        # The host counts epochs as updates.
         self.owner.updates = vars(model)["_n_updates"] * samples // self.owner.batch
         self.owner.steps = model.num_timesteps
         self._iteration_over = True

@@ -28,14 +28,14 @@ from .floor import dqn_multiply_adds
 from .game import pong
 from .made_up import SHAPE
 
-VECTOR_STEPS = 16  # that are collected at a time: a call of its collector costs about one
+VECTOR_STEPS = 16  # collected at a time: a call of the collector costs about as much as one
 
 
 class TianshouDQN(Contender):
-    """Its DQN with ε-greedy; the environments step in this process, one after the other.
+    """Tianshou's DQN with ε-greedy; the environments step in this process, one after the other.
 
-    The network is its own, and each frame is stored once, as in its example for Atari. Its wrappers
-    do not work beside NumPy 2.4 (Tianshou 2.0.1).
+    The network is Tianshou's, and each frame is stored once, as in its example for Atari. Its own
+    wrappers do not work with NumPy 2.4 (Tianshou 2.0.1).
     """
 
     def __init__(self, threads: int, *, environments: int) -> None:
@@ -70,7 +70,7 @@ class TianshouDQN(Contender):
         self._steps_at_a_time = VECTOR_STEPS * environments
 
     def train_until(self, done: Callable[[], bool]) -> None:
-        """Collect some steps and take the updates that are due, again and again."""
+        """Alternate between some steps and the updates that are due until `done()` is true."""
         with policy_within_training_step(self._policy):
             while not done():
                 self._collector.collect(n_step=self._steps_at_a_time)
@@ -80,5 +80,5 @@ class TianshouDQN(Contender):
                     self.updates += 1
 
     def multiply_adds(self) -> int:
-        """Count those of plain DQN with its network."""
+        """Count the multiply-adds of an update of plain DQN with this network."""
         return dqn_multiply_adds(lambda: self._network(torch.zeros(1, *SHAPE))[0], BATCH)

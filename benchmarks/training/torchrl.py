@@ -32,14 +32,14 @@ from .floor import dqn_multiply_adds
 from .game import pong
 from .made_up import ACTIONS, SHAPE
 
-VECTOR_STEPS = 16  # that are collected at a time
+VECTOR_STEPS = 16  # collected at a time
 
 
 class TorchRLDQN(Contender):
-    """Its DQN with ε-greedy; the environments step in this process, one after the other.
+    """TorchRL's DQN with ε-greedy; the environments step in this process, one after the other.
 
-    Its own transforms make floats of the frames before they are stored, four times as many bytes;
-    behind Gymnasium's wrappers the stacks are stored as bytes.
+    TorchRL's own transforms turn frames into floats before they are stored, which takes four times
+    the memory; with Gymnasium's wrappers, the stacks are stored as bytes.
     """
 
     def __init__(self, threads: int, *, environments: int) -> None:
@@ -73,7 +73,7 @@ class TorchRLDQN(Contender):
         )
 
     def train_until(self, done: Callable[[], bool]) -> None:
-        """Collect some steps and take the updates that are due, again and again."""
+        """Alternate between some steps and the updates that are due until `done()` is true."""
         while not done():
             collected: Any = next(self._collected)
             self._replay.extend(collected.reshape(-1))
@@ -91,7 +91,7 @@ class TorchRLDQN(Contender):
         self.updates += 1
 
     def multiply_adds(self) -> int:
-        """Count those of plain DQN with its network."""
+        """Count the multiply-adds of an update of plain DQN with this network."""
         return dqn_multiply_adds(
             lambda: self._network(torch.zeros(1, *SHAPE, dtype=torch.uint8)), BATCH
         )

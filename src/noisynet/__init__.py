@@ -110,7 +110,7 @@ WITH_TRAIN = ("TrainedAgent", "load", "resume", "train")
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for: torch takes seconds, `--help` need not."""
+    """Import a public name on first access, so that `--help` does not wait seconds for torch."""
     if name in ("control", "diagnostics", "layers", "plasticity"):
         return importlib.import_module(f".{name}", __name__)
     if name in WITH_TRAIN:

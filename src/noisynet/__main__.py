@@ -1,4 +1,4 @@
-"""Let `python -m noisynet` be the command line."""
+"""Entry point of `python -m noisynet`: the command line."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""Files that are whole or not there, survive a power failure, and are what they seem.
+"""Writing files whole or not at all, safe from a power failure; reading only regular files.
 
-A folder may come from someone else: what is written there follows no link, and what is read there
-is a regular file, where a FIFO or a device would make the reader wait for ever.
+A folder may come from someone else. Writing therefore follows no symbolic link, and reading accepts
+only regular files: a FIFO or a device could make the reader wait for ever.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 
 
 def open_regular(file: Path, flags: int = os.O_RDONLY) -> int:
-    """Open a regular file and return its descriptor; a writer follows no link.
+    """Open a regular file and return its descriptor; for writing, refuse a symbolic link.
 
-    Raises OSError, for anything else under that name too.
+    Raises OSError, also if the name belongs to anything but a regular file.
     """
     if flags & (os.O_WRONLY | os.O_RDWR):
         flags |= os.O_NOFOLLOW
@@ -41,7 +41,7 @@ def read_file(file: Path) -> bytes:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` (created, renamed, removed) survive a power failure."""
+    """Flush a folder to disk: names created, renamed or removed in it survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -59,10 +59,10 @@ def write_file(file: Path, content: bytes) -> None:
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Yield a new, empty file beside `file` to write to; it then takes the place of `file`.
+    """Yield the path of a new, empty file beside `file`; at the end it replaces `file`.
 
-    Its name cannot be guessed. The folder is made where it is missing. After an error `file` is as
-    it was.
+    The new file's name cannot be guessed. A missing folder is created. After an error, `file` is
+    unchanged.
     """
     unfinished = file.with_name(f".unfinished-{secrets.token_hex(8)}-{file.name}")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def replacing(file: Path) -> Iterator[Path]:
 
 
 def replace_file(file: Path, content: bytes) -> None:
-    """Put content in the place of a file, whole or not at all, and wait until it is on the disk."""
+    """Replace a file's content, whole or not at all, and wait until it is on the disk."""
     with replacing(file) as unfinished, unfinished.open("r+b") as stream:
         stream.write(content)
         stream.flush()

@@ -1,4 +1,4 @@
-"""The command that installs what is missing beside this noisynet, wherever it came from."""
+"""The pip command that installs a missing extra of this installation of noisynet."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 
 
 def cure(extra: str) -> str:
-    """Return the command that installs an extra of this very noisynet.
+    """Return the command that installs an extra of this installation of noisynet.
 
-    `pip install '.[sb3]'` in a clone; what was installed from a wheel, a folder or a repository is
-    named by where it came from, and what came from a package index by its name alone.
+    In a clone that is `pip install '.[sb3]'`. A noisynet that was installed from a wheel, a folder
+    or a repository is named by its origin, and one from a package index by its name alone.
     """
     quote = '"' if os.name == "nt" else "'"
     return f"pip install {quote}{_source(extra)}{quote}"
 
 
 def _source(extra: str) -> str:
-    """Return what pip calls this noisynet with an extra."""
+    """Return the requirement with which pip finds this noisynet, with an extra."""
     clone = Path(__file__).parents[2]
     if (clone / "pyproject.toml").exists():
         return f"{'.' if Path.cwd() == clone else clone}[{extra}]"

@@ -1,4 +1,4 @@
-"""Training from Python: an environment in, an agent out. `noisynet.train` and its companions."""
+"""Training agents from Python: `noisynet.train`, `noisynet.resume` and `noisynet.load`."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ def train(
     listeners: Iterable[Listener] = (),
     **fields: Any,
 ) -> TrainedAgent:
-    """Train an agent and return it; the run is kept in a folder, as `noisynet train` keeps it.
+    """Train an agent and return it; the run is saved in a folder, as with `noisynet train`.
 
     Args:
         environment: what to play. The name of a preset, an environment id, `module:function` or a
             YAML file; a function or class that returns a new `gymnasium.Env` at each call, or, with
             the parameters `count` and `seed`, `noisynet.envs.Environments`; or one `gymnasium.Env`,
-            which is then the only one that is stepped.
+            which is then the run's only environment.
         out: the run's folder, new or empty; by default `runs/NAME-DATE-TIME`.
-        preset: what the fields start from where `environment` is no preset; by default the preset
-            of its kind, which is `control` for your own.
-        progress: whether to show how far it is, on standard error.
-        listeners: what hears of the run; see `noisynet.training.Listener`.
+        preset: the preset that sets the default of every field, if `environment` is not itself a
+            preset; if not given, the one for this kind of environment, `control` for your own.
+        progress: whether to show progress on standard error.
+        listeners: objects that are told of the run's events; see `noisynet.training.Listener`.
         fields: any field of the config. `torso` and `own_network` also take a `torch.nn.Module`,
             which is copied, or a function that makes one.
 
-    A function or class that others can import is recorded in the run as `module:function`, and
-    every command finds it again. Anything else is known in this process alone: `load` and `resume`
-    take it later.
+    A function or class that other processes can import is recorded in the run as `module:function`,
+    so that every command finds it again. Any other object exists in this process alone: pass it
+    again to `load` and `resume`.
 
-    Raises RunError, one line, where the run cannot be trained, and KeyboardInterrupt once it is
-    saved after an interrupt.
+    Raises RunError, with a one-line message, if the run cannot be trained. An interrupt saves the
+    run and then raises KeyboardInterrupt.
     """
     if (place := being_imported()) is not None:
         raise RunError(
@@ -100,12 +100,12 @@ def resume(
     listeners: Iterable[Listener] = (),
     **fields: Any,
 ) -> TrainedAgent:
-    """Go on with a run from its newest checkpoint, and return the agent.
+    """Continue a run from its newest checkpoint, and return the agent.
 
-    `steps` gives the run another last step. `fields` are others of its config that may change while
-    it goes on, as `device` and `redo_every` may; they are written into its config.yaml.
-    `environment`, `torso` and `own_network` are what `train` was given, where nothing else can make
-    them again. Otherwise as `train`.
+    `steps` sets a new last step. `fields` are other fields of the config that may change between
+    sessions, such as `device` and `redo_every`; they are written into the run's config.yaml.
+    `environment`, `torso` and `own_network` are the objects that `train` was given, and are needed
+    only if nothing else can make them again. Everything else is as for `train`.
     """
     path = Path(folder)
     _give_again(path, environment=environment, torso=torso, own_network=own_network)
@@ -122,11 +122,11 @@ def resume(
 def load(
     folder: str | Path, *, environment: Any = None, torso: Any = None, own_network: Any = None
 ) -> TrainedAgent:
-    """Return the agent of a run, or of what `TrainedAgent.save` wrote, by its newest checkpoint.
+    """Load the newest checkpoint's agent from a run, or from what `TrainedAgent.save` wrote.
 
-    `environment`, `torso` and `own_network` are what `train` was given, where nothing else can make
-    them again. Code that the folder names as `module:function` is imported and run. Raises RunError
-    with one line where there is no such agent.
+    `environment`, `torso` and `own_network` are the objects that `train` was given, and are needed
+    only if nothing else can make them again. Code that the folder names as `module:function` is
+    imported and run. Raises RunError, with a one-line message, if there is no such agent.
     """
     path = Path(folder)
     _give_again(path, environment=environment, torso=torso, own_network=own_network)
@@ -149,7 +149,7 @@ def _is_network(name: str, value: Any) -> bool:
 
 
 def _check_reach(chosen: Config) -> None:
-    """Raise RunError where other processes play, and cannot make what this one was given."""
+    """Raise RunError if other processes play but cannot import what this process was given."""
     if chosen.learning.algorithm != "a3c" and chosen.scale.actors is None:
         return
     for field, name in _own(chosen).items():
@@ -171,7 +171,7 @@ def _give_again(path: Path, **things: Any) -> None:
 
 
 def _own(chosen: Config) -> dict[str, str]:
-    """Return the fields that name what is the user's own."""
+    """Return the fields that name the user's own environment or network, {field: name}."""
     values = chosen.by_section()
     named = {field: values[SECTION_OF[field]][field] for field in MAY_BE_OWN}
     return {

@@ -1,4 +1,4 @@
-"""Agents: one value-based agent and one actor-critic, built from parts of one's choice."""
+"""Agents: two value-based ones and an actor-critic, built from parts that the caller chooses."""
 
 from .actor_critic import ActorCritic, RolloutLearned
 from .exploration import LinearEpsilon

@@ -45,7 +45,7 @@ from .saved_arrays import (
 
 @dataclass(frozen=True)
 class RolloutLearned:
-    """What an update reports: means over the rollout's steps."""
+    """The result of an update: means over the rollout's steps."""
 
     loss: float
     policy_loss: float
@@ -54,28 +54,28 @@ class RolloutLearned:
 
 
 class ActorCritic:
-    """The actor-critic: acts by a policy, and learns it from the rollout that it played.
+    """An agent that acts by a policy, and learns the policy from the rollouts that it plays.
 
-    The noise is drawn once for a rollout, one draw for each environment, and held: the update runs
-    the network under the very draws that acted, and only then are they redrawn (arXiv 1706.10295,
-    §3.1). Every source of randomness is a generator of its own, seeded from `seed`: `acting` for
-    the draws, `actions` for the policy's choices.
+    The noise is drawn once per rollout, one draw for each environment, and held: the update runs
+    the network under the same draws that acted, and only then are they redrawn (arXiv 1706.10295,
+    §3.1). Each source of randomness has its own generator, seeded from `seed`: `acting` for the
+    draws, `actions` for the policy's choices.
 
     Args:
-        network: policy and value, on its device.
-        optimizer: of the network's parameters.
-        actions: how many there are.
-        environments: how many act side by side, each with a draw of its own.
+        network: policy and value network, already on its device.
+        optimizer: optimizer of the network's parameters.
+        actions: number of actions.
+        environments: number of environments that act in parallel, each with its own draw.
         gae_lambda: λ of the advantages (arXiv 1506.02438); 1: n-step returns.
-        value_coefficient: weight of the value's loss beside the policy's.
+        value_coefficient: weight of the value loss relative to the policy loss.
         entropy_bonus: weight of the policy's entropy.
-        max_gradient_norm: larger gradients are scaled down; None: none is.
+        max_gradient_norm: norm to which larger gradients are scaled down; None: no clipping.
         draw_per_environment: False: one acting draw for all environments.
-        control: of the noise's scale, by a schedule or a target, moved between rollouts; None: it
-            stays as it is.
-        precision: "float32", or "bfloat16" for the products.
-        revival: cures that keep the network able to learn; None: none.
-        seed: of everything random.
+        control: schedule or target for the noise's scale, which moves between rollouts; None: the
+            scale is constant.
+        precision: "float32", or "bfloat16" for matrix products.
+        revival: cures that keep the network able to learn; None: no cures.
+        seed: seed of all random numbers.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class ActorCritic:
             self.noise = LearnedNoise(
                 network, environments, self._acting, draw_per_environment=draw_per_environment
             )
-        # The LSTM's state now, and where the rollout that is being played began.
+        # The LSTM's state now, and at the start of the rollout that is being played.
         self._core = self._core_before = network.initial_state(environments)
         self.control = None
         if control is not None:
@@ -120,10 +120,10 @@ class ActorCritic:
                 control, [network], self._logits, seed=stream(seed, "control")
             )
         self._step = 0
-        """Agent step of the last action, as it was told."""
+        """The agent step passed to the last `act`."""
         self.revival = revival
         self.revived = 0
-        """Units that were drawn anew so far."""
+        """Number of units reinitialised so far."""
         self.updates = 0
 
     # Acting
@@ -131,8 +131,8 @@ class ActorCritic:
     def act(self, observation: np.ndarray, step: int, first: np.ndarray) -> np.ndarray:
         """Draw an action for each environment from the policy, (N, …) to (N,).
 
-        `first` (N,) is true where the observation is a game's first. Raises LossNotFinite where
-        the policy is NaN.
+        `first` (N,) is true where the observation is a game's first. Raises LossNotFinite if the
+        policy is NaN.
         """
         self._step = step
         if self.control is not None:
@@ -144,7 +144,7 @@ class ActorCritic:
         return action.squeeze(-1).cpu().numpy()
 
     def policy(self, observation: np.ndarray, first: np.ndarray) -> Tensor:
-        """Return the policy's logits (N, actions) under the noise in force; an LSTM steps on."""
+        """Return the policy's logits (N, actions) under the current noise; advance an LSTM."""
         with torch.no_grad():
             logits, _, self._core = self._forward(observation[None], first[None], self._core)
         return logits[0]
@@ -152,13 +152,13 @@ class ActorCritic:
     def greedy(self, observation: np.ndarray) -> np.ndarray:
         """Choose the most probable action for each environment, (N, …) to (N,).
 
-        An LSTM steps on; `begin` says where games begin.
+        Advances an LSTM by one step; call `begin` first where games begin.
         """
         same_game = np.zeros(len(observation), bool)
         return self.policy(observation, same_game).argmax(-1).cpu().numpy()
 
     def begin(self, first: np.ndarray) -> None:
-        """Reset an LSTM's state where `first` (N,) says that a game begins."""
+        """Reset an LSTM's state where `first` (N,) is true: a game begins there."""
         if self._core is not None:
             keep = self._tensor(~first).unsqueeze(-1)
             self._core = (self._core[0] * keep, self._core[1] * keep)
@@ -171,7 +171,7 @@ class ActorCritic:
         return logits, value
 
     def loss_terms(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
-        """Return policy loss, value loss and entropy: means over the steps that were taken."""
+        """Return policy loss, value loss and entropy, as means over the steps taken."""
         logits, value = self.evaluate(rollout)
         advantage_t = losses.generalised_advantage(
             self._tensor(rollout.reward_t),
@@ -193,9 +193,9 @@ class ActorCritic:
         )
 
     def gradient(self, rollout: Rollout) -> RolloutLearned:
-        """Leave the loss's gradient, no longer than allowed, in the parameters' `grad`.
+        """Compute the gradient of the loss, clip it, and leave it in the parameters' `grad`.
 
-        Raises LossNotFinite where the loss or its gradient is NaN or infinite.
+        Raises LossNotFinite if the loss or its gradient is NaN or infinite.
         """
         policy_loss, value_loss, entropy = self.loss_terms(rollout)
         loss = policy_loss + self._value_coefficient * value_loss
@@ -214,8 +214,8 @@ class ActorCritic:
     def update(self, rollout: Rollout, step_size: float | None = None) -> RolloutLearned:
         """Take one optimisation step, and begin the next rollout.
 
-        `step_size` replaces the optimizer's. Raises LossNotFinite, with the parameters as they
-        were, as `gradient` does.
+        `step_size` replaces the optimizer's. Raises LossNotFinite as `gradient` does; the
+        parameters are then unchanged.
         """
         learned = self.gradient(rollout)
         if step_size is not None:
@@ -228,8 +228,7 @@ class ActorCritic:
     def _revive_if_due(self, rollout: Rollout) -> None:
         """Apply the cures that are due after this update, which is not counted yet.
 
-        The rollout's observations show which units are dormant, of its first steps as many as make
-        256.
+        Dormant units are found on the rollout's first steps, as many as give 256 observations.
         """
         updates = self.updates + 1
         if self.revival is None or not self.revival.is_due(updates):
@@ -246,9 +245,9 @@ class ActorCritic:
         self.revived += found.count
 
     def next_rollout(self) -> None:
-        """Count an update; redraw the noise; let the LSTM's state stand where it now is.
+        """Count an update, redraw the noise, and start a rollout at the LSTM's current state.
 
-        The scale moves here and nowhere else: a rollout is learned under the noise that acted.
+        The scale moves only here, so that a rollout is learned under the noise that acted.
         """
         self.updates += 1
         self._core_before = self._core
@@ -276,22 +275,21 @@ class ActorCritic:
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
 
-    # What is seen of it
+    # Metrics
 
     def figures(self) -> dict[str, float]:
-        """Return SNR and mean |σ| per noisy layer, by the names that metrics have.
+        """Return the SNR and mean |σ| of each noisy layer, under their names in metrics.jsonl.
 
-        With a cure, also the units that were drawn anew so far.
+        With cures, also return the number of units reinitialised so far.
         """
         revived = {} if self.revival is None else {"revived": float(self.revived)}
         return noise_figures(self.network) | revived
 
     def behaviour(self, observation: np.ndarray, first: np.ndarray) -> dict[str, float]:
-        """Return what the noise does to the most probable actions for observations (N, …).
+        """Return figures of the noise's effect on the most probable actions, and of the units.
 
-        Beside it stands how alive the units are. The observations are those that are acted on next;
-        `first` (N,) is true where a game begins. The draws are seeded by the number of updates:
-        nothing else changes by them.
+        The observations (N, …) are those acted on next; `first` (N,) is true where a game begins.
+        The draws are seeded by the number of updates, so no other random numbers change.
         """
         seed = stream(self._seed, f"behaviour {self.updates}")
         generator = torch.Generator(self.device).manual_seed(seed)
@@ -300,14 +298,14 @@ class ActorCritic:
         with autocast_for(self.precision, self.device):
             if self.noise is not None:
                 noise = policy_behaviour(self.network, shown, begins, self._core, generator)
-            # As a sequence of one step.
+            # The network takes sequences; this one has a single step.
             arguments = (shown.unsqueeze(0), begins.unsqueeze(0), self._core)
             return noise | unit_figures(self.network, arguments, generator)
 
     # Saving
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Return everything that goes on changing, between two rollouts."""
+        """Return the agent's state between two rollouts, as arrays and as plain JSON values."""
         arrays = {
             **network_arrays(self.network, "network"),
             **optimizer_arrays(self.optimizer, "optimizer"),
@@ -328,7 +326,7 @@ class ActorCritic:
         return arrays, plain
 
     def restore(self, arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> None:
-        """Take over what `state` returned. Raises KeyError or RuntimeError for a misfit."""
+        """Restore what `state` returned. Raises KeyError or RuntimeError if it does not fit."""
         self.load_acting(arrays)
         restore_optimizer(self.optimizer, arrays, "optimizer")
         generator_from_array(self._acting, arrays["generator.acting"])
@@ -344,9 +342,9 @@ class ActorCritic:
             self.control.restore(arrays, plain.get("control", {}))
 
     def load_acting(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take over the network that acts and its scale alone, as evaluation does.
+        """Load only the acting network and its scale, which is all that evaluation needs.
 
-        Raises RuntimeError for a misfit.
+        Raises RuntimeError if they do not fit.
         """
         load_network(self.network, arrays, "network")
         restore_scale(self.network, arrays)

@@ -1,4 +1,4 @@
-"""The same work again and again, launched as one: a CUDA graph, or plain calls elsewhere."""
+"""Repeated work on a device: one CUDA graph on a GPU, plain calls elsewhere."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Callable, Sequence
 import torch
 
 _PLAIN_RUNS = 3
-"""Runs before the capture: they make what is made at first use, such as an optimizer's state."""
+"""Runs before the capture, which create what is created at first use, such as optimizer state."""
 
 
 class DeviceGraph:
-    """Work that takes and returns nothing, run again and again: it writes tensors in place.
+    """A function without arguments that runs repeatedly and writes its results in place.
 
-    On a CUDA device the first runs are plain ones, on a stream of their own; then the work is
-    captured in a graph, and each further run launches that. Every run counts, and none is done for
-    practice. The work must not wait for the device, and what changes between runs must stand in
-    tensors, which stay where they are: Python is not run any more. On other devices each run calls
-    the work.
+    On a CUDA device the first runs call the function, on a separate stream; it is then captured in
+    a graph, which each later run launches. Every run does the work once: there are no dry runs. The
+    function must not wait for the device. Whatever changes between runs must be in tensors that
+    keep their addresses, because Python code no longer runs after the capture. On other devices
+    each run calls the function.
 
     Args:
-        work: what is run.
-        device: where it runs.
-        generators: what the work draws from, beside the device's default one; each run goes on
-            with their states, and they may be drawn from elsewhere between runs.
+        work: function to run.
+        device: device that it runs on.
+        generators: generators that the work draws from, other than the device's default one; each
+            run advances their states, and other code may draw from them between runs.
         before_capture: called once, before the work is captured.
     """
 
@@ -49,7 +49,7 @@ class DeviceGraph:
         return self._graph is not None
 
     def run(self) -> None:
-        """Do the work once; raises RuntimeError where it cannot be captured."""
+        """Do the work once; raises RuntimeError if it cannot be captured."""
         if self._device.type != "cuda":
             self._work()
             return
@@ -62,8 +62,8 @@ class DeviceGraph:
             self._graph.replay()
 
     def _run_plainly(self) -> None:
-        # The stream of the capture already: a gradient's sum belongs to the stream that it first
-        # came on, and a capture may not wait for another one.
+        # On the stream of the later capture: autograd accumulates a gradient on the stream where it
+        # first did so, and a capture must not wait for another stream.
         if self._stream is None:
             self._stream = torch.cuda.Stream(self._device)
         current = torch.cuda.current_stream(self._device)

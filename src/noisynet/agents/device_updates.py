@@ -1,4 +1,4 @@
-"""What an agent's updates need to run without the host: sizes, checks and figures on the device."""
+"""Updates that do not wait for the device: step sizes, checks and figures are kept on it."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from .q_learning import QLearning
 
 AgentT = TypeVar("AgentT", QLearning, ParallelQLearning)
 _KEPT = 1024
-"""Updates of which figures are kept on the device at most before they are read."""
+"""The largest number of updates whose figures are kept on the device before they are read."""
 
 
 class DeviceUpdates(ABC, Generic[AgentT]):
     """An agent's updates, taken without waiting for the device.
 
-    The agent's acting draw is held at a fixed address from here on, and its optimizer reads its
+    From here on, the agent's acting draw is held at a fixed address, and its optimizer reads the
     step size from a tensor.
     """
 
     def __init__(self, agent: AgentT, step_size: float | None, *, told: int) -> None:
-        """Take an agent whose state has been restored, if it is to be.
+        """Take over the updates of an agent; to restore its state, do so before.
 
-        `step_size` is that of the first update; None: the optimizer's. `told` is how many figures
-        `_loss` returns beside the loss.
+        `step_size` is the step size of the first update; None: the optimizer's. `told` is the
+        number of figures that `_loss` returns beside the loss.
         """
         self._agent = agent
         device = agent.device
-        # The CPU's Adam reads a double, as from a plain number; the GPU's a float.
+        # On the CPU, Adam reads a double, as it would from a plain number; on the GPU, a float.
         of_steps = torch.float32 if device.type == "cuda" else torch.float64
-        # The optimizer's is a tensor where the agent had such updates before.
+        # The optimizer's step size is a tensor if the agent had such updates before.
         self._size_set = (
             float(agent.optimizer.param_groups[0]["lr"]) if step_size is None else step_size
         )
@@ -55,7 +55,7 @@ class DeviceUpdates(ABC, Generic[AgentT]):
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        """Let the next updates be plain ones, and captured again: what they read is elsewhere."""
+        """Start a new graph, to be captured again: the tensors that updates read have moved."""
         self._graph = DeviceGraph(
             self._work,
             self._agent.device,
@@ -67,7 +67,7 @@ class DeviceUpdates(ABC, Generic[AgentT]):
         optimizer = self._agent.optimizer
         for group in optimizer.param_groups:
             group["lr"] = self._size_in_force
-        # Fused Adam leaves everything as it is where this is 1, as mixed precision asks of it.
+        # Fused Adam skips its step where this is 1, a feature made for mixed precision.
         self._withholds = isinstance(optimizer, torch.optim.Adam)
         if self._withholds:
             optimizer.found_inf = self._withheld  # pyright: ignore[reportAttributeAccessIssue]
@@ -81,12 +81,12 @@ class DeviceUpdates(ABC, Generic[AgentT]):
 
     @abstractmethod
     def _loss(self) -> tuple[Tensor, Sequence[Tensor]]:
-        """Return the loss of the update at hand, and the figures that are told beside it."""
+        """Return the loss of the current update, and the other figures to report."""
 
     def _run(self, step_size: float | None) -> None:
-        """Take one optimisation step, of the size that is given, or the one before.
+        """Take one optimisation step, with the given step size or else the last one.
 
-        Raises LossNotFinite as `_tell` does, and RuntimeError where the agent was restored.
+        Raises LossNotFinite as `_tell` does, and RuntimeError if the agent has been restored.
         """
         self._check_agent()
         if self._untold == _KEPT:
@@ -105,7 +105,7 @@ class DeviceUpdates(ABC, Generic[AgentT]):
             )
 
     def _work(self) -> None:
-        """Do what the agent's `update` does, and note what it would have looked at."""
+        """Do the work of the agent's `update`, and record on the device what it would check."""
         agent, optimizer = self._agent, self._agent.optimizer
         loss, beside = self._loss()
         optimizer.zero_grad(set_to_none=True)
@@ -117,7 +117,7 @@ class DeviceUpdates(ABC, Generic[AgentT]):
         told = torch.stack([loss.detach(), norm.detach(), *beside])
         self._told.index_copy_(0, self._place, told.unsqueeze(0))
         self._place.add_(1)
-        failed = (~told[:2].isfinite()).any().float()  # what `_tell` raises for, and no more
+        failed = (~told[:2].isfinite()).any().float()  # exactly what `_tell` raises for
         self._withheld.copy_(torch.maximum(self._withheld, failed))
         self._size_in_force.copy_(self._step_size)
         if not self._withholds:
@@ -127,9 +127,9 @@ class DeviceUpdates(ABC, Generic[AgentT]):
             agent.noise.after_update()
 
     def _stand_still(self) -> None:
-        """Let an optimizer without `found_inf` leave the parameters alone where it is to.
+        """Keep an optimizer without `found_inf` from moving the parameters after a failed update.
 
-        Momentum would go on by itself: the step has no size.
+        Without a gradient, momentum would still move them, so the step size is set to 0 too.
         """
         withheld = self._withheld.bool()
         self._size_in_force.masked_fill_(withheld, 0)
@@ -138,10 +138,10 @@ class DeviceUpdates(ABC, Generic[AgentT]):
                 parameter.grad = parameter.grad.masked_fill_(withheld, 0)
 
     def _tell(self) -> None:
-        """Read what stands on the device, and begin again there.
+        """Read the figures recorded on the device, and start a new record there.
 
-        Raises LossNotFinite, naming the first update whose loss or gradient was NaN or infinite.
-        The parameters are as before it, and nothing was learned since.
+        Raises LossNotFinite, which names the first update whose loss or gradient was NaN or
+        infinite. The parameters are as they were before it; later updates were withheld.
         """
         if not self._untold:
             return
@@ -158,7 +158,7 @@ class DeviceUpdates(ABC, Generic[AgentT]):
             self._read.append(figures)
 
     def _figures(self) -> list[list[float]]:
-        """Return loss, norm and what is told beside them of each update since this was last asked.
+        """Return loss, gradient norm and other figures of each update since the last call.
 
         Waits for the device. Raises LossNotFinite as `_tell` does.
         """

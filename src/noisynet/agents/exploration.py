@@ -12,14 +12,14 @@ from torch import nn
 from ..layers import hold, resample
 
 Redraw = Literal["step", "update", "episode", "rollout"]
-"""When the acting noise is drawn anew; "rollout": once a rollout is played, held until then."""
+"""When the acting noise is redrawn; "rollout": after each rollout, over which it is held."""
 
 
 @dataclass(frozen=True)
 class LinearEpsilon:
     """An ε that falls linearly from `start` to `end` over `steps`, from step `begin` on.
 
-    From step `until` on, where that is given, it is 0.
+    From step `until` on, if given, it is 0.
     """
 
     start: float
@@ -39,7 +39,7 @@ class LinearEpsilon:
 class LearnedNoise:
     """The acting noise: a held draw, one for each environment or one for all, and its redraws.
 
-    In the paper noise is drawn after every optimisation step, which there comes before every
+    In the paper, noise is drawn after every optimisation step, and one such step precedes every
     action (arXiv 1706.10295, §3.1).
     """
 
@@ -52,7 +52,7 @@ class LearnedNoise:
         redraw: Redraw = "update",
         draw_per_environment: bool = True,
     ) -> None:
-        """Draw for the first time."""
+        """Hold a first draw."""
         self._network = network
         self._generator = generator
         self._redraw = redraw
@@ -60,10 +60,10 @@ class LearnedNoise:
         hold(network, rows=environments if draw_per_environment else None, generator=generator)
 
     def before_action(self, first: np.ndarray, updates: int) -> None:
-        """Redraw where it is time: at every step, or where an episode begins.
+        """Redraw if it is due: at every step, or where an episode begins.
 
-        `first` (N,) is true where an episode begins. Noise that is redrawn by update is redrawn at
-        every step until the first update, or a long warm-up would act under one draw.
+        `first` (N,) is true where an episode begins. Noise that is redrawn at every update is
+        redrawn at every step until the first one, or a long warm-up would act under one draw.
         """
         if self._redraw == "step" or (self._redraw == "update" and updates == 0):
             self.redraw()
@@ -74,17 +74,17 @@ class LearnedNoise:
                 self.redraw()
 
     def after_update(self) -> None:
-        """Redraw, if it is updates that noise is redrawn by."""
+        """Redraw, if the noise is redrawn at every update."""
         if self._redraw == "update":
             self.redraw()
 
     def after_rollout(self) -> None:
-        """Redraw, if it is rollouts that noise is held over."""
+        """Redraw, if the noise is held over rollouts."""
         if self._redraw == "rollout":
             self.redraw()
 
     def redraw(self) -> None:
-        """Draw anew for every environment."""
+        """Redraw the noise of every environment."""
         resample(self._network, generator=self._generator)
 
 

@@ -1,4 +1,4 @@
-"""What a game's frames look like before anything is learned: for torsos that standardise them."""
+"""Frame statistics of random play, for torsos that standardise frames."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .value_agent import ValueAgent
 
 ENVIRONMENTS = 8
 _STEPS = 500
-"""Of each environment: 4,000 frames, some seconds of Atari."""
+"""Steps of each environment: 8 environments give 4,000 frames, in a few seconds on Atari."""
 
 
 def measure_frames(agent: ValueAgent | ActorCritic, environments: Environments, seed: int) -> None:
-    """Measure the frames of uniformly random play, for the torsos of a new agent.
+    """Measure the mean frame and the deviation of random play, for the torsos of a new agent.
 
-    The environments are played for this alone: nothing is learned from them but a mean frame and a
-    deviation. Raises ValueError for a game whose frames are all the same.
+    Actions are uniformly random, and nothing else is learned from these games. Raises ValueError
+    for a game whose frames are all the same.
     """
     frames = torch.from_numpy(_frames_of_random_play(environments, seed))
     networks = [agent.network] if isinstance(agent, ActorCritic) else agent.networks.values()

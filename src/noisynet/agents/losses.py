@@ -1,7 +1,7 @@
 """Losses as pure functions, written as the papers' equations.
 
-Each checks the shapes of what it is given: (B,) against (B, 1) would broadcast in silence, and a
-gather of too few actions drop rows.
+Each checks the shapes of its arguments: (B,) against (B, 1) would broadcast silently, and a gather
+with too few actions would drop rows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def q_target(return_t: Tensor, discount_t: Tensor, q_target_t: Tensor) -> Tensor
     """Return r + γ max_b Q(y, b, ε′; ζ⁻) (arXiv 1706.10295, eq. 14, summed over n steps).
 
     Shapes: return_t and discount_t (B,), q_target_t (B, actions); returns (B,). discount_t carries
-    termination: 0 there, else γ to the number of steps.
+    termination: it is 0 there, else γ to the power of the number of steps.
     """
     check_rank("q_target", "q_target_t", q_target_t, 2)
     for name, tensor in (("return_t", return_t), ("discount_t", discount_t)):
@@ -78,7 +78,7 @@ LOSSES = {"huber": huber, "squared": squared}
 
 
 def chosen(of_actions: Tensor, action: Tensor) -> Tensor:
-    """Return what belongs to each row's action: (B, actions, atoms) and (B,) to (B, atoms)."""
+    """Return the atoms of each row's action: (B, actions, atoms) and (B,) to (B, atoms)."""
     index = action.view(-1, 1, 1).expand(-1, 1, of_actions.shape[-1])
     return of_actions.gather(1, index).squeeze(1)
 
@@ -86,7 +86,7 @@ def chosen(of_actions: Tensor, action: Tensor) -> Tensor:
 def categorical_projection(
     return_t: Tensor, discount_t: Tensor, probabilities_t: Tensor, support: Tensor
 ) -> Tensor:
-    """Return Φ T̂ Z, r + γ z spread over the fixed atoms (arXiv 1707.06887, §4.1).
+    """Return Φ T̂ Z: r + γ z projected onto the fixed atoms (arXiv 1707.06887, §4.1).
 
     Shapes: return_t and discount_t (B,), probabilities_t (B, atoms), support (atoms,), evenly
     spaced and rising; returns (B, atoms). Each atom's mass goes to its two neighbours in proportion
@@ -119,13 +119,13 @@ def categorical_loss(logits_tm1: Tensor, action_tm1: Tensor, target_tm1: Tensor)
 
 
 def taken(of_actions: Tensor, action: Tensor) -> Tensor:
-    """Return what belongs to each row's action: (K, B, actions) and (B,) to (K, B)."""
+    """Return the quantiles of each row's action: (K, B, actions) and (B,) to (K, B)."""
     index = action.view(1, -1, 1).expand(len(of_actions), -1, 1)
     return of_actions.gather(-1, index).squeeze(-1)
 
 
 def quantile_errors(quantile_tm1: Tensor, target_tm1: Tensor) -> Tensor:
-    """Return δ_ij = target_j - quantile_i, every target less every prediction.
+    """Return δ_ij = target_j - quantile_i, every target minus every prediction.
 
     Shapes: quantile_tm1 (N, B), target_tm1 (N′, B); returns (N, N′, B). No gradient flows into the
     target. Source: arXiv 1806.06923, eq. 2.
@@ -138,9 +138,9 @@ def quantile_errors(quantile_tm1: Tensor, target_tm1: Tensor) -> Tensor:
 
 
 def quantile_huber(error: Tensor, tau: Tensor) -> Tensor:
-    """Return Σ_i mean_j |τ_i - 1{δ_ij < 0}| H(δ_ij), shape (B,), with H of `huber`: κ = 1.
+    """Return Σ_i mean_j |τ_i - 1{δ_ij < 0}| H(δ_ij), shape (B,), where H is `huber` (κ = 1).
 
-    Shapes: error (N, N′, B) of `quantile_errors`, tau (N, B), the fractions of the predictions.
+    Shapes: error (N, N′, B) from `quantile_errors`, tau (N, B), the fractions of the predictions.
     Source: arXiv 1806.06923, eq. 3; arXiv 1710.10044, eq. 10.
     """
     check_rank("quantile_huber", "error", error, 3)
@@ -154,8 +154,9 @@ def lambda_return(reward_t: Tensor, discount_t: Tensor, trace_t: Tensor, value: 
 
     With V = max_a Q these are the targets of Q(λ) (arXiv 2407.04811, §3). Shapes: reward_t,
     discount_t and trace_t (T, …), value (T + 1, …); returns (T, …). discount_t carries termination:
-    0 there, else γ. trace_t is λ where the next step goes on with the same game, and 0 where it
-    does not: a truncated game so bootstraps from its own last observation. G at the end is V.
+    it is 0 there, else γ. trace_t is λ where the next step continues the same game, else 0, so
+    that a truncated game bootstraps from its own last observation. The recursion starts with
+    G_T = V_T.
     """
     for name, tensor in (("discount_t", discount_t), ("trace_t", trace_t), ("value", value[1:])):
         check_shape("lambda_return", name, tensor, reward_t.shape)
@@ -174,9 +175,9 @@ def generalised_advantage(
     """Return A_t = δ_t + discount_t trace_t A_t+1 with δ_t = r_t + discount_t V_t+1 - V_t.
 
     Shapes: reward_t, discount_t and trace_t (T, …), value (T + 1, …), the last one to bootstrap
-    from; returns (T, …). discount_t carries termination: 0 there, else γ. trace_t is λ where the
-    next step goes on with the same game, and 0 where it does not: a truncated game so bootstraps
-    from its own last observation. λ = 1 gives n-step returns, A_t + V_t (arXiv 1602.01783, §4.3).
+    from; returns (T, …). discount_t carries termination: it is 0 there, else γ. trace_t is λ where
+    the next step continues the same game, else 0, so that a truncated game bootstraps from its own
+    last observation. λ = 1 gives n-step returns, A_t + V_t (arXiv 1602.01783, §4.3).
     Source: arXiv 1506.02438, eq. 16.
     """
     for name, tensor in (("discount_t", discount_t), ("trace_t", trace_t), ("value", value[1:])):

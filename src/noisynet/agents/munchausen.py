@@ -12,9 +12,9 @@ from .losses import check_rank, check_shape
 
 @dataclass(frozen=True, kw_only=True)
 class Munchausen:
-    """How targets follow the softmax policy of Q (Vieillard et al. 2020, arXiv 2007.14430).
+    """Targets that follow the softmax policy of Q (Vieillard et al. 2020, arXiv 2007.14430).
 
-    Raises ValueError outside the ranges.
+    Raises ValueError for a field outside its range.
     """
 
     weight: float = 0.9
@@ -43,10 +43,10 @@ class Munchausen:
     ) -> Tensor:
         """Return r + α [τ ln π(a|x)]_l0^0 + γ Σ_b π(b|y) (Z(y, b) - τ ln π(b|y)) (eq. 1 and 3).
 
-        Shapes: return_t, discount_t and action_tm1 (B,), q_tm1 (B, actions), whose softmax is
-        π(·|x), and target_t: (B, actions) of values Z = Q(y, ·), returned as (B,), or
-        (K, B, actions) of quantiles, whose mean is the Q of π(·|y), returned as (K, B). The sum of
-        n rewards has the log-policy of its first action alone.
+        Shapes: return_t, discount_t and action_tm1 (B,); q_tm1 (B, actions), whose softmax is
+        π(·|x). target_t holds values Z = Q(y, ·), shape (B, actions), and gives targets (B,); or
+        quantiles (K, B, actions), whose mean is the Q of π(·|y), and gives targets (K, B). A sum of
+        n rewards gets the log-policy of its first action only.
         """
         check_rank("munchausen", "q_tm1", q_tm1, 2)
         quantiles = target_t.shape[:1] if target_t.dim() == 3 else torch.Size()
@@ -67,5 +67,5 @@ class Munchausen:
 
 
 def scaled_log_policy(q: Tensor, temperature: float) -> Tensor:
-    """Return τ ln π(·|x) of π = softmax(Q / τ), for Q (…, actions): in the unit of returns, ≤ 0."""
+    """Return τ ln π(·|x) with π = softmax(Q / τ), in the unit of returns; Q is (…, actions)."""
     return temperature * (q / temperature).log_softmax(-1)

@@ -1,4 +1,4 @@
-"""How much an agent's noise is multiplied: by a schedule, or so that a target is held."""
+"""Control of the scale of an agent's noise, by a schedule or by a target effective ε."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from ..control.scale import set_scale
 from ..layers.outputs import Outputs
 
 Seen = tuple[np.ndarray, ...]
-"""What an action was chosen by, a row for each environment: observations first."""
+"""The inputs that actions were chosen from, a row for each environment; observations first."""
 
 Measure = Callable[[Seen, torch.Generator], Outputs]
-"""From what was seen to values under draws, (K, rows, actions), and by the mean weights."""
+"""From seen inputs to values under draws, (K, rows, actions), and by the mean weights."""
 
 DRAWS = 16
-"""Draws that a measurement takes, where they are cheap."""
+"""Draws per measurement; fewer are used where drawing is costly."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeldTarget:
-    """An effective ε that is held: the share of greedy actions that the noise changes.
+    """A target for the effective ε, the share of greedy actions that the noise changes.
 
-    It is measured over the last `observations` that were acted on, and the scale moved by a step,
-    each `every` agent steps: more often the scale follows what is learned sooner, and costs more.
-    `noisynet.control.EffectiveEpsilon` has the law and `gain`.
+    Every `every` agent steps, it is measured on the last `observations` observations acted on, and
+    the scale takes one step. A smaller interval follows learning more closely, but costs more.
+    `noisynet.control.EffectiveEpsilon` explains the step and `gain`.
     """
 
     effective_epsilon: float
     scale: float = 1.0
-    """Where the scale begins."""
+    """The initial scale."""
     every: int = 64
     observations: int = 64
     gain: float = 0.2
@@ -47,10 +47,10 @@ Control = Schedule | HeldTarget
 
 
 class NoiseControl:
-    """The control of an agent's networks, which all have the same scale.
+    """The control of the noise's scale, which all of an agent's networks share.
 
     `measure` returns the values of observations under draws and by the mean weights. Raises
-    ValueError for networks without noise, and where a schedule reaches what is no scale.
+    ValueError for networks without noise, and when a schedule returns an invalid scale.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class NoiseControl:
             self._set(control(0))
 
     def see(self, *seen: np.ndarray) -> None:
-        """Keep what the next action is chosen by, (N, …) each, where a target is measured on it."""
+        """Keep the inputs (N, …) of the next actions, if there is a target to measure on them."""
         if self._target is None:
             return
         # Environments may write the next observation into the same memory.
@@ -84,7 +84,7 @@ class NoiseControl:
             self._seen.popleft()
 
     def move(self, step: int) -> None:
-        """Set the scale for an agent step; where a target is due, measure it first."""
+        """Set the scale for an agent step; a target that is due is measured first."""
         if self._schedule is not None:
             self._set(self._schedule(step))
         elif self._target is not None and self._seen and step >= self._due:
@@ -99,7 +99,7 @@ class NoiseControl:
         set_scale(self._networks, value, control=getattr(self._schedule, "words", "a schedule"))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return what was seen, (vector steps, N, …) each, for a checkpoint."""
+        """Return the inputs kept by `see`, each (vector steps, N, …), for a checkpoint."""
         parts = zip(*self._seen, strict=True)
         return {f"control.seen.{number}": np.stack(part) for number, part in enumerate(parts)}
 
@@ -110,9 +110,9 @@ class NoiseControl:
         return {"due": self._due, **self._target.state_dict()}
 
     def restore(self, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
-        """Take over what both returned; an empty state is of a run without this control."""
+        """Restore what `arrays` and `state` returned; an empty state leaves a target as it is."""
         if self._schedule is not None:
-            # The scale has been restored with the networks; whose it is, has not.
+            # The scale was restored with the networks, but not the note that a schedule sets it.
             self._now = None
             self._set(scale(self._networks[0]))
         if self._target is not None and state:

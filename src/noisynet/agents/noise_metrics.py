@@ -1,4 +1,4 @@
-"""What is logged of a network: its noise, what it does to the policy, and its units."""
+"""Logged figures of a network: its noise, the noise's effect on the policy, and its units."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..networks import CoreState, QNetwork
 from ..networks.actor_critic import ActorCriticNetwork
 
 DRAWS = 8
-"""Draws that a figure is measured by: with 8 environments a share of 64 choices."""
+"""Draws per measurement: with 8 environments, effective ε is a share of 64 choices."""
 _FEW_DRAWS = 2
 _COSTLY = 1_000_000
 
@@ -31,7 +31,10 @@ Measure = Callable[Arguments, dict[str, float]]
 
 
 def _or_nothing(what: str) -> Callable[[Measure[Arguments]], Measure[Arguments]]:
-    """Return no figures, and a warning, where measuring fails: it never ends a training."""
+    """Return a decorator that turns a failed measurement into a warning and no figures.
+
+    A failed measurement must never end the training.
+    """
 
     def guarded(measure: Measure[Arguments]) -> Measure[Arguments]:
         @wraps(measure)
@@ -50,9 +53,9 @@ def _or_nothing(what: str) -> Callable[[Measure[Arguments]], Measure[Arguments]]
 
 @_or_nothing("noise")
 def noise_figures(network: nn.Module) -> dict[str, float]:
-    """Return SNR and mean |σ| per noisy layer, by the names that metrics have.
+    """Return the SNR and mean |σ| of each noisy layer, under their names in metrics.jsonl.
 
-    Both are of σ as it acts, and the scale is beside them where one has been set.
+    Both include the scale, which is reported too if one has been set.
     """
     figures = {
         f"{figure}/{_short(name)}": value
@@ -67,7 +70,7 @@ def noise_figures(network: nn.Module) -> dict[str, float]:
 
 @torch.no_grad()
 def sigma_values(network: nn.Module) -> dict[str, npt.NDArray[np.float32]]:
-    """Return |σ| as it was learned of every weight, per noisy layer, by the names of metrics."""
+    """Return the learned |σ| of every weight, without the scale, by the layer's name in metrics."""
     return {
         f"sigma/{_short(name)}": torch.cat(
             [sigma.detach().abs().float().flatten() for _, sigma in layer.noisy_weights()]
@@ -79,9 +82,9 @@ def sigma_values(network: nn.Module) -> dict[str, npt.NDArray[np.float32]]:
 
 
 def _draws(network: nn.Module, most: int) -> int:
-    """Return how many draws to measure by: few where one takes millions of normals.
+    """Return how many draws to measure with: few if each takes a million normals or more.
 
-    Independent noise on the Nature network does.
+    Independent noise on the Nature network takes that many.
     """
     normals = sum(layer.noise_spec().size for layer in noisy_layers(network).values())
     return most if normals < _COSTLY else _FEW_DRAWS
@@ -94,7 +97,7 @@ def q_behaviour(
 ) -> dict[str, float]:
     """Measure what the noise does to the greedy actions for observations (N, …).
 
-    Returns effective ε, entropy, spread and gap of Q by the names that metrics have.
+    Returns effective ε, entropy, spread and gap of Q, under their names in metrics.jsonl.
     """
     return measure(*q_outputs(network, observation, generator)).figures()
 
@@ -123,9 +126,10 @@ def policy_behaviour(
     core: CoreState | None,
     generator: torch.Generator,
 ) -> dict[str, float]:
-    """Measure the same of a policy's logits, for observations (N, …) and an LSTM's state.
+    """Measure what the noise does to a policy's most probable actions, as `q_behaviour` does.
 
-    `first` (N,) is true where an episode begins.
+    Takes observations (N, …), `first` (N,), which is true where an episode begins, and an LSTM's
+    state.
     """
     return measure(*policy_outputs(network, observation, first, core, generator)).figures()
 
@@ -140,8 +144,11 @@ def policy_outputs(
     *,
     draws: int = DRAWS,
 ) -> Outputs:
-    """Return a policy's logits for observations (N, …), under some draws and by the means."""
-    # As a sequence of one step; the whole network runs for each draw.
+    """Return a policy's logits for observations (N, …), under some draws and by the mean weights.
+
+    The whole network runs for each draw.
+    """
+    # The network takes sequences; this one has a single step.
     arguments = (observation.unsqueeze(0), first.unsqueeze(0), core)
     return outputs_of_model(network, arguments, draws=_draws(network, draws), generator=generator)
 
@@ -150,9 +157,10 @@ def policy_outputs(
 def unit_figures(
     network: nn.Module, arguments: Any, generator: torch.Generator
 ) -> dict[str, float]:
-    """Return the share of dormant units and the norm of the features of each hidden layer.
+    """Return the share of dormant units and the feature norm of each hidden layer.
 
-    By the names that metrics have; `arguments` are observations, or what the network takes.
+    The names are those of metrics.jsonl. `arguments` is a batch of observations, or the tuple of
+    arguments that the network takes.
     """
     figures: dict[str, float] = {}
     for name, one in units(network, arguments, generator=generator).items():

@@ -1,4 +1,4 @@
-"""What an update needs beside its loss: optimizer, step size, gradient and precision."""
+"""The parts of an update other than its loss: optimizer, step size, gradients and precision."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class StepSize:
 def adam(
     parameters: Iterable[nn.Parameter], *, learning_rate: float = 1e-4, epsilon: float = 1e-8
 ) -> torch.optim.Adam:
-    """Build fused Adam."""
+    """Build a fused Adam optimizer."""
     return torch.optim.Adam(parameters, lr=learning_rate, eps=epsilon, fused=True)
 
 
 def set_step_size(optimizer: torch.optim.Optimizer, size: float) -> None:
-    """Set the size of the next step."""
+    """Set the optimizer's step size."""
     for group in optimizer.param_groups:
         group["lr"] = size
 
@@ -48,15 +48,15 @@ def set_step_size(optimizer: torch.optim.Optimizer, size: float) -> None:
 def backward_and_clip(
     loss: Tensor, optimizer: torch.optim.Optimizer, *, max_norm: float | None, update: int
 ) -> float:
-    """Leave the loss's gradient in the optimizer's parameters, at most `max_norm` long.
+    """Compute the loss's gradient in the optimizer's parameters, and clip it to `max_norm`.
 
     Returns the loss. Raises LossNotFinite, naming the update, if either is NaN or infinite.
     """
     value = float(loss.detach())
     if not math.isfinite(value):
         raise LossNotFinite(f"the loss became {value} at update {update}")
-    # As zero_grad, clip_grad_norm_ and a walk over the network's modules would, in a third of their
-    # time: in a small network's update those are a twentieth of the whole.
+    # Written out, this takes a third of the time of zero_grad, clip_grad_norm_ and a walk over the
+    # network's modules, which would be a twentieth of a small network's update.
     parameters = [one for group in optimizer.param_groups for one in group["params"]]
     for parameter in parameters:
         parameter.grad = None

@@ -1,4 +1,4 @@
-"""The value-based agent that learns from rollouts: Q(λ) without replay and target network, PQN."""
+"""The value-based agent that learns from rollouts: PQN, Q(λ) without replay or target network."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ from .step_priorities import StepPriorities, systematic_sample
 from .value_agent import ValueAgent
 
 LearningDraw = Literal["fresh", "rows", "acted"]
-"""Under which draw an update learns: one of its own, one of its own for each step of the minibatch,
-or each step under the one that acted."""
+"""The draw that an update learns under: a fresh one for the minibatch, a fresh one for each of its
+rows, or, for each row, the one that acted."""
 TargetDraw = Literal["acted", "fresh", "means"]
-"""Under which draw targets are made: the one that acted, one of their own, or none."""
+"""The draw under which targets are computed: the one that acted, a fresh one, or none."""
 _ROWS = 256
-"""Observations that are looked at in one pass while targets are made."""
+"""Observations in a forward pass that computes targets, unless a single step has more."""
 
 
 @dataclass(frozen=True)
 class ValuesLearned:
-    """What an update reports: means over its minibatch."""
+    """The result of an update: means over its minibatch."""
 
     loss: float
     q: float
-    """Q of the actions that were taken."""
+    """Q of the actions taken."""
 
 
 @dataclass(frozen=True)
 class ActingPass:
-    """What an action was chosen by, so that learning need not compute it again."""
+    """The forward pass that chose actions, kept so that learning need not repeat it."""
 
     prepared: Tensor
-    """(N, …): the observation as the torso takes it."""
+    """(N, …): the observation, prepared for the torso."""
     value: Tensor
     """(N,): max_a Q under the noise that acted."""
 
@@ -57,31 +57,31 @@ class ActingPass:
 class ParallelQLearning(ValueAgent):
     """The value-based agent that learns from rollouts of parallel environments (arXiv 2407.04811).
 
-    λ-returns are made from a whole rollout, and learned in a few epochs of minibatches; layer norm
-    in the network is what keeps it stable without a target network. With noise, each environment
-    acts under a draw of its own, held over the rollout.
+    λ-returns are computed over a whole rollout, and learned in a few epochs of minibatches; layer
+    norm in the network keeps learning stable without a target network. With noise, each environment
+    acts under its own draw, by default held over the rollout.
 
     Args:
-        network: of the Q-values, on its device.
-        optimizer: of the network's parameters.
-        actions: how many there are.
-        environments: how many act side by side.
+        network: Q-network, already on its device.
+        optimizer: optimizer of the network's parameters.
+        actions: number of actions.
+        environments: number of environments that act in parallel.
         return_lambda: λ of the targets: 0 bootstraps after one step, 1 at the rollout's end.
-        epochs: how often a rollout is learned.
-        minibatches: in an epoch.
-        loss: of the error.
-        priorities: which steps minibatches prefer; None: each step is learned once in an epoch.
+        epochs: number of times that a rollout is learned.
+        minibatches: number of minibatches per epoch.
+        loss: loss of the TD error.
+        priorities: steps that minibatches prefer; None: each step is learned once per epoch.
         learning_draw: see `LearningDraw`.
         target_draw: see `TargetDraw`.
-        max_gradient_norm: larger gradients are scaled down; None: none is.
-        redraw: when the acting noise is drawn anew: "rollout", before each, or as elsewhere.
+        max_gradient_norm: norm to which larger gradients are scaled down; None: no clipping.
+        redraw: when the acting noise is redrawn; see `Redraw`.
         draw_per_environment: False: one acting draw for all environments.
-        epsilon: ε-greedy beside the noise, or in its place.
-        control: of the noise's scale, by a schedule or a target; None: it stays as it is.
-        penalty: weight, by the returns, of the outputs' mean |σ| in the loss; None: no penalty.
-        precision: "float32", or "bfloat16" for the products, of acting too.
-        revival: cures that keep the network able to learn; None: none.
-        seed: of everything random.
+        epsilon: schedule of ε-greedy, with the noise or instead of it; None: no ε.
+        control: schedule or target for the noise's scale; None: the scale is constant.
+        penalty: weight, by the mean return, of the outputs' mean |σ| in the loss; None: no penalty.
+        precision: "float32", or "bfloat16" for matrix products, also when acting.
+        revival: cures that keep the network able to learn; None: no cures.
+        seed: seed of all random numbers.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class ParallelQLearning(ValueAgent):
         self._return_lambda = return_lambda
         self._epochs = epochs
         self.minibatches = minibatches
-        """In an epoch, of a rollout whose steps are enough for so many."""
+        """Minibatches per epoch; a rollout with fewer steps has fewer."""
         self._loss = losses.LOSSES[loss]
         self._priorities = priorities
         self._learning_draw = learning_draw
@@ -136,10 +136,10 @@ class ParallelQLearning(ValueAgent):
         self._rollout: PreparedRollout | None = None
         self._static_forward: StaticForward | None = None
         self.acting_pass: ActingPass | None = None
-        """What the last action was chosen by."""
+        """The forward pass that chose the last actions."""
 
     def greedy(self, observation: np.ndarray) -> np.ndarray:
-        """Choose argmax Q under the noise in force, (N, …) to (N,); note it in `acting_pass`."""
+        """Choose argmax Q under the current noise, (N, …) to (N,); set `acting_pass`."""
         if self._static_forward is None:
             prepared, value, action = self._forward(self._tensor(observation))
         else:
@@ -148,28 +148,28 @@ class ParallelQLearning(ValueAgent):
         return action.cpu().numpy()
 
     def _forward(self, observation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return observations (N, …) as the torso takes them, max_a Q (N,), and its actions."""
+        """Return the prepared observations (N, …), max_a Q (N,) and argmax_a Q (N,)."""
         with torch.no_grad(), autocast_for(self.precision, self.device):
             prepared = self.network.torso.prepare(observation)
             value, action = self.network(prepared).max(-1)
         return prepared, value, action
 
     def act_from_graph(self) -> None:
-        """Choose actions by one CUDA graph from here on; the acting draw must stay in its place.
+        """Choose actions with one CUDA graph from now on.
 
-        All observations have the shape of the next one then.
+        The acting draw must keep its address, and all observations the shape of the next one.
         """
         self._static_forward = StaticForward(self._forward, self.device)
 
     # Learning
 
     def begin(self, rollout: Rollout, passes: Sequence[ActingPass] = ()) -> None:
-        """Make the targets of a rollout that was just played, and redraw the acting noise.
+        """Compute the targets of a new rollout, and redraw acting noise that is held over rollouts.
 
-        `passes` is what each of its T actions was chosen by; without it, it is computed under the
-        weights and the draw of now: with samplers, under the draw that acted last, which is that of
-        the whole rollout where it is held over one. What is left of the rollout before is not
-        learned.
+        `passes` are the forward passes that chose its T actions. Without them, they are repeated
+        under the current weights and held draw. With samplers, this is the draw that acted last;
+        it acted in the whole rollout if it is held over rollouts. Minibatches left of the previous
+        rollout are dropped.
         """
         self._rollout = None
         drawn = None if self.noise is None else held(self.network)
@@ -188,7 +188,7 @@ class ParallelQLearning(ValueAgent):
         self.next_rollout()
 
     def _order(self, taken: np.ndarray, error: Tensor) -> np.ndarray:
-        """Return the numbers of the steps that each epoch learns, (epochs, steps), shuffled."""
+        """Return the indices of the steps that each epoch learns, (epochs, steps), shuffled."""
         if self._priorities is None:
             epochs = [taken] * self._epochs
         else:
@@ -199,20 +199,20 @@ class ParallelQLearning(ValueAgent):
         return np.stack([self._shuffling.permutation(epoch) for epoch in epochs])
 
     def next_rollout(self) -> None:
-        """Redraw the acting noise, where it is held over a rollout."""
+        """Redraw the acting noise, if it is held over rollouts."""
         if self.noise is not None:
             self.noise.after_rollout()
 
     @property
     def updates_left(self) -> int:
-        """Minibatches that are left of the rollout that is being learned from."""
+        """The number of minibatches left of the current rollout."""
         return 0 if self._rollout is None else self._rollout.left
 
     def update(self, step_size: float | None = None) -> ValuesLearned:
         """Take one optimisation step, on the next minibatch of the rollout.
 
-        `step_size` replaces the optimizer's. Raises LossNotFinite, with the parameters as they
-        were, where the loss or its gradient is NaN or infinite.
+        `step_size` replaces the optimizer's. Raises LossNotFinite, and leaves the parameters
+        unchanged, if the loss or its gradient is NaN or infinite.
         """
         loss, q = self.loss_and_q()
         value = backward_and_clip(
@@ -231,7 +231,7 @@ class ParallelQLearning(ValueAgent):
         return ValuesLearned(value, float(q))
 
     def go_on(self) -> None:
-        """Apply the cures that are due after an update, and go on to the next minibatch."""
+        """Apply the cures that are due after an update, and proceed to the next minibatch."""
         current = self.current
         if self.must_revive:
             self.revive(current.observations())
@@ -241,20 +241,20 @@ class ParallelQLearning(ValueAgent):
 
     @property
     def current(self) -> PreparedRollout:
-        """The rollout that is being learned from. Raises ValueError where there is none."""
+        """The rollout that is being learned from. Raises ValueError if there is none."""
         if self._rollout is None:
             raise ValueError("update: got no rollout to learn from, expected `begin` before it")
         return self._rollout
 
     @property
     def generators(self) -> tuple[torch.Generator, ...]:
-        """What an update draws from: for the acting draws, and for its own."""
+        """The generators that an update uses: for the acting draws, and for its own draws."""
         return self._acting, self._learning
 
     def loss_and_q(self, minibatch: Minibatch | None = None) -> tuple[Tensor, Tensor]:
         """Return the mean loss of a minibatch, and the mean Q of the actions taken.
 
-        None: of the next minibatch of the rollout.
+        Without `minibatch`, use the next one of the current rollout.
         """
         batch = self._minibatch() if minibatch is None else minibatch
         drawn = batch.acted
@@ -267,10 +267,10 @@ class ParallelQLearning(ValueAgent):
         return loss, batch.mean((batch.target - error).detach())
 
     def _own_draw(self, steps: int) -> Draw:
-        """Return a draw to learn so many steps under: one that they share, or one for each."""
+        """Return a fresh draw to learn `steps` rows under: one for all, or one for each."""
         if self._learning_draw != "rows":
             return draw(self.network, generator=self._learning)
-        # As many for a shorter minibatch, so that what is drawn next does not depend on it.
+        # Shorter minibatches take as many rows, so that later draws do not depend on their length.
         drawn = draw(self.network, rows=self.current.longest, generator=self._learning)
         return drawn if steps == drawn.rows else drawn[:steps]
 
@@ -285,9 +285,9 @@ class ParallelQLearning(ValueAgent):
         )
 
     def acted_in(self, index: Tensor, drawn: Draw | None) -> Draw | None:
-        """Return the draw that acted in steps of a rollout, where it is learned under; else None.
+        """Return the draw that acted in some steps of a rollout; None if others are learned under.
 
-        `drawn` is that of all its environments, `index` (B,) the numbers of the steps.
+        `index` (B,) holds the indices of the steps, and `drawn` the draw of all environments.
         """
         if drawn is None or self._learning_draw != "acted":
             return None
@@ -324,7 +324,7 @@ class ParallelQLearning(ValueAgent):
         return target_t, value[:-1], prepared
 
     def _targets_draw(self, acted: Draw | None) -> Draw | None:
-        """Return the draw that makes the targets; None: the mean weights do."""
+        """Return the draw under which targets are computed; None: by the mean weights."""
         if acted is None or self._target_draw == "means":
             return None
         if self._target_draw == "acted":
@@ -332,7 +332,7 @@ class ParallelQLearning(ValueAgent):
         return draw(self.network, rows=acted.rows, generator=self._learning)
 
     def _prepared(self, rollout: Rollout, passes: Sequence[ActingPass]) -> Tensor:
-        """Return a rollout's observations (T + 1, N, …) as the torso takes them."""
+        """Return a rollout's observations (T + 1, N, …), prepared for the torso."""
         steps = [one.prepared for one in passes]
         with torch.no_grad(), autocast_for(self.precision, self.device):
             steps += [
@@ -344,7 +344,7 @@ class ParallelQLearning(ValueAgent):
     # Saving
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Return everything that goes on changing, a rollout that is being learned from too."""
+        """Return the agent's state, including a rollout that is being learned from."""
         arrays, plain = super().state()
         plain["shuffling"] = self._shuffling.bit_generator.state
         if self._rollout is not None:
@@ -353,9 +353,9 @@ class ParallelQLearning(ValueAgent):
         return arrays, plain
 
     def restore(self, arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> None:
-        """Take over what `state` returned. Raises KeyError or RuntimeError for a misfit."""
+        """Restore what `state` returned. Raises KeyError or RuntimeError if it does not fit."""
         super().restore(arrays, plain)
-        self._static_forward = None  # a graph reads the draw where it was before
+        self._static_forward = None  # its graph reads the draw at the old address
         self._shuffling.bit_generator.state = dict(plain["shuffling"])
         self._rollout = None
         saved = plain.get("rollout")

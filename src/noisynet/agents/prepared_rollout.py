@@ -1,4 +1,4 @@
-"""A rollout that is being learned from: its targets, the order of its minibatches, its saving."""
+"""A rollout that is being learned from: its targets, its minibatches, and how it is saved."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from .saved_arrays import to_array
 
 @dataclass
 class PreparedRollout:
-    """A rollout that is being learned from."""
+    """A rollout that is being learned from, with its targets and the order of its minibatches."""
 
     rollout: Rollout
     drawn: Draw | None
-    """The draw that acted in it."""
+    """The draw that acted; the last one, if it was redrawn within the rollout."""
     target_t: Tensor
     """(T, N)."""
     prepared: Tensor
-    """(T + 1, N, …): the observations as the torso takes them."""
+    """(T + 1, N, …): the observations, prepared for the torso."""
     order: np.ndarray
-    """Numbers of the steps that each epoch learns, shuffled: (epochs, steps)."""
+    """(epochs, steps): indices of the steps that each epoch learns, shuffled."""
     minibatches: int
-    """In an epoch: fewer than asked for where fewer steps were taken."""
+    """Minibatches per epoch: fewer than configured if fewer steps were taken."""
     longest: int
-    """Steps in a minibatch of a rollout all of whose steps are learned."""
+    """Steps in the largest minibatch of a rollout in which every step is learned."""
     done: int = 0
-    """Minibatches that have been learned."""
+    """Minibatches learned so far."""
 
     @property
     def left(self) -> int:
-        """Minibatches that are left to learn."""
+        """The number of minibatches left to learn."""
         return len(self.order) * self.minibatches - self.done
 
     def observations(self) -> np.ndarray:
@@ -48,11 +48,11 @@ class PreparedRollout:
         return observation[steps, environments]
 
     def minibatch(self) -> np.ndarray:
-        """Return the numbers of the next minibatch's steps; sizes differ by one at the most."""
+        """Return the indices of the next minibatch's steps; sizes differ by at most one."""
         return self._minibatch(self.done)
 
     def every_minibatch(self) -> Iterator[np.ndarray]:
-        """Yield the numbers of each minibatch's steps, those that have been learned too."""
+        """Yield the step indices of every minibatch, including those already learned."""
         for number in range(len(self.order) * self.minibatches):
             yield self._minibatch(number)
 
@@ -65,7 +65,7 @@ class PreparedRollout:
     # Saving
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return what a checkpoint keeps as arrays: all but the prepared observations."""
+        """Return the arrays that a checkpoint keeps: all but the prepared observations."""
         arrays = {
             f"rollout.{field.name}": getattr(self.rollout, field.name)
             for field in fields(self.rollout)
@@ -96,10 +96,11 @@ class PreparedRollout:
         minibatches: int,
         device: torch.device,
     ) -> Self:
-        """Build what `arrays` and `state` were of; raises KeyError where something is missing.
+        """Build a rollout from what `arrays` and `state` returned.
 
         `prepare` returns the prepared observations of a rollout; `acting` is a draw of the same
-        network, and `minibatches` what is asked for in an epoch.
+        network, and `minibatches` the configured number per epoch. Raises KeyError if something is
+        missing.
         """
         rollout = Rollout(**{one.name: arrays[f"rollout.{one.name}"] for one in fields(Rollout)})
         drawn = None
@@ -133,16 +134,16 @@ class Minibatch:
     """Steps of a rollout, on the device, to learn from."""
 
     observation: Tensor
-    """(B, …): as the torso takes it."""
+    """(B, …), prepared for the torso."""
     action: Tensor
     """(B,)."""
     target: Tensor
     """(B,)."""
     acted: Draw | None
-    """The draw that acted in each step; None: others are drawn, or no layer is noisy."""
+    """The draw that acted in each step; None: learn under a new draw, or no layer is noisy."""
     weight: Tensor | None = None
-    """(B,): of each step in the mean, their sum 1; None: all weigh the same."""
+    """(B,): each step's weight in the mean, with sum 1; None: equal weights."""
 
     def mean(self, values: Tensor) -> Tensor:
-        """Return the mean of values of its steps, (B,)."""
+        """Return the weighted mean of one value per step, (B,)."""
         return values.mean() if self.weight is None else values @ self.weight

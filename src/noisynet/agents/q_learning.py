@@ -1,4 +1,4 @@
-"""The value-based agent: Q-learning with parts of one's choice."""
+"""The value-based agent that learns from a replay: Q-learning with parts to choose from."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ AnyBatch = Batch[np.ndarray] | Batch[Tensor]
 class Learned:
     """The batch's mean loss, and each transition's error (B,), ≥ 0.
 
-    The error is |δ|, or the loss itself where values are distributions over atoms: what prioritised
-    replay samples by (arXiv 1511.05952, §3.3; arXiv 1710.02298, §3). Of quantiles it is |δ_ij|,
-    summed over the predictions i and averaged over the targets j, as the loss is.
+    Prioritised replay samples by the error (arXiv 1511.05952, §3.3; arXiv 1710.02298, §3). It is
+    |δ| for expected values, and the loss itself for distributions over atoms. For quantiles it is
+    |δ_ij|, summed over the predictions i and averaged over the targets j, as in the loss.
     """
 
     loss: float
@@ -48,32 +48,32 @@ class Learned:
 class QLearning(ValueAgent):
     """The value-based agent that learns from a replay, by temporal differences.
 
-    Online and target network, and the choice of the next action, each have their own draw of
-    noise: ε, ε′ and ε″ of the paper. Raises ValueError for noise that is redrawn by rollouts, of
-    which there are none.
+    The online network, the target network and the choice of the next action each have their own
+    draw of noise: ε, ε′ and ε″ in the paper. Raises ValueError for noise that is redrawn after each
+    rollout, since a replay has no rollouts.
 
     Args:
-        network: the online net, on its device; the target net starts as its copy.
-        optimizer: of the network's parameters.
-        actions: how many there are.
-        environments: how many act side by side, each with a draw of its own.
-        double: the online net chooses the next action (arXiv 1509.06461).
-        loss: of the TD error; a network of distributions has its own.
-        munchausen: targets of the softmax policy; None: of the greedy one. What is added for the
-            action that was taken comes from the forward under ε that is learned by.
-        quantile_samples: N and N′ of implicit quantiles: of the online net, of the target net.
-        max_gradient_norm: larger gradients are scaled down; None: none is.
-        redraw: when the acting noise is drawn anew.
+        network: online network, already on its device; the target network starts as its copy.
+        optimizer: optimizer of the network's parameters.
+        actions: number of actions.
+        environments: number of environments that act in parallel, each with its own draw.
+        double: True: the online net chooses the next action (arXiv 1509.06461).
+        loss: loss of the TD error; networks that predict distributions have their own loss.
+        munchausen: targets of the softmax policy; None: of the greedy one. The log-policy added to
+            the reward comes from the forward pass under ε that the update learns from.
+        quantile_samples: N and N′, the numbers of implicit quantiles of the online and target nets.
+        max_gradient_norm: norm to which larger gradients are scaled down; None: no clipping.
+        redraw: when the acting noise is redrawn.
         draw_per_environment: False: one acting draw for all environments.
-        choice_draw: False: ε chooses the next action, in place of ε″.
-        epsilon: ε-greedy beside the noise, or in its place.
-        control: of the noise's scale, by a schedule or a target; None: it stays as it is.
-        penalty: weight, by the returns, of the outputs' mean |σ| in the loss; None: no penalty.
+        choice_draw: False: the next action is chosen under ε instead of ε″.
+        epsilon: schedule of ε-greedy, with the noise or instead of it; None: no ε.
+        control: schedule or target for the noise's scale; None: the scale is constant.
+        penalty: weight, by the mean return, of the outputs' mean |σ| in the loss; None: no penalty.
         warmup_steps: agent steps of uniformly random actions at the start.
-        precision: "float32", or "bfloat16" for the products of an update; actions are chosen in
-            float32: in bfloat16 games of Pong were lost that the same weights won.
-        revival: cures that keep the network able to learn; None: none.
-        seed: of everything random.
+        precision: "float32", or "bfloat16" for the matrix products of an update. Actions are always
+            chosen in float32: in bfloat16, weights lost games of Pong that they win in float32.
+        revival: cures that keep the network able to learn; None: no cures.
+        seed: seed of all random numbers.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class QLearning(ValueAgent):
             raise ValueError(
                 "redraw: got rollout, expected step, update or episode: a replay has no rollouts"
             )
-        # Copied before it holds a draw.
+        # Copied before the online network holds a draw, which the target should not copy.
         self.target: QNetwork = copy.deepcopy(network).requires_grad_(False)
         super().__init__(
             network,
@@ -123,7 +123,7 @@ class QLearning(ValueAgent):
         )
         self.double = double
         self._choice_draw = choice_draw
-        # The softmax policy of Munchausen's targets chooses for itself.
+        # Munchausen targets average over the target net's softmax policy: no action is chosen.
         self._online_chooses = double and munchausen is None
         head = self.target.head
         self._kind = value_kind(head, losses.LOSSES[loss], munchausen)
@@ -141,7 +141,7 @@ class QLearning(ValueAgent):
 
     @property
     def networks(self) -> dict[str, QNetwork]:
-        """The networks by the names that checkpoints have for them, first the one that acts."""
+        """The networks by their names in checkpoints; the one that acts comes first."""
         return {"online": self.online, "target": self.target}
 
     def _acted(self, observation: np.ndarray) -> np.ndarray:
@@ -155,10 +155,10 @@ class QLearning(ValueAgent):
     # Learning
 
     def update(self, batch: AnyBatch, step_size: float | None = None) -> Learned:
-        """Take one optimisation step and let the acting noise be redrawn.
+        """Take one optimisation step, and redraw acting noise that is redrawn by updates.
 
-        `step_size` replaces the optimizer's. Raises LossNotFinite, with the parameters as they
-        were, where the loss or its gradient is NaN or infinite.
+        `step_size` replaces the optimizer's. Raises LossNotFinite, and leaves the parameters
+        unchanged, if the loss or its gradient is NaN or infinite.
         """
         loss, errors = self.loss_and_errors(batch)
         value = backward_and_clip(
@@ -179,7 +179,7 @@ class QLearning(ValueAgent):
 
     @property
     def generators(self) -> tuple[torch.Generator, ...]:
-        """What an update draws from: for the acting draws, for its own, and for its τ."""
+        """The generators that an update uses: for acting draws, its own draws, and its τ."""
         quantiles = () if self._quantiles is None else (self._quantiles.learning,)
         return self._acting, self._learning, *quantiles
 
@@ -198,10 +198,10 @@ class QLearning(ValueAgent):
         draws: Draws | None = None,
         tau: SampledQuantiles | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return the mean loss, weighted where the batch has weights, and each error (B,).
+        """Return the mean loss, weighted if the batch has weights, and the errors (B,).
 
-        The penalty is part of the loss, and of no error. ε, ε′ and ε″ are drawn anew unless given,
-        and so are the τ of implicit quantiles.
+        The σ penalty is part of the loss, but not of the errors. ε, ε′ and ε″ are drawn unless they
+        are given, and so are the τ of implicit quantiles.
         """
         draws = self.draws() if draws is None else draws
         on_device = batch.to(self.device)
@@ -235,7 +235,7 @@ class QLearning(ValueAgent):
         return Predictions(online_tm1, target_t, q_choice_t, online_tau)
 
     def _q(self, observation: Tensor, tau: Tensor | None) -> Tensor:
-        """Return the online net's Q (B, actions): of quantiles their mean, at τ (K, B)."""
+        """Return the online net's Q (B, actions); with τ (K, B), the mean of its quantiles."""
         if tau is None:
             return self.online(observation)
         return self.online.quantiles(observation, tau).mean(0)
@@ -247,14 +247,14 @@ class QLearning(ValueAgent):
     # Saving
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Return everything that goes on changing, as arrays and as plain JSON values."""
+        """Return the agent's state, as arrays and as plain JSON values."""
         arrays, plain = super().state()
         if self._quantiles is not None:
             arrays.update(self._quantiles.arrays())
         return arrays, plain
 
     def restore(self, arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> None:
-        """Take over what `state` returned. Raises KeyError or RuntimeError for a misfit."""
+        """Restore what `state` returned. Raises KeyError or RuntimeError if it does not fit."""
         super().restore(arrays, plain)
         if self._quantiles is not None:
             self._quantiles.restore(arrays)
@@ -262,7 +262,7 @@ class QLearning(ValueAgent):
 
 @contextmanager
 def noise_inside(network: nn.Module, drawn: Draw | None) -> Iterator[None]:
-    """Use a draw inside; without one, and without noisy layers, change nothing."""
+    """Run the body under a draw; None: under the mean weights."""
     if drawn is None:
         with mean_weights(network):
             yield

@@ -1,4 +1,4 @@
-"""The τ that implicit quantiles are sampled at, each use with random numbers of its own."""
+"""Random fractions τ for implicit quantiles, with separate generators for acting and learning."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from .saved_arrays import generator_from_array, generator_to_array
 
 @dataclass(frozen=True)
 class SampledQuantiles:
-    """The τ of one update, uniform in 0…1: each row of the batch has samples of its own."""
+    """The τ of one update, uniform in [0, 1), drawn separately for each row of the batch."""
 
     online: Tensor
-    """(N, B): what the online net predicts."""
+    """(N, B): fractions of the online net's predictions."""
     target: Tensor
-    """(N′, B): what the target net makes targets of."""
+    """(N′, B): fractions of the target net's quantiles, from which targets are made."""
     choice: Tensor | None
-    """(K, B): whose mean chooses the next action by the online net; None where it does not."""
+    """(K, B): fractions at which the online net chooses the next action; None if it does not."""
 
 
 class QuantileSampler:
-    """Draws τ, for acting and for updates, by one named generator each.
+    """A source of τ for acting and for updates, with a named generator for each.
 
     Args:
-        online: N, quantiles that an update predicts.
-        target: N′, of its targets.
-        acting: K, whose mean the acting Q is.
-        seed: of both generators.
-        device: where τ is drawn.
+        online: N, the number of quantiles that an update predicts.
+        target: N′, the number of quantiles in its targets.
+        acting: K, the number of quantiles whose mean is the Q that actions are chosen by.
+        seed: seed of both generators.
+        device: device on which τ is drawn.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class QuantileSampler:
         return _uniform(self._sizes[2], rows, self._acting)
 
     def of_update(self, rows: int, *, choice: bool) -> SampledQuantiles:
-        """Draw the τ of an update on so many rows; `choice`: those that choose an action too."""
+        """Draw the τ of an update on a batch; with `choice`, also those that choose actions."""
         online, target, acting = self._sizes
         return SampledQuantiles(
             _uniform(online, rows, self.learning),
@@ -64,7 +64,7 @@ class QuantileSampler:
         }
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take over what `arrays` returned; raises KeyError where it is not there."""
+        """Restore what `arrays` returned; raises KeyError if a state is missing."""
         generator_from_array(self._acting, arrays["generator.acting_quantiles"])
         generator_from_array(self.learning, arrays["generator.learning_quantiles"])
 

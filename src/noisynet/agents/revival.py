@@ -1,4 +1,4 @@
-"""When an agent's network is revived, and how: three cures by the number of updates."""
+"""Three cures that keep an agent's network able to learn, applied at intervals of updates."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from ..plasticity import Revived, revive
 from ..runs.seeds import stream
 
 ROWS = 256
-"""Observations by which units are judged, at most."""
+"""The largest number of observations on which dormant units are looked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Revival:
-    """Cures for a network that stops learning, each every so many updates; 0: never."""
+    """Cures for a network that stops learning; intervals are in updates, and 0 means never."""
 
     redo_every: int = 0
-    """Dormant units are drawn anew (ReDo, arXiv 2302.12902)."""
+    """Interval at which dormant units are reinitialised (ReDo, arXiv 2302.12902)."""
     dormant_threshold: float = THRESHOLD
     shrink_every: int = 0
-    """All weights are moved towards new initial ones (shrink and perturb, arXiv 1910.08475)."""
+    """Interval of shrink and perturb: weights move towards new initial ones (arXiv 1910.08475)."""
     shrink_factor: float = 0.5
     """The share of a weight that stays."""
     reset_every: int = 0
-    """All behind the torso is drawn anew (arXiv 2205.07802)."""
+    """Interval at which everything after the torso is reinitialised (arXiv 2205.07802)."""
 
     def is_due(self, updates: int) -> bool:
-        """Return whether any cure is due after so many updates."""
+        """Return whether any cure is due after this number of updates."""
         intervals = (self.redo_every, self.shrink_every, self.reset_every)
         return any(_divides(every, updates) for every in intervals)
 
     def moves_all(self, updates: int) -> bool:
-        """Return whether one is due after which a target network must be copied anew."""
+        """Return whether a cure is due after which the target network must be copied again."""
         return any(_divides(every, updates) for every in (self.shrink_every, self.reset_every))
 
     def apply(
@@ -48,9 +48,10 @@ class Revival:
         updates: int,
         seed: int,
     ) -> Revived:
-        """Apply what is due; a batch or its arguments show which units are dormant.
+        """Apply the cures that are due.
 
-        Its random numbers are those of seed and update, so that a run that goes on repeats them.
+        `arguments` is a batch, or a tuple of the network's arguments, on which dormant units are
+        found. Random numbers depend only on `seed` and `updates`, so a resumed run repeats them.
         """
         head = [name for name, _ in network.named_children() if name != "torso"]
         return revive(

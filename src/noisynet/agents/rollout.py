@@ -1,4 +1,4 @@
-"""What is learned from without a replay: some steps of several environments, in their order."""
+"""Rollouts: consecutive steps of several environments, learned from without a replay."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 class Rollout:
     """T steps of N environments, as numpy arrays.
 
-    Environments restart a game at a step of its own, which ignores its action. So the observation
-    after a truncated game's last step is that game's true last one, and its value is there to
-    bootstrap from; the step that follows is no experience.
+    Restarting a game takes an environment a separate step, which ignores its action. So the
+    observation after a truncated game's last step is truly that game's last one, whose value can be
+    bootstrapped from. The step that restarts the game is not learned from.
     """
 
     observation: np.ndarray
-    """(T + 1, N, …): what was seen before each step, and after the last."""
+    """(T + 1, N, …): the observations before each step, and after the last."""
     first: np.ndarray
     """(T + 1, N), bool: this observation is the first of a game."""
     action_t: np.ndarray
     """(T, N), int64."""
     reward_t: np.ndarray
-    """(T, N), float32: as it is learned from, clipped where that was asked for."""
+    """(T, N), float32: as learned from, clipped if the config says so."""
     discount_t: np.ndarray
     """(T, N), float32: 0 after termination, else γ."""
     goes_on_t: np.ndarray
@@ -43,9 +43,10 @@ class Rollout:
         ignored: np.ndarray,
         discount: float,
     ) -> Rollout:
-        """Build it from what the environments returned: T + 1 observations, T of everything else.
+        """Build a rollout from what the environments returned.
 
-        A game that ended unseen shows by the ignored step that follows, and counts as truncated.
+        `observation` and `first` have T + 1 entries, the others T. If a game's end was not
+        reported, the ignored step that follows shows it, and the game counts as truncated.
         """
         goes_on = ~(terminated | truncated | ignored)
         goes_on[:-1] &= ~ignored[1:]

@@ -1,4 +1,4 @@
-"""Optimizers, generators and draws as flat numpy arrays: checkpoints that execute no code."""
+"""Networks, optimizers, generators and draws as numpy arrays, which load without executing code."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def optimizer_arrays(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str,
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, arrays: Mapping[str, np.ndarray], prefix: str
 ) -> None:
-    """Take over what `optimizer_arrays` returned; hyperparameters stay those of the optimizer.
+    """Restore what `optimizer_arrays` returned; the optimizer keeps its own hyperparameters.
 
-    Moments get the memory layout of their parameter: fused Adam walks both side by side in memory,
-    and channels-last weights would otherwise meet the moments of other weights. Raises RuntimeError
-    for what another kind of optimizer kept, which would fail no sooner than at its next step.
+    Moments get the memory layout of their parameter: fused Adam reads both in the order of memory,
+    and would otherwise pair channels-last weights with the moments of other weights. Raises
+    RuntimeError for the state of another kind of optimizer, which would fail only at the next step.
     """
     parameters = [one for group in optimizer.param_groups for one in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
@@ -53,7 +53,7 @@ def restore_optimizer(
 
 
 def _entries(optimizer: torch.optim.Optimizer) -> set[str]:
-    """Return the names of what an optimizer keeps of each parameter; empty for an unknown kind."""
+    """Return the names of an optimizer's state for each parameter; empty for an unknown kind."""
     if isinstance(optimizer, torch.optim.Adam | torch.optim.RAdam):
         return {"step", "exp_avg", "exp_avg_sq"}
     if isinstance(optimizer, torch.optim.RMSprop):
@@ -68,7 +68,7 @@ def network_arrays(network: nn.Module, prefix: str) -> dict[str, np.ndarray]:
 
 
 def load_network(network: nn.Module, arrays: Mapping[str, np.ndarray], prefix: str) -> None:
-    """Load what `network_arrays` returned; raises RuntimeError where it does not fit."""
+    """Load what `network_arrays` returned; raises RuntimeError if it does not fit."""
     own = f"{prefix}."
     network.load_state_dict(
         {
@@ -95,14 +95,14 @@ def to_array(tensor: Tensor) -> np.ndarray:
 
 
 def held_draw_arrays(network: nn.Module) -> dict[str, np.ndarray]:
-    """Return the draw that a network holds."""
+    """Return the draw that a network holds, as arrays."""
     return {f"noise.{number}": to_array(flat) for number, flat in enumerate(_held(network).flats)}
 
 
 def restore_held_draw(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
-    """Hold the draw that `held_draw_arrays` returned, in place of the one that is held.
+    """Hold the draw that `held_draw_arrays` returned, instead of the one that is held.
 
-    It may have other rows: a learner with samplers holds those of all their environments.
+    Their numbers of rows may differ: a learner with samplers holds rows for all environments.
     """
     drawn = _held(network)
     flats = tuple(
@@ -113,7 +113,7 @@ def restore_held_draw(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> N
 
 
 def scale_arrays(network: nn.Module) -> dict[str, np.ndarray]:
-    """Return the scale of a network's noise; nothing where none was ever set."""
+    """Return the scale of a network's noise; empty if none was ever set."""
     states = [layer.noise_state for layer in noisy_layers(network).values()]
     if all(state.multiplier is None for state in states):
         return {}
@@ -121,16 +121,16 @@ def scale_arrays(network: nn.Module) -> dict[str, np.ndarray]:
 
 
 def restore_scale(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
-    """Set the scale that `scale_arrays` returned; without one it stays as it is."""
+    """Set the scale that `scale_arrays` returned, if it returned one."""
     saved = arrays.get("noise.scale")
     if saved is not None:
         scale(network, float(saved[0]))
 
 
 def check_noise_kind(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
-    """Raise RuntimeError where the draw that was saved is of another kind than the one held.
+    """Raise RuntimeError if the saved draw and the held one are of different kinds of noise.
 
-    Both kinds of noise have parameters of the same shapes: the weights alone would fit.
+    Both kinds have parameters of the same shapes, so the weights alone would load without an error.
     """
     for number, flat in enumerate(_held(network).flats):
         array = arrays.get(f"noise.{number}")

@@ -1,4 +1,4 @@
-"""A forward pass from a buffer that stays: what a GPU runs as one CUDA graph."""
+"""A forward pass with fixed buffers, which a GPU can run as one CUDA graph."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from .device_graph import DeviceGraph
 
 
 class StaticForward:
-    """A function of an array on a device, called again and again with arrays of the same shape.
+    """A forward pass on a device for arrays that all have the same shape.
 
-    On a GPU a call from Python launches each of its operations, which takes longer than they do for
-    the few observations that are acted on. The function must not wait for the device, nor draw.
+    On a GPU, a plain call launches each operation from Python, which for a few observations takes
+    longer than the operations themselves; a graph launches them all at once. The function must
+    neither wait for the device nor use random numbers.
 
     Args:
-        forward: from a tensor to tensors, on the device.
-        device: where it runs.
+        forward: function from a tensor to tensors, on the device.
+        device: device that it runs on.
     """
 
     def __init__(self, forward: Callable[[Tensor], tuple[Tensor, ...]], device: torch.device):
@@ -31,9 +32,9 @@ class StaticForward:
         self._output: tuple[Tensor, ...] | None = None
 
     def __call__(self, array: np.ndarray) -> tuple[Tensor, ...]:
-        """Return what the function makes of an array, in tensors of their own.
+        """Return the function's outputs for an array, as copies.
 
-        Raises ValueError for a shape other than that of the first one.
+        Raises ValueError if the shape differs from that of the first array.
         """
         if self._given is None or self._input is None:
             given = torch.from_numpy(array).clone()
@@ -42,7 +43,7 @@ class StaticForward:
         shape = tuple(self._given.shape)
         if array.shape != shape:
             raise ValueError(f"observation: got shape {array.shape}, expected {shape} as before")
-        # The copy before has ended: whoever acts waits for the actions.
+        # The previous copy has ended, because the caller waited for the actions.
         self._given.copy_(torch.from_numpy(array))
         self._input.copy_(self._given, non_blocking=True)
         self._graph.run()

@@ -1,8 +1,8 @@
-"""Minibatches of a rollout from buffers that stay: what a GPU runs as one CUDA graph.
+"""Updates on minibatches in fixed buffers, which a GPU can run as one CUDA graph.
 
-The arithmetic, and the order of every draw, are those of `ParallelQLearning.update`. What differs
-is that each minibatch is as long as the longest: the shorter ones are filled up with a step of no
-weight, by which means differ in their last bits.
+The arithmetic and the order of every draw are those of `ParallelQLearning.update`, except that all
+minibatches have the length of the longest. Shorter ones are padded with steps of weight 0, so means
+may differ in their last bits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .prepared_rollout import Minibatch, PreparedRollout
 
 @dataclass
 class _Buffers:
-    """A rollout on the device, of T steps of N environments, in M minibatches of at most B."""
+    """A rollout on the device: T steps of N environments, in M minibatches of at most B steps."""
 
     observation: Tensor
     """((T + 1) N, …)."""
@@ -31,26 +31,26 @@ class _Buffers:
     target: Tensor
     """(T N,)."""
     acted: Draw | None
-    """The draw that acted in it; None: no layer is noisy."""
+    """The draw that acted; None: no layer is noisy."""
     index: Tensor
-    """(M, B): numbers of the steps of each minibatch."""
+    """(M, B): indices of the steps of each minibatch."""
     weight: Tensor
-    """(M, B): of each of them in its mean."""
+    """(M, B): weight of each step in its minibatch's mean."""
     number: Tensor
-    """(1,): of the minibatch that is next."""
+    """(1,): number of the next minibatch."""
 
 
 class StaticMinibatches(DeviceUpdates[ParallelQLearning]):
     """An agent's updates on a rollout's minibatches, taken without waiting for the device.
 
-    See `DeviceUpdates`. Rollouts come by the agent's `begin`, all of the same sizes. The agent
-    chooses its actions from buffers that stay, too, from here on.
+    See `DeviceUpdates`. Rollouts are passed to the agent's `begin`, and all have the same shapes.
+    From here on, the agent also chooses its actions with a graph (`act_from_graph`).
     """
 
     def __init__(self, agent: ParallelQLearning, step_size: float | None = None) -> None:
-        """Take an agent whose state has been restored, if it is to be.
+        """Take over the updates of an agent; to restore its state, do so before.
 
-        `step_size` is that of the first update; None: the optimizer's.
+        `step_size` is the step size of the first update; None: the optimizer's.
         """
         super().__init__(agent, step_size, told=1)
         agent.act_from_graph()
@@ -60,8 +60,9 @@ class StaticMinibatches(DeviceUpdates[ParallelQLearning]):
     def update(self, step_size: float | None = None) -> None:
         """Take one optimisation step, on the next minibatch of the agent's rollout.
 
-        `step_size` replaces the one before. Raises LossNotFinite as `learned` does, now and then,
-        and RuntimeError where the agent was restored since this was made.
+        `step_size` replaces the last one. Figures are read only now and then, and LossNotFinite is
+        raised then, as by `learned`. Raises RuntimeError if the agent was restored after this
+        object was made.
         """
         current = self._agent.current
         if current is not self._rollout:
@@ -69,15 +70,15 @@ class StaticMinibatches(DeviceUpdates[ParallelQLearning]):
         self._run(step_size)
         self._agent.updates += 1
         if self._agent.must_revive:
-            # Beside the graph, and only where all updates before were finite.
+            # Cures run outside the graph, and only if all previous updates were finite.
             self._tell()
         self._agent.go_on()
 
     def learned(self) -> list[ValuesLearned]:
-        """Return what each update since this was last asked learned; waits for the device.
+        """Return the result of each update since the last call; wait for the device.
 
-        Raises LossNotFinite, naming the first update whose loss or gradient was NaN or infinite.
-        The parameters are as before it, and nothing was learned since.
+        Raises LossNotFinite, which names the first update whose loss or gradient was NaN or
+        infinite. The parameters are as they were before it; later updates were withheld.
         """
         return [ValuesLearned(loss, q) for loss, _, q in self._figures()]
 
@@ -86,7 +87,7 @@ class StaticMinibatches(DeviceUpdates[ParallelQLearning]):
         own, device = self._buffers, self._agent.device
         minibatches = len(current.order) * current.minibatches
         if own is None or own.index.shape[1] != current.longest or len(own.index) < minibatches:
-            # The first, or the first after one that was begun with other settings.
+            # The first rollout, or the first after one that was begun with other settings.
             own = self._buffers = self._empty(current)
             self._begin_anew()
         index, weight = np.zeros(own.index.shape, np.int64), np.zeros(own.weight.shape, np.float32)

@@ -1,8 +1,8 @@
-"""Updates from buffers that stay where they are: what a GPU runs as one CUDA graph.
+"""Updates on batches in fixed buffers, which a GPU can run as one CUDA graph.
 
-The arithmetic, and the order of every draw, are those of `QLearning.update`. What differs is who
-waits for whom: losses and norms are kept on the device and read when they are asked for, and an
-update whose loss or gradient is not finite is not prevented by the host but withheld on the device.
+The arithmetic and the order of every draw are the same as in `QLearning.update`. But the host does
+not wait for the device: losses and norms are kept on the device until they are asked for, and the
+device, not the host, withholds an update whose loss or gradient is not finite.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _FIELDS = ("observation_tm1", "action_tm1", "return_t", "discount_t", "observati
 
 
 def _fill(own: Batch[Tensor], batch: AnyBatch) -> None:
-    """Copy a batch of the same sizes into tensors that stay; raises ValueError for other ones.
+    """Copy a batch into the fixed tensors; raises ValueError if shapes differ.
 
-    A tensor that is its own source is left alone: the device's replay fills its batch in place.
+    A tensor that is its own source is skipped: a replay on the device fills its batch in place.
     """
     for name in _FIELDS:
         value, kept = getattr(batch, name), getattr(own, name)
@@ -40,7 +40,7 @@ def _fill(own: Batch[Tensor], batch: AnyBatch) -> None:
 
 
 def _kept(batch: AnyBatch, device: torch.device) -> Batch[Tensor]:
-    """Return the batch in tensors that stay: its own, where they are tensors already."""
+    """Return the batch in fixed tensors on the device: its own, if it consists of tensors."""
 
     def own(value: np.ndarray | Tensor) -> Tensor:
         if isinstance(value, Tensor):
@@ -64,19 +64,20 @@ class StaticUpdates(DeviceUpdates[QLearning]):
     """
 
     def __init__(self, agent: QLearning, step_size: float | None = None) -> None:
-        """Take an agent whose state has been restored, if it is to be.
+        """Take over the updates of an agent; to restore its state, do so before.
 
-        `step_size` is that of the first update; None: the optimizer's.
+        `step_size` is the step size of the first update; None: the optimizer's.
         """
         super().__init__(agent, step_size, told=0)
         self._batch: Batch[Tensor] | None = None
         self._errors: Tensor | None = None
 
     def update(self, batch: AnyBatch, step_size: float | None = None) -> None:
-        """Take one optimisation step, and let the acting noise be redrawn.
+        """Take one optimisation step, and redraw acting noise that is redrawn by updates.
 
-        `step_size` replaces the one before. Raises LossNotFinite as `losses` does, now and then,
-        and RuntimeError where the agent was restored since this was made.
+        `step_size` replaces the last one. Figures are read only now and then, and LossNotFinite is
+        raised then, as by `losses`. Raises RuntimeError if the agent was restored after this object
+        was made.
         """
         if self._batch is None:
             self._batch = _kept(batch, self._agent.device)
@@ -85,7 +86,7 @@ class StaticUpdates(DeviceUpdates[QLearning]):
         self._run(step_size)
         self._agent.updates += 1
         if self._agent.must_revive:
-            # Beside the graph, and only where all updates before were finite.
+            # Cures run outside the graph, and only if all previous updates were finite.
             self._tell()
             self._agent.revive(self._batch.observation_tm1)
 
@@ -98,14 +99,14 @@ class StaticUpdates(DeviceUpdates[QLearning]):
         return loss, ()
 
     def errors(self) -> np.ndarray:
-        """Return each transition's error in the last update, (B,); waits for the device."""
+        """Return each transition's error in the last update, (B,); wait for the device."""
         assert self._errors is not None, "errors are asked for after an update"
         return self._errors.cpu().numpy()
 
     def losses(self) -> list[float]:
-        """Return the losses of the updates since this was last asked; waits for the device.
+        """Return the losses of the updates since the last call; wait for the device.
 
-        Raises LossNotFinite, naming the first update whose loss or gradient was NaN or infinite.
-        The parameters are as before it, and nothing was learned since.
+        Raises LossNotFinite, which names the first update whose loss or gradient was NaN or
+        infinite. The parameters are as they were before it; later updates were withheld.
         """
         return [loss for loss, *_ in self._figures()]

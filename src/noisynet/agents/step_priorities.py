@@ -1,4 +1,4 @@
-"""Which steps of a rollout its minibatches prefer: those whose values are the furthest off."""
+"""Priorities of a rollout's steps: minibatches prefer steps with large errors."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 
 @dataclass(frozen=True)
 class StepPriorities:
-    """Priorities by the error, as those of a prioritised replay (arXiv 1511.05952, §3.3).
+    """Priorities by error, as in a prioritised replay (arXiv 1511.05952, §3.3).
 
-    There is no importance weight: a rollout is learned a few times and then gone, and what it
-    prefers are returns that were seen, not estimates that may be wrong for long.
+    There are no importance weights: a rollout is learned a few times and then dropped, and its
+    errors come from returns that were seen, not from estimates that may stay wrong for long.
     """
 
     exponent: float
-    """α: 0 prefers none, 1 learns steps in proportion to their error."""
+    """α: 0 prefers no step, 1 learns steps in proportion to their error."""
     epsilon: float
-    """Added to every error, in the unit of returns, so that no step is left out for good."""
+    """Number added to every error, in the unit of returns, so that every step can be learned."""
 
     def __call__(self, error: np.ndarray) -> np.ndarray:
         """Return (|error| + ε)^α, in any shape; the error of a step is G_t - V_t."""
@@ -26,10 +26,11 @@ class StepPriorities:
 
 
 def systematic_sample(priority: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Draw as many numbers as there are priorities, each in proportion to its own: (n,) to (n,).
+    """Draw n indices in proportion to n priorities, by systematic sampling: (n,) to (n,).
 
-    One random number places a comb of n evenly spaced points over the cumulated priorities. So
-    every number comes as often as its share of n says, rounded up or down. In increasing order.
+    One random number places n evenly spaced points over the cumulative priorities. So each index
+    appears n times its share of the priorities, rounded up or down. Indices are in increasing
+    order.
     """
     edges = np.cumsum(priority, dtype=np.float64)
     points = (np.arange(len(priority)) + generator.random()) * (edges[-1] / len(priority))

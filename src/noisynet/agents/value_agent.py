@@ -1,4 +1,4 @@
-"""What value-based agents share: a Q-network, and how it acts and explores."""
+"""The base of the value-based agents: a Q-network, and how it acts and explores."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ from .saved_arrays import (
 
 
 class ValueAgent:
-    """An agent that acts by Q-values: by learned noise, ε-greedy, or both.
+    """An agent that acts by Q-values, and explores by learned noise, ε-greedy, or both.
 
-    Every source of randomness is a generator of its own, seeded from `seed`: `acting` for the held
-    draws, `learning` for those of updates, `actions` for uniformly random actions.
+    Each source of randomness has its own generator, seeded from `seed`: `acting` for the held
+    draws, `learning` for the draws of updates, `actions` for uniformly random actions.
 
     Args:
-        network: of the Q-values, on its device.
-        optimizer: of the network's parameters.
-        actions: how many there are.
-        environments: how many act side by side, each with a draw of its own.
-        max_gradient_norm: larger gradients are scaled down; None: none is.
-        redraw: when the acting noise is drawn anew.
+        network: Q-network, already on its device.
+        optimizer: optimizer of the network's parameters.
+        actions: number of actions.
+        environments: number of environments that act in parallel, each with its own draw.
+        max_gradient_norm: norm to which larger gradients are scaled down; None: no clipping.
+        redraw: when the acting noise is redrawn.
         draw_per_environment: False: one acting draw for all environments.
-        epsilon: ε-greedy beside the noise, or in its place.
-        control: of the noise's scale, by a schedule or a target; None: it stays as it is.
-        penalty: weight, by the returns, of the outputs' mean |σ| in the loss
+        epsilon: schedule of ε-greedy, with the noise or instead of it; None: no ε.
+        control: schedule or target for the noise's scale; None: the scale is constant.
+        penalty: weight, by the mean return, of the outputs' mean |σ| in the loss
             (arXiv 2006.10980); None: no penalty.
         warmup_steps: agent steps of uniformly random actions at the start.
-        precision: "float32", or "bfloat16" for the products of an update.
-        acting_precision: the same of the products behind an action.
-        revival: cures that keep the network able to learn; None: none.
-        seed: of everything random.
+        precision: "float32", or "bfloat16" for the matrix products of an update.
+        acting_precision: the same for the matrix products of choosing an action.
+        revival: cures that keep the network able to learn; None: no cures.
+        seed: seed of all random numbers.
     """
 
     def __init__(
@@ -106,11 +106,11 @@ class ValueAgent:
                 control, list(self.networks.values()), self._values, seed=stream(seed, "control")
             )
         self._penalty = penalty
-        # A tensor, which a CUDA graph reads anew.
+        # A tensor, because a CUDA graph does not see changes of a Python number.
         self._penalty_weight = torch.zeros((), device=self.device)
         self.revival = revival
         self.revived = 0
-        """Units that were drawn anew so far."""
+        """Number of units reinitialised so far."""
         self.updates = 0
 
     def act(self, observation: np.ndarray, step: int, first: np.ndarray) -> np.ndarray:
@@ -132,26 +132,26 @@ class ValueAgent:
         return epsilon_greedy(greedy, self.actions, self.epsilon(step), self._action_generator)
 
     def _acted(self, observation: np.ndarray) -> np.ndarray:
-        """Choose the action that is taken where none is drawn at random, (N, …) to (N,)."""
+        """Choose the actions that are not uniformly random, (N, …) to (N,)."""
         return self.greedy(observation)
 
     def greedy(self, observation: np.ndarray) -> np.ndarray:
-        """Choose argmax Q under the noise in force, (N, …) to (N,).
+        """Choose argmax Q under the current noise, (N, …) to (N,).
 
-        The last layer computes in the weights' own precision in any case: in bfloat16 the values
-        of good actions are often equal.
+        The last layer always computes in the precision of its weights: in bfloat16, the values of
+        good actions are often equal.
         """
         with torch.inference_mode(), autocast_for(self._acting_precision, self.device):
             q = self.network(self._tensor(observation))
             return q.argmax(-1).cpu().numpy()
 
     def heard(self, mean_return: float | None) -> None:
-        """Hear the mean return of the last games, which the penalty goes by; None: no game yet."""
+        """Set the penalty's weight by the mean return of the last games; None: no game yet."""
         if self._penalty is not None:
             self._penalty_weight.fill_(self._penalty(mean_return))
 
     def _with_penalty(self, loss: Tensor) -> Tensor:
-        """Add k D to a loss, D being the mean |σ| of the outputs (arXiv 2006.10980)."""
+        """Return loss + k D, where D is the mean |σ| of the output layers (arXiv 2006.10980)."""
         if self._penalty is None:
             return loss
         return loss + self._penalty_weight * sigma_penalty(*self.network.output_layers())
@@ -174,8 +174,8 @@ class ValueAgent:
     def revive(self, observation: np.ndarray | Tensor) -> None:
         """Apply the cures that are due after this update.
 
-        Observations (B, …) show which units are dormant, the first 256 of them. What moves all of
-        the network moves a target network too.
+        Dormant units are found on the first 256 of the observations (B, …). After shrinking or a
+        reset, a target network is copied again.
         """
         revival = self.revival
         assert revival is not None, "only an agent with cures must revive"
@@ -188,20 +188,21 @@ class ValueAgent:
             self.copy_to_target()
 
     def copy_to_target(self) -> None:
-        """Copy the network's parameters into a target network, where there is one."""
+        """Copy the network's parameters into a target network, if there is one."""
 
     def figures(self) -> dict[str, float]:
-        """Return SNR and mean |σ| per noisy layer, by the names that metrics have.
+        """Return the SNR and mean |σ| of each noisy layer, under their names in metrics.jsonl.
 
-        With a cure, also the units that were drawn anew so far.
+        With cures, also return the number of units reinitialised so far.
         """
         revived = {} if self.revival is None else {"revived": float(self.revived)}
         return noise_figures(self.network) | revived
 
     def behaviour(self, observation: np.ndarray, first: np.ndarray) -> dict[str, float]:  # noqa: ARG002 - as of all agents
-        """Return what the noise does to the greedy actions for observations (N, …), and the units.
+        """Return figures of the noise's effect on the greedy actions, and of the units.
 
-        Its draws are seeded by the number of updates: nothing else changes by them.
+        The observations are (N, …). The draws are seeded by the number of updates, so no other
+        random numbers change.
         """
         seed = stream(self._seed, f"behaviour {self.updates}")
         generator = torch.Generator(self.device).manual_seed(seed)
@@ -213,11 +214,11 @@ class ValueAgent:
 
     @property
     def networks(self) -> dict[str, QNetwork]:
-        """The networks by the names that checkpoints have for them, first the one that acts."""
+        """The networks by their names in checkpoints; the one that acts comes first."""
         return {"network": self.network}
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Return everything that goes on changing, as arrays and as plain JSON values."""
+        """Return the agent's state, as arrays and as plain JSON values."""
         arrays: dict[str, np.ndarray] = {}
         for name, network in self.networks.items():
             arrays.update(network_arrays(network, name))
@@ -239,7 +240,7 @@ class ValueAgent:
         return arrays, plain
 
     def restore(self, arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> None:
-        """Take over what `state` returned. Raises KeyError or RuntimeError for a misfit."""
+        """Restore what `state` returned. Raises KeyError or RuntimeError if it does not fit."""
         self.load_acting(arrays)
         for name, network in self.networks.items():
             if network is not self.network:
@@ -257,9 +258,9 @@ class ValueAgent:
             self.control.restore(arrays, plain.get("control", {}))
 
     def load_acting(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take over the network that acts and its scale alone, as evaluation does.
+        """Load only the acting network and its scale, which is all that evaluation needs.
 
-        Raises RuntimeError for a misfit.
+        Raises RuntimeError if they do not fit.
         """
         load_network(self.network, arrays, next(iter(self.networks)))
         restore_scale(self.network, arrays)

@@ -1,4 +1,4 @@
-"""What a Q-network predicts, by the kind of its head, and the loss of the prediction."""
+"""Predictions of a Q-network and their losses, for each kind of head."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from .munchausen import Munchausen
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the forwards of an update gave, each under a draw of its own."""
+    """The outputs of an update's forward passes, each under its own draw."""
 
     online_tm1: Tensor
-    """Of the online net under ε, for the states that were acted in."""
+    """Predictions of the online net under ε, for the states that were acted in."""
     target_t: Tensor
-    """Of the target net under ε′, for the states that followed."""
+    """Predictions of the target net under ε′, for the states that followed."""
     q_choice_t: Tensor | None
-    """(B, actions): of the online net under ε″, for the same; None where the target net chooses."""
+    """(B, actions): Q of the online net under ε″, for the states that followed; None if it does not
+    choose the next action."""
     tau: Tensor | None = None
-    """(N, B): where `online_tm1` are quantiles, their fractions."""
+    """(N, B): the fractions of `online_tm1`, if it holds quantiles."""
 
 
 class ValueKind(ABC):
@@ -37,7 +38,7 @@ class ValueKind(ABC):
 
     @abstractmethod
     def losses_and_errors(self, batch: Batch[Tensor], seen: Predictions) -> tuple[Tensor, Tensor]:
-        """Return each transition's loss, and its error ≥ 0 without a graph: (B,) and (B,)."""
+        """Return each transition's loss, and its error ≥ 0 without gradients: (B,) and (B,)."""
 
 
 class ExpectedValues(ValueKind):
@@ -52,7 +53,7 @@ class ExpectedValues(ValueKind):
         return network(observation)
 
     def losses_and_errors(self, batch: Batch[Tensor], seen: Predictions) -> tuple[Tensor, Tensor]:
-        """Return the losses of the TD errors, and their sizes."""
+        """Return the losses of the TD errors, and their absolute values."""
         returns = batch.return_t, batch.discount_t
         if self._munchausen is not None:
             target_tm1 = self._munchausen.target(
@@ -67,7 +68,7 @@ class ExpectedValues(ValueKind):
 
 
 class CategoricalValues(ValueKind):
-    """Logits (B, actions, atoms), learned by cross-entropy (arXiv 1707.06887)."""
+    """Logits (B, actions, atoms), learned by the KL divergence to targets (arXiv 1707.06887)."""
 
     def __init__(self, head: DistributionalHead) -> None:
         self._head = head
@@ -77,7 +78,7 @@ class CategoricalValues(ValueKind):
         return network.logits(observation)
 
     def losses_and_errors(self, batch: Batch[Tensor], seen: Predictions) -> tuple[Tensor, Tensor]:
-        """Return the divergences of the predictions from the targets, twice."""
+        """Return the KL divergences from the targets, both as losses and as errors."""
         probabilities_t = seen.target_t.softmax(-1)
         q_t = seen.q_choice_t
         if q_t is None:
@@ -104,7 +105,7 @@ class ImplicitQuantiles(ValueKind):
         return network.quantiles(observation, tau)
 
     def losses_and_errors(self, batch: Batch[Tensor], seen: Predictions) -> tuple[Tensor, Tensor]:
-        """Return the quantile Huber losses, and the sizes of δ, summed over the predictions."""
+        """Return the quantile Huber losses, and |δ|: summed over predictions, mean over targets."""
         assert seen.tau is not None, "quantiles were predicted at some τ"
         if self._munchausen is not None:
             q_tm1 = seen.online_tm1.detach().mean(0)
@@ -123,9 +124,9 @@ class ImplicitQuantiles(ValueKind):
 def value_kind(
     head: nn.Module, loss: Callable[[Tensor], Tensor], munchausen: Munchausen | None
 ) -> ValueKind:
-    """Return the kind of a head; `loss` is that of TD errors.
+    """Return the kind of values that a head predicts; `loss` is the loss of TD errors.
 
-    Raises ValueError for Munchausen targets of atoms, which have none.
+    Raises ValueError for Munchausen targets with atoms, which cannot be combined.
     """
     if isinstance(head, QuantileHead):
         return ImplicitQuantiles(munchausen)

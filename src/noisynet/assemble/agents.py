@@ -41,10 +41,10 @@ from .environments import make_environments, side_by_side
 
 
 def build_agent(config: Config, observation_shape: tuple[int, ...], actions: int) -> Agent:
-    """Build the agent with initial values from the run's seed.
+    """Build the agent, with its parameters initialised from the run's seed.
 
-    Raises ValueError for observations that its network does not accept, or where device and
-    precision are left open.
+    Raises ValueError for observations that its network does not accept, or if device or precision
+    is still "auto".
     """
     learning, exploration, training = config.learning, config.exploration, config.training
     if training.device == "auto" or training.precision == "auto":
@@ -60,7 +60,7 @@ def build_agent(config: Config, observation_shape: tuple[int, ...], actions: int
         "seed": training.seed,
     }
     body = _body(config)
-    # The caller's random numbers stay what they were.
+    # Initialising the network does not change the caller's random state.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.stream("network"))
         if learning.is_actor_critic:
@@ -119,7 +119,7 @@ def _q_network(
 
 
 def _check_noise(config: Config, network: nn.Module) -> None:
-    """Raise ValueError for a network of a user's own that is noisy where the config is not."""
+    """Raise ValueError if a user's own network is noisy but the config's exploration is not."""
     if not config.exploration.has_noise and noisy_layers(network):
         raise ValueError(
             f"exploration: got {config.exploration.exploration}, expected noise or both: the "
@@ -166,7 +166,7 @@ def _munchausen(config: Config) -> Munchausen | None:
 
 
 def _body(config: Config) -> dict[str, Any]:
-    """Return what both kinds of network have in common."""
+    """Return the arguments that the builders of both kinds of network have in common."""
     section, exploration = config.network, config.exploration
     torso = section.torso if section.is_torso_ours else given.maker("torso", section.torso)
     noise = None
@@ -227,7 +227,7 @@ _SCHEDULES = {
 
 
 def _control(config: Config) -> Control | None:
-    """Build what sets the scale of the noise; None where it stays 1."""
+    """Build the schedule or target for the scale of the noise; None if the scale stays 1."""
     section = config.exploration
     if not section.has_noise:
         return None
@@ -279,7 +279,7 @@ def build_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer
 
 
 def step_size(config: Config) -> StepSize:
-    """Build the schedule of the step size: by agent steps, of a replay those since the warm-up."""
+    """Build the step size's schedule by agent steps; with a replay, by those since the warm-up."""
     learning = config.learning
     last = learning.learning_rate_steps or config.training.steps
     if learning.has_replay:
@@ -290,10 +290,10 @@ def step_size(config: Config) -> StepSize:
 def measure_frames_of(
     config: Config, agent: Agent, tell: Callable[[str], object] = lambda _: None
 ) -> None:
-    """Measure the game's frames for the torsos of a new agent, where the config standardises them.
+    """Measure the game's frames for the torsos of a new agent, if the config standardises them.
 
-    They are played beside the run, in games of their own seed, and do not count as steps; `tell`
-    hears of it. Raises ValueError for a game whose frames are all the same.
+    The frames are from separate games with a seed of their own, and do not count as steps. `tell`
+    is called first. Raises ValueError for a game whose frames are all the same.
     """
     if not config.network.standardise_frames:
         return

@@ -37,18 +37,18 @@ from .workers import WorkerParts
 
 
 class Assembler:
-    """Builds what a run in one process needs, in two steps that a session asks for.
+    """A builder of the parts of a run in one process, in two steps that a session asks for.
 
     `prepare` sets the threads, makes the environments, resolves what the config leaves open and
-    builds the agent: whatever can be wrong with a config shows before there is a folder. `loop`
-    then builds what lives in the run's folder, and joins the parts. Leaving it closes the
+    builds the agent, so that errors in a config show before there is a folder. `loop` then builds
+    what lives in the run's folder, and joins the parts. Leaving the context closes the
     environments.
     """
 
     def __init__(self, config: Config, tell: Callable[[str], object] | None = None) -> None:
-        """Take the config; `tell` hears in a few words what is measured before training begins.
+        """Take the config; `tell` is called with a few words on what is measured before training.
 
-        Raises RunError for a config that is not for this assembler.
+        Raises RunError for a config that this assembler cannot build.
         """
         self.config = config
         self._tell = tell or (lambda _: None)
@@ -74,10 +74,10 @@ class Assembler:
             self.environments.close()
 
     def prepare(self, found: Checkpoint | None = None) -> Config:
-        """Build the environments and the agent; return the config with nothing left open.
+        """Build the environments and the agent; return the config with all choices made.
 
-        `found` is the checkpoint that the run goes on from, which `loop` restores. Raises RunError
-        with one line where they cannot be built.
+        `found` is the checkpoint that the run continues from, which `loop` restores. Raises
+        RunError, with a message of one line, if they cannot be built.
         """
         self.found = found
         self.config = set_threads(self.config)
@@ -93,7 +93,7 @@ class Assembler:
     def _make_environments(self) -> Environments:
         seed = None
         if self.found is not None:
-            # Games that cannot be restored start anew, and not as the run's first games did.
+            # Games that cannot be restored must not repeat the run's first games.
             seed = (self.config.training.seed + self.found.step) % SEEDS
         try:
             return make_environments(self.config, seed=seed)
@@ -102,7 +102,7 @@ class Assembler:
 
     @contextmanager
     def _fits_environments(self) -> Iterator[None]:
-        """Raise RunError, one line with their name, where no agent can be built for them."""
+        """Raise RunError, which names the environments, if no agent can be built for them."""
         try:
             yield
         except (ValueError, RuntimeError) as error:
@@ -112,15 +112,15 @@ class Assembler:
         environments = self.environments
         agent = build_agent(self.config, environments.observation_shape, environments.action_count)
         if self.found is None:
-            # A checkpoint has what is measured here.
+            # A checkpoint already holds these measurements.
             measure_frames_of(self.config, agent, self._tell)
         return agent
 
     def loop(self, folder: RunFolder) -> Loop:
-        """Build the loop in a run's folder, and restore it where the run goes on.
+        """Build the loop in a run's folder, and restore it if the run is resumed.
 
-        Raises RunError with one line where the folder cannot be written, or the checkpoint does not
-        fit the config.
+        Raises RunError, with a message of one line, if the folder cannot be written or the
+        checkpoint does not fit the config.
         """
         if self.found is None:
             return self._build_loop(folder)
@@ -131,7 +131,7 @@ class Assembler:
         return loop
 
     def notes(self) -> list[str]:
-        """Return what a user should know of a run that goes on."""
+        """Return remarks for the user on resuming this run."""
         if self.config.learning.algorithm == "a3c":
             return ["asynchronous workers start new games"]
         if not self.environments.can_save_state:
@@ -147,7 +147,7 @@ class Assembler:
         return self._rollout_loop(self.agent)
 
     def progress(self) -> Progress:
-        """Build the count of the run's steps and games."""
+        """Build the counter of the run's steps and games."""
         training = self.config.training
         return Progress(
             steps=training.steps,

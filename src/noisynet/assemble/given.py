@@ -1,7 +1,7 @@
-"""What a program gives in place of a name: environments, torsos and networks of its own.
+"""Environments, torsos and networks that a program gives as objects, registered under names.
 
-A config holds names alone. A function or class that can be imported has `module:function`; anything
-else has its own name in angle brackets, `<Match>`, by which it is known in this process alone.
+A config holds only names. A function or class that can be imported is called `module:function`;
+anything else is called by its own name in angle brackets, `<Match>`, which only this process knows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _GIVEN: dict[str, Any] = {}
 
 
 def name_of(thing: object) -> str:
-    """Return the name that a config has for a thing, and know the thing by it from now on."""
+    """Return a name for an object in a config, and register the object under it."""
     name = _place_of(thing)
     if name is None:
         base = name = f"<{_own_name(thing)}>"
@@ -38,17 +38,17 @@ def name_of(thing: object) -> str:
 
 
 def give(name: str, thing: object) -> None:
-    """Know a thing by the name that a config has for it."""
+    """Register an object under a name in a config."""
     _GIVEN[name] = thing
 
 
 def found(name: str) -> Any:
-    """Return what was given under a name; None where nothing was."""
+    """Return the object registered under a name; None if there is none."""
     return _GIVEN.get(name)
 
 
 def missing(field: str, name: str) -> str:
-    """Return in a line how to give again what only the program that trained had."""
+    """Return the message for an object that only the program which trained had, with the cure."""
     return (
         f"{name}: was given to noisynet.train as an object, which nothing can make again: "
         f"noisynet.load and noisynet.resume take it (noisynet.load(FOLDER, {field}=…)), or set "
@@ -57,15 +57,15 @@ def missing(field: str, name: str) -> str:
 
 
 def is_object(name: str) -> bool:
-    """Return whether a name is known in the process alone that gave it."""
+    """Return whether a name is known only in the process that registered it."""
     return name.startswith("<")
 
 
 def maker(field: str, name: str) -> Callable[..., nn.Module]:
-    """Return what builds the torso or network of a name: a function, or copies of a module.
+    """Return a function that builds the torso or network of a name, or copies it if it is a module.
 
-    Raises ValueError where it was given elsewhere, or cannot be imported; what it builds raises
-    ValueError where the user's code fails, or returns no module.
+    Raises ValueError if it was given in another process or cannot be imported. The function raises
+    ValueError if the user's code fails or returns something other than a module.
     """
     given = found(name)
     if given is None and is_object(name):
@@ -85,9 +85,9 @@ def _built(field: str, name: str, make: Any, *arguments: object) -> nn.Module:
 
 
 def environment_name(environment: Any) -> str:
-    """Return the name that a config has for a gymnasium.Env, or for a function that makes one.
+    """Return the name in a config for a gymnasium.Env, or for a function that makes one.
 
-    An environment as `gymnasium.make(id)` returns it has its id.
+    An environment just as `gymnasium.make(id)` returns it is called by that id.
     """
     import gymnasium
 
@@ -102,7 +102,7 @@ def environment_name(environment: Any) -> str:
 
 
 def environments_of(name: str, environment: Any, count: int, *, seed: int) -> Environments:
-    """Return the one environment that was given as an object, as environments; it stays open."""
+    """Return `Environments` around one environment given as an object, which stays open."""
     import gymnasium
 
     class LeftOpen(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -124,19 +124,19 @@ def can_be_environment(thing: object) -> bool:
 
 
 def is_environment(name: str) -> bool:
-    """Return whether one environment was given under a name, and not what makes several."""
+    """Return whether a name stands for one environment, not for a function that makes them."""
     return is_object(name) and not callable(found(name))
 
 
 def _own_name(thing: object) -> str:
-    # Of an environment, the one below its wrappers.
+    # An environment is called by the class below its wrappers.
     inside = thing if isinstance(thing, type) else getattr(thing, "unwrapped", thing)
     said = getattr(inside, "__qualname__", type(inside).__qualname__)
     return re.sub(r"\W", "", said.rpartition(".")[2]) or "object"
 
 
 def _place_of(thing: object) -> str | None:
-    """Return `module:function` where that finds a thing, in other processes too; None otherwise."""
+    """Return `module:function` if other processes can import the object by it, else None."""
     name = getattr(thing, "__qualname__", "")
     module = getattr(thing, "__module__", None)
     if module is None or not name.isidentifier() or isinstance(thing, nn.Module):
@@ -148,7 +148,7 @@ def _place_of(thing: object) -> str | None:
 
 
 def _script() -> str | None:
-    """Return the module that the running script is where others import it."""
+    """Return the name by which other processes can import the running script, or None."""
     main = sys.modules["__main__"]
     if main.__spec__ is not None:  # python -m module
         return main.__spec__.name

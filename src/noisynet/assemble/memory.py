@@ -1,10 +1,10 @@
-"""Memory of updates: kept by the process between them, where the C library can be told to."""
+"""Memory that updates free, kept by the process for the next update."""
 
 from __future__ import annotations
 
 import ctypes
 
-# Of glibc's mallopt.
+# Parameters of glibc's mallopt.
 _TRIM_THRESHOLD = -1
 _MMAP_THRESHOLD = -3
 _LARGEST_MMAP_THRESHOLD = 32 * 2**20
@@ -12,7 +12,7 @@ _NEVER = 2**31 - 1
 
 
 def keep_freed_memory() -> None:
-    """Have freed memory kept for the next update, where the C library is glibc.
+    """Make the process keep freed memory for the next update, if the C library is glibc.
 
     An update frees some megabytes for each layer. glibc gives blocks of that size back to the
     system at once and gets them again as pages that must be cleared, which takes a tenth of a small

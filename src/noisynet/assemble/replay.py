@@ -16,7 +16,7 @@ from ..runs.folder import RunFolder
 
 
 def priority_settings(config: Config) -> PrioritySettings | None:
-    """Return how priorities follow errors; None where draws are uniform."""
+    """Return how priorities depend on TD errors; None if draws are uniform."""
     learning = config.learning
     if not learning.prioritised:
         return None
@@ -24,7 +24,7 @@ def priority_settings(config: Config) -> PrioritySettings | None:
 
 
 def build_replay(config: Config, environments: Environments, folder: RunFolder) -> FrameReplay:
-    """Build an empty replay; raises RunError with one line where it cannot."""
+    """Build an empty replay; raises RunError, with a message of one line, if that fails."""
     try:
         replay = FrameReplay(
             capacity=config.learning.replay_capacity,
@@ -46,7 +46,7 @@ def build_replay(config: Config, environments: Environments, folder: RunFolder) 
 
 
 def reopen_replay(config: Config, folder: RunFolder, saved: Mapping[str, Any]) -> FrameReplay:
-    """Reopen a replay from what a checkpoint refers to; raises RunError where it is damaged."""
+    """Reopen the replay of a checkpoint; raises RunError if it is damaged or does not fit."""
     if ("priorities" in saved) != config.learning.prioritised:
         raise RunError(
             f"{folder.replay}: {'with' if 'priorities' in saved else 'without'} priorities, and "
@@ -65,7 +65,7 @@ def reopen_replay(config: Config, folder: RunFolder, saved: Mapping[str, Any]) -
 
 
 def _placed(config: Config, replay: FrameReplay) -> FrameReplay:
-    """Return the replay, its frames on the device where they are to be there."""
+    """Return the replay, with its frames on the device if the config says so."""
     if config.learning.replay_device != "device":
         return replay
     try:
@@ -78,8 +78,7 @@ def _placed(config: Config, replay: FrameReplay) -> FrameReplay:
 def slack_of(config: Config) -> int:
     """Return the vector steps that may pass between two checkpoints, with room to spare.
 
-    With samplers, a vector step is one of all their environments, and fragments on their way come
-    on top.
+    With samplers, a vector step covers all their environments, and fragments in flight are added.
     """
     scale = config.scale
     slack = slack_for(

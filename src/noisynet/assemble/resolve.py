@@ -1,4 +1,4 @@
-"""What a config leaves to the machine, chosen once for a run, by measuring where it must be."""
+"""Choices that a config leaves to the machine: made once for a run, if need be by measuring."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _UPDATES_TO_A_GRAPH = 5
 
 
 def set_threads(config: Config) -> Config:
-    """Set the threads that learn, of all cores where the config leaves it open; return the config.
+    """Set torch's threads, from all cores if the config leaves them open; return the config.
 
-    What learning frees is kept for it, too.
+    Also makes the process keep freed memory. Raises RunError for a device that is not there.
     """
     check_device(config.training.device)
     if not config.training.threads:
@@ -47,13 +47,17 @@ def resolve(
     environments: Environments,
     tell: Callable[[str], object] = lambda _: None,
 ) -> Config:
-    """Replace every "auto" by what is chosen here, so that the run's config repeats the run.
+    """Replace every "auto" by a choice, so that the run's config reproduces the run.
 
-    It also notes what the run is made with. device: a GPU where there is one, but the CPU for a3c,
-    whose processes share its memory. execution: a CUDA graph on a GPU where the agent's update can
-    be captured, else plain. precision: the one with which an update on a made-up batch is faster.
-    replay_device: the host. `tell` hears what is measured. Raises RunError for a choice that the
-    device cannot do.
+    Also notes the versions that the run is made with. The choices are:
+
+    - device: a GPU if there is one, but the CPU for a3c, whose processes share its memory.
+    - execution: a CUDA graph on a GPU if the agent's update can be captured, else plain.
+    - precision: the one with which an update on a made-up batch is faster.
+    - replay_device: the host.
+
+    `tell` is called with a few words on what is measured. Raises RunError for a setting that the
+    device does not support.
     """
     training = config.training
     device = training.device
@@ -83,9 +87,9 @@ def resolve(
 
 
 def threads_each(config: Config) -> int:
-    """Return the threads of one learner, of those of the run.
+    """Return one learner's share of the run's threads.
 
-    a3c's workers share them, and environments that step meanwhile (`overlap`) take half.
+    a3c's workers share them equally; with `overlap`, the environments get half.
     """
     learners = 2 if config.overlaps else 1
     if config.learning.algorithm == "a3c":
@@ -145,7 +149,7 @@ def _faster(config: Config, field: str, values: tuple[str, ...], environments: E
 
 
 def _trial(config: Config, environments: Environments) -> Callable[[], object]:
-    """Return an update, of an agent of its own, on an experience made up for it."""
+    """Return a function that takes one update of a new agent on made-up experience."""
     agent = build_agent(config, environments.observation_shape, environments.action_count)
     from_graph = config.training.execution == "graph"
     if isinstance(agent, ActorCritic):

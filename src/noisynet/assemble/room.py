@@ -1,4 +1,4 @@
-"""Whether a run fits into memory, asked before it is built: a slip of a digit costs a line."""
+"""Checks that a run fits into memory before it is built: a mistyped digit gives a plain error."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..runs.config import Config
 from ..runs.errors import RunError
 
 _COPIES = 4
-"""Of each parameter: online and target net, and an optimizer's two moments."""
+"""Copies of each parameter: online and target net, and an optimizer's two moments."""
 
 
 def check_frames(config: Config) -> None:
-    """Raise RunError for frames of Atari that no memory holds; to be asked before they are made."""
+    """Raise RunError if Atari frames do not fit into memory; to be called before they are made."""
     section = config.environment
     if section.is_atari:
         shape = (section.frame_stack, section.frame_height, section.frame_width)
@@ -28,7 +28,7 @@ def check_frames(config: Config) -> None:
 
 
 def check_network(config: Config, environments: Environments) -> None:
-    """Raise RunError for observations or actions so many that no memory holds what they need."""
+    """Raise RunError if the observations and the head's weights do not fit into memory."""
     shape, actions = environments.observation_shape, environments.action_count
     bytes_each = math.prod(shape) * np.dtype(environments.observation_dtype).itemsize
     outputs = actions * max(config.network.atoms, 1)
@@ -44,10 +44,10 @@ def check_network(config: Config, environments: Environments) -> None:
 
 
 def _observations(config: Config, bytes_each: int) -> int:
-    """Return the bytes of the observations that are in memory at a time, roughly."""
+    """Return roughly how many bytes of observations are in memory at a time."""
     environments = config.environment.environments
     if not config.learning.has_replay:
-        # pqn keeps what its torso makes of the bytes, too.
+        # pqn also keeps the observations in the form that its torso takes.
         copies = 5 if config.learning.algorithm == "pqn" else 1
         return copies * bytes_each * environments * (config.rollouts.rollout_steps + 2)
     return bytes_each * (2 * environments + 2 * config.learning.batch_size)
@@ -63,7 +63,7 @@ def _refuse_beyond(needed: int, what: str) -> None:
 
 
 def free_memory() -> int | None:
-    """Return the bytes of memory that are free; None where the system does not say."""
+    """Return the bytes of free memory; None if the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

@@ -1,6 +1,6 @@
-"""Runs in this process, from their beginning or from where they stopped.
+"""Functions that train or resume a run in this process.
 
-Everywhere, `tell` hears in a few words what is measured before training begins.
+`tell` is called with a few words on what is measured before training begins.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def train(
     *,
     tell: Callable[[str], object] | None = None,
 ) -> Generator[Event, None, Outcome]:
-    """Train a new run, and yield what happens; see `noisynet.training.session.train`."""
+    """Train a new run, and yield its events; see `noisynet.training.session.train`."""
     return session.train(Assembler(config, tell), path, listeners)
 
 
@@ -33,7 +33,7 @@ def train_on(
     *,
     changes: Mapping[str, Any] | None = None,
 ) -> Generator[Event, None, Outcome]:
-    """Go on with a run, and yield what happens; see `noisynet.training.session.train_on`."""
+    """Continue a run, and yield its events; see `noisynet.training.session.train_on`."""
     check_resumable(path)
     run = open_run(path)
     return session.train_on(run, Assembler(run.config), listeners, changes=changes)
@@ -46,7 +46,7 @@ def start(
     *,
     tell: Callable[[str], object] | None = None,
 ) -> Outcome:
-    """Train a new run to its end."""
+    """Train a new run to its end, and return the outcome."""
     return session.finish(train(config, path, listeners, tell=tell))
 
 
@@ -56,5 +56,5 @@ def resume(
     *,
     changes: Mapping[str, Any] | None = None,
 ) -> Outcome:
-    """Go on with a run to its end, with some fields of its config changed."""
+    """Continue a run to its end, with `changes` to fields of its config; return the outcome."""
     return session.finish(train_on(path, listeners, changes=changes))

@@ -1,4 +1,4 @@
-"""What a worker of a3c plays and learns with, built from the config in the worker's own process."""
+"""The parts of an a3c worker, built from the config in the worker's own process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .resolve import threads_each
 
 @dataclass(frozen=True)
 class WorkerParts:
-    """Builds the parts of the worker that an assignment names."""
+    """A builder of a worker's parts, which can be pickled and sent to the worker's process."""
 
     config: Config
     observation_shape: tuple[int, ...]
@@ -36,7 +36,7 @@ class WorkerParts:
         return self.config.replaced(seed=seed, threads=threads_each(self.config))
 
     def __call__(self, assignment: WorkerNumber) -> Worker:
-        """Build them."""
+        """Build the parts of the worker that `assignment` names."""
         config = self.own_config(assignment)
         torch.set_num_threads(config.training.threads)
         environments = make_environments(config)

@@ -3,7 +3,7 @@
 import signal
 import sys
 
-# The program alone: until it listens, Ctrl-C ends it without a traceback of imports.
+# Only as the program: until it handles signals, Ctrl-C ends it without a traceback of imports.
 if (
     sys.argv[0].endswith(("/noisynet", "/noisynet/__main__.py"))
     and signal.getsignal(signal.SIGINT) is signal.default_int_handler

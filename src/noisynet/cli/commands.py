@@ -1,4 +1,4 @@
-"""The commands: what each does, in the order of the help; one is imported when it is given."""
+"""The commands in the order of the help; the module of each is imported only when it is given."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Command:
     does: str
     group: str
     loads_torch: bool = True
-    """Whether it imports torch, and from then on ends in good order where it is interrupted."""
+    """Whether it imports torch, and with it the handler that ends it cleanly when interrupted."""
 
     def parser(self) -> Parser:
-        """Build its parser."""
+        """Build the command's parser."""
         module = importlib.import_module(f".{self.name}", __package__)
         parser = Parser(prog=f"noisynet {self.name}", add_help=False)
         getattr(module, f"add_{self.name}")(parser)
@@ -58,7 +58,7 @@ OPTIONS = {
     "--print-completion": "bash or zsh: print a script that completes commands and options",
     "--debug": "show the traceback of an error",
 }
-"""What the program takes in place of a command, or before one."""
+"""The program's own options, given instead of a command or before one."""
 
 
 def overview(version: str) -> str:

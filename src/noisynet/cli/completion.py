@@ -1,6 +1,6 @@
 """A script for bash or zsh that completes commands, options and their values.
 
-It is made from the parsers themselves, holds all it needs, and runs no Python.
+It is generated from the parsers, contains all that it needs, and runs no Python.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _noisynet() {{
 }}
 complete -o default -o bashdefault -F _noisynet noisynet
 """
-# Nothing found: both shells fall back to names of files.
+# If nothing matches, both shells fall back to file names.
 
 
 def script(shell: str) -> str:
@@ -54,7 +54,7 @@ def script(shell: str) -> str:
 
 
 def _values(name: str, parser: Parser) -> Iterator[tuple[str, str]]:
-    """Yield, as a case of the script, the values of each option that takes one of several."""
+    """Yield (pattern, values), a case of the script, for each option with a choice of values."""
     if name == "train":
         from ..runs import config
 
@@ -66,11 +66,11 @@ def _values(name: str, parser: Parser) -> Iterator[tuple[str, str]]:
 
 
 def _choices(action: argparse.Action) -> str:
-    """Return what an option takes, where its placeholder lists it: `on|off`."""
+    """Return an option's values if its placeholder lists them, as in `on|off`; else nothing."""
     placeholder = action.metavar
     if not action.option_strings or not isinstance(placeholder, str) or "|" not in placeholder:
         return ""
     if isinstance(action, Flag):
         return "true false"
-    # mean:K is no word yet.
+    # mean:K is not a complete word: the user has to choose K.
     return " ".join(one for one in placeholder.split("|") if not one[-1:].isupper())

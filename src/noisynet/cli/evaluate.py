@@ -52,7 +52,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
             tell_seconds=0.5,
         )
     try:
-        # For the doctor and reports, which compare them.
+        # The doctor and reports compare the evaluations of a run.
         if not parsed.pretrained:
             keep_evaluation(folder, result)
     except OSError as error:

@@ -1,8 +1,7 @@
 """Options of `train` and `resume` for the config's fields, and their help.
 
-That of `train` shows the values of a preset.
-
-Everything is read from the fields: what they take, what they are by default, when they act.
+Everything is derived from the fields: the values that they accept, their defaults, and when they
+act. The help of `train` shows the values of the chosen preset.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ _NO = "false"
 
 
 def add_fields(parser: Parser, among: Container[str] | None = None) -> None:
-    """Add an option for every field, grouped by section; of true and false also `--no-FIELD`.
+    """Add an option for every field, grouped by section; for a flag, also `--no-FIELD`.
 
-    A field that Americans spell otherwise has their option too. `among`: the fields that are added;
-    None: all.
+    A field with a different American spelling has an option in that spelling, too. Only the fields
+    in `among` are added; None means all.
     """
     from ..runs import config
     from ..runs.config.spelling import AMERICAN
@@ -62,7 +61,7 @@ def add_fields(parser: Parser, among: Container[str] | None = None) -> None:
 
 
 def hide_fields(parser: Parser) -> dict[argparse.Action, str | None]:
-    """Leave the fields' options out of the help; return what it says of them."""
+    """Hide the fields' options in the help; return the help text of each."""
     hidden = {one: one.help for one in parser.actions() if one.dest.startswith(_PREFIX)}
     for one in hidden:
         one.help = argparse.SUPPRESS
@@ -81,7 +80,7 @@ def overrides(parsed: argparse.Namespace) -> dict[str, Any]:
 
 
 def free_preset(parsed: argparse.Namespace) -> None:
-    """Give back the PRESET that a flag before it took for its value: `train --double cartpole`."""
+    """Restore a PRESET that the flag before it took as its value: `train --double cartpole`."""
     from ..runs import config
     from ..runs.config.accepted import is_truth
 
@@ -96,7 +95,7 @@ def free_preset(parsed: argparse.Namespace) -> None:
 
 
 def describe(train: Parser, chosen: Config, given: Mapping[str, Any], *, everything: bool) -> None:
-    """Let the help show a config's values, and only the first fields unless all are wanted."""
+    """Make the help show a config's values: of all fields, or of FIRST and those in `given`."""
     from ..runs import config
 
     infos = {name: info for _, name, info in config.fields()}

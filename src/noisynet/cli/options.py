@@ -1,4 +1,4 @@
-"""Options that several commands have, and what they take."""
+"""Options that several commands share, and functions that read their values."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def positive(text: str) -> int:
 
 
 def as_path(text: str) -> Path:
-    """Read a path; `~` is a home folder, also in --out=~/run, where no shell replaces it."""
+    """Read a path; expand `~` to a home folder, also in --out=~/run, where no shell does."""
     try:
         return Path(text).expanduser()
-    except RuntimeError:  # of a user that there is not
+    except RuntimeError:  # the home folder of an unknown user
         return Path(text)
 
 
@@ -66,7 +66,7 @@ def noise_draws(text: str) -> int:
 
 
 def one_of(*names: str) -> Callable[[str], str]:
-    """Return what reads one of several words."""
+    """Return a function that reads one of several words."""
 
     def read(text: str) -> str:
         from ..runs.config.accepted import any_of
@@ -82,7 +82,7 @@ def one_of(*names: str) -> Callable[[str], str]:
 
 
 def add_agent(command: argparse.ArgumentParser) -> None:
-    """Add whose agent plays: a run's, or one that comes along."""
+    """Add RUN and --pretrained, of which one names the agent that plays."""
     from ..runs.pretrained import names
 
     command.add_argument("folder", type=as_path, nargs="?", metavar="RUN", help="the run's folder")
@@ -95,7 +95,7 @@ def add_agent(command: argparse.ArgumentParser) -> None:
 
 
 def folder_of(parsed: argparse.Namespace) -> Path:
-    """Return the folder of what `add_agent` added; raises RunError for none, or for both."""
+    """Return the agent's folder; raises RunError unless one of RUN and --pretrained is given."""
     from ..runs.errors import RunError
     from ..runs.pretrained import pretrained
 
@@ -130,7 +130,7 @@ def add_json(command: argparse.ArgumentParser) -> None:
 
 
 def add_ray(command: argparse.ArgumentParser) -> None:
-    """Add the cluster that a run's samplers may be on."""
+    """Add --ray: the address of the Ray cluster that a run's samplers are on."""
     command.add_argument(
         "--ray",
         metavar="ADDRESS",
@@ -150,7 +150,7 @@ def add_track(command: argparse.ArgumentParser) -> None:
 
 
 def trackers(parsed: argparse.Namespace) -> list[Tracker]:
-    """Return the tracker that `--track` names; raises RunError where its package is missing."""
+    """Return the tracker that `--track` names, if any; raises RunError without its package."""
     if parsed.track is None:
         return []
     from ..training.tracking import make_tracker
@@ -159,7 +159,7 @@ def trackers(parsed: argparse.Namespace) -> list[Tracker]:
 
 
 def check_ray(address: str | None) -> None:
-    """Raise RunError for an address that nothing would use."""
+    """Raise RunError for an address of Ray, which a run without sampler actors does not use."""
     from ..runs.errors import RunError
 
     if address is not None:
@@ -167,7 +167,7 @@ def check_ray(address: str | None) -> None:
 
 
 def add_steps(command: argparse.ArgumentParser) -> None:
-    """Add the limit on a game that a command plays."""
+    """Add --steps: the most agent steps that a game of a command may take."""
     command.add_argument(
         "--steps",
         type=positive,
@@ -178,7 +178,7 @@ def add_steps(command: argparse.ArgumentParser) -> None:
 
 
 def say(text: str) -> None:
-    """Print what must be known: where standard output is closed or full, on standard error."""
+    """Print an important line, on standard error if standard output is closed or full."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
             print(text, file=stream, flush=True)
@@ -187,13 +187,13 @@ def say(text: str) -> None:
 
 @contextmanager
 def stdout_for_json(parsed: argparse.Namespace) -> Iterator[None]:
-    """With --json, send what others print meanwhile to standard error: games may print."""
+    """With --json, send whatever else is printed to standard error, such as a game's output."""
     if not getattr(parsed, "json", False):
         yield
         return
     parsed.stdout = sys.stdout
     if sys.stdout is sys.__stdout__:
-        # What is not Python prints too: libraries, and processes that a game starts.
+        # Libraries in C and a game's processes bypass sys.stdout: redirect the descriptor as well.
         own = os.dup(1)
         os.dup2(2, 1)
         parsed.stdout = os.fdopen(own, "w")
@@ -203,5 +203,5 @@ def stdout_for_json(parsed: argparse.Namespace) -> Iterator[None]:
 
 
 def print_json(parsed: argparse.Namespace, value: Any) -> None:
-    """Print the one object of --json."""
+    """Print the object of --json on the standard output that `stdout_for_json` has kept."""
     print(json.dumps(value), file=parsed.stdout)

@@ -1,4 +1,4 @@
-"""What `train` and `resume` say at their end, and their exit status."""
+"""The last lines that `train` and `resume` print, and their exit status."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ _EXIT_INTERRUPTED = 130
 def reported(
     parsed: argparse.Namespace, run: Callable[[], Outcome], folder: Callable[[], Path | None]
 ) -> int:
-    """Train, say how it ended, and return the exit status.
+    """Call `run`, report how the training ended, and return the exit status.
 
-    `folder` returns where the run is, None before there is one: for an interrupt around training.
+    `folder` returns the run's folder, or None before it has one. It is needed when an interrupt
+    comes before or after the training loop.
     """
     try:
         outcome = run()
@@ -74,7 +75,7 @@ def _said(outcome: Outcome) -> int:
 
 
 def _interrupted(parsed: argparse.Namespace, folder: Path | None) -> int:
-    """Report what is left of a run that was interrupted around training, or twice in it."""
+    """Report on a run that was interrupted outside of its training loop, or twice within it."""
     from ..runs import checkpoint
 
     begun = folder is not None and (folder / "config.yaml").exists()
@@ -100,7 +101,7 @@ def _go_on(folder: Path) -> int:
 
 
 def _command() -> str:
-    """Return what to type for this program: its path where PATH does not find it."""
+    """Return what to type for this program: `noisynet`, or its path if it is not on PATH."""
     if shutil.which("noisynet") is None and Path(sys.argv[0]).name == "noisynet":
         return shlex.quote(os.path.relpath(sys.argv[0]))
     return "noisynet"

@@ -1,4 +1,4 @@
-"""A command's parser: options between and after what is named, and one line for what is wrong."""
+"""A command's parser: options may stand anywhere among the arguments, and an error is one line."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _WORDS = {
     "X": "a number",
     "N,N,…": "whole numbers, separated by commas",
 }
-"""What placeholders stand for."""
+"""What the placeholders in a help stand for."""
 
 
 class Flag(argparse.Action):
-    """`--double` and `--double true`: keeps `true`, or the text that followed.
+    """The action of a flag, which stores `true` for `--double`, or the text in `--double false`.
 
-    `--no-double` is an option of its own, since it takes no value; the help shows both together.
+    `--no-double` is a separate option, since it takes no value; the help shows both together.
     """
 
     def __call__(
@@ -36,12 +36,15 @@ class Flag(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,  # noqa: ARG002
     ) -> None:
-        """Keep what was said."""
+        """Store the value that was given, or `true` for none."""
         setattr(namespace, self.dest, "true" if values is None else values)
 
 
 class HelpAll(argparse.Action):
-    """`--help-all`: shows the help with the options that `--help` leaves out, by their helps."""
+    """The action of `--help-all`, which shows the help with the options that `--help` leaves out.
+
+    `hidden` has the help text of each of those options.
+    """
 
     def __init__(self, hidden: Mapping[argparse.Action, str | None], **options: Any) -> None:
         super().__init__(nargs=0, default=argparse.SUPPRESS, **options)
@@ -54,7 +57,7 @@ class HelpAll(argparse.Action):
         values: str | Sequence[Any] | None,  # noqa: ARG002
         option_string: str | None = None,  # noqa: ARG002
     ) -> None:
-        """Show it, and end the program."""
+        """Print the whole help and exit."""
         for action, text in self._hidden.items():
             action.help = text
         parser.print_help()
@@ -62,12 +65,12 @@ class HelpAll(argparse.Action):
 
 
 def negative(option: str) -> str:
-    """Return the option that says no: `--no-double`."""
+    """Return the negative form of an option: `--no-double` for `--double`."""
     return f"--no-{option.removeprefix('--')}"
 
 
 class _Help(argparse.HelpFormatter):
-    """Help as wide as the terminal, at most 100 columns."""
+    """A formatter of the help, as wide as the terminal, at most 100 columns."""
 
     def __init__(self, prog: str) -> None:
         columns = shutil.get_terminal_size().columns
@@ -80,9 +83,9 @@ class _Help(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says in one line what is wrong: what it got, what it takes, the nearest name.
+    """A parser whose errors are one line: what it got, what it accepts, the nearest name.
 
-    `elsewhere` maps options that another command has, or a former version had, to what to say.
+    `elsewhere` has errors for options that only other commands or former versions have.
     """
 
     elsewhere: Mapping[str, str]
@@ -91,24 +94,24 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=_Help, **options)
-        # argparse's own takes -1e38, -1_000 and -inf for options.
+        # argparse's own pattern takes -1e38, -1_000 and -inf for options.
         self._negative_number_matcher = _NEGATIVE
         self.elsewhere = {}
         self._positionals.title, self._optionals.title = "arguments", "options"
 
     def read(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Read a command's arguments; options may stand before, between and after what is named."""
+        """Parse a command's arguments; options may stand before, between and after the others."""
         parsed, unknown = self.parse_known_intermixed_args(arguments)
         if unknown:
             self.error(self._unknown(unknown))
         return parsed
 
     def option_strings(self) -> list[str]:
-        """Return all options that it takes."""
+        """Return all options that the parser accepts."""
         return list(self._option_string_actions)
 
     def actions(self) -> list[argparse.Action]:
-        """Return what it takes: options, and what is named without one."""
+        """Return the parser's actions: its options and its positional arguments."""
         return list(self._actions)
 
     def _unknown(self, unknown: Sequence[str]) -> str:
@@ -126,11 +129,11 @@ class Parser(argparse.ArgumentParser):
         return f"{name}: no such option{meant} (`{self.prog} {self.lists_all}` lists them)"
 
     def error(self, message: str) -> NoReturn:
-        """End the program with one line."""
+        """Print one line on standard error and exit with the status for bad input."""
         self.exit(EXIT_BAD_INPUT, f"{self.prog}: {self._in_words(message)}\n")
 
     def _in_words(self, message: str) -> str:
-        """Return a message of argparse as ours are: what it got, what it takes."""
+        """Rewrite an error of argparse in the form of ours: what it got, what it expected."""
         if message.startswith(_REQUIRED):
             name = message.removeprefix(_REQUIRED).partition(",")[0]
             return f"{name}: got nothing, expected {self._help_of(name)}"

@@ -74,7 +74,7 @@ def _presets(parsed: argparse.Namespace) -> int:
 
 
 def _print(rows: list[list[str]], legend: Sequence[str]) -> None:
-    """Print a table, the steps in its second column, and what it means."""
+    """Print a table with its second column, the steps, right-aligned, and a legend below it."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]

@@ -1,4 +1,4 @@
-"""The program: options in, one line for what is wrong, and the exit status."""
+"""The program `noisynet`: its own options, errors of one line, and the exit status."""
 
 from __future__ import annotations
 
@@ -34,20 +34,21 @@ _NEEDED = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status.
 
-    0; 1 for a loss that diverged, a check of `doctor` that failed, or output that could not be
-    written; 2 for bad input; 130 for an interrupt. Without `arguments` it is the program, and takes
-    over the process: its signals and how it writes.
+    The status is 0 for success; 1 for a loss that diverged, a check of `doctor` or a trial of
+    `suite` that failed, or output that could not be written; 2 for bad input; 130 for an interrupt.
+    Without `arguments` this is the program, and it takes over the process: its signals and its
+    standard streams.
     """
     if arguments is not None:
         return _run(arguments)
-    # The program: this process is the command's alone.
-    # Read when torch is loaded: threads that spin while they wait lose badly beside others.
+    # From here on, the process belongs to the command alone.
+    # Torch reads this when it loads: threads that spin while they wait are slow on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     for name in ("stdout", "stderr"):
         if (stream := getattr(sys, name)) is None:  # closed: `>&-`
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - for the whole process
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # σ on a terminal that knows none
+            stream.reconfigure(errors="replace")  # a terminal may be unable to show σ
     warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"
     try:
         status = _run(sys.argv[1:], listen=True)
@@ -61,20 +62,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(f"noisynet: {error}")
         status = _EXIT_UNWRITTEN
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):  # all is done: what comes now comes too late
+        if hasattr(signal, name):  # the work is done: a signal comes too late now
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     status = _flushed(status)
     others = [one for one in threading.enumerate() if not one.daemon]
     for thread in others:
         if thread is not threading.main_thread():
             thread.join(1.0)
-            if thread.is_alive():  # a game that hangs, and never will be done
+            if thread.is_alive():  # a game that hangs would keep the process alive
                 os._exit(status)
     return status
 
 
 def _run(arguments: Sequence[str], *, listen: bool = False) -> int:
-    """Answer what needs no command, or run one; import nothing that the answer does not need."""
+    """Handle the program's own options, or run a command; import only what that needs."""
     from .. import __version__
 
     debug = False
@@ -119,7 +120,7 @@ def _print_completion(words: Sequence[str]) -> int:
 
 
 def _missing() -> str | None:
-    """Return the line for what commands need and this system or environment does not have."""
+    """Return the error for a system or an environment that no command can run in, else None."""
     if importlib.util.find_spec("fcntl") is None:
         return f"noisynet: {_WINDOWS}"
     for module in _NEEDED:
@@ -166,37 +167,37 @@ def _asks_for_help(parsed: argparse.Namespace) -> bool:
 
 
 def _listen() -> None:
-    """Let signals end the command in good order; this imports torch, as the command would."""
+    """Make signals end the command cleanly; this imports torch, which the command needs anyway."""
     from ..training.interrupts import interrupt_once
 
     interrupt_once()
 
 
 def _unanswered() -> str:
-    """Return, for the end of a sentence, which game does not answer."""
-    asked = sys.modules.get("noisynet.envs.asked")  # not there: no game was asked anything
+    """Return the end of an error that says which game does not respond; empty if all do."""
+    asked = sys.modules.get("noisynet.envs.asked")  # not imported: no game has been called
     return "" if asked is None else asked.unanswered()
 
 
 def _explain(debug: bool) -> None:
-    """Print the traceback of the error at hand, with what caused it: for --debug."""
+    """With --debug, print the traceback of the current exception and of its causes."""
     if debug:
         with suppress(OSError):
             traceback.print_exc()
 
 
 def _complain(text: str) -> None:
-    with suppress(OSError):  # of a terminal that is closed
+    with suppress(OSError):  # the terminal may be closed
         print(text, file=sys.stderr, flush=True)
 
 
 def _flushed(status: int) -> int:
-    """Write out what was printed; say so where it cannot be, and return the exit status."""
+    """Flush the standard streams; report an error, and return the exit status."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError as error:
-            # Python would try again while it ends, and complain.
+            # Otherwise Python would try again as it exits, and complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             if not isinstance(error, BrokenPipeError):
                 _complain(f"noisynet: {stream.name}: {error.strerror}")

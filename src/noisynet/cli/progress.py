@@ -1,4 +1,4 @@
-"""What a person sees while a command plays: one line that changes, or lines without a terminal."""
+"""The progress of a command that plays games: a changing line on a terminal, else plain lines."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 LINE_SECONDS = 10.0
-"""Time between two lines where there is no terminal."""
+"""The least time between two printed lines if there is no terminal."""
 
 
 @contextmanager
 def telling(what: str) -> Iterator[Callable[[str], object]]:
-    """Show on standard error what is being done, and yield what tells how far it is."""
+    """Show on standard error what is being done; yield a function that shows how far it has got."""
     if not sys.stderr.isatty():
         printed = time.monotonic()
 

@@ -41,7 +41,7 @@ def _suite(parsed: argparse.Namespace) -> int:
             print(f"noisynet suite: {problem}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        # Before the trials began, after they ended, or a second time while they saved.
+        # It came before the trials began, after they ended, or a second time while they saved.
         print("noisynet suite: interrupted; the same command goes on", file=sys.stderr)
         return 130
 
@@ -57,7 +57,7 @@ def _checked(parsed: argparse.Namespace) -> int:
     planned = plan(parsed.file, parsed.out)
     if parsed.dry_run:
         return _list(planned, parsed)
-    # With --json standard output is the object's alone.
+    # With --json, nothing but the object may go to standard output.
     display = SuiteDisplay(Console(stderr=parsed.json))
     if planned.steps >= LARGE_STEPS:
         for line in _estimate(planned, parsed.ray):
@@ -77,7 +77,7 @@ def _checked(parsed: argparse.Namespace) -> int:
 
 
 def _estimate(planned: Plan, address: str | None) -> list[str]:
-    """Measure on this machine, and return in lines what a suite will take."""
+    """Measure on this machine, and return lines of text that estimate a suite's cost."""
     from ..assemble.resolve import local_cpus
     from ..suite.cost import estimate, measure
 
@@ -128,7 +128,7 @@ def _list(planned: Plan, parsed: argparse.Namespace) -> int:
 
 
 def _report(summary: dict[str, Any], out: Path, tell: Any) -> str | None:
-    """Write the report of the runs, with the suite's scores at its top; None where it cannot be."""
+    """Write a report with the suite's scores at its top; return its path, None if it failed."""
     from ..runs.errors import RunError
 
     try:
@@ -175,7 +175,7 @@ def _has_video_pinball(summary: dict[str, Any]) -> bool:
 
 
 def _tables(summary: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Return (title, heads, rows) of what there is to show."""
+    """Return (title, heads, rows) of each table that has any rows."""
     from ..suite.published import PUBLISHED
 
     overall, points = summary["overall"], summary["search"] or []

@@ -1,4 +1,4 @@
-"""Ask before a run's environment is imported: a folder may come from somebody else."""
+"""The question asked before code that a run names is imported, as it may be somebody else's."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ def add_trust(command: argparse.ArgumentParser) -> None:
 
 
 def check_trust(folders: Sequence[Path], *, trust: bool) -> None:
-    """Ask on a terminal whether code that runs name may run; nothing is imported before.
+    """Ask on the terminal whether to import the code that runs name; import nothing before.
 
-    Raises RunError where it may not, or nobody can be asked.
+    `trust` allows it without a question. Raises RunError if the answer is no, or if there is no
+    terminal to ask on.
     """
     from ..runs import RunError, open_run
     from ..runs.config import MAY_BE_OWN, SECTION_OF
 
     named: dict[tuple[str, str], Path] = {}
     for folder in folders:
-        with suppress(RunError):  # the command says what is wrong with it
+        with suppress(RunError):  # the command itself reports what is wrong with the run
             fields = open_run(folder).config.by_section()
             for field in MAY_BE_OWN:
                 place = fields[SECTION_OF[field]][field]
@@ -46,7 +47,7 @@ def check_trust(folders: Sequence[Path], *, trust: bool) -> None:
 
 
 def _origin(place: str) -> str:
-    """Return the file or folder that a module would come from, without importing anything."""
+    """Return a module's name and the file or folder it would come from, importing nothing."""
     module = place.partition(":")[0]
     found = PathFinder.find_spec(module.partition(".")[0], [*sys.path, str(Path.cwd())])
     if found is None:

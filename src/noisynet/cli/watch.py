@@ -47,7 +47,7 @@ def _watch(parsed: argparse.Namespace) -> int:
     except ImportError as error:
         raise RunError(f"needs {error.name}: {cure('train')}") from None
     out = parsed.out
-    if out is None and parsed.pretrained:  # the package is no place for it
+    if out is None and parsed.pretrained:  # its folder is inside the package
         out = Path(default_name(parsed.pretrained))
     with telling("Playing and filming a game"):
         made = film(

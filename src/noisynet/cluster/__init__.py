@@ -1,1 +1,1 @@
-"""The connection to Ray, and what can be wrong with it."""
+"""The connection to Ray, and its errors."""

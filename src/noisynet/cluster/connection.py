@@ -1,4 +1,4 @@
-"""Connect to Ray: one started here for the moment, or a cluster that runs already."""
+"""Connections to Ray: to one that is started on this machine, or to a running cluster."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from .errors import ScaleError
 from .nodes import alive_nodes, check_nodes
 
 _ANSWER_SECONDS = 5.0
-"""How long to wait for a connection, and then for the other side to answer as Ray does."""
+"""How long to wait for a connection, and then for an answer from Ray."""
 _CHOSEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-"""How a user says what protects Ray."""
+"""Environment variables with which a user chooses how Ray is protected."""
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What was connected to."""
+    """The Ray, on one machine or several, to which this process is connected."""
 
     address: str
     nodes: int
     cpus: float
     """CPUs of all nodes together."""
     largest: float
-    """CPUs of the node that has most: what one task can ask for."""
+    """CPUs of the largest node: the most that one task can request."""
 
 
 @contextmanager
@@ -46,12 +46,16 @@ def connect(
 ) -> Iterator[Cluster]:
     """Connect to Ray, and disconnect at the end; a Ray that was started here ends with it.
 
-    address: `HOST:PORT` of a cluster's head, or None for a Ray of this machine alone, on the cores
-    that this process may use, which obeys no other one. cpus: how many the work takes in all; None:
-    any number will do. shared: a folder that processes on all nodes must find under this very path.
+    Args:
+        address: `HOST:PORT` of a cluster's head, or None to start Ray on this machine alone, on the
+            cores that this process may use, closed to other processes.
+        cpus: number of CPUs that the work needs in all; None if any number will do.
+        shared: a folder that processes on all nodes must find under this same path.
 
-    Raises ScaleError with one line where Ray is not installed, nobody answers (within 15 s), CPUs
-    are too few, or a node runs another noisynet or does not see `shared`.
+    Raises:
+        ScaleError: Ray is not installed, this process is connected already, no cluster answers
+            (within 15 s), there are too few CPUs, or a node runs another noisynet or does not see
+            `shared`.
     """
     if address is not None:
         _check_answers(address)
@@ -82,12 +86,12 @@ def connect(
 
 
 def _ray(address: str | None) -> Any:
-    # Ray's own usage reports, its banner and its log lines are not for the users of this.
+    # Without this, Ray sends usage reports, and prints a notice about them.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ten lines on standard output, in the middle of a table or of JSON; the caller prints its own.
+    # Ten lines on standard output, in the middle of a table or of JSON; callers print their own.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed while execu")
     if address is not None:
-        # A second each. That somebody is there was asked before.
+        # Each takes a second, and `_check_answers` has already found somebody there.
         os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "5")
     try:
         import ray
@@ -99,9 +103,9 @@ def _ray(address: str | None) -> Any:
 def _make_token() -> bool:
     """Make a secret for a Ray of this machine, which refuses whoever does not send it.
 
-    Its ports are open to every network that the machine is in. Ray would keep a secret in the home
-    folder, in a file that all users of the machine can read, and the same one for every Ray. Where
-    the user has chosen how Ray is protected, nothing is done; return whether something was.
+    Ray's ports are open to every network of the machine. By itself, Ray would keep a secret in the
+    home folder, in a file that all users of the machine can read, and use it every time. If the
+    user has chosen how Ray is protected, do nothing. Return whether a secret was made.
     """
     if any(name in os.environ for name in _CHOSEN):
         return False
@@ -119,8 +123,8 @@ def _forget_token() -> None:
 
 
 def _read_token_anew() -> None:
-    """Let Ray forget what it read of the environment."""
-    # It has no public function for that. A version without these reads it at every start.
+    """Make Ray read its token from the environment again."""
+    # Ray has no public function for this. A version without these reads it at every start.
     with suppress(ImportError, AttributeError):
         inside = importlib.import_module("ray._raylet")
         inside.Config.initialize("")
@@ -128,7 +132,7 @@ def _read_token_anew() -> None:
 
 
 def _start(ray: Any, cpus: int | None) -> None:
-    """Start a Ray of this machine alone; it dies with this process."""
+    """Start Ray on this machine alone; it ends with this process."""
     have = local_cpus()
     if cpus is not None and cpus > have:
         raise ScaleError(f"this machine has {have} CPUs, expected at least {cpus}")
@@ -145,7 +149,7 @@ def _start(ray: Any, cpus: int | None) -> None:
 
 @contextmanager
 def _interrupt_afterwards() -> Iterator[None]:
-    """Keep Ctrl-C until the end: while Ray starts it may get lost. A second one is not kept."""
+    """Delay a Ctrl-C to the end, since a starting Ray may lose it; a second one is not delayed."""
     kept: list[bool] = []
     try:
         with on_interrupt(lambda: kept.append(True), [signal.SIGINT]):
@@ -163,7 +167,7 @@ def _join(ray: Any, address: str) -> None:
 
 
 def _check_answers(address: str) -> None:
-    """Raise ScaleError where no cluster is at the address: Ray itself would try for minutes."""
+    """Raise ScaleError if no cluster is at the address; Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ScaleError(
@@ -177,16 +181,16 @@ def _check_answers(address: str) -> None:
             f"--ray: no cluster at {address}: {error.strerror or error}; `ray start --head` "
             "starts one"
         ) from None
-    # With TLS only Ray itself knows how to ask.
+    # With TLS, only Ray itself knows how to ask.
     if os.environ.get("RAY_USE_TLS", "0").lower() in ("0", "false", ""):
         _check_is_ray(address)
 
 
 def _check_is_ray(address: str) -> None:
-    """Raise ScaleError where it is not Ray's head that answers, or it refuses this process."""
+    """Raise ScaleError unless a head of Ray answers, and accepts this process."""
     try:
         import grpc
-    except ImportError:  # it comes with Ray, which says by itself what is missing
+    except ImportError:  # it comes with Ray, which reports what is missing
         return
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")
@@ -197,7 +201,7 @@ def _check_is_ray(address: str) -> None:
             if code != grpc.StatusCode.UNAUTHENTICATED:
                 raise ScaleError(f"--ray: what answers at {address} is no Ray cluster") from None
             if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
-                # Ray sends its token to no address that was given, unless told to.
+                # Ray does not send its token to an explicit address unless told to.
                 raise ScaleError(
                     f"--ray: {address} asks for Ray's token, got none: RAY_AUTH_MODE=token in the "
                     "environment sends it"

@@ -1,7 +1,7 @@
-"""What can be wrong beyond one process: each error is one line, fit to print as it is."""
+"""The error of work on a cluster: one line that can be printed as it is."""
 
 from ..runs.errors import RunError
 
 
 class ScaleError(RunError):
-    """One line on what is wrong with Ray, with its cluster, or with what was asked of them."""
+    """An error of Ray, of its cluster, or of a request to either, in one line."""

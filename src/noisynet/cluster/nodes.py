@@ -1,4 +1,4 @@
-"""The nodes of a cluster: whether each would run this noisynet, and sees a folder."""
+"""Checks of a cluster's nodes: that each has this noisynet and sees a shared folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CHECK_SECONDS = 180.0
 
 
 def alive_nodes(ray: Any) -> dict[str, dict[str, Any]]:
-    """Return what Ray knows of each node that is alive: {name for a message: its entry}."""
+    """Return Ray's entry for each node that is alive, {name for messages: entry}."""
     return {
         f"{node['NodeManagerAddress']}/{node['NodeID'][:6]}": node
         for node in ray.nodes()
@@ -23,7 +23,7 @@ def alive_nodes(ray: Any) -> dict[str, dict[str, Any]]:
 
 
 def check_nodes(ray: Any, shared: Path | None) -> None:
-    """Raise ScaleError where a node would run another noisynet, or does not see the folder."""
+    """Raise ScaleError if a node would run another noisynet, or does not see the folder."""
     if shared is None:
         problems = _problems(ray, node_check())
     else:
@@ -60,7 +60,7 @@ def _problems(ray: Any, check: Callable[[], str | None]) -> list[str]:
         try:
             problem = ray.get(reference, timeout=0)
         except ray.exceptions.RayError:  # a timeout is one too
-            # A node that died just before counted as alive then. Once it does not, it is left out.
+            # A node that died just before still counted as alive; it is left out once it does not.
             problem = "does not answer" if name in alive_nodes(ray) else None
         if problem is not None:
             problems.append(f"node {name} {problem}")
@@ -68,14 +68,14 @@ def _problems(ray: Any, check: Callable[[], str | None]) -> list[str]:
 
 
 def node_check(mark: Path | None = None, shared: Path | None = None) -> Callable[[], str | None]:
-    """Make the function that runs on a node, and returns what is wrong there.
+    """Build the function that runs on a node, and returns what is wrong there, or None.
 
-    It compares the node's noisynet with this process's. Made here, it travels by value: a node
-    without noisynet, or with another, can run it too.
+    It compares the node's noisynet with this process's. As a nested function, it is pickled by
+    value, so a node without noisynet, or with another version, can run it too.
     """
 
     def fingerprint() -> tuple[str, str] | None:
-        """Return version and digest of the noisynet that would be imported, and import nothing."""
+        """Return version and digest of the noisynet on this node, without importing it."""
         import importlib.util
         import re
         import zlib

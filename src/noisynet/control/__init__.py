@@ -1,4 +1,4 @@
-"""How much noise there is: a scale, schedules, targets, a penalty. Needs torch and nothing else."""
+"""Control of the amount of noise: a scale, schedules, targets, a penalty; needs only torch."""
 
 from .goals import ActionDeviation, Divergence, EffectiveEpsilon, Goal, divergence_of_epsilon
 from .penalty import PenaltyWeight, sigma_penalty

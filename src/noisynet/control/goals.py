@@ -1,4 +1,4 @@
-"""What a target holds, as pure functions: a measured distance, and the step of the scale by it."""
+"""The goals of a target: how each is measured, and how it moves the scale."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from .scale import as_number, checked_number
 
 
 class Goal(Protocol):
-    """What is to be held, how it is measured, and where the scale goes from a measurement."""
+    """A quantity to hold at a value: how it is measured, and how a measurement moves the scale."""
 
     @property
     def words(self) -> str:
-        """What is held, for people."""
+        """Return a short description of the goal, for people to read."""
         ...
 
     def measure(self, noisy_KBA: Tensor, mean_BA: Tensor) -> float:
-        """Return the distance of outputs under K draws (K, B, A) from the means' (B, A)."""
+        """Return the distance of outputs (K, B, A) under K draws from those of the means (B, A)."""
         ...
 
     def step(self, scale: float, measured: float) -> float:
-        """Return the next scale."""
+        """Return the next scale, given the current one and what was measured under it."""
         ...
 
 
@@ -33,15 +33,16 @@ class Goal(Protocol):
 class EffectiveEpsilon:
     """The share of greedy actions that the noise changes, held at `wanted`.
 
-    scale ← scale · exp(gain · e), with the relative error e = (wanted - measured) / wanted; no step
-    divides the scale by more than e. The error is linear in what was measured: once the scale goes
-    neither up nor down on average, what is measured is `wanted` on average, however it scatters. By
-    the error's logarithm, or by its sign, the share would settle elsewhere.
+    scale ← scale · exp(gain · error), where error = (wanted - measured) / wanted is the relative
+    error; no step divides the scale by more than 2.72 (Euler's number). The error is linear in the
+    measurement, so once the scale neither rises nor falls on average, the measured share is
+    `wanted` on average, however it scatters. With the error's logarithm or its sign, the share
+    would settle elsewhere.
 
-    With a share ∝ scale^κ near the target, each step leaves 1 - gain · κ of the error: the loop is
-    stable for κ < 2 / gain, and does not swing for κ < 1 / gain. κ is 1 where Q's gaps are dense
-    near 0; for one Gaussian gap, z φ(z) / Φ(-z) with Φ(-z) = wanted, which is 3.4 at 0.05 and 7.1
-    at 0.005.
+    If the share grows as scale^κ near the target, each step leaves 1 - gain · κ of the error: the
+    loop is stable for κ < 2 / gain, and does not oscillate for κ < 1 / gain. κ is 1 where the gaps
+    between Q-values are dense near 0. For a single gap under Gaussian noise, κ = z φ(z) / Φ(-z)
+    with Φ(-z) = wanted, which is 3.4 at 0.05 and 7.4 at 0.005.
 
     Raises ValueError unless `wanted` lies between 0 and 1 and `gain` is above 0 and at most 1.
     """
@@ -56,7 +57,7 @@ class EffectiveEpsilon:
 
     @property
     def words(self) -> str:
-        """What is held, for people."""
+        """Return a short description of the goal, for people to read."""
         return f"effective ε {self.wanted:g}"
 
     def measure(self, noisy_KBA: Tensor, mean_BA: Tensor) -> float:
@@ -65,7 +66,7 @@ class EffectiveEpsilon:
         return float(effective_epsilon(noisy_KBA, mean_BA).mean())
 
     def step(self, scale: float, measured: float) -> float:
-        """Return the next scale."""
+        """Return the next scale, given the current one and what was measured under it."""
         error = (self.wanted - measured) / self.wanted
         return scale * math.exp(max(self.gain * error, -1.0))
 
@@ -83,7 +84,7 @@ class _UpOrDown:
             raise ValueError(f"factor: got {self.factor!r}, expected a number above 1")
 
     def step(self, scale: float, measured: float) -> float:
-        """Return the next scale: times the factor up to what is wanted, else divided by it.
+        """Return the scale times `factor` if `measured` is at most `wanted`, else divided by it.
 
         Source: Plappert et al., arXiv 1706.01905, §3.
         """
@@ -91,29 +92,29 @@ class _UpOrDown:
 
 
 def action_deviation(noisy_KBA: Tensor, mean_BA: Tensor) -> float:
-    """Return the standard deviation of actions under K draws from the mean weights' ones."""
+    """Return the root mean square deviation of actions (K, B, A) under K draws from the means'."""
     return float((noisy_KBA - mean_BA).float().square().mean().sqrt())
 
 
 @dataclass(frozen=True)
 class ActionDeviation(_UpOrDown):
-    """The deviation of continuous actions from the mean weights' ones, held at `wanted`.
+    """The deviation of continuous actions from the mean weights' actions, held at `wanted`.
 
-    d = √(mean of (π(s)_i - π̃(s)_i)²) over observations, dimensions of the action and draws; the
-    scale goes up or down by `factor` (Plappert et al., arXiv 1706.01905, §3 and appendix). Then an
-    action's noise has the standard deviation `wanted`, in the action's own unit. Raises ValueError
-    unless it is above 0 and `factor` above 1.
+    It is d = √(mean of (π(s)_i - π̃(s)_i)²), over observations, dimensions of the action and draws.
+    The scale goes up or down by `factor` (Plappert et al., arXiv 1706.01905, §3 and appendix), so
+    that the noise of an action has the standard deviation `wanted`, in the action's own unit.
+    Raises ValueError unless `wanted` is above 0 and `factor` above 1.
     """
 
     name = "action_deviation"
 
     @property
     def words(self) -> str:
-        """What is held, for people."""
+        """Return a short description of the goal, for people to read."""
         return f"action deviation {self.wanted:g}"
 
     def measure(self, noisy_KBA: Tensor, mean_BA: Tensor) -> float:
-        """Return d."""
+        """Return d, the root mean square deviation."""
         return action_deviation(noisy_KBA, mean_BA)
 
 
@@ -121,24 +122,24 @@ class ActionDeviation(_UpOrDown):
 class Divergence(_UpOrDown):
     """The KL divergence of the softmax policies of Q, D(π ‖ π̃), held at `wanted`.
 
-    Plappert et al. (arXiv 1706.01905) hold it at that of ε-greedy, `divergence_of_epsilon`; the
-    scale goes up or down by `factor`. Raises ValueError unless `wanted` is above 0 and `factor`
-    above 1.
+    Plappert et al. (arXiv 1706.01905) hold it at the divergence of ε-greedy,
+    `divergence_of_epsilon`. The scale goes up or down by `factor`. Raises ValueError unless
+    `wanted` is above 0 and `factor` above 1.
     """
 
     name = "divergence"
 
     @property
     def words(self) -> str:
-        """What is held, for people."""
+        """Return a short description of the goal, for people to read."""
         return f"KL divergence {self.wanted:g}"
 
     def measure(self, noisy_KBA: Tensor, mean_BA: Tensor) -> float:
-        """Return D(π ‖ π̃), a mean over observations and draws."""
+        """Return D(π ‖ π̃), the mean over observations and draws."""
         check_values(noisy_KBA, mean_BA, least_draws=1)
         mean = mean_BA.float().log_softmax(-1)
         noisy = noisy_KBA.float().log_softmax(-1)
-        # No divergence is below 0, but rounding can be, where the policies are nearly the same.
+        # A divergence is never below 0, but rounding can make it so for nearly equal policies.
         return max(float((mean.exp() * (mean - noisy)).sum(-1).mean()), 0.0)
 
 

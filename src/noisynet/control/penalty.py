@@ -1,7 +1,7 @@
-"""NROWAN's penalty: the noise of the outputs as a part of the loss, which returns make heavier.
+"""NROWAN's penalty: the noise of the output layers as a term of the loss, weighted by the return.
 
-L + k D, with D the mean |σ| of the output layer and k growing with the returns seen (Han et al.,
-arXiv 2006.10980, §4).
+The loss becomes L + k D, where D is the mean |σ| of the output layer and k grows with the returns
+seen (Han et al., arXiv 2006.10980, §4).
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from .scale import checked_number
 
 
 def sigma_penalty(*layers: nn.Module) -> Tensor:
-    """Return D, the mean |σ| over the weights and biases of all noisy layers of some modules.
+    """Return D, the mean |σ| over the weights and biases of all noisy layers in the modules.
 
-    Give the output layers alone: one, or those of the value and the advantages. The result has a
-    gradient, σ's sign divided by their number. Raises ValueError for modules without noisy layers.
+    Pass only the output layers: one, or those of the value and the advantages. The result has a
+    gradient: the sign of each σ, divided by the number of σ. Raises ValueError for modules without
+    noisy layers.
     """
     sigmas = [sigma for layer in layers for sigma in sigma_parameters(layer)]
     if not sigmas:
@@ -31,11 +32,11 @@ def sigma_penalty(*layers: nn.Module) -> Tensor:
 
 @dataclass(frozen=True)
 class PenaltyWeight:
-    """The weight k of the penalty by the returns seen: from 0 at `low` to `final` at `high`.
+    """The weight k of the penalty, which grows with returns from 0 at `low` to `final` at `high`.
 
-    k = final · (R - low) / (high - low), R being the mean return of the last games; 0 before the
-    first game, and never outside of 0 and `final`. Raises ValueError for a negative `final`, and
-    bounds that are not finite, or not in this order.
+    k = final · (R - low) / (high - low), where R is the mean return of the last games. k is 0
+    before the first game has ended, and always between 0 and `final`. Raises ValueError for a
+    negative `final`, and for bounds that are not finite, or not in this order.
     """
 
     final: float
@@ -51,7 +52,7 @@ class PenaltyWeight:
             )
 
     def __call__(self, mean_return: float | None) -> float:
-        """Return k for the mean return of the last games; None: no game has ended."""
+        """Return k for the mean return of the last games, which is None if no game has ended."""
         if mean_return is None:
             return 0.0
         share = (mean_return - self.low) / (self.high - self.low)

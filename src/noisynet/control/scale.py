@@ -13,14 +13,14 @@ from ..layers import noisy_layers
 def scale(module: nn.Module, value: float | None = None) -> float:
     """Multiply the noise of a module by a value from now on; return the scale in force.
 
-    `scale(net, 0.3)` sets it and `scale(net)` reads it; 1 is the noise as it was learned. It is a
-    state of the layers, as a held draw is: it acts in every state of the noise (fresh, held, rows,
-    a draw that `using` puts in force), also at once on a draw that is held already, and σ's
-    gradient is that of scale · ε. It is in no `state_dict`, and copies and pickles keep it. Draws
-    are values without it: the same draw acts under the scale of the net that it is used in.
+    `scale(net, 0.3)` sets it and `scale(net)` reads it; at 1, the noise is as it was learned. The
+    scale is a state of the layers, like a held draw. It acts in every state of the noise (fresh,
+    held, per row, under `using`), at once even on a draw that is held already, and σ's gradient is
+    that of scale · ε. It is in no `state_dict`, but copies and pickles keep it. Draws do not
+    contain it: the same draw acts under the scale of the network that uses it.
 
     Raises ValueError for a module without noisy layers, for a value that is not a finite number of
-    at least 0, and on reading where layers have different scales.
+    at least 0, and, when reading, for layers with different scales.
     """
     layers = noisy_layers(module)
     if not layers:
@@ -38,7 +38,10 @@ def scale(module: nn.Module, value: float | None = None) -> float:
 
 
 def set_scale(modules: Iterable[nn.Module], value: float, *, control: str | None) -> None:
-    """Set the scale of several modules, and say in words what sets it; raises as `scale` does."""
+    """Set the scale of several modules; `control` says in words what sets it.
+
+    Raises ValueError for a value that is not a finite number of at least 0.
+    """
     value = checked_number("scale", value)
     for module in modules:
         for layer in noisy_layers(module).values():
@@ -46,7 +49,7 @@ def set_scale(modules: Iterable[nn.Module], value: float, *, control: str | None
 
 
 def as_number(value: float) -> float:
-    """Return a number as a float, and NaN for what is none."""
+    """Return a number as a float, and NaN for anything else."""
     is_number = not isinstance(value, bool | str) and hasattr(value, "__float__")
     return float(value) if is_number else math.nan
 

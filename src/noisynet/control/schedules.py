@@ -1,4 +1,4 @@
-"""The scale by the step: pure functions of a step, which `scale(net, schedule(step))` applies."""
+"""Schedules of the scale: pure functions of the step, applied by `scale(net, schedule(step))`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from .scale import checked_number
 
 Schedule = Callable[[int], float]
-"""From a step, counted as the caller counts, to the scale at that step."""
+"""A function from a step, counted as the caller counts, to the scale at that step."""
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A scale that is the same at every step. Raises ValueError for a negative value or NaN."""
+    """A constant scale. Raises ValueError unless it is a finite number of at least 0."""
 
     value: float
 
@@ -23,7 +23,7 @@ class Constant:
 
     @property
     def words(self) -> str:
-        """What it does, for people."""
+        """Return a short description of the schedule, for people to read."""
         return f"a constant scale of {self.value:g}"
 
     def __call__(self, step: int) -> float:  # noqa: ARG002 - as all schedules
@@ -34,9 +34,9 @@ class Constant:
 @dataclass(frozen=True)
 class _Ramp:
     start: float
-    """Scale up to the step `begin`."""
+    """The scale until step `begin`."""
     end: float
-    """Scale from the step `until` on."""
+    """The scale from step `until` on."""
     until: int
     begin: int = 0
 
@@ -53,13 +53,13 @@ class _Ramp:
 
     @property
     def words(self) -> str:
-        """What it does, for people."""
+        """Return a short description of the schedule, for people to read."""
         kind = type(self).__name__.lower()
         steps = f"steps {self.begin:,} to {self.until:,}"
         return f"{kind} schedule, {self.start:g} to {self.end:g} over {steps}"
 
     def _share(self, step: int) -> float:
-        """Return how much of the way is done at a step, from 0 to 1."""
+        """Return the fraction of the way from `begin` to `until` at a step, from 0 to 1."""
         return min(max((step - self.begin) / (self.until - self.begin), 0.0), 1.0)
 
 
@@ -67,7 +67,8 @@ class _Ramp:
 class Linear(_Ramp):
     """A scale that goes linearly from `start` to `end`, from step `begin` to step `until`.
 
-    Raises ValueError for NaN, a negative scale, and a last step that is not after the first.
+    Raises ValueError for a scale that is negative or not finite, and if `until` is not after
+    `begin`.
     """
 
     def __call__(self, step: int) -> float:
@@ -77,7 +78,7 @@ class Linear(_Ramp):
 
 @dataclass(frozen=True)
 class Cosine(_Ramp):
-    """A scale that goes from `start` to `end` by half a cosine: slowly at first and at last.
+    """A scale that goes from `start` to `end` along half a cosine: slowly at first and at last.
 
     Raises ValueError as `Linear` does.
     """
@@ -92,8 +93,8 @@ class Cosine(_Ramp):
 class Exponential(_Ramp):
     """A scale that changes by the same factor in equal numbers of steps.
 
-    start · (end/start)^((k - 1)/(K - 1)) in the k-th of K equal `stages`, as QeRL has it
-    (arXiv 2510.11696, eq. 8); without stages the exponent goes evenly from 0 to 1. Raises
+    It is start · (end/start)^((k - 1)/(K - 1)) in the k-th of K equal `stages`, as in QeRL
+    (arXiv 2510.11696, eq. 8); without stages, the exponent grows linearly from 0 to 1. Raises
     ValueError as `Linear` does, for a `start` or `end` of 0, and for fewer than two stages.
     """
 
@@ -113,7 +114,7 @@ class Exponential(_Ramp):
         """Return the scale at a step."""
         share = self._share(step)
         if self.stages is not None:
-            # In whole numbers: a share times the stages may fall short of the stage that begins.
+            # In whole numbers: share · stages, when rounded, may fall just short of a new stage.
             stage = max(step - self.begin, 0) * self.stages // (self.until - self.begin)
             share = min(stage, self.stages - 1) / (self.stages - 1)
         return self.start * (self.end / self.start) ** share

@@ -1,4 +1,4 @@
-"""Noise that is held at a target: measure on a batch, then move the scale by one step."""
+"""A controller that holds the noise at a target: it measures a batch, then moves the scale."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from .goals import ActionDeviation, Divergence, EffectiveEpsilon, Goal
 from .scale import checked_number, scale, set_scale
 
 Measure = Callable[[Any, torch.Generator], Outputs]
-"""From observations and a generator to (K, B, A) under K draws and (B, A) by the mean weights."""
+"""A function from observations and a generator to `Outputs` under K draws and the mean weights."""
 
 BOUNDS = (1e-4, 1e4)
-"""The scale stays between these, whatever is measured: σ that nears 0 would drive it to infinity,
-and values that no noise can change would, too."""
+"""The bounds of the scale, whatever is measured.
+
+Without them, a σ that nears 0, or values that no noise can change, would drive it to infinity.
+"""
 
 
 class Target:
-    """A scale that follows a goal. `noisynet.control.target` builds one for a module.
+    """A scale that follows a goal; `noisynet.control.target` builds one for a module.
 
-    `modules` all get the scale, the first one is where it begins. `outputs` measures on whatever
-    observations `update` is given. Draws are seeded by `seed` and the number of measurements: no
-    other random number changes, and a resumed loop measures what it would have. Raises ValueError
-    for a module without noise, or whose layers have different scales, for a first one whose scale
-    is 0, and for bounds in the wrong order.
+    All `modules` get the scale, which starts from that of the first. `outputs` measures on whatever
+    observations `update` is given. Draws are seeded by `seed` and the number of measurements, so no
+    other random number changes, and a resumed loop measures what it would have measured. Raises
+    ValueError for a module without noise or whose layers have different scales, if the scale of the
+    first module is 0, and for bounds that are not above 0 or in the wrong order.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class Target:
         self.modules = tuple(modules)
         self.goal = goal
         self.measured: float | None = None
-        """What `update` found last."""
+        """What `update` measured last; None before the first measurement."""
         self.measurements = 0
         self._outputs = outputs
         self._seed = seed
@@ -57,12 +59,12 @@ class Target:
 
     @property
     def scale(self) -> float:
-        """The scale now."""
+        """Return the current scale."""
         return self._scale
 
     @property
     def at_bound(self) -> bool:
-        """Whether the scale cannot go further, and the goal may be out of reach."""
+        """Return whether the scale can go no further, so that the goal may be out of reach."""
         return self._scale in (self._low, self._high)
 
     def update(self, observations: Any) -> float:
@@ -72,7 +74,7 @@ class Target:
         return self.measured
 
     def measure(self, observations: Any) -> float:
-        """Return what the goal measures on observations, under draws of its own."""
+        """Return what the goal measures on observations, under new draws."""
         device = next(self.modules[0].parameters()).device
         number = hash((self._seed, self.measurements)) & (2**63 - 1)
         self.measurements += 1
@@ -80,7 +82,7 @@ class Target:
         return self.goal.measure(*self._outputs(observations, generator))
 
     def adjust(self, measured: float) -> float:
-        """Move the scale by one step from what was measured, here or elsewhere; return it.
+        """Move the scale by one step, from a measurement made here or elsewhere; return the scale.
 
         Raises ValueError for a measurement that is NaN, infinite or negative.
         """
@@ -94,11 +96,11 @@ class Target:
         set_scale(self.modules, self._scale, control=f"target, {self.goal.words}{bound}")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed loop needs."""
+        """Return the state that a resumed loop needs: the scale and the number of measurements."""
         return {"scale": self._scale, "measurements": self.measurements}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
+        """Restore the state that `state_dict` returned."""
         self.measurements = int(state["measurements"])
         self._set(float(state["scale"]))
 
@@ -116,21 +118,22 @@ def target(
     seed: int = 0,
     bounds: tuple[float, float] = BOUNDS,
 ) -> Target:
-    """Build what moves a module's scale so that its noise stays at a target.
+    """Build a controller that moves a module's scale so that its noise stays at a target.
 
-    `controller = noisynet.control.target(net, effective_epsilon=0.05)`; then, now and again,
-    `controller.update(observations)`, on a batch that the agent has just seen.
+    Build it once, `controller = noisynet.control.target(net, effective_epsilon=0.05)`; then, from
+    time to time, call `controller.update(observations)` on a batch that the agent has just seen.
 
-    One of three is held: `effective_epsilon`, the share of greedy actions that the noise changes
-    (see `EffectiveEpsilon` for `gain`); `action_deviation`, the standard deviation of continuous
-    actions, in their unit; `divergence`, the KL divergence of softmax policies (`factor` is of both
-    these: Plappert et al., arXiv 1706.01905). With σ that is not learned (`learned=False`) the last
-    two are their adaptive parameter noise.
+    Give one of three targets: `effective_epsilon`, the share of greedy actions that the noise
+    changes (see `EffectiveEpsilon` for `gain`); `action_deviation`, the standard deviation of
+    continuous actions, in their unit; or `divergence`, the KL divergence of softmax policies. The
+    last two move the scale by `factor` (Plappert et al., arXiv 1706.01905); with σ that is not
+    learned (`learned=False`) they are the adaptive parameter noise of that paper.
 
-    Each update runs the module once by its means and under each of `draws` draws, and leaves its
-    noise, buffers and generators alone. The module returns (B, A) for a batch (B, …), or a tuple
-    that begins so; `values` makes that from any other output. `followers`, such as a target
-    network, get the same scale. The scale goes on from the module's own.
+    Each update runs the module once with its mean weights and once under each of `draws` draws, and
+    leaves its noise, buffers and torch's global generators as they were. The module must return
+    (B, A) for a batch (B, …), or a tuple that begins with it; `values` converts any other output.
+    `followers`, such as a target network, get the same scale. The scale starts from the module's
+    current one.
 
     Raises ValueError for none or several targets, one out of its range, and modules without noise.
     """

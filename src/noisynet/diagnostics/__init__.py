@@ -1,4 +1,4 @@
-"""Whether noise works, how much of it there is, and whether units live. Needs torch alone."""
+"""Diagnostics: the doctor, the amount and the effect of noise, dormant units. Needs only torch."""
 
 from .behaviour import Behaviour, behaviour
 from .doctor import doctor

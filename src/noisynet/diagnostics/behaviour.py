@@ -1,7 +1,7 @@
-"""What the noise does to the policy: effective ε, entropy, the spread of Q against its gap.
+"""The effect of the noise on the policy: effective ε, entropy, and the spread and gap of Q.
 
-Effective ε is the measured counterpart of ε-greedy's ε: how often the agent does something else
-than it would by the mean weights. Unlike ε it depends on the observation.
+Effective ε is the measured counterpart of ε-greedy's ε: how often the agent's action differs from
+that of the mean weights. Unlike ε, it depends on the observation.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from ..layers.outputs import (
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What draws of noise do to greedy actions, overall and for each observation.
+    """Effect of the noise on greedy actions, overall and for each observation.
 
-    `rows` figures are tensors (B,); the others are their means. With actor-critics read "logits"
-    for Q.
+    The figures in `rows` are tensors (B,); the others are their means. For an actor-critic, read
+    "logits" for Q.
     """
 
     effective_epsilon: float
-    """Share of noisy greedy actions that differ from the mean weights' one."""
+    """Share of noisy greedy actions that differ from that of the mean weights."""
     action_entropy: float
     """Entropy of the noisy greedy action over the draws, in nats; with K draws at most ln K."""
     q_spread: float
-    """Standard deviation of Q over the draws, a mean over actions."""
+    """Standard deviation of Q over the draws, averaged over actions."""
     q_gap: float
-    """Q of the best action less that of the second best, by the mean weights."""
+    """Q of the best action minus that of the second best, by the mean weights."""
     rows: dict[str, Tensor]
-    """The same four by their names, each of shape (B,)."""
+    """The same four figures by name, each of shape (B,)."""
 
     def figures(self, first: int = 0) -> dict[str, float]:
-        """Return them by the tags that metrics have; `first` is the number of the first row.
+        """Return the figures by their metric tags; rows are numbered from `first`.
 
         {"noise/effective_epsilon": …, …, "noise/effective_epsilon/env_0": …, …}.
         """
@@ -58,7 +58,7 @@ class Behaviour:
 def action_entropy(noisy_q_KBA: Tensor) -> Tensor:
     """Return the entropy of the greedy action over the draws, in nats, (B,).
 
-    It is that of the empirical frequencies: at most ln K, and a little low for few draws.
+    It is computed from empirical frequencies, so it is at most ln K, and biased low for few draws.
     """
     actions = noisy_q_KBA.shape[-1]
     chosen = torch.nn.functional.one_hot(noisy_q_KBA.argmax(-1), actions)
@@ -67,7 +67,7 @@ def action_entropy(noisy_q_KBA: Tensor) -> Tensor:
 
 
 def q_spread(noisy_q_KBA: Tensor) -> Tensor:
-    """Return the standard deviation of Q over the draws, a mean over the actions, (B,)."""
+    """Return the standard deviation of Q over the draws, averaged over the actions, (B,)."""
     return noisy_q_KBA.float().std(0, correction=1).mean(-1)
 
 
@@ -96,9 +96,9 @@ def measure(noisy_q_KBA: Tensor, mean_q_BA: Tensor) -> Behaviour:
 
 
 def measure_draws(values: Callable[[Draw | None], Tensor], drawn: Draw) -> Behaviour:
-    """Compute all figures from `values`, which returns Q (B, A) under a draw, or the mean weights.
+    """Compute all figures from a function that returns Q (B, A) under a given draw.
 
-    Each row of `drawn` is one draw; None stands for the mean weights.
+    `values` is called with each row of `drawn`, and with None for the mean weights.
     """
     return measure(*outputs_under(values, drawn))
 
@@ -115,9 +115,9 @@ def behaviour(
 
     `batch` is an observation batch (B, …), or the tuple of arguments that the model takes; the
     model returns Q or logits (B, A), or a tuple that begins with them. For a sequence (T, N, p) or
-    (T, N, C, H, W) they are (T, N, A), and T·N rows. `values` makes them from any other output,
-    such as Q from a distribution (B, A, atoms). The model is left as it was, its draws and buffers
-    (running means) too, and so are torch's global generators. Raises ValueError for fewer than two
+    (T, N, C, H, W) it returns (T, N, A), which counts as T·N rows. `values` makes Q (B, A) from any
+    other output, such as a distribution (B, A, atoms). The model, its draws and buffers (running
+    means) and torch's global generators are left as they were. Raises ValueError for fewer than two
     draws, a model without noisy layers, or an output of another shape.
     """
     check_draws(draws, least=2)

@@ -1,4 +1,4 @@
-"""Is the noise of a model acting, different, learning? The checks, put together."""
+"""The doctor: all checks of a model's noise, put together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .recognise import find_noisy_layers
 from .subject import Act, Subject, read_in_mode, seen_in
 
 _DRAWS = 32
-"""Draws that are compared, so that even a layer of one output shows 32 values."""
+"""Number of redraws to compare, so that even a layer with one output shows 32 values."""
 _ACTIONS = 4
 
 
@@ -41,26 +41,28 @@ def doctor(
     epsilon: float | None = None,
     entropy_bonus: float | None = None,
 ) -> Diagnosis:
-    """Check whether a model's noise acts, differs and learns, one finding for each check.
+    """Check whether a model's noise acts, changes and is learned; return a finding per check.
 
     `model` may have noisynet's layers or another library's, which are recognised by structure.
-    `batch` is an observation batch (B, …), or the tuple of arguments that the model takes; it goes
-    to `act` and `evaluate` too. Whatever is not given leaves its checks out, with a finding that
-    names it:
+    `batch` is an observation batch (B, …), or the tuple of arguments that the model takes; it is
+    also passed to `act` and `evaluate`. A check that needs an argument which is not given is
+    skipped, with a finding that names the argument:
 
-    - `act`: batch to actions, the way the agent really acts while it explores: through the
-      framework's collector or policy. Actions that it returns are compared; None is as good;
-    - `evaluate`: the same, the way it is evaluated;
+    - `act`: maps the batch to actions in the way that the agent really acts while it explores,
+      through the framework's collector or policy. It may also return None; actions that it returns
+      are compared;
+    - `evaluate`: the same, in the way that the agent is evaluated;
     - `loss`: computes the loss once and returns it, a tensor of one value with its graph;
-    - `target`: the target network; `optimizer`: the one that learns;
-    - `resample`: what the program calls to redraw; without it each layer's own method;
-    - `update`: runs a whole update; without it one step of loss and optimizer is tried;
+    - `target`: the target network; `optimizer`: the optimizer that trains the model;
+    - `resample`: the program's own redraw; by default, each layer's own method is called;
+    - `update`: runs a whole update; by default, one step of loss and optimizer is tried;
     - `on_policy`: the loss must run under the draw that acted (A2C, A3C, PPO);
     - `epsilon`, `entropy_bonus`: what else explores.
 
-    Model, target and optimizer are left as they were found: values, gradients, modes, draws, and
-    the global generators too. What the functions do elsewhere stays done. Raises TypeError for
-    anything but a module, and for a loss that is no tensor of one value.
+    The model, target and optimizer are left as they were, with their values, gradients, modes and
+    draws, and so are the global generators. What the functions change elsewhere stays changed.
+    Raises TypeError if the model or target is not a module, a function is not callable, or the loss
+    is not a tensor of one value.
     """
     layers = find_noisy_layers(model)
     found = parameters.layers_found(layers, type(model).__name__)
@@ -99,7 +101,7 @@ def doctor(
 
 @dataclass(kw_only=True)
 class _Examination:
-    """One visit: what was given, and what has been measured with it."""
+    """One examination: the arguments of `doctor`, and what has been measured with them."""
 
     subject: Subject
     loss: Callable[[], Tensor] | None
@@ -113,7 +115,7 @@ class _Examination:
     """Forwards of the first action."""
     actions: list[Any] = field(default_factory=list)
     moments: list[Seen] = field(default_factory=list)
-    """What each of some actions was chosen under."""
+    """The noise under which each of `actions` was chosen."""
     computed_loss: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -127,7 +129,7 @@ class _Examination:
         self.kinds = draws.kinds_of(self.subject.layers, self.seen)
 
     def _some_draws(self) -> list[Seen]:
-        """Read draw after draw: from the layers themselves, or while the agent acts."""
+        """Read several draws: from the layers or, if those show no noise, while the agent acts."""
         subject = self.subject
         if subject.shows_noise:
             with subject.in_noisy_mode():
@@ -145,7 +147,7 @@ class _Examination:
         return seen if all(any(noise.is_on for noise in one.values()) for one in seen) else []
 
     def layers(self) -> list[Finding]:
-        """Check what lies in the layers."""
+        """Check the layers: σ, μ, scale, stored noise, the optimizer, and the device of draws."""
         layers = self.subject.layers
         weight = next(iter(layers.values())).weights()[0][0]
         made = {name: numbers_made_on_cpu(found) for name, found in layers.items()}
@@ -167,7 +169,7 @@ class _Examination:
         """Check draws against each other, and what they do to the policy."""
         layers, seen = self.subject.layers, self.seen
         if not seen:
-            # A draw that cannot be seen at work may still lie in a buffer.
+            # Not a failure: a draw that no forward shows may still lie in a buffer.
             reason = "no noise to be seen: it is off in train and eval mode, and in acting"
             names = ("redraw", "own draws", "distribution", "policy")
             return [Check(name).skipped(reason) for name in names]
@@ -189,7 +191,7 @@ class _Examination:
             return policy_noise(subject.model, subject.layers, subject.batch, subject.redraw)
 
     def units(self) -> Finding:
-        """Check how many units of the hidden layers ever answer."""
+        """Check how many units of the hidden layers are dormant."""
         if self.subject.batch is None:
             return Check("units").skipped("no observations were given")
         return dormant_units(self.subject.model, self.subject.batch)
@@ -228,7 +230,7 @@ class _Examination:
         ]
 
     def _comparable_actions(self) -> list[Tensor] | None:
-        """Return the actions of several calls where all were chosen under one draw."""
+        """Return the actions of several calls if all were chosen under one draw, else None."""
         first = self.moments[0] if self.moments else {}
         one_draw = first and all(
             name in moment and moment[name].equals(noise)
@@ -263,7 +265,7 @@ class _Examination:
         acted = self.acted
         if self.loss is not None:
             if self.act is not None:
-                # The draw may have been changed since: what matters is the one before this loss.
+                # The noise may have been redrawn since; what counts is the draw before this loss.
                 acted = subject.run(self.act)[0]
             losses: list[Any] = []
             compute = self.loss
@@ -300,7 +302,7 @@ class _Examination:
         ]
 
     def _noise_now(self) -> tuple[Seen, bool]:
-        """Return the noise in force, and whether every forward draws anew."""
+        """Return the noise in force, and whether every forward has a new draw."""
         subject = self.subject
         if all(is_fresh(found) for found in subject.layers.values()):
             return {}, True
@@ -313,7 +315,7 @@ class _Examination:
 
 
 def _keeps_state(optimizer: Optimizer | None) -> bool:
-    """Return whether an optimizer's state shows its first step: SGD without momentum has none."""
+    """Return whether an optimizer has state after its first step; SGD without momentum has none."""
     if not isinstance(optimizer, torch.optim.SGD):
         return True
     return any(group["momentum"] for group in optimizer.param_groups)

@@ -1,4 +1,4 @@
-"""What the doctor found, as values: one finding for each check, and all of them together."""
+"""The doctor's results: a finding for each check, and the diagnosis that collects them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ Status = Literal["pass", "warn", "fail", "skipped"]
 class Finding:
     """Result of one check: its name, its status, what was measured, and the cure.
 
-    "fail" is noise that does not do its work; "warn" is what departs from the paper and may be
-    wanted; "skipped" says what was missing to check it. `str` gives one line.
+    "fail" means that the noise does not do its job; "warn", that something differs from the paper
+    and may be intended; "skipped", that a part which the check needs is missing. `str` returns one
+    line.
     """
 
     name: str
@@ -30,32 +31,32 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A check by its name, which makes the findings of it."""
+    """A named check, with a method for each kind of finding."""
 
     name: str
 
     def passed(self, message: str) -> Finding:
-        """Return that all is well."""
+        """Return a pass: no fault was found."""
         return Finding(self.name, "pass", message)
 
     def warned(self, message: str, cure: str) -> Finding:
-        """Return what departs from the paper and may be wanted."""
+        """Return a warning: something differs from the paper, and may be intended."""
         return Finding(self.name, "warn", message, cure)
 
     def failed(self, message: str, cure: str) -> Finding:
-        """Return what keeps the noise from doing its work."""
+        """Return a failure: the noise does not do its job."""
         return Finding(self.name, "fail", message, cure)
 
     def skipped(self, message: str) -> Finding:
-        """Return what was missing to check it."""
+        """Return a skipped finding, whose message says why the check was not made."""
         return Finding(self.name, "skipped", message)
 
 
 class Diagnosis:
     """Findings of all checks, in the order in which they were made.
 
-    `print` it for one line a check; iterate over it; ask for a finding by its check's name, as
-    `diagnosis["acting"]`. Raises KeyError for a name that no check has.
+    Printing it gives one line per check, iterating over it gives the findings, and
+    `diagnosis["acting"]` is the finding of one check. Raises KeyError for an unknown name.
     """
 
     def __init__(self, findings: Iterable[Finding]) -> None:
@@ -63,7 +64,7 @@ class Diagnosis:
 
     @property
     def ok(self) -> bool:
-        """Whether no check failed; warnings and skipped checks are no failures."""
+        """Whether no check failed; warnings and skipped checks do not count as failures."""
         return not any(finding.status == "fail" for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Forwards of noisy layers while somebody else's code runs: which ran, and under which noise."""
+"""Records of the forwards of noisy layers while a function runs, and the noise that each used."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from .recognise import Found, recognise
 class Call:
     """One forward of a noisy layer.
 
-    `of` is "online" where the layer computed with the model's own parameters, and "other" for
+    `of` is "online" if the layer computed with the model's own parameters, and "other" for
     another network, such as a target.
     """
 
     name: str
     of: Literal["online", "other"]
     learning: bool
-    """Whether a gradient can flow back to it."""
+    """Whether a gradient can flow back through it."""
     noise: Noise | None
     rows: int
-    """Rows of the input that it got: all that stands before a row's features."""
+    """Number of rows of its input: the product of the dimensions before a row's features."""
 
 
 _WATCHED: ContextVar[bool] = ContextVar("watched", default=True)
@@ -37,7 +37,7 @@ _WATCHED: ContextVar[bool] = ContextVar("watched", default=True)
 
 @contextmanager
 def unwatched() -> Iterator[None]:
-    """Leave forwards inside out of what `calls_of` lists: whoever probes a network does not act."""
+    """Keep `calls_of` from listing the forwards inside, which probe a network and do not act."""
     token = _WATCHED.set(False)
     try:
         yield
@@ -46,10 +46,10 @@ def unwatched() -> Iterator[None]:
 
 
 def calls_of(layers: Mapping[str, Found], run: Callable[[], object]) -> list[Call]:
-    """Run a function, and list every forward of a noisy layer in it, of whatever network.
+    """Run a function, and list every forward of a noisy layer in it, of any network.
 
-    Frameworks run copies of a model, with its parameters put in for the time being; so every module
-    is watched, and the model's layers are told from others by where σ lies in memory.
+    Frameworks run copies of a model with its parameters swapped in. So every module is watched, and
+    a layer counts as the model's if its σ has the same address in memory.
     """
     calls: list[Call] = []
     places = {found.tensors(found.sigmas)[0].data_ptr(): name for name, found in layers.items()}
@@ -78,7 +78,7 @@ def calls_of(layers: Mapping[str, Found], run: Callable[[], object]) -> list[Cal
                 of="online" if place in places else "other",
                 learning=isinstance(result, Tensor) and result.requires_grad,
                 noise=noise,
-                # A weight has one dimension more than one row of the input that it is applied to.
+                # A weight has one dimension more than a row of the input that it is applied to.
                 rows=_rows(_first(inputs), sigma.ndim - 1),
             )
         )
@@ -97,7 +97,7 @@ def layers_where_noise_is(calls: Iterable[Call], *, on: bool) -> list[str]:
 
 
 def _first(value: Any) -> Any:
-    """Return what a layer reads or gives beside its states: the first of a tuple."""
+    """Return a layer's input or output without its states: the first item of a tuple."""
     while isinstance(value, tuple) and value:
         value = value[0]
     return value

@@ -19,9 +19,10 @@ Result = Literal["same", "other", "error"]
 
 
 def redrawn_before_backward(found: Found) -> Result | None:
-    """Compare σ's gradient with that of the same forward whose noise is redrawn before backward.
+    """Compare the gradient of σ with its gradient after a redraw between forward and backward.
 
-    None where the layer cannot be run by itself, or has no noise now.
+    "other" means that they differ; "error", that autograd refused to compute the second. Returns
+    None if the layer cannot be run by itself, or has no noise now.
     """
     noise = read_noise(found)
     weight = found.weights()[0][1]
@@ -31,7 +32,7 @@ def redrawn_before_backward(found: Found) -> Result | None:
     if isinstance(layer, nn.RNNCellBase | nn.RNNBase):
         return None
     if isinstance(layer, NoisyLayer):
-        # A copy that holds one draw: the layer may hold a draw for each of a number of rows.
+        # A copy that holds one draw: the layer may hold one per row, for another number of rows.
         layer = copy.deepcopy(layer)
         hold(layer)
         weight = found.tensors(found.sigmas, layer)[0]
@@ -43,18 +44,18 @@ def redrawn_before_backward(found: Found) -> Result | None:
             redraw_layer(found, layer)
             layer(x)
         except (RuntimeError, TypeError, ValueError):
-            # Another library's layer that needs more than its input.
+            # The layer is another library's, and needs more than its input.
             return None
         try:
             (later,) = torch.autograd.grad(output.sum(), weight)
         except RuntimeError:
-            # Autograd has seen that the redraw wrote into what the forward used.
+            # Autograd noticed that the redraw overwrote a tensor that backward needs.
             return "error"
     return "same" if torch.allclose(at_once, later, rtol=1e-3, atol=1e-5) else "other"
 
 
 class _MadeOnCpu(TorchFunctionMode):
-    """Mode that notes the largest tensor of floats made on the CPU, from `least` numbers on."""
+    """Mode that notes the size of the largest float tensor made on the CPU, if at least `least`."""
 
     def __init__(self, least: int) -> None:
         super().__init__()
@@ -71,10 +72,10 @@ class _MadeOnCpu(TorchFunctionMode):
 
 
 def numbers_made_on_cpu(found: Found) -> int:
-    """Return how many numbers a layer makes on the CPU although it lies elsewhere; 0 for none.
+    """Return the size of the largest tensor that a layer on another device makes on the CPU.
 
-    A copy on the `meta` device plays the layer on a GPU: it computes no values. 0 also where the
-    copy cannot be run.
+    A copy on the `meta` device, which computes no values, stands for the layer on a GPU. Returns 0
+    if nothing is made on the CPU, for a convolution, and if the copy cannot be run.
     """
     weight = found.weights()[0][1]
     if weight.ndim != 2:
@@ -83,12 +84,12 @@ def numbers_made_on_cpu(found: Found) -> int:
         layer = copy.deepcopy(found.module).to("meta")
         layer.train()
         x = torch.empty(3, found.inputs, device="meta", dtype=weight.dtype)
-        # Fewer numbers than a layer draws at least are no draw.
+        # A tensor with fewer numbers than the smallest draw is not a draw.
         with _MadeOnCpu(min(found.inputs, found.outputs, 2)) as made:
             if not isinstance(layer, NoisyLayer):
                 redraw_layer(found, layer)
             functional_call(layer, {}, (x,))
     except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError):
-        # Another library's layer that cannot be copied, moved or run without values.
+        # The layer is another library's, and cannot be copied, moved or run without values.
         return 0
     return made.largest

@@ -1,4 +1,4 @@
-"""The figures of the noise and the units from any training loop, by one call a step."""
+"""Figures of noise and units for any training loop, with one call per step."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .units import units
 
 
 class NoiseMonitor:
-    """Figures of a model's noise and units every so many steps of any training loop.
+    """Monitor that measures a model's noise and units at intervals, in any training loop.
 
-    `step(batch)` counts; every `every` calls it returns figures by the tags that noisynet's own
-    metrics have, for TensorBoard or a file, and None otherwise: "snr/<layer>", "sigma/<layer>",
-    "noise/effective_epsilon", "noise/action_entropy" (nats), "noise/q_spread", "noise/q_gap", and
-    "noise/effective_epsilon/env_<i>" for each row of the batch; "dormant/<layer>" and
-    "norm/<layer>" are those of `noisynet.units`. It draws from a generator of
-    its own, and leaves buffers and torch's global generators as they were: training is not changed
-    by it. `values` makes Q (B, A) from any other output of the model. Raises
-    ValueError for `every` below 1, `draws` below 2.
+    Call `step(batch)` at every step. Every `every` calls it returns figures, for TensorBoard or a
+    file, and None otherwise. Their tags are those of noisynet's own metrics: "snr/<layer>",
+    "sigma/<layer>", "noise/effective_epsilon", "noise/action_entropy" (nats), "noise/q_spread",
+    "noise/q_gap", and "noise/effective_epsilon/env_<i>" for each row of the batch;
+    "dormant/<layer>" and "norm/<layer>" are measured by `noisynet.units`. The monitor draws from
+    its own generator and restores buffers and torch's global generators, so it does not affect
+    training. `values` makes Q (B, A) from any other output of the model. Raises ValueError for
+    `every` below 1 or `draws` below 2.
     """
 
     def __init__(
@@ -49,17 +49,17 @@ class NoiseMonitor:
         self.steps = 0
 
     def step(self, batch: Tensor | tuple[Any, ...] | Callable[[], Any]) -> dict[str, float] | None:
-        """Count a step; return the figures where they are due, None otherwise.
+        """Count a step; return the figures if they are due, None otherwise.
 
         `batch` is what `noisynet.behaviour` takes, or a function that returns it, which is called
-        only where figures are due.
+        only if figures are due.
         """
         self.steps += 1
         if self.steps % self.every:
             return None
         shown = batch() if callable(batch) else batch
         device = next(self.model.parameters()).device
-        # Seeded by the step, so that a resumed loop measures what it would have.
+        # Seeded by the step, so that a measurement does not depend on those before it.
         generator = torch.Generator(device).manual_seed(hash((self.seed, self.steps)) & (2**63 - 1))
         found = behaviour(
             self.model, shown, draws=self.draws, generator=generator, values=self.values

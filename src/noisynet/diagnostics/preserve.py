@@ -1,4 +1,4 @@
-"""Everything left as it was found: parameters, buffers, gradients, modes, draws, generators."""
+"""Restoring what a check changes: parameters, buffers, gradients, modes, draws, generators."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _STATE = (
 def preserved(*parts: nn.Module | Optimizer | None) -> Iterator[None]:
     """Restore modules and optimizers afterwards, also after an error.
 
-    Restored are every tensor's identity and value, `grad`, `training`, the draws that are held and
-    their scale, the optimizer's state, and the global generators of Python, of NumPy and of torch:
-    the CPU's and those of the GPUs that the modules lie on.
+    This covers the identity, value and `grad` of every tensor, `training`, held draws and their
+    scale, the optimizer's groups and state, and the global generators of Python, NumPy and torch
+    (the CPU's, and those of the GPUs that the modules are on).
     """
     restores: list[Restore] = []
     for part in parts:
@@ -48,14 +48,14 @@ def _modules(module: nn.Module) -> Iterator[Restore]:
             for name in _STATE:
                 yield _attribute(part.noise_state, name)
         elif id(part) in layers:
-            # Some keep ε in a plain attribute.
+            # Some libraries keep ε in a plain attribute.
             for name, value in list(vars(part).items()):
                 if not name.startswith("_") or isinstance(value, Tensor):
                     yield _attribute(part, name)
 
 
 def _attribute(owner: Any, name: str) -> Restore:
-    """Return what restores an attribute: the object, and a tensor's values."""
+    """Return a function that restores an attribute: the same object, and the values of a tensor."""
     value = getattr(owner, name)
     content = value.detach().clone() if isinstance(value, Tensor) else None
 
@@ -95,7 +95,7 @@ def _copied(value: Any) -> Any:
 
 
 def _generators() -> Iterator[Restore]:
-    """Yield what restores Python's generator, and NumPy's where it is imported."""
+    """Yield functions that restore Python's generator, and NumPy's if it is imported."""
     state = random.getstate()
     yield lambda: random.setstate(state)
     numpy: Any = sys.modules.get("numpy")

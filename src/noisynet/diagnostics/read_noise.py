@@ -1,8 +1,9 @@
-"""The noise of a layer read from outside, whatever library it is of.
+"""Reading the noise of a layer from outside, whatever library the layer comes from.
 
-With every μ set to 0 and every σ to 1 a noisy layer computes ε_w x + ε_b and nothing else: an input
-of zeros shows ε_b, and inputs that are 1 at one place and 0 elsewhere show columns of ε_w. So ε can
-be read off a layer that keeps it in a buffer, in a parameter, in an attribute or nowhere at all.
+With every μ set to 0 and every σ to 1, a noisy layer computes only ε_w x + ε_b: an input of zeros
+shows ε_b, and inputs that are 1 at one place and 0 elsewhere show columns of ε_w. So ε can be read
+whether a layer keeps it in a buffer, a parameter, an attribute or nowhere at all. A convolution
+gets fixed random inputs instead. Noisynet's own layers are asked for their noise directly.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ COLUMNS = 8
 
 @dataclass(frozen=True)
 class Noise:
-    """A part of a layer's ε, as one forward saw it: (…, q, columns), rows of a draw in front.
+    """Part of a layer's ε, as one forward used it: (…, q, columns), with a draw's rows in front.
 
-    The first column is ε_b where `has_bias`; the others are the first columns of ε_w. `is_matrix`
-    is false for a convolution of another library, where they are responses to a fixed input.
-    `per_row` says that every forward draws for each row of its input, of which this is one draw.
+    The first column is ε_b if `has_bias`; the others are the first columns of ε_w. `is_matrix`
+    is false for a convolution of another library, whose values are responses to fixed inputs.
+    `per_row` is true if every forward makes a draw for each row of its input; this is then one of
+    those draws.
     """
 
     values: Tensor
@@ -40,17 +42,17 @@ class Noise:
 
     @property
     def is_on(self) -> bool:
-        """Whether there is any noise: off, every ε is 0."""
+        """Whether there is any noise; when it is off, every ε is 0."""
         return bool((self.values != 0).any())
 
     def equals(self, other: Noise) -> bool:
-        """Return whether both are the same draw; two draws agree with probability 0."""
+        """Return whether both are the same draw; different draws are equal with probability 0."""
         if self.values.shape != other.values.shape:
             return False
         return torch.allclose(self.values, other.values, rtol=1e-3, atol=1e-4)
 
     def is_picked_from(self, other: Noise) -> bool:
-        """Return whether each of its rows, or its one draw, is among those of another."""
+        """Return whether each of its rows, or its one draw, is among the rows of `other`."""
         own, others = self._by_row(), other._by_row()
         if own.shape[1:] != others.shape[1:]:
             return False
@@ -67,7 +69,7 @@ class Noise:
 
     @property
     def bias(self) -> Tensor | None:
-        """The vector ε_b (…, q); None where the layer has no bias."""
+        """The vector ε_b (…, q); None if the layer has no bias."""
         return self.values[..., 0] if self.has_bias else None
 
 
@@ -83,10 +85,10 @@ def read_all(layers: Mapping[str, Found]) -> Seen:
 
 @torch.no_grad()
 def read_noise(found: Found, module: nn.Module | None = None) -> Noise | None:
-    """Return the noise that a forward of this layer would use now; None where it cannot be read.
+    """Return the noise that a forward of this layer would use now; None if it cannot be read.
 
-    `module` is read in place of the layer where a framework runs a copy of it. A layer that draws
-    at every forward shows a draw of its own.
+    `module` is read in place of the layer if a framework runs a copy of it. A layer that draws at
+    every forward makes a new draw for this.
     """
     layer = found.module if module is None else module
     try:
@@ -112,7 +114,7 @@ def _of_ours(layer: NoisyLayer) -> Noise:
     bias = noise.bias_noise()
     columns = [weight] if bias is None or not has_bias else [bias.unsqueeze(-1), weight]
     values = torch.cat(columns, -1).detach().float().cpu().clone()
-    # ε as it was drawn; at a scale of 0 there is none.
+    # ε as it was drawn, without the scale; with a scale of 0 it cannot be recovered, and is 0.
     state = layer.noise_state
     return Noise(
         values / state.scale if state.scale else values,
@@ -124,7 +126,7 @@ def _of_ours(layer: NoisyLayer) -> Noise:
 def _of_another(found: Found, layer: nn.Module) -> Noise | None:
     means = found.tensors(found.means, layer)
     sigmas = found.tensors(found.sigmas, layer)
-    # Zeros and ones in place of μ and σ: a row with any NaN in them would show nothing.
+    # μ and σ are replaced, since any NaN in them would hide ε.
     replaced = {
         **{name: torch.zeros_like(one) for name, one in zip(found.means, means, strict=True)},
         **{name: torch.ones_like(one) for name, one in zip(found.sigmas, sigmas, strict=True)},
@@ -155,10 +157,10 @@ def _of_another(found: Found, layer: nn.Module) -> Noise | None:
 
 @contextmanager
 def _in_place_of(layer: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    """Put tensors in the places of others inside, whatever kind of attribute those are.
+    """Replace tensors of a layer inside the context, whatever kind of attribute they are.
 
-    `torch.func.functional_call` takes parameters and buffers alone, and TorchRL's losses put plain
-    tensors there.
+    `torch.func.functional_call` replaces only parameters and buffers, but TorchRL's losses put
+    plain tensors in their places.
     """
     former: list[tuple[dict[str, Any], str, Any]] = []
     try:
@@ -176,7 +178,7 @@ def _in_place_of(layer: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[No
 
 
 def redraw(layers: Mapping[str, Found]) -> None:
-    """Draw anew by each layer's own method; a layer that draws at every forward is left alone."""
+    """Redraw by each layer's own method; a layer that draws at every forward is left alone."""
     for found in layers.values():
         # `resample` would make a fresh layer a held one.
         if not isinstance(found.module, NoisyLayer) or found.module.noise_state.held is not None:
@@ -184,7 +186,7 @@ def redraw(layers: Mapping[str, Found]) -> None:
 
 
 def redraw_layer(found: Found, module: nn.Module | None = None) -> None:
-    """Draw anew in a layer, or in a copy of it; one of ours holds the draw from then on."""
+    """Redraw a layer, or a copy of it; a layer of noisynet holds the draw from then on."""
     layer = found.module if module is None else module
     if isinstance(layer, NoisyLayer):
         resample(layer)

@@ -22,16 +22,16 @@ _LIBRARIES = ("torchrl", "tianshou", "pfrl", "agilerl", "ding", "ray", "stable_b
 
 @dataclass(frozen=True)
 class Found:
-    """A noisy layer: where it stands, whose it is, and how it names μ and σ.
+    """A noisy layer of any library: its name in the model, its module, and its names for μ and σ.
 
     `means` and `sigmas` are names of parameters below the module, weights before biases, each μ
-    with its σ. `redraw` names the method that draws anew, where there is one.
+    with its σ. `redraw` is the name of the method that redraws, None if there is none.
     """
 
     name: str
     module: nn.Module
     library: str
-    """"noisynet", the package it comes from where that is a known one, or ""."""
+    """"noisynet", another known package that it comes from, or ""."""
     means: tuple[str, ...]
     sigmas: tuple[str, ...]
     redraw: str | None
@@ -43,12 +43,12 @@ class Found:
 
     @property
     def scale(self) -> float:
-        """What σ ⊙ ε is multiplied by: 1, unless noisynet's control has set another scale."""
+        """The factor of σ ⊙ ε: 1, unless noisynet's control has set another scale."""
         return self.module.noise_state.scale if isinstance(self.module, NoisyLayer) else 1.0
 
     @property
     def learns_sigma(self) -> bool:
-        """Whether σ is meant to be learned: not where `learned=False` says otherwise."""
+        """Whether σ is meant to be learned; false for a layer with `learned=False`."""
         return not isinstance(self.module, NoisyLayer) or self.module.learned
 
     def tensors(self, names: tuple[str, ...], module: nn.Module | None = None) -> list[Tensor]:
@@ -70,7 +70,7 @@ class Found:
 
     @property
     def inputs(self) -> int:
-        """The number p of inputs of each output: a convolution's is channels · kernel positions."""
+        """The number p of inputs of each output; for a convolution, channels · kernel positions."""
         if isinstance(self.module, NoisyLayer):
             return self.module.noise_spec().parts[0].inputs
         shape = self.weights()[0][0].shape
@@ -99,15 +99,16 @@ def find_noisy_layers(model: nn.Module) -> dict[str, Found]:
 
 
 def recognise(module: nn.Module, name: str = "") -> Found | None:
-    """Return the names that a module has for μ and σ; None where it is no noisy layer."""
+    """Return a module as a noisy layer, with its names for μ and σ; None if it is not one."""
     if any(map(is_lazy, module.parameters(recurse=False))):
         return None
     if isinstance(module, NoisyLayer):
         names = [one for one, _ in module.named_parameters(recurse=False)]
         pairs = {one: one.removesuffix("_sigma") for one in names if one.endswith("_sigma")}
         return _found(name, module, pairs)
-    # A layer's own parameters, or those of two plain layers inside that are called mu and sigma,
-    # where it has no others: a Gaussian policy has a body before such a pair.
+    # μ and σ are the layer's own parameters, or those of two plain layers inside it that are called
+    # mu and sigma. These must be all of its parameters: a Gaussian policy has such a pair, too, but
+    # after a body.
     own = dict(module.named_parameters(recurse=False))
     nested = {
         f"{child_name}.{one}": parameter
@@ -126,7 +127,7 @@ def recognise(module: nn.Module, name: str = "") -> Found | None:
 
 
 def _found(name: str, module: nn.Module, pairs: Mapping[str, str]) -> Found:
-    """Build the answer from {σ: μ}, weights first."""
+    """Build a `Found` from {σ: μ}, weights first."""
     ordered = sorted(pairs, key=lambda sigma: -attrgetter(sigma)(module).ndim)
     package = type(module).__module__.partition(".")[0]
     redraw = [method for method in _REDRAW if callable(getattr(type(module), method, None))]
@@ -141,7 +142,7 @@ def _found(name: str, module: nn.Module, pairs: Mapping[str, str]) -> Found:
 
 
 def _by_layout(parameters: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return {σ: μ} by the names that a known library has for them."""
+    """Return {σ: μ} by the names that a known library gives them."""
     for layout in LAYOUTS:
         pairs = dict(zip(layout.sigmas, layout.means, strict=True))
         fitting = {s: m for s, m in pairs.items() if _pair(parameters, s, m)}
@@ -151,7 +152,7 @@ def _by_layout(parameters: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _by_tokens(parameters: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return {σ: μ} of names that differ by a word for σ and a word for μ, or by σ's alone."""
+    """Return {σ: μ} for names that are equal except for a word for σ, and maybe one for μ."""
     means = {frozenset(tokens(one) - _MEAN): one for one in parameters if not tokens(one) & _SIGMA}
     pairs: dict[str, str] = {}
     for sigma in parameters:
@@ -169,5 +170,5 @@ def _pair(parameters: Mapping[str, Tensor], sigma: str, mean: str) -> bool:
 
 
 def tokens(name: str) -> set[str]:
-    """Return the words of a name, in small letters."""
+    """Return the words of a name, in lower case."""
     return {token.lower() for token in re.split(r"[._]", name) if token}

@@ -1,4 +1,4 @@
-"""How much noise each layer has, σ against μ, and whether all of it is finite."""
+"""The amount of noise in each layer, σ relative to μ, and whether all of it is finite."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..layers import NoisyLayer, noisy_layers
 def snr(module: nn.Module) -> dict[str, float]:
     """Return the signal-to-noise ratio of each noisy layer, RMS(μ) / RMS(σ) over its weights.
 
-    {"head.0": 14.2, …}; infinite where every σ is 0, and empty for a module without noise. σ counts
-    as it acts, times the scale in force. A lazy layer without a shape has no figure yet.
+    The result is {"head.0": 14.2, …}, infinite if every σ is 0, and empty for a module without
+    noise. σ is multiplied by the scale in force. A lazy layer without a shape is left out.
     """
     return _per_layer(module, _signal_to_noise)
 
@@ -23,17 +23,17 @@ def snr(module: nn.Module) -> dict[str, float]:
 def mean_sigma(module: nn.Module) -> dict[str, float]:
     """Return mean |σ| over the weights of each noisy layer, which the paper plots (§5, fig. 4).
 
-    σ counts as it acts, times the scale in force.
+    σ is multiplied by the scale in force. A lazy layer without a shape is left out.
     """
     return _per_layer(module, _mean_absolute_sigma)
 
 
 def not_finite(module: nn.Module) -> dict[str, list[str]]:
-    """List what holds NaN or infinity in each noisy layer: its parameters, and "noise" as held.
+    """List what contains NaN or infinity in each noisy layer: its parameters, or its "noise".
 
-    {"head.0": ["weight_sigma", "noise"]}; empty where all is finite. "noise" is the draw that is
-    held, and one that `using` has put in force. Parameters of a lazy layer without a shape do not
-    count. Costs one transfer from the device for each tensor.
+    The result is {"head.0": ["weight_sigma", "noise"], …}, and empty if all is finite. "noise" is
+    the held draw, or one that `using` has put in force. Parameters of a lazy layer without a shape
+    are left out. Costs one transfer from the device for each tensor.
     """
     found = {name: _not_finite(layer) for name, layer in noisy_layers(module).items()}
     return {name: parts for name, parts in found.items() if parts}

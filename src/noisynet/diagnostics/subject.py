@@ -36,24 +36,24 @@ class Subject:
         own = any(noise.is_on for noise in self.modes[self.was_training].values())
         self.mode = self.was_training if own else not self.was_training
         self.shows_noise = any(noise.is_on for noise in self.modes[self.mode].values())
-        """Whether the layers themselves, in one mode at least, show noise."""
+        """Whether the layers show noise in train or in eval mode."""
 
     @contextmanager
     def in_noisy_mode(self) -> Iterator[None]:
-        """Put the model into the mode in which it has noise, and leave it as it was."""
+        """Put the model into the mode in which it has noise, and restore it afterwards."""
         with preserved(self.model):
             self.model.train(self.mode)
             yield
 
     def redraw(self) -> None:
-        """Draw anew by the program's own function where there is one, else layer by layer."""
+        """Redraw with the program's own function if there is one, else layer by layer."""
         if self.resample is not None:
             self.resample()
         else:
             redraw(self.layers)
 
     def run(self, function: Act) -> tuple[list[Call], Any]:
-        """Run a function on the batch; return the forwards of noisy layers, and its answer."""
+        """Run a function on the batch; return the forwards of noisy layers, and its result."""
         results: list[Any] = []
         return calls_of(self.layers, lambda: results.append(function(self.batch))), results[0]
 

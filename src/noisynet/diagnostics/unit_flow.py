@@ -1,9 +1,9 @@
-"""One forward, followed from the units of each layer to the layers that read them.
+"""Tracing a forward, from the units of each layer to the layers that read them.
 
-A layer's units are its outputs: of a convolution, its filters. Where they go is seen from the
-tensors themselves, so that a network may be of any class, and may write its activations as modules
-or as functions. What is not known to leave a unit's place alone (a sum, a concatenation, attention)
-ends the way: the units are still measured, and the layer says what read them.
+A layer's units are its outputs, or a convolution's filters. They are traced through the tensors
+themselves, so a network may be of any class, with activations as modules or as functions. An
+operation that is not known to keep the units apart and in place (a sum, a concatenation, attention)
+ends the trace: the units are still measured, and the layer's `unknown` names the operation.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _IN_PLACE = {
     "to", "float", "half", "bfloat16", "double", "type", "type_as", "cpu", "cuda", "contiguous",
     "clone", "detach", "dropout", "alpha_dropout",
 }  # fmt: skip
-"""What changes values and moves none."""
+"""Functions that may change values but move none."""
 _SCALES = {"mul", "multiply", "div", "divide", "true_divide"}
-"""What leaves a unit that is 0 at 0, whatever the other factor, or the divisor, is."""
+"""Functions that keep a unit at 0 if it is 0, whatever the other factor or the divisor is."""
 _POOLS = tuple(f"{kind}_pool" for kind in ("max", "avg", "adaptive_max", "adaptive_avg", "lp"))
 _RESHAPES = {"flatten", "reshape", "view", "unsqueeze", "expand", "unflatten", "stack"}
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -42,25 +42,25 @@ _OTHERS = (
     nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase, nn.ConvTranspose1d, nn.ConvTranspose2d,
     nn.ConvTranspose3d, NoisyLayer,
 )  # fmt: skip
-"""Layers whose inputs and outputs are no units, unless they are linear or a convolution."""
+"""Layers that are not traced through, unless they are linear or a convolution."""
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a tensor has a layer's units: along a dimension, counted from the end."""
+    """The dimension, counted from the end, along which a tensor has a layer's units."""
 
     layer: str
     units: int
     dim: int
     block: int = 1
-    """Values that a unit has side by side there, as a filter has after flattening."""
+    """Number of adjacent values of one unit, above 1 for a filter after flattening."""
     active: bool = False
-    """Whether it is behind an activation."""
+    """Whether the tensor comes after an activation."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A layer that reads units: unit i by the inputs i · block to (i + 1) · block."""
+    """A layer that reads units: unit i is its inputs i · block to (i + 1) · block − 1."""
 
     module: nn.Module
     block: int
@@ -68,7 +68,7 @@ class Reader:
 
 @dataclass
 class HiddenLayer:
-    """A layer with an activation behind it: who reads its units, and how active they were."""
+    """A layer followed by an activation: what reads its units, and how active they were."""
 
     name: str
     module: nn.Module
@@ -77,17 +77,17 @@ class HiddenLayer:
     """Normalisations between the layer and its activation."""
     readers: dict[str, Reader] = field(default_factory=dict)
     unknown: str | None = None
-    """What keeps its units from being told apart behind the activation; None: nothing does."""
+    """What keeps the units from being traced to all their readers; None if nothing does."""
 
     activity: Tensor | float = 0.0
-    """Sums of |activation|, (units,)."""
+    """Sum of |activation| of each unit, (units,)."""
     values: int = 0
-    """Values of each unit in them."""
+    """Number of values in each of these sums."""
     lengths: Tensor | float = 0.0
-    """Sum of the Euclidean lengths of all activations of a row."""
+    """Sum over rows of the Euclidean length of a row's activations."""
     rows: int = 0
     features: list[Tensor] = field(default_factory=list)
-    """(rows, features) of each forward, where they are kept."""
+    """(rows, features) of each forward, if they are kept."""
 
 
 def hidden_layers(
@@ -99,7 +99,7 @@ def hidden_layers(
 ) -> dict[str, HiddenLayer]:
     """Run a forward of a model, and return its hidden layers by name, in the order of their use.
 
-    What is measured is added to the layers of an earlier forward where `into` has them.
+    With `into`, the result of an earlier forward, measurements are added to those of its layers.
     """
     following = _Following(model, {} if into is None else into, keep_features=keep_features)
     with torch.no_grad():
@@ -108,7 +108,7 @@ def hidden_layers(
 
 
 def _units_of(module: nn.Module) -> tuple[int, int] | None:
-    """Return how many units a layer has, and their dimension from the end; None for others."""
+    """Return a layer's number of units and their dimension from the end; None for other modules."""
     if isinstance(module, nn.Linear):
         return module.out_features, -1
     if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
@@ -117,12 +117,12 @@ def _units_of(module: nn.Module) -> tuple[int, int] | None:
 
 
 def keeps_plain_weights(module: nn.Module) -> bool:
-    """Return whether a layer's weights are its own parameters, and nothing else makes them."""
+    """Return whether a layer's weights are its own parameters, not computed from other tensors."""
     return not keeps_more(module) and not parametrised_names(module)
 
 
 class _Following(TorchFunctionMode):
-    """Mode that notes where each tensor has the units of which layers."""
+    """Mode that records which layers' units each tensor has, and where."""
 
     def __init__(
         self, model: nn.Module, layers: dict[str, HiddenLayer], *, keep_features: bool
@@ -132,15 +132,15 @@ class _Following(TorchFunctionMode):
         self._model = model
         self._keep_features = keep_features
         self._names = {module: name for name, module in model.named_modules()}
-        # Tensors stay alive with their places: an id is that of one tensor only.
+        # Tensors are kept alive with their places, since an id is reused after its tensor is freed.
         self._places: dict[int, tuple[Tensor, frozenset[_Place]]] = {}
         self._norms: dict[str, list[nn.Module]] = {}
         self._lost: dict[str, str] = {}
-        """What reads a layer's units, before or behind their activation, without being known."""
+        """What ended the trace of a layer's units, before or after their activation, by layer."""
         self._inside = 0
 
     def run(self, run: Callable[[], Any]) -> None:
-        """Follow one forward."""
+        """Run a function and trace its forward."""
         handles: list[RemovableHandle] = []
         try:
             for module in self._names:
@@ -159,7 +159,7 @@ class _Following(TorchFunctionMode):
         for name, by in self._lost.items():
             if name in self.layers and self.layers[name].unknown is None:
                 self.layers[name].unknown = by
-        # An activation on the outputs makes no hidden layer of them.
+        # An activation on the outputs does not make them a hidden layer.
         for name, layer in list(self.layers.items()):
             if not layer.readers and layer.unknown == "the network returns it":
                 del self.layers[name]
@@ -170,7 +170,7 @@ class _Following(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if not self._inside:
             name = getattr(func, "__name__", "")
-            # relu_ does what relu does.
+            # relu_ counts as relu.
             name = name if name.endswith("__") else name.removesuffix("_")
             self._follow(name, (args, kwargs), result)
         return result
@@ -182,7 +182,7 @@ class _Following(TorchFunctionMode):
         if not read:
             return
         if not isinstance(result, Tensor):
-            # Sizes and types say nothing of the units.
+            # Sizes and types contain no units.
             if next(_tensors(result), None) is not None or name == "__setitem__":
                 self._lose((place for _, place in read), name)
             return
@@ -193,7 +193,7 @@ class _Following(TorchFunctionMode):
     def _moved(
         self, name: str, given: Any, place: _Place, before: Tensor, after: Tensor
     ) -> _Place | None:
-        """Return where a function's result has the units; None where that is not known."""
+        """Return where a function's result has the units; None if that is not known."""
         if name in _RESHAPES and _is_stacked_first(name, given):
             return _reshaped(place, before.shape, after.shape)
         if name.startswith(_POOLS):
@@ -209,12 +209,12 @@ class _Following(TorchFunctionMode):
         if name in _SCALES:
             alone = len(list(_tensors(given))) == 1
             is_factor = "mul" in name or next(_tensors(given)) is before
-            # Of a layer whose activation is yet to come, a product of two is no unit any more.
+            # Before the activation, a product with another tensor no longer is the layer's unit.
             return place if is_factor and (place.active or alone) else None
         return place if name in _IN_PLACE else None
 
     def _normalised(self, places: frozenset[_Place]) -> frozenset[_Place]:
-        """Lose what is behind its activation: a norm there mixes the units."""
+        """Lose the places after an activation, where a norm mixes the units; return the others."""
         self._lose((place for place in places if place.active), "a norm behind its activation")
         return frozenset(place for place in places if not place.active)
 
@@ -305,7 +305,7 @@ class _Following(TorchFunctionMode):
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """List the tensors in arguments or results, in the order in which they stand there."""
+    """Yield the tensors in arguments or results, in order."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
@@ -317,7 +317,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _reshaped(place: _Place, before: torch.Size, after: torch.Size) -> _Place | None:
-    """Return where the units are in a tensor of another shape; None where that is not known."""
+    """Return where the units are after a reshape; None if that is not known."""
     behind = before[place.dim :]
     if after[place.dim :] == behind and len(after) >= -place.dim:
         return place
@@ -333,7 +333,7 @@ def _has_no_gain(given: Any) -> bool:
 
 
 def _is_stacked_first(name: str, given: Any) -> bool:
-    """Return whether a stack leaves the last dimensions alone; other functions do not stack."""
+    """Return whether a function is not a stack, or stacks along a new first dimension."""
     if name != "stack":
         return True
     args, kwargs = given

@@ -1,4 +1,4 @@
-"""Whether units are alive: how active each is, how long the features are, and of what rank."""
+"""Measurements of hidden units: their activity, and the norm and effective rank of features."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from .unit_flow import HiddenLayer, hidden_layers
 THRESHOLD = 0.025
 """Score up to which a unit counts as dormant (arXiv 2302.12902)."""
 DRAWS = 4
-"""Draws of noise that activity is a mean over."""
+"""Number of draws of noise over which activity is averaged."""
 _REST = 0.01
-"""δ of the effective rank: the share of all singular values that may be left out."""
+"""δ of the effective rank: the share of the sum of singular values that may be left out."""
 
 
 @dataclass(frozen=True)
 class Units:
-    """The units of one hidden layer, as a batch showed them."""
+    """Measurements of the units of one hidden layer on a batch."""
 
     scores: Tensor
     """(units,): each unit's mean |activation| as a share of the mean over the layer's units."""
     dormant: float
     """The share of units whose score is at most the threshold."""
     norm: float
-    """Mean Euclidean length of all the layer's activations for an observation."""
+    """Euclidean length of the vector of the layer's activations, averaged over observations."""
     rank: int | None = None
-    """The least number of singular values of the features that make up 99 % of their sum
-    (srank, arXiv 2010.14498, §3, δ = 0.01); None where it was not asked for."""
+    """Smallest number of singular values of the features that make up 99 % of their sum
+    (srank, arXiv 2010.14498, §3, δ = 0.01); None unless it was requested."""
 
 
 def units(
@@ -49,13 +49,14 @@ def units(
     """Measure the units of each hidden layer on a batch, {layer: units}.
 
     `batch` is an observation batch (B, …), or the tuple of arguments that the model takes. A hidden
-    layer is an `nn.Linear` or a convolution, noisy or not, with an activation behind it; a
-    convolution's units are its filters. A unit is dormant where mean |h_i| over the batch, divided
-    by its mean over the layer's units, is at most `threshold` (arXiv 2302.12902, definition 1);
-    where no unit is active, all are. The mean is over as many draws of noise, too: a unit that only
-    the noise wakes is awake. With `draws=0` the mean weights are measured, as `rank` always is. The
-    model is left as it was, its buffers and torch's global generators too. Raises ValueError for a
-    threshold outside [0, 1) or a negative number of draws.
+    layer is an `nn.Linear` or a convolution, noisy or not, followed by an activation; a
+    convolution's units are its filters. A unit is dormant if its mean |activation| over the batch,
+    divided by the mean over the layer's units, is at most `threshold` (arXiv 2302.12902, definition
+    1); if no unit is active, all are dormant. The mean is also taken over `draws` draws of noise: a
+    unit that only the noise activates is not dormant. With `draws=0` activity is measured with the
+    mean weights, and `rank` always is. The model, its buffers and torch's global generators are
+    left as they were. Raises ValueError for a threshold outside [0, 1) or a negative number of
+    draws.
     """
     found = measure_units(model, batch, draws=draws, generator=generator)
     features: Mapping[str, HiddenLayer] = {}
@@ -86,7 +87,7 @@ def measure_units(
     arguments = batch if isinstance(batch, tuple) else (batch,)
     layers: dict[str, HiddenLayer] = {}
     with buffers_preserved(model):
-        # One after the other: a draw for each row would cost a convolution a kernel for each.
+        # One draw at a time: with a draw per row, a convolution would need a kernel for every row.
         for _ in range(draws):
             with using(model, draw(model, generator=generator)):
                 layers = hidden_layers(model, lambda: model(*arguments), into=layers)
@@ -94,14 +95,14 @@ def measure_units(
 
 
 def _followed(model: nn.Module, batch: Any, *, keep_features: bool = False) -> dict[str, Any]:
-    """Follow one forward by the mean weights; another library's noise stays as it is."""
+    """Measure one forward by the mean weights; another library's noise stays as it is."""
     arguments = batch if isinstance(batch, tuple) else (batch,)
     with buffers_preserved(model), mean_weights(model):
         return hidden_layers(model, lambda: model(*arguments), keep_features=keep_features)
 
 
 def scores(layer: HiddenLayer) -> Tensor:
-    """Return each unit's score, (units,), on the CPU; 0 for all where none is active."""
+    """Return each unit's score, (units,), on the CPU; all are 0 if no unit is active."""
     assert isinstance(layer.activity, Tensor), "a hidden layer is measured at its activation"
     activity = layer.activity.cpu().double() / max(layer.values, 1)
     mean = activity.mean()
@@ -109,13 +110,13 @@ def scores(layer: HiddenLayer) -> Tensor:
 
 
 def is_dormant(layer: HiddenLayer, threshold: float = THRESHOLD) -> Tensor:
-    """Return which units are dormant, (units,). Raises ValueError for another threshold."""
+    """Return a mask of dormant units, (units,). Raises ValueError as `check_threshold` does."""
     check_threshold(threshold)
     return scores(layer) <= threshold
 
 
 def check_threshold(threshold: float) -> None:
-    """Raise ValueError unless a threshold is in [0, 1): from 1 on, units that are alike sleep."""
+    """Raise ValueError unless a threshold is in [0, 1): at 1, equally active units are dormant."""
     is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
     if not is_number or not 0 <= threshold < 1:
         raise ValueError(f"threshold: got {threshold!r}, expected a number in [0, 1)")
@@ -128,5 +129,5 @@ def effective_rank(features: Tensor) -> int:
     if not total > 0 or not math.isfinite(total):
         return 0
     shares = values.cumsum(0) / total
-    # What rounding leaves of a share of 0.99 still counts as one.
+    # A share of 0.99 that rounding has made a little smaller still counts as 0.99.
     return int((shares < 1 - _REST - 1e-12).sum()) + 1

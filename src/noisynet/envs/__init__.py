@@ -1,6 +1,7 @@
 """Environments: N copies of one game that step together, with vector or image observations.
 
-numpy alone; Gymnasium, ale-py and MinAtar are imported when an environment is made.
+The package imports numpy alone; Gymnasium, ale-py and MinAtar are imported when an environment is
+made.
 """
 
 from .asked import Unfit, hangs, unanswered

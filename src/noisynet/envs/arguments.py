@@ -1,4 +1,4 @@
-"""Checks of what environments are given, and errors that say what is expected."""
+"""Checks of arguments to environments, and errors that say what is expected."""
 
 import difflib
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ def whole(name: str, value: object, least: int, most: int | None = None) -> int:
 
 
 def check_count_and_seed(count: object, seed: object, most: int | None = None) -> tuple[int, int]:
-    """Return the two as ints, the last seed at most `most`; raise UnusableEnvironment otherwise."""
+    """Return both as ints; raise UnusableEnvironment if invalid, or if a seed is above `most`."""
     checked = whole("count", count, 1)
     return checked, whole("seed", seed, 0, None if most is None else most - checked + 1)
 
@@ -32,9 +32,9 @@ def check_count_and_seed(count: object, seed: object, most: int | None = None) -
 def checked_actions(
     environment: str, actions: npt.ArrayLike, count: int, action_count: int
 ) -> npt.NDArray[np.int64]:
-    """Return `actions` as (N,) int64; raise UnusableEnvironment where they do not fit.
+    """Return `actions` as (N,) int64; raise UnusableEnvironment if they do not fit.
 
-    Needed, not polite: ale-py 0.12.1 hangs for ever on an action out of range.
+    The check is necessary: ale-py 0.12.1 hangs for ever on an action out of range.
     """
     given = np.asarray(actions)
     if given.shape != (count,) or given.dtype.kind not in "iu":
@@ -50,7 +50,7 @@ def checked_actions(
 
 
 def check_state(environments: Environments, state: dict[str, Any], count: int) -> dict[str, Any]:
-    """Return the state; raise UnusableEnvironment if it is one of other environments."""
+    """Return the state; raise UnusableEnvironment if it belongs to other environments."""
     if (state["id"], count) != (environments.id, environments.count):
         raise UnusableEnvironment(
             f"state: got one of {count} × {state['id']}, "
@@ -66,7 +66,7 @@ def one_line(error: BaseException) -> str:
 
 
 def unknown_id(environment_id: str, known: Iterable[str]) -> UnusableEnvironment:
-    """Return the error for an id that nobody registered, with the ids nearest to it."""
+    """Return the error for an unknown id, with the known ids nearest to it."""
     nearest = nearest_names(environment_id, known)
     hint = f"nearest: {', '.join(nearest)}" if nearest else "expected a registered Gymnasium id"
     return UnusableEnvironment(f"{environment_id}: unknown environment; {hint}")

@@ -1,4 +1,4 @@
-"""What an environment was asked and has not answered: errors and hangs of other people's code."""
+"""Calls to environments: errors and hangs of other people's code."""
 
 import time
 import warnings
@@ -15,7 +15,7 @@ Answer = TypeVar("Answer")
 
 
 class Unfit(Exception):
-    """What an environment returned does not fit; becomes an EnvironmentFailed."""
+    """An environment returned something that does not fit; becomes an EnvironmentFailed."""
 
 
 def check_finite(name: str, values: npt.NDArray[Any]) -> None:
@@ -30,16 +30,16 @@ class Hangs(EnvironmentFailed):
 
 
 _asked: tuple[Callable[[str], EnvironmentFailed], str, float] | None = None
-"""What was asked last and is not answered: who makes a failure of it, a method, when."""
+"""The call in progress: a function that makes its error, the method's name, the start time."""
 
 
 HANG_SECONDS = 10.0
 
 
 def hangs(seconds: float | None = None) -> Hangs | None:
-    """Return the failure of a game that has not answered for HANG_SECONDS; None without one."""
+    """Return the error for a call unanswered for `seconds` (None: HANG_SECONDS), or None."""
     seconds = HANG_SECONDS if seconds is None else seconds
-    # Read once: with `overlap` a thread asks.
+    # Read once: with `overlap`, another thread sets it.
     asked = _asked
     if asked is None or (waited := time.monotonic() - asked[2]) < seconds:
         return None
@@ -48,7 +48,7 @@ def hangs(seconds: float | None = None) -> Hangs | None:
 
 
 def unanswered() -> str:
-    """Return, for the end of a sentence, which game does not answer; empty where all do."""
+    """Return the end of a sentence, naming the game that does not answer; empty if all do."""
     found = hangs(1.0)
     return "" if found is None else f": {found}"
 
@@ -59,7 +59,7 @@ def ask(
     call: Callable[..., Answer],
     *arguments: object,
 ) -> Answer:
-    """Ask an environment; whatever it raises is a failure of it, which `failure` makes."""
+    """Call an environment; raise whatever it raises as an EnvironmentFailed made by `failure`."""
     global _asked
     _asked = (failure, method, time.monotonic())
     try:
@@ -72,15 +72,15 @@ def ask(
     except (Exception, SystemExit) as error:
         _asked = None
         raise failure(f"{method} raised {raised(error)}") from error
-    # An interrupt leaves it, so that it can be said where it came.
+    # An interrupt skips this line, so that its message can name the game.
     _asked = None
     return answer
 
 
 def close(failure: Callable[[str], EnvironmentFailed], call: Callable[[], object]) -> None:
-    """Close an environment; one that fails even then costs no more than a warning.
+    """Close an environment; if that fails, warn.
 
-    What it had not answered before stays what is said not to answer.
+    An earlier call that was not answered remains the one that `hangs` reports.
     """
     global _asked
     former = _asked

@@ -18,28 +18,28 @@ if TYPE_CHECKING:
     from ale_py.vector_env import AtariVectorEnv
 
 LARGEST_SEED = 2**31 - 1
-"""ale-py keeps seeds in a C int, and takes negative ones for "unseeded"."""
+"""ale-py keeps seeds in a C int, and reads negative ones as "unseeded"."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AtariPreprocessing:
-    """How an Atari game is shown to an agent. Rewards are never clipped here: clip when storing.
+    """The preprocessing of an Atari game. It never clips rewards: clip them when storing.
 
     The defaults are those of Mnih et al. 2015 (DQN), which the NoisyNet paper (Fortunato et al.,
     arXiv 1706.10295) follows: chance enters by no-op starts, not by sticky actions. The later
     recommendation of Machado et al. (arXiv 1709.06009) is `sticky_actions=0.25, max_noops=0,
-    life_loss=False, full_action_space=True`; scores under the two do not compare.
+    life_loss=False, full_action_space=True`; scores under the two are not comparable.
     Raises UnusableEnvironment for values that cannot work.
     """
 
     sticky_actions: float = 0.0
     """Probability, at every frame, that the emulator repeats the previous action."""
     max_noops: int = 30
-    """A game starts with 0 to this many frames of doing nothing, drawn evenly."""
+    """A game starts with 0 to this many no-op frames, drawn uniformly."""
     frame_skip: int = 4
     """Frames per step; the action is held, the rewards are summed."""
     max_pool: bool = True
-    """Whether a step's picture is the brighter of its last two frames: sprites flicker."""
+    """Whether a step's picture is the pixelwise maximum of its last two frames: sprites flicker."""
     stack: int = 4
     """Pictures in an observation, oldest first."""
     height: int = 84
@@ -53,7 +53,7 @@ class AtariPreprocessing:
     fire_on_reset: bool = False
     """Whether a game's first frame presses FIRE, in games that have it."""
     full_action_space: bool = False
-    """Whether all 18 actions are offered, and not only those that the game reads."""
+    """Whether all 18 actions are offered, rather than only those that the game reads."""
     max_frames: int = 108_000
     """The time limit, in frames after the no-op start: 30 minutes of play."""
 

@@ -11,7 +11,7 @@ from .vector import Step, UnusableEnvironment
 
 @dataclass(frozen=True, slots=True)
 class FinishedEpisode:
-    """A whole game, from its first observation to its real end: a lost life is no end."""
+    """A whole game, from its first observation to its real end, which a lost life is not."""
 
     environment: int
     """The environment that played it."""
@@ -22,7 +22,7 @@ class FinishedEpisode:
 
 
 class EpisodeCounter:
-    """Counter of the games of N environments. It is given every step after their `reset`."""
+    """A counter of the games of N environments, to be updated with every step after `reset`."""
 
     def __init__(self, count: int) -> None:
         self.count = whole("count", count, 1)
@@ -40,7 +40,7 @@ class EpisodeCounter:
                 f"step: got one of {len(step.reward)} environments, expected {self.count}"
             )
         finished: list[FinishedEpisode] = []
-        # A first step belongs to no game: what is still open there had ended one step before.
+        # A first step belongs to no game: a game still open there had ended one step before.
         finished += self.close(step.first)
         self._reward_sum += np.where(step.first, 0.0, step.reward)
         self._steps += ~step.first

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class GymnasiumEnvironments(SyncEnvironments):
-    """N copies of one Gymnasium environment, given as so many objects.
+    """N copies of one Gymnasium environment, given as N objects.
 
     `step_limit` is the time limit in steps, for environments without Gymnasium's TimeLimit around
-    them. CartPole, Acrobot and MountainCar can save their state. Closes the environments when they
-    do not fit; raises UnusableEnvironment then.
+    them. CartPole, Acrobot and MountainCar can save their state. If the spaces are not accepted or
+    differ between copies, the environments are closed and UnusableEnvironment is raised.
     """
 
     def __init__(
@@ -78,14 +78,14 @@ class GymnasiumEnvironments(SyncEnvironments):
 
     def _restored(self, index: int, saved: dict[str, Any]) -> None:
         environment = self._environments[index]
-        environment.reset(seed=0)  # Gymnasium wants one before a step; all of it is replaced
+        environment.reset(seed=0)  # required before a step; overwritten below
         inside: Any = environment.unwrapped
         inside.state = np.array(saved["physics"], dtype=np.float64)
         inside.np_random.bit_generator.state = saved["generator"]
 
 
 def seen_and_taken(environments: Environments) -> tuple[ObservationKind, int]:
-    """Return how one game's observations become an agent's, and the number of its action 0."""
+    """Return how a game's observations become arrays, and the game's number of action 0."""
     if isinstance(environments, GymnasiumEnvironments):
         return environments.kind, environments.first_action
     shape = environments.observation_shape
@@ -95,9 +95,9 @@ def seen_and_taken(environments: Environments) -> tuple[ObservationKind, int]:
 def make_registered(
     environment_id: str, registered: str, count: int, *, seed: int
 ) -> GymnasiumEnvironments:
-    """Make `count` environments of a registered id; `environment_id` is what they are called.
+    """Make `count` environments of the id `registered`, and call them `environment_id`.
 
-    Raises UnusableEnvironment if their own code fails, or for spaces that no agent here takes.
+    Raises UnusableEnvironment if their own code fails, or for spaces that no agent here accepts.
     """
     count, seed = check_count_and_seed(count, seed)
     gymnasium = imported_gymnasium()
@@ -115,7 +115,7 @@ def make_registered(
 
 
 def registered_ids() -> list[str]:
-    """Return the registered ids, those of Atari in their present form (`ALE/…`) only.
+    """Return the registered ids; Atari games are included only in their current form, `ALE/…`.
 
     Raises UnusableEnvironment without Gymnasium.
     """
@@ -127,7 +127,7 @@ def registered_ids() -> list[str]:
 
 
 def imported_gymnasium() -> Any:
-    """Return Gymnasium; raise UnusableEnvironment where it is not installed."""
+    """Return Gymnasium; raise UnusableEnvironment if it is not installed."""
     try:
         import gymnasium
     except ImportError as error:
@@ -145,10 +145,11 @@ def _spaces(
 
 
 def _is_classic(environment: "gymnasium.Env[Any, Any]") -> bool:
-    """Return whether `state` and `np_random` are all that the environment remembers.
+    """Return whether `state` and `np_random` are the environment's whole state.
 
     CartPole's `steps_beyond_terminated` is no exception: it counts steps after a game's end, and
-    here none are taken. A wrapper may remember anything, but for the one that wants a reset first.
+    here none are taken. Wrappers may have any state, except OrderEnforcing, which only requires a
+    reset first.
     """
     from gymnasium.envs.classic_control import AcrobotEnv, CartPoleEnv, MountainCarEnv
     from gymnasium.wrappers import OrderEnforcing

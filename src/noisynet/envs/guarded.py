@@ -1,4 +1,4 @@
-"""A user's own vector environments: what goes wrong in their code is named as in single games."""
+"""A guard around a user's own vector environments, which reports errors in their code."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -13,10 +13,10 @@ Answer = TypeVar("Answer")
 
 
 class GuardedEnvironments(Environments):
-    """A user's own vector environments, under the name that `make` was asked for.
+    """A user's own vector environments, under the id that was passed to `make`.
 
-    What they raise, a hang, a wrong shape or type, and numbers that are NaN or infinite, is an
-    EnvironmentFailed.
+    Whatever they raise becomes an EnvironmentFailed, and so do a hang, a wrong shape or type, and a
+    NaN or infinite number.
     """
 
     def __init__(self, environment_id: str, inside: Environments) -> None:
@@ -41,7 +41,7 @@ class GuardedEnvironments(Environments):
         return self._ask("step", lambda: self._step(self.inside.step(actions)))
 
     def state(self) -> dict[str, Any]:
-        """Return what the games remember; see `Environments.state`."""
+        """Return the state of the games; see `Environments.state`."""
         if not self.can_save_state:
             return super().state()
         return self._ask("state", self.inside.state)
@@ -51,7 +51,7 @@ class GuardedEnvironments(Environments):
         return self._ask("restore", lambda: self._observation(self.inside.restore(state)))
 
     def close(self) -> None:
-        """Close them; what fails even then costs no more than a warning."""
+        """Close the environments; if that fails, warn."""
         if not self._closed:
             self._closed = True
             close(self._failure, self.inside.close)

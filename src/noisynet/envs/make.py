@@ -1,4 +1,4 @@
-"""From an id, or the name of a user's own function, to environments."""
+"""Environments made from an id, or by a user's own function."""
 
 import importlib
 import inspect
@@ -48,9 +48,9 @@ def make(
     Environment i is seeded with `seed + i`. `threads` is how many threads step Atari games; the
     trajectory does not depend on it, and other environments use one.
 
-    Raises UnusableEnvironment for an unknown id, for spaces that no agent here takes, for a
-    package that is missing, for `atari` or `minatar` given to anything else, and where the user's
-    module, function or what it returns does not fit.
+    Raises UnusableEnvironment for an unknown id, for spaces that no agent here accepts, for a
+    package that is missing, for `atari` or `minatar` given for anything else, and if the user's
+    module or function fails or returns something that does not fit.
     """
     is_atari, is_minatar = (environment_id.startswith(name) for name in ("ALE/", "MinAtar/"))
     if is_atari and minatar is None:
@@ -87,7 +87,7 @@ def _games_if_installed() -> list[str]:
 
 
 def _make_by_place(place: str, count: int, *, seed: int) -> Environments:
-    """Make environments by `module:function` or `module:Name-v0`; see `make`."""
+    """Make environments from `module:function` or `module:Name-v0`; see `make`."""
     count, seed = check_count_and_seed(count, seed)
     module, name = _named(place)
     if not hasattr(module, name) and name in imported_gymnasium().registry:
@@ -96,7 +96,7 @@ def _make_by_place(place: str, count: int, *, seed: int) -> Environments:
 
 
 def make_own(place: str, function: Callable[..., Any], count: int, *, seed: int) -> Environments:
-    """Make environments by a user's function, which `place` names; see `make`."""
+    """Make environments with a user's function; errors call it `place`. See `make`."""
     count, seed = check_count_and_seed(count, seed)
     if {"count", "seed"} <= _parameters(function):
         return _vector(place, function, count, seed)
@@ -104,15 +104,15 @@ def make_own(place: str, function: Callable[..., Any], count: int, *, seed: int)
 
 
 def imported_function(place: str) -> Callable[..., Any]:
-    """Return the function or class of a user's own that `module:function` names.
+    """Return the user's own function or class that `module:function` names.
 
-    Raises UnusableEnvironment where there is none, and where its module cannot be imported.
+    Raises UnusableEnvironment if there is none, or if its module cannot be imported.
     """
     return _function(place, *_named(place))
 
 
 def being_imported() -> str | None:
-    """Return the `module:function` whose module is being imported just now."""
+    """Return the `module:function` whose module is being imported now; None if none is."""
     return _being_imported
 
 
@@ -134,7 +134,7 @@ def _function(place: str, module: ModuleType, name: str) -> Callable[..., Any]:
 
 
 def _imported(place: str, name: str) -> ModuleType:
-    """Import a module, from the current folder where Python does not look there by itself."""
+    """Import a module, also from the current folder if Python does not look there by itself."""
     global _being_imported
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
@@ -169,7 +169,7 @@ def _why_not(module: ModuleType, name: str) -> str:
 def _parameters(function: Callable[..., Any]) -> set[str]:
     try:
         return set(inspect.signature(function).parameters)
-    except (TypeError, ValueError):  # of C, without a signature
+    except (TypeError, ValueError):  # a function in C, without a signature
         return set()
 
 
@@ -184,7 +184,7 @@ def _vector(place: str, function: Callable[..., Any], count: int, seed: int) -> 
     made = _called(place, function, count=count, seed=seed)
     if not isinstance(made, Environments):
         raise _wrong_type(place, made, "noisynet.envs.Environments")
-    # The films look at the package's own kinds, and single games are guarded one by one.
+    # Films need to see the package's own classes, and SyncEnvironments guards each game itself.
     ours = type(made).__module__.startswith(f"{__package__}.")
     if not ours and not isinstance(made, SyncEnvironments):
         try:

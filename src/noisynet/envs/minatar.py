@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from minatar import Environment
 
 LARGEST_SEED = 2**32 - 1
-"""numpy's RandomState, which MinAtar draws from, takes no larger one."""
+"""The largest seed that numpy's RandomState, which MinAtar draws from, accepts."""
 
 GAMES = {
     f"MinAtar/{name}-{version}": (module, version == "v1")
@@ -36,7 +36,7 @@ GAMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class MinAtarRules:
-    """How a MinAtar game is played. Raises UnusableEnvironment for values that cannot work.
+    """The rules of a MinAtar game. Raises UnusableEnvironment for values that cannot work.
 
     The first two defaults are MinAtar's own. Neither it nor its paper's experiments have a time
     limit; only an agent near perfection meets `max_frames`, and its evaluation would otherwise
@@ -61,8 +61,8 @@ class MinAtarRules:
 class MinAtarEnvironments(SyncEnvironments):
     """N copies of one MinAtar game: uint8 images of 0 and 1, (channels, 10, 10).
 
-    Of an id that ends with v1 the actions are those that the game reads, of v0 all six. Their state
-    can be saved.
+    With an id that ends with v1, the actions are those that the game reads; with v0, they are all
+    six. The state can be saved.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class MinAtarEnvironments(SyncEnvironments):
 
     def _begin(self, index: int, seed: int | None) -> object:
         game = self._games[index]
-        game.seed(seed)  # None draws on
+        game.seed(seed)  # None: the generator goes on
         game.reset()
         return game.state().transpose(2, 0, 1)
 
@@ -141,13 +141,13 @@ def _environment(needed_by: str) -> "type[Environment]":
 
 
 def _memory(game: "Environment") -> dict[str, Any]:
-    """Return all that a game remembers: its attributes, less its rules and its generator."""
+    """Return a game's state: its attributes, except its rules and its generator."""
     fixed = ("action_map", "channels", "random", "ramping")
     return {name: value for name, value in vars(game.env).items() if name not in fixed}
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as what JSON keeps: numbers, lists, and {"array", "type"} for an array."""
+    """Return a value in JSON's types: numbers, lists, and {"array", "type"} for an array."""
     if isinstance(value, np.ndarray):
         return {"array": value.tolist(), "type": value.dtype.str}
     if isinstance(value, np.generic):
@@ -160,7 +160,7 @@ def _plain(value: Any) -> Any:
 
 
 def _numpy(value: Any) -> Any:
-    """Return what `_plain` was given, numpy's single numbers as Python's."""
+    """Return the value that `_plain` was given, except that numpy's scalars are Python's now."""
     if isinstance(value, dict) and value.keys() == {"array", "type"}:
         return np.array(value["array"], dtype=value["type"])
     if isinstance(value, list):

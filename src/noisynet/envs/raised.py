@@ -1,4 +1,4 @@
-"""What a user's own code raised, in one line: the error, and where in that code it arose."""
+"""Errors in a user's own code, described in one line: the error, and where it arose."""
 
 import os
 import sysconfig
@@ -47,7 +47,7 @@ def _is_in(file: str, folders: Iterable[str]) -> bool:
 
 
 def _short(file: str) -> str:
-    """Return a file's path from the current folder, where it is in it."""
+    """Return a file's path, relative to the current folder if it is in there."""
     try:
         return str(Path(file).relative_to(Path.cwd()))
     except (ValueError, OSError):

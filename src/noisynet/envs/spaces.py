@@ -1,4 +1,4 @@
-"""What agents see of Gymnasium's spaces: how observations become arrays, and which actions fit."""
+"""Gymnasium's spaces: how their observations become arrays, and which actions are accepted."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gymnasium.spaces import Box, Space
 
 SMALL = 36
-"""Pixels each way from which on a picture stays bytes: as many as the CNN for frames needs."""
+"""Images of bytes with at least this many pixels each way stay bytes: the CNN's smallest input."""
 
 _TAKEN = (
     "a Box of one dimension (a vector) or of three (an image), or numbers without images in "
@@ -26,29 +26,29 @@ _TAKEN = (
 
 @dataclass(frozen=True, slots=True)
 class ObservationKind:
-    """How observations of one space become arrays: vectors, or images with channels in front.
+    """The way in which observations of a space become vectors, or images with channels first.
 
-    Vectors are float32. Images are uint8 where their space says so, and float32 otherwise. Small
-    ones of bytes from 0 to 255 become brightness in 0…1: torsos of small images take numbers as
-    they are. Of an image's first and last axis the shorter holds the channels, the last one if they
-    are equal.
+    Vectors are float32. Images are uint8 if their space is, and float32 otherwise. Small images of
+    bytes from 0 to 255 become floats in 0…1, since torsos for small images do not scale their
+    input. Of an image's first and last axis, the shorter one holds the channels; if they are equal,
+    the last one does.
     """
 
     given: tuple[int, ...] | None
-    """The shape that the space says; None where an observation is no array."""
+    """The shape of the space; None if an observation is not an array."""
     shape: tuple[int, ...]
     """(size,) or (channels, height, width)."""
     dtype: np.dtype[Any]
     """Type of the numbers."""
     channels_last: bool = False
-    """Whether the space has (height, width, channels)."""
+    """Whether images of the space are (height, width, channels)."""
     brightness: bool = False
     """Whether bytes become floats in 0…1."""
     flattened: "Space[Any] | None" = None
-    """The space that Gymnasium flattens to a vector."""
+    """The space, if its observations are flattened to a vector by Gymnasium."""
 
     def read(self, seen: object) -> npt.NDArray[Any]:
-        """Return one observation; raise Unfit unless it has the shape of its space."""
+        """Return one observation as an array; raise Unfit unless it has the shape of its space."""
         if self.flattened is not None:
             from gymnasium.spaces import flatten
 
@@ -60,7 +60,7 @@ class ObservationKind:
         return array.transpose(2, 0, 1) if self.channels_last else array.reshape(self.shape)
 
     def is_one(self, seen: object) -> bool:
-        """Return whether this is one observation, and not a sequence of them."""
+        """Return whether `seen` is one observation rather than a sequence of them."""
         if self.given is None:
             return not isinstance(seen, list)
         return np.ndim(seen) == len(self.given)  # pyright: ignore[reportArgumentType]
@@ -69,8 +69,8 @@ class ObservationKind:
 def observation_kind(environment_id: str, space: "Space[Any] | None") -> ObservationKind:
     """Return how the observations of a space are read.
 
-    Raises UnusableEnvironment, which names the space, for what is neither vector nor image, and
-    what Gymnasium flattens to no vector that a network could make much of.
+    Raises UnusableEnvironment, which names the space, unless observations are vectors, images, or
+    numbers that Gymnasium can flatten to a vector.
     """
     from gymnasium.spaces import Box, Dict, Tuple, flatten_space
 
@@ -82,7 +82,7 @@ def observation_kind(environment_id: str, space: "Space[Any] | None") -> Observa
             last = given[2] <= given[0]
             shape = (given[2], *given[:2]) if last else given
             return _image(space, shape, channels_last=last)
-        if len(given) == 2 and _is_image(space):  # in grey
+        if len(given) == 2 and _is_image(space):  # greyscale
             return _image(space, (1, *given), channels_last=False)
     if space is None or not _is_numbers(space):
         raise UnusableEnvironment(
@@ -95,7 +95,7 @@ def observation_kind(environment_id: str, space: "Space[Any] | None") -> Observa
 
 
 def action_range(environment_id: str, space: "Space[Any] | None") -> tuple[int, int]:
-    """Return the first action and the number of actions; raise UnusableEnvironment for others."""
+    """Return first action and number of actions; raise UnusableEnvironment unless Discrete."""
     from gymnasium.spaces import Discrete
 
     if not isinstance(space, Discrete):
@@ -116,7 +116,7 @@ def _image(space: "Box", shape: tuple[int, ...], *, channels_last: bool) -> Obse
 
 
 def _is_image(space: "Space[Any]") -> bool:
-    """Return whether a Box is a picture, or several."""
+    """Return whether a Box holds an image, or several."""
     shape = space.shape or ()
     return len(shape) > 2 or (len(shape) == 2 and space.dtype == np.uint8)
 
@@ -134,6 +134,6 @@ def _is_numbers(space: "Space[Any]") -> bool:
 
 
 def _told(space: "Space[Any] | None") -> str:
-    """Return a space on one line of bearable length: a Box prints whole arrays of bounds."""
+    """Return a space as one line, cut short: a Box prints whole arrays of bounds."""
     told = " ".join(str(space).split())
     return told if len(told) <= 160 else f"{told[:157]}…"

@@ -1,4 +1,4 @@
-"""Single games stepped side by side: restarts, time limits, saved states, and plain failures."""
+"""Single games stepped one after the other: restarts, time limits, saved states, failures."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
@@ -18,9 +18,9 @@ Answer = TypeVar("Answer")
 class SyncEnvironments(Environments):
     """N single games in this process, stepped one after the other.
 
-    A subclass plays one game; restarts, the time limit and the checks of all N are here, since
-    they are part of the saved state. An error of a game, a number that is NaN or infinite and an
-    observation of a wrong shape raise EnvironmentFailed.
+    A subclass plays single games. This class has what concerns all N: restarts and the time limit,
+    which are part of the saved state, and the checks. An error in a game, a NaN or infinite number
+    or an observation of the wrong shape raises EnvironmentFailed.
     """
 
     stack = 1
@@ -53,7 +53,7 @@ class SyncEnvironments(Environments):
 
     @abstractmethod
     def _begin(self, index: int, seed: int | None) -> object:
-        """Start a new game, seeded or drawing on; return its first observation."""
+        """Start a new game, seeded unless `seed` is None; return its first observation."""
 
     @abstractmethod
     def _play(self, index: int, action: int) -> tuple[object, SupportsFloat, object, object]:
@@ -64,11 +64,11 @@ class SyncEnvironments(Environments):
         """Free what a game holds."""
 
     def _saved(self, index: int) -> dict[str, Any]:
-        """Return what a game remembers, as plain values; only where `can_save_state`."""
+        """Return a game's state as plain values; only needed with `can_save_state`."""
         raise NotImplementedError
 
     def _restored(self, index: int, saved: dict[str, Any]) -> None:
-        """Put a game where `_saved` found it; only where `can_save_state`."""
+        """Restore a game from what `_saved` returned; only needed with `can_save_state`."""
         raise NotImplementedError
 
     def reset(self) -> npt.NDArray[Any]:
@@ -106,7 +106,7 @@ class SyncEnvironments(Environments):
                     index, "step", self._next, index, checked[index]
                 )
                 observation[index] = seen
-        with np.errstate(over="ignore"):  # beyond float32 is infinite, and named as such
+        with np.errstate(over="ignore"):  # an overflow becomes infinite, and is reported below
             reward_32 = reward.astype(np.float32)
         self._check_finite("observation", observation)
         self._check_finite("reward", reward_32)
@@ -126,7 +126,7 @@ class SyncEnvironments(Environments):
         )
 
     def state(self) -> dict[str, Any]:
-        """Return what all games remember, and their time limits; see `Environments.state`."""
+        """Return the state of all games and their elapsed steps; see `Environments.state`."""
         if not self.can_save_state:
             return super().state()
         self._check_open()
@@ -169,7 +169,7 @@ class SyncEnvironments(Environments):
             raise UnusableEnvironment(f"{self.id}: closed")
 
     def _set_out(self, observation: npt.NDArray[Any]) -> None:
-        """Set the current observations of games that have not failed."""
+        """Set the current observations, and forget an earlier failure."""
         self._observation = observation
         self._failed = False
         self.can_save_state = self._saves
@@ -186,7 +186,7 @@ class SyncEnvironments(Environments):
         return row, float(gain), bool(terminated), bool(truncated)
 
     def _ask(self, index: int, method: str, call: Callable[..., Answer], *arguments: Any) -> Answer:
-        """Ask a game; whatever it raises is a failure of the environment."""
+        """Call a game; whatever it raises becomes an EnvironmentFailed."""
         return ask(partial(self.failure, index), method, call, *arguments)
 
     def _check_finite(self, what: str, values: npt.NDArray[Any]) -> None:
@@ -200,14 +200,14 @@ class SyncEnvironments(Environments):
             raise self.failure(index, f"{what}: got {value}{where}, expected finite numbers")
 
     def failure(self, index: int, what: str) -> EnvironmentFailed:
-        """Return the failure of a game, after which no state can be saved."""
+        """Return the error for a failed game, and note that no state can be saved any more."""
         self._failed = True
         self.can_save_state = False
         return EnvironmentFailed(f"{self.id}: environment {index} of {self.count} failed: {what}")
 
 
 def close_all(environment_id: str, calls: Iterable[Callable[[], object]]) -> None:
-    """Close games; one that fails even then costs no more than a warning that names it."""
+    """Close all games; one that fails to close only causes a warning that names it."""
     for index, call in enumerate(calls):
         close(partial(_failed_to_close, environment_id, index), call)
 
@@ -217,10 +217,10 @@ def _failed_to_close(environment_id: str, index: int, what: str) -> EnvironmentF
 
 
 def as_numbers(seen: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Return one observation as an array, what float32 cannot hold as infinite.
+    """Return one observation as an array of `dtype`; values too large for float32 become infinite.
 
-    Raises Unfit for another shape, which numpy would stretch without a word, and for NaN or
-    infinity where whole numbers are wanted, which have none.
+    Raises Unfit for another shape, which numpy would silently broadcast, and for NaN or infinity if
+    `dtype` is an integer type.
     """
     array = np.asarray(seen)
     if array.dtype != dtype:

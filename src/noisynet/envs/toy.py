@@ -18,9 +18,10 @@ Flags = npt.NDArray[np.bool_]
 
 
 class ToyEnvironments(Environments):
-    """N copies of a task of `size` states or rows: where each stands, and how long it has played.
+    """N copies of a task of `size` states or rows.
 
-    Actions are 0 and 1, observations float32 vectors. Their state can be saved.
+    Actions are 0 and 1, observations are float32 vectors. The state can be saved: the place of each
+    copy, and the steps of its game so far.
     """
 
     stack = 1
@@ -29,7 +30,7 @@ class ToyEnvironments(Environments):
     can_save_state = True
     observation_dtype = np.dtype(np.float32)
     name: ClassVar[str]
-    """What stands before the size in the id."""
+    """The part of the id before the size."""
     smallest: ClassVar[int]
     """The smallest size."""
     largest: ClassVar[int]
@@ -48,11 +49,11 @@ class ToyEnvironments(Environments):
     @property
     @abstractmethod
     def optimal_return(self) -> float:
-        """The largest sum of rewards, not discounted, that a game can have."""
+        """The largest undiscounted return that a game can have."""
 
     @abstractmethod
     def optimal_actions(self) -> Integers:
-        """Return the actions (N,) that reach it from here, if it can still be reached."""
+        """Return the actions (N,) that lead to the optimal return, if it can still be reached."""
 
     @abstractmethod
     def _move(self, actions: Integers) -> tuple[Integers, Numbers, Flags, Flags]:
@@ -121,7 +122,7 @@ class ToyEnvironments(Environments):
         return self._seen()
 
     def close(self) -> None:
-        """Refuse to be used from now on; there is nothing to free."""
+        """Refuse further use; there is nothing to free."""
         self._closed = True
 
     def _begin(self, mask: Flags) -> None:
@@ -137,11 +138,12 @@ class ChainEnvironments(ToyEnvironments):
     """The chain of Osband et al. 2016 (arXiv 1602.04621): states s1 … sN, games start in s2.
 
     Action 0 goes left and 1 goes right. Going left in s1 pays 1/1000, going right in sN pays 1,
-    and both stay there. A game is truncated after N + 9 steps, since what is seen does not tell
-    the time. The observation of state s is φ_therm: entry x is 1 where x ≤ s, (N,).
+    and both stay there. A game is truncated after N + 9 steps, not terminated, since the
+    observation does not show the time. The observation of state s is φ_therm, (N,): entry x is 1
+    where x ≤ s.
 
-    The optimal return is 11: N - 2 steps to sN, and 11 there. The paper names 10, which is that of
-    N + 8 steps, or N + 9 counted with the start.
+    The optimal return is 11: N - 2 steps to sN, and 11 there. The paper gives 10, which is the
+    return of N + 8 steps, or of N + 9 if the start is counted.
     """
 
     name = "Chain"
@@ -156,7 +158,7 @@ class ChainEnvironments(ToyEnvironments):
 
     @property
     def optimal_return(self) -> float:
-        """11: more than (N + 8) / 1000, going left for ever, at every size that is taken."""
+        """11: at every allowed size more than (N + 8) / 1000, the return of always going left."""
         return float(self.steps - (self.size - 2))
 
     def optimal_actions(self) -> Integers:
@@ -201,7 +203,7 @@ class DeepSeaEnvironments(ToyEnvironments):
         cells = self.size**2
         self.observation_shape = (cells,)
         self.mapping_seed = mapping_seed
-        # Raw bits: numpy promises to keep them, and not what a Generator makes of them.
+        # numpy promises that raw bits stay the same between versions, but not a Generator's draws.
         bits = np.random.PCG64(mapping_seed).random_raw(cells) >> np.uint64(63)
         self._right = bits.astype(np.int64)
 
@@ -211,7 +213,7 @@ class DeepSeaEnvironments(ToyEnvironments):
         return 0.99
 
     def optimal_actions(self) -> Integers:
-        """Return the actions (N,) that go right from here; any one after the last row."""
+        """Return the actions (N,) that go right from here; after the last row, any action."""
         return self._right[np.minimum(self._place, self.size**2 - 1)]
 
     def _move(self, actions: Integers) -> tuple[Integers, Numbers, Flags, Flags]:
@@ -261,13 +263,13 @@ def check_size(toy: type[ToyEnvironments], size: object) -> int:
 
 
 def toy_of(environment_id: str) -> type[ToyEnvironments] | None:
-    """Return the class whose name stands before the first hyphen of an id."""
+    """Return the toy whose name precedes the first hyphen of an id; None if there is none."""
     name = environment_id.partition("-")[0]
     return next((toy for toy in TOYS if toy.name == name), None)
 
 
 def make_toy(environment_id: str, count: int, *, seed: int) -> ToyEnvironments:
-    """Make `Chain-<N>` or `DeepSea-<N>`; raise UnusableEnvironment for another size."""
+    """Make `Chain-<N>` or `DeepSea-<N>`; raise UnusableEnvironment if it has no such size."""
     toy = toy_of(environment_id)
     assert toy is not None, "the caller asks `toy_of` first"
     digits = environment_id.partition("-")[2]

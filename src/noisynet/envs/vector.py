@@ -1,4 +1,4 @@
-"""Vector environments: what each promises, and what one step of it returns."""
+"""The interface of vector environments, and the result of one step of them."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ class UnusableEnvironment(ValueError):
 
 
 class EnvironmentFailed(UnusableEnvironment):
-    """An environment that was in use raised an error, or returned what cannot be used.
+    """An environment in use raised an error, or returned something that cannot be used.
 
-    It names the environment's id, which of the N it was, and what happened; the environment's own
-    error, where there is one, is its `__cause__`. The games are undefined until the next `reset`
-    or `restore`, and cannot be saved (`can_save_state` is false).
+    The message names the environment's id, which of the N it was if that is known, and what
+    happened; the environment's own error, if there is one, is the `__cause__`. The games are
+    undefined until the next `reset` or `restore`, and cannot be saved (`can_save_state` is false).
     """
 
 
@@ -38,20 +38,20 @@ class Step:
     """(N,): bootstrapping stops here. With `AtariPreprocessing.life_loss` a lost life counts,
     and the game goes on."""
     truncated: npt.NDArray[np.bool_]
-    """(N,): the time limit; the game is over, but bootstrapping goes on from this observation."""
+    """(N,): the time limit ended the game; bootstrapping still uses this observation's value."""
     first: npt.NDArray[np.bool_]
     """(N,): this observation is the first of a new game; the action given was ignored."""
     ended: npt.NDArray[np.bool_]
     """(N,): the game is over for certain, and the next step is `first`. The converse held in all
-    63 Atari games that random play finishes, but is not promised: a game that ended unseen shows
-    by the `first` that follows."""
+    63 Atari games that random play finishes, but is not promised: where a game's end was not
+    reported, the `first` that follows reveals it."""
 
 
 class Environments(ABC):
     """N copies of one environment that step together."""
 
     id: str
-    """What `make` was asked for."""
+    """The id that was passed to `make`."""
     count: int
     """N."""
     observation_shape: tuple[int, ...]
@@ -84,7 +84,7 @@ class Environments(ABC):
     def reset(self) -> npt.NDArray[Any]:
         """Start a new game in each environment; return the observations, (N, *shape).
 
-        The first call seeds environment i with `seed + i`; later calls draw on from there.
+        The first call seeds environment i with `seed + i`; later calls go on with its generator.
         """
 
     @abstractmethod

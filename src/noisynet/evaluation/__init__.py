@@ -1,4 +1,4 @@
-"""Playing whole games without learning, and what their scores say."""
+"""Evaluation: playing whole games without learning, and statistics of their scores."""
 
 from .play import EpisodeResult, UnusableEvaluation, play
 from .scores import (

@@ -1,4 +1,4 @@
-"""Play games with the agent of a run, as its newest checkpoint left it."""
+"""Trained agents: loading one from a run's newest checkpoint, and playing games with it."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ from .scores import human_normalised, mean_interval, reference_scores
 _SEED_OFFSET = 1_000_003
 _SIDE_BY_SIDE = 8
 MOST_STEPS = 50_000
-"""Agent steps that a game may take unless said otherwise: Atari's longest have 27,000."""
+"""Default limit on the agent steps of a game; the longest games of Atari have 27,000."""
 
 
 class TrainedAgent:
     """An agent that acts as the newest checkpoint of a run does.
 
-    `predict` takes observations as the environment gives them, and returns actions as it takes
-    them. `act` maps arrays (N, *shape), as the network takes them, to numbers of actions (N,). The
-    scale of the noise is the checkpoint's, and no action is drawn at random by ε.
+    `predict` takes observations as the environment returns them, and returns actions as the
+    environment takes them. `act` maps arrays (N, *shape), as the network takes them, to action
+    indices (N,). The noise has the checkpoint's scale, and ε-greedy is off.
     """
 
     folder: Path
-    """The run that it comes from."""
+    """The folder that it was loaded from."""
     config: Config
     step: int
-    """Agent steps that it was trained for."""
+    """Number of agent steps that it was trained for."""
 
     def __init__(self, run: Run, found: Checkpoint, environments: Environments) -> None:
         """Build the agent for these environments, with the network of a checkpoint.
 
-        Raises RunError where they do not fit the run's config.
+        Raises RunError if the checkpoint does not fit the run's config and the environments.
         """
         self.folder = run.path
         self.config = run.config
@@ -66,7 +66,7 @@ class TrainedAgent:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a run's folder; raises RunError with one line where it has no such agent."""
+        """Load the agent of a run's folder; raises RunError, with one line, if there is none."""
         run = open_run(path)
         found = run.trained()
         run = Run(run.folder, on_this_machine(run.config).replaced(environments=1))
@@ -74,13 +74,14 @@ class TrainedAgent:
             return cls(run, found, environments)
 
     def predict(self, observation: Any, *, deterministic: bool = True) -> Any:
-        """Choose an action for an observation, or one for each of several: an array or a list.
+        """Choose an action for an observation, or one for each of several in an array or a list.
 
-        Deterministic, the mean weights act, and an actor-critic takes its policy's most probable
-        action. Otherwise each observation gets a new draw of the noise, and an actor-critic draws
-        from its policy; an agent that explores by ε alone acts the same either way. An agent with
-        an LSTM takes one observation at a time; `begin` says where games begin. Raises ValueError
-        for an observation that does not fit, or has NaN or infinity in it.
+        If `deterministic`, the mean weights act, and an actor-critic takes its policy's most
+        probable action. Otherwise each observation gets a new draw of the noise, and an
+        actor-critic samples from its policy; an agent that explores by ε alone acts the same either
+        way. An agent with an LSTM takes one observation at a time; call `begin` when a game begins.
+        Raises ValueError for an observation that does not fit the environment, or that contains NaN
+        or infinity.
         """
         try:
             one = self._kind.is_one(observation)
@@ -121,10 +122,10 @@ class TrainedAgent:
             return evaluate_run(self.folder, episodes=episodes, noise=noise, seed=seed)
 
     def save(self, folder: str | Path) -> None:
-        """Write the agent into a new or empty folder, which `noisynet.load` and `evaluate` take.
+        """Write the agent to a new or empty folder, for `noisynet.load` and `noisynet evaluate`.
 
-        It holds no replay and no metrics: training goes on in the run's own folder. Raises
-        RunError where it cannot be written, and leaves no folder behind then.
+        The folder has no replay and no metrics; to continue training, resume the run itself.
+        Raises RunError if it cannot be written, and then leaves no folder behind.
         """
         with RunFolder.create(folder, self._config_text) as saved:
             try:
@@ -136,10 +137,11 @@ class TrainedAgent:
                 raise
 
     def act(self, observation: np.ndarray, *, noise: int = False) -> np.ndarray:
-        """Choose actions; raises ValueError for noise where the agent has none.
+        """Choose actions (N,) for observations (N, *shape), as the network takes them.
 
-        `noise` is a number of draws: 0 (False) acts by the mean weights, 1 (True) under a draw, and
-        more by the mean over them of Q, or of the policy's probabilities.
+        `noise` is a number of draws: with 0 (False) the agent acts by the mean weights, with 1
+        (True) under a new draw for each observation, with more by the mean over the draws of Q, or
+        of the policy's probabilities. Raises ValueError for noise if the agent has none.
         """
         network = self._agent.network
         if not noise:
@@ -172,7 +174,7 @@ class TrainedAgent:
             return agent.network(seen).float().cpu().numpy()
 
     def begin(self, first: np.ndarray) -> None:
-        """Forget the past where `first` (N,) says that a game begins: for an agent with an LSTM."""
+        """Reset the state of an LSTM where the mask `first` (N,) says that a game begins."""
         if isinstance(self._agent, ActorCritic):
             self._agent.begin(first)
 
@@ -191,18 +193,19 @@ def evaluate_run(
     tell: Callable[[str], object] | None = None,
     tell_seconds: float | None = None,
 ) -> dict[str, Any]:
-    """Play whole games and return what the command line prints, ready for JSON.
+    """Play whole games with a run's agent; return the summary that `noisynet evaluate` prints.
 
     `noise` is a number of draws: with 0 (False) the agent acts by its mean weights, with 1 (True)
-    under a new draw at every step, with more by the mean of its values over so many new draws; it
+    under a new draw at every step, with more by the mean of its values over that many new draws. It
     never acts at random: an actor-critic takes its policy's most probable action. The games are
-    seeded apart from those of training unless `seed` says otherwise. A game that takes more than
-    `steps` agent steps (by default 50,000) ends there, with the return that it has by then, and its
-    environment plays no more: `unplayed` counts the games that it had left. `lengths` are agent
-    steps, and `cut` is how many games that limit or the environment's own ended. `tell` hears how
-    far it is, every `tell_seconds`.
-    Raises RunError with one line for a run that is missing, damaged, of a newer format, without a
-    checkpoint, or, with `noise`, without learned noise.
+    seeded differently from training, unless `seed` is given. A game that takes more than `steps`
+    agent steps (by default 50,000) ends there, with its return so far, and its environment plays no
+    further games: `unplayed` counts the games that it had left. `lengths` are in agent steps, and
+    `cut` is the number of games that were ended by this limit or by the environment's own. `tell`
+    is called with a line of progress every `tell_seconds`.
+
+    Raises RunError, with a one-line message, for a run that is missing, damaged, of a newer format
+    or without a checkpoint, and if its agent cannot act with this `noise`.
     """
     run = open_run(path)
     found = run.trained()
@@ -232,10 +235,10 @@ def evaluate_run(
 
 
 def cut_text(result: dict[str, Any]) -> str | None:
-    """Return how many of the games that `evaluate_run` played a limit ended; None: none."""
+    """Return a line on how many games of `evaluate_run` a limit ended; None if it ended none."""
     if not result["cut"]:
         return None
-    # Such a game is as long as a game can be.
+    # The longest game is one that the limit ended.
     return (
         f"{result['cut']} of {result['episodes']} games reached the limit of "
         f"{max(result['lengths']):,} steps"
@@ -243,12 +246,12 @@ def cut_text(result: dict[str, Any]) -> str | None:
 
 
 def noise_in_words(noise: int) -> str:
-    """Return how a number of draws is named: off, on or mean:K."""
+    """Return the name of a number of draws: off, on or mean:K."""
     return ("off", "on")[noise] if noise < 2 else f"mean:{int(noise)}"
 
 
 def check_noise(path: Path, config: Config, noise: int = True) -> None:
-    """Raise RunError where an agent is to act under noise and has none, or cannot average it."""
+    """Raise RunError if a run's agent has no noise to act under, or cannot average over draws."""
     got = noise_in_words(noise)
     if not config.exploration.has_noise:
         raise RunError(
@@ -263,14 +266,14 @@ def check_noise(path: Path, config: Config, noise: int = True) -> None:
 
 
 def games_seed(config: Config) -> int:
-    """Return the seed of the games that evaluation plays; never that of training's."""
+    """Return the default seed of evaluation games, which is never the training seed."""
     return (config.training.seed + _SEED_OFFSET) % SEEDS
 
 
 def on_this_machine(config: Config) -> Config:
-    """Set torch's threads to the run's own; return the config, a missing GPU replaced by the CPU.
+    """Set torch's threads as in the run; return its config, with the CPU for a missing GPU.
 
-    All cores would fight with whatever runs beside, such as a training.
+    A thread on every core would slow down other processes, such as a training run.
     """
     torch.set_num_threads(max(config.training.threads, 1))
     return config if has_device(config.training.device) else config.replaced(device="cpu")
@@ -278,7 +281,7 @@ def on_this_machine(config: Config) -> Config:
 
 @contextmanager
 def threads_kept() -> Iterator[None]:
-    """Give torch the threads back that it had, at the end: a program goes on with them."""
+    """Restore torch's number of threads at the end, so that the calling program keeps its own."""
     threads = torch.get_num_threads()
     try:
         yield
@@ -288,7 +291,7 @@ def threads_kept() -> Iterator[None]:
 
 @contextmanager
 def environments_for(config: Config, seed: int | None = None) -> Iterator[Environments]:
-    """Make a run's environments and close them at the end; raises RunError where they fail."""
+    """Make a run's environments and close them at the end; raises RunError if they fail."""
     try:
         with closing(make_environments(config, seed=seed)) as environments:
             yield environments

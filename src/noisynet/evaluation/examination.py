@@ -1,4 +1,4 @@
-"""Examine a run's noise: its agent as the newest checkpoint left it, on games of its own."""
+"""The examination behind `noisynet doctor RUN`: the noise of a run's newest checkpoint."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from .scores import mean_difference_interval
 _SEED_OFFSET = 2_000_003
 _TRANSITIONS = 64
 _COLLAPSED = 0.01
-"""Share of its first value at which mean |σ| counts as collapsed."""
+"""Share of its first value below which mean |σ| counts as collapsed."""
 _EXPLODED = 10.0
 
 
 def examine(path: Path) -> Diagnosis:
-    """Check a run's agent in the way it acts and learns, and σ over the run.
+    """Check how a run's agent acts and learns, how σ changed, and how noise affects its returns.
 
-    It plays some steps of its environment, seeded apart from training, in memory alone: the run's
-    folder is only read. Raises RunError with one line for a folder that is missing or damaged,
-    without a checkpoint, or without learned noise.
+    The agent plays some steps of its environment, with another seed than in training. The run's
+    folder is only read. Raises RunError, with a one-line message, for a folder that is missing or
+    damaged, and for a run without a checkpoint or without learned noise.
     """
     run = open_run(path)
     config = on_this_machine(run.config)
@@ -66,22 +66,22 @@ def examine(path: Path) -> Diagnosis:
 
 
 def _values(config: Config, agent: QLearning, environments: Environments, step: int) -> Diagnosis:
-    """Examine a value-based agent."""
-    # The warm-up's actions are uniformly random, and say nothing of noise.
+    """Examine a value-based agent that learns from a replay."""
+    # The warm-up's actions are uniformly random, and say nothing about noise.
     now = max(step, config.learning.warmup_steps)
     batch, observation = _played(config, agent, environments, now)
     same_game = np.zeros(len(observation), bool)
 
     def act(_: object) -> np.ndarray | None:
         action = agent.act(observation, now, same_game)
-        # Sampled quantiles let actions differ under one draw of noise: there is nothing to compare.
+        # Sampled quantiles make actions differ even under one draw: there is nothing to compare.
         return None if config.network.quantiles else action
 
     def update() -> None:
-        # As the first one: at the run's end the step size may have fallen to 0.
+        # With the first step size: by the end of the run it may have fallen to 0.
         agent.update(batch, config.learning.learning_rate)
         if config.exploration.redraw == "step":
-            # The noise is redrawn by the action after it.
+            # The next action redraws the noise.
             agent.act(observation, now, same_game)
 
     diagnosis = doctor(
@@ -121,8 +121,8 @@ def _values_from_rollouts(
         agent.begin(played.rollout, played.passes)
 
     def update() -> None:
-        # As the first one: at the run's end the step size may have fallen to 0. The acting noise is
-        # redrawn by the next rollout.
+        # With the first step size: by the end of the run it may have fallen to 0. The next rollout
+        # redraws the acting noise.
         agent.update(learning.learning_rate)
         begin()
 
@@ -150,7 +150,7 @@ def _policy(config: Config, agent: ActorCritic, environments: Environments) -> D
     ).rollout
     observation, first = rollout.observation[-1], rollout.first[-1]
     core = agent.network.initial_state(len(observation))
-    # All of the rollout: with few environments what is seen last is too little to judge by.
+    # The whole rollout: with few environments, its last observations are too few to judge by.
     sequence = (
         torch.from_numpy(one).to(agent.device) for one in (rollout.observation, rollout.first)
     )
@@ -167,7 +167,7 @@ def _policy(config: Config, agent: ActorCritic, environments: Environments) -> D
         evaluate=lambda _: _by_means(agent, observation),
         loss=loss,
         optimizer=agent.optimizer,
-        # As the first one: at the run's end the step size may have fallen to 0.
+        # With the first step size: by the end of the run it may have fallen to 0.
         update=lambda: agent.update(rollout, learning.learning_rate),
         on_policy=True,
         entropy_bonus=section.entropy_bonus,
@@ -175,7 +175,7 @@ def _policy(config: Config, agent: ActorCritic, environments: Environments) -> D
 
 
 def _by_means(agent: Agent, observation: np.ndarray) -> np.ndarray:
-    """Act as `noisynet evaluate` does: by the mean weights."""
+    """Act by the mean weights, as `noisynet evaluate` does by default."""
     with mean_weights(agent.network):
         return agent.greedy(observation)
 
@@ -183,7 +183,7 @@ def _by_means(agent: Agent, observation: np.ndarray) -> np.ndarray:
 def _played(
     config: Config, agent: QLearning, environments: Environments, step: int
 ) -> tuple[Batch[np.ndarray], np.ndarray]:
-    """Play some steps; return their one-step transitions and what is seen after them."""
+    """Play some steps; return their one-step transitions and the observations after them."""
     learning = config.learning
     player = Player(environments, learning.reward_clip)
     parts: list[list[np.ndarray]] = []
@@ -213,7 +213,7 @@ def _played(
 def sigma_figures(path: Path) -> dict[str, tuple[float, float]]:
     """Read the first and the last mean |σ| of each layer from a run's metrics.
 
-    As it was learned, without the scale, which metrics have beside it.
+    In the metrics σ is multiplied by the scale; here the scale is divided out again.
     """
     figures: dict[str, tuple[float, float]] = {}
     for record in read_metrics(path):
@@ -229,7 +229,7 @@ def sigma_figures(path: Path) -> dict[str, tuple[float, float]]:
 
 
 def over_the_run(figures: dict[str, tuple[float, float]]) -> Finding:
-    """Judge how mean |σ| went from its first to its last figure, {layer: (first, last)}."""
+    """Check how mean |σ| of each layer changed over a run, from {layer: (first, last)}."""
     name = "sigma over the run"
     if not figures:
         return Finding(name, "skipped", "no figures of σ in its metrics yet")
@@ -257,9 +257,10 @@ def over_the_run(figures: dict[str, tuple[float, float]]) -> Finding:
 
 
 def returns_by_noise(evaluations: list[Evaluation]) -> Finding:
-    """Compare the returns by the mean weights with those under noise, where the run has both.
+    """Compare the returns by the mean weights with those under noise, if the run has both.
 
-    Where they part, the means alone hide what was learned, or the noise costs returns.
+    If they differ, either the mean weights alone do not show what was learned, or the noise costs
+    returns.
     """
     name = "returns by noise"
     kinds = newest_by_noise(evaluations)

@@ -13,11 +13,11 @@ import numpy.typing as npt
 from ..envs import Environments, EpisodeCounter, FinishedEpisode
 
 TELL_SECONDS = 10.0
-"""Time between two words of progress."""
+"""Default time between two lines of progress."""
 
 
 class UnusableEvaluation(ValueError):
-    """An evaluation cannot be run as asked, or an environment returned no usable numbers."""
+    """Error for an evaluation that cannot be run as asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class EpisodeResult:
     steps: int
     """Agent steps taken in it."""
     cut: bool = False
-    """Whether a limit of steps ended it, and not the game itself."""
+    """Whether a limit on steps ended it, and not the game itself."""
 
 
 def play(
@@ -49,18 +49,17 @@ def play(
     """Play exactly `episodes` new games to their real ends; return them in order of their number.
 
     Game i is played by environment i modulo N, so each environment has a quota fixed beforehand:
-    the first games to finish would be the short ones. Environments beyond their quota are stepped
-    along and not counted. `act` maps observations (N, *shape) to actions (N,). `on_first` is
-    called with a mask (N,) before the first action of the games that it marks, which is where
-    noise is redrawn once per game. The environments are reset first and left open.
+    to count the first games to finish would favour short ones. Environments that have met their
+    quota are still stepped, but not counted. `act` maps observations (N, *shape) to actions (N,).
+    `on_first` is called with a mask (N,) before the first action of the games that it marks; there,
+    noise can be redrawn once per game. The environments are reset first and left open.
 
-    `steps` is how many agent steps a game may take: one that takes more ends there, with the return
-    that it has by then, and its environment plays none of the games that it has left: they are
-    missing in what is returned. `tell` hears in a line, every `tell_seconds` (by default ten), how
-    far it is.
+    `steps` limits the agent steps of a game. A game that takes more ends there, with its return so
+    far, and its environment plays none of the games that it has left, which are missing from the
+    result. `tell` is called with a line of progress every `tell_seconds` (by default ten).
 
-    Raises UnusableEvaluation for `episodes` below 1, and what the environments raise. Without
-    `steps` it ends when the games do: an environment without a time limit may never.
+    Raises UnusableEvaluation for `episodes` below 1, and whatever the environments raise. Without
+    `steps`, it may never return if an environment has no time limit.
     """
     if isinstance(episodes, bool) or not isinstance(episodes, int) or episodes < 1:
         raise UnusableEvaluation(

@@ -1,4 +1,4 @@
-"""What returns say: human-normalised scores, interquartile means and intervals. No torch."""
+"""Statistics of returns: human-normalised scores, interquartile means, intervals. No torch."""
 
 import csv
 import importlib.resources
@@ -18,7 +18,7 @@ _GYMNASIUM_ID = re.compile(r"ALE/(?P<name>\w+)-v\d+")
 
 @dataclass(frozen=True, slots=True)
 class ReferenceScores:
-    """The standard scores of a game, no-op starts; the source is beside the packaged table."""
+    """Reference scores of a game with no-op starts; data/README.md names the source."""
 
     random: float
     """The mean return of uniformly random actions."""
@@ -34,20 +34,20 @@ def atari57_games() -> list[str]:
 def reference_scores(game_id: str) -> ReferenceScores | None:
     """Return the random and human scores of `ALE/MsPacman-v5`, also called `ms_pacman`.
 
-    None for any other id than those of the 57 games.
+    None for an id outside the 57 games.
     """
     table = _table()
     match = _GYMNASIUM_ID.fullmatch(game_id)
     if match is None:
         return table.get(game_id)
-    # ale-py makes its ids of ROM names by the same rule, so this is exact for digits and all.
+    # ale-py makes its ids from ROM names by the same rule, so this is exact, also for digits.
     ids = {game.title().replace("_", ""): game for game in table}
     game = ids.get(match["name"])
     return None if game is None else table[game]
 
 
 def human_normalised(game_id: str, score: float) -> float | None:
-    """Return 100 · (score − random) / (human − random), in percent; None where unknown."""
+    """Return 100 · (score − random) / (human − random), in percent; None for an unknown game."""
     reference = reference_scores(game_id)
     if reference is None:
         return None
@@ -59,13 +59,13 @@ def mean_interval(
 ) -> tuple[float, float] | None:
     """Return Student's interval for the mean: mean ± t · s / √n with n − 1 degrees of freedom.
 
-    None for fewer than 2 returns: one game says nothing of the spread. Equal returns give an
-    interval of no width, which says that these games did not differ and no more than that.
+    None for fewer than 2 returns, since one game says nothing about the spread. Equal returns give
+    an interval of zero width, which says only that these games did not differ.
 
-    Not a bootstrap: at 95 % of confidence and n = 5, the share of intervals that held the true
-    mean was 0.97 (Student), 0.84 (percentile) and 0.84 (BCa) of normal returns, and 0.88, 0.79
-    and 0.80 of exponential ones; from n = 30 they agree. Of skewed returns it holds less than it
-    says, and it may reach beyond the scores that a game can give.
+    It is not a bootstrap: at 95 % confidence and n = 5, the share of intervals that contained the
+    true mean was 0.97 (Student), 0.84 (percentile) and 0.84 (BCa) for normal returns, and 0.88,
+    0.79 and 0.80 for exponential ones; from n = 30 on they agree. For skewed returns it contains
+    the mean less often than stated, and it may extend beyond the scores that a game can give.
 
     Raises ValueError for returns that are not finite or a confidence not between 0 and 1.
     """
@@ -95,7 +95,7 @@ def mean_difference_interval(
     """Return the interval of mean(ours) - mean(theirs), by Welch's t: their spreads may differ.
 
     None for fewer than 2 returns on a side. Returns that are all equal on each side give an
-    interval of no width. Raises ValueError as `mean_interval` does.
+    interval of zero width. Raises ValueError as `mean_interval` does.
     """
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"confidence: got {confidence!r}, expected a number between 0 and 1")
@@ -107,7 +107,7 @@ def mean_difference_interval(
     variance = sum(parts)
     if variance == 0:
         return difference, difference
-    # By shares, since the square of a tiny variance is 0.
+    # Computed from shares, since the square of a tiny variance is 0.
     freedom = 1 / sum(
         (part / variance) ** 2 / (len(one) - 1)
         for part, one in zip(parts, (first, second), strict=True)
@@ -123,7 +123,7 @@ def mean_difference_interval(
 def interquartile_mean(scores: Sequence[float] | npt.NDArray[np.floating]) -> float:
     """Return the mean of the middle half: ⌊n/4⌋ scores are left out at each end.
 
-    Of all runs of all games together, as Agarwal et al. (arXiv 2108.13264) use it.
+    Agarwal et al. (arXiv 2108.13264) use it over all runs of all games together.
     Raises ValueError for no scores, or for scores that are not finite.
     """
     ordered = np.sort(_finite(scores))
@@ -146,15 +146,16 @@ def bootstrap_interval(
 ) -> tuple[float, float] | None:
     """Return the percentile interval of a statistic under the stratified bootstrap.
 
-    Each stratum, such as the runs of one game by one agent, is drawn from anew by itself, with
+    Each stratum, such as the runs of one agent on one game, is resampled separately, with
     replacement (Agarwal et al., arXiv 2108.13264, §3). `statistic` maps as many arrays as there are
     strata, each (resamples, scores of that stratum), to (resamples,). The same seed gives the same
     interval.
 
-    None where a stratum has fewer than 2 scores, as one run says nothing of the spread, and for
-    fewer than 3 scores in all: from two, the interval is the two, and holds the median of their
-    distribution every second time. From few runs it is too narrow; see `mean_interval`. Raises
-    ValueError for no strata, scores that are not finite or a confidence not between 0 and 1.
+    None if a stratum has fewer than 2 scores, since one run says nothing about the spread, and for
+    fewer than 3 scores in all: two scores would be the ends of the interval, which contains the
+    median of their distribution only half of the time. With few runs the interval is too narrow;
+    see `mean_interval`. Raises ValueError for no strata, scores that are not finite or a confidence
+    not between 0 and 1.
     """
     rows = [_finite(np.asarray(scores, np.float64)) for scores in strata]
     if not rows:
@@ -166,7 +167,7 @@ def bootstrap_interval(
     generator = np.random.default_rng(seed)
     drawn = [row[generator.integers(len(row), size=(resamples, len(row)))] for row in rows]
     tail = (1.0 - confidence) / 2.0
-    # Some at a time: a statistic of pairs takes memory for each pair of scores in each resample.
+    # In chunks: a statistic of pairs takes memory for each pair of scores in each resample.
     found = [
         np.asarray(statistic(*(row[begin : begin + _AT_A_TIME] for row in drawn)), np.float64)
         for begin in range(0, resamples, _AT_A_TIME)
@@ -178,7 +179,7 @@ def bootstrap_interval(
 def interquartile_means(*strata: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the interquartile mean of each resample, over all strata together.
 
-    For `bootstrap_interval`: each stratum is (resamples, scores), the answer (resamples,).
+    For `bootstrap_interval`: each stratum is (resamples, scores), the result (resamples,).
     """
     ordered = np.sort(np.concatenate(strata, axis=1), axis=1)
     cut = ordered.shape[1] // 4
@@ -190,10 +191,10 @@ def probability_of_improvement(
 ) -> float:
     """Return the probability that a run of ours scores higher than a run of theirs, from 0 to 1.
 
-    One array of scores for each game, in the same order of games: over all pairs of runs of a game,
-    a draw counting one half, and then the mean over games (Agarwal et al., arXiv 2108.13264, §4.3).
-    Raises ValueError for different numbers of games, for a game without scores, or for scores that
-    are not finite.
+    Both have one array of scores for each game, in the same order of games. The probability is the
+    share of pairs of runs of a game that ours wins, where a tie counts one half, averaged over
+    games (Agarwal et al., arXiv 2108.13264, §4.3). Raises ValueError for different numbers of
+    games, for a game without scores, or for scores that are not finite.
     """
     if len(ours) != len(theirs) or not ours:
         raise ValueError(f"games: got {len(ours)} and {len(theirs)}, expected the same, at least 1")
@@ -206,7 +207,7 @@ def probability_of_improvement(
 def improvements(*strata: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the probability of improvement of each resample, for `bootstrap_interval`.
 
-    The strata (resamples, scores) are those of ours for each game, then as many of theirs.
+    The strata (resamples, scores) are ours, one for each game, and then theirs in the same order.
     """
     games = len(strata) // 2
     shares = []

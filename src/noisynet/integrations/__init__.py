@@ -1,1 +1,1 @@
-"""Noise inside other people's agents: one module for each host, imported by its own name."""
+"""Noise in the agents of other libraries: one module or package for each host."""

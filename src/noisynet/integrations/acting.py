@@ -1,4 +1,4 @@
-"""Noisy weights made once for all the forwards of a rollout that act under one held draw."""
+"""Noisy weights that are computed once for all forwards of a rollout under the same held draw."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from ..layers.parametrised import parametrised_names
 
 
 class ActingWeights:
-    """The weights of a network's linear layers under the draw that it holds for a whole batch.
+    """A cache of the noisy weights of a network's linear layers, for a held draw without rows.
 
-    While nothing learns, a layer would make them at every forward. Here they are made when they are
-    first used, and again when a parameter, the draw or its scale has changed.
+    A layer computes its noisy weights at every forward. For acting, this computes them on first
+    use, and again only when a parameter, the draw or its scale has changed.
     """
 
     def __init__(self, network: nn.Module) -> None:
         self._layers = [
             layer
             for layer in network.modules()
-            # Layers of one's own, or whose weights something else makes, are left alone.
+            # Subclasses, and layers with parametrised weights, compute their own.
             if type(layer) is NoisyLinear and not parametrised_names(layer)
         ]
         self._made_of: list[Any] = []
-        # With what is held, so that no other tensor takes its place in memory, and in `_made_of`.
+        # Keeps the held draw alive: no other tensor can take its id, which `_made_of` compares.
         self._made: list[tuple[Tensor | None, Callable[[Tensor], Tensor]]] = []
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """Let the layers use them inside, where no gradient is asked for."""
+        """Use the cached weights inside, if gradients are off and every layer holds such a draw."""
         if torch.is_grad_enabled() or not all(map(_holds_for_batch, self._layers)):
             yield
             return
@@ -52,7 +52,7 @@ class ActingWeights:
                 del layer.__dict__["forward"]
 
     def _ingredients(self) -> list[Any]:
-        """List what changes when a weight, the draw or its scale is written to, or replaced."""
+        """List values of which one changes when a weight, the draw or its scale is changed."""
         states = [layer.noise_state for layer in self._layers]
         tensors = [state.held for state in states]
         for layer in self._layers:

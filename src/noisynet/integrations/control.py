@@ -1,4 +1,4 @@
-"""How much noise a host's agent has: what the `NoiseControl` of each host is made of."""
+"""The scale of the noise in a host's agent: the common part of each host's `NoiseControl`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _FITTING: dict[bool | None, tuple[type[Goal], str]] = {
     True: (EffectiveEpsilon, "effective_epsilon"),
     False: (ActionDeviation, "action_deviation"),
 }
-"""The goal for discrete actions and for others, and its option."""
+"""The goal for discrete (True) or continuous (False) actions, and the option that sets it."""
 
 
 class ControlOptions(TypedDict, total=False):
-    """What `HostControl` takes by name, for the classes that hand it on."""
+    """Keyword arguments of `HostControl`, for classes that pass them on."""
 
     effective_epsilon: float | None
     action_deviation: float | None
@@ -37,9 +37,9 @@ class ControlOptions(TypedDict, total=False):
 
 
 class Seen:
-    """The last observations of an agent, at least `rows` of them once there are so many.
+    """A buffer of an agent's last observations, at least `rows` of them once it has seen as many.
 
-    A batch is a tensor, or whatever `joined` joins, as in `run_under`.
+    A batch is whatever `join` joins, or `joined` in its place, as in `run_under`.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Seen:
         self._batches: deque[Any] = deque()
 
     def add(self, observations: Any) -> None:
-        """Keep a batch of observations, as a copy: hosts write into their memory again."""
+        """Store a copy of a batch of observations, since hosts reuse the memory."""
         self._batches.append(copy.deepcopy(observations))
         while len(self) - size_of(self._batches[0]) >= self._rows:
             self._batches.popleft()
@@ -59,21 +59,21 @@ class Seen:
         return sum(map(size_of, self._batches))
 
     def last(self) -> Any:
-        """Return the last `rows` observations as one batch, fewer where fewer were seen."""
+        """Return the last `rows` observations as one batch, or fewer if fewer were seen."""
         return self._joined(list(self._batches), list(range(len(self)))[-self._rows :])
 
 
 class HostControl:
-    """A scale that moves where a host calls, the common part of each host's `NoiseControl`.
+    """The common part of each host's `NoiseControl`: it moves the scale when the host calls.
 
-    One of three sets it: `schedule`, a function of the host's own steps (`noisynet.control.Linear`,
-    …); `effective_epsilon`, the share of greedy actions that the noise changes; `action_deviation`,
-    the standard deviation of continuous actions. Targets are measured over the last `observations`
-    and some `draws`, which `seed` gives, after each `every` steps; `gain` and `factor` are those of
-    `noisynet.control.target`.
+    One of three options sets the scale: `schedule`, a function of the host's own steps
+    (`noisynet.control.Linear`, …); `effective_epsilon`, the share of greedy actions that the noise
+    changes; or `action_deviation`, the standard deviation of continuous actions. The last two are
+    targets. They are measured every `every` steps, on the last `observations` and under `draws`
+    draws from `seed`; `gain` and `factor` are those of `noisynet.control.target`.
 
-    Raises ValueError for none or several of the three, numbers that are too small, and what
-    `noisynet.control` refuses.
+    Raises ValueError for none or several of the three, for numbers that are too small, and for
+    values that `noisynet.control` refuses.
     """
 
     def __init__(
@@ -112,10 +112,10 @@ class HostControl:
         self._moved_at = 0
 
     def check_actions(self, name: str, *, discrete: bool | None) -> None:
-        """Raise TypeError for a goal that does not fit the actions, whose kind has a name.
+        """Raise TypeError for a goal that does not fit the actions; the message has their `name`.
 
-        An effective ε is for discrete actions, a deviation for continuous ones, and for others
-        (None), such as several at a time, there is neither.
+        An effective ε is for discrete actions, and a deviation for continuous ones. For others
+        (None), such as several discrete actions at a time, there is neither.
         """
         if self.goal is None:
             return
@@ -126,9 +126,9 @@ class HostControl:
             )
 
     def begin(self, modules: Sequence[nn.Module], outputs: Measure, *, step: int = 0) -> None:
-        """Take over the scale of modules, measured by `outputs` of the first; step 0 is now.
+        """Take over the scale of modules at a step; `outputs` measures the first of them.
 
-        Raises ValueError for modules without noise, and for a target whose scale is 0.
+        Raises ValueError for modules without noise, and for a target if the scale is 0.
         """
         for module in modules:
             scale(module)
@@ -141,28 +141,28 @@ class HostControl:
 
     @property
     def scale(self) -> float:
-        """The scale now."""
+        """The current scale."""
         return scale(self._modules[0])
 
     @property
     def words(self) -> str | None:
-        """Who sets the scale, for people."""
+        """A description of what sets the scale, for people to read."""
         return next(iter(noisy_layers(self._modules[0]).values())).noise_state.control
 
     @property
     def target(self) -> Target:
-        """What holds the goal; there is none for a schedule."""
+        """The `Target` that holds the goal; there is none for a schedule."""
         assert self._target is not None, "built by `begin` where there is a goal"
         return self._target
 
     def move(self, step: int, measure: Callable[[], float | None]) -> dict[str, float]:
-        """Set the scale for a step of the host; return what to log, {} where nothing is due.
+        """Set the scale for a step of the host; return what to log, {} if nothing was due.
 
-        `measure` is called where a target is due, and returns None where nothing has been seen.
+        `measure` is called if a target is due, and returns None if nothing has been seen yet.
         """
         if self.schedule is not None:
             return {"noise/scale": self._set(self.schedule(step))}
-        # In another run a host counts its steps from 0 again.
+        # In another run, the host counts its steps from 0 again.
         self._moved_at = min(self._moved_at, step)
         if step - self._moved_at < self.every:
             return {}
@@ -173,16 +173,16 @@ class HostControl:
         return {"noise/scale": self.target.adjust(measured), "noise/measured": measured}
 
     def move_by(self, step: int, seen: Seen) -> dict[str, float]:
-        """Set the scale for a step of the host, measured on what was seen."""
+        """Set the scale for a step of the host; a target is measured on the observations seen."""
         return self.move(step, lambda: self.target.measure(seen.last()) if len(seen) else None)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed training needs: the host's own checkpoints keep no scale."""
+        """Return the state to resume from: the host's own checkpoints do not store the scale."""
         measurements = 0 if self._target is None else self._target.measurements
         return {"scale": self.scale, "measurements": measurements, "moved_at": self._moved_at}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
+        """Restore a state that `state_dict` returned."""
         self._moved_at = int(state["moved_at"])
         if self._target is not None:
             self._target.load_state_dict(state)

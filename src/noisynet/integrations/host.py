@@ -1,4 +1,4 @@
-"""What the adapters share: whether a host is installed, and which row of a batch has which draw."""
+"""Common parts of the adapters: checks of a host's version, and forwards with a draw per row."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Forward = Callable[[Any], Any]
 
 
 def check_host(adapter: str, *, extra: str, tested: Mapping[str, str]) -> None:
-    """Check that the packages of a host are installed, {distribution: version tested}.
+    """Check that the packages of a host are installed; `tested` is {distribution: version}.
 
-    Raises ModuleNotFoundError with the extra to install for one that is missing; warns of a version
-    that differs from the tested one, naming both.
+    Raises ModuleNotFoundError with the extra to install if one is missing; warns of a version that
+    differs from the tested one, naming both.
     """
     for package, expected in tested.items():
         try:
@@ -44,12 +44,12 @@ _TAKES_ROWS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def takes_rows(network: nn.Module, probe: Forward, batch: Any) -> bool:
-    """Return whether all noisy layers of a network see its batch, and nothing else, as their rows.
+    """Return whether the rows that every noisy layer of a network sees are those of the batch.
 
     A layer has the rows of a draw in the dimension before its features. In a network over sets or
-    sequences those are the entities or the times, which a size that happens to be the batch's would
-    hide. So `probe`, a forward of the whole network, runs with 2 and with 3 rows of the batch, once
-    for each network.
+    sequences, these are the entities or the time steps, and their number may equal the batch size
+    by chance. So `probe`, a forward of the whole network, runs with 2 and with 3 rows of the batch,
+    once for each network.
     """
     if network not in _TAKES_ROWS:
         with torch.no_grad(), unwatched(), mean_weights(network), buffers_preserved(network):
@@ -66,7 +66,7 @@ def _rows_seen(network: nn.Module, probe: Forward, batch: Any) -> list[tuple[int
 
     def note(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         input = args[0] if args else kwargs["input"]
-        # A weight has one dimension more than one row of the input that it is applied to.
+        # A weight has one dimension more than a row of the input.
         features = layer.noise_reference.ndim - 1
         seen.append(tuple(input.shape[: input.ndim - features]))
 
@@ -94,10 +94,10 @@ def run_under(
 ) -> Any:
     """Run `forward` on a batch of the host under a draw, or under the mean weights for None.
 
-    Of a draw with rows, row i is for row i of the batch, its first dimension; or `rows` names the
-    draw of each row. A network whose layers see other rows runs once for each draw, on its rows.
-    `probe` is a forward of the whole network and its batch, where `forward` is less. `joined`
-    stands in for `join` where outputs are of a type of the host's own.
+    If the draw has rows, row i of the batch, its first dimension, uses draw i, or draw `rows[i]` if
+    `rows` is given. A network whose layers see other rows runs once for each draw, on the rows that
+    use it. If `forward` is only a part of the network, `probe` is a forward of all of it, and its
+    batch. `joined` replaces `join` for outputs of the host's own types.
     """
     if drawn is None:
         with mean_weights(network):
@@ -120,11 +120,11 @@ def run_under(
 
 
 def follow(drawn: Draw, network: nn.Module) -> Draw:
-    """Return a draw where the layers of a network are now, and in their dtype."""
+    """Return a draw moved to the devices and dtypes that the layers of a network have now."""
     layers, flats = noisy_layers(network), []
     for slot in drawn.slots:
         flat, reference = drawn.flat(slot), layers[slot.name].noise_reference
-        if flat.is_meta and not reference.is_meta:  # it has no values to move
+        if flat.is_meta and not reference.is_meta:  # it has no values that could be moved
             flat = slot.spec.draw(flat.shape[:-1], device=reference.device, dtype=reference.dtype)
         flats.append(flat.to(device=reference.device, dtype=reference.dtype))
     slots = tuple(replace(slot, group=n, start=0) for n, slot in enumerate(drawn.slots))
@@ -132,7 +132,7 @@ def follow(drawn: Draw, network: nn.Module) -> Draw:
 
 
 def take(batch: Any, rows: list[int]) -> Any:
-    """Take rows of a batch: of tensors and the like, None, and tuples and dicts of them."""
+    """Return rows of a batch: a tensor or the like, None, or a tuple or dict of such."""
     if isinstance(batch, tuple):
         return tuple(take(part, rows) for part in batch)
     if isinstance(batch, dict):
@@ -141,7 +141,7 @@ def take(batch: Any, rows: list[int]) -> Any:
 
 
 def join(outputs: list[Any], order: list[int]) -> Any:
-    """Join outputs, as `take` takes them apart, and put their rows into an order."""
+    """Concatenate outputs of the types that `take` accepts, and put their rows into an order."""
     first = outputs[0]
     if isinstance(first, tuple):
         return tuple(join(list(parts), order) for parts in zip(*outputs, strict=True))
@@ -151,7 +151,7 @@ def join(outputs: list[Any], order: list[int]) -> Any:
 
 
 def size_of(batch: Any) -> int:
-    """Return the number of rows of a batch, of what `take` takes rows of."""
+    """Return the number of rows of a batch of a type that `take` accepts."""
     if isinstance(batch, tuple):
         return size_of(batch[0])
     return size_of(next(iter(batch.values()))) if isinstance(batch, dict) else len(batch)

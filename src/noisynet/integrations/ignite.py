@@ -1,7 +1,7 @@
-"""Noise inside a PyTorch-Ignite Engine: `NoiseHandler(network, target).attach(trainer)`.
+"""Noise inside a PyTorch-Ignite Engine: `NoiseHandler(network).attach(trainer)`.
 
-It stands beside the engine's `process_batch`, and the rest of the engine stays as it is;
-`NoiseControl` sets how much noise there is. Needs the extra `ignite`.
+The handler runs beside the engine's `process_batch`, and the engine stays as it is. `NoiseControl`
+sets how much noise there is. Needs the extra `ignite`.
 """
 
 from __future__ import annotations
@@ -30,19 +30,18 @@ __all__ = ["NoiseControl", "NoiseHandler"]
 
 
 class NoiseHandler:
-    """Handler of an engine's iterations: new noise, copies to the target network, measurements.
+    """A handler of an engine's iterations that redraws, updates the target network and measures.
 
     One iteration of the engine is one step of the optimizer. After each, both networks get new
-    noise, each its own; after every `target_every`-th the target gets the means and σ of `network`,
-    and never its noise; after every `snr_every`-th `engine.state.metrics` has `snr_1`, `snr_2`, …,
-    the signal-to-noise ratio of each noisy layer in the order of the network, for loggers and
-    progress bars that are attached later.
+    noise, each its own. After every `target_every`-th, the target gets the means and σ of
+    `network`, but never its noise. After every `snr_every`-th, `engine.state.metrics` has `snr_1`,
+    `snr_2`, …, the signal-to-noise ratios of the noisy layers in the order of the network, for
+    loggers and progress bars that are attached later.
 
-    `redraw=False` leaves the noise to others: to an agent that redraws by itself, or to the
-    networks where theirs is fresh at every forward. With it, networks hold a draw from `attach`
-    on; rows that are held already are kept. Raises ValueError for a network without noisy layers,
-    a target that does not fit, `target_every` without a target and the reverse, numbers below 1.
-    Source: Fortunato et al., §3.1.
+    From `attach` on, networks hold a draw, with as many rows as they held before. `redraw=False`
+    leaves the noise to an agent that redraws by itself, or fresh at every forward. Raises
+    ValueError for a network without noisy layers, a target that does not fit, `target_every`
+    without a target or the reverse, and numbers below 1. Source: Fortunato et al., §3.1.
     """
 
     def __init__(
@@ -73,9 +72,9 @@ class NoiseHandler:
         self.target_every, self.redraw, self.snr_every = target_every, redraw, snr_every
 
     def attach(self, engine: Engine) -> RemovableEventHandle:
-        """Copy to the target and draw, now and at the iterations that follow.
+        """Update the target and redraw, now and after the iterations that follow.
 
-        The returned handle's `remove()` ends it. Raises TypeError for anything but an engine.
+        The returned handle's `remove()` ends this. Raises TypeError for anything but an engine.
         """
         _require_engine("NoiseHandler", engine)
         self.copy_to_target()
@@ -102,13 +101,13 @@ class NoiseHandler:
 
 
 class NoiseControl(HostControl):
-    """Handler that sets the scale of the noise, by a schedule over iterations or to hold a target.
+    """A handler that sets the scale of the noise, by a schedule over iterations or for a target.
 
-    `NoiseControl(network, target, effective_epsilon=0.05).attach(trainer)`: all networks get the
-    same scale, and the first one is measured. It is measured on what `seen` returns of the engine
-    after an iteration, without it on `engine.state.batch`, or its first part; `values` makes (B, A)
-    of an output of another shape. `engine.state.metrics` gets `noise_scale` and `noise_measured`.
-    As it has a `state_dict`, a `Checkpoint` of the host keeps it.
+    With `NoiseControl(network, target, effective_epsilon=0.05).attach(trainer)`, both networks get
+    the same scale, and the first is measured. Its observations are what `seen` returns for the
+    engine after an iteration or, without `seen`, `engine.state.batch` or the first part of it;
+    `values` turns an output of another shape into (B, A). `engine.state.metrics` gets `noise_scale`
+    and `noise_measured`. The host's `Checkpoint` can save the control, by its `state_dict`.
 
     Options and errors are those of `HostControl`; raises ValueError for networks without noise.
     """
@@ -134,9 +133,9 @@ class NoiseControl(HostControl):
         self.begin((network, *more), outputs)
 
     def attach(self, engine: Engine) -> RemovableEventHandle:
-        """Move the scale after iterations that follow, where it is due.
+        """Move the scale after the iterations that follow, whenever it is due.
 
-        The returned handle's `remove()` ends it. Raises TypeError for anything but an engine.
+        The returned handle's `remove()` ends this. Raises TypeError for anything but an engine.
         """
         _require_engine("NoiseControl", engine)
         return engine.add_event_handler(Events.ITERATION_COMPLETED, self._after_iteration)

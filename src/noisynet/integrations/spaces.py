@@ -1,4 +1,4 @@
-"""What a `NoiseControl` can hold for the actions of a Gymnasium space."""
+"""A check that the goal of a `NoiseControl` fits the actions of a Gymnasium space."""
 
 from __future__ import annotations
 

@@ -38,20 +38,20 @@ from tianshou.algorithm.modelfree.qrdqn import QRDQNPolicy  # noqa: E402
 from tianshou.data import Batch  # noqa: E402
 from tianshou.utils.net.discrete import NoisyLinear as StockNoisyLinear  # noqa: E402
 
-# What stands before the host's own policies; for the type checker it is one of them.
+# The base that precedes the host's own policies; to the type checker, it is one of them.
 _Host = DiscreteQLearningPolicy if TYPE_CHECKING else nn.Module
 
 __all__ = ["NoiseControl", "NoisyC51Policy", "NoisyDiscreteQLearningPolicy", "NoisyQRDQNPolicy"]
 
 
 class _NoisyPolicy(_Host):
-    """Policy that acts under noise in training steps, and by the mean weights outside them.
+    """A policy that acts under noise in training steps, and by the mean weights outside them.
 
-    The host collects in eval mode and learns in train mode, and says by `is_within_training_step`
-    what is training at all. Collected actions have one draw for each environment, held until the
-    next update. The noise of the networks themselves is fresh: every forward of the loss draws for
-    itself, and so the online network has ε, the target network ε′ and the choice of the next
-    action ε″ (§3.1).
+    The host collects in eval mode and learns in train mode; its `is_within_training_step` says
+    whether either is part of training. Actions are collected under one draw for each environment,
+    held until the next update. The noise of the networks themselves is fresh: every forward of the
+    loss draws for itself, so the online network has ε, the target network ε′ and the choice of the
+    next action ε″ (§3.1).
     """
 
     algorithms: ClassVar[tuple[type[Algorithm[Any, Any]], ...]]
@@ -101,7 +101,7 @@ class _NoisyPolicy(_Host):
             return run_under(drawn, self.model, lambda one: act(*one), (batch, state), joined=_join)
         if not self._algorithm_known:
             self._check_algorithm()
-        # This is a loss: a step of the optimizer follows it, and after that new noise is due.
+        # This is a loss: a step of the optimizer follows, after which new noise is due.
         self._held = None
         return super().forward(batch, state, model)
 
@@ -109,7 +109,7 @@ class _NoisyPolicy(_Host):
         held = self._held
         if held is None or held.rows is None or held.rows < environments:
             held = self._held = draw(self.model, rows=environments)
-        # At the end of a collection by episodes fewer environments are still playing.
+        # At the end of a collection by episodes, fewer environments are still playing.
         return held if held.rows == environments else held[:environments]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
@@ -120,9 +120,9 @@ class _NoisyPolicy(_Host):
 
     def _check_algorithm(self) -> None:
         self._algorithm_known = True
-        # Read off the caller's stack frames, since the host has no supported way to learn it
-        # (Tianshou 2.0.1). An algorithm is built of its policy and calls `forward` on batches, but
-        # hands neither itself nor its class to any method of the policy. Trainers set
+        # Read from the caller's stack frames, since the host has no supported way to find out
+        # (Tianshou 2.0.1). An algorithm is built from its policy and calls `forward` on batches,
+        # but hands neither itself nor its class to any method of the policy. Trainers set
         # `is_within_training_step` on it and nothing else, and a collector has the policy alone.
         # Torch's hook on registered submodules would tell, but holds for the whole process.
         frame = inspect.currentframe()
@@ -155,8 +155,8 @@ class _NoisyPolicy(_Host):
     ) -> Behaviour:
         """Measure what the noise does to greedy actions on observations (B, …).
 
-        The figures are those of `noisynet.behaviour`. No mode, draw or step of the policy is
-        changed. Raises ValueError for fewer than two draws.
+        The figures are those of `noisynet.behaviour`. The policy's mode, draws and steps stay
+        unchanged. Raises ValueError for fewer than two draws.
         """
         if draws < 2:
             raise ValueError(f"draws: got {draws!r}, expected at least 2")
@@ -164,7 +164,7 @@ class _NoisyPolicy(_Host):
         return measure_draws(self.values_of(observations), drawn)
 
     def values_of(self, observations: Any) -> Callable[[Draw | None], Tensor]:
-        """Return what gives Q (B, A) of observations under a draw, or by the means for None."""
+        """Return a function from a draw, or None for the mean weights, to Q (B, A)."""
         batch = Batch(obs=observations, info=[None] * len(observations))
         forward = super().forward
 
@@ -178,10 +178,10 @@ class _NoisyPolicy(_Host):
 class NoisyDiscreteQLearningPolicy(_NoisyPolicy, DiscreteQLearningPolicy[Any]):
     """Exploration by learned noise in `tianshou.algorithm.DQN`, double or not.
 
-    Takes what the host's policy takes, by name. `noise` and `sigma0` are as `noisynet.NoisyLinear`
-    has them: every `nn.Linear` of `model` becomes noisy in place, unless it has noisynet's layers
-    already; then it stays as it is. Raises ValueError for unknown options, a model where there is
-    nothing to make noisy or with the host's own noisy layers, TypeError in another algorithm;
+    It accepts the options of the host's policy, by name, and also `noise` and `sigma0`, as in
+    `noisynet.NoisyLinear`. Every `nn.Linear` of `model` becomes noisy in place; a model that has
+    noisynet's layers already stays as it is. Raises ValueError for unknown options, and for a model
+    without an `nn.Linear` or with the host's own noisy layers; TypeError in another algorithm;
     warns of ε-greedy left on. Source: Fortunato et al., §3.1, eq. 15 and 16.
     """
 
@@ -191,8 +191,8 @@ class NoisyDiscreteQLearningPolicy(_NoisyPolicy, DiscreteQLearningPolicy[Any]):
 class NoisyC51Policy(_NoisyPolicy, C51Policy):
     """Exploration by learned noise in `tianshou.algorithm.C51` and `RainbowDQN`.
 
-    Options, errors and source are those of `NoisyDiscreteQLearningPolicy`, beside those of the
-    host's `C51Policy`.
+    Options, errors and source are those of `NoisyDiscreteQLearningPolicy`; the options of the
+    host's `C51Policy` are accepted, too.
     """
 
     algorithms = (C51, RainbowDQN)
@@ -201,22 +201,23 @@ class NoisyC51Policy(_NoisyPolicy, C51Policy):
 class NoisyQRDQNPolicy(_NoisyPolicy, QRDQNPolicy):
     """Exploration by learned noise in `tianshou.algorithm.QRDQN`.
 
-    Options, errors and source are those of `NoisyDiscreteQLearningPolicy`; the greedy action is
-    that of the mean over the quantiles.
+    Options, errors and source are those of `NoisyDiscreteQLearningPolicy`; the greedy action has
+    the largest mean over the quantiles.
     """
 
     algorithms = (QRDQN,)
 
 
 class NoiseControl(HostControl):
-    """What sets the scale of the noise, by a schedule over environment steps or to hold a target.
+    """A callable that sets the noise's scale, by a schedule over environment steps or for a target.
 
-    It is the host's `training_fn`, which is called before each collection:
+    It is for the host's `training_fn`, which is called before each collection:
     `OffPolicyTrainerParams(training_fn=NoiseControl(algorithm, effective_epsilon=0.05), …)`. Online
-    and target network have the same scale. A target is measured on what the policy acted on.
+    and target network have the same scale. A target is measured on the observations that the policy
+    acted on.
 
-    Options and errors are those of `HostControl`; raises TypeError for an algorithm that has none
-    of our policies, and for an `action_deviation`, since its actions are discrete.
+    Options and errors are those of `HostControl`; raises TypeError for an algorithm without one of
+    our policies, and for an `action_deviation`, since the actions are discrete.
     """
 
     def __init__(
@@ -240,7 +241,7 @@ class NoiseControl(HostControl):
         self.begin((policy, algorithm), self._outputs)
 
     def __call__(self, epoch: int, step: int) -> None:  # noqa: ARG002 - as the host calls it
-        """Move the scale at an environment step, where it is due."""
+        """Move the scale at an environment step, if it is due."""
         self.move_by(step, self._seen)
 
     @torch.no_grad()
@@ -254,7 +255,7 @@ class NoiseControl(HostControl):
 def _made_noisy(
     model: nn.Module, policy: str, *, noise: NoiseName, sigma0: float | None
 ) -> nn.Module:
-    """Return the model with noisy layers; raises ValueError where it can have none."""
+    """Return the model with noisy layers; raises ValueError if it cannot have any."""
     stock = _named(model, StockNoisyLinear)
     if stock:
         raise ValueError(
@@ -277,7 +278,7 @@ def _made_noisy(
 
 
 def _join(outputs: list[Any], order: list[int]) -> Any:
-    # The host's own way copies, which a tensor with a gradient refuses.
+    # The host would copy the batches, which fails for tensors with a gradient.
     first = outputs[0]
     if isinstance(first, Batch):
         return Batch(

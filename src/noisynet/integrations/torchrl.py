@@ -1,9 +1,8 @@
 """Noise inside TorchRL: noisy layers in its actors, under its collectors and its losses.
 
 `noisynet.noisify(actor)` makes the layers noisy, `NoisyPolicy(actor)` acts with a draw for each
-environment, and `attach(optimizer, loss, policy)` brings new noise after every update; nothing of
-the host is changed. `NoiseControl(actor, …)` sets how much noise there is. Needs the extra
-`torchrl`.
+environment, and `attach(optimizer, loss, policy)` redraws after every update; nothing of the host
+is changed. `NoiseControl(actor, …)` sets how much noise there is. Needs the extra `torchrl`.
 """
 
 from __future__ import annotations
@@ -62,25 +61,25 @@ _LOSSES = {
     TD3Loss: "actor_network",
     DDPGLoss: "actor_network",
 }
-"""The supported losses, and the network of each that acts."""
+"""The supported losses, and the attribute of each that has the acting network."""
 _DETERMINISTIC = (ExplorationType.DETERMINISTIC, ExplorationType.MODE, ExplorationType.MEAN)
 
 
 class NoisyPolicy(TensorDictModuleWrapper):
-    """Policy that runs an actor under one draw of noise for each environment.
+    """A policy that runs an actor under one draw of noise for each environment.
 
     `actor` is a QValueActor or another module of the host that reads and writes tensordicts, with
-    noisynet's layers somewhere in it. The batch of a tensordict, of any number of dimensions, is
-    the environments. Every forward draws anew; after `attach` draws are held until the next step
-    of the optimizer. A copy, in a worker process too, draws anew at every forward.
+    noisynet's layers somewhere in it. The batch dimensions of a tensordict, however many, are the
+    environments. Every forward redraws; after `attach`, draws are held until the next step of the
+    optimizer. A copy, in a worker process for example, redraws at every forward.
 
-    With `redraw="episode"` each environment holds its draw until its episode ends, whatever is
-    updated and in a copy too; the environments need the host's `InitTracker`.
+    With `redraw="episode"`, each environment holds its draw until its episode ends, regardless of
+    updates, and in a copy as well; the environments need the host's `InitTracker`.
 
-    The host's exploration type plays no part, unless `mean_when_deterministic`: then the policy
-    acts by the mean weights under DETERMINISTIC, MODE and MEAN, as in evaluation. Raises TypeError
-    for an actor without tensordicts, and ValueError for one without noisynet's layers, an unknown
-    `redraw`, and environments that do not tell where an episode begins.
+    The host's exploration type has no effect unless `mean_when_deterministic` is true: then the
+    policy acts by the mean weights under DETERMINISTIC, MODE and MEAN, as in evaluation. Raises
+    TypeError for an actor without tensordicts, and ValueError for one without noisynet's layers, an
+    unknown `redraw`, and environments that do not tell where an episode begins.
     Sources: Fortunato et al., §3.1; Plappert et al., arXiv 1706.01905, for draws by episode.
     """
 
@@ -122,16 +121,16 @@ class NoisyPolicy(TensorDictModuleWrapper):
         self._holds = True
 
     def resample(self) -> None:
-        """Draw anew at the next forward."""
+        """Redraw at the next forward."""
         self._held = None
 
     def release(self) -> None:
-        """Draw anew at every forward again, or in every episode."""
+        """Return to a new draw at every forward or, with `redraw="episode"`, in every episode."""
         self._holds = self.redraw == "episode"
         self._held: Draw | None = None
 
     def after_update(self) -> None:
-        """Draw anew at the next forward, unless draws last an episode."""
+        """Redraw at the next forward, unless draws last for an episode."""
         if self.redraw == "update":
             self.resample()
 
@@ -161,17 +160,17 @@ class NoisyPolicy(TensorDictModuleWrapper):
         return replace(held, flats=tuple(torch.where(begins, new, old) for new, old in pairs))
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        # What is held would stay where the layers were.
+        # A held draw would stay on the device where the layers were.
         self.resample()
         return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy does not hear of updates: what it held would be its noise for good.
+        # A copy is not told of updates: it would keep a held draw forever.
         return {**self.__dict__, "_holds": self.redraw == "episode", "_held": None}
 
 
 class Attached:
-    """What `attach` has done; `remove` undoes it."""
+    """A handle on what `attach` has done; `remove` undoes it."""
 
     def __init__(self, policy: NoisyPolicy, handle: RemovableHandle) -> None:
         self._policy, self._handle = policy, handle
@@ -183,20 +182,20 @@ class Attached:
 
 
 def attach(optimizer: Optimizer, loss: nn.Module, policy: nn.Module) -> Attached:
-    """Draw new noise after every `optimizer.step()`, and let each network of a loss have its own.
+    """Redraw after every `optimizer.step()`, and give each network of a loss its own noise.
 
-    `policy` is what the collector runs: a `NoisyPolicy` or a module that has one. It holds a draw
-    for each environment from now on, and draws anew after each step. `optimizer` is the one that
-    has the actor's parameters, where a loss has several. The noise inside the loss is fresh: every
-    forward draws, one draw for the whole minibatch. So in DQN the online network has ε, the target
-    network, whose parameters the loss puts into the same module, ε′, and the choice of the next
-    action ε″ (§3.1); in SAC, TD3 and DDPG the actor has one for its own loss and another for the
-    next actions.
+    `policy` is what the collector runs: a `NoisyPolicy` or a module that contains one. From now on,
+    it holds a draw for each environment, and redraws after each step. If a loss has several
+    optimizers, `optimizer` is the one with the actor's parameters. The noise inside the loss is
+    fresh: every forward makes one draw for the whole minibatch. So in DQN the online network has ε,
+    the target network, whose parameters the loss puts into the same module, ε′, and the choice of
+    the next action ε″ (§3.1). In SAC, TD3 and DDPG, the actor has one draw for its own loss and
+    another for the next actions.
 
-    Raises TypeError for a loss that is not supported and for a policy without a `NoisyPolicy`,
-    ValueError for a loss without noisy layers in its actor or with some in critics that the host
-    runs as one batch, and for an optimizer that does not have the actor's σ; warns of exploration
-    of the host's own left on.
+    Raises TypeError for a loss that is not supported or is built from a `NoisyPolicy`, and for a
+    policy without one; ValueError for a loss without noisy layers in its actor, or with some in
+    critics that the host runs as one batch, and for an optimizer without the actor's σ. Warns if
+    the host's own exploration is left on.
     """
     acting = next((one for kind, one in _LOSSES.items() if isinstance(loss, kind)), None)
     if acting is None:
@@ -223,14 +222,15 @@ def attach(optimizer: Optimizer, loss: nn.Module, policy: nn.Module) -> Attached
 
 
 class NoiseControl(HostControl):
-    """What sets the scale of the noise, by a schedule over frames or to hold a target.
+    """A callable that sets the scale of the noise, by a schedule over frames or for a target.
 
-    `control = NoiseControl(actor, effective_epsilon=0.05)`, then `control(batch)` for each batch of
-    the collector, or `control.register(trainer)` once. It stands between two collections, after the
-    updates, and gives the host's log `noise/scale` and `noise/measured`. `actor` is what
-    `NoisyPolicy` wraps, or the wrapper; a loss that is built of it has the same layers, and so the
-    same scale, for its target too. `values` makes (B, A) of the actor's output; without it that is
-    `action_value`, or its mean over the atoms, and for a deviation the deterministic `action`.
+    Build `control = NoiseControl(actor, effective_epsilon=0.05)`. Then call `control(batch)` for
+    each batch of the collector, after the updates and before the next collection, or
+    `control.register(trainer)` once; the log gets `noise/scale` and `noise/measured`. `actor` is
+    what `NoisyPolicy` wraps, or the wrapper; a loss that is built from it has the same layers, and
+    so the same scale, also for its target network. `values` turns the actor's output into (B, A);
+    without it, that is `action_value`, or its mean over the atoms, and for a deviation the
+    deterministic `action`.
 
     Options and errors are those of `HostControl`; raises ValueError for an actor without noise,
     and TypeError for a target that does not fit its actions, unless `values` are given.
@@ -254,9 +254,9 @@ class NoiseControl(HostControl):
         self.begin((self._actor,), self._outputs)
 
     def __call__(self, batch: TensorDictBase) -> dict[str, float]:
-        """See a batch of the collector, (…,) frames; move the scale and return what to log.
+        """Count a collected batch, (…,) frames; move the scale if due, and return what to log.
 
-        Raises TypeError where the collector returns none, as one that writes to a replay itself.
+        Raises TypeError if there is no batch, as from a collector that writes to a replay itself.
         """
         if not isinstance(batch, TensorDictBase):
             raise TypeError(
@@ -275,11 +275,11 @@ class NoiseControl(HostControl):
         trainer.register_op("post_steps_log", self)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed training needs: the host's own checkpoints keep no scale."""
+        """Return the state to resume from: the host's own checkpoints do not store the scale."""
         return {**super().state_dict(), "frames": self._frames}
 
     def load_state_dict(self, state: Any) -> None:
-        """Take over what `state_dict` returned."""
+        """Restore a state that `state_dict` returned."""
         super().load_state_dict(state)
         self._frames = int(state["frames"])
 

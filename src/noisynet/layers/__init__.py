@@ -1,4 +1,4 @@
-"""The noise: what noisynet exists for. Needs torch and nothing else."""
+"""Noisy layers, their noise, and the functions that hold, redraw and apply it; needs only torch."""
 
 from .attention import NoisyMultiheadAttention
 from .conv import NoisyConv1d, NoisyConv2d, NoisyConv3d

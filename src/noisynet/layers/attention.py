@@ -1,7 +1,7 @@
-"""The noisy attention layer: noise in the projections of query, key and value, and in the output's.
+"""Noisy multi-head attention, with noise in the query, key, value and output projections.
 
-What happens between the projections is PyTorch's attention, written here once more: its own takes
-one weight for the whole batch, and a draw per row is a weight for each row.
+PyTorch's own attention takes one weight for the whole batch, but a draw per row makes a weight for
+each row, so the attention between the projections is implemented here again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Effective = tuple[Tensor, Tensor | None]
 
 
 class NoisyOutProjection(NoisyLinear, NonDynamicallyQuantizableLinear):
-    """The `NoisyLinear` at the output of attention, of the class that torch gives to it."""
+    """The noisy output projection of attention, which is also of torch's own class for it."""
 
     plain = NonDynamicallyQuantizableLinear
 
@@ -32,21 +32,21 @@ class NoisyOutProjection(NoisyLinear, NonDynamicallyQuantizableLinear):
 class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
     """Multi-head attention whose four projections are noisy (arXiv 1706.10295, eq. 9, for each).
 
-    It is an `nn.MultiheadAttention`, with its arguments: `in_proj_weight` (3E, E), or
-    `q_proj_weight` (E, E), `k_proj_weight` (E, kdim) and `v_proj_weight` (E, vdim), and
-    `in_proj_bias` (3E,) are the means μ, and `in_proj_weight_sigma` … are learned beside them.
-    `out_proj` is a `NoisyLinear`. `bias_k` and `bias_v` are tokens rather than weights, and have no
-    noise. A plain layer's checkpoint loads with `strict=False`.
+    It is an `nn.MultiheadAttention` and takes the same arguments. The means μ are `in_proj_weight`
+    (3E, E), or `q_proj_weight` (E, E), `k_proj_weight` (E, kdim) and `v_proj_weight` (E, vdim), and
+    `in_proj_bias` (3E,); `in_proj_weight_sigma` and so on are learned beside them. `out_proj` is a
+    `NoisyLinear`. `bias_k` and `bias_v` are tokens rather than weights, and have no noise. A plain
+    layer's checkpoint loads with `strict=False`.
 
-    Query, key and value each draw for themselves, whether their weights are packed or not; p is
-    each projection's own number of inputs. Options and states of the noise are those of
-    `noisynet.NoisyLinear`. A draw per row belongs to a sequence: hold it with this layer's own
-    `batch_first`, so that rows are its batch; anything else raises ValueError. Noise that is fresh
-    per row without `batch_first` differs for each vector, as in a linear layer.
+    Query, key and value have separate draws, whether their weights are packed or not; p is each
+    projection's own number of inputs. Options and states of the noise are those of
+    `noisynet.NoisyLinear`. With one draw per row, each sequence of the batch is a row: call `hold`
+    with the same `batch_first` as this layer has; otherwise the forward raises ValueError. Noise
+    that is fresh per row without `batch_first` differs for each vector, as in a linear layer.
 
-    Inputs, masks and outputs are those of `nn.MultiheadAttention`. Its fast path for inference,
-    which hands the weights to one operation, runs where the means alone are in force, and so do
-    nested tensors. Raises ValueError for an unknown option and for an input that does not fit.
+    Inputs, masks and outputs are those of `nn.MultiheadAttention`. Its fast path for inference and
+    nested tensors work only while the noise is off. Raises ValueError for an unknown option and for
+    an input that does not fit.
     """
 
     plain, out_layer = nn.MultiheadAttention, NoisyOutProjection
@@ -98,7 +98,7 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
         init: InitName = "paper",
         learned: bool = True,
     ) -> Self:
-        """Make a noisy layer whose means are the very Parameters of `attention`; σ is new.
+        """Build a noisy layer that shares the Parameters of `attention` as its means; σ is new.
 
         σ requires grad if it is `learned`, even where the means are frozen. Raises TypeError for a
         layer of another kind, and ValueError for an unknown option or a layer that cannot become
@@ -115,7 +115,7 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
         )
 
     def reset_parameters(self) -> None:
-        """Set μ and σ of all projections to new initial values; p is each one's own inputs."""
+        """Set μ and σ of all projections to new initial values, each with its own p."""
         super().reset_parameters()
         self.out_proj.reset_parameters()
         for token in (self.bias_k, self.bias_v):
@@ -129,11 +129,11 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
 
     @property
     def noise_reference(self) -> Tensor:
-        """Return a weight, whose device and dtype the noise has."""
+        """Return the weight whose device and dtype the noise takes."""
         return self.q_proj_weight if self.in_proj_weight is None else self.in_proj_weight
 
     def weights(self) -> tuple[Weights, ...]:
-        """Return μ and σ of the projections of query, key and value, as views where packed."""
+        """Return μ and σ of the projections of query, key and value; packed weights as views."""
         pairs = zip(self.means(), self.sigmas(), strict=True)
         return tuple(
             Weights(weight, bias, weight_sigma, bias_sigma)
@@ -162,17 +162,18 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
         return [packed[n * size : (n + 1) * size] for n in range(3)]
 
     def noise_spec(self) -> SequenceSpec:
-        """Return what one draw of the projections of query, key and value consists of."""
+        """Return the spec of the noise of query, key and value: its kind and sizes."""
         bias, size = self.in_proj_bias is not None, self.embed_dim
         inputs = (size, self.kdim, self.vdim)
         parts = (NoiseSpec(self.noise, one, size, bias) for one in inputs)
         return SequenceSpec(self.noise, tuple(parts))
 
     def effective_weight(self) -> tuple[Effective, ...]:
-        """Return the (weight, bias) that the draw in force makes: of query, key and value.
+        """Return the (weight, bias) of query, key and value under the draw in force.
 
-        Shapes (E, p) and (E,), with rows in front for one draw per row. A fresh layer makes a new
-        draw for this call; with the noise off these are the means. `out_proj` has its own.
+        Shapes (E, p) and (E,), with a leading dimension of rows for one draw per row. A fresh layer
+        makes a new draw for this call; with the noise off these are the means. `out_proj` has its
+        own `effective_weight`.
         """
         noise = self.noise_in_force()
         if noise is None:
@@ -193,10 +194,10 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend from a query (N, L, E) to key and value; return (N, L, E) and the weights.
+        """Attend from a query (N, L, E) to key and value; return (N, L, E) and attention weights.
 
-        (L, N, E) without `batch_first`, (L, E) without a batch; masks and options as in
-        `nn.MultiheadAttention`.
+        Shapes are (L, N, E) without `batch_first`, and (L, E) without a batch dimension; masks and
+        options are those of `nn.MultiheadAttention`.
         """
         if self.is_off and self.out_proj.is_off:
             return super().forward(
@@ -228,7 +229,7 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
         return output.squeeze(batch), None if weights is None else weights.squeeze(0)
 
     def _checked(self, inputs: tuple[Tensor, ...], batch: int) -> list[Tensor]:
-        """Return query, key and value with a batch; raise ValueError where a shape does not fit."""
+        """Return the inputs with a batch dimension; raise ValueError where a shape does not fit."""
         names = zip(("query", "key", "value"), inputs, strict=True)
         sizes = (self.embed_dim, self.kdim, self.vdim)
         for (name, one), size in zip(names, sizes, strict=True):
@@ -257,7 +258,7 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
         state, query_weight = self.noise_state, self.noise_reference
         is_fresh = state.override is None and state.held is None
         if is_fresh and state.per_row and not state.batch_first:
-            # For each vector; the keys may be more than the queries.
+            # One draw for each vector; there may be more keys than queries.
             place: Any = {"device": query_weight.device, "dtype": query_weight.dtype}
             drawn: Any = [
                 state.scaled(spec.draw_rows(one.shape[:-1], **place))
@@ -283,7 +284,7 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
         return by_head.transpose(1, 2) if self.batch_first else by_head.permute(1, 2, 0, 3)
 
     def _with_tokens(self, projected: Tensor, bias: Tensor | None) -> Tensor:
-        """Add `bias_k` or `bias_v`, and zeros, as tokens behind the others, where there are any."""
+        """Append `bias_k` or `bias_v`, and a token of zeros, where the layer has them."""
         tokens = [projected]
         if bias is not None:
             tokens.append(bias.to(projected.dtype).view(1, self.num_heads, 1, self.head_dim))
@@ -297,7 +298,7 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
     def _mask(
         self, attn_mask: Tensor | None, key_padding_mask: Tensor | None, q: Tensor, k: Tensor
     ) -> Tensor | None:
-        """Return what is added to the scores (N, heads, L, S): −∞ where a bool mask is true."""
+        """Return the mask to add to the scores (N, heads, L, S): −∞ where a bool mask is true."""
         added = int(self.bias_k is not None) + int(self.add_zero_attn)
         (rows, heads, length, _), keys = q.shape, k.shape[2] - added
         masks = []
@@ -325,7 +326,7 @@ def _project(input: Tensor, weights: Weights, noise: LinearNoise | None) -> Tens
 def attend(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, need_weights: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Return softmax(q kᵀ / √d + mask) v, and where they are needed its weights.
+    """Return softmax(q kᵀ / √d + mask) v, and with `need_weights` also the attention weights.
 
     Shapes: q (N, heads, L, d), k and v (N, heads, S, d), mask (…, L, S); returns (N, heads, L, d)
     and (N, heads, L, S) (arXiv 1706.03762, eq. 1).

@@ -20,7 +20,7 @@ PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
 class NoisyConv(NoisyLayer):
-    """A noisy convolution of some number of dimensions: what they share.
+    """The base of the noisy convolutions, for any number of spatial dimensions.
 
     A subclass is also an `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d`.
     """
@@ -75,7 +75,7 @@ class NoisyConv(NoisyLayer):
         init: InitName = "paper",
         learned: bool = True,
     ) -> Self:
-        """Make a noisy layer whose means are the very Parameters of `conv`; σ is new.
+        """Build a noisy layer that shares the Parameters of `conv` as its means; σ is new.
 
         σ requires grad if it is `learned`, even where the means are frozen. Raises TypeError for a
         layer of another kind, and ValueError for an unknown option or a layer that cannot become
@@ -84,19 +84,20 @@ class NoisyConv(NoisyLayer):
         return cls.from_plain(conv, noise=noise, sigma0=sigma0, init=init, learned=learned)
 
     def noise_spec(self) -> NoiseSpec:
-        """Return what one draw of this layer consists of.
+        """Return the spec of this layer's noise: its kind and sizes.
 
-        p is the number of channels of a group times that of kernel positions.
+        p is the number of input channels of a group times the number of kernel positions.
         """
         inputs = self.in_channels // self.groups * math.prod(self.kernel_size)
         bias = self.bias_sigma is not None
         return NoiseSpec(self.noise, inputs, self.out_channels, bias, self.groups)
 
     def effective_weight(self) -> tuple[Tensor, Tensor | None]:
-        """Return the (weight, bias) that the draw in force makes.
+        """Return the (weight, bias) under the draw in force.
 
-        Shapes (q, c, *kernel) and (q,), with rows in front for one draw per row. A fresh layer
-        makes a new draw for this call; with the noise off these are the means themselves.
+        Shapes (q, c, *kernel) and (q,), with a leading dimension of rows for one draw per row. A
+        fresh layer makes a new draw for this call; with the noise off these are the means
+        themselves.
         """
         noise = self.noise_in_force()
         if noise is None:
@@ -118,7 +119,7 @@ class NoisyConv(NoisyLayer):
         return noisy_conv(padded, *weights, noise, **places)
 
     def _padded(self, input: Tensor) -> tuple[Tensor, str | Sizes]:
-        """Pad with anything but zeros; return the input and the padding that is left to do."""
+        """Apply padding other than zeros; return the input and the padding that is left to do."""
         if self.padding_mode == "zeros":
             return input, self.padding
         flat = with_one_batch_dimension(input, len(self.kernel_size))
@@ -131,16 +132,16 @@ class NoisyConv1d(NoisyConv, nn.Conv1d):
     """A convolution over one dimension with weights μ_w + σ_w ⊙ ε_w and biases μ_b + σ_b ⊙ ε_b.
 
     It is an `nn.Conv1d`: `weight` (q, channels/groups, kernel) and `bias` (q,) are the means μ;
-    `weight_sigma` and `bias_sigma` are learned beside them. The kernel is read as the q × p matrix
-    it is, p = channels/groups · kernel: factorised noise has one f(ε_i) for each input channel and
-    kernel position, and one f(ε_j) for each output channel; each group has an ε_i of its own.
-    Options and states of the noise are those of `noisynet.NoisyLinear`.
+    `weight_sigma` and `bias_sigma` are learned beside them. The kernel is treated as a q × p matrix
+    with p = channels/groups · kernel: factorised noise has one f(ε_i) for each input channel and
+    kernel position, and one f(ε_j) for each output channel; each group has its own ε_i. Options and
+    states of the noise are those of `noisynet.NoisyLinear`.
 
-    Input (…, channels, length), or (…, rows, channels, length) where one draw per row is in force;
-    such a draw is a kernel of its own for each row, in memory too (`noisynet.layers.noisy_conv`
-    says what it costs). This holds for independent noise that is fresh per row as well: all
-    positions of an output share the weights, so noise drawn at the outputs would not be exact.
-    Raises ValueError for an unknown option and for an input that does not fit.
+    Input (…, channels, length), or (…, rows, channels, length) where one draw per row is in force.
+    Such a draw needs memory for a kernel per row (see `noisynet.layers.noisy_conv`), and so does
+    independent noise that is fresh per row: all positions of an output share the weights, so noise
+    drawn at the outputs would not be exact. Raises ValueError for an unknown option and for an
+    input that does not fit.
     """
 
     plain = nn.Conv1d

@@ -22,7 +22,7 @@ from .noise import NoiseName, NoiseSpec
 
 
 class NoisyConvTranspose(NoisyLayer):
-    """A noisy transposed convolution of some number of dimensions: what they share.
+    """The base of the noisy transposed convolutions, for any number of spatial dimensions.
 
     A subclass is also an `nn.ConvTranspose1d`, `nn.ConvTranspose2d` or `nn.ConvTranspose3d`.
     """
@@ -77,7 +77,7 @@ class NoisyConvTranspose(NoisyLayer):
         init: InitName = "paper",
         learned: bool = True,
     ) -> Self:
-        """Make a noisy layer whose means are the very Parameters of `conv`; σ is new.
+        """Build a noisy layer that shares the Parameters of `conv` as its means; σ is new.
 
         σ requires grad if it is `learned`, even where the means are frozen. Raises TypeError for a
         layer of another kind, and ValueError for an unknown option or a layer that cannot become
@@ -86,20 +86,20 @@ class NoisyConvTranspose(NoisyLayer):
         return cls.from_plain(conv, noise=noise, sigma0=sigma0, init=init, learned=learned)
 
     def noise_spec(self) -> NoiseSpec:
-        """Return what one draw of this layer consists of.
+        """Return the spec of this layer's noise: its kind and sizes.
 
-        p is the number of input channels of a group times that of kernel positions.
+        p is the number of input channels of a group times the number of kernel positions.
         """
         inputs = self.in_channels // self.groups * math.prod(self.kernel_size)
         bias = self.bias_sigma is not None
         return NoiseSpec(self.noise, inputs, self.out_channels, bias, self.groups)
 
     def effective_weight(self) -> tuple[Tensor, Tensor | None]:
-        """Return the (weight, bias) that the draw in force makes.
+        """Return the (weight, bias) under the draw in force.
 
-        Shapes (channels, q/groups, *kernel) and (q,), with rows in front for one draw per row. A
-        fresh layer makes a new draw for this call; with the noise off these are the means
-        themselves.
+        Shapes (channels, q/groups, *kernel) and (q,), with a leading dimension of rows for one draw
+        per row. A fresh layer makes a new draw for this call; with the noise off these are the
+        means themselves.
         """
         noise = self.noise_in_force()
         if noise is None:
@@ -110,7 +110,7 @@ class NoisyConvTranspose(NoisyLayer):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Apply the layer to (…, channels, *spatial); return (…, q, *positions).
 
-        `output_size` names the positions, where a stride leaves more than one choice.
+        `output_size` chooses the number of positions where the stride leaves more than one choice.
         """
         spatial = len(self.kernel_size)
         check_channels(input, self.in_channels, spatial)
@@ -138,10 +138,11 @@ class NoisyConvTranspose1d(NoisyConvTranspose, nn.ConvTranspose1d):
     """A transposed convolution over one dimension with weights μ_w + σ_w ⊙ ε_w.
 
     It is an `nn.ConvTranspose1d`: `weight` (channels, q/groups, kernel) and `bias` (q,) are the
-    means μ; `weight_sigma` and `bias_sigma` are learned beside them. It is read as the q × p matrix
-    of the untransposed kernel, p = channels/groups · kernel: factorised noise has one f(ε_i) for
-    each input channel and kernel position, and one f(ε_j) for each output channel. Options and
-    states of the noise, and draws per row, are those of `noisynet.NoisyConv1d`.
+    means μ; `weight_sigma` and `bias_sigma` are learned beside them. The kernel is treated as the
+    q × p matrix of the untransposed convolution, with p = channels/groups · kernel: factorised
+    noise has one f(ε_i) for each input channel and kernel position, and one f(ε_j) for each output
+    channel. Options and states of the noise, and draws per row, are those of
+    `noisynet.NoisyConv1d`.
 
     Input (…, channels, length), or (…, rows, channels, length) where one draw per row is in force.
     Raises ValueError for an unknown option and for an input that does not fit.

@@ -31,7 +31,7 @@ Where = Callable[[str, nn.Module], bool]
 Kinds = dict[type[nn.Module], type[NoisyLayer]]
 
 LINEAR: Kinds = {kind.plain: kind for kind in (NoisyLinear, NoisyMultiheadAttention)}
-"""The noisy layer of each kind of plain one that is made of linear layers: the default."""
+"""Noisy classes by plain class, for the linear layers, which `noisify` converts by default."""
 
 OTHERS: Kinds = {
     kind.plain: kind
@@ -49,7 +49,7 @@ OTHERS: Kinds = {
         NoisyRNN,
     )
 }
-"""Those that are converted where they are chosen."""
+"""Noisy classes by plain class, for the layers that are converted only if `where` chooses them."""
 
 
 @overload
@@ -80,28 +80,30 @@ def noisify(
 ) -> nn.Module:
     """Make layers noisy in place, keeping their trained means.
 
-    By default every plain linear layer, as in the paper: `nn.Linear`, the projections of
-    `nn.MultiheadAttention`, and the `Conv1D` of transformers, which is GPT-2's linear layer. Within
-    `nn.TransformerEncoder` and `nn.TransformerDecoder` those are all products with a weight.
-    `where(name, layer) → bool` chooses instead, and is asked about every layer that can be
-    converted: these, and plain convolutions (`nn.Conv1d` to `nn.ConvTranspose3d`), `nn.LSTMCell`,
-    `nn.GRUCell`, `nn.LSTM`, `nn.GRU` and `nn.RNN`.
+    By default, every plain linear layer becomes noisy, as in the paper: `nn.Linear`, the
+    projections of `nn.MultiheadAttention`, and the `Conv1D` of transformers, which is GPT-2's
+    linear layer. Within `nn.TransformerEncoder` and `nn.TransformerDecoder` those are all products
+    with a weight. `where(name, layer) → bool` chooses instead. It is called for every layer that
+    can be converted: the linear ones, plain convolutions (`nn.Conv1d` to `nn.ConvTranspose3d`),
+    `nn.LSTMCell`, `nn.GRUCell`, `nn.LSTM`, `nn.GRU` and `nn.RNN`.
 
-    μ stay the very Parameter objects; σ are new, get the initial value that `init` names, and
-    require grad if they are `learned` (`sigma_parameters` lists them for an optimizer that exists
-    already). A layer that stands in several places stays one layer. Layers that share a mean and
-    are converted together share its σ too; their draws stay apart. An encoder with noisy layers
-    keeps off the fast path that would read their means, as long as noise is in force.
+    The means μ remain the same Parameter objects. σ are new, get the initial value that `init`
+    names, and require grad if they are `learned` (`sigma_parameters` lists them for an optimizer
+    that exists already). A layer that is used in several places remains one layer. Layers that
+    share a mean and are converted together share its σ too, but not their draws. A transformer
+    encoder with noisy layers does not take PyTorch's fast path, which would read only their means,
+    while noise is in force.
 
     A layer under `torch.nn.utils.parametrizations`, such as `spectral_norm`, keeps them: the noise
-    is added to the weight that they make. Layers whose weights other code reads or makes (pruning,
-    the older `torch.nn.utils.spectral_norm`, attention and recurrent layers under parametrisations,
-    classes of one's own) stay as they are. By default one warning names them, and every other layer
-    with a weight that stays plain, so that nothing is left out without a word. Embeddings, which
-    pick rows and multiply nothing, and norms, which scale, are no such layers. With `where` there
-    is no warning, as it was not asked about the others. Returns the module, or for a root layer a
-    new one that shares its Parameters. Raises ValueError for an unknown option, and where there is
-    nothing to convert.
+    is added to the weight that they compute. Layers whose weights other code reads or computes
+    (pruning, the older `torch.nn.utils.spectral_norm`, attention and recurrent layers under
+    parametrisations, user-defined subclasses) stay plain. Without `where`, one warning lists these
+    and every other layer with a weight that stays plain, so that none is left out silently;
+    embeddings, which select rows, and norms, which scale, are not listed. With `where` there is no
+    warning, since the choice was explicit.
+
+    Returns the module, or, if the module itself is converted, a new layer that shares its
+    Parameters. Raises ValueError for an unknown option, and if there is nothing to convert.
     """
     check_noise_options(noise, sigma0, init, learned)
     if where is not None and not callable(where):
@@ -144,13 +146,13 @@ def denoise(module: NoisyLayer) -> nn.Module: ...
 @overload
 def denoise(module: M) -> M: ...
 def denoise(module: nn.Module) -> nn.Module:
-    """Make plain torch layers with the means out of the noisy ones, in place.
+    """Turn noisy layers back into plain torch layers with the same means, in place.
 
-    The means stay the very Parameter objects, and their parametrisations stay on them. Returns the
-    module, or for a noisy root a new plain layer that shares its Parameters. Raises ValueError, and
-    changes nothing, for a lazy layer that has seen no input yet, for one whose weights something
-    else makes (pruning, or a parametrisation of σ), and for one with a forward of its own, which
-    would be lost.
+    The means remain the same Parameter objects, and keep their parametrisations. Returns the
+    module, or, if the module itself is a noisy layer, a new plain layer that shares its Parameters.
+    Raises ValueError, and changes nothing, for a lazy layer that has seen no input yet, for a layer
+    whose weights something else computes (pruning, or a parametrisation of σ), and for one with a
+    forward of its own, which would be lost.
     """
     replacements: dict[int, nn.Module] = {}
     for name, layer in noisy_layers(module).items():
@@ -165,14 +167,14 @@ def denoise(module: nn.Module) -> nn.Module:
 
 
 def _kinds(*, everything: bool) -> Kinds:
-    """Return the noisy layer of each kind of plain one that can be converted now."""
+    """Return {plain class: noisy class} for linear layers, or `everything` that can be noisy."""
     conv1d = conv1d_of_transformers()
     imported: Kinds = {} if conv1d is None else {conv1d: noisy_kind_of(conv1d)}
     return {**LINEAR, **imported, **(OTHERS if everything else {})}
 
 
 def _convertible(module: nn.Module, kinds: Kinds) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    """List {name: layer} that can become noisy, and {name: reason} of those that stay plain."""
+    """Return {name: layer} that can become noisy, and {name: reason} for layers that stay plain."""
     candidates: dict[str, nn.Module] = {}
     refused: dict[str, str] = {}
     read_directly: set[int] = set()
@@ -202,7 +204,7 @@ def _convertible(module: nn.Module, kinds: Kinds) -> tuple[dict[str, nn.Module],
 
 
 def _is_kept_off(encoder: nn.Module) -> bool:
-    """Return whether an encoder is, or can be made, one that calls its layers while noise acts."""
+    """Return whether an encoder can be kept off PyTorch's fast path while noise is in force."""
     return type(encoder) in KEPT_OFF or type(encoder) in KEPT_OFF.values()
 
 
@@ -221,7 +223,7 @@ def _reason_against(layer: nn.Module, kinds: tuple[type[nn.Module], ...]) -> str
     if keeps_more(layer):
         return "it keeps more than weights and biases"
     if isinstance(layer, nn.RNNBase) and parametrised_names(layer):
-        # PyTorch's own forward makes each weight an unsaid number of times.
+        # PyTorch's own forward computes each weight an unspecified number of times.
         return "its weights are made by parametrisations"
     if "forward" in vars(layer):
         return "its forward was replaced by another"
@@ -234,12 +236,12 @@ def _reason_against(layer: nn.Module, kinds: tuple[type[nn.Module], ...]) -> str
 
 def _reason_to_stay_noisy(layer: NoisyLayer) -> str | None:
     """Return why a noisy layer cannot become plain; None where it can."""
-    # Also one whose shape a checkpoint has set: it still waits for its input.
+    # Even if a checkpoint has set its shape, it is still waiting for its first input.
     if isinstance(layer, LazyModuleMixin):
         return "run one forward first"
     if keeps_more(layer):
         return "it keeps more than weights and biases"
-    # The last one is for layers of a user's own.
+    # NoisyLayer comes last, for layers that a user has defined.
     kinds = (*LINEAR.values(), NoisyTransposedLinear, *OTHERS.values(), NoisyLayer)
     own = next(kind for kind in kinds if isinstance(layer, kind))
     if type(layer).forward is not own.forward or "forward" in vars(layer):
@@ -253,7 +255,7 @@ def _listed(kinds: Kinds) -> str:
 
 
 def _share_sigmas(noisy: NoisyLayer, sigmas: dict[int, nn.Parameter]) -> None:
-    """Let a layer share the σ that its means have already, {id of a mean: its σ}."""
+    """Let a layer share the σ that its means already have in `sigmas`, {id of a mean: its σ}."""
     for name, mean in list(noisy.named_parameters(recurse=False, remove_duplicate=False)):
         own: Any = getattr(noisy, f"{name}_sigma", None)
         if own is not None:
@@ -261,17 +263,17 @@ def _share_sigmas(noisy: NoisyLayer, sigmas: dict[int, nn.Parameter]) -> None:
 
 
 def _share_hooks(former: nn.Module, layer: nn.Module) -> None:
-    """Move the hooks of a layer to the one that replaces it."""
+    """Let the layer that replaces a former one share its hooks."""
     for name, value in former.__dict__.items():
         if name.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called", "_hook")):
             layer.__dict__[name] = value
     for hook in vars(layer)["_load_state_dict_pre_hooks"].values():
-        if hook.with_module:  # PyTorch hands it the module that it stood on first
+        if hook.with_module:  # PyTorch passes it the module it was registered on
             hook.module = weakref.ref(layer)
 
 
 def _replaced(module: nn.Module, replacements: dict[int, nn.Module]) -> nn.Module:
-    # A layer that stands under two names is replaced under both; one inside another, after it.
+    # A layer with two names is replaced under both; a layer inside another one, after it.
     named = list(module.named_modules(remove_duplicate=False))
     root = replacements.get(id(module), module)
     for name, part in named:

@@ -1,8 +1,8 @@
-"""Noisy layers as pure functions of (input, μ, σ, noise): what noisynet computes.
+"""Noisy layers as pure functions of (input, μ, σ, noise).
 
 Everything follows arXiv 1706.10295, §3: y = (μ_w + σ_w ⊙ ε_w) x + μ_b + σ_b ⊙ ε_b (eq. 9), which
-`noisy_linear` computes as it is written, unless an equal form of `kernels` is cheaper. Nothing
-keeps state: the backward uses what the forward saw, whatever is drawn in between.
+`noisy_linear` computes directly unless an equivalent form in `kernels` is cheaper. The functions
+keep no state: a backward uses the noise of its forward, whatever is drawn in between.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ def noisy_linear(
     """Apply a noisy linear layer (eq. 9).
 
     Shapes: input (…, p) for a shared draw, (…, rows, p) for one draw per row, (rows, …, p) for one
-    that has the batch first; weight and weight_sigma (q, p); bias and bias_sigma (q,), both or
-    neither; returns (…, q). Raises ValueError where the input's features or rows do not fit.
+    draw per row with the batch first; weight and weight_sigma (q, p); bias and bias_sigma (q,),
+    both or neither; returns (…, q). Raises ValueError where the input's features or rows do not
+    fit.
     """
     return apply_linear(input, Weights(weight, bias, weight_sigma, bias_sigma), noise)
 
 
 def apply_linear(input: Tensor, weights: Weights, noise: LinearNoise) -> Tensor:
-    """Do what `noisy_linear` does, with weights that are one tuple already."""
+    """Apply a noisy linear layer as `noisy_linear` does, with μ and σ in one tuple."""
     check_features(input, weights.weight.shape[-1])
     rows = noise.rows
     if rows is not None:
@@ -51,12 +52,12 @@ def apply_linear(input: Tensor, weights: Weights, noise: LinearNoise) -> Tensor:
 
 
 def as_written(input: Tensor, weights: Weights, noise: WeightNoise) -> Tensor:
-    """Apply y = (μ_w + σ_w ⊙ ε_w) x + μ_b + σ_b ⊙ ε_b: the reference of the fast forms."""
+    """Compute y = (μ_w + σ_w ⊙ ε_w) x + μ_b + σ_b ⊙ ε_b directly: the reference for fast forms."""
     noisy_weight, noisy_bias = weights.under(noise)
     if noisy_weight.ndim == 2:
         return functional.linear(input, noisy_weight, noisy_bias)
     if noise.batch_first and input.ndim > 2:
-        # (rows, n, p) @ (rows, p, q) -> (rows, n, q), n for all that a row shares its weights over
+        # (rows, n, p) @ (rows, p, q) -> (rows, n, q), n vectors for each row's weights
         output = torch.matmul(input.flatten(1, -2), noisy_weight.mT)
         if noisy_bias is not None:
             output = output + noisy_bias.unsqueeze(1).to(output.dtype)
@@ -79,23 +80,22 @@ def noisy_conv(
     dilation: Sizes = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Apply a noisy convolution, in one, two or three dimensions as the weight has.
+    """Apply a noisy convolution in one, two or three dimensions, like the weight.
 
-    A kernel (q, c, *K) is read as the q × p matrix it is: each output position applies it to a
-    patch of p = c · |K| values, so p is the fan-in, and σ0/√p keeps its meaning. Factorised noise
-    has one f(ε_i) for each input channel of the group and kernel position, and one f(ε_j) for each
-    output channel. A grouped convolution is `groups` layers side by side, each with an ε_i of its
-    own. The paper (arXiv 1706.10295) defines the noise for linear layers; this is eq. 9 for every
-    patch.
+    A kernel (q, c, *K) is treated as a q × p matrix: each output position applies it to a patch of
+    p = c · |K| values, so p is the fan-in, and σ0/√p keeps its meaning. Factorised noise has one
+    f(ε_i) for each input channel of the group and kernel position, and one f(ε_j) for each output
+    channel. A grouped convolution is `groups` layers side by side, each with its own ε_i. The paper
+    (arXiv 1706.10295) defines the noise for linear layers; this is eq. 9 for every patch.
 
     Shapes: input (…, c · groups, *spatial) for a shared draw, (…, rows, c · groups, *spatial) for
-    one draw per row, (rows, …, c · groups, *spatial) for one that has the batch first, which is the
-    same where one dimension stands before the channels; weight and weight_sigma (q, c, *kernel);
-    bias and bias_sigma (q,), both or neither; returns (…, q, *positions). Raises ValueError where
-    the input's channels or rows, or the noise's groups, do not fit.
+    one draw per row, (rows, …, c · groups, *spatial) for one draw per row with the batch first (the
+    same if only one dimension precedes the channels); weight and weight_sigma (q, c, *kernel); bias
+    and bias_sigma (q,), both or neither; returns (…, q, *positions). Raises ValueError where the
+    input's channels or rows, or the noise's groups, do not fit.
 
-    A draw per row costs a kernel for each row in memory, and a grouped convolution in place of a
-    plain one, which is slower.
+    One draw per row takes memory for a kernel per row, and a grouped convolution, which is slower
+    than a plain one.
     """
     spatial = weight.ndim - 2
     check_channels(input, weight.shape[1] * groups, spatial)
@@ -127,17 +127,18 @@ def noisy_conv_transpose(
     dilation: Sizes = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Apply a noisy transposed convolution, in one, two or three dimensions as the weight has.
+    """Apply a noisy transposed convolution in one, two or three dimensions, like the weight.
 
-    A kernel (c · groups, q/groups, *K) is read as the q × p matrix of the untransposed one,
-    p = c · |K|: what an output channel adds up, over all kernel positions. The noise is that of
-    `noisy_conv`: one f(ε_i) for each input channel of the group and kernel position, one f(ε_j)
-    for each output channel.
+    A kernel (c · groups, q/groups, *K) is treated as the q × p matrix of the untransposed
+    convolution, where p = c · |K| is the number of terms that an output channel sums, over all
+    kernel positions. The noise is that of `noisy_conv`: one f(ε_i) for each input channel of the
+    group and kernel position, one f(ε_j) for each output channel.
 
     Shapes: input (…, c · groups, *spatial) for a shared draw, (…, rows, c · groups, *spatial) for
-    one draw per row, (rows, …, c · groups, *spatial) for one that has the batch first; weight and
-    weight_sigma (c · groups, q/groups, *kernel); bias and bias_sigma (q,), both or neither; returns
-    (…, q, *positions). Raises ValueError as `noisy_conv` does; a draw per row costs the same.
+    one draw per row, (rows, …, c · groups, *spatial) for one draw per row with the batch first;
+    weight and weight_sigma (c · groups, q/groups, *kernel); bias and bias_sigma (q,), both or
+    neither; returns (…, q, *positions). Raises ValueError as `noisy_conv` does; a draw per row
+    costs the same.
     """
     spatial = weight.ndim - 2
     check_channels(input, weight.shape[0], spatial)
@@ -159,7 +160,7 @@ def noisy_conv_transpose(
 def _with_rows_beside(
     form: Callable[[Tensor], Tensor], input: Tensor, noise: WeightNoise, spatial: int
 ) -> Tensor:
-    """Apply a form that wants the rows of a draw beside the channels, wherever they are."""
+    """Apply a form that expects rows beside the channels; if they are first, move them there."""
     last = input.ndim - spatial - 2
     if noise.rows is None or not noise.batch_first or last < 1:
         return form(input)
@@ -173,7 +174,7 @@ def noisy_parameters(
     bias_sigma: Tensor | None,
     noise: WeightNoise,
 ) -> tuple[Tensor, Tensor | None]:
-    """Build μ + σ ⊙ ε for weight (…, q, p) and bias (…, q); the bias is None without one."""
+    """Return μ + σ ⊙ ε for weight (…, q, p) and bias (…, q); without a bias, the second is None."""
     return Weights(weight, bias, weight_sigma, bias_sigma).under(noise)
 
 
@@ -201,7 +202,7 @@ def check_rows_of_input(
 ) -> None:
     """Raise ValueError unless the dimensions before the last `features` ones fit the rows.
 
-    They end with `rows`; with the batch first, they begin with them.
+    They must end with `rows`, or begin with them if the batch comes first.
     """
     if rows is None:
         return

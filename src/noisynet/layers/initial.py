@@ -1,7 +1,8 @@
-"""The initial μ and σ of noisy layers, by the name of their source.
+"""The initial μ and σ of noisy layers, by the paper or library that they are from.
 
 Every preset draws μ from U[−bound, +bound], for weight and bias alike: the bound is 1/√p for
-factorised noise and √(3/p) for independent noise, p being the number of inputs. They differ in σ.
+factorised noise and √(3/p) for independent noise, p being the number of inputs. The presets differ
+in σ.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ InitName = Literal["paper", "book", "kaixhin", "torchrl", "tianshou", "pfrl", "d
 class Preset:
     """The initial values of one paper or library: the defaults of its layer, not of its scripts.
 
-    `sigma0` has an entry for each kind of noise that the source has. Independent: σ = σ0.
-    Factorised: σ_w = σ0/√p, and `bias_over` says whether σ_b is σ0/√p ("inputs") or σ0/√q
+    `sigma0` has an entry for each kind of noise that the source has. For independent noise, σ = σ0.
+    For factorised noise, σ_w = σ0/√p, and `bias_over` says whether σ_b is σ0/√p ("inputs") or σ0/√q
     ("outputs").
     """
 
@@ -79,7 +80,7 @@ def check_sigma0(sigma0: float | None) -> None:
 
 
 def check_init(init: str, noise: NoiseKind | None = None) -> None:
-    """Raise ValueError for a preset that does not exist, or has no layer of this kind of noise."""
+    """Raise ValueError for an unknown preset, or for one without this kind of noise."""
     if not isinstance(init, str) or init not in PRESETS:
         raise ValueError(f"init: got {init!r}, expected one of {', '.join(sorted(PRESETS))}")
     if noise is not None and noise not in PRESETS[init].sigma0:
@@ -100,7 +101,7 @@ def initial_sigmas(
 ) -> tuple[float, float]:
     """Return the initial σ of weights and of biases, for p inputs and q outputs.
 
-    `sigma0=None` is the preset's own; a given one is scaled as the preset scales its own.
+    With `sigma0=None` σ0 is the preset's; another σ0 is scaled in the same way.
     """
     preset = PRESETS[init]
     value = preset.sigma0[noise] if sigma0 is None else sigma0
@@ -113,8 +114,8 @@ def initial_sigmas(
 def initialise_means(weight: Tensor, bias: Tensor | None, spec: NoiseSpec, *, init: str) -> None:
     """Draw μ of weight and bias in place, uniform within ±1/√p (factorised) or ±√(3/p).
 
-    p is the spec's number of inputs; weights may have any shape. Raises ValueError where `init` has
-    no such noise.
+    p is the spec's number of inputs; weights may have any shape. Raises ValueError if the preset
+    `init` lacks this kind of noise.
     """
     check_init(init, spec.kind)
     bound = mean_bound(spec.kind, spec.inputs)
@@ -133,8 +134,8 @@ def initialise_sigmas(
 ) -> None:
     """Set σ of weight and bias in place to the constants of `initial_sigmas`.
 
-    p and q are the spec's numbers of inputs and outputs, of one group. Raises ValueError where
-    `init` has no such noise.
+    p and q are the spec's numbers of inputs and outputs, of one group. Raises ValueError if the
+    preset `init` lacks this kind of noise.
     """
     check_init(init, spec.kind)
     of_weight, of_bias = initial_sigmas(

@@ -1,4 +1,4 @@
-"""What every noisy layer is, and how one takes over a plain layer."""
+"""The base class of noisy layers, and how a noisy layer takes over a plain one."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from .parametrised import carry_over, mean_as_it_is, parametrised_names
 from .weights import Weights
 
 MEAN = re.compile(r"(weight|bias)(_(ih|hh|hr)(_l\d+(_reverse)?)?)?")
-"""What the means are called in all layers that can be noisy, attention apart."""
+"""The names of the means in all layers that can be noisy, except attention."""
 
 OF_ATTENTION = {
     *(f"{part}_proj_weight" for part in ("in", "q", "k", "v")),
     *("in_proj_bias", "bias_k", "bias_v", "out_proj", "out_proj.weight", "out_proj.bias"),
 }
-"""What an attention layer keeps: its means, two tokens, and the layer at its output."""
+"""The names in an attention layer: its means, two tokens, and its output projection."""
 
 
 class NoisyLayer(nn.Module):
-    """A layer with learned noise: the base of all of them.
+    """The base class of all layers with learned noise.
 
-    A subclass is also the layer of torch that it names as `plain`. That layer's parameters are the
-    means μ, and beside each stands its σ under the same name with `_sigma` after it. It describes
-    with `noise_spec` what it draws, and asks `noise_in_force` at each forward.
+    A subclass also inherits from the torch layer that it names as `plain`. That layer's parameters
+    are the means μ; the σ of each has the same name with `_sigma` after it. A subclass describes
+    its draws with `noise_spec`, and calls `noise_in_force` at each forward.
     """
 
     plain: ClassVar[type[nn.Module]]
     without_sigma: ClassVar[frozenset[str]] = frozenset()
-    """Parameters of the plain layer that are no means."""
+    """Parameters of the plain layer that are not means, and so have no σ."""
 
-    # Of the layers with one weight; a cell names two.
+    # For layers with one weight; recurrent cells declare two.
     weight: Tensor
     bias: Tensor | None
     weight_sigma: nn.Parameter
@@ -51,7 +51,7 @@ class NoisyLayer(nn.Module):
     sigma0: float | None
     init: InitName
     learned: bool = True
-    """Whether σ is learned; otherwise it does not require grad, and a scale adapts in its place."""
+    """Whether σ is learned; if not, it does not require grad, and a scale can adapt instead."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class NoisyLayer(nn.Module):
     ) -> None:
         """Build the plain layer from its own arguments, and add σ with its initial values."""
         kind = check_noise_options(noise, sigma0, init, learned)
-        # Torch's own constructors end with a call of reset_parameters, which waits for σ.
+        # Torch's constructors call reset_parameters, which does nothing until σ exists.
         super().__init__(*arguments, **options)
         self._become_noisy(kind, sigma0, init, learned)
         self.reset_parameters()
@@ -79,11 +79,11 @@ class NoisyLayer(nn.Module):
         init: InitName = "paper",
         learned: bool = True,
     ) -> Self:
-        """Make a noisy layer whose means are the very Parameters of a plain one; σ is new.
+        """Build a noisy layer that shares the Parameters of a plain one as its means; σ is new.
 
         σ requires grad if it is `learned`, even where the means are frozen. A layer under
-        parametrisations keeps them, and the noise is added to what they make. Raises TypeError for
-        a layer that is not of the kind `plain`, and ValueError for an unknown option or a layer
+        parametrisations keeps them, and the noise is added to what they compute. Raises TypeError
+        for a layer that is not of the kind `plain`, and ValueError for an unknown option or a layer
         that cannot become noisy.
         """
         kind = check_noise_options(noise, sigma0, init, learned)
@@ -96,8 +96,8 @@ class NoisyLayer(nn.Module):
     def _become_noisy(
         self, noise: NoiseKind, sigma0: float | None, init: InitName, learned: bool
     ) -> None:
-        """Add σ (not yet initialised) and the noise's state beside the means."""
-        # Outside of PyTorch's own registers.
+        """Add σ (not yet initialised) and the state of the noise beside the means."""
+        # Kept outside of PyTorch's own registers.
         self.__dict__["_noise_state"] = NoiseState()
         self.noise, self.sigma0, self.init, self.learned = noise, sigma0, init, learned
         for name in [*parametrised_names(self), *self._parameters]:
@@ -108,7 +108,7 @@ class NoisyLayer(nn.Module):
             self.register_parameter(f"{name}_sigma", sigma)
 
     def noise_spec(self) -> LayerSpec:
-        """Return what one draw of this layer consists of."""
+        """Return the spec of this layer's noise: its kind and sizes."""
         raise NotImplementedError
 
     def weights(self) -> tuple[Weights, ...]:
@@ -116,13 +116,14 @@ class NoisyLayer(nn.Module):
         return (Weights(self.weight, self.bias, self.weight_sigma, self.bias_sigma),)
 
     def weight_names(self) -> tuple[tuple[str, str], ...]:
-        """Return the names of each weight's μ and of its bias's, which a layer may lack."""
+        """Return the names of each weight and its bias, which the layer may lack."""
         return (("weight", "bias"),)
 
     def means(self) -> list[tuple[Tensor, Tensor | None]]:
-        """Return μ of each weight and its bias as they are; for figures, not for learning.
+        """Return μ of each weight and its bias, for measurements rather than for learning.
 
-        A parametrised μ is made without a step of its power iteration, and has no gradient.
+        A parametrised μ is computed on a copy, without a step of its power iteration, and passes no
+        gradient on.
         """
         found = [tuple(mean_as_it_is(self, name) for name in pair) for pair in self.weight_names()]
         return found  # pyright: ignore[reportReturnType] - a weight is there
@@ -135,7 +136,7 @@ class NoisyLayer(nn.Module):
         ]
 
     def noisy_weights(self) -> list[tuple[Tensor, Tensor]]:
-        """Return the (μ, σ) of each weight, biases left out; for figures, as `means` are."""
+        """Return the (μ, σ) of each weight, without biases; for measurements, like `means`."""
         both = zip(self.means(), self.sigmas(), strict=True)
         return [(mean, sigma) for (mean, _), (sigma, _) in both]
 
@@ -161,24 +162,24 @@ class NoisyLayer(nn.Module):
 
     @property
     def noise_reference(self) -> Tensor:
-        """Return a weight's σ, whose device and dtype the noise has.
+        """Return a weight's σ, whose device and dtype the noise takes.
 
-        To read a parametrised μ would be a step of its power iteration.
+        It is σ because reading a parametrised μ would take a step of its power iteration.
         """
         return self.weight_sigma
 
     @property
     def noise_state(self) -> NoiseState:
-        """What is in force; the functions of states.py change it."""
+        """Return the state of this layer's noise, which the functions of states.py change."""
         return self.__dict__["_noise_state"]
 
     def noise_in_force(self, input: Tensor | None = None, features: int = 1) -> Any:
-        """Return the noise that a forward is to use now, or None for the means alone.
+        """Return the noise for a forward to use now, or None for the means alone.
 
-        A layer that is fresh per row draws for each row of `input`, whose last `features`
-        dimensions are one row; with the batch first, for each index of the first dimension. Without
-        an input, the noise is at the weights, for all rows. Every form computes with what this
-        returns, and so with the scale, whose effect on σ's gradient is that of scale · ε.
+        A layer that is fresh per row makes a draw for each row of `input`, which is its last
+        `features` dimensions; with the batch first, for each index of the first dimension. Without
+        an input, it makes one draw for all rows. The noise includes the scale, so every form of the
+        layer applies it, and σ's gradient is that of scale · ε.
         """
         state: NoiseState = self.__dict__["_noise_state"]
         flat = state.override
@@ -210,11 +211,11 @@ class NoisyLayer(nn.Module):
         return isinstance(self.noise_state.override, Off)
 
     def noise_to_keep(self, noise: LayerNoise) -> LayerNoise:
-        """Return the noise of a held draw in the form to keep for all forwards."""
+        """Return the noise of a held draw in the form to cache for all forwards."""
         return noise
 
     def fresh_rows(self, leading: Sequence[int]) -> LayerNoise:
-        """Draw for each row of an input of shape (*leading, features)."""
+        """Draw noise for each row of an input of shape (*leading, features)."""
         return self._fresh(leading)
 
     def _fresh(self, leading: Sequence[int], batch_first: bool = False) -> LayerNoise:
@@ -223,8 +224,8 @@ class NoisyLayer(nn.Module):
         return spec.unflatten(flat, batch_first)
 
     def _slow_forward(self, *input: Any, **options: Any) -> Any:
-        # What nn.Module calls in place of `forward` while `torch.jit.trace` is at work, as the
-        # older export to ONNX does.
+        # nn.Module calls this in place of `forward` under `torch.jit.trace`, which the older export
+        # to ONNX uses.
         state = self.noise_state
         if isinstance(state.held if state.override is None else state.override, Tensor):
             warn_of_frozen_draw()
@@ -266,8 +267,8 @@ class NoisyLayer(nn.Module):
 def keeps_more(layer: nn.Module) -> bool:
     """Return whether a layer has more than means, their parametrisations, and σ.
 
-    Pruning, and weight_norm and spectral_norm as they were before parametrisations, keep other
-    parameters and make the weight out of them.
+    Pruning, and the `weight_norm` and `spectral_norm` from before parametrisations, keep other
+    parameters and compute the weight from them.
     """
     if isinstance(layer, nn.MultiheadAttention):
         kept = {*layer.state_dict(), *dict(layer.named_buffers()), *dict(layer.named_children())}
@@ -288,10 +289,11 @@ def is_uninitialised(layer: nn.Module) -> bool:
 
 
 def take_over(layer: nn.Module, former: nn.Module, kind: type[nn.Module]) -> None:
-    """Move the settings, the very means and their parametrisations of a former layer to a bare one.
+    """Give a bare layer the settings, means and parametrisations of a former layer.
 
-    The former layer may be plain or noisy; its noise is left behind. Raises TypeError where it is
-    not of that kind, and ValueError where it has no shape yet, or more than weights and biases.
+    The means remain the same Parameters. The former layer may be plain or noisy; its noise is left
+    behind. Raises TypeError unless it is of the class `kind`, and ValueError if it has no shape
+    yet, or keeps more than weights and biases.
     """
     name = type(former).__name__
     if not isinstance(former, kind):
@@ -304,9 +306,9 @@ def take_over(layer: nn.Module, former: nn.Module, kind: type[nn.Module]) -> Non
     left_out = {*vars(nn.Module()), "_noise_state", "noise", "sigma0", "init", "learned"}
     for name, value in vars(former).items():
         if name not in left_out:
-            # The former layer of a root lives on, and its lists are its own.
+            # A former layer that is the root lives on, and must not share its lists.
             setattr(layer, name, copy.copy(value) if isinstance(value, list) else value)
-    # Also the ones that are None, which `named_parameters` leaves out.
+    # Including those that are None, which `named_parameters` leaves out.
     for name, parameter in former.__dict__["_parameters"].items():
         if not name.endswith("_sigma"):
             layer.register_parameter(name, parameter)
@@ -320,7 +322,7 @@ def take_over(layer: nn.Module, former: nn.Module, kind: type[nn.Module]) -> Non
 def check_noise_options(
     noise: str, sigma0: float | None, init: str, learned: bool = True
 ) -> NoiseKind:
-    """Return the kind of noise; raise ValueError for an unknown kind, σ0 or preset."""
+    """Return the kind of noise; raise ValueError for an invalid option."""
     if not isinstance(learned, bool):
         raise ValueError(f"learned: got {learned!r}, expected True or False")
     kind = noise_kind(noise)
@@ -330,7 +332,7 @@ def check_noise_options(
 
 
 def check_bias(bias: bool) -> None:
-    """Raise ValueError unless `bias` is a bool: other libraries' layers take σ in its place."""
+    """Raise ValueError unless `bias` is a bool: other libraries' layers take σ0 in its place."""
     if not isinstance(bias, bool):
         raise ValueError(f"bias: got {bias!r}, expected True or False; name noise= and sigma0=")
 

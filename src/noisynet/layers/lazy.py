@@ -1,4 +1,4 @@
-"""Noisy layers that learn their number of inputs from the first input, as torch's lazy ones do."""
+"""Noisy layers that infer their number of inputs from the first input, like torch's lazy layers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .noise import NoiseName, NoiseSpec
 class _LazyNoisy(LazyModuleMixin, NoisyLayer):
     """A noisy layer whose weight, bias and σ have no shape yet.
 
-    A subclass names the attribute that counts the inputs, and reads their number from an input.
+    A subclass names the attribute that holds the number of inputs, and infers it from an input.
     """
 
     inputs_name: ClassVar[str]
@@ -35,20 +35,21 @@ class _LazyNoisy(LazyModuleMixin, NoisyLayer):
             self.register_parameter(name, uninitialised(wanted, device=device, dtype=dtype))
 
     def _inputs_of(self, input: Tensor) -> int:
-        """Return the number of inputs; raise ValueError for an input that has none."""
+        """Return the layer's number of inputs; raise ValueError for an input that does not fit."""
         raise NotImplementedError
 
     def _weight_shape(self) -> tuple[int, ...]:
         raise NotImplementedError
 
     def _read_weight(self) -> None:
-        """Take the number of inputs from the weight, which a checkpoint may have brought."""
+        """Take the number of inputs from the weight, which a checkpoint may have set."""
         setattr(self, self.inputs_name, self.weight.shape[1] * getattr(self, "groups", 1))
 
     def initialize_parameters(self, input: Tensor) -> None:
         """Take the number of inputs from the input, and give all parameters initial values.
 
-        What a checkpoint brought meanwhile stays: a plain layer's brings μ and leaves σ to this.
+        Values that a checkpoint has set are kept: a plain layer's checkpoint sets μ, and σ is
+        initialised here.
         """
         if is_lazy(self.weight):
             setattr(self, self.inputs_name, self._inputs_of(input))
@@ -72,12 +73,12 @@ class _LazyNoisy(LazyModuleMixin, NoisyLayer):
                 getattr(self, name).copy_(value)
 
     def reset_parameters(self) -> None:
-        """Set μ and σ to new initial values; they have none before the first input."""
+        """Set μ and σ to new initial values; do nothing before they have a shape."""
         if not any(map(is_lazy, self.parameters(recurse=False))):
             super().reset_parameters()
 
     def noise_spec(self) -> NoiseSpec:
-        """Return what one draw of this layer consists of; raise ValueError before it is known."""
+        """Return the spec of this layer's noise; raise ValueError while its shape is unknown."""
         if is_lazy(self.weight):
             raise ValueError(
                 f"{type(self).__name__}: its number of inputs is not known yet: "
@@ -89,10 +90,10 @@ class _LazyNoisy(LazyModuleMixin, NoisyLayer):
 
 
 class LazyNoisyLinear(_LazyNoisy, NoisyLinear):
-    """A `NoisyLinear` that takes `in_features` from its first input, and becomes one then.
+    """A layer that infers `in_features` from its first input, and then becomes a `NoisyLinear`.
 
     Options are those of `noisynet.NoisyLinear`. A checkpoint may be loaded before the first input.
-    Noise can be held or drawn after the first input; before it, that is a ValueError.
+    Holding or drawing noise raises ValueError until an input or a checkpoint has set the shape.
     """
 
     cls_to_become = NoisyLinear
@@ -173,20 +174,20 @@ class _LazyNoisyConv(_LazyNoisy, NoisyConv):
 
 
 class LazyNoisyConv1d(_LazyNoisyConv, NoisyConv1d):
-    """A `NoisyConv1d` that takes `in_channels` from its first input, and becomes one then.
+    """A layer that infers `in_channels` from its first input, and then becomes a `NoisyConv1d`.
 
     Options are those of `noisynet.NoisyConv1d`. A checkpoint may be loaded before the first input.
-    Noise can be held or drawn after the first input; before it, that is a ValueError.
+    Holding or drawing noise raises ValueError until an input or a checkpoint has set the shape.
     """
 
     cls_to_become = NoisyConv1d
 
 
 class LazyNoisyConv2d(_LazyNoisyConv, NoisyConv2d):
-    """A `NoisyConv2d` that takes `in_channels` from its first input, and becomes one then.
+    """A layer that infers `in_channels` from its first input, and then becomes a `NoisyConv2d`.
 
     Options are those of `noisynet.NoisyConv2d`. A checkpoint may be loaded before the first input.
-    Noise can be held or drawn after the first input; before it, that is a ValueError.
+    Holding or drawing noise raises ValueError until an input or a checkpoint has set the shape.
     """
 
     cls_to_become = NoisyConv2d

@@ -1,4 +1,4 @@
-"""What `noisify` leaves plain, in words: nothing with a weight is left out without one."""
+"""The reasons why `noisify` leaves layers with a weight plain, in words for its warning."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 NO_PRODUCTS = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)
-"""Layers that multiply no input by a matrix: embeddings pick rows, norms scale."""
+"""Layers that do not multiply by a matrix: embeddings select rows, norms scale."""
 
 PICKED = ("embed", "token", "position")
 """Words in the names of parameters that are embeddings without a layer of their own."""
 
 
 def has_weight(layer: nn.Module) -> bool:
-    """Return whether a layer itself, and no layer inside it, has a matrix to multiply with.
+    """Return whether a layer itself, rather than a layer inside it, has a matrix to multiply with.
 
-    A parameter that is a vector, or one between dimensions of size 1, is none.
+    A parameter counts as a matrix if at least two of its dimensions are larger than 1.
     """
     if isinstance(layer, (*NO_PRODUCTS, parametrize.ParametrizationList)):
         return False
@@ -33,7 +33,7 @@ def has_weight(layer: nn.Module) -> bool:
 
 
 def described(layer: nn.Module, *, convertible: bool) -> str:
-    """Return why a layer with a weight stays plain, which is of no kind that is converted."""
+    """Return the reason why a layer whose class is not being converted stays plain."""
     name = type(layer).__name__
     if any(map(is_lazy, layer.parameters(recurse=False))):
         return f"{name}: it has no shape yet, run one forward first"
@@ -41,7 +41,7 @@ def described(layer: nn.Module, *, convertible: bool) -> str:
 
 
 def listed_by_reason(reasons: Mapping[str, str]) -> str:
-    """Write {name: reason} on one line, the names of a reason together."""
+    """Format {name: reason} on one line, with the names grouped by reason."""
     names: dict[str, list[str]] = {}
     for name, reason in reasons.items():
         names.setdefault(reason, []).append(name or "the module itself")
@@ -49,7 +49,7 @@ def listed_by_reason(reasons: Mapping[str, str]) -> str:
 
 
 def _shortened(names: Iterable[str]) -> str:
-    """List names, the first six of many."""
+    """Join names with commas; of more than six, list the first six and count the rest."""
     some = list(names)
     more = f" and {len(some) - 6} more" if len(some) > 6 else ""
     return ", ".join(some[:6]) + more

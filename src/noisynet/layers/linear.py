@@ -30,14 +30,14 @@ class NoisyLinear(NoisyLayer, nn.Linear):
     `bias_sigma`, of the same shapes, are learned beside them. A plain Linear's checkpoint loads
     with `strict=False`; σ keeps its initial value.
 
-    `noise` is "factorised" (p + q normals a draw; also spelled "factorized") or "independent"
-    (pq + q). `init` names whose initial values to take, and `sigma0=None` is theirs: with "paper"
-    0.5 for factorised noise (σ = 0.5/√p) and 0.017 for independent (σ itself). With `learned=False`
-    σ keeps its initial value and does not require grad: for noise whose one scale adapts
-    (`noisynet.control.target`).
+    `noise` is "factorised" (p + q normals per draw; also spelled "factorized") or "independent"
+    (pq + q). `init` names the paper or library whose initial values to use, with its own σ0 if
+    `sigma0` is None: with "paper" 0.5 for factorised noise (σ = 0.5/√p) and 0.017 for independent
+    (σ itself). With `learned=False` σ keeps its initial value and does not require grad, for noise
+    that only a scale adapts (`noisynet.control.target`).
 
-    The noise has three states of its own, and none of them depends on `train()` or `eval()`: a new
-    layer is fresh (a new draw at every forward); see `noisynet.hold`, `noisynet.resample`,
+    Whether the noise is fresh, held or off does not depend on `train()` or `eval()`. A new layer is
+    fresh: it makes a new draw at every forward. See `noisynet.hold`, `noisynet.resample`,
     `noisynet.release`, `noisynet.using`, `noisynet.mean_weights`.
 
     Input (…, p), or (…, rows, p) where one draw per row is in force, or (rows, …, p) where that
@@ -78,7 +78,7 @@ class NoisyLinear(NoisyLayer, nn.Linear):
         init: InitName = "paper",
         learned: bool = True,
     ) -> Self:
-        """Make a noisy layer whose means are the very Parameters of `linear`; σ is new.
+        """Build a noisy layer that shares the Parameters of `linear` as its means; σ is new.
 
         σ requires grad if it is `learned`, even where the means are frozen. Raises TypeError for a
         layer that is not an `nn.Linear`, and ValueError for an unknown option or a layer that
@@ -87,7 +87,7 @@ class NoisyLinear(NoisyLayer, nn.Linear):
         return cls.from_plain(linear, noise=noise, sigma0=sigma0, init=init, learned=learned)
 
     def noise_spec(self) -> NoiseSpec:
-        """Return what one draw of this layer consists of."""
+        """Return the spec of this layer's noise: its kind and sizes."""
         has_bias = self.bias_sigma is not None
         return NoiseSpec(self.noise, self.in_features, self.out_features, has_bias)
 
@@ -99,7 +99,7 @@ class NoisyLinear(NoisyLayer, nn.Linear):
         return dispatch.noise_to_keep(noise, self.weight_sigma.numel())
 
     def _fresh(self, leading: Sequence[int], batch_first: bool = False) -> LayerNoise:
-        # A seed cannot be scaled.
+        # Only without a scale: what this draws may be a seed, which cannot be scaled.
         if self.noise == "independent" and not leading and self.noise_state.multiplier is None:
             drawn = dispatch.draw_by_counter(self.weight_sigma, bias=self.bias_sigma is not None)
             if drawn is not None:
@@ -107,12 +107,12 @@ class NoisyLinear(NoisyLayer, nn.Linear):
         return super()._fresh(leading, batch_first)
 
     def fresh_rows(self, leading: Sequence[int]) -> LayerNoise:
-        """Draw for each row of an input of shape (*leading, p)."""
+        """Draw noise for each row of an input of shape (*leading, p)."""
         reference = self.noise_reference
         return self.noise_spec().draw_rows(leading, device=reference.device, dtype=reference.dtype)
 
     def effective_weight(self) -> tuple[Tensor, Tensor | None]:
-        """Return the (weight, bias) that the draw in force makes.
+        """Return the (weight, bias) under the draw in force.
 
         Shapes (q, p) and (q,), or (rows, q, p) and (rows, q) with one draw per row. A fresh layer
         makes a new draw for this call; with the noise off these are the means themselves.
@@ -123,16 +123,16 @@ class NoisyLinear(NoisyLayer, nn.Linear):
         return noisy_parameters(self.weight, self.bias, self.weight_sigma, self.bias_sigma, noise)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Apply the layer to (…, p); return (…, q). A draw per row has its rows there."""
+        """Apply the layer to (…, p), or to (…, rows, p) under one draw per row; return (…, q)."""
         noise = self.noise_in_force(input)
         if noise is None:
             return functional.linear(input, self.weight, self.bias)
         return apply_linear(input, self._learned(), noise)
 
     def _learned(self) -> Weights:
-        # nn.Module's own look-up of four parameters is a good part of a small layer's time.
+        # nn.Module's own look-up of four parameters takes a good part of a small layer's time.
         own: Any = self._parameters
         if "weight" in own and "bias" in own and "weight_sigma" in own and "bias_sigma" in own:
             return Weights(own["weight"], own["bias"], own["weight_sigma"], own["bias_sigma"])
-        # A parametrised μ, or tensors that stand in for the parameters for a while.
+        # A parametrised μ, or tensors that temporarily replace the parameters.
         return Weights(self.weight, self.bias, self.weight_sigma, self.bias_sigma)

@@ -1,8 +1,8 @@
 """The two kinds of noise, and draws of them as values.
 
-Nothing here knows a module. A layer describes what it needs by a spec, draws flat ε values, and
+Nothing here depends on a module. A layer describes its noise by a spec, draws flat ε values, and
 views them as the noise of its weights. A `Draw` has the noise of all layers of a module in one
-tensor per device, dtype and kind, so that drawing for a whole model costs one random call.
+tensor per device, dtype and kind, so drawing for a whole model usually takes one random call.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ NoiseKind = Literal["factorised", "independent"]
 NOISE_KINDS: tuple[str, ...] = get_args(NoiseKind)
 
 NoiseName = Literal["factorised", "factorized", "independent"]
-"""What names a kind of noise where one is asked for: the American spelling is taken, too."""
+"""The name of a kind of noise, as arguments accept it, including the American spelling."""
 
 
 def noise_kind(name: str) -> NoiseKind:
-    """Return the kind of noise of this name; raise ValueError where there is none."""
+    """Return the kind of noise with this name; raise ValueError for an unknown name."""
     if name in ("factorised", "factorized"):
         return "factorised"
     if name == "independent":
@@ -44,10 +44,10 @@ class FactorisedNoise:
     """f(ε_i) and f(ε_j) of one layer: ε_w = f(ε_j) f(ε_i)ᵀ and ε_b = f(ε_j).
 
     `input` is (p,) and `output` (q,) for one draw that all rows share; (rows, p) and (rows, q) for
-    one draw per row. A weight of several groups, as grouped convolutions have, is as many layers
-    side by side, each with its own ε_i: `input` is then (…, groups · p). `weight` is ε_w, where it
-    has been built already. `batch_first` says that rows are the first dimension of a layer's input,
-    and not the one beside its features.
+    one draw per row. The weight of a grouped convolution is treated as one layer per group, each
+    with its own ε_i, so `input` is (…, groups · p). `weight` is ε_w, if it has been built already.
+    With `batch_first`, rows are the first dimension of a layer's input rather than the one beside
+    its features.
     """
 
     input: Tensor
@@ -78,7 +78,7 @@ class FactorisedNoise:
         return self.output
 
     def scaled(self, scale: Tensor) -> FactorisedNoise:
-        """Return the noise times a scale: f(ε_j) alone has it, which ε_w and ε_b both contain."""
+        """Return the noise times a scale, which multiplies f(ε_j), a factor of both ε_w and ε_b."""
         weight = None if self.weight is None else self.weight * scale
         return replace(self, output=self.output * scale, weight=weight)
 
@@ -88,8 +88,8 @@ class IndependentNoise:
     """ε_w and ε_b of one layer, one standard normal for each weight and bias.
 
     `weight` is (q, p) and `bias` (q,) for one draw that all rows share; (rows, q, p) and (rows, q)
-    for one draw per row. `bias` is None for a layer without bias. `batch_first` says that rows are
-    the first dimension of a layer's input, and not the one beside its features.
+    for one draw per row. `bias` is None for a layer without bias. With `batch_first`, rows are the
+    first dimension of a layer's input rather than the one beside its features.
     """
 
     weight: Tensor
@@ -117,11 +117,11 @@ class IndependentNoise:
 
 @dataclass(frozen=True, slots=True)
 class OutputNoise:
-    """Standard normals ζ, one per output, shape (…, q): independent noise seen at the output.
+    """Standard normals ζ, one per output, shape (…, q): independent noise drawn at the outputs.
 
     Where every row has a fresh draw of independent noise, its outputs are exactly
     N(μ_w x + μ_b, σ_w² x² + σ_b²): mean + deviation ⊙ ζ, without any ε_w (the local
-    reparameterisation, arXiv 1506.02557, §2.2). Such a draw belongs to its input.
+    reparameterisation, arXiv 1506.02557, §2.2). Such a draw is valid only for its own input.
     """
 
     normals: Tensor
@@ -141,12 +141,12 @@ WeightNoise = FactorisedNoise | IndependentNoise
 """The noise of one weight and its bias, as ε_w and ε_b."""
 
 LinearNoise = WeightNoise | OutputNoise
-"""The noise of a linear layer: at its weight, or seen at its output."""
+"""The noise of a linear layer: at its weights, or at its outputs."""
 
 
 @dataclass(frozen=True, slots=True)
 class CellNoise:
-    """The noise of a recurrent cell: that of its input's weight and that of its state's."""
+    """The noise of a recurrent cell, of the input's weight and of the state's."""
 
     input: LinearNoise
     hidden: LinearNoise
@@ -168,7 +168,7 @@ class CellNoise:
 
 @dataclass(frozen=True, slots=True)
 class SequenceNoise:
-    """The noise of a layer of several weights, as attention and `NoisyLSTM`: of each, in order."""
+    """The noise of each weight, in order, of a layer with several, as attention or `NoisyLSTM`."""
 
     parts: tuple[WeightNoise, ...]
 
@@ -186,7 +186,7 @@ LayerNoise = LinearNoise | CellNoise | SequenceNoise
 
 
 class _Spec:
-    """What all specs share: ε values are drawn flat, and viewed as noise later."""
+    """The base of all specs: ε values are drawn as a flat tensor, and viewed as noise later."""
 
     __slots__ = ()
 
@@ -214,7 +214,7 @@ class _Spec:
 
 @dataclass(frozen=True, slots=True)
 class NoiseSpec(_Spec):
-    """What one weight and its bias draw: p inputs, q outputs, the kind, the number of groups."""
+    """The spec of the noise of one weight and its bias: kind, p inputs, q outputs and groups."""
 
     kind: NoiseKind
     inputs: int
@@ -224,7 +224,7 @@ class NoiseSpec(_Spec):
 
     @property
     def size(self) -> int:
-        """Return the number of standard normals of a draw: groups · p + q, or pq + q."""
+        """Return the number of normals of a draw: groups · p + q, or pq plus q for a bias."""
         if self.kind == "factorised":
             return self.groups * self.inputs + self.outputs
         return self.inputs * self.outputs + (self.outputs if self.bias else 0)
@@ -237,9 +237,9 @@ class NoiseSpec(_Spec):
     def draw_rows(
         self, leading: Sequence[int], *, device: torch.device, dtype: torch.dtype
     ) -> LinearNoise:
-        """Draw for each vector of a linear layer's input, shape (*leading, p).
+        """Draw noise for each vector of a linear layer's input, shape (*leading, p).
 
-        Independent noise is drawn where it is seen, at the outputs: q normals a row for pq + q.
+        Independent noise is drawn at the outputs, which takes q normals per row instead of pq + q.
         """
         if self.kind == "independent":
             return OutputNoise(standard_normals((*leading, self.outputs), device, dtype, None))
@@ -261,7 +261,7 @@ class NoiseSpec(_Spec):
 
 @dataclass(frozen=True, slots=True)
 class CellSpec(_Spec):
-    """What a recurrent cell draws: for its input's weight, then for its state's."""
+    """The spec of a recurrent cell's noise: of the input's weight, then of the state's."""
 
     kind: NoiseKind
     input: NoiseSpec
@@ -284,7 +284,7 @@ class CellSpec(_Spec):
 
 @dataclass(frozen=True, slots=True)
 class SequenceSpec(_Spec):
-    """What a layer of several weights draws: for one after the other."""
+    """The spec of the noise of a layer with several weights, one after the other."""
 
     kind: NoiseKind
     parts: tuple[NoiseSpec, ...]
@@ -329,7 +329,7 @@ def standard_normals(
             "noisynet.hold(net) first, which keeps one draw"
         )
     if generator is None:
-        # Without naming it: the operation that takes a generator has no symbolic sizes.
+        # A call of its own: the operation that takes a generator does not support symbolic sizes.
         return torch.randn(tuple(shape), device=device, dtype=dtype)
     if not isinstance(generator, torch.Generator):
         raise TypeError(
@@ -351,7 +351,7 @@ def check_rows(rows: int | None) -> None:
 
 
 def check_batch_first(batch_first: bool | None, rows: int | None) -> None:
-    """Raise ValueError unless `batch_first` is a bool, and True with rows alone, or None."""
+    """Raise ValueError unless `batch_first` is a bool or None, and is True only with rows."""
     if batch_first is not None and not isinstance(batch_first, bool):
         raise ValueError(f"batch_first: got {batch_first!r}, expected True or False")
     if batch_first and rows is None:
@@ -362,7 +362,7 @@ def check_batch_first(batch_first: bool | None, rows: int | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where the noise of one layer lies in a `Draw`."""
+    """The place of one layer's noise in a `Draw`."""
 
     name: str
     spec: LayerSpec
@@ -420,7 +420,7 @@ class Draw:
                     f"index: got {index.ndim} dimensions, expected one: a draw has rows only"
                 )
             if index.dtype != torch.bool:
-                index = index.long()  # bytes would be taken for a mask
+                index = index.long()  # torch would take uint8 for a mask
         flats = tuple(
             flat[index.to(flat.device) if isinstance(index, Tensor) else index]
             for flat in self.flats
@@ -428,7 +428,7 @@ class Draw:
         return replace(self, flats=flats)
 
     def to(self, *args: Any, **kwargs: Any) -> Draw:
-        """Move or convert as `torch.Tensor.to` does."""
+        """Return the draw moved or converted, as `torch.Tensor.to` does."""
         return replace(self, flats=tuple(flat.to(*args, **kwargs) for flat in self.flats))
 
     def clone(self) -> Draw:
@@ -453,14 +453,14 @@ def _as_index(index: Any) -> Tensor:
 
 
 def tensor_to_bytes(tensor: Tensor) -> bytes:
-    """Write a tensor as bytes; unlike its own pickling, this never hands out shared memory."""
+    """Serialise a tensor to bytes, which, unlike its own pickling, never share memory."""
     buffer = io.BytesIO()
     torch.save(tensor.detach().clone(), buffer)
     return buffer.getvalue()
 
 
 def tensor_from_bytes(data: bytes, device: str | None = None) -> Tensor:
-    """Read what `tensor_to_bytes` wrote, onto the device it was on or another one."""
+    """Restore a tensor from `tensor_to_bytes`, on its former device or on another one."""
     return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
 
 

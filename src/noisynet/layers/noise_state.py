@@ -1,4 +1,4 @@
-"""What is in force in one noisy layer: fresh, held or no noise, and what it is multiplied by.
+"""The state of the noise in one noisy layer: fresh, held or off, and its scale.
 
 The functions of states.py move layers between these states. Neither `train()` nor `eval()` plays
 any part.
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 
 class Off:
-    """The mark that the means alone are in force."""
+    """The override under which the means alone are in force."""
 
 
 OFF = Off()
 
 
 class NoiseState:
-    """What is in force in one layer.
+    """The state of one layer's noise.
 
     `held` is the flat draw that is held, or None for a fresh one at every forward; `override` is
-    what a context manager puts above it for a while. Each has a `batch_first`, which says where its
-    rows are. Copies keep what is held, in memory of their own, and forget the override, whose end
-    would never reach them. `scale` multiplies whatever ε is in force, and `control` says in words
-    who sets it. Draws are kept and returned without it.
+    what a context manager puts in its place for a while. Each has a `batch_first`, which says where
+    its rows are. Copies keep the held draw, in memory of their own, but not the override, since the
+    context manager would never remove it from a copy. `scale` multiplies whatever ε is in force,
+    and `control` says in words who sets it. Draws are kept and returned without the scale.
     """
 
     __slots__ = (
@@ -51,9 +51,9 @@ class NoiseState:
     def __init__(self) -> None:
         self.scale = 1.0
         self.control: str | None = None
-        # The scale as a tensor, whose address stays: compiled forwards and CUDA graphs read it.
-        # None until a scale other than 1 is set, or something that may set one, so that there is
-        # nothing to pay before.
+        # The scale as a tensor at a fixed address, which compiled forwards and CUDA graphs read.
+        # None until a scale other than 1 is set, or a control that may set one, so that a layer
+        # without a scale pays nothing.
         self.multiplier: Tensor | None = None
         self.held: Tensor | None = None
         self.per_row = False
@@ -87,7 +87,7 @@ class NoiseState:
 
     @torch.inference_mode(False)
     def rescale(self, scale: float, control: str | None, reference: Tensor) -> None:
-        """Multiply ε by a scale from the next forward on, also that of a draw that is held."""
+        """Multiply ε by a scale from the next forward on, even the ε of a draw that is held."""
         self.scale, self.control = scale, control
         self.kept = None
         if self.multiplier is not None:
@@ -100,10 +100,10 @@ class NoiseState:
         return noise if self.multiplier is None else noise.scaled(self.multiplier)
 
     def noise_of_held(self, layer: NoisyLayer) -> LayerNoise:
-        """View the held draw as the layer's noise, scaled; the same view at every forward.
+        """Return the held draw as the layer's noise, scaled, and cache it for later forwards.
 
-        What is kept is neither saved nor copied. A held tensor that was written into since then is
-        viewed anew.
+        The cache is neither saved nor copied. It is rebuilt if the held tensor has been written to
+        since.
         """
         flat, kept = self.held, self.kept
         assert flat is not None, "a draw is held"
@@ -116,7 +116,7 @@ class NoiseState:
         if is_traced(flat) or flat.is_inference():
             return self.scaled(noise)
         if torch.is_inference_mode_enabled() or flat.requires_grad:
-            # Kept for forwards that learn, too, though the first may be under inference_mode.
+            # Forwards that learn use the cache, too, even if the first is under inference_mode.
             with torch.inference_mode(False), torch.no_grad():
                 noise = self.scaled(layer.noise_to_keep(noise))
         else:
@@ -126,7 +126,10 @@ class NoiseState:
 
     @torch.inference_mode(False)
     def follow(self, layer: NoisyLayer) -> None:
-        """Move scale and held draw to the device and dtype of the layer's weight."""
+        """Move scale and held draw to the device and dtype of the layer's weight.
+
+        A draw held on the meta device has no values to move, so a new one is made.
+        """
         reference = layer.noise_reference
         former = self.multiplier
         if former is not None or self.scale != 1:
@@ -161,7 +164,7 @@ class NoiseState:
         later: tuple[Any, ...] = (False, 1.0, None)[len(state) - 3 :]
         held, self.per_row, self.static, *rest = (*state, *later)
         self.batch_first, self.scale, self.control = rest
-        # Their former device may not exist here; the layer moves them to its weight's.
+        # Its former device may not exist here; the layer moves it to that of its weight.
         self.held = None if held is None else tensor_from_bytes(held, "cpu")
         self.override = self.kept = self.multiplier = None
         self.override_batch_first = False
@@ -170,7 +173,8 @@ class NoiseState:
 def _multiplier(scale: float, reference: Tensor) -> Tensor:
     """Return a scale as a tensor on the weight's device.
 
-    Without dimensions, so it leaves half precision alone and does not lose digits to it.
+    It is at least float32, so the scale keeps its digits beside half-precision weights, and has no
+    dimensions, so it does not promote them.
     """
     dtype = torch.promote_types(reference.dtype, torch.float32)
     return torch.tensor(scale, device=reference.device, dtype=dtype)

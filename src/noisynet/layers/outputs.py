@@ -1,6 +1,7 @@
-"""What a model returns by its mean weights and under draws, on one batch; it is left as it was.
+"""A model's outputs on one batch, under its mean weights and under draws of its noise.
 
-Diagnostics and control measure from these: (K, B, A) under K draws, (B, A) by the mean weights.
+Diagnostics and control measure from these: (K, B, A) under K draws, (B, A) under the mean weights.
+The model is left as it was.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from .restoring import buffers_preserved
 from .states import draw, mean_weights, using
 
 ToValues = Callable[[Any], Tensor]
-"""From a model's output to Q, logits or actions (B, A)."""
+"""A function from a model's output to Q-values, logits or actions (B, A)."""
 
 Outputs = tuple[Tensor, Tensor]
-"""(K, B, A) under K draws, and (B, A) by the mean weights."""
+"""Outputs (K, B, A) under K draws, and (B, A) under the mean weights."""
 
 
 def check_draws(draws: int, least: int) -> None:
@@ -29,7 +30,7 @@ def check_draws(draws: int, least: int) -> None:
 
 
 def outputs_under(values: Callable[[Draw | None], Tensor], drawn: Draw) -> Outputs:
-    """Collect what `values` returns, (B, A), under each row of a draw and under None, the means."""
+    """Return the outputs of `values` under each row of a draw, and under None: the mean weights."""
     mean = values(None)
     return torch.stack([values(drawn[row]) for row in range(drawn.rows or 0)]), mean
 
@@ -43,12 +44,12 @@ def outputs_of_model(
     generator: torch.Generator | None = None,
     values: ToValues | None = None,
 ) -> Outputs:
-    """Run a model on a batch by its mean weights, and under each of some draws.
+    """Return the outputs of a model on a batch, under new draws and under its mean weights.
 
     `batch` is an observation batch (B, …), or the tuple of arguments that the model takes; `values`
-    makes (B, A) from outputs of another shape. Draws, buffers and torch's global generators are
-    left as they were. Raises ValueError for a model without noisy layers, or an output of another
-    shape.
+    converts outputs of another shape to (B, A). The noise in force, buffers and torch's global
+    generators are left as they were. Raises ValueError for a model without noisy layers, or an
+    output of another shape.
     """
     arguments = batch if isinstance(batch, tuple) else (batch,)
 
@@ -68,29 +69,31 @@ def outputs_of_head(
     draws: int,
     generator: torch.Generator | None = None,
 ) -> Outputs:
-    """Run a head that has all the noise of its model on features (B, p), all draws in one pass."""
+    """Return the outputs of a head on features (B, p), with all draws in one pass.
+
+    The head must contain all the noise of its model.
+    """
     with buffers_preserved(head):
         drawn = draw(head, rows=draws, generator=generator)
         with mean_weights(head):
             mean = values_of(head(features), (features,))
         with using(head, drawn):
-            # Every observation is shown to every draw: (B, K, p), row k of which is draw k's.
+            # Each observation is repeated for every draw: (B, K, p), where row k has draw k.
             rows = features.unsqueeze(1).expand(-1, draws, *features.shape[1:])
             noisy = _first(head(rows))
     return noisy.transpose(0, 1), mean
 
 
 def effective_epsilon(noisy_q_KBA: Tensor, mean_q_BA: Tensor) -> Tensor:
-    """Return the share of K draws whose greedy action is not the mean weights', (B,).
+    """Return the share of K draws whose greedy action differs from the mean weights', shape (B,).
 
-    It is the measured counterpart of ε-greedy's ε: how often the agent does something else than it
-    would by the mean weights.
+    This is the measured counterpart of ε-greedy's ε: how often the noise changes the greedy action.
     """
     return (noisy_q_KBA.argmax(-1) != mean_q_BA.argmax(-1)).float().mean(0)
 
 
 def check_values(noisy_q_KBA: Tensor, mean_q_BA: Tensor, least_draws: int) -> None:
-    """Raise ValueError unless these are values of at least one row and two actions, that fit."""
+    """Raise ValueError unless shapes agree, with enough draws, at least one row and two actions."""
     if noisy_q_KBA.ndim != 3 or noisy_q_KBA.shape[1:] != mean_q_BA.shape:
         raise ValueError(
             f"got Q of shape {tuple(noisy_q_KBA.shape)} under draws and {tuple(mean_q_BA.shape)} "
@@ -113,17 +116,17 @@ def _first(output: Any) -> Tensor:
 
 
 def values_of(output: Any, arguments: tuple[Any, ...], values: ToValues | None = None) -> Tensor:
-    """Return values (rows, A) from what a model returned for its arguments.
+    """Return the values (rows, A) in a model's output for its arguments.
 
-    Raises ValueError where more than one dimension precedes the last and they are not those of a
-    sequence of observations: (B, A, atoms) would pass for B·A rows otherwise.
+    Raises ValueError where more than one dimension precedes the last, unless these are the leading
+    dimensions of a sequence of observations: otherwise, (B, A, atoms) would pass for B·A rows.
     """
     found = _first(output if values is None else values(output))
     if found.ndim == 2:
         return found
     batch = arguments[0] if arguments else None
     leading = found.shape[:-1]
-    # What is left of the batch is one observation: a vector, or an image with its channels.
+    # The rest of the batch's shape is one observation: a vector, or an image with channels.
     if (
         isinstance(batch, Tensor)
         and batch.shape[: len(leading)] == leading

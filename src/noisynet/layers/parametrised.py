@@ -1,8 +1,8 @@
-"""Layers whose means a parametrisation of PyTorch makes: `spectral_norm`, `weight_norm` and others.
+"""Layers whose means PyTorch's parametrisations compute: `spectral_norm`, `weight_norm` and others.
 
-Such a layer keeps what is learned below `parametrizations`, and its weight is a property: to read
-it is to make it, and with `spectral_norm` in training mode a step of the power iteration as well.
-So a noisy layer reads its means once in a forward, and nowhere else.
+Such a layer keeps its learned parameters under `parametrizations`, and its weight is a property:
+every access computes it, and with `spectral_norm` in training mode also takes a step of the power
+iteration. So a noisy layer reads its means once in a forward, and nowhere else.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from torch.nn.utils import parametrize
 
 
 def parametrised_names(layer: nn.Module) -> list[str]:
-    """List the tensors of a layer that parametrisations make."""
+    """List the names of a layer's tensors that parametrisations compute."""
     made = layer.__dict__["_modules"].get("parametrizations")
     return list(made) if made is not None and parametrize.is_parametrized(layer) else []
 
 
 def mean_as_it_is(layer: nn.Module, name: str) -> Tensor | None:
-    """Return a mean without a step of any power iteration; None where the layer has none."""
+    """Return a mean without a step of any power iteration; None if the layer lacks it."""
     if name not in parametrised_names(layer):
         return getattr(layer, name, None)
-    # Evaluation mode keeps the vectors as they are; it is a copy's, for other threads may train.
+    # In eval mode the vectors stay as they are; on a copy, since other threads may be training.
     return copy.deepcopy(layer.get_submodule(f"parametrizations.{name}")).eval()()
 
 
 def carry_over(former: nn.Module, layer: nn.Module) -> None:
-    """Put the very parametrisations of a former layer onto another that has no such tensors yet.
+    """Share the parametrisations of a former layer with one that does not have those tensors yet.
 
-    `parametrize.transfer_parametrizations_and_params` would make each tensor on the way, with a
+    `parametrize.transfer_parametrizations_and_params` would compute each tensor on the way, with a
     step of the power iteration.
     """
     names = parametrised_names(former)

@@ -18,8 +18,8 @@ from .noise import NoiseKind
 class Layout:
     """The names that a library gives the tensors of a noisy layer, and the noise that it draws.
 
-    `means` and `sigmas` name (weight, bias); `epsilon` is what is dropped; a layer that has the
-    names in `marks` has this layout.
+    `means` and `sigmas` name (weight, bias). `epsilon` names the noise, which is not loaded. A
+    layer that has the names in `marks` has this layout.
     """
 
     peers: tuple[str, ...]
@@ -94,15 +94,16 @@ def load_peer_state_dict(
 ) -> Any:
     """Load a checkpoint whose noisy layers are another library's.
 
-    `module` has `NoisyLinear` layers where the checkpoint has its own: μ and σ are matched by path,
-    name and shape, (q, p) and (q,), and all other tensors go in unchanged. Layers of Kaixhin's
-    Rainbow, TorchRL, CleanRL, Tianshou, PFRL, the book "Deep Reinforcement Learning Hands-On" and
-    ptan's examples are told apart by their tensors' names; `peer` insists on one of them. The
-    checkpoint's ε is dropped, and what the module holds stays: a draw is not part of a network.
+    `module` must have `NoisyLinear` layers where the checkpoint has noisy layers: μ and σ are
+    matched by path, name and shape, (q, p) and (q,), and all other tensors are loaded unchanged.
+    Layers of Kaixhin's Rainbow, TorchRL, CleanRL, Tianshou, PFRL, the book "Deep Reinforcement
+    Learning Hands-On" and ptan's examples are told apart by their tensors' names; `peer` restricts
+    them to one. The checkpoint's ε is ignored, and a draw that the module holds stays, since a draw
+    is not part of a network.
 
     Everything is checked before the first write. Raises ValueError for a checkpoint without noisy
-    layers, for noise of another kind than the layer's, for wrong shapes, and with `strict` for
-    keys that are missing or unknown. Returns what `load_state_dict` returns: without `strict`,
+    layers, for noise of another kind than the layer's, for wrong shapes, and with `strict` for keys
+    that are missing or unknown. Returns what `load_state_dict` returns: without `strict`,
     `missing_keys` and `unexpected_keys` say what was left alone.
     """
     if peer is not None and peer not in PEERS:
@@ -130,7 +131,7 @@ def load_peer_state_dict(
 def _translated(
     module: nn.Module, state_dict: Mapping[str, Any], peer: str | None
 ) -> tuple[dict[str, str], list[str]]:
-    """Map the module's names to the checkpoint's, {ours: theirs}, and list keys without meaning."""
+    """Map the module's names to the checkpoint's, {ours: theirs}, and list unknown keys."""
     layers = {
         name: part
         for name, part in module.named_modules(remove_duplicate=False)
@@ -169,7 +170,10 @@ def _translated(
 def _layout(
     name: str, layer: NoisyLinear, own: Mapping[str, Any], peer: str | None
 ) -> Layout | None:
-    """Return the layout that the names of a layer's tensors fit; None where none does."""
+    """Return the layout that the names of a layer's tensors fit; None if none does.
+
+    Raises ValueError for a layout whose noise is of another kind than the layer's.
+    """
     fitting = [
         layout
         for layout in LAYOUTS
@@ -204,7 +208,7 @@ def _drawn_as(name: str, weight_noise: Any, bias_noise: Any) -> list[Layout]:
     if isinstance(bias_noise, Tensor) and bias_noise.shape == noise.shape[:1]:
         noise = torch.cat((noise, bias_noise.detach().double().unsqueeze(1)), dim=1)
     if not _has_rank_1(noise):
-        # So does a column of independent noise.
+        # A single column has rank 1, whatever its noise.
         if weight_noise.shape[1] == 1:
             return [CLEANRL]
         raise ValueError(
@@ -239,7 +243,7 @@ def _check_shapes(
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Write names on one line, the first six of many."""
+    """Quote names on one line; of more than six, list the first six and count the rest."""
     quoted = [repr(name) for name in names]
     more = f" and {len(quoted) - 6} more" if len(quoted) > 6 else ""
     return ", ".join(quoted[:6]) + more

@@ -1,4 +1,4 @@
-"""The noisy recurrent cells: two noisy linear layers a step, of the input and of the state."""
+"""Noisy recurrent cells: at each step, one noisy linear layer for the input, one for the state."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Effective = tuple[Tensor, Tensor | None]
 
 
 class NoisyCell(NoisyLayer):
-    """A noisy recurrent cell: what they share. A subclass is also a cell of torch."""
+    """The base of the noisy recurrent cells; a subclass is also a cell of torch."""
 
     gates: ClassVar[int]
 
@@ -73,7 +73,7 @@ class NoisyCell(NoisyLayer):
         init: InitName = "paper",
         learned: bool = True,
     ) -> Self:
-        """Make a noisy cell whose means are the very Parameters of `cell`; σ is new.
+        """Build a noisy cell that shares the Parameters of `cell` as its means; σ is new.
 
         σ requires grad if it is `learned`, even where the means are frozen. Raises TypeError for a
         cell of another kind, and ValueError for an unknown option or a cell that cannot become
@@ -83,7 +83,7 @@ class NoisyCell(NoisyLayer):
 
     @property
     def noise_reference(self) -> Tensor:
-        """Return a weight's σ, whose device and dtype the noise has."""
+        """Return the σ of a weight, whose device and dtype the noise takes."""
         return self.weight_ih_sigma
 
     def weight_names(self) -> tuple[tuple[str, str], ...]:
@@ -98,7 +98,7 @@ class NoisyCell(NoisyLayer):
         )
 
     def noise_spec(self) -> CellSpec:
-        """Return what one draw of this cell consists of."""
+        """Return the spec of this cell's noise: its kind and sizes."""
         outputs, bias = self.gates * self.hidden_size, self.bias_ih_sigma is not None
         return CellSpec(
             self.noise,
@@ -107,9 +107,9 @@ class NoisyCell(NoisyLayer):
         )
 
     def fresh_rows(self, leading: Sequence[int]) -> LayerNoise:
-        """Draw for each row of an input of shape (*leading, p).
+        """Draw noise for each row of an input of shape (*leading, p).
 
-        Independent noise is drawn where it is seen, at the outputs of both weights.
+        Independent noise is drawn at the outputs of both weights.
         """
         if self.noise != "independent":
             return super().fresh_rows(leading)
@@ -119,10 +119,11 @@ class NoisyCell(NoisyLayer):
         return CellNoise(OutputNoise(normals[0]), OutputNoise(normals[1]))
 
     def effective_weight(self) -> tuple[Effective, Effective]:
-        """Return the (weight, bias) that the draw in force makes: of the input, then of the state.
+        """Return the (weight, bias) under the draw in force: of the input, then of the state.
 
-        Shapes (gates · hidden, p) and (gates · hidden,), with rows in front for one draw per row. A
-        fresh cell makes a new draw for this call; with the noise off these are the means.
+        Shapes (gates · hidden, p) and (gates · hidden,), with a leading dimension of rows for one
+        draw per row. A fresh cell makes a new draw for this call; with the noise off these are the
+        means.
         """
         noise = self.noise_in_force()
         ih, hh = self.weights()
@@ -147,7 +148,7 @@ class NoisyCell(NoisyLayer):
         return self.noise_in_force(input)
 
     def _from_both(self, input: Tensor, hidden: Tensor, noise: CellNoise) -> tuple[Tensor, Tensor]:
-        """Return what the gates get from the input, and what they get from the state."""
+        """Return the gates' pre-activations from the input, and those from the state."""
         ih, hh = self.weights()
         return noisy_linear(input, *ih, noise.input), noisy_linear(hidden, *hh, noise.hidden)
 
@@ -155,19 +156,20 @@ class NoisyCell(NoisyLayer):
         return input.new_zeros(*input.shape[:-1], self.hidden_size)
 
 
-# The `bias` of torch's cells says whether they have any.
+# In torch's cells `bias` is a bool: whether they have biases.
 class NoisyLSTMCell(NoisyCell, nn.LSTMCell):  # pyright: ignore[reportIncompatibleVariableOverride]
     """One step of an LSTM whose weights are noisy (arXiv 1706.10295, eq. 9, for both).
 
     It is an `nn.LSTMCell`: `weight_ih`, `weight_hh`, `bias_ih` and `bias_hh` are the means μ, and
-    `weight_ih_sigma` … are learned beside them. A plain cell's checkpoint loads with
-    `strict=False`. The two weights draw apart, and each takes its own number of inputs as p in its
-    initial values. Options and states of the noise are those of `noisynet.NoisyLinear`.
+    `weight_ih_sigma` and so on are learned beside them. A plain cell's checkpoint loads with
+    `strict=False`. The two weights have separate draws, and p in the initial values is each
+    weight's own number of inputs. Options and states of the noise are those of
+    `noisynet.NoisyLinear`.
 
-    A fresh cell draws at every step. A sequence wants one draw for all its steps:
+    A fresh cell makes a new draw at every step. For one draw over a whole sequence, use
     `noisynet.hold(cell)`, or `noisynet.using` with the draw that acted.
 
-    Input (p,) or (rows, p), state (h, c) of shapes (hidden,) or (rows, hidden), zeros where it is
+    Input (p,) or (rows, p), state (h, c) of shapes (hidden,) or (rows, hidden), zeros if it is
     None; returns the next (h, c). With the noise off it is exactly `nn.LSTMCell`. Raises ValueError
     for an unknown option and for an input or state that does not fit.
     """
@@ -189,13 +191,13 @@ class NoisyLSTMCell(NoisyCell, nn.LSTMCell):  # pyright: ignore[reportIncompatib
         return hidden, cell
 
 
-# The `bias` of torch's cells says whether they have any.
+# In torch's cells `bias` is a bool: whether they have biases.
 class NoisyGRUCell(NoisyCell, nn.GRUCell):  # pyright: ignore[reportIncompatibleVariableOverride]
     """One step of a GRU whose weights are noisy (arXiv 1706.10295, eq. 9, for both).
 
     It is an `nn.GRUCell`; means, σ, draws and options are those of `noisynet.NoisyLSTMCell`.
 
-    Input (p,) or (rows, p), state h of shape (hidden,) or (rows, hidden), zeros where it is None;
+    Input (p,) or (rows, p), state h of shape (hidden,) or (rows, hidden), zeros if it is None;
     returns the next h. With the noise off it is exactly `nn.GRUCell`. Raises ValueError for an
     unknown option and for an input or state that does not fit.
     """

@@ -1,4 +1,4 @@
-"""What forwards alone change in a model, put back afterwards: buffers and global generators."""
+"""Restore what forwards change in a model besides their output: buffers and global generators."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Restore = Callable[[], None]
 
 @contextmanager
 def buffers_preserved(model: nn.Module) -> Iterator[None]:
-    """Restore a model's buffers and torch's global generators afterwards.
+    """Restore a model's buffers and torch's global generators on exit.
 
-    That is what forwards alone change: running means, and the numbers of dropout. Without buffers
-    nothing is copied but the generators' state.
+    These are all that a forward changes: buffers hold running means, and dropout draws random
+    numbers. For a model without buffers, only the state of the generators is copied.
     """
     with restored([*restore_tensors(model, ("_buffers",))], cuda_devices(model)):
         yield
@@ -36,7 +36,7 @@ def cuda_devices(*parts: nn.Module | Optimizer | None) -> list[torch.device]:
 
 @contextmanager
 def restored(restores: Sequence[Restore], devices: Sequence[torch.device]) -> Iterator[None]:
-    """Restore torch's global generators and whatever else `restores` names."""
+    """Restore torch's global generators on exit, and call each of `restores`."""
     try:
         with torch.random.fork_rng(devices=devices):
             yield
@@ -49,7 +49,7 @@ def restored(restores: Sequence[Restore], devices: Sequence[torch.device]) -> It
 def restore_tensors(
     module: nn.Module, registers: Sequence[str] = ("_parameters", "_buffers")
 ) -> Iterator[Restore]:
-    """Yield what restores each tensor of a module: its identity, its value and its gradient."""
+    """Yield a function for each tensor of a module to restore its identity, value and gradient."""
     for part in module.modules():
         for register in registers:
             own: dict[str, Tensor | None] = part.__dict__[register]
@@ -74,7 +74,7 @@ def _entry(register: dict[str, Tensor | None], name: str, tensor: Tensor) -> Res
 
 
 def write_back(tensor: Tensor, content: Tensor) -> None:
-    """Give a tensor its former values; one that has them is not written to."""
-    # It may have been kept for a backward.
+    """Restore a tensor's former values; do not write to it if it still has them."""
+    # A write would invalidate a tensor that is saved for a backward.
     if not torch.equal(tensor, content):
         tensor.detach().copy_(content)

@@ -13,26 +13,26 @@ from .sequence import NoisySequence
 from .unrolled import State, Step, gru_step, lstm_step, relu_step, tanh_step
 
 
-# The `bias` of torch's recurrent layers says whether they have any.
+# In torch's recurrent layers `bias` is a bool: whether they have biases.
 class NoisyLSTM(NoisySequence, nn.LSTM):  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride]
     """An LSTM over whole sequences whose weights are noisy (arXiv 1706.10295, eq. 9, for each).
 
-    It is an `nn.LSTM`, with all of its options: `weight_ih_l0` … are the means μ, and
-    `weight_ih_l0_sigma` … are learned beside them. A plain layer's checkpoint loads with
-    `strict=False`. Each weight draws apart, and takes its own number of inputs as p in its initial
-    values: of its input, of the state h, and of the cell for a projection. Options and states of
-    the noise are those of `noisynet.NoisyLinear`.
+    It is an `nn.LSTM`, with all of its options: `weight_ih_l0` and so on are the means μ, and
+    `weight_ih_l0_sigma` and so on are learned beside them. A plain layer's checkpoint loads with
+    `strict=False`. Each weight has a separate draw, and p in its initial values is its own number
+    of inputs: the size of the input, of the state h, or, for a projection, of the cell. Options and
+    states of the noise are those of `noisynet.NoisyLinear`.
 
-    A draw holds over the sequence, for a fresh layer too: the noisy weights are built once in a
-    forward, and PyTorch's own kernel runs on them. (A single step of a few rows, as a policy acts,
-    takes two products in their place.) One draw per row is bound to the dimension of the batch,
-    packed sequences included, and takes no batch of another size. No kernel has weights for each
-    row, so that path takes the sequence step by step: with factorised noise two products in place
-    of one, with independent noise a matrix for each row, in memory too. The page "Speed of the
-    layers" has the figures.
+    Even a fresh layer makes only one draw for a sequence: the noisy weights are built once in a
+    forward, and PyTorch's own kernel runs on them. (A single step with few rows, as when a policy
+    acts, takes two products instead.) With one draw per row, each sequence of the batch is a row,
+    in packed sequences too, and a batch of another size raises ValueError. PyTorch's kernels cannot
+    have weights for each row, so such a draw goes through the sequence step by step: with
+    factorised noise by two products instead of one, with independent noise by a matrix for each
+    row, in memory too. The page "Speed of the layers" has the figures.
 
     Input (T, batch, p), with `batch_first` (batch, T, p), one sequence (T, p), or a PackedSequence;
-    state (h, c) and outputs as `nn.LSTM` has them. With the noise off it is exactly `nn.LSTM`.
+    state (h, c) and outputs are those of `nn.LSTM`. With the noise off it is exactly `nn.LSTM`.
     Raises ValueError for an unknown option, and for a batch that does not fit the rows of a draw.
     """
 
@@ -82,7 +82,7 @@ class NoisyLSTM(NoisySequence, nn.LSTM):  # pyright: ignore[reportIncompatibleVa
         return state
 
 
-# The `bias` of torch's recurrent layers says whether they have any.
+# In torch's recurrent layers `bias` is a bool: whether they have biases.
 class NoisyGRU(NoisySequence, nn.GRU):  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride]
     """A GRU over whole sequences whose weights are noisy (arXiv 1706.10295, eq. 9, for each).
 
@@ -122,7 +122,7 @@ class NoisyGRU(NoisySequence, nn.GRU):  # pyright: ignore[reportIncompatibleVari
         return gru_step
 
 
-# The `bias` of torch's recurrent layers says whether they have any.
+# In torch's recurrent layers `bias` is a bool: whether they have biases.
 class NoisyRNN(NoisySequence, nn.RNN):  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride]
     """An Elman network over whole sequences whose weights are noisy (arXiv 1706.10295, eq. 9).
 

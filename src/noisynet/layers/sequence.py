@@ -1,4 +1,4 @@
-"""How a noisy recurrent layer takes whole sequences: by PyTorch's kernel, or step by step."""
+"""The base of the noisy recurrent layers, which run PyTorch's kernel or go step by step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Input = Tensor | PackedSequence
 
 
 class NoisySequence(NoisyLayer):
-    """A noisy recurrent layer over whole sequences: what they share.
+    """The base of the noisy recurrent layers over whole sequences.
 
     A subclass is also an `nn.LSTM`, an `nn.GRU` or an `nn.RNN`.
     """
@@ -74,7 +74,7 @@ class NoisySequence(NoisyLayer):
         init: InitName = "paper",
         learned: bool = True,
     ) -> Self:
-        """Make a noisy layer whose means are the very Parameters of `rnn`; σ is new.
+        """Build a noisy layer that shares the Parameters of `rnn` as its means; σ is new.
 
         σ requires grad if it is `learned`, even where the means are frozen. Raises TypeError for a
         layer of another kind, and ValueError for an unknown option or a layer that cannot become
@@ -88,14 +88,15 @@ class NoisySequence(NoisyLayer):
 
     @property
     def noise_reference(self) -> Tensor:
-        """Return a weight's σ, whose device and dtype the noise has."""
+        """Return the σ of a weight, whose device and dtype the noise takes."""
         return self.weight_ih_l0_sigma
 
     def weight_names(self) -> tuple[tuple[str, str], ...]:
         """Return the names of each weight and its bias.
 
-        Layer by layer, forwards and then in reverse: of the input, of the state, and of the output
-        where there is a projection, which has no bias.
+        The order is layer by layer, in each the forward direction before the reverse one, and in
+        each of these the weight of the input, of the state, and of the projection if there is one.
+        A projection has no bias, although one is named.
         """
         names: list[tuple[str, str]] = []
         for layer in range(self.num_layers):
@@ -118,7 +119,7 @@ class NoisySequence(NoisyLayer):
         return tuple(found)
 
     def noise_spec(self) -> SequenceSpec:
-        """Return what one draw of this layer consists of."""
+        """Return the spec of this layer's noise: its kind and sizes."""
         kind, bias = self.noise, bool(self.bias)
         directions = 2 if self.bidirectional else 1
         outputs, state = self.gates * self.hidden_size, self.proj_size or self.hidden_size
@@ -139,11 +140,11 @@ class NoisySequence(NoisyLayer):
         return replace(noise, parts=tuple(dispatch.noise_to_keep(*part) for part in parts))
 
     def effective_weight(self) -> dict[str, Tensor]:
-        """Return the weights and biases that the draw in force makes, by name.
+        """Return the weights and biases under the draw in force, by name.
 
-        They have the names and shapes of the means, so `torch.func.functional_call` puts them into
-        the plain layer; with one draw per row, rows are in front. A fresh layer makes a new draw
-        for this call; with the noise off these are the means themselves.
+        They have the names and shapes of the means, so `torch.func.functional_call` can run the
+        plain layer with them; with one draw per row, they have a leading dimension of rows. A fresh
+        layer makes a new draw for this call; with the noise off these are the means themselves.
         """
         noise = self.noise_in_force()
         if noise is None:
@@ -161,7 +162,7 @@ class NoisySequence(NoisyLayer):
         return found
 
     def forward(self, input: Input, hx: Any = None) -> tuple[Input, Any]:
-        """Apply the layer to whole sequences from the state `hx`; return the output and its state.
+        """Apply the layer to whole sequences from the state `hx`; return output and final state.
 
         Shapes are those of the plain layer.
         """
@@ -186,13 +187,13 @@ class NoisySequence(NoisyLayer):
         return self._by_steps(noise, input, hx)
 
     def _batch_of(self, input: Input) -> int | None:
-        """Return the number of sequences; None for one alone, without a dimension of the batch."""
+        """Return the number of sequences; None for a single one without a batch dimension."""
         if isinstance(input, PackedSequence):
             return int(input.batch_sizes[0])
         return input.shape[0 if self.batch_first else 1] if input.ndim == 3 else None
 
     def _fused(self, noise: SequenceNoise, input: Input, hx: Any) -> tuple[Input, Any]:
-        """Let PyTorch's own forward run on the weights that a shared draw makes."""
+        """Run PyTorch's own forward on the noisy weights of a shared draw."""
         pairs = zip(self.weights(), noise.parts, strict=True)
         made = [weights.by_factors(part) for weights, part in pairs]
         per_run = 3 if self.proj_size else 2
@@ -206,21 +207,21 @@ class NoisySequence(NoisyLayer):
         return plain.forward(self._plain_with(flat), input, hx)
 
     def _plain_with(self, flat: list[Tensor]) -> Any:
-        """Return a plain layer for one call that has these weights, in PyTorch's order.
+        """Return a plain layer for one call with these weights, in PyTorch's order.
 
-        They are never put into this layer: other threads may be in its forward.
+        The weights are never put into this layer, since other threads may be in its forward.
         """
         call = self.plain.__new__(self.plain)
         call.__dict__.update(self.__dict__)
-        # Without names, PyTorch does not look whether its Parameters have changed.
+        # Without names, PyTorch does not check whether its Parameters have changed.
         call.__dict__.update(_flat_weights=flat, _flat_weights_names=[], _flat_weight_refs=[])
         return call
 
     def _is_step_for_two_products(self, input: Input, noise: SequenceNoise) -> bool:
-        """Return whether a shared draw is cheaper by μ and σ in a product each.
+        """Return whether a product with μ and one with σ cost less than building the noisy weights.
 
-        So it is where a policy acts, a step for a few rows at a time: to build the noisy weights
-        costs more than to use them once.
+        This is so when a policy acts, one step for a few rows at a time: building the noisy weights
+        costs more than using them once.
         """
         if isinstance(input, PackedSequence) or input.ndim != 3 or input.device.type != "cpu":
             return False
@@ -233,7 +234,7 @@ class NoisySequence(NoisyLayer):
         )
 
     def _by_steps(self, noise: SequenceNoise, input: Input, hx: Any) -> tuple[Input, Any]:
-        """Apply the layer step by step: for a draw for each row of the batch, or a single step."""
+        """Apply the layer step by step, for one draw per row of the batch or for a single step."""
         padded, active = input, None
         if isinstance(input, PackedSequence):
             # In the order of the batch, as the rows of the noise are.
@@ -250,7 +251,7 @@ class NoisySequence(NoisyLayer):
             padded.transpose(0, 1) if self.batch_first else padded,
             state,
             weights,
-            # The rows are this layer's own batch, wherever those of other layers are.
+            # Here the batch is beside the features, whatever the draw says for other layers.
             tuple(replace(part, batch_first=False) for part in noise.parts),
             directions=2 if self.bidirectional else 1,
             dropout=self.dropout if self.training else 0.0,
@@ -269,7 +270,7 @@ class NoisySequence(NoisyLayer):
         return (input.new_zeros(runs, rows, self.hidden_size),)
 
     def _as_hx(self, state: State) -> Any:
-        """Return a state as the plain layer has it."""
+        """Return a state in the form that the plain layer uses."""
         return state[0]
 
 

@@ -1,4 +1,4 @@
-"""Hold noise, redraw it, use a draw, switch noise off: functions over whole modules."""
+"""Functions over whole modules that hold noise, redraw it, apply a draw, or switch noise off."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def noisy_layers(module: nn.Module) -> dict[str, NoisyLayer]:
 
 
 def sigma_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """List all σ of a module, each once: for an optimizer that exists already, or weight decay.
+    """List all σ of a module, each once, for an existing optimizer or a group without weight decay.
 
     Weight decay pulls σ towards 0, and so switches exploration off: put these parameters into a
     group with `weight_decay=0`.
@@ -53,14 +53,14 @@ def _require_layers(module: nn.Module) -> dict[str, NoisyLayer]:
 
 
 def _require_layers_of_all(modules: Sequence[nn.Module]) -> list[dict[str, NoisyLayer]]:
-    """List the layers of all modules, before the first is changed."""
+    """List the noisy layers of all modules; raise an error before the first module is changed."""
     if not modules:
         raise TypeError("got no module, expected at least one")
     return [_require_layers(module) for module in modules]
 
 
 _Group = dict[str, LayerSpec]
-"""What the layers of one device, dtype and kind of noise draw, {name: spec}."""
+"""The specs of the layers with one device, dtype and kind of noise, {name: spec}."""
 
 
 def _draw_groups(
@@ -89,7 +89,7 @@ def _draw(
     generator: torch.Generator | None,
     batch_first: bool = False,
 ) -> Draw:
-    """Draw for all layers, as a value."""
+    """Draw noise for all layers, and return it as a value."""
     drawn = _draw_groups(layers, rows, generator)
     slots: list[Slot] = []
     for number, (group, _) in enumerate(drawn):
@@ -126,12 +126,12 @@ def draw(
     batch_first: bool = False,
     generator: torch.Generator | None = None,
 ) -> Draw | tuple[Draw, ...]:
-    """Draw noise for all layers as a value; the module is not touched.
+    """Draw noise for all layers and return it as a value; the module does not change.
 
-    With `rows`, it has one independent draw for each row of a batch, which is the dimension beside
-    a layer's features, or with `batch_first` the first one: see `hold`. For several modules,
-    returns a tuple with a draw for each. Raises ValueError for a module without noisy layers, rows
-    below 1, `batch_first` without rows, or a generator of another device.
+    With `rows`, the result has one independent draw for each row of a batch. Rows are the dimension
+    beside a layer's features, or with `batch_first` the first one (see `hold`). For several
+    modules, returns a tuple with a draw for each. Raises ValueError for a module without noisy
+    layers, rows below 1, `batch_first` without rows, or a generator of another device.
     """
     check_rows(rows)
     check_batch_first(batch_first, rows)
@@ -152,17 +152,17 @@ def hold(
 ) -> None:
     """Draw once, now; every forward uses that draw until the next `resample` or `release`.
 
-    With `rows`, it has one independent draw per row: row i of an input (…, rows, p) always uses
-    draw i. With `batch_first`, rows are the first dimension, as of (batch, time, features):
-    everything else in a row shares its draw, however many there are. Inputs (rows, p) fit both.
-    Which dimension is meant is never guessed from a size: any other number of rows raises
-    ValueError at the forward. A convolution's rows stand before its channels, so the flag says the
-    same of (…, channels, *spatial), and changes nothing where one dimension stands there. Attention
-    layers know which dimension is the batch, and raise ValueError for rows that are another.
+    With `rows`, there is one independent draw per row: row i of an input (…, rows, p) always uses
+    draw i. With `batch_first`, rows are the first dimension, as in (batch, time, features), and all
+    vectors of a row share its draw. Inputs (rows, p) fit both. Which dimension is meant is never
+    guessed from a size: any other number of rows raises ValueError at the forward. A convolution's
+    rows precede its channels, (…, rows, channels, *spatial); with `batch_first` they are the first
+    dimension, which is the same if only one precedes the channels. Attention layers know which
+    dimension is the batch, and raise ValueError if the rows are another.
 
-    `drawn` is held instead of a new draw, its rows where it says they are, or where `batch_first`
-    does. `static` keeps the draw at a fixed address, which later redraws write into, for CUDA
-    graphs. Raises ValueError as `draw` and `using` do.
+    `drawn` is held instead of a new draw; its rows are where it says they are, or where
+    `batch_first` says. `static` keeps the draw at a fixed address, which later redraws write into,
+    for CUDA graphs. Raises ValueError as `draw` and `using` do.
     """
     check_rows(rows)
     if drawn is not None and (rows is not None or generator is not None):
@@ -188,10 +188,10 @@ def resample(
     where: Tensor | Sequence[bool] | None = None,
     generator: torch.Generator | None = None,
 ) -> None:
-    """Redraw what is held, with as many rows; a fresh module becomes held.
+    """Redraw what is held, with the same number of rows; a fresh module becomes held.
 
     `where`, one boolean per row, redraws only the rows where it is true. A backward still uses the
-    draw of its forward. Raises ValueError for a mask without rows to choose from, or of another
+    draw of its forward. Raises ValueError for a mask where no draw per row is held, or of the wrong
     length or dtype.
     """
     groups = [
@@ -200,7 +200,7 @@ def resample(
         for rows, group in _by_rows(layers).items()
     ]
     for rows, group, mask in groups:
-        # Where the rows are is each layer's own.
+        # Each layer keeps its own `batch_first`.
         flats: dict[str, Tensor] = {}
         for specs, drawn in _draw_groups(group, rows, generator):
             sizes = [spec.size for spec in specs.values()]
@@ -208,7 +208,7 @@ def resample(
         for name, flat in flats.items():
             state = group[name].noise_state
             if mask is not None and state.held is not None:
-                # Into its own memory: compiled forwards know the strides of what is held.
+                # Into the new draw's memory: compiled forwards rely on the strides of what is held.
                 chosen = mask.to(flat.device).unsqueeze(-1)
                 flat = torch.where(chosen, flat, state.held, out=flat)
             first = state.batch_first and rows is not None
@@ -239,7 +239,7 @@ def _check_mask(where: Tensor | Sequence[bool], rows: int | None) -> Tensor:
 def release(*modules: nn.Module, per_row: bool = False, batch_first: bool = False) -> None:
     """Return to a fresh draw at every forward; with `per_row`, one for each row of the input.
 
-    Of an input (batch, time, features), each vector of features is a row; with `batch_first`, each
+    In an input (batch, time, features), each vector of features is a row; with `batch_first`, each
     index of the first dimension is one. Raises ValueError for a module without noisy layers, and
     for `batch_first` without `per_row`.
     """
@@ -252,9 +252,9 @@ def release(*modules: nn.Module, per_row: bool = False, batch_first: bool = Fals
 
 @torch.inference_mode(False)
 def held(module: nn.Module) -> Draw | None:
-    """Return the draw that a module holds, as a copy; None where its noise is fresh.
+    """Return the draw that a module holds, as a copy; None if its noise is fresh.
 
-    Raises ValueError where only some layers hold one, or layers hold different numbers of rows or
+    Raises ValueError if only some layers hold one, or if layers hold different numbers of rows or
     have them in different places: such noise is not one draw of the module.
     """
     layers = _require_layers(module)
@@ -276,28 +276,29 @@ def held(module: nn.Module) -> Draw | None:
 
 @contextmanager
 def using(module: nn.Module, drawn: Draw, *, batch_first: bool | None = None) -> Iterator[None]:
-    """Use a given draw inside; restore the former state after, even after an error.
+    """Use a given draw inside the block; restore the former state afterwards, even after an error.
 
-    Its rows are where the draw says they are, or where `batch_first` does: one that acted on
-    (rows, features) can learn from (rows, time, features). Raises ValueError for a draw that was
-    made for other layers, or lies on another device, and for `batch_first` of a draw without rows.
+    Rows are where the draw says they are, or where `batch_first` says: a draw that acted on
+    (rows, features) can be used to learn from (rows, time, features). Raises ValueError for a draw
+    that was made for other layers, or lies on another device, and for `batch_first` of a draw
+    without rows.
     """
     with ready(module, _with_rows(drawn, batch_first))():
         yield
 
 
 def ready(module: nn.Module, drawn: Draw) -> Callable[[], AbstractContextManager[None]]:
-    """Return what makes `using(module, drawn)` again and again, without looking at the layers anew.
+    """Return a function that opens `using(module, drawn)` repeatedly, with its checks made once.
 
-    For a draw that many forwards are under, of a module whose layers stay the same and where they
-    are. Errors are those of `using`.
+    It is for a draw that many forwards use, of a module whose layers stay the same and on their
+    device. Errors are those of `using`.
     """
     layers = _require_layers(module)
     return partial(_override, layers, _fitting(drawn, layers), drawn.batch_first)
 
 
 def _with_rows(drawn: Draw, batch_first: bool | None) -> Draw:
-    """Return the draw with its rows where `batch_first` says, or where they are."""
+    """Return the draw with its rows where `batch_first` says, or as it is if that is None."""
     if batch_first is None or not isinstance(drawn, Draw):
         return drawn
     check_batch_first(batch_first, drawn.rows)
@@ -305,7 +306,7 @@ def _with_rows(drawn: Draw, batch_first: bool | None) -> Draw:
 
 
 def _fitting(drawn: Draw, layers: Mapping[str, NoisyLayer]) -> dict[str, Tensor]:
-    """Return the flat noise of each layer; raise ValueError where the draw is not for these."""
+    """Return the flat noise of each layer; raise ValueError if the draw does not fit the layers."""
     if not isinstance(drawn, Draw):
         raise TypeError(f"draw: got {type(drawn).__name__}, expected a noisynet.Draw")
     flats: dict[str, Tensor] = {}
@@ -330,10 +331,10 @@ def _fitting(drawn: Draw, layers: Mapping[str, NoisyLayer]) -> dict[str, Tensor]
 
 @contextmanager
 def mean_weights(*modules: nn.Module) -> Iterator[None]:
-    """Switch the noise off inside: the means alone, exactly `nn.Linear`.
+    """Switch the noise off inside the block: layers use their means alone, exactly like plain ones.
 
-    The former state is restored after, even after an error. A module without noisy layers is its
-    own mean: nothing happens to it.
+    The former state is restored afterwards, even after an error. A module without noisy layers does
+    not change.
     """
     layers = {
         f"{number}.{name}": layer
@@ -366,9 +367,9 @@ def attach(
 ) -> RemovableHandle:
     """Resample each module now, and again after every `optimizer.step()`.
 
-    Each module gets a draw of its own; pass both the online and the target network. The handle's
-    `remove()` ends it. Warns where the optimizer has a layer's means and lacks its σ, as one that
-    was built before `noisify` does. Raises ValueError for a module without noisy layers.
+    Each module gets its own draw; pass both the online and the target network. Call `remove()` on
+    the returned handle to stop. Warns if the optimizer has a layer's means but lacks its σ, as one
+    that was built before `noisify` does. Raises ValueError for a module without noisy layers.
     """
     resample(*modules, generator=generator)
     _warn_of_missing_sigmas(optimizer, modules)

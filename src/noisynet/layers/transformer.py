@@ -1,9 +1,9 @@
-"""Transformer encoders that keep off their fast path while noise is in force in them.
+"""Transformer encoders that do not take PyTorch's fast path while noise is in force in them.
 
 In eval mode and without gradients, PyTorch's encoder reads the weights of the layers inside and
-hands them to one operation, so the layers' own forwards, and their noise, would not act. `noisify`
-gives an encoder with noisy layers inside one of these classes, and `denoise` takes it back.
-Decoders call their layers and need none of this.
+hands them to one operation, which would skip the layers' own forwards, and so their noise.
+`noisify` gives an encoder with noisy layers inside one of these classes, and `denoise` restores the
+plain class. Decoders call their layers and need none of this.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class NoisyTransformerEncoderLayer(nn.TransformerEncoderLayer):
 
     @property
     def activation_relu_or_gelu(self) -> int:
-        """Return 0, which PyTorch takes as a reason against the fast path, while noise acts."""
+        """Return 0 while noise is in force, since PyTorch then does not take the fast path."""
         return 0 if noise_acts_in(self) else self.__dict__["activation_relu_or_gelu"]
 
     @activation_relu_or_gelu.setter
@@ -31,7 +31,7 @@ class NoisyTransformerEncoder(nn.TransformerEncoder):
 
     @property
     def use_nested_tensor(self) -> bool:
-        """Return whether a padding mask makes nested tensors of the input."""
+        """Return whether an input with a padding mask is converted to nested tensors."""
         return self.__dict__["use_nested_tensor"] and not noise_acts_in(self)
 
     @use_nested_tensor.setter
@@ -43,11 +43,11 @@ KEPT_OFF: dict[type[nn.Module], type[nn.Module]] = {
     nn.TransformerEncoderLayer: NoisyTransformerEncoderLayer,
     nn.TransformerEncoder: NoisyTransformerEncoder,
 }
-"""The class of an encoder with noisy layers inside, by that of a plain one."""
+"""The classes of encoders with noisy layers inside, by their plain class."""
 
 
 def keep_off_fast_paths(module: nn.Module) -> None:
-    """Give each plain encoder of a module the class that fits the layers inside it."""
+    """Give each encoder its noisy class if it has noisy layers inside, else its plain class."""
     for plain, noisy in KEPT_OFF.items():
         for part in module.modules():
             if type(part) in (plain, noisy):

@@ -32,7 +32,7 @@ class NoisyTransposedLinear(NoisyLayer):
     nf: int
 
     def noise_spec(self) -> NoiseSpec:
-        """Return what one draw of this layer consists of."""
+        """Return the spec of this layer's noise: its kind and sizes."""
         return NoiseSpec(self.noise, self.nx, self.nf, bias=self.bias is not None)
 
     def weights(self) -> tuple[Weights, ...]:
@@ -40,7 +40,7 @@ class NoisyTransposedLinear(NoisyLayer):
         return (Weights(self.weight.mT, self.bias, self.weight_sigma.mT, self.bias_sigma),)
 
     def means(self) -> list[tuple[Tensor, Tensor | None]]:
-        """Return μ of the weight, seen as (q, p), and its bias, as they are."""
+        """Return μ of the weight, seen as (q, p), and its bias."""
         return [(weight.mT, bias) for weight, bias in super().means()]
 
     def sigmas(self) -> list[tuple[Tensor, Tensor | None]]:
@@ -48,14 +48,14 @@ class NoisyTransposedLinear(NoisyLayer):
         return [(weight.mT, bias) for weight, bias in super().sigmas()]
 
     def fresh_rows(self, leading: Sequence[int]) -> LayerNoise:
-        """Draw for each row of an input of shape (*leading, p)."""
+        """Draw noise for each row of an input of shape (*leading, p)."""
         reference = self.noise_reference
         return self.noise_spec().draw_rows(leading, device=reference.device, dtype=reference.dtype)
 
     def effective_weight(self) -> tuple[Tensor, Tensor | None]:
-        """Return the (weight, bias) that the draw in force makes, as the layer keeps them.
+        """Return the (weight, bias) under the draw in force, in the layer's own transposed layout.
 
-        Shapes (p, q) and (q,), with rows in front for one draw per row.
+        Shapes (p, q) and (q,), with a leading dimension of rows for one draw per row.
         """
         noise = self.noise_in_force()
         if noise is None:
@@ -72,25 +72,25 @@ class NoisyTransposedLinear(NoisyLayer):
         return noisy_linear(x, *self.weights()[0], noise)
 
     def __repr__(self) -> str:
-        """Return sizes, kind of noise and its state; the plain layer writes its own name."""
+        """Return class, sizes and noise; the plain layer's repr would give its own class name."""
         state = f"noise={self.noise!r} ({self._state_in_words()})"
         return f"{type(self).__name__}(nf={self.nf}, nx={self.nx}, {state})"
 
 
 def conv1d_of_transformers() -> type[nn.Module] | None:
-    """Return GPT-2's linear layer; None where nobody has imported it, and so has none."""
+    """Return the class of GPT-2's linear layer; None if it is not imported, so no model has it."""
     return getattr(sys.modules.get(WHERE), "Conv1D", None)
 
 
 @functools.cache
 def noisy_kind_of(plain: type[nn.Module]) -> type[NoisyTransposedLinear]:
-    """Make the noisy layer of a plain one with a transposed weight."""
+    """Build the noisy class of a plain class with a transposed weight."""
     body: dict[str, Any] = {"plain": plain, "__module__": __name__, "__doc__": plain.__doc__}
     return type("NoisyTransformersConv1D", (NoisyTransposedLinear, plain), body)
 
 
 def __getattr__(name: str) -> Any:
-    """Find the class by its name where a pickle names it, which may be before any was made."""
+    """Return the class that a pickle names, which may not have been built yet in this process."""
     if name != "NoisyTransformersConv1D":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return noisy_kind_of(importlib.import_module(WHERE).Conv1D)

@@ -1,7 +1,8 @@
-"""Recurrent layers one step at a time: their equations, and sequences whose rows have own weights.
+"""Recurrent layers one step at a time, for sequences whose rows have separate weights.
 
-The equations are those of PyTorch's documentation. A step takes what its gates get from the input
-and from the state, both (…, gates · hidden), and the state: (h, c) of an LSTM, (h,) of the others.
+The equations are those of PyTorch's documentation. A step takes the gates' pre-activations from the
+input and from the state, both (…, gates · hidden), and the state: (h, c) for an LSTM, (h,) for the
+others.
 """
 
 from __future__ import annotations
@@ -62,11 +63,12 @@ def unrolled(
 ) -> tuple[Tensor, State]:
     """Apply all layers and directions to sequences, step by step.
 
-    Shapes: input (T, rows, p); each part of the state (layers · directions, rows, hidden), which is
-    returned as it is after the last step; `weights` and `noise` are those of layer 0, of its
-    reverse, of layer 1 …, each of the input, of the state and, with a projection, of the output;
-    returns (T, rows, directions · hidden). Where `active` (T, rows, 1) is false, a sequence is over
-    and its state stays. `dropout` is the share of features to drop between layers.
+    Shapes: input (T, rows, p); each part of the state (layers · directions, rows, hidden). Returns
+    the output (T, rows, directions · hidden) and the state after the last step. `weights` and
+    `noise` are those of layer 0, of its reverse direction, of layer 1 and so on; for each of these,
+    of the input, of the state and, if there is one, of the projection. Where `active` (T, rows, 1)
+    is false, a sequence has ended and its state stays. `dropout` is the share of features to drop
+    between layers.
     """
     runs = state[0].shape[0]
     per_run = len(weights) // runs
@@ -118,7 +120,7 @@ def _one_run(
 
 
 def _linear(weights: Weights, noise: WeightNoise) -> Linear:
-    """Return eq. 9 as a function of (…, rows, p), with what all steps share built once."""
+    """Return eq. 9 as a function of (…, rows, p); what all steps share is built only once."""
     if isinstance(noise, FactorisedNoise):
         return lambda x: two_products(x, weights, noise)
     weight, bias = weights.under(noise)

@@ -1,4 +1,4 @@
-"""What a layer learns: the means μ and the σ of a weight and its bias, and eq. 9's sum of them."""
+"""The learned μ and σ of a weight and its bias, and their sum under a draw (eq. 9)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Weights(NamedTuple):
         return noisy_weight, self.bias_under(noise)
 
     def by_factors(self, noise: WeightNoise) -> tuple[Tensor, Tensor | None]:
-        """Return what `under` does. A backward keeps the factors of factorised noise, not ε_w."""
+        """Return the same as `under`; a backward keeps the factors of factorised noise, not ε_w."""
         if not isinstance(noise, FactorisedNoise) or noise.weight is not None:
             return self.under(noise)
         scaled = self.weight_sigma * noise.input.unsqueeze(-2)

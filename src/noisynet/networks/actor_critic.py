@@ -1,4 +1,4 @@
-"""The network of an actor-critic: policy and value from one body, over sequences."""
+"""Actor-critic networks: policy logits and values for sequences of observations."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ CoreState = tuple[Tensor, Tensor]
 
 
 class RecurrentCore(nn.Module):
-    """An LSTM over sequences, its state reset where an episode begins.
+    """An LSTM over sequences that resets its state where an episode begins.
 
-    The cell may be a noisy one; its noise is then held over the sequence by whoever holds the
-    network's. It computes in its weights' own precision, also under autocast.
+    The cell may be noisy; hold the noise of the whole network to keep one draw over a sequence. The
+    LSTM computes in the precision of its weights, also under autocast.
     """
 
     def __init__(self, cell: nn.LSTMCell) -> None:
-        """Take the cell: `nn.LSTMCell`, or the noisy one, which is one too."""
+        """Wrap a cell: an `nn.LSTMCell`, or its subclass `NoisyLSTMCell`."""
         super().__init__()
         self.cell = cell
 
     def initial_state(self, rows: int) -> CoreState:
-        """Return zeros for a number of rows."""
+        """Return a state of zeros for the given number of rows."""
         zeros = self.cell.weight_ih.new_zeros(rows, self.cell.hidden_size)
         return zeros, zeros
 
@@ -56,12 +56,13 @@ class RecurrentCore(nn.Module):
 class ActorCriticHead(nn.Module):
     """Policy logits and a value: (…, features) to (…, actions) and (…).
 
-    With noise both are noisy, as all fully connected layers of NoisyNet-A3C (arXiv 1706.10295,
-    §3.1). Both compute in their weights' own precision, as the last layer of a `Stream` does.
+    With noise, both layers are noisy, as are all fully connected layers of NoisyNet-A3C (arXiv
+    1706.10295, §3.1). Both compute in the precision of their weights, as the last layer of a
+    `Stream` does.
     """
 
     def __init__(self, features: int, actions: int, linear: MakeLinear) -> None:
-        """Build one layer each."""
+        """Build a layer for the policy and one for the value."""
         super().__init__()
         self.policy = linear(features, actions)
         self.value = linear(features, 1)
@@ -74,9 +75,9 @@ class ActorCriticHead(nn.Module):
 
 
 class ActorCriticNetwork(nn.Module):
-    """Policy logits and values for sequences of observations (arXiv 1602.01783, §5).
+    """A network from sequences of observations to policy logits and values (arXiv 1602.01783, §5).
 
-    A torso, a fully connected layer with a ReLU, an LSTM where there is one, and the head.
+    It consists of a torso, a fully connected layer with a ReLU, optionally an LSTM, and the head.
     """
 
     def __init__(
@@ -88,18 +89,18 @@ class ActorCriticNetwork(nn.Module):
         *,
         layer_norm: bool = False,
     ) -> None:
-        """Join the parts; with `layer_norm` what `hidden` gives is normalised before its ReLU."""
+        """Join the parts; with `layer_norm`, normalise the output of `hidden` before its ReLU."""
         super().__init__()
         self._layer_norm = layer_norm
         self.torso = torso
         self.hidden = hidden
         self.core = core
         self.head = head
-        # The convolutions flatten all leading dimensions, and would lose whose draw is whose.
+        # Convolutions flatten all leading dimensions: rows would no longer match their draws.
         self._step_by_step = not isinstance(torso, MLPTorso) and bool(noisy_layers(torso))
 
     def initial_state(self, rows: int) -> CoreState | None:
-        """Return the state that episodes begin with; None without an LSTM."""
+        """Return the state at the start of an episode; None without an LSTM."""
         return None if self.core is None else self.core.initial_state(rows)
 
     def forward(
@@ -138,24 +139,25 @@ def build_actor_critic_network(
     layer_norm: bool = False,
     head_layer_norm: bool | None = None,
 ) -> ActorCriticNetwork:
-    """Build an actor-critic's network, its initial values drawn from torch's default generator.
+    """Build an actor-critic network; its initial weights are drawn from torch's default generator.
 
     Args:
-        observation_shape: of one observation, as `build_q_network` takes it.
+        observation_shape: shape of one observation; see `build_q_network`.
         actions: number of actions.
-        torso: name of the torso, or what builds one of your own; see `make_torso`.
+        torso: name of the torso, or a function that builds your own; see `make_torso`.
         torso_hidden: sizes of the hidden layers of the "mlp" torso, which are plain.
-        impala: what the "impala" torso is made of; None: its paper's.
+        impala: settings of the "impala" torso; None for the defaults of `ImpalaSettings`.
         head_hidden: size of the fully connected layer after the torso.
         lstm_size: size of the LSTM after that; 0 for none.
         noise: which layers are noisy, and how; None for a plain network.
         standardise_frames: whether the torso standardises frames; see `FramesTorso`.
-        layer_norm: whether the torso's layers and the one after it are normalised before their
-            ReLUs.
-        head_layer_norm: the same of the one after the torso alone; None: as `layer_norm`.
+        layer_norm: whether the torso's layers and the fully connected layer are normalised before
+            their ReLUs.
+        head_layer_norm: the same for the fully connected layer alone; None for the value of
+            `layer_norm`.
 
     Raises:
-        ValueError: a torso of that name does not exist, or does not fit the observations.
+        ValueError: no torso has that name, or the torso does not fit the observations.
     """
     body = make_torso(
         torso,

@@ -1,4 +1,4 @@
-"""Heads of Q-networks: from features to values of actions, by layers that carry the noise."""
+"""Heads of Q-networks, whose layers carry the noise: from features to the values of actions."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .noise_settings import MakeLinear
 
 
 class Stream(nn.Sequential):
-    """Two fully connected layers with a ReLU between: (…, features) to (…, outputs).
+    """Two fully connected layers with a ReLU between them: (…, features) to (…, outputs).
 
     With `layer_norm` the hidden layer is normalised before the ReLU, without gain and bias.
 
-    The second layer always computes in its weights' own precision, also under autocast: bfloat16
-    keeps 8 bits, too few to tell apart actions whose values differ by less than a hundredth.
+    The second layer always computes in the precision of its weights, also under autocast: bfloat16
+    has 8 bits, too few to tell apart actions whose values differ by less than a hundredth.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Stream(nn.Sequential):
 
 
 MakeStream = Callable[[int], Stream]
-"""Builds a stream of so many outputs, as `partial(Stream, features, hidden, linear=…)` does."""
+"""Builds a stream from its number of outputs: `partial(Stream, features, hidden, linear=…)`."""
 
 
 class QHead(nn.Module):
@@ -81,7 +81,7 @@ class DuelingHead(nn.Module):
 
 
 class DistributionalHead(nn.Module):
-    """Each action's value as probabilities of fixed atoms (C51, arXiv 1707.06887, §4).
+    """Each action's return as a distribution over fixed atoms (C51, arXiv 1707.06887, §4).
 
     With `dueling`, the logits are v + a - mean a, atom by atom (Rainbow, arXiv 1710.02298, §3).
     """

@@ -1,4 +1,4 @@
-"""Torsos of images: convolutions, of stacked frames and of MinAtar's small images."""
+"""Torsos for images: convolutions over stacked frames, and over MinAtar's small images."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 
 class ImageTorso(nn.Module):
-    """Images to features by convolutions: (…, channels, height, width) to (…, features)."""
+    """A torso of convolutions: images (…, channels, height, width) to features (…, features)."""
 
     convolutions: nn.Sequential
     observation_shape: tuple[int, ...]
     features: int
 
     def prepare(self, observation: Tensor) -> Tensor:
-        """Return the images as the convolutions take them, floats; `forward` does it by itself."""
+        """Return the floats that the convolutions take; `forward` calls this itself."""
         raise NotImplementedError
 
     def forward(self, observation: Tensor) -> Tensor:
@@ -29,21 +29,21 @@ class ImageTorso(nn.Module):
 
 
 class FramesTorso(ImageTorso):
-    """Stacked frames to features: uint8, or what `prepare` made of it, to (…, features).
+    """A torso for stacked frames: uint8, or the output of `prepare`, to features (…, features).
 
-    A standardised one shows its convolutions how a frame differs from the mean frame, once
-    `measure_frames` has seen some: in most games the picture hardly changes, and only a few pixels
-    move.
+    Once `measure_frames` has been called, a standardised torso gives its convolutions the
+    difference between a frame and the mean frame: in most games, only a few pixels of the picture
+    ever change.
     """
 
     name: str
     smallest: int
-    """Pixels that a frame must have each way."""
+    """Least height and width of a frame, in pixels."""
 
     frame_mean: Tensor
-    """(stack, height, width), brightness in 0…1; of a standardised torso."""
+    """Mean frame (stack, height, width), brightness in 0…1; only in a standardised torso."""
     frame_deviation: Tensor
-    """(1,), the root of the mean over pixels of their variances."""
+    """(1,), the square root of the mean variance of a pixel; only in a standardised torso."""
 
     def _check_shape(self, observation_shape: Sequence[int]) -> None:
         if len(observation_shape) != 3 or min(observation_shape[1:]) < self.smallest:
@@ -59,7 +59,7 @@ class FramesTorso(ImageTorso):
         *,
         standardised: bool,
     ) -> None:
-        """Take the modules of the convolutions, for observations of (stack, height, width)."""
+        """Build the convolutions from modules, for observations of (stack, height, width)."""
         self.observation_shape = tuple(observation_shape)
         self.convolutions = nn.Sequential(*modules, nn.Flatten())
         for parameter in self.convolutions.parameters():
@@ -71,19 +71,19 @@ class FramesTorso(ImageTorso):
         self.standardised = standardised
         if standardised:
             stack, height, width = observation_shape
-            # Channels last in memory, as frames are when it is taken from them.
+            # Channels last in memory, as are the frames from which it is subtracted.
             self.register_buffer("frame_mean", torch.zeros(height, width, stack).movedim(-1, 0))
             self.register_buffer("frame_deviation", torch.ones(1))
 
     @torch.no_grad()
     def measure_frames(self, frames: Tensor) -> None:
-        """Standardise from now on by the mean and the deviation of these frames, uint8.
+        """Measure the mean and the deviation by which frames are standardised from now on.
 
-        Their shape is (N, 1, height, width) where a stack is of frames of one kind, or (N, stack,
-        height, width) where its planes are different things, such as colours. The deviation is one
-        number for all pixels: a pixel that moves much still shows more than one that hardly does.
-        Raises ValueError for a torso that is not standardised, for other frames, and for frames
-        that are all the same.
+        `frames` are uint8, of shape (N, 1, height, width) if a stack holds frames of one kind, or
+        (N, stack, height, width) if its planes are different things, such as colours. The deviation
+        is one number for all pixels, so a pixel that changes much still stands out from one that
+        hardly does. Raises ValueError for a torso that is not standardised, for frames of another
+        shape or dtype, and for frames that are all the same.
         """
         if not self.standardised:
             raise ValueError("measure_frames: got a torso that takes frames as they are")
@@ -94,7 +94,7 @@ class FramesTorso(ImageTorso):
                 f"measure_frames: got {tuple(frames.shape)} of {frames.dtype}, expected "
                 f"(N, 1 or {stack}, {height}, {width}) of uint8"
             )
-        # Whole numbers, whose sums are exact and do not depend on the order.
+        # Sums of integers are exact, so they do not depend on the order of the frames.
         mean = frames.sum(0, dtype=torch.int64).double() / len(frames)
         squares = torch.zeros_like(frames[0], dtype=torch.int64)
         for some in frames.split(256):
@@ -107,41 +107,41 @@ class FramesTorso(ImageTorso):
         self.frame_deviation.copy_(deviation / 255)
 
     def prepare(self, observation: Tensor) -> Tensor:
-        """Turn uint8 frames (…, stack, height, width) into floats, channels last.
+        """Turn uint8 frames (…, stack, height, width) into floats, channels last in memory.
 
-        They are brightness in 0…1; of a standardised torso its distance from the mean frame in
-        deviations, at most 5 either way (the bound of arXiv 1810.12894, §2.4). `forward` does it
-        by itself; to show the same frames to two networks, prepare them once. Floats are returned
-        as they are.
+        The floats are brightness in 0…1 or, in a standardised torso, the distance from the mean
+        frame in deviations, clipped to ±5 (as in arXiv 1810.12894, §2.4). `forward` calls this
+        itself; if two networks see the same frames, prepare them once for both. Floats are returned
+        unchanged.
         """
         if observation.dtype != torch.uint8:
             return observation
-        # Bytes are moved first and grow to floats then, which moves less memory out of order.
+        # Moving bytes before they grow to floats copies less memory out of order.
         return self._floats(whole_pixels(observation).view(torch.uint8)).movedim(-1, -3)
 
     def _floats(self, bytes_: Tensor, cut: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Turn bytes (…, height, width, stack), or what `cut` made of them, into floats."""
+        """Turn bytes (…, height, width, stack) into floats; `cut` cuts the mean as it cut them."""
         dtype = dtype_of_products(bytes_)
         if not self.standardised:
             return bytes_.to(dtype).div_(255)
-        # In float32 whatever the products are in: small differences of large numbers. The whole
-        # batch is walked as seldom as can be, one multiplication and one subtraction.
+        # In float32, whatever the dtype of the products: small differences of large numbers. One
+        # multiplication and one subtraction make as few passes over the batch as possible.
         deviation = self.frame_deviation.squeeze(0)
         mean = self.frame_mean.movedim(0, -1) / deviation
         mean = mean if cut is None else cut(mean)
-        # A number without dimensions: one that is broadcast is multiplied by half as fast.
+        # `deviation` has no dimensions: a tensor that is broadcast multiplies half as fast.
         distance = bytes_.to(torch.float32).mul_(1 / (255 * deviation))
         return distance.sub_(mean).clamp_(-5, 5).to(dtype)
 
 
 class StridedTorso(FramesTorso):
-    """Stacked frames to features, by convolutions without padding, each with a ReLU after it.
+    """A torso for stacked frames: convolutions without padding, each followed by a ReLU.
 
-    With `layer_norm` each convolution is normalised before its ReLU, over all that it gives for an
-    image; without gain and bias, since the layers beside it have both.
+    With `layer_norm`, the output of each convolution is normalised over a whole image before its
+    ReLU, without gain and bias, since the neighbouring layers have both.
     """
 
-    # Of each layer: filters, size, stride.
+    # For each layer: number of filters, their size, their stride.
     layers: tuple[tuple[int, int, int], ...]
 
     def __init__(
@@ -165,7 +165,7 @@ class StridedTorso(FramesTorso):
 
 
 class NatureTorso(StridedTorso):
-    """The CNN of Mnih et al. 2015: 3136 features from 84 by 84 pixels; from 36 pixels up."""
+    """The CNN of Mnih et al. 2015: 3136 features from 84 by 84 pixels; needs at least 36 by 36."""
 
     name = "nature"
     layers = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
@@ -173,9 +173,10 @@ class NatureTorso(StridedTorso):
 
 
 class FirstDQNTorso(StridedTorso):
-    """The CNN of the first DQN: 2592 features from 84 by 84 pixels; from 20 pixels up.
+    """The CNN of the first DQN: 2592 features from 84 by 84 pixels; needs at least 20 by 20.
 
-    Mnih et al. 2013, arXiv 1312.5602, §4.1. Its products are two fifths of the Nature CNN's.
+    Mnih et al. 2013, arXiv 1312.5602, §4.1. It takes three tenths of the Nature CNN's
+    multiplications.
     """
 
     name = "dqn2013"
@@ -184,18 +185,18 @@ class FirstDQNTorso(StridedTorso):
 
 
 class MinAtarTorso(ImageTorso):
-    """A small image to features, by the one convolution of MinAtar's DQN.
+    """A torso for small images: the only convolution of MinAtar's DQN.
 
-    Sixteen 3 × 3 filters of stride 1 and a ReLU (Young and Tian 2019, arXiv 1903.03176; the hidden
-    layer of 128 after it is the head's). Input (…, channels, height, width), output
-    (…, 16 (height - 2) (width - 2)): 1024 for MinAtar's 10 by 10. The numbers are taken as they
-    are, uint8 included: the points of small images are symbols, not brightness.
+    It has sixteen 3 × 3 filters of stride 1 and a ReLU (Young and Tian 2019, arXiv 1903.03176; the
+    hidden layer of 128 that follows there belongs to the head). Input (…, channels, height, width),
+    output (…, 16 (height - 2) (width - 2)): 1024 features for MinAtar's 10 by 10. Values are not
+    scaled, not even uint8: the points of small images are symbols, not brightness.
     """
 
     def __init__(self, observation_shape: Sequence[int], *, layer_norm: bool = False) -> None:
         """Build the convolution for observations of (channels, height, width).
 
-        With `layer_norm` it is normalised before the ReLU, over all that it gives for an image.
+        With `layer_norm`, its output is normalised over a whole image before the ReLU.
         """
         super().__init__()
         if len(observation_shape) != 3 or min(observation_shape[1:]) < 3:
@@ -212,18 +213,18 @@ class MinAtarTorso(ImageTorso):
         self.features = 16 * (height - 2) * (width - 2)
 
     def prepare(self, observation: Tensor) -> Tensor:
-        """Turn whole numbers into floats; `forward` does it by itself."""
+        """Turn integers into floats; `forward` calls this itself."""
         if observation.is_floating_point():
             return observation
         return observation.to(dtype_of_products(observation))
 
 
 def whole_pixels(frames: Tensor) -> Tensor:
-    """Return uint8 frames (…, stack, height, width) with what a pixel has side by side.
+    """Return uint8 frames (…, stack, height, width) with all values of a pixel side by side.
 
-    That is (…, height, width, stack), as bytes. A stack of four is one whole number of 32 bits a
-    pixel, (…, height, width, 1), which is made and moved faster; `view(torch.uint8)` shows its
-    bytes.
+    The result is bytes (…, height, width, stack). A stack of four becomes one 32-bit integer for
+    each pixel, (…, height, width, 1), which is faster to make and to move; `view(torch.uint8)`
+    gives its bytes.
     """
     planes = frames.unbind(-3)
     if len(planes) != 4 or sys.byteorder != "little":
@@ -235,12 +236,12 @@ def whole_pixels(frames: Tensor) -> Tensor:
 
 
 def normalised_image(channels: int) -> nn.GroupNorm:
-    """Build a LayerNorm over all that a convolution gives for an image, without gain and bias."""
+    """Build a LayerNorm over a convolution's output for a whole image, without gain and bias."""
     return nn.GroupNorm(1, channels, affine=False)
 
 
 def dtype_of_products(observation: Tensor) -> torch.dtype:
-    """Return the type that whole numbers become: autocast's where it is on."""
+    """Return the dtype to which integers are converted: autocast's if it is on, else float32."""
     device = observation.device.type
     autocast = torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if autocast else torch.float32

@@ -19,7 +19,7 @@ _PLACES = ("last", "head", "all")
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseSettings:
-    """Which layers of a network are noisy, and how. Raises ValueError for another place."""
+    """Which layers of a network are noisy, and how. Raises ValueError for an unknown `where`."""
 
     kind: NoiseName = "factorised"
     """How ε is drawn (arXiv 1706.10295, §3)."""
@@ -28,8 +28,8 @@ class NoiseSettings:
     learned: bool = True
     """Whether σ is learned; otherwise it keeps its initial value."""
     where: Literal["last", "head", "all"] = "head"
-    """`last`: the layers of the outputs. `head`: all of the head but an embedding of τ. `all`: it,
-    the torso's and an LSTM's too."""
+    """`last`: the output layers. `head`: all layers of the head except an embedding of τ. `all`:
+    the embedding, the torso and an LSTM as well."""
 
     def __post_init__(self) -> None:
         if self.where not in _PLACES:
@@ -37,7 +37,7 @@ class NoiseSettings:
 
 
 def head_layers(noise: NoiseSettings | None) -> tuple[MakeLinear, MakeLinear]:
-    """Return what builds a head's last layers, and its hidden ones."""
+    """Return a function that builds a head's last layers, and one for its hidden layers."""
     if noise is None:
         return nn.Linear, nn.Linear
     noisy = partial(NoisyLinear, noise=noise.kind, sigma0=noise.sigma0, learned=noise.learned)
@@ -45,14 +45,14 @@ def head_layers(noise: NoiseSettings | None) -> tuple[MakeLinear, MakeLinear]:
 
 
 def embedding_layer(noise: NoiseSettings | None) -> MakeLinear:
-    """Return what builds the embedding of τ in a head of implicit quantiles."""
+    """Return a function that builds the embedding of τ in a `QuantileHead`."""
     if noise is None or noise.where != "all":
         return nn.Linear
     return head_layers(noise)[0]
 
 
 def make_torso_noisy(torso: nn.Module, noise: NoiseSettings | None) -> None:
-    """Make every layer of a torso noisy where the noise reaches it; one without layers may be."""
+    """Make every layer of a torso noisy if `noise.where` is "all"; skip one without parameters."""
     if noise is not None and noise.where == "all" and any(True for _ in torso.parameters()):
         noisify(
             torso,

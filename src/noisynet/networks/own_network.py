@@ -1,4 +1,4 @@
-"""A whole network of Q-values of a user's own making, as the agents take it, made noisy."""
+"""A user's own Q-network, made noisy and wrapped for the agents."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .own_torso import OwnTorso
 from .q_network import QNetwork
 
 MakeNetwork = Callable[[tuple[int, ...], int], nn.Module]
-"""Builds a network of Q-values for observations of a shape: (B, *shape) to (B, actions)."""
+"""Builds a Q-network, (B, *shape) to (B, actions), from an observation's shape and `actions`."""
 
 
 class OwnQNetwork(QNetwork):
-    """A user's whole network of Q-values: all of it is torso, and there is no head."""
+    """A user's own Q-network: all of it is the torso, and the head is the identity."""
 
     torso: OwnTorso
 
@@ -31,11 +31,11 @@ def make_own_network(
     actions: int,
     noise: NoiseSettings | None = None,
 ) -> OwnQNetwork:
-    """Build a user's network of Q-values and make it noisy, unless it has noisy layers already.
+    """Build a user's own Q-network and make it noisy, unless it has noisy layers already.
 
     `noise.where` is "last" for the last `nn.Linear`, "head" for all of them, and "all" for every
-    layer that can be noisy. Raises ValueError for outputs that are not one value for each action,
-    and for a network without any such layer.
+    layer that can be noisy. Raises ValueError unless the network returns one value for each action
+    and has a layer to make noisy.
     """
     body = make(tuple(observation_shape), actions)
     torso = OwnTorso(body, observation_shape)

@@ -1,4 +1,4 @@
-"""A torso of a user's own making, as the agents take it."""
+"""A user's own module, wrapped as a torso for the agents."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor, nn
 from .image_torsos import dtype_of_products
 
 MakeTorso = Callable[[tuple[int, ...]], nn.Module]
-"""Builds a torso for observations of a shape: (B, *shape) to (B, features)."""
+"""Builds a torso, (B, *shape) to (B, features), from an observation's shape."""
 
 
 class OwnTorso(nn.Module):
     """A user's module as a torso: observations (…, *shape) to features (…, features).
 
-    The module gets floats (B, *shape), images of bytes as brightness in 0…1, and returns (B,
-    features).
+    The module receives floats (B, *shape) and returns (B, features). Integers, such as the bytes of
+    images, are divided by 255 first.
     """
 
     def __init__(self, body: nn.Module, observation_shape: Sequence[int]) -> None:
-        """Take the module; raises ValueError where it does not map observations to features."""
+        """Wrap a module; raise ValueError if it does not map observations to features."""
         super().__init__()
         self.body = body
         self.observation_shape = tuple(observation_shape)
@@ -42,7 +42,7 @@ class OwnTorso(nn.Module):
         self.features = int(probe.shape[1])
 
     def prepare(self, observation: Tensor) -> Tensor:
-        """Turn bytes into floats in 0…1; `forward` does it by itself."""
+        """Turn bytes into floats in 0…1; `forward` calls this itself."""
         if observation.is_floating_point():
             return observation
         return observation.to(dtype_of_products(observation)).div_(255)

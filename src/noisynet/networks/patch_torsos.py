@@ -1,4 +1,4 @@
-"""Torsos whose convolutions are plain products: filters as wide as their strides, over patches."""
+"""Torsos whose filters are as wide as their strides: convolutions are products over patches."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from .image_torsos import StridedTorso, whole_pixels
 
 
 class PatchTorso(StridedTorso):
-    """A CNN whose filters are as wide as their strides: each layer is one product over patches.
+    """A CNN whose filters are as wide as their strides: each layer is one matrix product.
 
-    Patches are cut from the bytes of the frames, and prepared frames are patches, (…, positions,
-    pixels). Outputs that no later filter reaches are not computed, nor normalised. Under noise in
-    the convolutions, or where hooks wait for what they give, these compute by themselves, from
-    whole frames.
+    Patches are cut from the bytes of the frames, so prepared frames are patches (…, positions,
+    pixels). Outputs that no later filter reaches are neither computed nor normalised. If the
+    convolutions are noisy or have forward hooks, they run as modules instead, on whole frames.
     """
 
     def __init__(
@@ -31,7 +30,7 @@ class PatchTorso(StridedTorso):
         """Build the convolutions for observations of (stack, height, width)."""
         super().__init__(observation_shape, standardised=standardised, layer_norm=layer_norm)
         self._layer_norm = layer_norm
-        # From the last layer back: how many outputs each way are reached by the layers after it.
+        # From the last layer back: a layer's outputs, in height and width, that later layers reach.
         sizes = list(observation_shape[1:])
         for _, size, _ in self.layers:
             sizes = [one // size for one in sizes]
@@ -52,8 +51,7 @@ class PatchTorso(StridedTorso):
     def prepare(self, observation: Tensor) -> Tensor:
         """Turn uint8 frames (…, stack, height, width) into patches (…, positions, pixels).
 
-        Where the convolutions compute by themselves they stay whole. Floats are returned as they
-        are.
+        Frames stay whole if the convolutions run as modules. Floats are returned unchanged.
         """
         if observation.dtype != torch.uint8 or not self._by_patches:
             return super().prepare(observation)
@@ -77,7 +75,7 @@ class PatchTorso(StridedTorso):
                 -1, self.observation_shape[0], rows, columns
             )
             return self.convolutions(images).reshape(*prepared.shape[:-3], self.features)
-        if prepared.shape[-3:] == self.observation_shape:  # floats that are whole frames still
+        if prepared.shape[-3:] == self.observation_shape:  # floats that are still whole frames
             prepared = self._cut(prepared.movedim(-3, -1), 0)
         leading = prepared.shape[:-2]
         patches = prepared.reshape(-1, *prepared.shape[-2:])
@@ -86,7 +84,7 @@ class PatchTorso(StridedTorso):
                 rows, columns = self._positions[layer - 1]
                 patches = self._cut(patches.unflatten(-2, (rows, columns)), layer)
             weight = convolution.weight.permute(0, 2, 3, 1).flatten(1)
-            # In two dimensions: autograd copies what is written into through a view.
+            # In two dimensions, since autograd copies a view that is modified in place.
             product = functional.linear(patches.flatten(0, 1), weight, convolution.bias)
             if self._layer_norm:
                 product = product.unflatten(0, patches.shape[:2]).flatten(1)
@@ -97,10 +95,10 @@ class PatchTorso(StridedTorso):
 
 
 class DataEfficientTorso(PatchTorso):
-    """The CNN of data-efficient Rainbow: 576 features from 84 by 84 pixels; from 25 pixels up.
+    """The CNN of data-efficient Rainbow: 576 features from 84 by 84 pixels.
 
-    Van Hasselt, Hessel and Aslanides 2019, arXiv 1906.05243. Filters as wide as their strides: its
-    products are a seventh of the Nature CNN's, and the head after it is a fifth.
+    Van Hasselt, Hessel and Aslanides 2019, arXiv 1906.05243. It takes a seventh of the Nature
+    CNN's multiplications, and has a fifth of its features. It needs at least 25 by 25 pixels.
     """
 
     name = "data-efficient"
@@ -109,10 +107,10 @@ class DataEfficientTorso(PatchTorso):
 
 
 class WholePatchTorso(PatchTorso):
-    """Patches of 7 by 7, then of 4 by 4: 576 features from all of 84 by 84 pixels.
+    """A CNN over patches of 7 by 7, then of 4 by 4: 576 features from all of 84 by 84 pixels.
 
-    It costs as much as the CNN of data-efficient Rainbow, which does not see the last nine pixels
-    each way; from 28 pixels up.
+    It costs as much as the CNN of data-efficient Rainbow, which ignores the last nine rows and
+    columns of pixels. It needs at least 28 by 28.
     """
 
     name = "patches"

@@ -1,4 +1,4 @@
-"""Networks of Q-values: a torso, and a head whose layers carry the noise."""
+"""Q-networks: a torso, and a head whose layers carry the noise."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .torsos import Torso, make_torso
 
 
 class QNetwork(nn.Module):
-    """A torso and a head: observations to Q-values."""
+    """A Q-network: a torso and a head, from observations to Q-values."""
 
     def __init__(
         self,
         torso: Torso,
         head: QHead | DuelingHead | DistributionalHead | QuantileHead | nn.Identity,
     ) -> None:
-        """Join a torso and a head of as many features."""
+        """Join a torso and a head that takes as many features as the torso gives."""
         super().__init__()
         self.torso = torso
         self.head = head
@@ -63,30 +63,32 @@ def build_q_network(
     layer_norm: bool = False,
     head_layer_norm: bool | None = None,
 ) -> QNetwork:
-    """Build a Q-network, its initial values drawn from torch's default generator.
+    """Build a Q-network; its initial weights are drawn from torch's default generator.
 
     Args:
-        observation_shape: of one observation: (size,) for vectors, (stack, height, width) or
+        observation_shape: shape of one observation: (size,) for vectors, (stack, height, width) or
             (channels, height, width) for images.
         actions: number of actions.
-        torso: name of the torso, or what builds one of your own; see `make_torso`.
+        torso: name of the torso, or a function that builds your own; see `make_torso`.
         torso_hidden: sizes of the hidden layers of the "mlp" torso, which are plain.
-        impala: what the "impala" torso is made of; None: its paper's.
+        impala: settings of the "impala" torso; None for the defaults of `ImpalaSettings`.
         head_hidden: size of the head's hidden layer, or of each stream's.
-        dueling: a value and an advantage stream (arXiv 1511.06581).
+        dueling: whether the head has a value and an advantage stream (arXiv 1511.06581).
         support: values of the atoms (atoms,), in the unit of returns; None for expected values
             alone. For C51: `torch.linspace(-10, 10, 51)` (arXiv 1707.06887).
-        quantiles: K of a head of implicit quantiles, whose mean Q is (arXiv 1806.06923); 0: none.
-        cosines: of the embedding of its τ.
+        quantiles: K, the number of implicit quantiles of which Q is the mean (arXiv 1806.06923); 0
+            for none.
+        cosines: number of cosines in the embedding of the quantiles' τ.
         noise: which layers are noisy, and how; None for a plain network.
         standardise_frames: whether the torso standardises frames; see `FramesTorso`.
-        layer_norm: whether every layer but the last, and the embedding of τ, is normalised before
-            its ReLU (arXiv 2407.04811).
-        head_layer_norm: the same of the head's hidden layer alone; None: as `layer_norm`.
+        layer_norm: whether every layer, except the last and the embedding of τ, is normalised
+            before its ReLU (arXiv 2407.04811).
+        head_layer_norm: the same for the head's hidden layer alone; None for the value of
+            `layer_norm`.
 
     Raises:
-        ValueError: a torso of that name does not exist, or does not fit the observations; or both
-            atoms and quantiles are given.
+        ValueError: no torso has that name, the torso does not fit the observations, or both
+            `support` and `quantiles` are given.
     """
     if support is not None and quantiles:
         raise ValueError(

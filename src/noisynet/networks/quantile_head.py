@@ -1,4 +1,4 @@
-"""The head of implicit quantile networks, IQN: an action's return at any fraction."""
+"""The head of implicit quantile networks (IQN): quantiles of returns at any fractions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .noise_settings import MakeLinear
 
 
 class QuantileHead(nn.Module):
-    """Quantiles of each action's return, at whatever fractions τ are asked for (arXiv 1806.06923).
+    """Quantiles of each action's return, at any fractions τ (arXiv 1806.06923).
 
     The features are multiplied by φ(τ) = ReLU(Σ_i cos(π i τ) w_i + b) with i from 0 (eq. 4), and
-    the streams make a value per action of each product; with `dueling` it is v + a - mean a,
-    quantile by quantile. All quantiles of a row come from one forward, under the row's one draw.
+    the streams turn each product into one value per action, which with `dueling` is v + a - mean a.
+    All quantiles of a row come from one forward, under the same draw.
     """
 
     frequencies: Tensor
@@ -33,7 +33,7 @@ class QuantileHead(nn.Module):
         samples: int = 8,
         embedding: MakeLinear = nn.Linear,
     ) -> None:
-        """Build the embedding of τ and one stream, or two; `samples` is K, of which Q is a mean."""
+        """Build the embedding of τ and one stream, or two; Q is the mean of `samples` quantiles."""
         super().__init__()
         self.samples = samples
         self.embedding = embedding(cosines, features)
@@ -46,8 +46,8 @@ class QuantileHead(nn.Module):
     def quantiles(self, features: Tensor, tau: Tensor) -> Tensor:
         """Return the quantiles (K, …, actions) for features (…, features) and τ (K, …) in 0…1.
 
-        The dimension of the quantiles comes first, so that rows of a draw stay the rows they are.
-        Raises ValueError for τ of another shape.
+        The quantiles come first, so that the dimension before the features remains the rows of a
+        draw. Raises ValueError for τ of another shape.
         """
         if tau.shape[1:] != features.shape[:-1]:
             raise ValueError(
@@ -62,10 +62,10 @@ class QuantileHead(nn.Module):
         return self.value(embedded) + advantage - advantage.mean(-1, keepdim=True)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return Q-values (…, actions): the mean over K evenly spaced quantiles, (k + ½) / K.
+        """Return Q-values (…, actions), the mean of the quantiles at K even fractions, (k + ½) / K.
 
-        They need no random numbers: whoever looks at an agent, or evaluates it, sees what its
-        weights and their noise do, and no other chance. An agent that explores samples its τ.
+        These need no random numbers, so an evaluation or a diagnosis depends on the weights and
+        their noise, and on no other chance. An agent that explores samples its τ.
         """
         tau = self.midpoints.view(-1, *(1 for _ in features.shape[:-1]))
         return self.quantiles(features, tau.expand(-1, *features.shape[:-1])).mean(0)

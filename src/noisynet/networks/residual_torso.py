@@ -1,4 +1,4 @@
-"""The residual CNN of IMPALA, with what BTR adds to it: width, pooling, spectral norm."""
+"""The residual CNN of IMPALA, with BTR's additions: width, pooling, spectral norm."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _NARROWEST = 1 / min(_FILTERS)
 
 @dataclass(frozen=True, kw_only=True)
 class ImpalaSettings:
-    """What an `ImpalaTorso` is made of. Raises ValueError outside the ranges."""
+    """Settings of an `ImpalaTorso`. Raises ValueError for a value out of its range."""
 
     width: float = 1.0
-    """Factor of the filters of its three blocks, 16, 32 and 32; BTR (arXiv 2411.03820): 2."""
+    """Factor on the filters of the three blocks, 16, 32 and 32; BTR (arXiv 2411.03820) has 2."""
     pooling: int = 6
-    """Squares each way that adaptive max pooling leaves of the last block's picture; 0: none."""
+    """Height and width to which adaptive max pooling reduces the last block's output; 0: none."""
     spectral_norm: bool = False
     """Whether the residual convolutions are divided by their largest singular value."""
 
@@ -36,7 +36,7 @@ class ImpalaSettings:
 
 
 class ResidualUnit(nn.Sequential):
-    """x plus two convolutions, each after a ReLU: the picture keeps its size and its channels."""
+    """A residual unit: x plus two convolutions, each after a ReLU; the shape stays the same."""
 
     def __init__(self, channels: int, *, spectral_norm: bool, layer_norm: bool) -> None:
         """Build the convolutions; with `layer_norm` the first one's output is normalised."""
@@ -47,22 +47,22 @@ class ResidualUnit(nn.Sequential):
         super().__init__(nn.ReLU(), first, *norm, nn.ReLU(), second)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return a picture (N, channels, height, width) of the input's shape."""
+        """Return features (N, channels, height, width), the shape of the input."""
         return input + super().forward(input)
 
 
 class ImpalaTorso(FramesTorso):
-    """The CNN of IMPALA (Espeholt et al. 2018, arXiv 1802.01561, fig. 3, its deep one).
+    """The deep CNN of IMPALA (Espeholt et al. 2018, arXiv 1802.01561, fig. 3).
 
     Three blocks of a convolution, max pooling of 3 by 3 with stride 2, and two residual units; then
     adaptive max pooling and a ReLU: 1152 features from 84 by 84 pixels, 2304 at twice the width.
-    With `layer_norm` the first convolution of each block and of each unit is normalised, over all
-    that it gives for an image, without gain and bias.
+    With `layer_norm`, the output of the first convolution of each block and of each unit is
+    normalised over a whole image, without gain and bias.
 
-    Spectral norm (Miyato et al. 2018, arXiv 1802.05957) is torch's parametrization. Its estimate of
-    the largest singular value takes a step of the power iteration in forwards that record a
-    gradient, which are those that an update learns by, and stays as it is in all others: what acts,
-    makes targets or is looked at changes nothing. `always_estimates` has every forward take one.
+    Spectral norm (Miyato et al. 2018, arXiv 1802.05957) is torch's parametrization. A forward that
+    records gradients, as in an update, improves the estimate of the largest singular value by one
+    step of the power iteration. Other forwards leave it unchanged, so acting, computing targets and
+    diagnosis do not change the network. With `always_estimates`, every forward takes a step.
     """
 
     name = "impala"
@@ -78,7 +78,7 @@ class ImpalaTorso(FramesTorso):
         """Build the blocks for observations of (stack, height, width)."""
         super().__init__()
         settings = ImpalaSettings() if settings is None else settings
-        # Each block halves the picture, rounding up; pooling would only repeat a smaller one.
+        # Each block halves the image, rounding up; pooling would only repeat a smaller one.
         self.smallest = 8 * (max(settings.pooling, 1) - 1) + 1
         self._check_shape(observation_shape)
         self.always_estimates = False
@@ -102,6 +102,6 @@ class ImpalaTorso(FramesTorso):
         estimates = self.always_estimates or torch.is_grad_enabled()
         for part in self.convolutions.modules():
             if isinstance(part, parametrize.ParametrizationList):
-                # torch's spectral norm takes its step where it is in train mode.
+                # torch's spectral norm takes a step only in train mode.
                 part.train(estimates)
         return super().forward(observation)

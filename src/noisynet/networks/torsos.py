@@ -1,4 +1,4 @@
-"""Torsos: what turns an observation into features, by name. Ours are built without noise."""
+"""Torsos by name: modules that turn observations into features; ours are built without noise."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .residual_torso import ImpalaSettings, ImpalaTorso
 
 
 class MLPTorso(nn.Module):
-    """A vector to features, by plain hidden layers, each with a ReLU after it.
+    """A torso for vectors: plain hidden layers, each followed by a ReLU.
 
-    Input (…, size); output (…, features), the size of the last hidden layer, or of the input where
-    there is none.
+    Input (…, size), output (…, features); `features` is the size of the last hidden layer, or of
+    the input if there is none.
     """
 
     def __init__(
@@ -25,7 +25,7 @@ class MLPTorso(nn.Module):
     ) -> None:
         """Build hidden layers of the given sizes for observations of (size,).
 
-        With `layer_norm` each is normalised before its ReLU.
+        With `layer_norm`, each is normalised before its ReLU.
         """
         super().__init__()
         if len(observation_shape) != 1:
@@ -67,13 +67,13 @@ def make_torso(
     standardise_frames: bool = False,
     layer_norm: bool = False,
 ) -> Torso:
-    """Build the torso of a name, or by a function of your own that takes the observation's shape.
+    """Build a torso by its name, or by a function of your own that takes the observation's shape.
 
-    "auto" goes by that shape: vectors get "mlp", images "nature" from 36 pixels each way up, and
-    "minatar" below. `hidden` are the sizes of the hidden layers of "mlp", `impala` says what
-    "impala" is made of. With `layer_norm` every layer is normalised before its ReLU. Raises
-    ValueError for another name, for observations that the torso does not take, and for
-    `standardise_frames` where it takes no frames.
+    "auto" chooses by that shape: "mlp" for vectors, "nature" for images of at least 36 by 36
+    pixels, and "minatar" for smaller ones. `hidden` has the sizes of the hidden layers of "mlp",
+    `impala` the settings of "impala". With `layer_norm`, our torsos normalise every layer before
+    its ReLU. Raises ValueError for an unknown name, for observations that do not fit the torso, and
+    for `standardise_frames` if the torso does not take frames or is your own.
     """
     if not isinstance(name, str):
         if standardise_frames:

@@ -1,4 +1,4 @@
-"""Networks that stay alive: units, weights and heads drawn anew. Needs torch and nothing else."""
+"""Cures for networks that stop learning: new units, shrunk weights, new heads; needs only torch."""
 
 from .revive import Revived, revive
 

@@ -1,4 +1,4 @@
-"""ReDo: dormant units drawn anew (arXiv 2302.12902, algorithm 1), with their noise."""
+"""ReDo: reinitialising dormant units and their noise (arXiv 2302.12902, algorithm 1)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .moments import check_knows, forget_part
 
 @dataclass(frozen=True)
 class Part:
-    """Some weights of a parameter: `index` along a dimension."""
+    """A part of a parameter: the weights at `index` along dimension `dim`."""
 
     name: str
     parameter: nn.Parameter
@@ -29,7 +29,7 @@ class Part:
 def search(
     net: nn.Module, batch: Any, *, threshold: float, draws: int, seed: int
 ) -> tuple[dict[str, HiddenLayer], dict[str, Tensor]]:
-    """Return the hidden layers of a network, and the numbers of the dormant units of each."""
+    """Return the hidden layers of a network, and the indices of the dormant units of each."""
     device = next(net.parameters(), torch.empty(0)).device
     generator = torch.Generator(device).manual_seed(seed)
     layers = measure_units(net, batch, draws=draws, generator=generator)
@@ -40,9 +40,9 @@ def search(
 
 
 def why_not_treatable(layer: HiddenLayer, owners: Mapping[int, int]) -> str | None:
-    """Return why a layer's units cannot be drawn anew; None where they can.
+    """Return why a layer's units cannot be reinitialised; None if they can.
 
-    `owners` has the number of modules that have a parameter, by its id.
+    `owners` maps the id of a parameter to the number of modules that have it.
     """
     if layer.unknown is not None:
         return f"read by {layer.unknown}"
@@ -65,13 +65,13 @@ def draw_units(
     names: Mapping[nn.Module, str],
     seed: int,
 ) -> None:
-    """Draw units anew, given their numbers by layer.
+    """Reinitialise units, given their indices by layer.
 
-    What comes in, bias and norm too, gets new initial values: μ as the layer first drew it, σ its
-    initial constant, so that the new unit has the noise of a new unit. What goes out is set to 0,
-    μ and σ alike: a σ that is left would say through the noise what the unit does not know yet.
-    σ learns from there as μ does. A weight between two units that are both new is one that comes
-    in, or a network that is dead as a whole would stay at 0.
+    Incoming weights, with bias and norm, get new initial values: μ as the layer first draws it, σ
+    its initial constant, so that the unit has the noise of a new one. Outgoing weights are set to
+    0, both μ and σ: if σ were left, the unit would act on the output through the noise before it
+    has learned anything. σ learns from there as μ does. A weight between two new units counts as
+    incoming; otherwise a network that is dead as a whole would stay at 0.
     """
     outgoing = [part for name in units for part in _outgoing(layers[name], units[name], names)]
     incoming = [part for name in units for part in _incoming(layers[name], units[name], names)]
@@ -91,7 +91,7 @@ def draw_units(
 
 
 def _outgoing(layer: HiddenLayer, units: Tensor, names: Mapping[nn.Module, str]) -> Iterator[Part]:
-    """List what reads the units: columns of the weights behind them, μ and σ."""
+    """Yield the parts that read the units: columns of the weights behind them, μ and σ."""
     for reader in layer.readers.values():
         places = torch.arange(reader.block, device=units.device)
         columns = (units.unsqueeze(1) * reader.block + places).flatten()
@@ -103,13 +103,13 @@ def _outgoing(layer: HiddenLayer, units: Tensor, names: Mapping[nn.Module, str])
 
 
 def _incoming(layer: HiddenLayer, units: Tensor, names: Mapping[nn.Module, str]) -> Iterator[Part]:
-    """List what makes the units: rows of weights and biases, μ and σ, and of norms' gains."""
+    """Yield the parts that make the units: rows of weights, biases (μ and σ) and norms."""
     for name, parameter in _own(layer.module, names):
         yield Part(name, parameter, 0, units)
     of_images = next(layer.module.parameters(recurse=False)).ndim - 1
     for norm in layer.norms:
         for name, parameter in _own(norm, names):
-            # A LayerNorm may have a gain for each place of an image alone.
+            # A LayerNorm over the positions of an image alone has no gain for a unit.
             if isinstance(norm, nn.GroupNorm) or parameter.ndim == of_images:
                 yield Part(name, parameter, 0, units)
 

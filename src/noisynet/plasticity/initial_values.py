@@ -1,4 +1,4 @@
-"""New initial values of a network's parameters, without touching anybody's random numbers."""
+"""New initial values for a network's parameters, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..layers.restoring import cuda_devices
 
 
 def new_seed(generator: torch.Generator | None) -> int:
-    """Draw a seed; a generator on a GPU is as good as one on the CPU."""
+    """Draw a seed from a generator on any device, or from torch's global one if it is None."""
     device = "cpu" if generator is None else generator.device
     return int(torch.randint(2**62, (), generator=generator, device=device))
 
 
 def drawn_anew(modules: Iterable[nn.Module], seed: int) -> list[dict[str, Tensor]]:
-    """Return new values of each module's own parameters, as its `reset_parameters` draws them.
+    """Return new initial values for each module's own parameters, drawn by its `reset_parameters`.
 
-    The modules stay as they are, and so do torch's global generators. `why_not_drawable` says
-    which modules cannot be drawn.
+    The modules stay as they are, and so do torch's global generators. `why_not_drawable` says which
+    modules cannot be reinitialised.
     """
     modules = list(modules)
     values: list[dict[str, Tensor]] = []
@@ -37,7 +37,7 @@ def drawn_anew(modules: Iterable[nn.Module], seed: int) -> list[dict[str, Tensor
 
 
 def why_not_drawable(module: nn.Module) -> str | None:
-    """Return why a module's own parameters cannot be drawn anew; None where they can."""
+    """Return why a module's own parameters cannot be reinitialised; None if they can."""
     if is_uninitialised(module):
         return "it has no shape yet: run one forward first"
     if not callable(getattr(module, "reset_parameters", None)):

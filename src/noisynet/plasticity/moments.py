@@ -1,10 +1,10 @@
-"""What an optimizer remembers of weights that are new: nothing of what they were.
+"""An optimizer's state for reinitialised weights, reset so that nothing of the old weights remains.
 
-A mean of gradients is set to 0. A mean of their squares is set to that of the weights of the same
-tensor that stay. At 0 it would be taken for a long-known one: Adam counts steps by tensors, its
-correction for a short history is over, and the new weights would take steps of up to 6.6 times the
-rate for some hundred updates, which is how units die. Where no weight of a tensor stays, its count
-begins anew as well.
+A mean of gradients is set to 0. A mean of their squares is set to its average over the weights of
+the same tensor that stay. A 0 would be taken for a mean over a long history: Adam counts steps per
+tensor, so its correction for a short history is over, and the new weights would take steps of up to
+6.6 times the learning rate for some hundred updates, which is how units die. If no weight of a
+tensor stays, its step count is reset as well.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 _SQUARES = ("exp_avg_sq", "max_exp_avg_sq", "exp_inf", "square_avg", "sum", "acc_delta")
-"""Entries that a step is divided by, or scaled with, by the names of torch's optimizers."""
+"""Names of entries in the state of torch's optimizers that a step is divided by or scaled with."""
 _BEGIN_WITH_ZEROS = (
     torch.optim.Adam, torch.optim.RAdam, torch.optim.RMSprop, torch.optim.Adagrad,
 )  # fmt: skip
-"""They are reset in place, where a CUDA graph reads them; others make a new state by themselves."""
+"""Optimizers whose state is reset in place, where a CUDA graph reads it; others build a new one."""
 
 
 def check_knows(optimizer: Optimizer, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
     """Raise an error unless the optimizer has all parameters, given with their names.
 
-    TypeError for anything but an optimizer; ValueError for a parameter that it lacks, and for what
-    it keeps of one in another shape.
+    Raises TypeError for anything but an optimizer, and ValueError for a parameter that it lacks or
+    whose state has another shape than the parameter.
     """
     if not isinstance(optimizer, Optimizer):
         raise TypeError(
@@ -51,11 +51,11 @@ def check_knows(optimizer: Optimizer, parameters: Iterable[tuple[str, nn.Paramet
 
 
 def forget(optimizer: Optimizer, parameter: nn.Parameter) -> None:
-    """Forget all of a parameter: the optimizer goes on as with a new one."""
+    """Reset the optimizer's state of a parameter, as if the parameter were new."""
     if isinstance(optimizer, _BEGIN_WITH_ZEROS):
         for entry, value in _state(optimizer, parameter).items():
             if isinstance(value, Tensor):
-                # Adagrad may begin its sum with another number.
+                # Adagrad may begin its sum with a number other than 0.
                 first = optimizer.defaults.get("initial_accumulator_value", 0.0)
                 value.fill_(first if entry == "sum" else 0.0)
     else:
@@ -63,7 +63,7 @@ def forget(optimizer: Optimizer, parameter: nn.Parameter) -> None:
 
 
 def forget_part(optimizer: Optimizer, parameter: nn.Parameter, dim: int, index: Tensor) -> None:
-    """Forget a part of a parameter: `index` along a dimension."""
+    """Reset the optimizer's state of a part of a parameter: `index` along dimension `dim`."""
     state = _state(optimizer, parameter)
     stays = torch.ones(parameter.shape[dim], dtype=torch.bool, device=index.device)
     stays[index] = False
@@ -81,5 +81,5 @@ def forget_part(optimizer: Optimizer, parameter: nn.Parameter, dim: int, index: 
 
 
 def _state(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Any]:
-    # Not `state[…]`, which would make an entry of one that has not been stepped.
+    # Not `state[…]`, which would make an entry for a parameter that has not been stepped.
     return optimizer.state.get(parameter, {})

@@ -1,4 +1,4 @@
-"""One call that keeps a network alive: dormant units, weights shrunk, parts drawn anew."""
+"""One call that keeps a network able to learn: ReDo, shrink and perturb, and resets."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from .whole import move_to_new
 
 @dataclass(frozen=True)
 class Revived:
-    """What `revive` found and did about dormant units."""
+    """The dormant units that `revive` found, and what it did about them."""
 
     units: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """The numbers of the units that were drawn anew, by layer."""
+    """The indices of the units that were reinitialised, by layer."""
     left: Mapping[str, str] = field(default_factory=dict)
-    """Layers with dormant units that were left as they are, each with the reason."""
+    """Layers whose dormant units were left as they are, each with the reason."""
 
     @property
     def count(self) -> int:
-        """How many units were drawn anew."""
+        """Return the number of units that were reinitialised."""
         return sum(map(len, self.units.values()))
 
 
@@ -47,24 +47,24 @@ def revive(
     """Keep a network able to learn, by any of three cures; call it between two updates.
 
     - `batch` (observations (B, …), or the tuple of arguments that the network takes): units that
-      `noisynet.units` finds dormant on it, by `threshold` and `draws`, are drawn anew (ReDo,
-      arXiv 2302.12902). What comes into such a unit gets new initial values, μ and σ; what goes out
-      of it is set to 0, μ and σ, so that what the network computes stays the same under any draw,
-      as far as the unit was silent. A norm between a layer and its activation shifts the others a
+      `noisynet.units` finds dormant on it, by `threshold` and `draws`, are reinitialised (ReDo,
+      arXiv 2302.12902). The incoming weights of such a unit get new initial values, μ and σ; the
+      outgoing ones are set to 0, μ and σ, so that the network computes the same under any draw, as
+      far as the unit was silent. A norm between a layer and its activation shifts the other units a
       little, by their mean and deviation.
     - `shrink`: every parameter becomes shrink · θ + (1 - shrink) · θ₀ with new initial θ₀ (shrink
       and perturb, arXiv 1910.08475).
-    - `reset`: the named parts of the network, `"head"`, are drawn anew (SR-SPR, BBF).
+    - `reset`: the named parts of the network, such as `"head"`, are reinitialised (SR-SPR, BBF).
 
-    Where several are asked for they come in the order shrink, reset, batch: `shrink=0.5,
-    reset="head"` is what SR-SPR and BBF do. The optimizer must have all parameters that change, and
-    what it remembers of them is treated: see the guide. Draws that are held stay held and valid,
-    since ε knows of neither μ nor σ. A target network is not touched: copy into it after `shrink`
-    and `reset`. `generator`, on any device, makes it repeatable.
+    Several cures are applied in the order shrink, reset, batch: `shrink=0.5, reset="head"` is what
+    SR-SPR and BBF do. The optimizer must have all parameters that change, and its state for them is
+    reset (see the guide). Held draws stay held and valid, since ε depends on neither μ nor σ. A
+    target network is not changed: copy the network into it after `shrink` and `reset`. `generator`,
+    on any device, makes the call repeatable.
 
-    Raises TypeError for anything but an optimizer; ValueError where nothing is asked for, for a
-    parameter that the optimizer lacks, a threshold or `shrink` outside [0, 1), a part that is not
-    there or cannot be drawn anew, and a network none of whose layers can be treated.
+    Raises TypeError for anything but an optimizer; ValueError if nothing is asked for, for a
+    parameter that the optimizer lacks, a threshold or `shrink` outside [0, 1), a part that does not
+    exist or cannot be reinitialised, and a network none of whose layers can be treated.
     """
     parts = [reset] if isinstance(reset, str) else list(reset)
     _check(net, optimizer, batch, threshold, shrink, parts)
@@ -75,7 +75,7 @@ def revive(
         move_to_new(net, parts, optimizer, kept=0.0, seed=new_seed(generator), why="reset")
     if batch is None:
         return Revived()
-    # One seed for both: what is drawn to measure, and new initial values.
+    # One seed for both the draws that measure and the new initial values.
     seed = new_seed(generator)
     layers, dormant = search(net, batch, threshold=threshold, draws=draws, seed=seed)
     owners = Counter(
@@ -122,7 +122,7 @@ def _check(
         if part not in there:
             parts_there = ", ".join(name for name, _ in net.named_children()) or "none"
             raise ValueError(f"reset: got {part!r}, expected parts of the network ({parts_there})")
-    # Before anything is measured, or moved.
+    # Checked before anything is measured or changed.
     check_knows(
         optimizer, [(name, one) for name, one in net.named_parameters() if one.requires_grad]
     )

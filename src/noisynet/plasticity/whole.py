@@ -1,8 +1,8 @@
-"""Whole parameters moved towards new initial ones, part of the way or all of it.
+"""Shrink and perturb, and resets: whole parameters moved towards new initial values.
 
-Shrink and perturb (arXiv 1910.08475) moves all of them a part of the way; a reset (of the head in
-arXiv 2205.07802, SR-SPR and BBF) draws some anew. σ goes the same way as μ: only shrunk, the noise
-would die out, and exploration with it.
+Shrink and perturb (arXiv 1910.08475) moves all parameters part of the way; a reset (of the head in
+arXiv 2205.07802, SR-SPR and BBF) reinitialises some. σ is treated as μ is: if it were only shrunk,
+the noise would die out, and exploration with it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ def move_to_new(
 ) -> None:
     """Move all parameters of the named parts of a network to kept · θ + (1 - kept) · θ₀.
 
-    θ₀ are new initial values. |σ| goes that way, and its sign stays: σ and -σ are the same noise,
-    and would cancel each other. Frozen parameters stay as they are, and each tensor is moved once,
-    wherever it stands. What the optimizer remembers of them is forgotten. Raises ValueError, which
-    begins with `why`, for a module whose parameters cannot be drawn.
+    θ₀ are new initial values. With `kept` above 0, |σ| moves and the sign stays, since σ and -σ are
+    the same noise, and would cancel each other. Frozen parameters stay as they are, and a tensor
+    that several modules share is moved once. The optimizer's state of moved parameters is reset.
+    Raises ValueError, with a message that begins with `why`, for a module whose parameters cannot
+    be reinitialised.
     """
     modules: dict[nn.Module, str] = {}
     for name in names:

@@ -1,7 +1,7 @@
 """The replay: every frame stored once, n-step transitions, uniform or prioritised samples.
 
-It needs numpy alone, but for `replay.device`, which needs torch. `FrameReplay` keeps the records of
-several environments in one ring, in memory or in files; stacks and returns are computed when a
+It needs only numpy, except for `replay.device`, which needs torch. `FrameReplay` keeps the records
+of several environments in one ring, in memory or in files; stacks and returns are computed when a
 batch is sampled.
 """
 

@@ -1,4 +1,4 @@
-"""Checks of arguments: each raises ValueError that says what was given and what is expected."""
+"""Checks of arguments: each raises a ValueError that names the value and what is expected."""
 
 from typing import TypeGuard
 
@@ -22,7 +22,7 @@ def whole(name: str, value: object, least: int, most: int | None = None) -> int:
 def check_array(
     name: str, value: npt.NDArray[np.generic], shape: tuple[int, ...], kinds: str
 ) -> None:
-    """Raise ValueError unless `value` is an array of that shape and of one of the kinds of type."""
+    """Raise ValueError unless `value` is an array of that shape, with a dtype of one of `kinds`."""
     if not isinstance(value, np.ndarray):
         raise ValueError(f"{name}: got {type(value).__name__}, expected an array of shape {shape}")
     if value.shape != shape:

@@ -20,7 +20,7 @@ class Batch(Generic[ArrayT]):
     """B transitions of m ≤ n steps, one per row, as numpy arrays or as torch tensors.
 
     A target reads `return_t + discount_t * q_t.max()`, with `q_t` of `observation_t`. A batch can
-    be built by hand; ValueError names the field whose shape does not fit the others.
+    be built by hand. Raises ValueError, with the field's name, for a shape that does not fit.
     """
 
     observation_tm1: ArrayT
@@ -36,10 +36,10 @@ class Batch(Generic[ArrayT]):
     weights: ArrayT | None = None
     """(B,), float32: importance weights, at most 1; None unless drawn by priority."""
     indices: npt.NDArray[np.int64] | None = None
-    """(B,), on the host: the number of each first record, counted from the replay's first.
+    """(B,), numpy: the number of each row's first record, counted from the replay's first.
 
-    A number is never used again. Record i is vector step i // N of environment i % N. None in a
-    batch that is not of a replay.
+    Numbers are never reused. Record i is vector step i // N of environment i % N. None in a batch
+    that was not sampled from a replay.
     """
 
     def __post_init__(self) -> None:

@@ -1,8 +1,8 @@
-"""A replay on disk: the ring's files, and the state of a commit, to which it can be reopened.
+"""A replay on disk: the ring's files, and the state of a commit, at which it can be reopened.
 
 The ring has one file per array: `frames.bin`, `action.bin`, `reward.bin` and `flags.bin`.
-Priorities change anywhere at any time, so those of a commit are copied, in turn to
-`priorities_0.bin` and `priorities_1.bin`: while one is written, the other holds the commit before.
+Any priority can change at any time, so each commit copies them all, in turn to `priorities_0.bin`
+and `priorities_1.bin`: while one is written, the other holds those of the previous commit.
 """
 
 import errno
@@ -28,13 +28,13 @@ _FORMAT = 1
 
 
 class ReplayDamaged(ValueError):
-    """The files of a replay do not hold what the state of its commit says they hold."""
+    """The error of a replay whose files do not match the state of its commit."""
 
 
 def create_ring(shape: RingShape, folder: Path, *, priorities: bool = False) -> Ring:
-    """Make the files with all their blocks on disk, and map the ring.
+    """Create the files of a ring, with all their blocks reserved on disk, and map them.
 
-    With the blocks reserved, a full disk is an error here and not a crash (SIGBUS) hours later.
+    So a full disk is an error here, and not a crash (SIGBUS) hours later.
 
     Raises:
         FileExistsError: the folder holds a ring already.
@@ -90,9 +90,9 @@ def open_ring(
 
 
 class PrioritySnapshots:
-    """The two files to which the priorities of commits are written in turn.
+    """The two files to which commits write the priorities in turn.
 
-    `newest` is the number of the one that the last commit wrote.
+    `newest` is the number of the file that the last commit wrote.
     """
 
     def __init__(self, folder: Path, newest: int = 1) -> None:
@@ -100,7 +100,7 @@ class PrioritySnapshots:
         self._newest = newest
 
     def write(self, priorities: npt.NDArray[np.float64]) -> dict[str, object]:
-        """Write priorities to disk; return what `read` needs. Raises OSError."""
+        """Write priorities to disk; return the number and checksum of the file. Raises OSError."""
         number = 1 - self._newest
         content = priorities.astype("<f8", copy=False).data
         descriptor = open_regular(_snapshot(self._folder, number), os.O_RDWR)
@@ -112,7 +112,7 @@ class PrioritySnapshots:
         return {"file": number, "checksum": zlib.crc32(content)}
 
     def read(self, checksum: object) -> npt.NDArray[np.float64]:
-        """Return the newest priorities. Raises ReplayDamaged if their checksum is another."""
+        """Return the newest priorities. Raises ReplayDamaged if the checksum does not match."""
         file = _snapshot(self._folder, self._newest)
         content = read_file(file)
         if zlib.crc32(content) != checksum:
@@ -121,7 +121,7 @@ class PrioritySnapshots:
 
 
 def ring_state(ring: Ring, generator: np.random.Generator) -> dict[str, object]:
-    """Return the state of a ring whose files are on disk."""
+    """Return the state of a commit: of a ring whose files are on disk, and of the generator."""
     shape = ring.shape
     return {
         "format": _FORMAT,
@@ -140,7 +140,7 @@ def ring_state(ring: Ring, generator: np.random.Generator) -> dict[str, object]:
 def read_commit(
     folder: Path, state: Mapping[str, object]
 ) -> tuple[Ring, np.random.Generator, PrioritisedSampler | None, PrioritySnapshots]:
-    """Return the parts of the replay whose commit gave `state`. Raises ReplayDamaged."""
+    """Return the parts of a replay as of the commit that gave `state`. Raises ReplayDamaged."""
     if state.get("format") != _FORMAT:
         got = state.get("format")
         raise ReplayDamaged(f"replay state: got format {got!r}, expected {_FORMAT}")

@@ -1,4 +1,4 @@
-"""A replay whose frames also lie where the network computes: each is moved there once.
+"""A replay with a copy of its frames on the network's device, where each is moved once.
 
 It needs torch, so `noisynet.replay` does not import it. Suffixes: B samples, S frames of a stack.
 """
@@ -18,13 +18,13 @@ from .frame_replay import FrameReplay
 from .ring import Integers, Numbers, RingShape
 from .sampling import locate_stack, read_windows
 
-_CHUNK_BYTES = 1 << 26  # frames that are moved in one go when a ring is taken over
+_CHUNK_BYTES = 1 << 26  # of frames that are moved at a time when a ring is taken over
 
 
 class _Memory:
     """The tensors of one batch on the device, at addresses that stay the same from batch to batch.
 
-    Everything but the observations lies in one parcel of bytes, which is sent in one copy.
+    Everything except the observations lies in one block of bytes, which is sent in one copy.
     """
 
     def __init__(self, shape: RingShape, frames: Tensor, batch_size: int, weighted: bool) -> None:
@@ -34,7 +34,7 @@ class _Memory:
             (2, batch_size, *shape.observation_shape), dtype=frames.dtype, device=device
         )
         places = 2 * batch_size * shape.stack
-        # The widest first, so that each part begins at a multiple of its size.
+        # The widest type first, so that each part begins at a multiple of its item size.
         self._parts = [
             (np.dtype(np.int64), places),
             (np.dtype(np.int64), batch_size),
@@ -67,7 +67,7 @@ class _Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _DeviceBatch(Batch[Tensor]):
-    """A batch with the memory that its tensors are views of."""
+    """A batch that carries the memory of which its tensors are views."""
 
     memory: _Memory
 
@@ -75,15 +75,15 @@ class _DeviceBatch(Batch[Tensor]):
 class DeviceReplay(FrameReplay):
     """A `FrameReplay` that keeps a copy of its frames on a device, and samples there.
 
-    The ring stays where it is, in memory or in files, and with it every commit. A frame goes to
-    the device when it is added, and never again; of a sample only the places of its frames travel,
-    with actions, returns and weights, and the stacks are put together on the device. `sample`
-    draws the same records as the replay that was taken over, and returns the same batches, as
-    tensors on the device; with `out`, all tensors of the earlier batch are overwritten.
+    The ring, and so every commit, stays in memory or in files. A frame is copied to the device only
+    once, when it is added. Of a sample, only the places of its frames are sent, with actions,
+    returns, discounts and weights; the stacks are assembled on the device. `sample` draws the same
+    records as the replay that was taken over, and returns the same batches, as tensors on the
+    device; with `out`, all tensors of the earlier batch are overwritten.
 
     Args:
         replay: the replay that is taken over; it must not be used afterwards.
-        device: where the frames go; all that the ring can hold are allocated at once.
+        device: where the copies go; memory for all frames of the ring is allocated at once.
 
     Raises:
         RuntimeError: the device has too little memory.
@@ -94,7 +94,7 @@ class DeviceReplay(FrameReplay):
         self._committed = replay._committed
         shape = self._ring.shape
         records, numbers = self._ring.frames.shape
-        # One more, of zeros: it stands for the frames before an episode's first.
+        # An extra frame of zeros stands for those before an episode's first.
         self._nothing = records
         self._frames = torch.zeros(
             records + 1, numbers, dtype=_torch_type(shape.frame_dtype), device=device
@@ -168,5 +168,5 @@ class DeviceReplay(FrameReplay):
 
 
 def _torch_type(dtype: np.dtype[np.generic]) -> torch.dtype:
-    """Return torch's name of a numpy type; raises TypeError where it has none."""
+    """Return torch's dtype for a numpy dtype; raises TypeError if there is none."""
     return torch.from_numpy(np.empty(0, dtype)).dtype

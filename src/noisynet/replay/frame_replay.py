@@ -1,4 +1,4 @@
-"""A replay that stores each frame once, and stacks frames and sums rewards when it samples."""
+"""A replay that stores each frame once; it stacks frames and sums rewards when it samples."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,13 +16,13 @@ from .sampling import GLANCE, draw_samplable, gather_batch, scan_samplable
 
 
 class FrameReplay:
-    """The newest records of N environments that step together in NEXT_STEP autoreset.
+    """A replay of the newest records of N environments that step together, in NEXT_STEP autoreset.
 
     Record t of an environment holds the newest frame of observation o_t, the action a_t, the
     reward r_{t+1}, whether t+1 is `terminated` or `truncated`, and two flags of t itself:
 
     - `first`: o_t begins an episode. Its stack has zeros for the earlier frames, and no later stack
-      reaches behind it.
+      reaches back past it.
     - `ignored`: the episode had ended, a_t was ignored, the environment was reset. Never sampled,
       but its frame is the last observation of the episode, which a truncation bootstraps from.
 
@@ -32,27 +32,27 @@ class FrameReplay:
     episode that is cut off (a `first` record follows without an end, as after a restart) yields no
     transition across the cut.
 
-    With a `folder` the ring lives in files there, and `commit` makes a point to come back to: the
-    `slack` keeps what the commit needs from being overwritten until the next one. In memory there
-    is nothing to commit, and no slack is allocated. Samples are the same either way. Not safe to
-    use from several threads at once.
+    With a `folder`, the ring lives in files there, and `commit` saves a state at which the replay
+    can be reopened; the `slack` keeps what the commit needs from being overwritten until the next
+    one. A replay in memory cannot be committed, and allocates no slack. Samples are the same either
+    way. It is not safe to use a replay from several threads at once.
 
     Args:
-        capacity: transitions that can be sampled at most, over all environments; rounded up to a
+        capacity: the most transitions that can be sampled, over all environments; rounded up to a
             multiple of `environments`.
         environments: N.
         frame_shape: shape of one frame of one environment.
         frame_dtype: type of a frame's numbers.
-        stack: frames in an observation; 1 where the observation is the frame itself, as a vector.
+        stack: frames in an observation; 1 if the observation is the frame itself, such as a vector.
         slack: vector steps that can be added after a commit, at least 1 with a folder; `slack_for`
             computes it.
-        folder: where the files go, made if missing; None for memory.
+        folder: where the files go, created if missing; None to keep the ring in memory.
         seed: of the generator (PCG64) that samples.
-        priority: draw by priority, with these settings; None draws uniformly. Takes 8 more bytes a
-            record in memory, and 16 on disk.
+        priority: settings for draws by priority; None to draw uniformly. Priorities take 8 more
+            bytes per record in memory, and 16 on disk.
 
     Raises:
-        ValueError: a size that cannot work.
+        ValueError: an invalid size.
         FileExistsError: the folder holds a ring already.
         OSError: the disk has too little room; all of it is reserved here.
     """
@@ -104,12 +104,12 @@ class FrameReplay:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the whole ring, in memory or on disk; those of priorities come on top."""
+        """Bytes of the whole ring, in memory or on disk, not counting priorities."""
         return self._ring.shape.nbytes
 
     @property
     def capacity(self) -> int:
-        """Records that can be sampled at most: as asked for, rounded up."""
+        """The most records that can be sampled: the requested number, rounded up."""
         return self._ring.shape.capacity
 
     @property
@@ -136,7 +136,7 @@ class FrameReplay:
         Raises:
             ValueError: a wrong shape or type, an action beyond int32, a reward beyond float32.
             RuntimeError: the slack is used up; commit first.
-        After an error the replay is as before.
+        After an error, the replay is unchanged.
         """
         records = encode_records(
             self._ring.shape,
@@ -177,21 +177,21 @@ class FrameReplay:
     ) -> Batch[Any]:
         """Draw transitions from all that can be sampled.
 
-        Uniformly and independently, or by priority: one from each of `batch_size` equal parts of
-        the sum of priorities, with importance weights (Schaul et al., arXiv 1511.05952).
+        Draws are uniform and independent, or by priority: one from each of `batch_size` equal parts
+        of the sum of priorities, with importance weights (Schaul et al., arXiv 1511.05952).
 
         Args:
             batch_size: rows of the batch.
             n_step: the n of n-step returns, in steps.
             discount: γ, per step.
             out: an earlier batch of the same size that is no longer needed. Its observations are
-                overwritten and come back in the new batch, which spares fresh memory each time;
-                without it the new batch shares nothing.
-            beta: β of the importance weights, from 0 (none) to 1 (full correction); only, and
-                always, for a replay with priorities.
+                overwritten and returned in the new batch, which saves an allocation; without it,
+                the new batch shares no memory.
+            beta: β of the importance weights, from 0 (none) to 1 (full correction); required with
+                priorities, and None without.
 
         Raises:
-            ValueError: a bad argument.
+            ValueError: an invalid argument.
             RuntimeError: nothing can be sampled yet (see `can_sample`).
         """
         _ = whole("batch_size", batch_size, 1)
@@ -219,16 +219,16 @@ class FrameReplay:
         out: Batch[Any] | None,
         weights: Numbers | None,
     ) -> Batch[Any]:
-        """Return the transitions that begin at records which can be sampled."""
+        """Return the transitions that begin at the given records, all of which can be sampled."""
         return gather_batch(self._ring, record_B, n_step, discount, out, weights)
 
     def update_priorities(
         self, indices: npt.NDArray[np.integer], td_errors: npt.NDArray[np.floating]
     ) -> None:
-        """Set the priority of sampled transitions to (|δ| + ε)^α, by their newest TD error.
+        """Set the priority of sampled transitions to (|δ| + ε)^α, from their newest TD error.
 
-        Records that have been overwritten since, or cannot be sampled any more, are passed over. Of
-        a record given twice the last error counts.
+        Records that have been overwritten since, or can no longer be sampled, are skipped. If a
+        record is given twice, its last error counts.
 
         Args:
             indices: `indices` of batches of this replay, (B,).
@@ -236,7 +236,7 @@ class FrameReplay:
 
         Raises:
             ValueError: a wrong shape or type, an error below 0, NaN or beyond float32, an index
-                that was never sampled. The priorities are then as before.
+                that was never sampled. The priorities are then unchanged.
             RuntimeError: the replay has no priorities.
         """
         if self._sampler is None:
@@ -245,10 +245,10 @@ class FrameReplay:
 
     @property
     def room(self) -> int | None:
-        """Vector steps that can be added before the next commit; None stands for any number.
+        """Vector steps that can be added before the next commit; None means any number.
 
-        Any number in memory, and before the first commit, when nothing needs protection. While
-        the ring is not full, more than `slack`.
+        It is None in memory, and before the first commit, when nothing needs protection. While the
+        ring is not full, it can exceed `slack`.
         """
         if self._snapshots is None or self._committed == 0:
             return None
@@ -263,12 +263,12 @@ class FrameReplay:
     def commit(self) -> dict[str, object]:
         """Write ring and priorities to disk and return the state that `reopen` needs.
 
-        The state is small and fits JSON. Store it safely before the next `add` or `commit`: from
-        here on the slack protects this commit, and no longer the one before.
+        The state is small and can be written as JSON. Store it safely before the next `add` or
+        `commit`: from now on, the slack protects this commit instead of the previous one.
 
         Raises:
             RuntimeError: the replay is in memory.
-            OSError: the disk failed.
+            OSError: the disk could not be written.
         """
         if self._snapshots is None:
             raise RuntimeError("replay: it is in memory; only one with a folder can be committed")
@@ -289,7 +289,7 @@ class FrameReplay:
         Whatever was added after that commit is ignored and will be overwritten.
 
         Raises:
-            ReplayDamaged: the state makes no sense, a file is missing or of another size, or the
+            ReplayDamaged: the state is invalid, a file is missing or of another size, or the
                 files no longer hold the steps of the commit.
         """
         replay = cls.__new__(cls)

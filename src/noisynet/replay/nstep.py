@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 
 def mark_taken(ended_BN: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Mark the steps that a window takes: those up to and with the first end.
+    """Mark the steps that a window takes: those up to and including the first end.
 
     Args:
         ended_BN: whether the step ended the window (terminated or truncated).
@@ -31,8 +31,8 @@ def n_step_return(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Sum discounted rewards up to n steps, or up to the first end (Sutton and Barto, eq. 7.1).
 
-    What stands in the columns after the end does not matter. A step that is both terminated and
-    truncated is terminated. Sums are made in double precision.
+    Columns after the end are ignored. A step that is both terminated and truncated counts as
+    terminated. Sums are computed in double precision.
 
     Args:
         reward_BN: reward r of each step.

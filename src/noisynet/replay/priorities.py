@@ -21,12 +21,12 @@ _LARGEST_ERROR = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True, kw_only=True)
 class PrioritySettings:
-    """How a TD error δ becomes a priority: (|δ| + ε)^α. Raises ValueError outside the ranges."""
+    """How a TD error δ becomes a priority: (|δ| + ε)^α. Raises ValueError for invalid values."""
 
     exponent: float
-    """α, from 0 (all alike) to 1 (proportional to the error)."""
+    """α, from 0 (all priorities equal) to 1 (proportional to the error)."""
     epsilon: float
-    """ε, above 0, in the unit of the TD error: no transition is out of reach."""
+    """ε, above 0, in the unit of the TD error, so that every transition can be drawn."""
 
     def __post_init__(self) -> None:
         check_fraction("priority exponent", self.exponent)
@@ -37,14 +37,14 @@ class PrioritySettings:
 
 
 class PrioritisedSampler:
-    """Draws of a ring's records in proportion to their priorities.
+    """A sampler that draws a ring's records in proportion to their priorities.
 
     A leaf of the sum tree is the priority of a record of the window, or 0 while it cannot be
     sampled. Record i, which is step i // N of environment i % N, has leaf i modulo `capacity`, so
     that draws do not depend on the ring's slack. The tree is brought up to date before each draw: a
     record whose window of steps has become complete gets the largest priority so far (1 before the
-    first error is known), one that was overwritten or has lost the beginning of its stack gets 0.
-    So the tree depends on what was added, drawn and updated, and on nothing else.
+    first error is known), and one that was overwritten or has lost the beginning of its stack gets
+    0. So the tree depends only on what was added, drawn and updated.
     """
 
     def __init__(self, ring: Ring, settings: PrioritySettings) -> None:
@@ -58,7 +58,7 @@ class PrioritisedSampler:
     def draw(
         self, generator: np.random.Generator, samples: int, n_step: int
     ) -> tuple[Integers, npt.NDArray[np.float64]]:
-        """Draw records and their priorities, one from each of `samples` equal parts of the sum.
+        """Draw a record, with its priority, from each of `samples` equal parts of the sum.
 
         Raises RuntimeError if nothing can be sampled.
         """
@@ -76,7 +76,7 @@ class PrioritisedSampler:
         check_array("indices", indices, np.shape(indices)[:1], "iu")
         check_array("td_errors", td_errors, indices.shape, "iuf")
         index_B, error_B = indices.astype(np.int64), td_errors.astype(np.float64)
-        good_B = (error_B >= 0.0) & (error_B <= _LARGEST_ERROR)  # not for NaN
+        good_B = (error_B >= 0.0) & (error_B <= _LARGEST_ERROR)  # false for NaN
         if not good_B.all():
             row = int(np.argmin(good_B))
             raise ValueError(
@@ -123,7 +123,7 @@ class PrioritisedSampler:
         self._known, self._n_step = ring.head, n_step
 
     def _look_at(self, record_R: Integers, n_step: int) -> None:
-        """Set the first priority of new records that can be sampled, and 0 for others."""
+        """Give newly samplable records the largest priority so far, and unsamplable ones 0."""
         leaf_R = record_R % self._ring.shape.capacity
         before_R = self._tree.get(leaf_R)
         valid_R = mark_samplable(self._ring, record_R, n_step)
@@ -133,11 +133,11 @@ class PrioritisedSampler:
 
     @property
     def leaves(self) -> npt.NDArray[np.float64]:
-        """The priorities, (capacity,), by record modulo `capacity`; 0: cannot be sampled."""
+        """Priorities (capacity,), indexed by record modulo `capacity`; 0 for unsamplable ones."""
         return self._tree.values
 
     def state(self) -> dict[str, object]:
-        """Return what `restore` needs beside the leaves and the ring; it fits JSON."""
+        """Return what `restore` needs beside the leaves and the ring; it can be written as JSON."""
         return {
             "exponent": float(self.settings.exponent),
             "epsilon": float(self.settings.epsilon),
@@ -150,9 +150,9 @@ class PrioritisedSampler:
     def restore(
         cls, ring: Ring, state: Mapping[str, object], leaves: npt.NDArray[np.float64]
     ) -> "PrioritisedSampler":
-        """Return the sampler whose `state` this is, with those leaves.
+        """Return the sampler with the given `state` and `leaves`.
 
-        Raises KeyError, TypeError or ValueError if the state makes no sense.
+        Raises KeyError, TypeError or ValueError if the state is invalid.
         """
         settings = PrioritySettings(
             exponent=cast(Any, state["exponent"]), epsilon=cast(Any, state["epsilon"])
@@ -173,13 +173,13 @@ class PrioritisedSampler:
 def importance_weights(priority_B: npt.NDArray[np.float64], beta: float) -> Numbers:
     """Return w_i = (N · P(i))^-β / max_j w_j of a batch, (B,) (Schaul et al., §3.4).
 
-    N and the sum of all priorities are the same in each row, so that p_min and p_i are left over.
+    N and the sum of all priorities are the same in each row and cancel: (p_min / p_i)^β remains.
     """
     return ((priority_B.min() / priority_B) ** beta).astype(np.float32)
 
 
 def annealed_beta(start: float, step: int, steps: int) -> float:
-    """Return β at `step`: from `start` at 0 linearly to 1 at `steps`, and 1 from there on.
+    """Return β at `step`, which rises linearly from `start` at 0 to 1 at `steps` and stays there.
 
     Raises ValueError if `start` is not from 0 to 1, `step` is below 0 or `steps` below 1.
     """

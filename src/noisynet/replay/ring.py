@@ -1,4 +1,4 @@
-"""The ring that holds the newest records: its sizes, its arrays, what goes in, where it lies."""
+"""The ring that holds the newest records: its sizes, its arrays, and the encoding of records."""
 
 import math
 import zlib
@@ -23,10 +23,10 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class RingShape:
-    """The sizes of a replay. Raises ValueError for sizes that cannot work."""
+    """The sizes of a replay. Raises ValueError for invalid sizes."""
 
     capacity: int
-    """Transitions that can be sampled at most, over all environments; rounded up to a multiple
+    """The most transitions that can be sampled, over all environments; rounded up to a multiple
     of `environments`."""
     environments: int
     """Environments that step together: N records per vector step."""
@@ -37,7 +37,7 @@ class RingShape:
     stack: int
     """Frames in an observation; 1 means that the observation is the frame itself."""
     slack: int
-    """Vector steps that the ring has room for beside those that can be sampled."""
+    """Vector steps for which the ring has room beside those that can be sampled."""
 
     def __post_init__(self) -> None:
         environments = whole("environments", self.environments, 1)
@@ -111,7 +111,7 @@ class Ring:
 
     @classmethod
     def in_memory(cls, shape: RingShape) -> "Ring":
-        """Allocate the arrays."""
+        """Allocate a ring in memory."""
         return cls(shape, {name: np.zeros(size, dtype) for name, size, dtype in shape.arrays()})
 
     @property
@@ -130,7 +130,7 @@ class Ring:
         return self.head * self.shape.environments
 
     def append(self, records: dict[str, npt.NDArray[np.generic]]) -> None:
-        """Write one vector step, as `encode_records` returns it, over the oldest."""
+        """Write one vector step, as `encode_records` returns it, over the oldest one."""
         slot = self.head % self.shape.slots
         for name, array in self._arrays.items():
             array[slot] = records[name]
@@ -148,7 +148,7 @@ class Ring:
         return flags_BK
 
     def flush(self) -> None:
-        """Wait until every changed page is on disk; nothing to do in memory."""
+        """Wait until every changed page is on disk; do nothing for a ring in memory."""
         for array in self._arrays.values():
             if isinstance(array, np.memmap):
                 array.flush()
@@ -156,8 +156,8 @@ class Ring:
     def fingerprint(self) -> int:
         """Return a checksum of the window.
 
-        It covers every action, reward and flag, and the frames of the oldest and the newest step:
-        the oldest is what later steps overwrite first. All frames would be gigabytes to read.
+        It covers every action, reward and flag, and the frames of the oldest step, which later
+        steps overwrite first, and of the newest. All frames would be gigabytes to read.
         """
         if self.head == 0:
             return 0
@@ -197,7 +197,7 @@ def encode_records(
     if (stored_action != action).any():
         raise ValueError(f"action: got {action.tolist()}, expected int32 numbers")
     check_array("reward", reward, records, "iuf")
-    with np.errstate(over="ignore"):  # an overflow is named in the next lines
+    with np.errstate(over="ignore"):  # the next lines report an overflow
         stored_reward = reward.astype(np.float32)
     if not np.isfinite(stored_reward).all():
         raise ValueError(f"reward: got {reward.tolist()}, expected finite float32 numbers")
@@ -216,8 +216,9 @@ def encode_records(
 def slack_for(*, capacity: int, environments: int, commit_every: int) -> int:
     """Return the slack of a replay in files that is committed every `commit_every` records.
 
-    With a quarter to spare, but at most as many vector steps as can be sampled: rare commits do not
-    reserve a disk full of room, and come due when the replay needs them (`must_commit`).
+    It is the number of vector steps between two commits plus a quarter, but at most as many as can
+    be sampled; then 16 more. So a long interval between commits does not fill the disk: the replay
+    asks for a commit when it needs one (`must_commit`).
     """
     wanted = math.ceil(commit_every / environments)
     window = math.ceil(capacity / environments)

@@ -1,7 +1,7 @@
-"""From records to transitions: which can be sampled, uniform draws, and the batch they make.
+"""Transitions from records: which ones can be sampled, uniform draws, and batches of them.
 
-A record is known by its number, counted from the replay's first: vector step t of environment i is
-record t · N + i. Suffixes: B samples, S frames of a stack, N steps of a window, K both.
+A record is identified by its number, counted from the replay's first: vector step t of environment
+i is record t · N + i. Suffixes: B samples, S frames of a stack, N steps of a window, K both.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from .batch import Batch
 from .nstep import mark_taken, n_step_return
 from .ring import FIRST, IGNORED, MISSING, TERMINATED, TRUNCATED, Flags, Integers, Numbers, Ring
 
-CHUNK = 1 << 12  # records that a scan looks at in one go
-GLANCE = 1 << 6  # the same, for a scan that stops at the first it finds
+CHUNK = 1 << 12  # records that a scan checks at a time
+GLANCE = 1 << 6  # the same, for a scan that stops at the first record it finds
 _ROUNDS = 8  # of rejection sampling, before the samplable records are listed instead
 
 
@@ -51,8 +51,8 @@ def draw_samplable(
 ) -> Integers:
     """Draw records, each uniformly and independently from those that can be sampled.
 
-    Records are drawn and those that cannot be sampled rejected, for a bounded number of rounds;
-    what is then still missing is picked from a list of all that can.
+    Records are drawn, and those that cannot be sampled rejected, for a bounded number of rounds;
+    the samples that are then missing are drawn from a list of all records that can be sampled.
 
     Raises RuntimeError if nothing can be sampled.
     """
@@ -74,7 +74,7 @@ def draw_samplable(
 
 
 def nothing_to_sample(ring: Ring, n_step: int) -> RuntimeError:
-    """Return the error of a replay that has no transition yet."""
+    """Return the error for a replay without a transition to sample."""
     return RuntimeError(
         f"replay: none of its {ring.end - ring.oldest} records can be sampled with n_step {n_step} "
         f"and stack {ring.shape.stack}: add more"
@@ -91,8 +91,8 @@ def gather_batch(
 ) -> Batch[npt.NDArray[Any]]:
     """Return the transitions that begin at the given records, all of which can be sampled.
 
-    The observations are written into those of `out`, if given. Raises ValueError if its batch size
-    or its replay is another.
+    The observations are written into those of `out`, if given. Raises ValueError if these have
+    another shape or dtype, or are not contiguous.
     """
     sizes, dtype = (len(record_B), *ring.shape.observation_shape), ring.shape.frame_dtype
     if out is None:
@@ -123,14 +123,14 @@ def gather_batch(
 def read_windows(
     ring: Ring, record_B: Integers, n_step: int, discount: float
 ) -> tuple[Integers, Integers, Numbers, Numbers]:
-    """Return the record after each window, and its action, return and discount, all (B,)."""
+    """Return, all (B,), the record after each window, and its first action, return and discount."""
     environments = ring.shape.environments
     index_BN = ring.index(record_B[:, None] + environments * np.arange(n_step))
     flags_BN = ring.flags[index_BN]
     return_B, discount_B, steps_B = n_step_return(
         ring.reward[index_BN], flags_BN & TERMINATED != 0, flags_BN & TRUNCATED != 0, discount
     )
-    # After a termination the next record may not be there yet: the newest stands in.
+    # After a termination, the next record may not exist yet; the newest stands in.
     newest_B = ring.end - environments + record_B % environments
     next_B = np.minimum(record_B + environments * steps_B, newest_B)
     return next_B, ring.action[index_BN[:, 0]].astype(np.int64), return_B, discount_B
@@ -139,7 +139,7 @@ def read_windows(
 def locate_stack(ring: Ring, record_B: Integers) -> tuple[Integers, Flags]:
     """Return the flat index of each frame of a stack, oldest first, and whether it is empty.
 
-    Both are (B, S). Frames from before the episode's first are empty: zeros stand for them.
+    Both are (B, S). Frames from before the episode's first are empty: zeros replace them.
     """
     stack = ring.shape.stack
     index_BS = ring.index(record_B[:, None] + ring.shape.environments * np.arange(1 - stack, 1))
@@ -157,5 +157,5 @@ def _stack_frames(ring: Ring, record_B: Integers, out: npt.NDArray[np.generic]) 
 
 
 def _mark_episode(flags_BS: npt.NDArray[np.uint8]) -> Flags:
-    """Mark the frames of a stack, newest first, that belong to the newest's episode."""
+    """Mark the frames of a stack, newest first, that belong to the newest one's episode."""
     return mark_taken(flags_BS & FIRST != 0)

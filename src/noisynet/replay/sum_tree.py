@@ -1,17 +1,17 @@
-"""A tree of sums: finds and changes a batch of a million values in a few numpy calls."""
+"""A tree of sums, which finds or changes a batch of its values in a few numpy calls."""
 
 import numpy as np
 import numpy.typing as npt
 
 
 class SumTree:
-    """`size` values ≥ 0, and the search for the one at a place in their running sum.
+    """`size` values ≥ 0, with a search for the value at a given point of their running sum.
 
     A node is the sum of `fan` children, and the highest level, of at most `fan`² nodes, is searched
     as a whole: a million values make three levels. A wide tree takes fewer numpy calls than a
-    binary one, and a row of children is a few cache lines. A node is always summed anew from its
-    children, so its rounding error does not grow with the number of changes, and the tree is a
-    function of its values alone: rebuilt from them it is the same, bit for bit.
+    binary one, and a row of children fills a few cache lines. A change sums a node from all its
+    children, so rounding errors do not grow with the number of changes, and the tree is a function
+    of its values alone: a tree rebuilt from them is the same, bit for bit.
 
     The values, and their sum, must be finite; the caller checks. Suffixes: B values asked for,
     F children of a node.
@@ -28,11 +28,11 @@ class SumTree:
         self._levels.append(np.zeros(nodes))
         self._rows_F = [level.reshape(-1, fan) for level in self._levels[:-1]]
         self.values = self._levels[0][:size]
-        """The values (size,), to look at; `set` and `load` change them."""
+        """The values (size,), for reading only; `set` and `load` change them."""
 
     @property
     def total(self) -> float:
-        """Return the sum of all values, as `find` counts it."""
+        """Return the sum of all values, as `find` computes it."""
         return float(self._levels[-1].cumsum()[-1])
 
     def get(self, index_B: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -40,7 +40,7 @@ class SumTree:
         return self.values.take(index_B)
 
     def set(self, index_B: npt.NDArray[np.int64], value_B: npt.NDArray[np.float64]) -> None:
-        """Change values; of an index given twice, the last counts."""
+        """Change values; if an index is given twice, its last value counts."""
         self.values[index_B] = value_B
         node_B = index_B
         for row_F, above in zip(self._rows_F, self._levels[1:], strict=True):
@@ -57,8 +57,8 @@ class SumTree:
         """Return the index i of each target: Σ_{j<i} v_j ≤ target < Σ_{j≤i} v_j.
 
         Targets are from 0 to less than `total`, which must be positive. Where rounding takes a
-        target past its node's end, the node's last value above 0 is meant: no index of a value 0
-        is ever returned.
+        target past its node's end, the node's last value above 0 is found: the index of a value 0
+        is never returned.
         """
         top = self._levels[-1]
         end = np.zeros(len(top) + 1)

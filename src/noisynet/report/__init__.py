@@ -1,4 +1,4 @@
-"""Reports: what runs did, beside each other, as tables and as one page of HTML."""
+"""Reports that compare runs, as tables and as a single HTML page."""
 
 from ..runs.record import RunRecord, find_runs, read_run
 from .comparison import compare

@@ -1,4 +1,4 @@
-"""Several runs against each other: interquartile means, intervals, probability of improvement."""
+"""A comparison of runs: interquartile means, intervals, probabilities of improvement."""
 
 from __future__ import annotations
 
@@ -21,27 +21,28 @@ from .groups import Variant
 
 CONFIDENCE = 0.95
 LEAST_RUNS = 3
-"""Runs of a variant, of which fewer have neither an interval nor a probability of improvement."""
+"""The fewest runs of a variant that give an interval and a probability of improvement."""
 
 _MOST_PAIRS = 15
 
 
 def compare(variants: Sequence[Variant]) -> dict[str, Any]:
-    """Compare variants game by game, and over all games where that says something.
+    """Compare variants game by game and, if there are several, over all games.
 
     A run's score is the mean return of its last training games (at most `solved_games` of its
     config) at the last step that all compared runs of the game reached. Runs that ended early
-    because they were solved do not set that step: they keep their last score up to it, or up to
-    the end of the longest where all were solved. Over several games scores
-    are human-normalised, in percent. Intervals are those of the stratified bootstrap over runs, at
-    95 % (Agarwal et al., arXiv 2108.13264). A variant of fewer than 3 runs has none, and no
+    because they were solved do not limit that step: they keep their last score up to it. If all
+    runs were solved, the step is the end of the longest. Over several games, scores are
+    human-normalised, in percent. Intervals are 95 % intervals of the stratified bootstrap over runs
+    (Agarwal et al., arXiv 2108.13264). A variant of fewer than 3 runs has no interval and no
     probability of improvement.
 
-    `solved_at` of a variant is the median of the steps at which its runs were solved, one that was
-    not counting as later than all; None where that is half of them or more, or none has a goal.
+    `solved_at` of a variant is the median step at which its runs were solved; a run that was not
+    counts as later than all that were. It is None if half of the runs or more were not solved.
 
-    Returns plain values, ready for JSON: `games`, `overall` (None for one game, or where a game has
-    no reference scores) and `notes`, which say what could not be compared, and why.
+    Returns plain values, ready for JSON: `games`, `overall` (None for one game, if a game has no
+    reference scores, or if no variant played all games) and `notes`, which say what could not be
+    compared, and why.
     """
     notes: list[str] = []
     games = list(dict.fromkeys(game for variant in variants for game in variant.games()))
@@ -98,10 +99,10 @@ def _game(game: str, variants: Sequence[Variant], notes: list[str]) -> dict[str,
 
 
 def _common_step(game: str, runs: Sequence[RunRecord], notes: list[str]) -> float:
-    """Return the step of the scores, and note where a run's end or its beginning chose it.
+    """Return the step at which scores are compared; note if a run's end or first game decides it.
 
-    A run that was solved stopped by its own success: to cut the others there would hide what they
-    learned later, so it is carried forward instead.
+    A solved run stopped because of its success. To cut the others at that step would hide what they
+    learned later, so the solved run's last score is carried forward instead.
     """
     solved = [run for run in runs if run.state == "solved"]
     others = [run for run in runs if run.state != "solved"]
@@ -162,7 +163,7 @@ def _row(label: str, strata: Sequence[Sequence[float]]) -> dict[str, Any]:
 def _pairs(
     scores: dict[str, list[np.ndarray]], where: str, notes: list[str]
 ) -> list[dict[str, Any]]:
-    """Set each variant with enough runs against each later one; one array of scores a game."""
+    """Compare the variants that have enough runs in pairs; `scores` has an array for each game."""
     enough = [label for label in scores if sum(map(len, scores[label])) >= LEAST_RUNS]
     pairs = list(combinations(enough, 2))
     if len(pairs) > _MOST_PAIRS:
@@ -177,7 +178,7 @@ def _pairs(
                 "label": ours,
                 "rival": theirs,
                 "probability": probability_of_improvement(scores[ours], scores[theirs]),
-                # Where every run beats every other the bootstrap sees no spread: that is no 95 %.
+                # If every run beats all rivals, the bootstrap has no spread: not a 95 % interval.
                 "interval": interval if interval and interval[0] < interval[1] else None,
             }
         )
@@ -185,7 +186,7 @@ def _pairs(
 
 
 def _overall(parts: Sequence[dict[str, Any]], notes: list[str]) -> dict[str, Any] | None:
-    """Compare over all games, by human-normalised scores, those variants that played all."""
+    """Compare the variants that played all games, by human-normalised scores over all games."""
     unknown = [
         part["environment"] for part in parts if human_normalised(part["environment"], 0.0) is None
     ]

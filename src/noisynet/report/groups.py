@@ -1,4 +1,4 @@
-"""Runs that belong together: the same config but for the seed, in the same game or in several."""
+"""Variants: runs that have the same config except for the seed, on one game or on several."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from ..runs.config import SECTION_OF, Config
 from ..runs.record import RunRecord
 
-# What may differ between two runs of one experiment: the game and the seed, and what is chosen by
-# the machine or changes nothing that is learned.
+# Fields that may differ between the runs of one variant: the game, the seed, and those that
+# depend on the machine or have no effect on what is learned.
 _FREE = {
     "environment", "seed", "device", "threads", "precision", "execution", "replay_device",
     "log_every", "checkpoint_every", "backend",
@@ -20,7 +20,7 @@ _TELLING = (
     "exploration", "learning", "network", "plasticity", "rollouts", "actor_critic", "scale",
     "training", "environment",
 )  # fmt: skip
-"""The sections, those first whose fields say most about how two agents differ."""
+"""The sections, ordered by how much their fields tell about how two agents differ."""
 
 _LONGEST_LABEL = 60
 
@@ -31,7 +31,7 @@ class Variant:
 
     label: str
     settings: dict[str, Any]
-    """Every field that acts, by its name."""
+    """The fields that affect what is learned, by name; see `settings`."""
     runs: tuple[RunRecord, ...]
 
     @property
@@ -40,16 +40,16 @@ class Variant:
         return self.runs[0].config.exploration.has_noise
 
     def games(self) -> list[str]:
-        """Return the games that it was trained on."""
+        """Return the games that the variant was trained on."""
         return _games(self.runs)
 
     def on(self, game: str) -> list[RunRecord]:
-        """Return its runs of one game: a group, whose runs differ by their seed."""
+        """Return the variant's runs on one game, which differ in their seed."""
         return [run for run in self.runs if run.game == game]
 
 
 def explores_by(config: Config) -> str:
-    """Return in a word what explores."""
+    """Return what an agent explores by, in words: `noise`, `ε-greedy` and so on."""
     words = {
         "noise": "noise",
         "epsilon": "ε-greedy",
@@ -63,7 +63,7 @@ def explores_by(config: Config) -> str:
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """Return every field that acts on what is learned, without game and seed."""
+    """Return the fields that affect what is learned, by name, except the game and the seed."""
     return {
         name: value
         for section in config.by_section().values()
@@ -73,7 +73,7 @@ def settings(config: Config) -> dict[str, Any]:
 
 
 def variants(runs: Sequence[RunRecord]) -> list[Variant]:
-    """Sort runs into variants, those with noise first, and give each a short label of its own."""
+    """Group runs into variants, those with noise first, and give each a short, unique label."""
     found: dict[str, tuple[dict[str, Any], list[RunRecord]]] = {}
     for run in runs:
         one = settings(run.config)
@@ -95,7 +95,7 @@ def _games(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def differences(all_settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the fields that are not the same, or do not act, in all of them."""
+    """Return the fields whose values differ, or that only some of the settings have."""
     names = dict.fromkeys(name for one in all_settings for name in one)
     missing = object()
     return [
@@ -123,7 +123,7 @@ def _labels(described: Sequence[_Described]) -> list[str]:
 
 
 def _label(one: _Described, rivals: Sequence[_Described]) -> str:
-    """Return the first that no rival has: what explores, the preset, the fields that differ."""
+    """Return the exploration, the preset or the fields that differ: the first that is unique."""
     word, preset = explores_by(one[2]), one[2].preset
     if [explores_by(other[2]) for other in rivals].count(word) == 1:
         return word

@@ -1,4 +1,4 @@
-"""The top of a page: what came of the runs, in a few large numbers and a sentence."""
+"""The top of a page: the results of the runs in a few large numbers and a sentence."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_CARDS = 6
 
 
 def headline(kinds: Sequence[Variant], found: dict[str, Any], *, totals: bool = False) -> str:
-    """Build a card for each variant of each game, or one of totals where they are many."""
+    """Build a card for each variant of each game; cards of totals if asked, or if they are many."""
     groups = [(index, game) for index, kind in enumerate(kinds) for game in kind.games()]
     if totals or len(groups) > _MOST_CARDS:
         return f'<div class="cards">{_totals([run for kind in kinds for run in kind.runs])}</div>'
@@ -46,7 +46,7 @@ def _card(name: str, large: str, *lines: str, colour: str = "") -> str:
 
 
 def _score(runs: Sequence[RunRecord], row: dict[str, Any] | None, at_step: int) -> list[str]:
-    """Return the texts of a card: the score, what it is, whether solved, steps and time."""
+    """Return a card's lines: the score, what it measures, whether solved, steps and time."""
     training = runs[0].config.training
     several = f"{len(runs)} runs" if len(runs) > 1 else ""
     if row is None:
@@ -71,7 +71,7 @@ def _score(runs: Sequence[RunRecord], row: dict[str, Any] | None, at_step: int) 
 
 
 def _solved(runs: Sequence[RunRecord]) -> str:
-    """Return whether runs reached their goal, and what else became of them."""
+    """Return in words whether runs were solved, and how many are in which other state."""
     states = Counter(run.state for run in runs)
     solved, goal = states.pop("solved", 0), runs[0].config.training.solved_return
     states.pop("finished", None)
@@ -101,7 +101,7 @@ def _totals(runs: Sequence[RunRecord]) -> str:
 
 
 def _verdict(found: dict[str, Any]) -> str:
-    """Say of two variants whether their runs tell them apart."""
+    """Return a sentence on whether the runs tell two variants apart; empty unless there are two."""
     parts = [found["overall"]] if found["overall"] else found["games"]
     if len(parts) != 1 or len(parts[0]["variants"]) != 2:
         return ""

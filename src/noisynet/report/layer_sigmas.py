@@ -1,4 +1,4 @@
-"""σ of each noisy layer when training began, and as the newest checkpoint has it."""
+"""The σ of each noisy layer, at the start of training and in the newest checkpoint."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _NETWORKS = ("online.", "network.")
 
 @dataclass(frozen=True)
 class LayerSigma:
-    """A layer's σ, of weights and biases together, as shares of all in each bin."""
+    """Histograms of a layer's σ, of weights and biases together."""
 
     name: str
     edges: Numbers
-    """(bins + 1,): the same for both."""
+    """(bins + 1,): the edges of the bins, the same for both histograms."""
     start: Numbers | None
-    """(bins,): shares at the first step; None where the agent cannot be built anew."""
+    """(bins,): the share of σ in each bin before training; None if that agent cannot be built."""
     end: Numbers
-    """(bins,): shares at the newest checkpoint."""
+    """(bins,): the same shares in the newest checkpoint."""
 
 
 def layer_sigmas(path: Path) -> tuple[list[LayerSigma], list[str]]:
-    """Return the σ of each noisy layer of a run, and what could not be had.
+    """Return the σ of each noisy layer of a run, and notes on those that are missing.
 
-    The first σ are not kept in a run: the agent is built anew from the config, whose seed makes the
-    same. Raises RunError where there is no checkpoint, or a damaged one.
+    A run does not store its initial σ, so the agent is built again from the config; the seed makes
+    them the same. Raises RunError if there is no checkpoint, or if it is damaged.
     """
     run = open_run(path)
     everything = _by_layer(run.trained().arrays)
@@ -60,7 +60,7 @@ def _at_the_start(config: Config) -> dict[str, Numbers]:
 
 
 def _by_layer(arrays: dict[str, npt.NDArray[np.float32]]) -> dict[str, Numbers]:
-    """Collect the σ of the acting network's layers, (all of a layer,) by its name."""
+    """Return all σ of each layer of the acting network, by the layer's name, each (count,)."""
     parts: dict[str, list[Numbers]] = {}
     for name, array in arrays.items():
         prefix = next((one for one in _NETWORKS if name.startswith(one)), None)
@@ -73,7 +73,7 @@ def _by_layer(arrays: dict[str, npt.NDArray[np.float32]]) -> dict[str, Numbers]:
 
 def _layer(name: str, start: Numbers | None, end: Numbers) -> LayerSigma:
     values = end if start is None else np.concatenate([start, end])
-    # A handful of strays would squeeze all others into one bin; the outer bins take them in.
+    # A few outliers would squeeze all others into one bin, so the outermost bins collect them.
     low, high = (float(one) for one in np.quantile(values, [0.0005, 0.9995]))
     if start is not None:
         low, high = min(low, float(start.min())), max(high, float(start.max()))

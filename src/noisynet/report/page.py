@@ -1,4 +1,4 @@
-"""A report as one file of HTML that needs nothing else: no network, no folder beside it."""
+"""A report as one self-contained HTML file, which needs no network and no other files."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from .played import played
 from .plots import Detail
 
 PAGE_BYTES = 5_000_000
-"""A page stays below this."""
+"""The size that a page stays below."""
 
-# All that the page needs stands in it: nothing is fetched or sent, whatever a run's files could put
-# there. Bokeh compiles callbacks alone (`unsafe-eval`), and the page has none.
+# The page contains all that it needs: nothing is fetched or sent, whatever a run's files put in.
+# Bokeh needs `unsafe-eval` only to compile callbacks, and the page has none.
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src data: blob:; media-src data:; font-src data:; base-uri 'none'; form-action 'none'"
 )
 _MOST_NOTES = 40
 _MOST_FILM_BYTES = 2_200_000
-# Kept for the table of played games, and what is noted while they are played.
+# Reserved for the table of played games and the notes that are made while they are played.
 _PLAYED_BYTES = 150_000
 
 _DETAILS = (
@@ -46,7 +46,7 @@ _DETAILS = (
     Detail(single=False, points=40),
     Detail(single=False, points=20),
 )
-"""What figures show, tried in this order until a page without films is small enough."""
+"""Levels of detail of the figures, tried in this order until a page without films fits."""
 
 
 def write_report(
@@ -58,15 +58,17 @@ def write_report(
     opening: str = "",
     tell: Callable[[str], object] | None = None,
 ) -> list[str]:
-    """Write the report of runs into a file; return what it could not show, and why.
+    """Write a report on runs into a file; return notes, such as on what it could not show.
 
-    Figures come from metrics.jsonl, read line by line. `episodes` games are played with each of up
-    to 4 runs, each of at most `steps` agent steps (by default 50,000), and one game of up to 2 is
-    filmed; with 0 nothing is played. `opening` is HTML that
-    stands before the figures, such as the scores of a suite. `tell` hears what is being done.
-    Where figures and tables fill the page, films become smaller or are left out, then lines of
-    single runs, then points of curves. Raises RunError with one line where no run can be read, the
-    page would still be too large (before anything is played), or not be written.
+    Figures come from metrics.jsonl, read line by line. Up to 4 runs play `episodes` games each, of
+    at most `steps` agent steps (by default 50,000), and one game of each of up to 2 runs is filmed;
+    with `episodes=0` nothing is played. `opening` is HTML that is placed before the figures, such
+    as the scores of a suite. `tell` is called with each message about the progress.
+
+    To keep the page below PAGE_BYTES, films are made smaller or left out first, then lines of
+    single runs are left out, then points of curves. Raises RunError with one line if no run can be
+    read, if the page would still be too large (before anything is played), or if it cannot be
+    written.
     """
     say = tell or (lambda _: None)
     if out.is_dir():
@@ -84,7 +86,7 @@ def write_report(
     if len(runs) > 1:
         notes += comparison["notes"]
     draft = _draft(out, kinds, comparison, notes, opening)
-    # A film grows by a third as text.
+    # Base64 makes a film a third larger.
     room = (PAGE_BYTES - len(draft.text(draft.notes).encode()) - _PLAYED_BYTES) * 3 // 4
     said: list[str] = []
     games = played(shown, episodes, steps, min(room, _MOST_FILM_BYTES), said, say)
@@ -123,19 +125,19 @@ def _read(paths: Sequence[Path], notes: list[str]) -> list[RunRecord]:
 
 @dataclass(frozen=True)
 class _Draft:
-    """A page but for what is played for it."""
+    """A page without the section on the games that are played for it."""
 
     title: str
     notes: list[str]
     top: str
     """The headline and the picture, before the notes."""
     above: str
-    """Sections between the notes and what is played."""
+    """Sections between the notes and the played games."""
     below: str
-    """Sections after it, and the figures' script."""
+    """Sections after the played games, and the figures' script."""
 
     def text(self, notes: Sequence[str], games: str = "") -> str:
-        """Return the page, with the games that were played."""
+        """Return the HTML of the page; `games` is that of the played games."""
         made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z")
         return (
             "<!doctype html>\n"
@@ -199,7 +201,7 @@ def _draft_with(
     )
     if figures.all:
         document = Document()
-        with document.models.freeze():  # else all figures are gone through again at each
+        with document.models.freeze():  # else Bokeh goes through all models again for each root
             for figure in figures.all.values():
                 document.add_root(figure)
         script, places = components(figures.all)
@@ -210,7 +212,7 @@ def _draft_with(
 
 
 def _filled(part: str, places: Mapping[str, str]) -> str:
-    """Put figures into their places."""
+    """Replace each figure's placeholder with the figure's HTML."""
     for name, place in places.items():
         part = part.replace(f"{{{{{name}}}}}", place, 1)
     return part

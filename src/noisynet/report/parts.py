@@ -1,4 +1,4 @@
-"""The parts of a page: each turns runs into HTML, and notes what it could not show."""
+"""The sections of a page: functions that turn runs into HTML and note what they cannot show."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .layer_sigmas import layer_sigmas
 
 _MOST_GAMES = 60
 MOST_VARIANTS = 12
-"""Variants that figures show."""
+"""The most variants that figures show."""
 _MOST_SHOWN_NOISE = 4
 _MOST_EVALUATED = 8
 _NOISES = {"off": "mean weights", "on": "a draw at every step"}
@@ -28,10 +28,10 @@ _SPREAD = {"noise/q_gap": "gap of the best two", "noise/q_spread": "spread over 
 
 
 class Figures:
-    """A page's figures by name, each with the place in the HTML that it will take."""
+    """A page's figures by name, each with a placeholder in the HTML."""
 
     def __init__(self, kinds: Sequence[Variant]) -> None:
-        """Make an axis of steps for each game: its figures stand, move and zoom together."""
+        """Make an axis of steps for each game, so that all its figures pan and zoom together."""
         self.all: dict[str, Any] = {}
         self.axes = {
             game: plots.steps_axis([run for kind in kinds for run in kind.on(game)])
@@ -40,7 +40,7 @@ class Figures:
         }
 
     def place(self, figure: Any) -> str:
-        """Add a figure and return the HTML of its place; nothing for no figure."""
+        """Add a figure and return the HTML of its placeholder; an empty string for None."""
         if figure is None:
             return ""
         name = f"figure{len(self.all)}"
@@ -51,7 +51,7 @@ class Figures:
 def learning(
     kinds: Sequence[Variant], figures: Figures, notes: list[str], detail: plots.Detail
 ) -> str:
-    """Build the learning curve of each game, with what is drawn in them."""
+    """Build the learning curve of each game, and a text that explains the curves."""
     games = list(figures.axes)
     if len(games) > _MOST_GAMES:
         notes.append(f"{len(games)} games: the curves of the first {_MOST_GAMES} are shown")
@@ -87,7 +87,7 @@ def learning(
 
 
 def losses(kinds: Sequence[Variant], figures: Figures, detail: plots.Detail) -> str:
-    """Plot the loss of one game or two."""
+    """Plot the loss of each game, unless there are more than two games."""
     places = [
         figures.place(plots.by_variant(f"{game}: loss", game, kinds, {"loss": ""}, axis, detail))
         for game, axis in figures.axes.items()
@@ -100,7 +100,7 @@ def losses(kinds: Sequence[Variant], figures: Figures, detail: plots.Detail) -> 
 
 
 def compared(found: dict[str, Any], kinds: Sequence[Variant], figures: Figures) -> str:
-    """Build the comparison of runs, game by game and over all; nothing for a single run."""
+    """Build the comparison of runs, by game and over all games; empty for a single run."""
     parts = [part for part in found["games"] if part["variants"]]
     if sum(row["runs"] for part in parts for row in part["variants"]) < 2:
         return ""
@@ -119,7 +119,7 @@ def compared(found: dict[str, Any], kinds: Sequence[Variant], figures: Figures) 
         title = f"{part['environment']}: score at step {part['at_step']:,}"
         runs = [run for kind in kinds for run in kind.on(part["environment"])]
         curves = [one for run in runs if (one := run.curves.get("game/mean_return")) is not None]
-        # What was seen in training is the measure of a difference, not the difference itself.
+        # The axis spans all returns seen in training, so that a small difference looks small.
         seen = [float(end) for one in curves for end in (one.low.min(), one.high.max())]
         rows = part["variants"][:MOST_VARIANTS]
         places.append(figures.place(plots.intervals(title, rows, labels, around=seen)))
@@ -214,7 +214,7 @@ def alive(
 
 
 def hidden(kinds: Sequence[Variant], figures: Figures, notes: list[str]) -> str:
-    """Plot returns by the mean weights and under noise, of runs that were evaluated both ways."""
+    """Plot the returns of runs whose evaluations differ in the noise, such as `off` and `on`."""
     places: list[str] = []
     shown = [run for kind in kinds if kind.has_noise for run in kind.runs]
     both = [(run, found) for run in shown if (found := newest_by_noise([*run.evaluations]))]

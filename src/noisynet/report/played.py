@@ -1,4 +1,4 @@
-"""What a report plays by itself: evaluation games, and some that are filmed."""
+"""The games that are played for a report: for an evaluation, and for films."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .tables import evaluation_table
 _MOST_PLAYED = 4
 _FILM_SECONDS = 30
 _QUALITIES = (28, 34, 40)
-# A smaller film shows too little to be worth its making.
+# A smaller film would show too little to be worth making.
 _LEAST_FILM_BYTES = 60_000
 
 
@@ -31,7 +31,11 @@ def played(
     notes: list[str],
     say: Callable[[str], object],
 ) -> str:
-    """Play games with the newest checkpoints and film some; the films share `film_bytes`."""
+    """Evaluate the newest checkpoints, film some games, and return the HTML of both.
+
+    The films together take at most `film_bytes`. `notes` collects what could not be shown, and
+    `say` is called with each message about the progress.
+    """
     everyone = [run for kind in kinds for run in kind.runs]
     if episodes == 0:
         notes.append("no game was played for this report: no evaluation, no film (--episodes 0)")
@@ -71,7 +75,7 @@ def played(
 def _evaluations(
     run: RunRecord, episodes: int, steps: int | None, notes: list[str], say: Callable[[str], object]
 ) -> list[dict[str, Any]]:
-    """Play games by the mean weights and, where there is noise, under it."""
+    """Evaluate a run by its mean weights and, if it has noise, also under noise."""
     results: list[dict[str, Any]] = []
     for noise in (False, True) if run.config.exploration.has_noise else (False,):
         try:
@@ -91,9 +95,10 @@ def _evaluations(
 
 
 def _film(run: RunRecord, most_bytes: int, notes: list[str]) -> str:
-    """Film the first half minute of a game by the mean weights; empty where it cannot be.
+    """Film the first half minute of a game by the mean weights, and return the HTML.
 
-    It is filmed again with less detail where it takes more than `most_bytes`.
+    A film of more than `most_bytes` is made again at a lower quality. The result is empty if no
+    film can be made, or none that is small enough.
     """
     kind, media, qualities = ".mp4", "video/mp4", _QUALITIES
     if not has_ffmpeg():

@@ -1,4 +1,4 @@
-"""The report's figures, by Bokeh: interactive, in colours that colour-blind people tell apart."""
+"""The report's interactive Bokeh figures, in colours that colour-blind people can tell apart."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from .comparison import LEAST_RUNS
 from .groups import Variant
 from .layer_sigmas import LayerSigma
 
-# Okabe and Ito's, those that stand out on white and on black alike.
+# The colours of Okabe and Ito that stand out on white and on black alike, and a grey.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8a8a")
 _DASHES = ("solid", "dashed", "dotted", "dotdash")
 _MOST_SEEDS = 10
 _SHARES = ("epsilon", "noise/effective_epsilon", "dormant/")
 _SHORT_LABEL = 18
-# One width for all figures, so that their axes stand below each other.
+# One margin for all figures, so that their axes line up.
 _LEFT = 58
 
 Figure = Any
@@ -40,17 +40,17 @@ Figure = Any
 
 @dataclass(frozen=True)
 class Detail:
-    """How much of each run its figures show: less of it takes fewer bytes."""
+    """The amount of detail in figures: less detail takes fewer bytes."""
 
     single: bool = True
-    """Lines of single runs, and dots of single games, beside the means."""
+    """Whether lines of single runs and dots of single games are drawn beside the means."""
     points: int = 160
-    """Points of a mean and its band."""
+    """The number of points of a mean and its band."""
 
 
 @dataclass(frozen=True)
 class Band:
-    """The mean of several curves, and where it may lie: each (points,)."""
+    """The mean of several curves with its interval; each array is (points,)."""
 
     step: Numbers
     mean: Numbers
@@ -67,8 +67,8 @@ _Line = tuple[str, Band, int]
 def band(curves: Sequence[Curve], points: int = 160) -> Band | None:
     """Average curves where all of them have values, with a 95 % interval at each point.
 
-    None where they have no step in common. Two curves have no interval: with one degree of freedom
-    it would be thirteen times as wide as they lie apart.
+    None if they have no step in common. Two curves have no interval: with one degree of freedom it
+    would be thirteen times as wide as the distance between them.
     """
     begin = max(float(curve.step[0]) for curve in curves)
     end = min(float(curve.step[-1]) for curve in curves)
@@ -84,7 +84,7 @@ def band(curves: Sequence[Curve], points: int = 160) -> Band | None:
 
 
 def style(index: int) -> tuple[str, str]:
-    """Return colour and dash of the line with a number, different for the first 28."""
+    """Return the colour and the dash of line number `index`; the first 28 are all different."""
     return PALETTE[index % len(PALETTE)], _DASHES[index // len(PALETTE) % len(_DASHES)]
 
 
@@ -118,7 +118,7 @@ def learning_curve(
 def layers(
     title: str, runs: Sequence[RunRecord], family: str, axis: Range1d, detail: Detail
 ) -> Figure | None:
-    """Draw a figure of every layer, averaged over the runs; None where none has it."""
+    """Draw a quantity of every layer, such as its SNR, averaged over runs; None if none has it."""
     names = dict.fromkeys(tag for run in runs for tag in run.tags(family))
     lines: list[_Line] = []
     for index, tag in enumerate(names):
@@ -134,10 +134,13 @@ def by_variant(
     axis: Range1d,
     detail: Detail,
 ) -> Figure | None:
-    """Draw figures, {tag: its word in the legend}, of each variant; None where none has any."""
+    """Draw recorded quantities of each variant; None if no variant has any of them.
+
+    `tags` is {tag of the quantity: its name in the legend}.
+    """
     lines: list[_Line] = []
     for index, variant in enumerate(variants):
-        style_number = index  # the colour that the variant has everywhere, for its first line
+        style_number = index  # the variant's first line has the same colour in all figures
         for tag, word in tags.items():
             label = f"{variant.label}: {word}" if word else variant.label
             if found := _means(label, variant.on(game), tag, style_number, detail):
@@ -147,9 +150,9 @@ def by_variant(
 
 
 def sigma_histogram(layer: LayerSigma) -> Figure:
-    """Draw how a layer's σ are spread at the start and at the end.
+    """Draw the distribution of a layer's σ at the start of training and now.
 
-    Initial σ that are all alike, as the paper has them, are a dashed line: as a bar they would
+    Initial σ that are all equal, as in the paper, are drawn as a dashed line: as a bar, they would
     dwarf all others.
     """
     plot = _figure(f"σ of {layer.name}", None, "σ", height=260)
@@ -186,10 +189,11 @@ def intervals(
     centre: str = "IQM",
     each: str = "run",
 ) -> Figure:
-    """Draw interquartile means with their intervals, and each run's score where they are few.
+    """Draw interquartile means with their intervals, and all scores if there are only a few.
 
-    A row has the colour of its place in `labels`; the axis takes in the values `around`. `centre`
-    and `each` say where rows have another mean, of other things, under the same names.
+    A row's colour depends on the place of its label in `labels`. The axis includes the values
+    `around`. `centre` names the mean that rows have as `iqm`, and `each` the thing that a score
+    belongs to.
     """
     ends = [[row["iqm"], *(row["interval"] or ()), *row.get("scores", ())] for row in rows]
     values = np.concatenate([np.array(one, np.float64) for one in ends])
@@ -231,7 +235,7 @@ def intervals(
 def _means(
     label: str, runs: Sequence[RunRecord], tag: str, index: int, detail: Detail
 ) -> list[_Line]:
-    """Average a figure over runs; runs that have no step in common are lines of their own."""
+    """Average a recorded quantity over runs; runs without a common step get a line each."""
     members = [run for run in runs if tag in run.curves]
     if not members:
         return []
@@ -253,7 +257,7 @@ def _figure(
         height=height,
         sizing_mode="stretch_width",
         tools="pan,box_zoom,wheel_zoom,reset,save",
-        # Nothing is active before it is chosen: on a phone a drag scrolls the page.
+        # No tool is active at first: on a phone, a drag has to scroll the page.
         active_drag=None,
         active_scroll=None,
         toolbar_location="above",
@@ -277,7 +281,10 @@ def _answer(
     tips: Mapping[str, Sequence[str]],
     mode: Literal["mouse", "vline"] = "vline",
 ) -> None:
-    """Let a figure show texts under the pointer, wherever it is: {what: its text in each place}."""
+    """Make a figure show tooltips anywhere, not only over lines and dots.
+
+    `place` has the edges of invisible rectangles, `tips` is {name: its text in each rectangle}.
+    """
     columns = {f"tip{number}": list(texts) for number, texts in enumerate(tips.values())}
     fixed = {name: one for name, one in place.items() if isinstance(one, int | float)}
     moving = {name: one for name, one in place.items() if name not in fixed}
@@ -293,13 +300,13 @@ def _answer(
 
 
 def _decimals(values: Numbers) -> int:
-    """Return how many decimals show three digits of the largest value."""
+    """Return the number of decimals that shows three digits of the largest value."""
     largest = np.abs(values[np.isfinite(values)]).max(initial=0.0)
     return int(np.clip(2 - np.floor(np.log10(largest)), 0, 8)) if largest > 0 else 0
 
 
 def _range(values: Numbers) -> Range1d:
-    """Return the range of an axis: never so narrow that a difference of little size fills it."""
+    """Return the range of an axis, wide enough that a relatively small difference looks small."""
     values = values[np.isfinite(values)]
     low, high = float(values.min(initial=np.inf)), float(values.max(initial=-np.inf))
     if not low <= high:
@@ -325,7 +332,7 @@ def _games(plot: Figure, runs: Sequence[RunRecord], index: int) -> None:
 
 
 def _finished(plot: Figure, lines: Sequence[_Line], detail: Detail) -> Figure | None:
-    """Draw lines and their bands, with what the pointer shows; None where there is no line."""
+    """Draw lines with their bands, tooltips and a legend; return None if there are no lines."""
     if not lines:
         return None
     for label, found, index in lines:
@@ -337,17 +344,17 @@ def _finished(plot: Figure, lines: Sequence[_Line], detail: Detail) -> Figure | 
         plot.line(
             found.step, found.mean, color=colour, line_dash=dash, line_width=2.5, legend_label=label
         )
-        if len(found.step) == 1:  # a line of one point is not seen
+        if len(found.step) == 1:  # a line of one point is invisible
             plot.scatter(found.step, found.mean, color=colour, size=8, legend_label=label)
-    # The interval of few runs can be many times as wide as all that they did: lines set the scale,
-    # and a band may reach beyond it.
+    # With few runs, the interval can be many times as wide as the range of their returns: the lines
+    # set the scale, and a band may reach beyond it.
     drawn = [one for one in plot.renderers if not isinstance(one.glyph, VArea)]
     plot.y_range = _range(np.concatenate([one.data_source.data["y"] for one in drawn]))
     begin = min(float(found.step[0]) for _, found, _ in lines)
     end = max(float(found.step[-1]) for _, found, _ in lines)
     steps = np.unique(np.linspace(begin, end, detail.points).round())
     edges = [0, *(steps[1:] / 2 + steps[:-1] / 2), max(end, float(plot.x_range.end))]
-    # The pointer finds only what lies in the part of the axis that is shown.
+    # Bokeh finds only what lies within the part of the axis that is shown.
     shown = {"bottom": plot.y_range.start, "top": plot.y_range.end}
     place = {"left": edges[:-1], "right": edges[1:], **shown}
     decimals = _decimals(np.concatenate([found.mean for _, found, _ in lines]))
@@ -363,7 +370,7 @@ def _finished(plot: Figure, lines: Sequence[_Line], detail: Detail) -> Figure | 
 
 
 def _readings(found: Band, steps: Numbers, decimals: int) -> list[str]:
-    """Return the text of a line at each step, with its interval; a dash where the line is not."""
+    """Return a line's value and interval at each step as text; a dash beyond the line's ends."""
     rows = [found.mean, *([] if found.low is None else [found.low, found.high])]
     at = [np.interp(steps, found.step, row) for row in rows if row is not None]
     texts = [

@@ -11,7 +11,7 @@ from .groups import Variant, differences
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], *, long: Sequence[int] = ()) -> str:
-    """Build a table: numbers to the right, texts to the left, columns in `long` broken at will."""
+    """Build a table: numbers align right, texts left, and columns in `long` may wrap anywhere."""
     numbers = {
         column
         for column in range(len(heads))
@@ -21,7 +21,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], *, long: Sequence
     def cell(column: int, value: Any, tag: str) -> str:
         kind = "number" if column in numbers else "long" if column in long else ""
         mark = f' class="{kind}"' if kind else ""
-        # Where the page is narrow a row becomes a card, and each cell names itself.
+        # On a narrow page a row becomes a card, and each cell shows the name of its column.
         mark += f' data-head="{escape(heads[column])}"' if tag == "td" and column else ""
         return f"<{tag}{mark}>{escape(said(value))}</{tag}>"
 
@@ -84,7 +84,7 @@ def made_table(runs: Sequence[RunRecord]) -> str:
 
 
 def settings_table(variants: Sequence[Variant]) -> str:
-    """Build a table of the fields in which variants differ; empty for one variant."""
+    """Build a table of the fields in which variants differ; empty if there are none."""
     names = differences([variant.settings for variant in variants])
     if not names:
         return ""
@@ -93,7 +93,7 @@ def settings_table(variants: Sequence[Variant]) -> str:
 
 
 def comparison_tables(found: dict[str, Any]) -> str:
-    """Build the tables of what `compare` returns."""
+    """Build the tables of a comparison, as `compare` returns it."""
     titled = [(f"{one['environment']}, at step {one['at_step']:,}", one) for one in found["games"]]
     if overall := found["overall"]:
         titled.append((f"Over {overall['games']} games, {overall['unit']}", overall))
@@ -121,7 +121,7 @@ def score_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def improvement_table(pairs: Sequence[dict[str, Any]]) -> str:
-    """Build the table of who beats whom; empty without a rival."""
+    """Build the table of the probabilities of improvement; empty if there are none."""
     if not pairs:
         return ""
     body = [
@@ -163,7 +163,7 @@ def _step_text(step: float | None) -> str:
 
 
 def said(value: Any) -> str:
-    """Format a value: of a large number no more decimals than can matter."""
+    """Format a value; the larger a number, the fewer decimals it has."""
     if value is None:
         return "–"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""What is known of the presets: what each is, and what it did where it was measured."""
+"""Cards of the presets: a description of each, with its time and score if measured."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from . import config, yaml_text
 from .config import Config
 
 FIGURES = "preset_figures.yaml"
-"""Beside this file: {preset: [time, score, where they are recorded]}."""
+"""The file beside this one that holds {preset: [time, score, where they are recorded]}."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """A preset in a line."""
+    """What is shown of a preset: its config, a description, and measured results."""
 
     config: Config
     what: str
-    """What it is: the first sentence of its file."""
+    """A description: the first sentence of the preset's file."""
     time: str | None = None
-    """How long it takes on two CPU cores; None where it was not measured."""
+    """Training time on two CPU cores; None if it was not measured."""
     score: str | None = None
     """Median over seeds of the mean return of new games with the mean weights."""
     measured_in: str | None = None
-    """Where both are recorded."""
+    """The file in which both are recorded."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return it without the config."""
+        """Return the card as JSON values, with only the number of steps from its config."""
         return {
             "what": self.what,
             "steps": self.config.training.steps,
@@ -39,7 +39,7 @@ class Card:
 
 
 def cards() -> dict[str, Card]:
-    """Return the card of each preset that the package brings."""
+    """Return the cards of the package's presets, by name."""
     text = (resources.files("noisynet.runs") / FIGURES).read_text("utf-8")
     figures: dict[str, list[str]] = yaml_text.load(text)
     return {

@@ -3,9 +3,9 @@
     checkpoints/step_000012000/arrays.safetensors    name → array
                                state.json            format, step, checksums and everything else
 
-It is written under a temporary name, brought to the disk, and renamed; only then does the one
-before it go. So at every moment, whatever kills the process, the newest folder is a good one.
-What a kill leaves behind is ignored, and cleaned away by the next write. Reading executes no code.
+It is written under a temporary name, flushed to disk, and renamed; only then is the previous one
+removed. So the newest folder is complete at every moment, whatever kills the process. What a kill
+leaves behind is ignored, and removed by the next write. Reading executes no code.
 """
 
 from __future__ import annotations
@@ -41,29 +41,29 @@ _TEMPORARY = "tmp_"
 _STEP_NAME = re.compile(r"step_(\d{9,})(\.old)?")
 _INSPECTION_NAME = re.compile(r"(?!step_|tmp_)[a-z]+_\d+")
 
-# What safetensors and numpy share.
+# The types that both safetensors and numpy have.
 _SIGNED = ("int8", "int16", "int32", "int64")
 _UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
 _KINDS = ("bool", *_SIGNED, *_UNSIGNED, "float16", "float32", "float64", "complex64")
 
 # JSON has no infinity: it is written as an object with this key.
 _FLOAT_TAG = "__float__"
-# Python reads no decimal integer above a limit that an environment variable can lower to 640
-# digits. The state of a generator that is larger goes into the arrays.
+# Python refuses to read decimal integers above a limit, which an environment variable can lower to
+# 640 digits. A generator's state that is larger goes into the arrays.
 _LARGEST_INTEGER_BITS = 2000
 
 
-# What restoring raises where values are not those of this config.
+# What restoring raises if the values do not belong to this config.
 _MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class DamagedCheckpoint(RunError):
-    """A checkpoint that is not what was written: torn, shortened, altered."""
+    """A checkpoint that differs from what was written: incomplete, shortened or altered."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What a checkpoint holds: step (agent steps so far), arrays by name, and plain state."""
+    """The content of a checkpoint: step (agent steps so far), arrays by name, and plain state."""
 
     step: int
     arrays: dict[str, NDArray[Any]]
@@ -78,8 +78,8 @@ def write(
     `arrays` holds numpy arrays of the kinds that safetensors and numpy share (no bfloat16, no
     complex128, no text, no objects). `state` is nested dicts with text keys and lists of int (at
     most 2000 bits), float, str, bool and None; it is read back equal, NaN and infinities included.
-    Anything else is a TypeError or ValueError that names the place. Raises RunError if the disk is
-    full or cannot be written: the checkpoint before it is then untouched.
+    Anything else raises a TypeError or ValueError that names the place. Raises RunError if the disk
+    is full or cannot be written; the previous checkpoint is then untouched.
     """
     _check_step(step)
     path = _write_whole(folder, f"step_{step:09d}", step, arrays, state)
@@ -96,10 +96,10 @@ def write_inspection(
     arrays: Mapping[str, NDArray[Any]],
     state: Mapping[str, object],
 ) -> Path:
-    """Write a state to look at, such as `nan_000012345`, beside the last good checkpoint.
+    """Write a state for inspection, such as `nan_000012345`, beside the last good checkpoint.
 
-    The format is a checkpoint's and `read` reads it; `newest` never takes it, so no run resumes
-    from it, and `write` never removes it. `name` is lower-case letters, `_` and digits.
+    It has the format of a checkpoint, and `read` reads it. But `newest` never returns it, so no run
+    resumes from it, and `write` never removes it. `name` is lower-case letters, `_` and digits.
     """
     _check_step(step)
     if _INSPECTION_NAME.fullmatch(name) is None:
@@ -109,7 +109,7 @@ def write_inspection(
 
 def newest(folder: Path) -> Path | None:
     """Return the newest checkpoint in `folder`, or None if there is none yet."""
-    # A listing is no snapshot: beside a writer it may miss the new one and the one just removed.
+    # Listing is not atomic: during a write it may miss both the new one and the one just removed.
     for _ in range(_LISTINGS):
         steps = _steps(folder)
         if steps:
@@ -145,7 +145,7 @@ def read(path: Path) -> Checkpoint:
             f"{path / _ARRAYS}: damaged: got checksum {got['crc32']}, expected {wanted['crc32']}"
         )
     try:
-        # In the order of their names: safetensors returns them in another at every reading.
+        # Sorted by name, because safetensors returns them in a different order each time.
         arrays = dict(sorted(safetensors.numpy.load(content).items()))
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise DamagedCheckpoint(f"{path / _ARRAYS}: damaged: {error}") from error
@@ -155,8 +155,9 @@ def read(path: Path) -> Checkpoint:
 def read_newest(folder: Path) -> Checkpoint | None:
     """Read the newest checkpoint while another process may be replacing it; None if there is none.
 
-    For looking at a run that trains: between finding the newest and reading it, the writer may
-    have put another in its place. One that cannot be read twice running is damaged.
+    For reading a run during training: the writer may replace the newest checkpoint after it has
+    been found and before it has been read. Raises as `read` does if the same one fails twice in
+    succession.
     """
     failed: Path | None = None
     while (path := newest(folder)) is not None:
@@ -171,7 +172,7 @@ def read_newest(folder: Path) -> Checkpoint | None:
 
 @contextmanager
 def fits_config(run: Path) -> Iterator[None]:
-    """Raise RunError in place of what restoring from a checkpoint of another config raises."""
+    """Raise RunError in place of the errors of restoring a checkpoint that does not fit."""
     try:
         yield
     except KeyError as error:
@@ -190,12 +191,12 @@ def _check_step(step: int) -> None:
 
 
 def _steps(folder: Path) -> list[tuple[int, bool, Path]]:
-    """List (step, is in its final place, path) of the checkpoints, the newest last."""
+    """Return (step, whether it is in its final place, path) of the checkpoints, newest last."""
     found: list[tuple[int, bool, Path]] = []
     if folder.is_dir():
         for path in folder.iterdir():
             match = _STEP_NAME.fullmatch(path.name)
-            # A folder without either is not one that was written here.
+            # A folder with neither file was not written by this module.
             if match is not None and any((path / name).exists() for name in (_ARRAYS, _STATE)):
                 found.append((int(match[1]), match[2] is None, path))
     return sorted(found)
@@ -228,8 +229,8 @@ def _write_whole(
         write_file(temporary / _STATE, (_to_json(document) + "\n").encode())
         sync_folder(temporary)
         if path.exists():
-            # The same step again. A folder cannot be renamed over a full one, so the old one steps
-            # aside under a name that `newest` still takes while there is none in its place.
+            # The same step again. A folder cannot be renamed over a full one, so the old one gets a
+            # name that `newest` still accepts while there is none in its place.
             aside = folder / f"{name}.old"
             if aside.exists():
                 _remove(aside)
@@ -249,8 +250,8 @@ def _write_whole(
 
 
 def _remove(path: Path) -> None:
-    # Renamed first: a kill in the middle of removing must not leave half a checkpoint under a name
-    # that counts. What cannot be removed now is tried again by the next write.
+    # Renamed first: a kill during the removal must not leave half a checkpoint under a valid name.
+    # The next write removes what cannot be removed now.
     doomed = path.with_name(f"{_TEMPORARY}removed_{path.name}")
     try:
         path.rename(doomed)
@@ -261,7 +262,7 @@ def _remove(path: Path) -> None:
 
 
 def _delete(path: Path) -> None:
-    """Remove a folder with all that is in it, or a link or file in its place."""
+    """Remove a folder with its content, or a link or file in its place."""
     if path.is_symlink() or not path.is_dir():
         path.unlink()
     else:
@@ -277,8 +278,8 @@ def _array_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
             raise TypeError(f"arrays[{name!r}]: takes a numpy array, got {type(array).__name__}")
         if array.dtype.name not in _KINDS:
             raise TypeError(f"arrays[{name!r}]: takes {', '.join(_KINDS)}; got {array.dtype}")
-        # safetensors writes memory as it lies: a transposed view would come back scrambled. (And
-        # np.ascontiguousarray would turn a scalar array into a vector.)
+        # safetensors writes the memory as it is: a transposed view would be read back scrambled.
+        # (And np.ascontiguousarray would turn a scalar array into a vector.)
         whole[name] = np.asarray(array, order="C")
     return safetensors.numpy.save(whole)
 
@@ -328,7 +329,7 @@ def _to_json(value: object) -> str:
 
 
 def _encode(value: object, place: str) -> object:
-    """Return `value` as what JSON can hold, or raise with the place that it cannot."""
+    """Return `value` as JSON can hold it, or raise an error that names what JSON cannot hold."""
     if isinstance(value, int) and value.bit_length() > _LARGEST_INTEGER_BITS:
         raise ValueError(f"{place}: takes integers of at most {_LARGEST_INTEGER_BITS} bits")
     if value is None or isinstance(value, bool | int | str):
@@ -345,7 +346,7 @@ def _encode(value: object, place: str) -> object:
 
 
 def _check_key(key: object, place: str) -> str:
-    # json would turn a key such as 3 into "3" without a word.
+    # json would silently turn a key such as 3 into "3".
     if not isinstance(key, str):
         raise TypeError(f"{place}: a key is text, got {key!r}")
     if key == _FLOAT_TAG:

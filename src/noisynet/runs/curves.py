@@ -1,4 +1,4 @@
-"""A figure over training, in memory that does not grow with the run."""
+"""Curves of figures over training, in memory that does not grow with the run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BUCKETS = 256
 
 @dataclass(frozen=True)
 class Curve:
-    """What is left of a figure after thinning: buckets of steps, each (buckets,)."""
+    """A figure over training, thinned to buckets of steps; every array is (buckets,)."""
 
     step: Numbers
     """The bucket's last step."""
@@ -25,7 +25,7 @@ class Curve:
     low_step: Numbers
     high_step: Numbers
     first_step: int
-    """Where it begins, within the first bucket."""
+    """The step of the first point, within the first bucket."""
 
     def extremes(self) -> tuple[Numbers, Numbers]:
         """Return steps and values of the lowest and highest point of each bucket, in order."""
@@ -38,23 +38,23 @@ class Curve:
         return steps[keep], values[keep]
 
     def at(self, step: float) -> float | None:
-        """Return the last value of the last bucket that ends by a step; None before the first."""
+        """Return the last value of the latest bucket that ends by `step`; None before the first."""
         place = int(np.searchsorted(self.step, step, side="right")) - 1
         return None if place < 0 else float(self.last[place])
 
     def on(self, grid: Numbers) -> Numbers:
-        """Return the values at the steps of a grid, linear between buckets' last values.
+        """Return the values at the steps of a grid, interpolated between buckets' last values.
 
-        NaN outside of the curve.
+        Outside the curve, they are NaN.
         """
         return np.interp(grid, self.step, self.last, left=np.nan, right=np.nan)
 
 
 class Thinner:
-    """A collector of (step, value), in order, that keeps buckets of steps with their extremes.
+    """A collector of (step, value) points that keeps buckets of steps with their extremes.
 
-    Buckets become wider, by doubling, as the run goes on; there are never more than `buckets`, so
-    memory does not depend on the length of the run.
+    The buckets double in width as the run goes on; there are never more than `buckets`, so memory
+    does not depend on the length of the run.
     """
 
     def __init__(self, buckets: int = _BUCKETS) -> None:
@@ -76,7 +76,7 @@ class Thinner:
                 self._merge(index // 2, bucket)
 
     def curve(self) -> Curve | None:
-        """Return what was kept, in order of step; None before the first point."""
+        """Return the thinned curve, in order of step; None before the first point."""
         if self._first is None:
             return None
         rows = np.array([self._buckets[index] for index in sorted(self._buckets)], np.float64)

@@ -1,4 +1,4 @@
-"""What can be wrong with a run on disk: each error is one line, fit to print as it is."""
+"""Errors of runs on disk: each is one line, which can be printed as it is."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _LONGEST_MESSAGE = 10_000
 
 
 class RunError(Exception):
-    """What is wrong with a run, in one line: what it is, what was found, what was expected."""
+    """An error of a run, in one line: where it is, what was found, what was expected."""
 
     def __init__(self, message: str) -> None:
         super().__init__(cut(" ".join(message.splitlines()), _LONGEST_MESSAGE))
 
 
 class Diverged(RunError):
-    """A loss that became NaN or infinite; it names where the state was saved."""
+    """A loss that became NaN or infinite; the message names where the state was saved."""
 
 
 class NewerFormat(RunError):
-    """A file that a newer noisynet wrote, so that reading on would be guessing."""
+    """A file that a newer noisynet wrote, in a format that this version does not know."""
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def writing(file: Path) -> Iterator[None]:
 
 
 class _Short(reprlib.Repr):
-    """`repr` that does not write out what is cut away."""
+    """A `repr` that does not write out what would be cut away."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,12 +49,12 @@ _short = _Short()
 
 
 def shown(value: object) -> str:
-    """Return a value as Python writes it, cut at 80 characters, fit to stand in a message."""
+    """Return a value's `repr`, cut at 80 characters, for use in a message."""
     return cut(_short.repr(value))
 
 
 def cut(text: str, most: int = _MOST_SHOWN) -> str:
-    """Return a text, cut where it is long."""
+    """Return a text, cut if it is longer than `most` characters."""
     return text if len(text) <= most else f"{text[:most]}…"
 
 
@@ -65,6 +65,6 @@ def first_line(error: BaseException) -> str:
 
 
 def nearest(name: object, known: Iterable[str], count: int = 1, likeness: float = 0.6) -> list[str]:
-    """Return the known names that are most like a name, the likeliest first."""
-    # It takes time as the square of the length.
+    """Return the known names that are most similar to a name, the most similar first."""
+    # The time grows with the square of the name's length, so the name is cut.
     return difflib.get_close_matches(str(name)[:_MOST_SHOWN], list(known), count, likeness)

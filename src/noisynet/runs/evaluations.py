@@ -1,6 +1,6 @@
-"""Evaluations that a run keeps: a line of evaluations.jsonl for each, beside the metrics.
+"""The evaluations of a run: one line of evaluations.jsonl for each, beside the metrics.
 
-Training neither reads nor writes them, so that a run may be evaluated while it trains.
+Training neither reads nor writes this file, so a run may be evaluated while it trains.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Evaluation:
     """Whole games that the agent of a checkpoint played without learning."""
 
     step: int
-    """Agent steps behind the checkpoint."""
+    """Agent steps taken before the checkpoint."""
     noise: str
-    """off: by the mean weights; on: under a new draw at every step; mean:K: by the mean of K."""
+    """off: the mean weights; on: a new draw at every step; mean:K: the mean over K draws."""
     returns: tuple[float, ...]
-    """Of each game, true and unclipped."""
+    """The return of each game, from unclipped rewards."""
 
     @property
     def mean(self) -> float:
@@ -37,9 +37,9 @@ class Evaluation:
 
 
 def keep_evaluation(folder: Path, result: Mapping[str, Any]) -> None:
-    """Append what `evaluate_run` returned to a run's folder; raises OSError where it cannot be.
+    """Append what `evaluate_run` returned to a run's evaluations; raises OSError if that fails.
 
-    A half line, which a full disk or a kill has left, spoils no line but itself.
+    If a full disk or a kill has left half a line at the end, the new line is still whole.
     """
     line = json.dumps(dict(result)).encode() + b"\n"
     descriptor = open_regular(folder / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_APPEND)
@@ -56,7 +56,7 @@ def keep_evaluation(folder: Path, result: Mapping[str, Any]) -> None:
 def read_evaluations(folder: Path) -> list[Evaluation]:
     """Return the newest evaluation of each step and noise, in the order in which they were made.
 
-    Lines that are damaged are left out, and so is a file that cannot be read.
+    Damaged lines are left out, and a file that cannot be read counts as empty.
     """
     try:
         lines = read_file(folder / FILE_NAME).splitlines()
@@ -72,9 +72,9 @@ def read_evaluations(folder: Path) -> list[Evaluation]:
 
 
 def newest_by_noise(evaluations: list[Evaluation]) -> dict[str, Evaluation]:
-    """Return {noise: evaluation} of the newest step that was evaluated by more than one noise.
+    """Return {noise: evaluation} of the newest step evaluated with more than one `noise`.
 
-    By the means first, then under a draw, then by means of draws; empty where there is none.
+    In the order off, on, mean:K; empty if there is no such step.
     """
     steps: dict[int, dict[str, Evaluation]] = {}
     for one in evaluations:

@@ -1,4 +1,4 @@
-"""TensorBoard's event files: a run's figures for the eye, its config, and histograms of σ."""
+"""TensorBoard's event files: a run's figures, its config, and histograms of σ."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _BINS = 40
 class EventFile:
     """One TensorBoard event file, written record by record.
 
-    TensorBoard's own EventFileWriter works in a thread, which reports a full disk to nobody, and
-    names its file by the second, so that a resumed run's file may sort before the dead run's.
+    TensorBoard's own EventFileWriter works in a thread, which does not report a full disk, and
+    names its file by the second, so that the file of a resumed run may sort before the earlier one.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Begin a file in a run's folder, behind those that are there."""
+        """Begin a file in a run's folder, under a name that sorts after the existing files."""
         # Slow to import, and only a writer needs it.
         from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        # protobuf makes its classes while it is imported, where no type checker sees them.
+        # protobuf creates its classes at import, so type checkers do not see them.
         event_module, self._protocol = cast("Any", event_pb2), cast("Any", summary_pb2)
         self._event = event_module.Event
         self._start = event_module.SessionLog(status=event_module.SessionLog.START)
@@ -43,19 +43,19 @@ class EventFile:
         self._append(self._event(wall_time=time.time(), step=step, session_log=self._start))
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
-        """Write figures by the names of metrics.jsonl, which stand in groups here."""
+        """Write figures, named as in metrics.jsonl, under grouped tags."""
         tags = grouped(figures).items()
         self._summarise(step, [self._value(tag=tag, simple_value=one) for tag, one in tags])
 
     def write_histograms(self, step: int, values: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Write how values are spread; one that is not finite has no histogram."""
+        """Write a histogram of each array, except of those that are not finite."""
         finite = {tag: one.ravel() for tag, one in values.items() if np.isfinite(one).all()}
         self._summarise(
             step, [self._value(tag=tag, histo=self._histogram(one)) for tag, one in finite.items()]
         )
 
     def describe(self, step: int, text: str, fields: Mapping[str, bool | float | str]) -> None:
-        """Write the config, as text and as what TensorBoard compares runs by."""
+        """Write the config, as text and as the fields by which TensorBoard compares runs."""
         from tensorboard.compat.proto import tensor_pb2, tensor_shape_pb2
         from tensorboard.plugins.hparams import summary_v2 as hparams
         from tensorboard.plugins.text import plugin_data_pb2
@@ -84,7 +84,7 @@ class EventFile:
             self._append(self._event(wall_time=time.time(), step=step, summary=summary))
 
     def sync(self) -> None:
-        """Bring everything to the disk."""
+        """Flush everything to disk."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -118,7 +118,7 @@ class EventFile:
 
 
 def _next_name(folder: Path) -> str:
-    """Return a name that sorts after every event file in `folder`: they are read in that order."""
+    """Return a name that sorts after every event file in `folder`: they are read in this order."""
     second = int(time.time())
     for file in folder.glob("events.out.tfevents.*"):
         started = file.name.split(".")[3]

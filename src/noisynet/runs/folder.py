@@ -3,11 +3,11 @@
     config.yaml      everything needed to repeat the run; its first line is the run's format
     metrics.jsonl    one JSON object a line (metrics.py), and events.out.tfevents.* beside it
     checkpoints/     the newest good checkpoint (checkpoint.py)
-    replay/          the ring of stored frames, where the agent keeps one
+    replay/          the ring buffer of stored frames, if the agent has a replay
     run.lock         held by the process that writes, and free as soon as that process is gone
 
-`RunFolder.create` makes one and holds its lock; `RunFolder.open` reads one, and `lock()` turns the
-reader into the writer. An error is one line (`RunError`).
+`RunFolder.create` makes a run and holds its lock; `RunFolder.open` reads one, and `lock()` turns
+the reader into the writer. An error is one line (`RunError`).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _FORMAT_LINE = re.compile(r"^format:[^\n]*\n?", re.MULTILINE)
 def default_path(preset: str, root: str | Path = "runs", *, now: datetime | None = None) -> Path:
     """Make and return a new, empty folder for a run, such as `runs/pong-20261121-142233`.
 
-    `preset` is a preset's name, an environment id or a YAML file. A name that is taken gets `-2`,
-    `-3`, …; making the folder is what takes the name, so two processes never get the same one.
+    `preset` is a preset's name, an environment id or a YAML file. If the name is taken, `-2`, `-3`,
+    … is appended. Making the folder takes the name, so two processes never get the same one.
     """
     name = Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset
     name = re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or "run"
@@ -74,7 +74,7 @@ class RunFolder:
     def check_free(path: Path) -> None:
         """Raise RunError if the folder holds anything, before work is done that would be lost.
 
-        What a kill left of a run that was only being made does not count.
+        What is left of a run that was killed while it was being made does not count.
         """
         try:
             held = list(path.iterdir()) if path.exists() else []
@@ -105,10 +105,10 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             cls.check_free(path)
             run._take_lock()
-            # Again: another process may have made a run here meanwhile.
+            # Checked again: another process may have made a run here in the meantime.
             cls.check_free(path)
             run.checkpoints.mkdir(exist_ok=True)
-            # A folder is a run once it has a config.yaml: the last thing to come, whole or not.
+            # A folder is a run once it has a config.yaml, which therefore appears last, and whole.
             unfinished = path / _UNFINISHED
             unfinished.unlink(missing_ok=True)
             write_file(unfinished, stored_text.encode())
@@ -116,7 +116,7 @@ class RunFolder:
             sync_folder(path)
         except OSError as error:
             if run.locked:
-                # Leave the folder empty again, so that the same command can be given again.
+                # Leave the folder empty, so that the same command can be repeated.
                 for file in (run.path / _UNFINISHED, run.config_file, run.lock_file):
                     file.unlink(missing_ok=True)
                 if run.checkpoints.exists():
@@ -130,9 +130,9 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """Read a run without locking it, so that a run can be looked at while it trains.
+        """Read a run without locking it, so that it can be read while it trains.
 
-        Raises RunError if the folder is missing, is no run or holds a damaged config.yaml, and
+        Raises RunError if the folder is missing, is not a run or holds a damaged config.yaml, and
         NewerFormat if a newer noisynet wrote it.
         """
         path = Path(path)
@@ -152,9 +152,9 @@ class RunFolder:
         return cls(path, _read_config(file, yaml_text.read(file)))
 
     def replace_config(self, config_text: str) -> None:
-        """Put a config in the place of the run's, whole or not at all; the lock must be held.
+        """Replace the run's config atomically; the lock must be held.
 
-        Raises RunError where it cannot be written.
+        Raises RunError if it cannot be written.
         """
         assert self.locked, "one process at a time writes a run"
         stored_text = _with_format(self.path, config_text)
@@ -180,7 +180,7 @@ class RunFolder:
         return self
 
     def close(self) -> None:
-        """Free the lock, if held. The folder's names stay usable for reading."""
+        """Free the lock, if held. The paths of the folder stay usable for reading."""
         self._lock.release()
 
     def __enter__(self) -> Self:
@@ -197,14 +197,14 @@ class RunFolder:
 
 
 def _is_leftover(path: Path) -> bool:
-    """Return whether a kill may have left this before there was a run."""
+    """Return whether this may be left of a run that was killed while it was being made."""
     if path.name == "checkpoints":
         return path.is_dir() and next(path.iterdir(), None) is None
     return path.name in ("run.lock", _UNFINISHED) and path.is_file()
 
 
 def _with_format(path: Path, config_text: str) -> str:
-    """Return `config_text` with the format as its first line, or raise if it is no mapping."""
+    """Return `config_text` with the format as its first line; raise if it is not a mapping."""
     try:
         given = yaml_text.load(config_text)
         if isinstance(given, dict) and "format" in given:
@@ -233,7 +233,7 @@ def _read_config(file: Path, stored_text: str) -> str:
 
 
 def check_format(origin: str, found: object) -> None:
-    """Raise RunError for what is not the format of a run, NewerFormat for a newer one's."""
+    """Raise RunError if `found` is not a run's format, and NewerFormat if it is a newer one."""
     if type(found) is not int or found < 1:
         raise RunError(
             f"{origin}: not a run's config: its first line names the run's format "

@@ -44,10 +44,10 @@ class Lock:
         return self._descriptor is not None
 
     def acquire(self) -> None:
-        """Make the file where it is missing, and lock it.
+        """Make the file if it is missing, and lock it.
 
-        Does nothing where this object holds the lock already. Raises InUse where another one does,
-        and OSError where the file cannot be made or written.
+        Does nothing if this object already holds the lock. Raises InUse if another one does, and
+        OSError if the file cannot be made or written.
         """
         if self._descriptor is not None:
             return
@@ -67,7 +67,7 @@ class Lock:
         _held.add(self)
 
     def release(self) -> None:
-        """Free the lock, where it is held; the file stays."""
+        """Free the lock, if it is held; the file stays."""
         if self._descriptor is not None:
             _held.discard(self)
             os.close(self._descriptor)
@@ -81,7 +81,7 @@ class Lock:
         self.release()
 
     def holder(self) -> str | None:
-        """Return who holds the lock, None where nobody does; leaves the file as it is."""
+        """Return who holds the lock, or None if nobody does; leave the file as it is."""
         try:
             descriptor = open_regular(self.path)
         except FileNotFoundError:
@@ -98,7 +98,7 @@ class Lock:
 def is_locked(file: Path) -> bool:
     """Return whether a process on this machine holds the lock on a file, without touching the lock.
 
-    To try it, even for a moment, could turn away a writer that takes it at that moment.
+    Acquiring it as a test, even briefly, could make a writer fail that tries at that moment.
     """
     try:
         found = file.stat()
@@ -114,11 +114,11 @@ def is_locked(file: Path) -> bool:
 
 
 def _is_lock_on(file: os.stat_result, process: int | None, line: str) -> bool:
-    """Return whether a line of /proc/locks is a lock on a file that names `process` its holder.
+    """Return whether a line of /proc/locks is a lock on `file`, which names `process` as holder.
 
-    Other file systems have files with the same inode, so the device counts too. Where folders are
-    laid over others (overlayfs, btrfs) `stat` names another device than the kernel: there the
-    holder's process must be the one that the lock file names.
+    Other file systems have files with the same inode, so the device must match too. On overlayfs
+    and btrfs, `stat` names another device than the kernel; there the process that holds the lock
+    must be `process` instead.
     """
     parts = line.split()
     if len(parts) < 6 or parts[1] != "FLOCK":

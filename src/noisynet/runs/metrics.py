@@ -1,9 +1,9 @@
-"""A run's figures, twice: metrics.jsonl for programs, TensorBoard's event files for the eye.
+"""A run's figures in two forms: metrics.jsonl for programs, TensorBoard's event files for viewing.
 
-metrics.jsonl holds one JSON object a line, each with `step` (agent steps so far). A checkpoint
+metrics.jsonl holds one JSON object per line, each with `step` (agent steps so far). A checkpoint
 stores the length that `commit` returns; a resumed run cuts the file there, so that it reads as if
-the run had never stopped. Event files cannot be cut alike: the new one says where it starts, and
-TensorBoard drops what the dead run wrote from there on.
+the run had never stopped. Event files cannot be cut in this way: the new one states where it
+starts, and TensorBoard drops what earlier ones hold from there on.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _LARGEST = sys.float_info.max
 class MetricsWriter:
     """A writer of figures to a run's metrics.jsonl and TensorBoard events.
 
-    A new run gives the folder alone. A resumed run gives `resume_at`, the checkpoint's step, and
-    `committed_bytes`, what `commit` returned for that checkpoint (0 and 0 where no checkpoint was
-    reached): every line after it is cut. Raises RunError if a new run finds lines already there,
-    or a resumed one finds fewer bytes than were committed.
+    A new run passes only the folder. A resumed run also passes `resume_at`, the checkpoint's step,
+    and `committed_bytes`, what `commit` returned for that checkpoint (0 and 0 if there was none
+    yet): all later lines are cut. Raises RunError if a new run finds lines already there, or a
+    resumed one finds fewer bytes than were committed.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class MetricsWriter:
                 sync_folder(folder)
                 if resume_at is not None:
                     self._events.start_again_at(resume_at)
-                    # TensorBoard drops this very step too, of which some figures were committed.
+                    # TensorBoard also drops this step itself, of which some figures were committed.
                     for record in read_metrics(folder):
                         if record["step"] >= resume_at:
                             self._events.write(record["step"], _numbers_in(record))
@@ -64,10 +64,10 @@ class MetricsWriter:
     def write(self, step: int, scalars: Mapping[str, float | int | str | None]) -> None:
         """Append one line: `step`, agent steps so far, and each figure by its tag.
 
-        JSON has neither NaN nor infinity: they become null there, and stay what they are in
-        TensorBoard, which shows numbers alone. The line is in the file when this returns, so
-        another process can read it; it is on the disk after `commit`. Raises RunError if the disk
-        is full, leaving no half line behind.
+        NaN and infinity become null in metrics.jsonl, because JSON does not have them; TensorBoard,
+        which shows only numbers, gets them as they are. The line is in the file when this returns,
+        so another process can read it; it is on disk after `commit`. Raises RunError if the disk is
+        full, without leaving half a line.
         """
         if isinstance(step, bool) or not isinstance(step, int) or step < 0:
             raise ValueError(f"step takes a whole number from 0 up, got {step!r}")
@@ -81,17 +81,17 @@ class MetricsWriter:
             self._events.write(step, _numbers_in(plain))
 
     def describe(self, step: int, text: str, fields: Mapping[str, bool | float | str]) -> None:
-        """Show the config in TensorBoard: as text, and as the fields that it compares runs by."""
+        """Show the config in TensorBoard, as text and as fields by which it compares runs."""
         with writing(self._file):
             self._events.describe(step, text, fields)
 
     def write_histograms(self, step: int, values: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Show in TensorBoard how values are spread."""
+        """Show histograms of arrays in TensorBoard."""
         with writing(self._file):
             self._events.write_histograms(step, values)
 
     def commit(self) -> int:
-        """Bring everything to the disk and return metrics.jsonl's length in bytes."""
+        """Flush everything to disk, and return the length of metrics.jsonl in bytes."""
         with writing(self._file):
             os.fsync(self._lines)
             self._events.sync()
@@ -112,7 +112,7 @@ class MetricsWriter:
         self.close()
 
     def _cut(self, committed_bytes: int | None) -> int:
-        """Cut what follows the checkpoint, and return the length that remains."""
+        """Cut the lines after the checkpoint, and return the length that remains."""
         found = os.fstat(self._lines).st_size
         if committed_bytes is None:
             if found:
@@ -146,8 +146,8 @@ class MetricsWriter:
 class MetricsReader:
     """The lines of a metrics.jsonl, one in memory at a time; may be iterated again.
 
-    A line that is not whole (a kill, a full disk, a bad block) is left out and counted: `damaged`
-    is the number of such lines that the latest iteration met.
+    A damaged line (after a kill, a full disk, a bad block) is left out; `damaged` counts those of
+    the latest iteration.
     """
 
     damaged: int
@@ -175,7 +175,10 @@ class MetricsReader:
 
 
 def newest_line(folder: Path) -> dict[str, Any] | None:
-    """Return the last line of a run's metrics.jsonl, read from its end; None for none or damage."""
+    """Return the last line of a run's metrics.jsonl; None if it is missing or damaged.
+
+    Reads only the end of the file.
+    """
     with contextlib.suppress(OSError), os.fdopen(open_regular(folder / FILE_NAME), "rb") as stream:
         stream.seek(max(stream.seek(0, os.SEEK_END) - 16384, 0))
         lines = stream.read().split(b"\n")
@@ -195,7 +198,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(record, dict) or type(record.get("step")) is not int:
         return None
-    # JSON's numbers have no end: 1e400 is read as infinity, and 400 digits fit no float.
+    # JSON does not bound numbers: 1e400 is read as infinity, and 400 digits do not fit a float.
     if any(type(value) in (int, float) and abs(value) > _LARGEST for value in record.values()):
         return None
     return record if 0 <= record["step"] < 2**63 else None

@@ -1,4 +1,4 @@
-"""Open a run: the one way from a path to a run's folder, config, metrics and checkpoint."""
+"""Opening a run: the only way from a path to a run's folder, config, metrics and checkpoint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Run:
 
     @property
     def path(self) -> Path:
-        """The run's folder, as it was named."""
+        """The path of the run's folder, as it was given."""
         return self.folder.path
 
     def metrics(self) -> MetricsReader:
@@ -35,9 +35,9 @@ class Run:
     def newest_checkpoint(self) -> Checkpoint | None:
         """Read the newest checkpoint; None before the first one.
 
-        Raises DamagedCheckpoint if it is not what was written or lacks what a run goes on from,
-        NewerFormat if a newer noisynet wrote it, and RunError if config.yaml was changed since then
-        where it may not be (`MAY_CHANGE`).
+        Raises DamagedCheckpoint if it differs from what was written, or lacks state that a run
+        needs to continue; NewerFormat if a newer noisynet wrote it; and RunError if a field of
+        config.yaml has changed since that may not change (`MAY_CHANGE`).
         """
         found = checkpoint.read_newest(self.folder.checkpoints)
         if found is None:
@@ -54,12 +54,12 @@ class Run:
         return found
 
     def notes(self, found: Checkpoint) -> list[str]:
-        """Return what a user should know of the config beside a checkpoint."""
+        """Return notes for the user on how the config differs from that of a checkpoint."""
         _, noted = self._changes(found)
         notes = [f"since the checkpoint: {change}" for change in noted]
         former = found.state.get("config", {}).get("training", {}).get("steps")
         if former not in (None, self.config.training.steps):
-            # By the config as it is now: what was changed otherwise is named above.
+            # The schedules of the current config; other changes are among the notes above.
             notes += [
                 f"the schedule of {name} ends at the last step: it goes on as that of "
                 f"{self.config.training.steps:,} steps, which the run was not begun with"
@@ -68,20 +68,20 @@ class Run:
         return notes
 
     def _changes(self, found: Checkpoint) -> tuple[list[str], list[str]]:
-        # An older checkpoint does not hold its config: what does not fit shows when it is restored.
+        # Older checkpoints do not hold their config; a misfit shows only when they are restored.
         return self.config.changes_since(found.state.get("config", {}))
 
     def check_unsaved(self) -> None:
-        """Raise RunError where a run without a checkpoint cannot begin again with nothing lost.
+        """Raise RunError if training would be lost by restarting a run that has no checkpoint.
 
-        One that was stopped before its first checkpoint can; where the metrics show that there was
-        one, it has been removed.
+        A run that was stopped before its first checkpoint may restart. If the metrics show that
+        there was a checkpoint, it has been removed.
         """
         training, step, saved = self.config.training, 0, False
         for line in self.metrics() if self.folder.metrics_file.exists() else ():
             step = max(step, line["step"])
             saved |= "time/checkpoint" in line
-        # The lines of what was played while the first checkpoint was due come before it.
+        # Twice the interval: steps played while the first checkpoint is due are logged before it.
         if saved or step >= min(2 * training.checkpoint_every, training.steps):
             raise RunError(
                 f"{self.folder.checkpoints}: holds no checkpoint, and the metrics reach step "
@@ -92,9 +92,9 @@ class Run:
     def changed(self, found: Checkpoint | None, fields: Mapping[str, Any]) -> Run:
         """Return the run with some fields set to other values; nothing is written.
 
-        With other `steps` a run that was solved loses its goal: it would end at once. Raises
-        RunError for values that do not fit or do nothing, where so many steps were taken before the
-        checkpoint `found`, and for a field that may not change after one.
+        If `steps` is set and the run is solved, `solved_return` is removed, or the run would end at
+        once. Raises RunError for values that do not fit or have no effect, for `steps` that the
+        checkpoint `found` has already reached, and for a field that may not change after one.
         """
         fields = config.by_our_names(fields)
         changed = self.config.replaced(**fields)
@@ -118,7 +118,7 @@ class Run:
         return replace(self, config=changed)
 
     def trained(self) -> Checkpoint:
-        """Read the newest checkpoint; raises RunError before the first one, and as above."""
+        """Read the newest checkpoint like `newest_checkpoint`; raise RunError if there is none."""
         found = self.newest_checkpoint()
         if found is None:
             raise RunError(f"{self.path}: no checkpoint yet")
@@ -126,10 +126,10 @@ class Run:
 
 
 def open_run(path: str | Path) -> Run:
-    """Open the run in a folder without locking it: a run can be read while it trains.
+    """Open the run in a folder without locking it, so that it can be read while it trains.
 
-    Raises RunError, with one line, if the folder is missing, is no run, or holds a config.yaml that
-    is damaged or does not validate, and NewerFormat if a newer noisynet wrote it.
+    Raises RunError, with one line, if the folder is missing, is not a run, or holds a config.yaml
+    that is damaged or does not validate, and NewerFormat if a newer noisynet wrote it.
     """
     folder = RunFolder.open(path)
     return Run(folder, config.from_yaml(folder.config_text, str(folder.config_file)))

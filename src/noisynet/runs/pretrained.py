@@ -1,11 +1,11 @@
-"""Trained agents that the package brings: each is a run's folder that holds what acting takes.
+"""The package's pretrained agents: each is a run folder that holds only what acting needs.
 
-    agents/NAME/config.yaml          what it was trained with
-                checkpoints/         its newest step, with the network that acts alone
+    agents/NAME/config.yaml          the config that it was trained with
+                checkpoints/         its newest checkpoint, with only the acting network
                 evaluations.jsonl    the games that its scores are from
                 command.txt          the commands that made it
 
-`python -m benchmarks.pretrained RUN NAME` makes one of a run.
+`python -m benchmarks.pretrained RUN NAME` makes one from a run.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ COMMAND = "command.txt"
 
 @dataclass(frozen=True)
 class AgentCard:
-    """What is known of a pretrained agent."""
+    """What is shown of a pretrained agent: its config, how it was made, and its scores."""
 
     config: Config
     step: int
     """Agent steps that it was trained for."""
     command: str
-    """What made it, a command a line."""
+    """The commands that made it, one per line."""
     evaluations: tuple[Evaluation, ...]
-    """New games, by the mean weights first, then under noise."""
+    """Evaluations on new games: with the mean weights first, then under noise."""
 
     @property
     def scores(self) -> dict[str, str]:
-        """Mean return and games, by noise: {"off": "500.0 (100 games)"}."""
+        """Mean return and number of games by noise, such as {"off": "500.0 (100 games)"}."""
         return {one.noise: f"{one.mean:.1f} ({len(one.returns)} games)" for one in self.evaluations}
 
     def to_json(self) -> dict[str, Any]:
-        """Return it with what the config says of where it is from."""
+        """Return the card as JSON values, with those fields of the config that tell its origin."""
         return {
             "environment": self.config.environment.environment,
             "preset": self.config.preset,
@@ -62,9 +62,9 @@ def names() -> list[str]:
 
 
 def pretrained(name: str) -> Path:
-    """Return the folder of a pretrained agent, which is read as a run's is.
+    """Return the folder of a pretrained agent, which is read like that of a run.
 
-    Raises RunError, with the nearest name, where there is none of that name.
+    Raises RunError, with the nearest name, if there is no agent of this name.
     """
     if name not in names():
         near = nearest(name, names())
@@ -82,7 +82,7 @@ def check_resumable(folder: Path) -> None:
 
 
 def agent_cards() -> dict[str, AgentCard]:
-    """Return the card of each pretrained agent."""
+    """Return the cards of the pretrained agents, by name."""
     return {name: _card(AGENTS / name) for name in names()}
 
 

@@ -13,8 +13,7 @@ from pathlib import Path
 def provenance(**versions: str) -> dict[str, str]:
     """Return the versions of packages, the processor and, from a repository, the commit.
 
-    `versions` are those that a package knows better than its metadata, such as torch's with its
-    build.
+    `versions` replace those from the packages' metadata, such as torch's version with its build.
     """
     found = {"python": platform.python_version(), "processor": _processor()}
     for name in ("noisynet", "torch", "numpy", "gymnasium", "ale-py", "minatar"):
@@ -30,7 +29,7 @@ def provenance(**versions: str) -> dict[str, str]:
 
 
 def changed_since(made_with: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return in a line, if anything, which versions are not those that a run was made with."""
+    """Return a line that names the versions changed since a run was made, or nothing."""
     changed = [
         f"{name} {made_with[name]} (now {version})"
         for name, version in now.items()
@@ -40,17 +39,17 @@ def changed_since(made_with: Mapping[str, str], now: Mapping[str, str]) -> list[
 
 
 def _commit(folder: Path) -> str | None:
-    """Return the commit that this code comes from, with `-dirty` where it was changed since.
+    """Return the commit that this code comes from, with `-dirty` if it was changed since.
 
-    None where the code is no part of a repository, such as an installed package: the repository
-    around an environment is somebody else's.
+    None if no repository tracks the code, as in an installed package: a repository around its
+    environment belongs to another project.
     """
     git = shutil.which("git")
     if git is None:
         return None
 
     def ask(*question: str) -> str | None:
-        # Without the optional locks a run that starts does not stand in the way of a commit.
+        # Without optional locks, so that a starting run does not block a commit.
         command = [git, "--no-optional-locks", "-C", str(folder), *question]
         try:
             done = subprocess.run(  # noqa: S603 - nothing in it is a user's

@@ -1,4 +1,4 @@
-"""What a run recorded: its state, and its figures, thinned while they are read."""
+"""The record of a run: its state, and its figures, which are thinned while they are read."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ _DIVERGED_NAME = re.compile(r"nan_(\d+)")
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What is shown of a run. Steps are decisions of the agent, times are seconds."""
+    """The state and figures of a run. Steps are decisions of the agent, times are seconds."""
 
     path: Path
     config: Config
     state: str
-    """running, solved, finished, stopped, diverged, or new: nothing was trained yet."""
+    """running, solved, finished, stopped, diverged, or new, if nothing was trained yet."""
     step: int
     games: int
     mean_return: float | None
-    """Mean return of the last games, at most `solved_games` of the config."""
+    """Mean return of the last games, at most the config's `solved_games`."""
     seconds: float
     """Training time so far."""
     damaged: int
     """Lines of metrics.jsonl that could not be read and were left out."""
     curves: dict[str, Curve]
     evaluations: tuple[Evaluation, ...] = ()
-    """What `noisynet evaluate` has kept in the run's folder."""
+    """The evaluations that `noisynet evaluate` has written to the run's folder."""
 
     @property
     def name(self) -> str:
@@ -66,8 +66,8 @@ class RunRecord:
     def mean_return_at(self, step: float) -> float | None:
         """Return the mean return of the last games at a step, exactly; None before the first game.
 
-        Curves are thinned: where the last line up to the step may have gone into a wider bucket,
-        metrics.jsonl is read once more, line by line.
+        Curves are thinned: if a bucket may also hold lines after the step, metrics.jsonl is read
+        again, line by line.
         """
         curve = self.curves.get("game/mean_return")
         if curve is None:
@@ -83,10 +83,10 @@ class RunRecord:
 
 
 def read_run(path: Path) -> RunRecord:
-    """Read a run, also one that is being written; raises RunError with one line for anything else.
+    """Read a run, even while it is being written; raises RunError for anything that is not a run.
 
-    Lines of metrics.jsonl are read one at a time and thinned at once. A line that is damaged is
-    left out and counted; the last one of a run that is being written may be half a line.
+    Lines of metrics.jsonl are read one at a time and thinned at once. Damaged lines are left out
+    and counted, except half a line at the end of a run that is being written.
     """
     run = open_run(path)
     thinners: defaultdict[str, Thinner] = defaultdict(Thinner)
@@ -108,7 +108,7 @@ def read_run(path: Path) -> RunRecord:
     curves = {tag: curve for tag, one in thinners.items() if (curve := one.curve()) is not None}
     running = is_locked(run.folder.lock_file)
     if running and damaged and not _ends_with_a_line(run.folder.metrics_file):
-        damaged -= 1  # the line that is being written just now
+        damaged -= 1  # the line that is being written
     step = max(step, checkpoint.newest_step(run.folder.checkpoints) or 0)
     mean_return = None if mean_return is None else float(mean_return)
     state = "running" if running else _state(run, step, games, mean_return)
@@ -127,7 +127,7 @@ def read_run(path: Path) -> RunRecord:
 
 
 def distinct(paths: Iterable[Path]) -> list[Path]:
-    """Leave out paths that name a folder again, as they were given: `run`, `./run`, a link."""
+    """Return paths without those that name the same folder again, such as `run` and `./run`."""
     found: dict[Path, Path] = {}
     for path in paths:
         found.setdefault(path.resolve(), path)
@@ -135,7 +135,7 @@ def distinct(paths: Iterable[Path]) -> list[Path]:
 
 
 def find_runs(root: Path) -> list[Path]:
-    """List the runs under a folder, itself included; raises RunError where there is no folder."""
+    """List the runs in and under a folder; raises RunError if there is no such folder."""
     if not root.is_dir():
         raise RunError(f"{root}: no such folder")
     found: list[Path] = []

@@ -1,7 +1,7 @@
-"""What a checkpoint's state.json holds: one schema, checked before anything is restored.
+"""The schema of a checkpoint's state.json, which is checked before anything is restored.
 
-The parts' own `state` and `restore` say what a number means; here stands what must be there, and of
-which type. A key more is no fault: a part may keep what only its `restore` knows.
+It says which keys must exist, and of which type; what they mean is up to the `state` and `restore`
+of each part. Further keys are allowed, because a part may save what only its `restore` knows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Part(BaseModel):
-    """Values of the types that are named, whatever stands beside them."""
+    """The base of this schema: the named fields have strict types, and other keys are allowed."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -28,7 +28,7 @@ class _Arrays(Part):
 
 
 class Document(Part):
-    """What state.json holds, its own checksum aside."""
+    """The content of state.json, without its own checksum."""
 
     step: Count
     arrays: _Arrays
@@ -60,12 +60,12 @@ class SavedState(Part):
     agent: _Agent
     loop: _Loop
     replay: dict[str, Any] | None = None
-    # What it was made with, by section; older ones have none.
+    # The config that it was made with, by section; older checkpoints have none.
     config: dict[str, dict[str, Any]] = {}
 
 
 def problem_of(model: type[BaseModel], values: object) -> str | None:
-    """Return in a line what keeps values from being what a model describes; None where they are."""
+    """Return, in one line, why values do not fit a model; None if they do."""
     try:
         model.model_validate(values)
     except pydantic.ValidationError as error:

@@ -1,4 +1,4 @@
-"""Seeds: one of a run, and from it one for each named source of randomness."""
+"""Seeds: one for a run, and one derived from it for each named source of randomness."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 
 SEEDS = 2_000_000_000
-"""Seeds run from 0 to this, exclusive: what every library around takes."""
+"""Seeds are from 0 to this, exclusive: a range that every library in use accepts."""
 
 
 def stream(seed: int, name: str) -> int:

@@ -1,4 +1,4 @@
-"""How TensorBoard and trackers name figures: in groups, without those of single environments."""
+"""Tags of figures in TensorBoard and trackers: in groups, without those of single environments."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _GROUPS = {
 
 
 def grouped(figures: Mapping[str, float]) -> dict[str, float]:
-    """Return the figures of metrics.jsonl that are shown, by the tags of their groups.
+    """Return the figures of metrics.jsonl that are shown, under grouped tags.
 
-    loss/, games/, noise/, units/, time/ and, for whatever else learning tells, learning/.
+    The groups are loss/, games/, noise/, units/, time/, and learning/ for figures without one.
     """
     return {
         _tag(name): value

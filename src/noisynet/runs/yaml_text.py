@@ -1,7 +1,7 @@
-"""YAML as presets, configs and suites write it: a small regular file, each key once, no aliases.
+"""YAML of presets, configs and suites: small regular files, without repeated keys or aliases.
 
-An alias can make a few hundred bytes stand for more values than memory holds, and a key that stands
-twice loses its first value in silence.
+With aliases, a few hundred bytes can stand for more values than fit in memory; a repeated key
+silently loses its first value.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ..disk import open_regular
 from .errors import RunError, cut, shown
 
 MOST_BYTES = 1 << 18
-"""What takes PyYAML a few seconds; the largest suites and configs have some thousand."""
+"""The size limit, which takes PyYAML a few seconds; real suites and configs have a few kB."""
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, without aliases; `unique_keys` refuses a key that stands twice."""
+    """PyYAML's safe loader, without aliases; with `unique_keys` it refuses repeated keys."""
 
     unique_keys = True
 
@@ -52,7 +52,7 @@ class _Repeating(_Loader):
 
 
 def load(text: str, *, unique_keys: bool = True) -> Any:
-    """Return what a text means; raises ValueError, one line that names the line."""
+    """Return the value of a YAML text; raises ValueError with one line that names the place."""
     try:
         return yaml.load(text, _Loader if unique_keys else _Repeating)  # noqa: S506 - a safe one
     except yaml.MarkedYAMLError as error:
@@ -62,15 +62,15 @@ def load(text: str, *, unique_keys: bool = True) -> Any:
         raise ValueError(cut(str(error).splitlines()[0], 200)) from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    except (AttributeError, LookupError, TypeError):  # of PyYAML: `!!bool maybe`
+    except (AttributeError, LookupError, TypeError):  # raised by PyYAML for `!!bool maybe`
         raise ValueError("a value does not fit its tag") from None
 
 
 def read(file: Path) -> str:
     """Read a file of text, with or without a byte order mark.
 
-    Raises RunError for one that cannot be read, is no regular file, is larger than 256 KiB or is
-    not UTF-8; OSError never.
+    Raises RunError, never OSError, for a file that cannot be read, is not a regular file, is larger
+    than 256 KiB or is not UTF-8.
     """
     try:
         with os.fdopen(open_regular(file), encoding="utf-8-sig") as stream:

@@ -32,10 +32,9 @@ from .sharded_replay import LocalHost, MakeHost, ShardedReplay, with_shards
 
 
 class SamplersAssembler(Assembler):
-    """Builds runs that samplers play, on Ray or in this process; leaving it ends them all.
+    """An assembler of runs with samplers, on Ray or in this process; leaving it ends the samplers.
 
-    `address` is that of a Ray cluster; without one Ray runs on this machine, for as long as the
-    run.
+    `address` is that of a Ray cluster; without it, Ray runs on this machine for as long as the run.
     """
 
     samplers: Samplers
@@ -68,7 +67,7 @@ class SamplersAssembler(Assembler):
         return self.config.scale.actors or 1
 
     def __enter__(self) -> Self:
-        # An interrupt in here ends Ray, too.
+        # Until `pop_all`, an error or an interrupt in here ends Ray, too.
         with ExitStack() as resources:
             if not self._on_ray:
                 samplers = InProcessSamplers()
@@ -89,14 +88,14 @@ class SamplersAssembler(Assembler):
         super().__exit__(*error)
 
     def prepare(self, found: Checkpoint | None = None) -> Config:
-        """Build as `Assembler.prepare` does, with a core left to each sampler of this machine."""
+        """Build as `Assembler.prepare` does, leaving a core to each sampler on this machine."""
         open_ = found is None and not self.config.training.threads
         if open_ and self.address is None and self._on_ray:
             self.config = self.config.replaced(threads=max(local_cpus() - self._actors, 1))
         return super().prepare(found)
 
     def notes(self) -> list[str]:
-        """Return what a user should know of a run that goes on."""
+        """Return remarks for the user on resuming this run."""
         return ["sampler actors start new games"]
 
     def _replay_loop(self, agent: QLearning, folder: RunFolder) -> Loop:
@@ -143,7 +142,7 @@ class SamplersAssembler(Assembler):
         return Crew(self.samplers, assignment, self._actors, weights)
 
     def _sharded_replay(self, folder: RunFolder) -> ShardedReplay:
-        """Make the shards, or reopen them; raises RunError with one line where it cannot."""
+        """Make or reopen the shards; raises RunError, with a message of one line, if that fails."""
         section, learning, training = self.config.scale, self.config.learning, self.config.training
         environments = self.environments
         saved: Mapping[str, Any] | None = None

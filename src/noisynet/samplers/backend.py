@@ -1,4 +1,4 @@
-"""Where samplers live: the interface that the loops speak, and samplers in this very process."""
+"""The interface to samplers, wherever they run, and samplers in this process."""
 
 from __future__ import annotations
 
@@ -12,51 +12,51 @@ from .sampler import Sampler, build_sampler
 
 @dataclass(frozen=True)
 class Arrived:
-    """A fragment is there: its report, and where the fragment itself can be had."""
+    """The arrival of a fragment: its report, and the parcel that holds the fragment."""
 
     sampler: int
     life: int
     report: Report
     parcel: Any
-    """What `Samplers.open` turns into the fragment; it may lie on another machine."""
+    """What `Samplers.open` turns into the fragment, which may be on another machine."""
 
 
 @dataclass(frozen=True)
 class Lost:
-    """A sampler died, with every fragment that it was asked for."""
+    """The death of a sampler, by which every fragment that it was asked for is lost."""
 
     sampler: int
     life: int
     reason: str
     diverged: bool = False
-    """Its policy became NaN: no other sampler would fare better."""
+    """Whether its policy became NaN, as that of a replacement would."""
 
 
 class ParcelLost(Exception):
-    """A fragment that went down with the machine that held it."""
+    """A fragment was lost, for instance with the machine that held it."""
 
 
 class Samplers(Protocol):
-    """Samplers by their numbers, each of which plays what it is asked for, in that order."""
+    """Numbered samplers, each of which plays the fragments that it is asked for in order."""
 
     def publish(self, weights: Weights) -> Any:
-        """Put weights where samplers can fetch them; return what `ask` takes."""
+        """Put weights where samplers can fetch them; return the handle that `ask` accepts."""
         ...
 
     def start(self, assignment: Assignment) -> None:
-        """Start a sampler, in the place of the one that had its number."""
+        """Start a sampler, in place of the one that had its number before."""
         ...
 
     def ask(self, sampler: int, order: Order, weights: Any | None) -> None:
-        """Ask for a fragment, under published weights where they are new to this sampler."""
+        """Ask for a fragment; `weights` are published ones, or None if the sampler has them."""
         ...
 
     def take(self, timeout: float) -> Arrived | Lost | None:
-        """Return what happened next; None where nothing does for `timeout` seconds."""
+        """Return the next event; None if there is none for `timeout` seconds."""
         ...
 
     def open(self, parcel: Any) -> Fragment:
-        """Fetch a fragment. Raises ParcelLost."""
+        """Fetch a fragment. Raises ParcelLost if it is gone."""
         ...
 
     def close(self) -> None:
@@ -67,12 +67,12 @@ class Samplers(Protocol):
 class InProcessSamplers:
     """Samplers in this process, for tests and for machines without Ray.
 
-    A fragment is played when it is waited for, in the order in which they were asked for: a fixed
-    hand-off, so that a run repeats exactly.
+    Each `take` plays one fragment, in the order in which they were asked for, so that a run repeats
+    exactly.
     """
 
     def __init__(self) -> None:
-        """Begin without any."""
+        """Begin without samplers."""
         self._samplers: dict[int, Sampler] = {}
         self._asked: deque[tuple[int, Order, Weights | None]] = deque()
 
@@ -85,11 +85,11 @@ class InProcessSamplers:
         self._samplers[assignment.number] = build_sampler(assignment)
 
     def ask(self, sampler: int, order: Order, weights: Weights | None) -> None:
-        """Remember what was asked for."""
+        """Queue the order for `take`."""
         self._asked.append((sampler, order, weights))
 
     def take(self, timeout: float) -> Arrived | None:  # noqa: ARG002 - nothing is waited for
-        """Play what was asked for first. Raises whatever the environments do."""
+        """Play the oldest order. Raises whatever the environments raise."""
         if not self._asked:
             return None
         number, order, weights = self._asked.popleft()

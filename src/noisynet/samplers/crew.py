@@ -1,4 +1,4 @@
-"""The samplers of a run: who was asked for what, under which weights, and who died."""
+"""The samplers of a run: their orders, the weights that they are sent, their replacements."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .backend import Arrived, Lost, Samplers
 from .messages import Assignment, Order, Weights
 
 IN_FLIGHT = 2
-"""Fragments that a sampler of a replay is asked for at a time: it plays one while one travels."""
+"""Fragments that a replay's sampler is asked for at a time: it plays one while another travels."""
 
 AHEAD = 4
 """Fragments that a sampler may be ahead of the slowest one that plays."""
@@ -30,22 +30,22 @@ class Member:
     number: int
     life: int = 0
     in_flight: deque[int] = field(default_factory=deque)
-    """Versions of the weights behind the fragments that it was asked for."""
+    """Versions of the weights behind the fragments that it has yet to send."""
     place: int = 0
-    """Fragments that it has given, or would have: how far it is in the run."""
+    """How far it is in the run, in fragments; a replacement starts level with the slowest."""
     playing: bool = True
     """False from its death until its successor's first fragment."""
     delivered: int = 0
-    """Fragments of this life."""
+    """Fragments that arrived from it in this life."""
     barren: int = 0
-    """Lives, one after the other up to now, that ended without a fragment."""
+    """Number of consecutive lives just before this one that ended without a fragment."""
     knows: int | None = None
-    """Version of the weights that it was sent last."""
+    """Version of the weights that it was last sent."""
 
 
 @dataclass(frozen=True)
 class Replaced:
-    """A sampler died, and another one is being started in its place."""
+    """The replacement of a dead sampler by another one, which is being started."""
 
     sampler: int
     reason: str
@@ -53,11 +53,11 @@ class Replaced:
 
 
 class Crew:
-    """The samplers of a run, kept at work.
+    """The samplers of a run, which are asked for fragments and replaced when they die.
 
-    A sampler that dies is replaced by one with another seed: games and noise of its own, from new
-    games on. What it was asked for is forgotten, and never inserted. Weights travel by version: a
-    sampler is sent those that it does not have.
+    A replacement has another seed: it starts new games, with noise of its own. What the dead
+    sampler was asked for is dropped. Weights have versions, and a sampler is sent only weights that
+    it does not have.
     """
 
     def __init__(
@@ -67,20 +67,20 @@ class Crew:
         actors: int,
         weights: Callable[[], Weights],
     ) -> None:
-        """Take the backend; `assignment` is asked for a number and a life. Nothing starts yet."""
+        """Take the backend; `assignment` is called with number and life. Nothing starts yet."""
         self.samplers = samplers
         self._assignment = assignment
         self._weights = weights
         self.members = [Member(number) for number in range(actors)]
         self.restarts = 0
         self.weight_bytes = 0
-        """Bytes of weights that samplers were sent, so far."""
+        """Bytes of weights sent to samplers so far."""
         self._published: tuple[int, Any, int] | None = None
         self._started = False
         self._last_sign = time.monotonic()
 
     def start(self) -> None:
-        """Start every sampler, if that has not been done."""
+        """Start every sampler, unless that has been done."""
         if self._started:
             return
         self._started = True
@@ -94,15 +94,15 @@ class Crew:
 
     @property
     def oldest(self) -> int | None:
-        """Version of the oldest weights behind fragments of samplers that play; None: no such."""
+        """Version of the oldest weights behind fragments that playing samplers have yet to send."""
         return min((one.in_flight[0] for one in self.members if self._binds(one)), default=None)
 
     def _binds(self, member: Member) -> bool:
-        # What a sampler that has yet to begin was asked for binds nobody: it may take minutes.
+        # Nobody waits for the first fragment of a sampler: starting may take it minutes.
         return bool(member.in_flight) and member.playing and member.delivered > 0
 
     def may_ask(self, member: Member) -> bool:
-        """Return whether a sampler of a replay is to be asked for one more fragment."""
+        """Return whether a replay's sampler should be asked for one more fragment."""
         if member.delivered == 0:
             return not member.in_flight
         slowest = min(one.place for one in self.members if one.playing)
@@ -112,7 +112,10 @@ class Crew:
     def ask(
         self, member: Member, *, step: int, version: int, oldest: int, measure: bool = False
     ) -> None:
-        """Ask for a fragment under weights of `oldest` or newer; `version` are the learner's."""
+        """Ask for a fragment under weights of version `oldest` or newer.
+
+        If those published last are older, the learner's own, of version `version`, are published.
+        """
         if self._published is None or self._published[0] < oldest:
             weights = self._weights()
             size = sum(array.nbytes for array in weights.values())
@@ -126,10 +129,10 @@ class Crew:
         member.in_flight.append(published)
 
     def take(self, timeout: float) -> Arrived | Replaced | None:
-        """Return the next fragment, or the death of a sampler; None where nothing happens.
+        """Return the next fragment, or the replacement of a sampler; None if nothing happens.
 
-        Raises LossNotFinite where a sampler's policy is NaN, and WorkersFailed where one dies again
-        and again before its first fragment, or none answers for ten minutes.
+        Raises LossNotFinite if a sampler's policy is NaN, and WorkersFailed if one dies repeatedly
+        before its first fragment, or none answers for ten minutes.
         """
         happened = self.samplers.take(timeout)
         if happened is None:

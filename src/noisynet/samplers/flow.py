@@ -1,4 +1,4 @@
-"""What is logged of the flow between samplers and learner."""
+"""The figures of the flow between samplers and learner that are logged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .messages import Report
 
 @dataclass
 class FlowFigures:
-    """Figures of the fragments between two lines of the log."""
+    """The figures of the fragments that arrive between two lines of the log."""
 
     lost: int = 0
     """Fragments of this session that were lost or came too late."""
@@ -22,16 +22,16 @@ class FlowFigures:
     _weight_bytes: int = 0
 
     def arrived(self, report: Report, staleness: int) -> None:
-        """Count a fragment, and the updates that its weights were old when it arrived."""
+        """Count a fragment; `staleness` is the age of its weights on arrival, in versions."""
         self._staleness.append(staleness)
         self._steps += report.steps
         self._bytes += report.nbytes
 
     def taken(self, crew: Crew, updates_per_step: float) -> dict[str, float]:
-        """Return the figures by their tags, and begin anew.
+        """Return the figures by their tags, and reset them.
 
-        Bytes are those of the arrays, per agent step: fragments on their way to the replay or the
-        learner, and weights on their way to samplers.
+        Bytes are those of the arrays, per agent step: of fragments sent to the replay or the
+        learner, and of weights sent to samplers.
         """
         figures = {
             "scale/updates_per_step": updates_per_step,

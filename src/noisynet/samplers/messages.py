@@ -1,4 +1,4 @@
-"""What travels between learner and samplers: orders one way, reports and fragments the other."""
+"""The messages of learner and samplers: orders one way, reports and fragments the other."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..runs.config import Config
 from ..runs.seeds import SEEDS
 
 Weights = dict[str, np.ndarray]
-"""A network's parameters, μ and σ, by their names. Noise is never among them."""
+"""A network's state dictionary as arrays: μ, σ and buffers by name. It never contains noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """Which sampler an actor is, and what it needs to be built."""
+    """The identity of a sampler, and what is needed to build it."""
 
     config: Config
     observation_shape: tuple[int, ...]
@@ -27,12 +27,12 @@ class Assignment:
     number: int
     """From 0."""
     life: int
-    """How many actors had this number before, in this session."""
+    """How many actors had this number before it, in this session."""
     steps_before: int
     """Agent steps of the run before this session."""
 
     def own_config(self) -> Config:
-        """Return the config with this sampler's seed, one thread of the CPU, and float32.
+        """Return the config for this sampler: a seed of its own, one thread, the CPU and float32.
 
         Seeds differ between samplers, between an actor and the one that replaces it, and between a
         run and its resumption, so that no game and no noise is played twice.
@@ -47,41 +47,41 @@ class Order:
     """A request for one fragment."""
 
     step: int
-    """Agent steps of the whole run when this was asked."""
+    """Agent steps of the whole run when the request was made."""
     version: int
-    """Updates behind the weights that are to act."""
+    """Version of the weights to act under: the number of updates (or rollouts) learned so far."""
     measure: bool = False
-    """Measure what the noise does to the policy, too."""
+    """Whether to measure the effect of the noise on the policy as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What is known of a played fragment: small, so that it travels apart from the frames."""
+    """The summary of a played fragment, small and sent apart from the fragment itself."""
 
     number: int
     """Number of the fragment in this life of its sampler, from 0."""
     version: int
-    """Updates behind the weights that acted."""
+    """Version of the weights that acted; see `Order`."""
     steps: int
     """Agent steps, less those that restarted a game."""
     games: list[tuple[int, FinishedEpisode]]
-    """Games that ended in it, each with the steps of the fragment so far."""
+    """Games that ended in it, each with the fragment's agent steps up to the game's end."""
     nbytes: int
     """Bytes of the fragment's arrays, its draw of noise included."""
     noise: dict[str, float]
-    """What the noise does to the policy, by the names that metrics have; only where asked for."""
+    """Figures of the noise's effect on the policy, by their names in metrics, if asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayFragment:
-    """T steps of N environments for a replay: each frame once."""
+    """T steps of N environments for a replay, with each frame stored once."""
 
     frame: np.ndarray
     """(T, N, *frame): the newest frame of each observation that was acted on."""
     action: np.ndarray
     """(T, N), int32."""
     reward: np.ndarray
-    """(T, N), float32: clipped where that was asked for."""
+    """(T, N), float32: clipped if the config says so."""
     terminated: np.ndarray
     truncated: np.ndarray
     first: np.ndarray
@@ -98,14 +98,14 @@ class ReplayFragment:
 class RolloutFragment:
     """T steps of N environments for a learner of rollouts, and the noise that acted in them.
 
-    Stacks are put together where they arrive (`restacked`): `opening` is the whole first
-    observation, `frame` the newest frame of each later one.
+    The learner rebuilds stacked observations (`restacked`): `opening` is the whole first
+    observation, `frame` has the newest frame of each later one.
     """
 
     opening: np.ndarray
     """(N, …)."""
     frame: np.ndarray
-    """(T, N, *frame): of the observations after each step."""
+    """(T, N, *frame): the newest frame of the observation after each step."""
     first: np.ndarray
     """(T + 1, N), bool."""
     action_t: np.ndarray

@@ -41,22 +41,22 @@ class SamplerActor:
     """A sampler in a process of its own."""
 
     def __init__(self, packed: bytes, version: str) -> None:
-        """Take an assignment and the learner's version of noisynet.
+        """Take a pickled assignment and the learner's version of noisynet.
 
-        What cannot be built shows at the first fragment: of a failed constructor Ray tells nothing
-        but text.
+        The sampler is built at its first fragment: of an exception in a constructor, Ray would pass
+        on only the text.
         """
         self._packed = packed
         self._version = version
         self._sampler: Sampler | None = None
 
     def play(self, order: Order, weights: Weights | None) -> tuple[Report, Fragment]:
-        """Play a fragment; raises RuntimeError on another version of noisynet."""
+        """Play a fragment; raises RuntimeError if the learner has another version of noisynet."""
         if self._sampler is None:
             if self._version != __version__:
                 raise RuntimeError(f"here is noisynet {__version__}, the learner's {self._version}")
             torch.set_num_threads(1)
-            # Packed, so that a version that cannot even read it gets as far as saying so.
+            # Unpickled only here, so that another version, which may fail to, is reported above.
             self._sampler = build_sampler(pickle.loads(self._packed))  # noqa: S301 - the driver's
         return self._sampler.play(order, weights)
 
@@ -66,19 +66,19 @@ class _Actor:
     life: int
     handle: Any
     asked: deque[tuple[Any, Any]] = field(default_factory=deque)
-    """(report, parcel) of every fragment asked for, the oldest first."""
+    """References to (report, parcel) of every fragment asked for, the oldest first."""
 
 
 class RaySamplers:
-    """Samplers as Ray actors, a CPU each, spread over the nodes.
+    """Samplers as Ray actors, with one CPU each, spread over the nodes.
 
-    Ray restarts none of them: a new process under the old constructor would play the same games
-    under the same noise once more. Calls happen at most once. The report of a fragment comes here;
-    the fragment itself stays where it was played until somebody opens it.
+    Ray must not restart them: a new process with the same constructor arguments would play the same
+    games under the same noise again. Each call runs at most once. The report of a fragment is
+    sent here; the fragment itself stays on the node that played it until it is opened.
     """
 
     def __init__(self) -> None:
-        """Begin without any; Ray must be connected."""
+        """Begin without samplers; Ray must be connected."""
         actor: Any = ray.remote(num_cpus=1)(SamplerActor)
         self._actor = actor.options(
             max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
@@ -86,9 +86,9 @@ class RaySamplers:
         self._actors: dict[int, _Actor] = {}
 
     def publish(self, weights: Weights) -> Any:
-        """Put weights into the object store, from where each node fetches them once.
+        """Put weights into the object store, from which each node fetches them once.
 
-        Raises WorkersFailed where it is full.
+        Raises WorkersFailed if that fails, for instance because the store is full.
         """
         try:
             return ray.put(weights)
@@ -112,8 +112,8 @@ class RaySamplers:
         actor.asked.append((report, parcel))
 
     def take(self, timeout: float) -> Arrived | Lost | None:
-        """Return what happened next; the fragments of a sampler come in their order."""
-        # Ray tells in any order what is ready: only the oldest of each sampler is waited for.
+        """Return the next event; the fragments of a sampler arrive in order."""
+        # Ray returns ready results in any order: wait only for the oldest of each sampler.
         oldest = {
             actor.asked[0][0]: number for number, actor in self._actors.items() if actor.asked
         }
@@ -137,7 +137,10 @@ class RaySamplers:
         return Arrived(number, actor.life, report, parcel)
 
     def open(self, parcel: Any) -> Fragment:
-        """Fetch a fragment from where it was played; raises WorkersFailed where it had no room."""
+        """Fetch a fragment from the node that played it.
+
+        Raises ParcelLost if it is gone, and WorkersFailed if there was no room for it.
+        """
         try:
             return ray.get(parcel, timeout=_FETCH_SECONDS)
         except (GetTimeoutError, RayError) as error:
@@ -146,7 +149,7 @@ class RaySamplers:
 
     @property
     def process_ids(self) -> dict[int, int]:
-        """Ask every sampler for its process, by its number."""
+        """The process id of every sampler, by the sampler's number."""
         found: dict[int, Any] = {
             number: ray.get(actor.handle.__ray_call__.remote(_process_id))
             for number, actor in self._actors.items()
@@ -154,7 +157,7 @@ class RaySamplers:
         return found
 
     def close(self) -> None:
-        """End every actor at once: what they play is not wanted any more."""
+        """End every actor at once; the fragments that they are playing are dropped."""
         if ray.is_initialized():
             for actor in self._actors.values():
                 ray.kill(actor.handle)
@@ -169,23 +172,23 @@ class ShardActor:
     """A shard in a process of its own, on the machine that has the run's folder."""
 
     def __init__(self) -> None:
-        """Have no shard yet: of a failed constructor Ray tells nothing but text."""
+        """Begin without a shard: of an exception here, Ray would pass on only the text."""
         self._shard: Shard | None = None
 
     def open(self, plan: ShardPlan, saved: Mapping[str, Any] | None, resumed: bool) -> None:
-        """Make or reopen it."""
+        """Make or reopen the shard."""
         self._shard = Shard(plan, saved, resumed=resumed)
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the shard. A fragment's reference has become the fragment by now."""
+        """Call a method of the shard. Ray has already resolved a reference to a fragment."""
         return getattr(self._shard, method)(*arguments)
 
 
 class RayShard:
-    """A shard as a Ray actor beside the learner."""
+    """A shard as a Ray actor on the learner's machine."""
 
     def __init__(self, plan: ShardPlan, saved: Mapping[str, Any] | None, resumed: bool) -> None:
-        """Make or reopen it; raises what `Shard` raises, and RunError where its process dies."""
+        """Make or reopen the shard; raises what `Shard` does, and RunError if its process fails."""
         here = ray.get_runtime_context().get_node_id()
         actor: Any = ray.remote(num_cpus=0)(ShardActor)
         self._actor = actor.options(
@@ -202,7 +205,7 @@ class RayShard:
             raise RunError(said) from error
 
     def call(self, method: str, *arguments: Any) -> Answer:
-        """Ask for a method."""
+        """Call a method of the shard; see `ShardHost.call`."""
         reference = self._actor.call.remote(method, *arguments)
 
         def answer() -> Any:
@@ -222,7 +225,7 @@ class RayShard:
 
     @property
     def process_id(self) -> int:
-        """Ask for its process."""
+        """The process id of the shard."""
         return ray.get(self._actor.__ray_call__.remote(_process_id))
 
     def close(self) -> None:
@@ -232,9 +235,9 @@ class RayShard:
 
 
 def _check_room(error: BaseException, what: str) -> None:
-    """Raise WorkersFailed where something was lost because nothing had room for it.
+    """Raise WorkersFailed if `error` says that there was no room for `what`.
 
-    To ask for it again would be to wait for ever.
+    Asking for it again would mean waiting for ever.
     """
     if isinstance(error, ObjectStoreFullError | OutOfDiskError):
         size = ray.cluster_resources().get("object_store_memory", 0.0)

@@ -1,4 +1,4 @@
-"""Experience of samplers for a replay: what is asked of them, what arrives, how old it may be."""
+"""The source of fragments that samplers play into a replay, with limits on their age."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _POLL_SECONDS = 0.2
 
 
 class SampledReplaySource(Source[None]):
-    """Fragments that samplers play, on their way into a replay.
+    """A source that asks samplers for fragments and inserts them into a replay.
 
-    Steps count the decisions that reached the replay. Two bounds hold at any time. Updates never
-    run ahead of the schedule, and samplers are asked for no more while updates of more than one
-    round of fragments are due. No fragment is older than `max_staleness` updates when it arrives:
-    the learner waits for those that would become so, and what is too old all the same (a sampler
-    that took long to begin) is dropped.
+    Steps are counted when they reach the replay. Two bounds hold at any time. First, updates never
+    run ahead of the schedule, and samplers are asked for nothing while more updates are due than
+    one round of fragments brings. Second, the weights behind a fragment are at most `max_staleness`
+    updates old when it arrives: the learner waits for fragments that would become older, and drops
+    those that are older all the same, because their sampler took long to start.
 
     Args:
-        agent: whose updates say how old weights are.
-        replay: where fragments go.
+        agent: the agent that learns; its updates say how old weights are.
+        replay: the replay that takes the fragments.
         crew: the samplers.
-        schedule: of the agent's updates.
-        environments: of each sampler.
+        schedule: schedule of the agent's updates.
+        environments: number of environments of each sampler.
         fragment_steps: steps of each environment in a fragment.
-        weights_every: updates between weights that samplers are sent, at least.
-        max_staleness: None: what binds no sampler that keeps pace.
+        weights_every: least number of updates between two publications of the weights.
+        max_staleness: None: a bound that affects no sampler that keeps pace.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class SampledReplaySource(Source[None]):
         steps = len(crew.members) * fragment_steps * environments
         self._round = max(steps // schedule.update_every, 1)
         if max_staleness is None:
-            # What is in flight, and a round more.
+            # The fragments in flight, and two rounds more.
             max_staleness = (IN_FLIGHT + 2) * self._round + weights_every
         self.max_staleness = max_staleness
         self._newer_than = min(weights_every - 1, max_staleness)
@@ -66,28 +66,28 @@ class SampledReplaySource(Source[None]):
         self._shard_restarts = 0
 
     def play(self, progress: Progress) -> Generator[Event, None, None]:
-        """Take what arrives next; samplers have work before and after."""
+        """Take what arrives next; before and after, ask samplers for more."""
         self.crew.start()
         yield from self._restarted_shards(progress)
         self._ask(progress)
         yield from self._take(progress)
-        # Before the updates that follow, so that nobody waits for work meanwhile.
+        # Before the updates that follow, so that no sampler is idle during them.
         self._ask(progress)
 
     def advance(
         self, progress: Progress, learn: Callable[[None], Iterator[Event]]
     ) -> Iterator[Event]:
-        """Take what arrives next and learn; report shards that died, in a run's last round too."""
+        """Take what arrives next and learn; report shards that died, even in the last round."""
         yield from super().advance(progress, learn)
         yield from self._restarted_shards(progress)
 
     def may_update(self) -> bool:
-        """Return whether no fragment on its way would become too old by one more update."""
+        """Return whether one more update would make no fragment in flight too old."""
         oldest = self.crew.oldest
         return oldest is None or self.agent.updates + 1 - oldest <= self.max_staleness
 
     def _ask(self, progress: Progress) -> None:
-        """Ask every sampler for what it may be asked for."""
+        """Ask every sampler for as many fragments as it may be asked for."""
         if self._schedule.updates_due(progress.step) - self.agent.updates > self._round:
             return
         for member in self.crew.members:
@@ -132,7 +132,7 @@ class SampledReplaySource(Source[None]):
             yield progress.finished(before + steps, environment, game)
 
     def _restarted_shards(self, progress: Progress) -> Iterator[Event]:
-        """Report shards that died and came back: in a round, or while a checkpoint was written."""
+        """Report shards that died and were restored, even while a checkpoint was written."""
         while self.replay.restarted:
             restarted = self.replay.restarted.pop(0)
             self._shard_restarts += 1
@@ -144,11 +144,11 @@ class SampledReplaySource(Source[None]):
             )
 
     def figures(self, progress: Progress) -> dict[str, float]:
-        """Return what samplers measured last of the noise, and the flow since the last time."""
+        """Return the samplers' latest figures of the noise, and the flow since the last call."""
         self._measure = True
         since_warmup = max(progress.step - self._schedule.warmup_steps, 1)
         return {**self._noise, **self._flow.taken(self.crew, self.agent.updates / since_warmup)}
 
     def close(self) -> None:
-        """End the samplers; what they are playing is left."""
+        """End the samplers; the fragments that they are playing are dropped."""
         self.crew.close()

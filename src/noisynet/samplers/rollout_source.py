@@ -1,4 +1,4 @@
-"""Experience of samplers for a learner of rollouts: one of each, joined."""
+"""The source of rollouts that samplers play: one rollout of each sampler, joined."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ class _Played:
 
 
 class SampledRolloutSource(Source[RolloutExperience]):
-    """Rollouts that samplers play side by side, one of each for an update.
+    """A source that joins the rollouts of samplers, one of each, into one rollout to learn from.
 
-    An update learns under the draws that acted. With `max_staleness` 0 samplers play under the
-    newest weights and wait while these are learned, as with more environments in one process; with
-    s, they play s rollouts ahead, under weights that are s rollouts old. A sampler that died is not
-    waited for until its successor has begun.
+    It is learned under the draws that acted. With `max_staleness` 0, samplers play under the newest
+    weights and wait while the agent learns, as if all environments were in one process; with s,
+    they play s rollouts ahead, under weights that are s rollouts old. A sampler that died is not
+    waited for until its successor has sent a rollout.
 
     Args:
-        agent: what learns; it gets the noise that acted, in each environment its own.
+        agent: the agent to train; its network holds the draws that acted, one per environment.
         crew: the samplers.
-        environments: of each sampler.
+        environments: number of environments of each sampler.
         stack: frames in an observation.
-        max_staleness: in rollouts.
+        max_staleness: largest age of the weights behind a rollout that is used, in rollouts.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class SampledRolloutSource(Source[RolloutExperience]):
         self._measure = True
 
     def play(self, progress: Progress) -> Generator[Event, None, RolloutExperience | None]:
-        """Take what arrives next; return a rollout once every sampler that plays has given one."""
+        """Take what arrives next; return a joined rollout when all playing samplers sent one."""
         self.crew.start()
         self._ask(progress)
         yield from self._take(progress)
@@ -78,9 +78,9 @@ class SampledRolloutSource(Source[RolloutExperience]):
         return (yield from self._join(progress))
 
     def _ask(self, progress: Progress) -> None:
-        """Ask every sampler for as many rollouts as it may be ahead, and one."""
+        """Ask every sampler for one rollout and as many more as it may be ahead."""
         for member in self.crew.members:
-            # A sampler that has yet to begin may take minutes: one rollout shows that it is there.
+            # A replacement may take minutes to start: it is asked for one rollout until that comes.
             most = self.max_staleness + 1 if member.delivered or member.life == 0 else 1
             while len(member.in_flight) + len(self._queues[member.number]) < most:
                 self.crew.ask(
@@ -108,7 +108,7 @@ class SampledRolloutSource(Source[RolloutExperience]):
     def _arrived(self, arrived: Arrived) -> None:
         report = arrived.report
         if self._version - report.version > self.max_staleness:
-            # Its sampler took long to begin; the next one comes in time.
+            # Its sampler took long to start; the next rollout will be in time.
             self._flow.lost += 1
             return
         try:
@@ -120,12 +120,12 @@ class SampledRolloutSource(Source[RolloutExperience]):
         self._queues[arrived.sampler].append(_Played(arrived.sampler, report, fragment))
 
     def _round_complete(self) -> bool:
-        """Return whether every sampler that plays has given a rollout."""
+        """Return whether every playing sampler has sent a rollout."""
         waited_for = [member.number for member in self.crew.members if member.playing]
         return bool(waited_for) and all(self._queues[number] for number in waited_for)
 
     def _join(self, progress: Progress) -> Generator[Event, None, RolloutExperience]:
-        """Join the oldest rollout of each, and hold the noise that acted in them."""
+        """Join the oldest rollout of each sampler, and hold the draws that acted in them."""
         round_ = [queue.popleft() for queue in self._queues.values() if queue]
         before = progress.step
         for played in round_:
@@ -146,18 +146,18 @@ class SampledRolloutSource(Source[RolloutExperience]):
         return RolloutExperience(joined(fragments, self._stack), before)
 
     def figures(self, progress: Progress) -> dict[str, float]:
-        """Return what samplers measured last of the noise, and the flow since the last time."""
+        """Return the samplers' latest figures of the noise, and the flow since the last call."""
         self._measure = True
         flow = self._flow.taken(self.crew, self.agent.updates / max(progress.step, 1))
         return {**self._noise, **flow}
 
     def close(self) -> None:
-        """End the samplers; what they are playing is left."""
+        """End the samplers; the rollouts that they are playing are dropped."""
         self.crew.close()
 
 
 def joined(fragments: Sequence[RolloutFragment], stack: int) -> Rollout:
-    """Put fragments side by side: one rollout of all their environments."""
+    """Join fragments along the environment dimension into one rollout."""
     observation = [restacked(one.opening, one.frame, one.first, stack) for one in fragments]
     of_steps = {
         name: np.concatenate([getattr(one, name) for one in fragments], axis=1)
@@ -167,7 +167,7 @@ def joined(fragments: Sequence[RolloutFragment], stack: int) -> Rollout:
 
 
 def joined_draws(drawn: Sequence[Draw], environments: int) -> Draw:
-    """Put draws below each other, a row for each environment; one that was shared is repeated."""
+    """Concatenate draws, with a row for each environment; a shared draw is repeated."""
     rows = [
         one.flats if one.rows is not None else [flat.expand(environments, -1) for flat in one.flats]
         for one in drawn

@@ -1,4 +1,4 @@
-"""Runs with sampler actors, from their beginning or from where they stopped."""
+"""Functions that train or resume a run with sampler actors."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def train(
     address: str | None = None,
     tell: Callable[[str], object] | None = None,
 ) -> Generator[Event, None, Outcome]:
-    """Train a new run, and yield what happens; see `noisynet.training.session.train`.
+    """Train a new run, and yield its events; see `noisynet.training.session.train`.
 
-    `address` is that of a Ray cluster; without one Ray runs on this machine, for as long as the
-    run. `tell` hears in a few words what is measured before training begins. Raises ScaleError, one
-    line, where Ray is missing or has too few CPUs.
+    `address` is that of a Ray cluster; without it, Ray runs on this machine for as long as the run.
+    `tell` is called with a few words on what is measured before training begins. Raises ScaleError,
+    with a message of one line, if Ray is missing or has too few CPUs.
     """
     return session.train(SamplersAssembler(config, address, tell), path, listeners)
 
@@ -37,7 +37,7 @@ def start(
     address: str | None = None,
     tell: Callable[[str], object] | None = None,
 ) -> Outcome:
-    """Train a new run to its end."""
+    """Train a new run to its end, and return the outcome."""
     return session.finish(train(config, path, listeners, address=address, tell=tell))
 
 
@@ -48,9 +48,9 @@ def resume(
     address: str | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> Outcome:
-    """Go on with a run to its end, with some fields of its config changed.
+    """Continue a run to its end, with `changes` to fields of its config; return the outcome.
 
-    Samplers start new games, with noise of their own.
+    Samplers start new games, with new noise.
     """
     run = open_run(path)
     assembler = SamplersAssembler(run.config, address)

@@ -1,4 +1,4 @@
-"""A sampler: plays its own environments under weights that it is sent, with noise of its own."""
+"""Samplers: each plays its own environments, with its own noise, under the learner's weights."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from .messages import (
 )
 
 _Play = tuple[Fragment, list[tuple[int, FinishedEpisode]], int]
-"""A fragment, the games that ended in it with its steps so far, and its agent steps."""
+"""A fragment, the games that ended in it, each with the steps up to then, and its agent steps."""
 
 
 class Sampler(ABC):
-    """What plays fragments, one order after the other."""
+    """A player of fragments, one for each order."""
 
     def __init__(self, assignment: Assignment) -> None:
         """Make the environments; games begin with the first order."""
@@ -43,7 +43,7 @@ class Sampler(ABC):
         self._fragments = 0
 
     def play(self, order: Order, weights: Weights | None) -> tuple[Report, Fragment]:
-        """Play a fragment, under new weights where there are some."""
+        """Play a fragment, under new weights if some are given."""
         if weights is not None:
             self._take(weights)
         fragment, games, steps = self._play(order)
@@ -72,15 +72,15 @@ class Sampler(ABC):
     def _behaviour(self) -> dict[str, float]: ...
 
     def _measured(self) -> dict[str, float]:
-        """Return what the noise does to the policy, environments by their numbers in the run."""
+        """Return figures of the noise's effect, with environments numbered as in the whole run."""
         return renumbered(self._behaviour(), self.assignment.number * self.environments.count)
 
 
 class ReplaySampler(Sampler):
-    """A sampler for a replay: plays as the value-based agent does.
+    """A sampler for a replay, which acts as the value-based agent does.
 
-    Acting noise that is redrawn "by update" is redrawn as often as the learner's updates come due:
-    by the steps of all samplers, which each estimates from its own.
+    With `redraw` "update", acting noise is redrawn whenever an update of the learner comes due.
+    That depends on the steps of all samplers, which each sampler estimates from its own.
     """
 
     def __init__(self, assignment: Assignment) -> None:
@@ -123,7 +123,7 @@ class ReplaySampler(Sampler):
         return fragment, games, steps
 
     def _act(self, step: int) -> np.ndarray:
-        """Act at an estimated step of the run, and redraw where an update has come due by then."""
+        """Act at an estimated step of the run; before that, redraw if an update has come due."""
         agent = self._agent
         due = self._schedule.updates_due(step)
         if due > agent.updates:
@@ -139,8 +139,8 @@ class ReplaySampler(Sampler):
 class RolloutSampler(Sampler):
     """A sampler of rollouts.
 
-    The draw that acted last travels with the fragment: where it is held over a rollout, the learner
-    runs the network under the very noise that acted (arXiv 1706.10295, §3.1).
+    The draw that acted last is sent with the fragment. If a draw is held over the rollout, the
+    learner thus runs the network under the same noise that acted (arXiv 1706.10295, §3.1).
     """
 
     def __init__(self, assignment: Assignment) -> None:
@@ -161,7 +161,7 @@ class RolloutSampler(Sampler):
             discount=self.config.learning.discount,
             step=order.step,
         )
-        # Where each step has a draw of its own, the last one stands for all.
+        # If each step has a draw of its own, only the last one is sent.
         drawn = None if self._agent.noise is None else held(self._agent.network)
         self._agent.next_rollout()
         rollout = played.rollout
@@ -183,13 +183,13 @@ class RolloutSampler(Sampler):
 
 
 def build_sampler(assignment: Assignment) -> Sampler:
-    """Build the sampler that the config's learner wants."""
+    """Build the kind of sampler that the config's learner needs."""
     kind = ReplaySampler if assignment.config.learning.has_replay else RolloutSampler
     return kind(assignment)
 
 
 def weights_of(network: nn.Module) -> Weights:
-    """Copy a network's parameters into arrays of their own: learning goes on beside them."""
+    """Copy a network's state dictionary into new arrays, since learning goes on meanwhile."""
     return {
         name: tensor.detach().to("cpu", copy=True).numpy()
         for name, tensor in network.state_dict().items()
@@ -197,7 +197,7 @@ def weights_of(network: nn.Module) -> Weights:
 
 
 def _load(network: nn.Module, weights: Weights) -> None:
-    # What Ray hands out is read-only memory that processes share.
+    # Ray's arrays are read-only memory that processes share: make tensors of copies.
     network.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
 
 

@@ -1,4 +1,4 @@
-"""One replay, fed by several samplers: fragments go in whole or not at all, and never twice."""
+"""A shard of a replay, fed by several samplers: it takes fragments whole, and never twice."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _FLAGS = ("terminated", "truncated", "first", "ignored")
 
 @dataclass(frozen=True, kw_only=True)
 class ShardPlan:
-    """Which shard of a replay one is, and what it holds."""
+    """The number, samplers and size of one shard of a replay."""
 
     number: int
     """From 0."""
     samplers: tuple[int, ...]
     """Numbers of the samplers that feed it."""
     environments: int
-    """Of each sampler."""
+    """Number of environments of each sampler."""
     capacity: int
     """Transitions, over all its environments."""
     frame_shape: tuple[int, ...]
@@ -41,12 +41,12 @@ class ShardPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Inserted:
-    """What a shard tells of itself after a fragment came."""
+    """The answer of a shard to a fragment."""
 
     accepted: bool
-    """False for a fragment that it has had already."""
+    """False for a fragment that the shard has taken before."""
     must_commit: bool
-    """It is short of room that the last commit does not need."""
+    """Whether a commit is due: little room is left beside the records of the last one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +55,16 @@ class Drawn:
 
     batch: Batch[np.ndarray]
     priority: np.ndarray | None
-    """(B,): what each transition was drawn in proportion to; None where draws are uniform."""
+    """(B,): the priorities that the transitions were drawn by; None if draws are uniform."""
     total: float
-    """The sum of all priorities of the shard; of uniform draws, its records."""
+    """The sum of all priorities of the shard; if draws are uniform, its number of records."""
 
 
 class _Ring(FrameReplay):
-    """A replay that tells the priorities that it draws by."""
+    """A replay that also returns the priorities of drawn records."""
 
     def priorities(self, indices: np.ndarray) -> tuple[np.ndarray | None, float]:
-        """Return those of records just drawn, and the sum of all."""
+        """Return the priorities of records just drawn (None if uniform), and the sum of all."""
         if self._sampler is None:
             return None, float(len(self))
         leaves = self._sampler.leaves
@@ -73,42 +73,42 @@ class _Ring(FrameReplay):
 
 @dataclass
 class _Lane:
-    """The environments of one sampler: what it sent and the ring has not taken yet."""
+    """The queue of one sampler: steps that it has sent and the ring has not taken yet."""
 
     count: int
     life: int = -1
     last: int = -1
     """Number of the newest fragment of that life."""
     out: bool = False
-    """Its sampler died, and the next one has not sent anything: others do not wait for it."""
+    """Whether its sampler died and the successor has sent nothing yet; others then do not wait."""
     rows: deque[dict[str, np.ndarray]] = field(default_factory=deque)
     torn: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
-    """(count,): what comes next does not follow what the ring holds."""
+    """(count,): whether the next record does not follow on from the previous one."""
     partial: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    """(count,): records to come whose stacks would miss a frame."""
+    """(count,): number of coming records whose stacks lack a frame."""
 
     def __post_init__(self) -> None:
         self.torn, self.partial = np.zeros(self.count, bool), np.zeros(self.count, np.int64)
 
     def tear(self, stack: int) -> None:
-        """Let nothing reach from what comes next to what came before."""
+        """Mark a gap, so that nothing connects coming records with earlier ones."""
         self.torn[:], self.partial[:] = True, stack - 1
 
 
 class Shard:
-    """The records of some samplers, in one ring of the run's folder.
+    """The records of some samplers, in one ring buffer in the run's folder.
 
-    A vector step of the ring has a record of every environment of every sampler, so steps go in
-    when all samplers have sent one; those that are out are filled in by records that are never
-    sampled. Where a fragment is missing, the records around the gap know nothing of each other: no
-    window of steps reaches over it, and a stack that would is never sampled.
+    A vector step of the ring has a record of every environment of every sampler, so a step is added
+    when all samplers have sent it. For samplers that are out, records that are never sampled are
+    added instead. Where a fragment is missing, no n-step window reaches over the gap, and a record
+    whose stack does is never sampled.
     """
 
     def __init__(self, plan: ShardPlan, saved: Mapping[str, Any] | None, *, resumed: bool) -> None:
-        """Make a new ring, or go on from what `commit` returned.
+        """Make a new ring, or reopen one from what `commit` returned.
 
-        `resumed` says that the samplers are new, too, and their lives count from 0 again. Raises
-        ReplayDamaged, ValueError or OSError as `FrameReplay` does.
+        `resumed` says that the samplers are new, too, so that their lives count from 0 again.
+        Raises ReplayDamaged, ValueError or OSError as `FrameReplay` does.
         """
         self.plan = plan
         self._lanes = {number: _Lane(plan.environments) for number in plan.samplers}
@@ -133,11 +133,11 @@ class Shard:
                     lane.life, lane.last = saved["lanes"][str(number)]
 
     def check_windows(self, n_step: int) -> None:
-        """Raise ValueError where windows of that many steps do not fit in."""
+        """Raise ValueError if windows of `n_step` steps do not fit into the ring."""
         self._ring.can_sample(n_step)
 
     def insert(self, sampler: int, life: int, number: int, fragment: ReplayFragment) -> Inserted:
-        """Take a fragment, or refuse one that was taken before; raises ValueError for a misfit."""
+        """Take a fragment, unless it was taken before; raises ValueError if it does not fit."""
         lane = self._lanes[sampler]
         accepted = (life, number) > (lane.life, lane.last)
         if accepted:
@@ -152,7 +152,7 @@ class Shard:
         return Inserted(accepted=accepted, must_commit=self._ring.must_commit)
 
     def leave_out(self, sampler: int) -> None:
-        """Wait no longer for a sampler, until something comes from its successor."""
+        """Stop waiting for a sampler until its successor sends a fragment."""
         self._lanes[sampler].out = True
         self._flush()
 
@@ -168,13 +168,13 @@ class Shard:
         return Drawn(batch=batch, priority=priority, total=total)
 
     def update_priorities(self, indices: np.ndarray, errors: np.ndarray) -> None:
-        """Set the priorities of what was drawn."""
+        """Set the priorities of drawn records, from their TD errors."""
         self._ring.update_priorities(indices, errors)
 
     def commit(self) -> dict[str, Any]:
-        """Bring the ring to the disk; return what the next one goes on from, as plain JSON values.
+        """Write the ring to disk; return the state that reopens it, as plain JSON values.
 
-        What waits for other samplers is not part of it.
+        Steps that still wait for other samplers are not part of it.
         """
         state = {
             "ring": self._ring.commit(),
@@ -184,7 +184,7 @@ class Shard:
         return state
 
     def _checked(self, fragment: ReplayFragment) -> dict[str, np.ndarray]:
-        """Look at a whole fragment before anything of it goes in."""
+        """Return a fragment's arrays, all checked before any of them is added."""
         arrays = fragment.arrays()
         shape = (len(fragment.action), self.plan.environments)
         wanted = {
@@ -204,10 +204,10 @@ class Shard:
         return arrays
 
     def _mended(self, lane: _Lane, row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Mark the records after a gap: the first begins anew, those short of frames are out."""
+        """Mark the records after a gap: the first begins a game, any short of frames is ignored."""
         if not lane.torn.any() and not lane.partial.any():
             return row
-        # A new game has the empty frames of a new game, whatever was before it.
+        # Where a game begins, its stack has empty frames anyway, and the gap does not matter.
         whole = row["first"]
         lane.torn &= ~whole
         lane.partial[whole] = 0
@@ -221,11 +221,11 @@ class Shard:
         return mended
 
     def _flush(self) -> None:
-        """Add vector steps while every sampler that is not out has one to give."""
+        """Add vector steps while every sampler that is not out has one waiting."""
         lanes = list(self._lanes.values())
         while any(lane.rows for lane in lanes) and all(lane.rows or lane.out for lane in lanes):
             if self._ring.room == 0:
-                # Taken up again by the next commit.
+                # The next commit makes room, and calls this again.
                 return
             rows = [lane.rows.popleft() if lane.rows else self._filler() for lane in lanes]
             self._ring.add(

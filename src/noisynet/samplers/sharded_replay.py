@@ -1,6 +1,6 @@
-"""The replay of a run with samplers, in one or more shards: where fragments go, batches come from.
+"""The replay of a run with samplers, in one or more shards.
 
-Suffixes: B samples.
+Suffixes: B samples, S shards.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from .messages import Fragment
 from .shard import Drawn, Inserted, Shard, ShardPlan
 
 Answer = Callable[[], Any]
-"""Returns what a shard answers, and waits for it where that takes time. Raises ShardLost."""
+"""Waits for a shard's answer if need be, and returns it. Raises ShardLost or ParcelLost."""
 
 
 class ShardLost(Exception):
-    """A shard that died, and why."""
+    """A shard died; the message says why."""
 
 
 class ShardHost(Protocol):
-    """Where one shard lives."""
+    """The process that one shard runs in: this one, or an actor's."""
 
     def call(self, method: str, *arguments: Any) -> Answer:
-        """Ask for a method of `Shard`; several shards work at the same time."""
+        """Start a call to a method of `Shard`, so that several shards can work at the same time."""
         ...
 
     def close(self) -> None:
-        """End it."""
+        """End the shard."""
         ...
 
 
 MakeHost = Callable[[ShardPlan, "Mapping[str, Any] | None", bool], ShardHost]
-"""Makes or reopens a shard: a plan, what its last commit returned, whether the samplers are new."""
+"""Makes or reopens a shard, from a plan, the state of its last commit, and `resumed`."""
 
 
 class LocalHost:
@@ -51,12 +51,12 @@ class LocalHost:
         *,
         fetch: Callable[[Any], Fragment],
     ) -> None:
-        """Make or reopen it; `fetch` opens the parcels that fragments come in."""
+        """Make or reopen the shard; `fetch` opens the parcels that hold fragments."""
         self._shard = Shard(plan, saved, resumed=resumed)
         self._fetch = fetch
 
     def call(self, method: str, *arguments: Any) -> Answer:
-        """Do it at once."""
+        """Call the method at once."""
         if method == "insert":
             *who, parcel = arguments
             arguments = (*who, self._fetch(parcel))
@@ -64,12 +64,12 @@ class LocalHost:
         return lambda: answer
 
     def close(self) -> None:
-        """End nothing: it ends with this process."""
+        """Do nothing: the shard ends with this process."""
 
 
 @dataclass(frozen=True)
 class ShardRestarted:
-    """A shard died, and came back from its last commit."""
+    """The restart of a shard that died, from its last commit."""
 
     shard: int
     reason: str
@@ -80,12 +80,12 @@ _ROW = np.dtype([("shard", np.int32), ("life", np.int32), ("index", np.int64)])
 
 
 class ShardedReplay:
-    """A replay in shards: each takes the fragments of its samplers, batches come from all.
+    """A replay in shards: each stores the fragments of its samplers, and batches come from all.
 
-    The rows of a batch are shared out among the shards in proportion to their priorities, or to
-    their records where draws are uniform, as they were at the last batch; importance weights are
-    exact for the shares that were taken: w ∝ P(i)^-β with P(i) = share · p_i / Σp of the shard. A
-    shard that dies comes back from its last commit: what came since is lost.
+    The rows of a batch are divided among the shards in proportion to the sums of their priorities
+    at the last batch, or to their numbers of records if draws are uniform. Importance weights are
+    exact for the shares that were drawn: w ∝ P(i)^-β with P(i) = share · p_i / Σp of the shard. A
+    shard that dies is restored from its last commit; later records are lost.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class ShardedReplay:
         self._commit_due = False
         self._generator = np.random.Generator(np.random.PCG64(seed))
         self.restarted: list[ShardRestarted] = []
-        """Deaths that nobody has taken note of yet; whoever does empties the list."""
+        """Restarts that have not been reported yet; whoever reports them empties the list."""
 
     def _wait(self, method: str, *arguments: Any) -> list[Any]:
         answers = [host.call(method, *arguments) for host in self._hosts]
@@ -125,7 +125,7 @@ class ShardedReplay:
         return sampler % len(self._hosts)
 
     def insert(self, sampler: int, life: int, number: int, parcel: Any) -> bool:
-        """Hand over a fragment, or where it lies; False where it is lost, or was there already."""
+        """Insert the fragment in a parcel; return false if it is lost, or was inserted before."""
         shard = self._shard_of(sampler)
         try:
             told: Inserted = self._hosts[shard].call("insert", sampler, life, number, parcel)()
@@ -138,7 +138,7 @@ class ShardedReplay:
         return told.accepted
 
     def leave_out(self, sampler: int) -> None:
-        """Let nobody wait for a sampler that died, until something comes from its successor."""
+        """Stop waiting for a sampler that died, until its successor sends a fragment."""
         shard = self._shard_of(sampler)
         try:
             self._hosts[shard].call("leave_out", sampler)()
@@ -147,11 +147,11 @@ class ShardedReplay:
 
     @property
     def must_commit(self) -> bool:
-        """Whether a shard is short of room that is not needed by the last commit."""
+        """Whether a commit is due: a shard has little room left beside the records of the last."""
         return self._commit_due
 
     def can_sample(self, n_step: int) -> bool:
-        """Return whether there is anything to draw from; `sample` draws from what was found."""
+        """Return whether any shard can be drawn from; `sample` relies on what this found."""
         self._sizes = self._ask_all("size", n_step)
         return any(self._sizes)
 
@@ -164,9 +164,9 @@ class ShardedReplay:
         out: Batch[np.ndarray] | None = None,
         beta: float | None = None,
     ) -> Batch[np.ndarray] | None:
-        """Draw a batch after `can_sample`; None where a shard died, and nothing is left.
+        """Draw a batch after `can_sample`; None if a shard died and nothing is left to draw from.
 
-        `out` is left alone: a batch of several shards is put together anew.
+        `out` is not used: the batches of several shards are joined in new memory.
         """
         del out
         while True:
@@ -191,13 +191,13 @@ class ShardedReplay:
         return _joined(list(drawn.values()), np.concatenate(rows), beta)
 
     def _rows(self, shard: int, batch: Batch[np.ndarray]) -> np.ndarray:
-        """Return where the rows of a shard's batch come from."""
+        """Return shard, life and index of each row of a shard's batch."""
         rows = np.zeros(len(batch), _ROW)
         rows["shard"], rows["life"], rows["index"] = shard, self._lives[shard], batch.indices
         return rows
 
     def _ask_all(self, method: str, *arguments: Any) -> list[Any]:
-        """Ask every shard, those that come back from the dead once more."""
+        """Call a method of every shard, and once more of any shard that died and was restored."""
         answers = [host.call(method, *arguments) for host in self._hosts]
         found: list[Any] = []
         for shard, answer in enumerate(answers):
@@ -209,7 +209,7 @@ class ShardedReplay:
         return found
 
     def _shares(self, sizes: list[int], rows: int) -> dict[int, int]:
-        """Share the rows of a batch out, in expectation by mass; leave out shards that get none."""
+        """Return each shard's number of rows, if any: in expectation proportional to its mass."""
         able = np.flatnonzero(sizes)
         known = [self._masses[shard] for shard in able]
         mass_S = np.array([sizes[shard] for shard in able] if None in known else known, np.float64)
@@ -222,7 +222,7 @@ class ShardedReplay:
         }
 
     def update_priorities(self, indices: np.ndarray, td_errors: np.ndarray) -> None:
-        """Set priorities by the errors (B,) of a batch; those of a shard that died are dropped."""
+        """Set priorities from a batch's errors (B,), except in shards that died since then."""
         answers: list[tuple[int, Answer]] = []
         for shard in np.unique(indices["shard"]).tolist():
             own = indices["shard"] == shard
@@ -238,7 +238,7 @@ class ShardedReplay:
                 self._restart(shard, lost)
 
     def commit(self) -> dict[str, Any]:
-        """Bring all shards to the disk; return what a resumed run reopens them from."""
+        """Write all shards to disk; return the state from which a resumed run reopens them."""
         self._saved = self._ask_all("commit")
         self._commit_due = False
         return {
@@ -247,7 +247,7 @@ class ShardedReplay:
         }
 
     def restore_generator(self, state: Mapping[str, Any]) -> None:
-        """Go on drawing shares where a commit left off."""
+        """Restore the generator that draws shares to its state at a commit."""
         self._generator.bit_generator.state = dict(state)
 
     def close(self) -> None:
@@ -264,9 +264,9 @@ class ShardedReplay:
 
 
 def _joined(drawn: list[Drawn], rows: np.ndarray, beta: float | None) -> Batch[np.ndarray]:
-    """Join the batches of all shards; `rows` (B,) says where their rows come from."""
+    """Join the batches of all shards; `rows` (B,) has the shard, life and index of each row."""
     batches = [one.batch for one in drawn]
-    # One batch of this process is taken as it is; what another one sent is read-only.
+    # A single batch of this process is used as it is; one from another process is read-only.
     alone = len(batches) == 1 and batches[0].return_t.flags.writeable
     together = {
         name: getattr(batches[0], name)
@@ -290,7 +290,7 @@ def _joined(drawn: list[Drawn], rows: np.ndarray, beta: float | None) -> Batch[n
 def with_shards(
     plan: ShardPlan, samplers: int, shards: int, seeds: Callable[[int], int]
 ) -> list[ShardPlan]:
-    """Share a whole replay's plan out among shards; sampler i feeds shard i modulo their number."""
+    """Divide the plan of a whole replay; sampler i feeds shard i modulo the number of shards."""
     count = max(shards, 1)
     plans: list[ShardPlan] = []
     for number in range(count):

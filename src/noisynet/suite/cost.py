@@ -1,4 +1,4 @@
-"""What a large suite will cost, measured in a few seconds on the machine at hand."""
+"""An estimate of a large suite's cost, measured in a few seconds on this machine."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from .display import duration
 from .trials import Trial
 
 LARGE_STEPS = 500_000_000
-"""A suite of at least so many agent steps is estimated first, and starts only when confirmed."""
+"""The least agent steps of a large suite, which is estimated first and must be confirmed."""
 
 _SECONDS = 8.0
 _FOREVER = 2_000_000_000
 
 
 def steps_per_second(config: Config, seconds: float = _SECONDS) -> float:
-    """Measure how fast a config learns here, in agent steps; its first second does not count.
+    """Measure the agent steps per second that a config's training makes on this machine.
 
-    With a short warm-up and a small replay: what is timed is acting and learning as after it.
+    The first second is not timed. The warm-up is short and the replay small, so that what is timed
+    is acting and learning, as after a full warm-up.
     """
     learning = config.learning
     small = config.replaced(
@@ -62,7 +63,7 @@ def measure(trials: Sequence[Trial]) -> dict[str, float]:
 
 
 def frames_of(trials: Sequence[Trial], steps: Mapping[str, int]) -> int:
-    """Count the emulator frames of so many agent steps of each trial; 0 off Atari."""
+    """Count the emulator frames of each trial's agent steps; trials off Atari have none."""
     return sum(
         steps[trial.name] * trial.config.environment.frame_skip
         for trial in trials
@@ -78,11 +79,11 @@ def estimate(
     at_once: int | None,
     points: int = 1,
 ) -> list[str]:
-    """Return in lines what the trials will take.
+    """Return lines of text that estimate the cost of the trials.
 
-    left: agent steps that each trial still has to take. speeds: steps per second, from `measure`.
-    at_once: how many trials run at the same time; None where that is not known. points: how often a
-    search runs such trials.
+    `left` has the agent steps that each trial still has to take, `speeds` the steps per second of
+    each label, from `measure`. `at_once` is the number of trials that run at the same time, None if
+    it is unknown, and `points` how often a search runs such trials.
     """
     count = points * sum(map(bool, left.values()))
     frames = points * frames_of(trials, left)

@@ -1,4 +1,4 @@
-"""What a person sees while a suite runs: a live table, or plain lines without a terminal."""
+"""The progress of a suite while it runs: a live table on a terminal, else plain lines."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _LINE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Status:
-    """How far one trial is, in agent steps."""
+    """The state of one trial, and its progress in agent steps."""
 
     state: str
     """queued, running, done or failed."""
     step: int
     steps: int
-    """What the config asks for; a solved run ends before."""
+    """The steps that the config asks for; a run that is solved ends earlier."""
 
 
 class Pace:
-    """The time left, by the steps that were taken since this program began."""
+    """An estimate of the time left, by the steps taken since `left` was first called."""
 
     def __init__(self) -> None:
         self._began: tuple[float, int] | None = None
 
     def left(self, trials: Mapping[str, Status]) -> float | None:
-        """Return seconds; None before anything moved."""
+        """Return the seconds left; None until a step has been taken."""
         taken = sum(one.steps if one.state == "done" else one.step for one in trials.values())
         missing = sum(
             max(one.steps - one.step, 0)
@@ -50,7 +50,7 @@ class Pace:
 
 
 def duration(seconds: float | None) -> str:
-    """Write a time as days and h:mm:ss; what takes a hundred days as days alone."""
+    """Format a time as days and h:mm:ss; from a hundred days on, as days alone."""
     if seconds is None:
         return "?"
     minutes, rest = divmod(int(seconds), 60)
@@ -63,7 +63,7 @@ def duration(seconds: float | None) -> str:
 
 
 class SuiteDisplay:
-    """Trials done, running and failed, and the time left, on a console."""
+    """A display, on a console, of the trials done, running and failed, and of the time left."""
 
     def __init__(self, console: Console) -> None:
         """Draw a live table on a terminal, and print lines anywhere else."""
@@ -89,7 +89,7 @@ class SuiteDisplay:
             self.say(summary(trials, left))
 
     def close(self) -> None:
-        """Leave the table as it is."""
+        """Stop the live table; its last state stays on the terminal."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -104,12 +104,12 @@ class SuiteDisplay:
             table.add_row(name, one.state, f"{one.step:,} of {one.steps:,}")
         if len(moving) > _MOST_SHOWN:
             table.add_row(f"and {len(moving) - _MOST_SHOWN} more", "", "")
-        # A title of the table's own would wrap at the width of its columns.
+        # As a title of the table, the summary would wrap at the width of the columns.
         return Group(summary(trials, left), table)
 
 
 def summary(trials: Mapping[str, Status], left: float | None) -> str:
-    """Return in one line how far a suite is."""
+    """Return the progress of a suite in one line."""
     count = Counter(one.state for one in trials.values())
     return (
         f"{count['done']} of {len(trials)} trials done, {count['running']} running, "

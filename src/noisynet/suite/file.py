@@ -1,4 +1,4 @@
-"""A suite's file: which trials to run, in YAML, with all that is wrong in it said at once."""
+"""A suite's YAML file, which says what trials to run; all mistakes in it are reported at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST_FIELDS = 200
 
 
 class SuiteErrors(RunError):
-    """Everything that is wrong with a suite: a line for each in `problems`."""
+    """All the mistakes in a suite: `problems` has a line for each."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(dict.fromkeys(problems))
@@ -49,7 +49,7 @@ _Number = Annotated[int | float, BeforeValidator(_number), Field(allow_inf_nan=F
 
 
 class Space(_Part):
-    """Where a search looks for one field: between two numbers, or among values."""
+    """The values that a search may give to one field: a range of numbers, or a list of choices."""
 
     low: _Number | None = Field(default=None, description="the least value")
     high: _Number | None = Field(default=None, description="the greatest value")
@@ -79,11 +79,11 @@ def _by_present_names(value: object) -> object:
 
 
 _ByPresentNames = BeforeValidator(_by_present_names)
-"""What marks values by config fields, which may stand under a name that they had before."""
+"""Marks a mapping by config field, in which fields may also have their former names."""
 
 
 class Search(_Part):
-    """Hyperparameters chosen by Optuna, to make the evaluation's mean return larger."""
+    """A search by Optuna for the hyperparameters with the largest mean return in the evaluation."""
 
     trials: PositiveInt = Field(default=20, description="points to try")
     concurrent: PositiveInt = Field(default=4, description="points tried at the same time")
@@ -102,7 +102,7 @@ Noise = Annotated[Literal["off", "on"], BeforeValidator(_on_or_off)]
 
 
 class Evaluation(_Part):
-    """What is played at the end of each trial."""
+    """The games that are played at the end of each trial."""
 
     episodes: PositiveInt = Field(default=20, description="whole games")
     noise: tuple[Noise, ...] = Field(
@@ -113,7 +113,7 @@ class Evaluation(_Part):
 
 
 class Resources(_Part):
-    """What one trial takes while it runs."""
+    """The resources that a trial takes while it runs."""
 
     cpus: PositiveInt = Field(default=1, description="CPUs that Ray keeps free for it")
     gpus: Annotated[float, Field(ge=0, le=64, allow_inf_nan=False)] = Field(
@@ -173,7 +173,7 @@ class Suite(_Part):
 
     @property
     def trials(self) -> int:
-        """How many trials it asks for, at a point of a search; none is built for that."""
+        """The number of trials, or of trials per point of a search; counting builds none."""
         sizes = [len(self.presets), len(self.seeds), max(len(self.variants), 1)]
         games = 57 if self.games == "atari57" else len(self.games)
         sizes += [max(games + len(self.environments), 1), *map(len, self.grid.values())]
@@ -181,17 +181,17 @@ class Suite(_Part):
 
 
 def ready_suites() -> list[str]:
-    """List the suites that the package brings."""
+    """List the names of the suites that come with the package."""
     folder = resources.files("noisynet.suite") / "suites"
     names = [entry.name for entry in folder.iterdir()]
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
 def read_suite(file: str) -> tuple[str, Suite | None, list[str]]:
-    """Read a suite's file, or one that the package brings: its text, the suite, and problems.
+    """Read a YAML file, or a suite of the package; return its text, the suite, and the problems.
 
-    The suite is without the keys that are wrong; None where nothing useful is left. Raises
-    SuiteErrors for what is no suite at all.
+    Keys with a mistake are left out of the suite, which is None if too little remains. Raises
+    SuiteErrors if there is no such file, or if it does not hold YAML settings.
     """
     text = _text(file)
     try:
@@ -211,7 +211,7 @@ def read_suite(file: str) -> tuple[str, Suite | None, list[str]]:
         wrong = {one["loc"][0] for one in found if one["loc"]}
         if not wrong or wrong & {"games", "environments", "presets", "variants", "search"}:
             return text, None, problems
-        # The other keys may hold mistakes of their own.
+        # The other keys are checked as well: they may have mistakes of their own.
         kept = Suite.model_fields.keys() & values.keys() - wrong
         suite = Suite.model_validate({key: values[key] for key in kept})
     problems += [f"{file}: {one}" for one in _listed_twice(suite)]
@@ -235,7 +235,7 @@ def _text(file: str) -> str:
 
 
 def _given_twice(node: yaml.Node | None) -> Iterator[str]:
-    """Yield what is wrong with keys that stand twice, of which YAML keeps the last."""
+    """Yield a problem for each key that is given twice; YAML would keep the last one."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -270,7 +270,7 @@ def _problem(error: Any) -> str:
 
 
 def _listed_twice(suite: Suite) -> Iterator[str]:
-    """Yield what is wrong with values that stand twice in a list."""
+    """Yield a problem for each value that is listed more than once."""
     lists: dict[str, Sequence[Any]] = {
         "games": () if suite.games == "atari57" else suite.games,
         "environments": suite.environments,

@@ -1,12 +1,12 @@
-"""A suite from its file to its scores. Its folder holds all there is to know of it.
+"""A suite, from its file to its scores, and the contents of its folder.
 
 suite.yaml           the file that it was last started with
 suite.lock           held by the process that runs it
-runs/NAME/           a run each, an ordinary one, with `evaluation.json` once it is done
+runs/NAME/           the run of each trial, with `evaluation.json` once it is done
 scores.csv           scores by game, beside published ones
 overall.csv          human-normalised scores over all games, beside published ones
-search.csv           where there is a search: its points, the best first
-summary.json         the same, and what failed
+search.csv           the points of a search, the best first
+summary.json         all of these scores, and why trials failed
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Plan:
     text: str
     folder: Path
     trials: list[Trial]
-    """All of them; for a search those of its first corner."""
+    """All trials of a grid; for a search, the trials of one corner of its space."""
     source: Grid | SearchSource
 
     def steps_left(self) -> dict[str, int]:
@@ -53,12 +53,12 @@ class Plan:
 
     @property
     def points(self) -> int:
-        """How often the trials are run: the points of a search, once for a grid."""
+        """How often the trials are run: once for each point of a search, once for a grid."""
         return 1 if self.suite.search is None else self.suite.search.trials
 
     @property
     def steps(self) -> int:
-        """Agent steps of the whole suite, nothing being done yet."""
+        """The agent steps of the whole suite, including those that are already done."""
         return self.points * sum(trial.config.training.steps for trial in self.trials)
 
 
@@ -86,10 +86,10 @@ def plan(file: str, out: Path | None = None) -> Plan:
 
 
 def run(planned: Plan, address: str | None, display: SuiteDisplay) -> dict[str, Any]:
-    """Run what is missing of a suite, and return its scores, ready for JSON.
+    """Run the unfinished trials of a suite, and return a summary with its scores, ready for JSON.
 
-    Raises ScaleError where Ray cannot do it. An interrupt or any death of this process leaves a
-    folder that the same call goes on with.
+    Raises ScaleError if Ray cannot run the suite. After an interrupt, or if this process is killed,
+    the same call continues from the folder.
     """
     with _locked(planned.folder):
         write_whole(planned.folder / "suite.yaml", planned.text)
@@ -122,7 +122,7 @@ def run(planned: Plan, address: str | None, display: SuiteDisplay) -> dict[str, 
 
 
 def scores(planned: Plan, ended: Ended) -> dict[str, Any]:
-    """Sum up what has been reached, as `suite_scores` does, with the time that it took."""
+    """Summarise the trials that are done, as `suite_scores` does, with their training times."""
     folder = planned.folder / "runs"
     seconds = {name: training_seconds(folder / name) for name in ended.results}
     return suite_scores(ended.trials, ended.results, seconds, planned.suite.published)
@@ -130,7 +130,7 @@ def scores(planned: Plan, ended: Ended) -> dict[str, Any]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's suite: no other process runs it meanwhile."""
+    """Hold the lock of a suite's folder; raises ScaleError if another process runs the suite."""
     lock = Lock(folder / "suite.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Scores that others published, to stand beside ours."""
+"""Published scores of other agents, which are shown beside ours."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Published:
 
     file: str
     source: str
-    """In words, for a table's rows."""
+    """The source in words, for the rows of a table."""
     agents: dict[str, str]
-    """Columns of the table, and the agents' names."""
+    """The table's columns, each with the name of its agent."""
 
 
 PUBLISHED: dict[PublishedName, Published] = {
@@ -48,7 +48,7 @@ PUBLISHED: dict[PublishedName, Published] = {
 }
 
 VIDEO_PINBALL = "video_pinball"
-"""The game whose random score is 16256.9, and 0 in the means that the NoisyNet paper prints."""
+"""The game whose random score is 16256.9, but 0 in the means that the NoisyNet paper prints."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class PublishedScores:
 
 @cache
 def published_scores(name: PublishedName) -> dict[str, PublishedScores]:
-    """Return a table: {game, as ms_pacman: its row}."""
+    """Return the rows of a table by game, such as ms_pacman."""
     table = PUBLISHED[name]
     folder = importlib.resources.files("noisynet.evaluation") / "data"
     text = (folder / table.file).read_text(encoding="utf-8")
@@ -77,8 +77,8 @@ def published_scores(name: PublishedName) -> dict[str, PublishedScores]:
 def normalised(game: str, score: float, *, as_printed: bool = False) -> float:
     """Return 100 · (score − random) / (human − random), in percent, for one of the 57 games.
 
-    `as_printed`: with Video Pinball's random score as 0, as in the means that the NoisyNet paper
-    prints.
+    `as_printed` takes 0 as Video Pinball's random score, as the means that the NoisyNet paper
+    prints do.
     """
     reference = reference_scores(game)
     assert reference is not None, "one of the 57 games"
@@ -92,6 +92,6 @@ def atari_environment(game: str) -> str:
 
 
 def atari_game(environment: str) -> str | None:
-    """Return the game of an environment id of any version; None for none of the paper's 57."""
+    """Return the game of an environment id of any version; None unless it is one of the 57."""
     games = {atari_environment(game): game for game in atari57_games()}
     return games.get(re.sub(r"-v\d+$", "-v5", environment))

@@ -1,4 +1,4 @@
-"""What a suite shows: scores by game, and human-normalised over all, beside published ones."""
+"""A suite's scores: by game, and human-normalised over all games, beside published ones."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ def suite_scores(
     seconds: Mapping[str, float | None] | None = None,
     published: PublishedName = "noisynet",
 ) -> dict[str, Any]:
-    """Sum up the results of trials, by their names; plain values, ready for JSON.
+    """Summarise the results of trials, which are given by name, as plain values ready for JSON.
 
     A trial's score is the mean return of its evaluation's games. `games` has a row for each game,
     label and state of the noise: mean, deviation and interquartile mean over seeds with the 95 %
     interval of the stratified bootstrap. `overall` has a row for each label and state of the noise
-    over Atari's games, in percent of human (Agarwal et al., arXiv 2108.13264): median and mean over
-    games of the mean over seeds, and the interquartile mean over all runs. `published` has the same
-    of the published agents over the same games. `minutes` is the mean time of a training, of which
-    `seconds` has each trial's, and `noise_share` the share of it by which it is longer than that of
+    over Atari's games, human-normalised in percent (Agarwal et al., arXiv 2108.13264): median and
+    mean over games of the mean over seeds, and the interquartile mean over all runs. `published`
+    has the same for the published agents on the same games.
+
+    The argument `seconds` has the training time of each trial. In the rows, `minutes` is the mean
+    of these times, and `noise_share` the share of it by which training takes longer than that of
     the one label without noise.
     """
     scores: dict[tuple[str, str, str], dict[int, float]] = {}
@@ -64,7 +66,7 @@ def suite_scores(
 
 @dataclass(frozen=True)
 class _Minutes:
-    """Of one label in one game: how long its trainings took, and whether they had noise."""
+    """The mean training time of a label on a game, and whether the label has noise."""
 
     mean: float
     has_noise: bool
@@ -88,7 +90,7 @@ def _cost(
 ) -> dict[str, float | None]:
     """Return the mean minutes of a label, and the share of them that its noise costs.
 
-    The share is known where one label alone is without noise, and has played the same games.
+    The share is None unless exactly one label is without noise and has played the same games.
     """
     mine = [minutes[one, label] for one in environments if (one, label) in minutes]
     if not mine:
@@ -132,9 +134,9 @@ def _game_row(
 
 
 def published_overall(games: Sequence[str], published: PublishedName) -> list[dict[str, Any]]:
-    """Return each published agent's human-normalised scores over those games that the table has.
+    """Return each published agent's human-normalised scores over the games that its table has.
 
-    A table gives one mean a game, so its interquartile mean is one over games, without an interval.
+    A table has one mean for each game, so the interquartile mean is over games, with no interval.
     `mean_as_printed` takes Video Pinball's random score as 0.
     """
     table, scores = PUBLISHED[published], published_scores(published)
@@ -151,7 +153,7 @@ def published_overall(games: Sequence[str], published: PublishedName) -> list[di
 
 
 def _overall_row(label: str, games: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """Sum up scores by game; intervals are None where a game has one score alone."""
+    """Summarise scores by game; intervals are None if a game has only one score."""
     strata = [[normalised(game, one) for one in scores] for game, scores in games.items()]
     means = [float(np.mean(values)) for values in strata]
     printed = [
@@ -180,7 +182,7 @@ def _means_of_means(*strata: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write rows as CSV; an interval takes two columns, `_low` and `_high`."""
+    """Return rows as CSV; an interval takes two columns, `_low` and `_high`."""
     flat = [_flat(row) for row in rows]
     columns = list(dict.fromkeys(name for row in flat for name in row))
     text = io.StringIO()

@@ -1,7 +1,7 @@
-"""Run trials as Ray tasks until none is left.
+"""The runner of a suite's trials, each of which is a Ray task.
 
-Plain tasks, one for each trial: what a trial has reached stands in its folder, so that there is no
-second record of the experiment to keep true beside it. This process can be killed at any moment.
+They are plain tasks: the state of each is in its folder and nowhere else, so that there is no
+second record to keep consistent, and this process can be killed at any moment.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ class Ended:
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     trials: dict[str, Trial] = field(default_factory=dict)
-    """All that were begun."""
+    """All trials that were begun."""
     interrupted: bool = False
 
 
 class Source(Protocol):
-    """Where trials come from."""
+    """A source of trials."""
 
     def more(self, ended: Ended) -> Sequence[Trial]:
-        """Return trials to begin now, until there are none; asked again after every end."""
+        """Return trials to begin now; called until it returns none, and when a trial has ended."""
         ...
 
 
 class Grid:
-    """All trials at once: Ray queues what it has no room for."""
+    """A source that gives all trials at once; Ray queues those that it has no room for."""
 
     def __init__(self, trials: Sequence[Trial]) -> None:
         self._trials = trials
@@ -57,18 +57,18 @@ class Grid:
 
 @dataclass
 class _Attempt:
-    """A trial under way, over all its attempts."""
+    """A trial in progress, through all its attempts."""
 
     trial: Trial
     task: Task
     failures: int = 0
-    """Failures in a row without a new checkpoint between."""
+    """Failures in a row without a new checkpoint between them."""
     failed_at: int = -1
     lock_before: int | None = None
 
 
 def task_for(trial: Trial, suite: Suite, folder: Path) -> Task:
-    """Return what a trial's process has to do; runs lie under `folder`/runs."""
+    """Return the task of a trial, whose run is in its own folder under `folder`/runs."""
     return Task(
         folder=(folder / "runs" / trial.name).absolute(),
         config_text=trial.config.to_yaml(),
@@ -78,10 +78,10 @@ def task_for(trial: Trial, suite: Suite, folder: Path) -> Task:
 
 
 class Runner:
-    """Trials on a Ray that this process is connected to."""
+    """The runner of a suite's trials on the Ray cluster that this process is connected to."""
 
     def __init__(self, suite: Suite, folder: Path, source: Source, display: SuiteDisplay) -> None:
-        """Take the parts; nothing runs before `run`."""
+        """Store the parts; nothing starts before `run`."""
         import ray
         import ray.exceptions
 
@@ -99,7 +99,7 @@ class Runner:
         self._steps: dict[str, int] = {}
 
     def run(self) -> Ended:
-        """Run until all trials are done or have failed, or an interrupt; raises ScaleError."""
+        """Run trials until all have ended, or an interrupt; raises ScaleError if Ray is lost."""
         ended = self._ended
 
         def interrupt() -> None:
@@ -119,7 +119,7 @@ class Runner:
         return ended
 
     def _begin(self) -> None:
-        """Begin what the source gives; what is done already ends at once."""
+        """Begin the trials that the source gives; those that are already done end at once."""
         while given := self._source.more(self._ended):
             for trial in given:
                 self._ended.trials[trial.name] = trial
@@ -170,7 +170,7 @@ class Runner:
         self._display.say(f"{trial.name}: failed: {reason}")
 
     def _stop(self) -> None:
-        """Ask what runs to save and end, and wait for it."""
+        """Ask the running trials to save and end, and wait for them."""
         self._display.close()
         self._display.say("Stopping: trials that run save a checkpoint …")
         for reference in self._running:
@@ -207,7 +207,7 @@ def _outcome(result: dict[str, Any]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Return in a line what ended a task."""
+    """Return in one line why a task ended."""
     raised = getattr(error, "cause", None)
     if raised is not None:
         return f"{type(raised).__name__}: {first_line(raised)}"

@@ -1,7 +1,7 @@
-"""Hyperparameters by Optuna's search: the points that it asks for, and what it is told of them.
+"""A search for hyperparameters by Optuna: the points that it suggests, and their scores.
 
-The trials are those of any suite, on the same runner. So a search has one record of its points,
-the folders, and goes on from them.
+The trials are like those of any suite, with the same runner. So the folders are the only record of
+a search, and it continues from them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .trials import SearchSpace, Trial
 
 @dataclass(frozen=True)
 class _Point:
-    """Values of the space, and the names of their trials, one for each seed."""
+    """A point of the search space, and the names of its trials, one for each seed."""
 
     asked: Any
     """Optuna's trial."""
@@ -28,12 +28,12 @@ class _Point:
 
 
 class SearchSource:
-    """The trials of points that Optuna suggests, so many at the same time.
+    """The source of the trials of points that Optuna suggests, `concurrent` points at a time.
 
-    The k-th suggestion rests on the points before it but for the last `concurrent` − 1, however
-    fast those were. So a search repeats itself exactly: one that was interrupted suggests the same
-    points again, finds the folders of those that are done, and goes on with the others. The price
-    is that a slow point keeps the suggestions after it waiting.
+    The k-th suggestion is based on all points before it except for the last `concurrent` − 1,
+    whether those have ended or not. So a search is reproducible: after an interruption it suggests
+    the same points again, finds the folders of those that are done, and continues with the others.
+    In return, a slow point delays the suggestions after it.
     """
 
     def __init__(self, suite: Suite) -> None:
@@ -60,7 +60,7 @@ class SearchSource:
 
     @property
     def first(self) -> list[Trial]:
-        """The trials of a corner of the space: what one point costs."""
+        """The trials of one corner of the space, which show what a point costs."""
         return self._space.trials(
             {
                 name: space.choices[0] if space.choices else space.low
@@ -69,12 +69,12 @@ class SearchSource:
         )
 
     def more(self, ended: Ended) -> Sequence[Trial]:
-        """Return the trials of the next point, where there is room for one."""
+        """Return the next point's trials; none until the oldest of `concurrent` points ends."""
         while len(self._points) < self._search.trials:
             waiting = len(self._points) - self._told
             if waiting >= self._search.concurrent and not self._tell(ended):
                 return []
-            # The very values of an earlier point: its trials answer for both.
+            # Without any, an earlier point has the same values, and its trials count for both.
             fresh = [trial for trial in self._ask() if trial.name not in ended.trials]
             if fresh:
                 return fresh
@@ -91,7 +91,7 @@ class SearchSource:
         return trials
 
     def _tell(self, ended: Ended) -> bool:
-        """Tell Optuna the score of the oldest point it has not heard of; False before its end."""
+        """Tell Optuna the score of the oldest point not yet told; False until it has ended."""
         point = self._points[self._told]
         if not all(name in ended.results or name in ended.failures for name in point.trials):
             return False
@@ -101,7 +101,7 @@ class SearchSource:
         return True
 
     def _score(self, point: _Point, ended: Ended) -> float | None:
-        """Return the mean over the point's seeds; None where one failed or is not done."""
+        """Return the mean return over the point's seeds; None if one failed or is not done."""
         scores: list[float] = []
         for name in point.trials:
             if name not in ended.results:
@@ -121,7 +121,7 @@ class SearchSource:
 
 def _distribution(kinds: Any, space: Space) -> Any:
     if space.choices:
-        # By their place: Optuna does not accept lists as values.
+        # By their index: Optuna does not accept lists as values.
         return kinds.CategoricalDistribution(range(len(space.choices)))
     if space.whole:
         return kinds.IntDistribution(space.low, space.high, log=space.log)

@@ -1,7 +1,7 @@
-"""One trial, on whatever machine it runs: go on from what its folder holds, then evaluate.
+"""One trial, on any machine: training continues from what its folder holds, then it is evaluated.
 
-The folder alone says how far a trial is. So a trial can be killed at any moment, and started again
-anywhere that sees the folder.
+The state of a trial is in its folder and nowhere else. So a trial can be killed at any moment, and
+started again on any machine that sees the folder.
 """
 
 from __future__ import annotations
@@ -47,22 +47,23 @@ class _Result(Part):
 
 @dataclass(frozen=True)
 class Task:
-    """What a trial's process has to do."""
+    """The work of a trial's process: to train a run in a folder and to evaluate it."""
 
     folder: Path
     config_text: str
     episodes: int
     noise: tuple[str, ...]
     version: str = __version__
-    """The noisynet that the task is from."""
+    """The version of noisynet that made the task."""
     patience: float = 90.0
-    """Seconds to wait for a folder's lock: a process whose driver died may hold it a little."""
+    """Seconds to wait for a folder's lock, which the process of a lost driver may still hold."""
 
 
 def run_trial(task: Task) -> dict[str, str]:
-    """Train a trial to its end and evaluate it; return how it ended, and why where it failed.
+    """Train a trial to its end and evaluate it; return how it ended.
 
-    `state` is done, interrupted, diverged (another attempt would diverge too) or failed.
+    `state` is done, interrupted, diverged (another attempt would diverge too) or failed; for the
+    last two, `reason` says why.
     """
     if task.version != __version__:
         reason = f"noisynet {__version__} on this node, expected {task.version}"
@@ -84,7 +85,7 @@ def run_trial(task: Task) -> dict[str, str]:
 
 
 def _wait_for_lock(task: Task) -> None:
-    """Wait until no process writes the run; raises RunError where one does for too long."""
+    """Wait until no process holds the run's lock; raises RunError after `patience` seconds."""
     lock = Lock(task.folder / "run.lock")
     end = time.monotonic() + task.patience
     while (holder := lock.holder()) is not None:
@@ -120,15 +121,15 @@ def _evaluate(task: Task, reason: str) -> None:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write a file that is there whole or as it was; raises RunError where it cannot be written."""
+    """Write a file as a whole or not at all; raises RunError if it cannot be written."""
     with writing(file):
         replace_file(file, text.encode())
 
 
 def result_of(task: Task) -> dict[str, Any] | None:
-    """Read a finished trial's result; None where there is none that this task asks for.
+    """Read a finished trial's result; None if there is none that fits this task.
 
-    One of another number of games, or of an earlier checkpoint, does not count.
+    A result with other noise or another number of games, or of an earlier checkpoint, does not fit.
     """
     try:
         result = json.loads(read_file(task.folder / RESULT))
@@ -141,18 +142,18 @@ def result_of(task: Task) -> dict[str, Any] | None:
 
 
 def checkpoint_step(folder: Path) -> int:
-    """Return the step of a run's newest checkpoint, by its name; 0 for none."""
+    """Return the step of a run's newest checkpoint, by its name; 0 without a checkpoint."""
     return checkpoint.newest_step(folder / "checkpoints") or 0
 
 
 def reached_step(folder: Path) -> int:
-    """Return the step that a run has reached, by the last whole line of its metrics."""
+    """Return a run's latest step, by its last whole line of metrics and its newest checkpoint."""
     line = newest_line(folder)
     return max(0 if line is None else line["step"], checkpoint_step(folder))
 
 
 def training_seconds(folder: Path) -> float | None:
-    """Return how long a run has trained, by the last whole line of its metrics; None for none."""
+    """Return a run's training time by the last whole line of its metrics; None without one."""
     line = newest_line(folder)
     return None if line is None else line.get("time/elapsed")
 
@@ -166,7 +167,7 @@ def held_since(folder: Path) -> int | None:
 
 
 def mismatch(folder: Path, wanted: Config) -> str | None:
-    """Return in what a folder's run differs from the suite's; None where there is no run yet."""
+    """Return an error if a folder's run has another config than the suite's trial, else None."""
     if not (folder / "config.yaml").exists():
         return None
     try:
@@ -176,7 +177,7 @@ def mismatch(folder: Path, wanted: Config) -> str | None:
     different = [
         f"{name} {shown(have.get(name))} (the suite: {shown(value)})"
         for name, value in want.items()
-        # What is left to the machine stands in the run as it was chosen.
+        # Where the suite has `auto`, the run has what was chosen on its machine.
         if have.get(name) != value and value != "auto"
     ]
     if not different:

@@ -1,4 +1,4 @@
-"""From a suite to its trials: each a run's config and the name of its folder."""
+"""The trials of a suite, each with a run's config and the name of its folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .file import Space, Suite, SuiteErrors
 from .published import atari_environment, atari_game
 
 AUTO = "auto"
-"""The preset made for the environment's kind."""
+"""Stands for the preset that is made for the environment's kind."""
 
 MOST_TRIALS = 20_000
 _LONGEST_NAME = 240
@@ -49,14 +49,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class _Cell:
-    """One place of the grid, all seeds of it."""
+    """One cell of the grid, with all its seeds."""
 
     environment: str | None
     preset: str
     fields: dict[str, Any]
     """Config fields that are set."""
     parts: tuple[str, ...]
-    """What its label is made of."""
+    """The parts that its label consists of."""
 
 
 def grid_trials(suite: Suite) -> list[Trial]:
@@ -84,7 +84,7 @@ def grid_trials(suite: Suite) -> list[Trial]:
 
 
 class SearchSpace:
-    """The one cell that a search varies, and the trials of a point in it."""
+    """The one cell of the grid whose fields a search varies, and the trials of its points."""
 
     def __init__(self, suite: Suite) -> None:
         """Check the suite, and every range's ends; raises SuiteErrors with all that is wrong."""
@@ -117,7 +117,7 @@ class SearchSpace:
             raise SuiteErrors(problems)
 
     def trials(self, point: Mapping[str, Any]) -> list[Trial]:
-        """Return a point's trials, one for each seed; the name follows from its values."""
+        """Return a point's trials, one for each seed; their names depend only on its values."""
         code = zlib.crc32(json.dumps(point, sort_keys=True).encode())
         values = {name: list(one) if isinstance(one, tuple) else one for name, one in point.items()}
         cell = replace(
@@ -129,14 +129,14 @@ class SearchSpace:
 
 
 def _ends(space: Mapping[str, Space]) -> Iterator[dict[str, Any]]:
-    """Yield points that between them hold each range's ends and each choice."""
+    """Yield points that together contain both ends of each range, and each choice."""
     values = {name: one.choices or (one.low, one.high) for name, one in space.items()}
     for number in range(max(map(len, values.values()))):
         yield {name: those[min(number, len(those) - 1)] for name, those in values.items()}
 
 
 def _checked_cells(suite: Suite, space: Mapping[str, Space], problems: list[str]) -> list[_Cell]:
-    """List the cells of the grid; what is wrong goes to `problems`, and is left out of them."""
+    """List the cells of the grid; add mistakes to `problems`, and leave them out of the cells."""
     if suite.trials > MOST_TRIALS:
         problems.append(f"got {suite.trials:,} trials, expected at most {MOST_TRIALS:,}")
         return []
@@ -222,7 +222,7 @@ def _unknown(name: str) -> str | None:
 
 
 def _with_valid_fields(cells: Sequence[_Cell], problems: list[str]) -> list[_Cell]:
-    """Try each value by itself, as a config would name only the first that is wrong."""
+    """Leave out invalid values, each tried by itself: a config reports only its first mistake."""
     base = run_config.load("control")
     tried: dict[str, str | None] = {}
 
@@ -233,7 +233,7 @@ def _with_valid_fields(cells: Sequence[_Cell], problems: list[str]) -> list[_Cel
             try:
                 base.replaced(**{name: value})
             except RunError as error:
-                # A misfit with the base's other fields says nothing of the value.
+                # An error about another field says nothing about the value itself.
                 said = str(error).removeprefix("config: ")
                 if said.startswith(f"{option_name(name)}:"):
                     tried[key] = said
@@ -248,7 +248,7 @@ def _with_valid_fields(cells: Sequence[_Cell], problems: list[str]) -> list[_Cel
 
 
 def _trials(suite: Suite, cell: _Cell) -> list[Trial]:
-    """Build the configs of a cell; raises RunError for what does not go together."""
+    """Build the trials of a cell; raises RunError if its fields do not fit together."""
     asked = suite.resources
     fields = {**cell.fields, "threads": asked.threads or asked.cpus}
     source = cell.preset
@@ -268,7 +268,7 @@ def _trials(suite: Suite, cell: _Cell) -> list[Trial]:
 
 
 def _stem(part: str) -> str:
-    """Leave the folder and the ending away where a preset is a file."""
+    """Return a part of a label; of a preset's file, the name without folder and ending."""
     return re.sub(r"(?:.*/)?([^/]+)\.ya?ml$", r"\1", part)
 
 
@@ -285,7 +285,7 @@ def _short(value: Any) -> str:
 
 
 def _unusable(trials: Sequence[Trial]) -> list[str]:
-    """Make each environment once: only that shows whether it is known and can be played."""
+    """Return an error for each environment that cannot be made; trying is the only way to know."""
     first = {trial.game: trial for trial in reversed(trials)}
     problems: list[str] = []
     for trial in first.values():

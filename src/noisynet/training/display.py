@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a live table, or plain lines without a terminal."""
+"""The display of a run that trains: a live table, or plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from .events import (
 )
 
 LINE_SECONDS = 1.0
-"""Time between two plain lines, at least: small games end a hundred times a second."""
+"""Shortest time between two plain lines: small games end a hundred times a second."""
 SILENT_SECONDS = 10.0
-"""Time after which a plain line comes although no game has ended."""
+"""Time without a finished game after which a plain line is printed all the same."""
 
 
 def make_display(console: Console) -> PlainDisplay | LiveDisplay:
@@ -33,7 +33,7 @@ def make_display(console: Console) -> PlainDisplay | LiveDisplay:
 
 
 class _Pace:
-    """Where a run is, how fast it was over the last half minute or so, and what time is left."""
+    """A run's step, its speed over the last half minute or so, and the time left."""
 
     def __init__(self, config: Config, step: int) -> None:
         self._total = config.training.steps
@@ -55,12 +55,12 @@ class _Pace:
         self.step, self.speed = step, (step - before) / max(now - then, 1e-9)
 
     def steps(self) -> str:
-        """Return how far it is."""
+        """Return the steps taken and the steps in all, as text."""
         frames = f" ({self.step * self._frames:,} frames)" if self._frames else ""
         return f"{self.step:,} of {self._total:,}{frames}"
 
     def left(self) -> str:
-        """Return the time that is left."""
+        """Return the estimated time left, as text."""
         if self.speed <= 0:
             return "time left unknown"
         return f"{_duration((self._total - self.step) / self.speed)} left{self._at_most}"
@@ -81,7 +81,7 @@ def _as_sentence(what: str) -> str:
 
 
 class PlainDisplay:
-    """Print lines about finished games, at most one a second."""
+    """A display of plain lines about finished games, at most one a second."""
 
     def __init__(self, console: Console) -> None:
         """Print to a console."""
@@ -91,11 +91,11 @@ class PlainDisplay:
 
     def preparing(self, what: str) -> None:
         """Print what is measured before training begins."""
-        with suppress(OSError, SystemExit):  # what follows ends the run in good order
+        with suppress(OSError, SystemExit):  # the session ends the run in good order
             self._line(_as_sentence(what))
 
     def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:
-        """Print what is trained, where, and what is worth knowing."""
+        """Print the environment, the folder and the notes."""
         self._pace = _Pace(config, step)
         self._line(
             f"Training {config.environment.environment} in {folder}: step {self._pace.steps()}"
@@ -105,7 +105,7 @@ class PlainDisplay:
         self._printed = time.monotonic() - LINE_SECONDS
 
     def heard(self, event: Event, elapsed: float) -> None:
-        """Print a line for a finished game, or for a worker that was replaced."""
+        """Print a line about a finished game, a long silence or a replaced worker."""
         self._pace.at(event.step)
         silent = time.monotonic() - self._printed
         if isinstance(event, GameFinished) and silent >= LINE_SECONDS:
@@ -121,7 +121,7 @@ class PlainDisplay:
             self._line(f"Note: {_restarted(event)}")
 
     def closed(self) -> None:
-        """Have nothing to take away."""
+        """Do nothing: the lines stay."""
 
     def _figures(self, first: list[str], elapsed: float) -> None:
         self._printed = time.monotonic()
@@ -142,7 +142,7 @@ class PlainDisplay:
 
 
 class LiveDisplay:
-    """Keep a bar and a table up to date: progress, returns, speed, SNR per layer, effective ε."""
+    """A live bar and table: progress, returns, speed, SNR per layer, effective ε."""
 
     def __init__(self, console: Console) -> None:
         """Draw on a console."""
@@ -152,7 +152,7 @@ class LiveDisplay:
 
     def preparing(self, what: str) -> None:
         """Print what is measured before training begins."""
-        with suppress(OSError, SystemExit):  # what follows ends the run in good order
+        with suppress(OSError, SystemExit):  # the session ends the run in good order
             self._note(_as_sentence(what))
 
     def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:
@@ -171,7 +171,7 @@ class LiveDisplay:
         self._live.start()
 
     def heard(self, event: Event, elapsed: float) -> None:
-        """Bring bar and table up to date."""
+        """Update the bar and the table."""
         rows, pace = self._rows, self._pace
         pace.at(event.step)
         rows["step"] = pace.steps()
@@ -206,7 +206,7 @@ class LiveDisplay:
             self._live.update(self._picture())
 
     def closed(self) -> None:
-        """Leave the table as it is."""
+        """Stop updating; the table stays on the screen."""
         if self._live is not None:
             self._live.stop()
 

@@ -1,4 +1,4 @@
-"""What happens in a run, as the training loop yields it."""
+"""The events of a run, which the training loop yields."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EndReason = Literal["solved", "steps", "interrupted"]
 
 @dataclass(frozen=True, kw_only=True)
 class GameFinished:
-    """A training game came to its end: its true return and its steps."""
+    """The end of a training game, with its true return and its steps."""
 
     step: int
     """Agent steps so far, over all environments."""
@@ -27,7 +27,7 @@ class GameFinished:
 
 @dataclass(frozen=True, kw_only=True)
 class FiguresTaken:
-    """A number of updates was done: figures by their tags, such as `snr/advantage.0`."""
+    """The figures of the last updates by their tags, such as `snr/advantage.0`."""
 
     step: int
     figures: dict[str, float]
@@ -35,26 +35,26 @@ class FiguresTaken:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointDue:
-    """The run's state is to be saved now."""
+    """A request to save the run's state now."""
 
     step: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerRestarted:
-    """A worker process of an asynchronous run died, and another one took its place."""
+    """The replacement of a worker process, sampler or replay shard that died."""
 
     step: int
     worker: int
-    """Number of the worker, from 0."""
+    """Number of the worker or sampler, from 0; shards are numbered after the samplers."""
     reason: str
     restarts: int
-    """Restarts of all workers so far, this one included."""
+    """All restarts in this session so far, including this one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingEnded:
-    """No further step is taken; the run's state is to be saved if it has not been."""
+    """The end of training: no further step is taken, and the run's state must be saved."""
 
     step: int
     reason: EndReason
@@ -64,7 +64,7 @@ Event = GameFinished | FiguresTaken | CheckpointDue | WorkerRestarted | Training
 
 
 def figures_of(event: Event, elapsed: float) -> dict[str, float]:
-    """Return what metrics hold of an event after so many seconds; empty for one without figures."""
+    """Return the metrics of an event after `elapsed` seconds of training; empty if it has none."""
     times = {"time/elapsed": round(elapsed, 3)}
     if isinstance(event, GameFinished):
         return {

@@ -1,4 +1,4 @@
-"""Ctrl-C, a polite kill or a closed terminal: a request to end in good order."""
+"""Signals that ask a program to end in good order: Ctrl-C, SIGTERM, a closed terminal."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from types import FrameType
 from .unheard import end_if_unheard
 
 SAME_SECONDS = 3.0
-"""How long after an interrupt another one is still the same; a busy process hears them late."""
+"""Seconds within which further signals count as one interrupt; a busy process hears them late."""
 
 LOOK_SECONDS = 1.0
-"""Time between two looks, once an end was asked for, at whether what runs has hung."""
+"""Seconds between two checks for a hang, once an interrupt has been heard."""
 
 _heard: float | None = None
-"""When the last interrupt came that was not the same one still."""
+"""Time of the last interrupt, not counting its repeats."""
 _raised = False
-"""Whether an interrupt of the whole program has raised KeyboardInterrupt."""
+"""Whether a handler of `interrupt_once` has raised KeyboardInterrupt."""
 
 INTERRUPTS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -33,13 +33,14 @@ def on_interrupt(
     signals: Sequence[signal.Signals] = INTERRUPTS,
     hung: Callable[[float | None], Exception | None] | None = None,
 ) -> Iterator[None]:
-    """Call `act` on each of the signals, in place of what it does otherwise.
+    """Call `act` when one of the signals arrives, in place of its usual handler.
 
-    A second Ctrl-C raises KeyboardInterrupt. What follows within SAME_SECONDS is the first one
-    still: what stands between the terminal and this process (`timeout`, `uv run`) may send each
-    one twice. From the first one on, what `hung(None)` returns is raised, wherever this thread is:
-    an answer that it waits for may never come. (Where that is in C code, `end_if_unheard` ends the
-    process.) Outside the main thread nothing changes: signals are somebody else's there.
+    A second Ctrl-C raises KeyboardInterrupt, unless it follows within SAME_SECONDS of the first
+    signal: programs between the terminal and this process (`timeout`, `uv run`) may send a signal
+    twice. After the first signal, `hung(None)` is called every LOOK_SECONDS, and an error that it
+    returns is raised in this thread, which may be waiting for an answer that never comes. (While
+    the thread is in C code no handler runs; `end_if_unheard` ends the process then.) Outside the
+    main thread, which alone can set handlers, nothing changes.
     """
     first: float | None = None
     over = threading.Event()
@@ -71,8 +72,8 @@ def on_interrupt(
         yield
         return
     try:
-        # While something was imported that catches every exception; other signals than all are
-        # heard by whoever cleans up after it.
+        # The KeyboardInterrupt may have been swallowed by an import that catches every exception.
+        # Only a handler of all signals, as that of a run, makes up for it.
         if _raised and signals is INTERRUPTS:
             act()
         with nullcontext() if hung is None else end_if_unheard(signals, hung):
@@ -86,10 +87,10 @@ def on_interrupt(
 
 
 def interrupt_once() -> None:
-    """Let each of the signals raise KeyboardInterrupt from now on, for a whole program.
+    """Make each of the signals raise KeyboardInterrupt from now on, in the whole program.
 
-    What follows within SAME_SECONDS, also of an interrupt that `on_interrupt` heard, does not: the
-    end that was asked for is under way. A signal that is ignored stays so (`nohup`).
+    A signal within SAME_SECONDS of the last interrupt, which `on_interrupt` may have heard, raises
+    nothing: the program is ending already. A signal that is ignored (`nohup`) stays ignored.
     """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -13,24 +13,24 @@ from .progress import Progress
 
 AgentT = TypeVar("AgentT", bound=Agent)
 ExperienceT = TypeVar("ExperienceT")
-"""What passes from source to learner, or None where there is nothing, or it is in a replay."""
+"""What a source hands to its learner, or None: there is nothing yet, or it is in a replay."""
 
 
 class Source(ABC, Generic[ExperienceT]):
-    """Where experience comes from: environments of this process, or samplers elsewhere."""
+    """A source of experience: environments in this process, or samplers elsewhere."""
 
     @abstractmethod
     def play(self, progress: Progress) -> Generator[Event, None, ExperienceT | None]:
-        """Play a little and count it; yield the games that ended, return what to learn from."""
+        """Play and count a few steps; yield the games that ended, and return what to learn from."""
 
     @abstractmethod
     def figures(self, progress: Progress) -> dict[str, float]:
-        """Return what is seen of the noise while acting, by the names that metrics have."""
+        """Return figures of the acting noise and of the source, by their names in metrics."""
 
     def advance(
         self, progress: Progress, learn: Callable[[ExperienceT | None], Iterator[Event]]
     ) -> Iterator[Event]:
-        """Play a little, then learn from it."""
+        """Play a few steps, then learn from them."""
         experience = yield from self.play(progress)
         yield from learn(experience)
 
@@ -39,21 +39,21 @@ class Source(ABC, Generic[ExperienceT]):
         return True
 
     def close(self) -> None:
-        """End what plays."""
+        """End the threads or samplers that play."""
 
     def state(self) -> dict[str, Any]:
-        """Return what a resumed run needs, as plain JSON values; games start anew without it."""
+        """Return what a resumed run needs, as plain JSON values; if empty, it starts new games."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned."""
+        """Restore what `state` returned."""
 
 
 class Learner(ABC, Generic[AgentT, ExperienceT]):
-    """What learns from a source's experience."""
+    """A learner, which trains its agent on a source's experience."""
 
     agent: AgentT
-    """What is trained."""
+    """The agent that is trained."""
 
     @abstractmethod
     def learn(
@@ -67,7 +67,7 @@ class Learner(ABC, Generic[AgentT, ExperienceT]):
         return False
 
     def commit(self) -> dict[str, Any]:
-        """Bring to the disk what does not stand in a checkpoint; return what refers to it."""
+        """Write to disk what is kept outside a checkpoint; return the checkpoint's entry for it."""
         return {}
 
     @abstractmethod
@@ -76,13 +76,14 @@ class Learner(ABC, Generic[AgentT, ExperienceT]):
 
     @abstractmethod
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned."""
+        """Restore what `state` returned."""
 
 
 class TrainingLoop:
-    """Trains an agent: plays, learns, plays again, until the run is over.
+    """The loop that trains an agent: it plays and learns by turns until the run is over.
 
-    It yields events; everything else listens. `progress.stop()` ends it after what is being played.
+    It yields events, to which everything else listens. `progress.stop()` ends it once the steps in
+    progress have been played.
     """
 
     def __init__(self, progress: Progress, source: Source[Any], learner: Learner[Any, Any]) -> None:
@@ -93,11 +94,11 @@ class TrainingLoop:
 
     @property
     def agent(self) -> Agent:
-        """What is trained."""
+        """The agent that is trained."""
         return self.learner.agent
 
     def run(self) -> Iterator[Event]:
-        """Play and learn until the budget is used, the task is solved, or a stop is asked for."""
+        """Play and learn until all steps are taken, the task is solved, or a stop is asked for."""
         try:
             while (reason := self.progress.end) is None:
                 yield from self.source.advance(self.progress, self._learn)
@@ -108,22 +109,22 @@ class TrainingLoop:
         yield TrainingEnded(step=self.progress.step, reason=reason)
 
     def _learn(self, experience: Any) -> Iterator[Event]:
-        """Take the updates that are due; their figures get those of the source beside them."""
+        """Take the updates that are due, and add the source's figures to theirs."""
         for event in self.learner.learn(self.progress, experience, self.source.may_update):
             if isinstance(event, FiguresTaken):
                 event = replace(event, figures=event.figures | self.source.figures(self.progress))
             yield event
 
     def commit(self) -> dict[str, Any]:
-        """Bring to the disk what does not stand in a checkpoint; return what refers to it."""
+        """Write to disk what is kept outside a checkpoint; return the checkpoint's entry for it."""
         return self.learner.commit()
 
     def state(self) -> dict[str, Any]:
-        """Return what a resumed run needs of loop and environments, as plain JSON values."""
+        """Return the state of progress, learner and source, as plain JSON values."""
         return {**self.progress.state(), **self.learner.state(), **self.source.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned."""
+        """Restore what `state` returned."""
         self.progress.restore(state)
         self.learner.restore(state)
         self.source.restore(state)

@@ -15,14 +15,14 @@ from .sources import RolloutExperience
 
 
 class MinibatchLearner(Learner[ParallelQLearning, RolloutExperience]):
-    """Learns each rollout in the agent's epochs of minibatches.
+    """A learner that takes its agent's epochs of minibatches from each rollout.
 
-    At once; or, where the next rollout is being played meanwhile, as many at a time as
+    It takes them all at once or, while the next rollout is being played, as many at a time as
     `may_update` allows.
 
     Args:
-        agent: what learns.
-        step_size: by agent steps; None: the optimizer's.
+        agent: the agent to train.
+        step_size: schedule of the step size by agent steps; None: the optimizer's step size.
         log_every: updates between events with figures.
         from_graph: take updates from buffers that stay in place, on a GPU as one CUDA graph.
     """
@@ -39,7 +39,7 @@ class MinibatchLearner(Learner[ParallelQLearning, RolloutExperience]):
         self._step_size = step_size
         self._log_every = log_every
         self._from_graph = from_graph
-        # Made at the first update: it pins down what restoring the agent replaces.
+        # Made at the first update: it refers to tensors that restoring the agent replaces.
         self._graph: StaticMinibatches | None = None
         self._began = 0
         self._learned: list[ValuesLearned] = []
@@ -50,7 +50,7 @@ class MinibatchLearner(Learner[ParallelQLearning, RolloutExperience]):
         experience: RolloutExperience | None,
         may_update: Callable[[], bool],
     ) -> Iterator[Event]:
-        """Begin with a rollout where there is a new one, and take the updates that are allowed."""
+        """Start on a new rollout, if there is one, and take the updates that are allowed."""
         agent = self.agent
         agent.heard(progress.mean_return)
         if experience is not None:
@@ -71,7 +71,7 @@ class MinibatchLearner(Learner[ParallelQLearning, RolloutExperience]):
             self._graph.update(size)
 
     def _read_learned(self) -> None:
-        """Wait for the device where figures are still there. Raises LossNotFinite."""
+        """Fetch the figures that are still on the device. Raises LossNotFinite."""
         if self._graph is not None:
             self._learned += self._graph.learned()
 
@@ -86,12 +86,12 @@ class MinibatchLearner(Learner[ParallelQLearning, RolloutExperience]):
     def state(self) -> dict[str, Any]:
         """Return what a resumed run needs, as plain JSON values.
 
-        Raises LossNotFinite where an update has failed and nobody knew.
+        Raises LossNotFinite if an update on the device has failed since the last check.
         """
         self._read_learned()
         return {"learned": [asdict(one) for one in self._learned], "began": self._began}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned."""
+        """Restore what `state` returned."""
         self._learned = [ValuesLearned(**one) for one in state["learned"]]
         self._began = int(state["began"])

@@ -1,4 +1,4 @@
-"""Environments in play: what is seen now, which games run, and rollouts played from there."""
+"""Environments with their current observations and games, and rollouts played in them."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ class Player:
     """N environments played step by step: in a run's process, a worker or a sampler."""
 
     def __init__(self, environments: Environments, reward_clip: float | None = None) -> None:
-        """Take the environments; `reward_clip` cuts rewards to ±this, for learning alone."""
+        """Take the environments; for learning alone, rewards are clipped to ±`reward_clip`."""
         self.environments = environments
         self._reward_clip = reward_clip
         self._episodes = EpisodeCounter(environments.count)
         self._observation: np.ndarray | None = None
         self.first = np.ones(environments.count, bool)
-        """(N,): the observation now at hand is the first of a game."""
+        """(N,): whether the current observation is the first of a game."""
 
     @property
     def observation(self) -> np.ndarray:
-        """The observations now at hand, (N, …); the environments are reset at the first look."""
+        """The current observations (N, …); the first access resets the environments."""
         if self._observation is None:
             self._observation = self.environments.reset()
         return self._observation
 
     def moved(self, result: Step) -> list[FinishedEpisode]:
-        """Go on from what a step returned; return the games that ended."""
+        """Make a step's observations the current ones; return the games that ended."""
         self._observation, self.first = result.observation, result.first
         return self._episodes.update(result)
 
     def clipped(self, reward: np.ndarray) -> np.ndarray:
-        """Return the rewards to learn from."""
+        """Return the rewards to learn from, clipped if `reward_clip` is set."""
         clip = self._reward_clip
         return reward if clip is None else np.clip(reward, -clip, clip)
 
@@ -51,7 +51,7 @@ class Player:
         return state
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned. Environments that cannot be saved start new games."""
+        """Restore what `state` returned. Environments that cannot be saved start new games."""
         if state["environments"] is not None:
             self._observation = self.environments.restore(state["environments"])
             self._episodes.restore(state["episodes"])
@@ -64,18 +64,18 @@ class PlayedRollout:
 
     rollout: Rollout
     games: list[tuple[int, FinishedEpisode]]
-    """Each with the steps of the rollout so far."""
+    """The games, each with the rollout's agent steps up to the game's end."""
     steps: int
     """Agent steps: those of all environments, less the ones that restarted a game."""
     passes: list[ActingPass]
-    """What each action was chosen by, of a value-based agent."""
+    """The forward passes that chose the actions; empty unless the agent is value-based."""
 
 
 class GrowingRollout:
     """A rollout that is being played, one vector step after the other."""
 
     def __init__(self, player: Player, agent: ParallelQLearning | ActorCritic) -> None:
-        """Begin at what is now at hand."""
+        """Begin at the player's current observations."""
         self._player = player
         self._agent = agent
         self._passes: list[ActingPass] = []
@@ -87,7 +87,7 @@ class GrowingRollout:
         """Agent steps so far."""
 
     def act(self, step: int) -> np.ndarray:
-        """Choose the next actions (N,); the rollout began at a step of the run."""
+        """Choose the next actions (N,); `step` is the run's step at which the rollout began."""
         player, agent = self._player, self._agent
         action = agent.act(player.observation, step + self.steps, player.first)
         if isinstance(agent, ParallelQLearning) and agent.acting_pass is not None:
@@ -95,7 +95,7 @@ class GrowingRollout:
         return action
 
     def moved(self, action: np.ndarray, result: Step) -> None:
-        """Note the step that the actions led to."""
+        """Record the actions and the vector step that they led to."""
         self._actions.append(action)
         self._results.append(result)
         self.steps += int(np.count_nonzero(~result.first))
@@ -127,9 +127,9 @@ def play_rollout(
     discount: float,
     step: int = 0,
 ) -> PlayedRollout:
-    """Take `steps` steps of every environment; `discount` is γ, per step.
+    """Play `steps` steps of every environment; `discount` is γ, per step.
 
-    `step` is the run's when it begins, by which ε falls.
+    `step` is the run's step at which the rollout begins, on which ε depends.
     """
     growing = GrowingRollout(player, agent)
     for _ in range(steps):

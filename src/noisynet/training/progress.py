@@ -1,4 +1,4 @@
-"""How far a run is: its steps and games, whether it is over, whether a checkpoint is due."""
+"""The progress of a run: its steps and games, whether it is over or a checkpoint is due."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .events import EndReason, GameFinished
 
 
 class Progress:
-    """The steps and games of a run, and what they make due.
+    """The count of a run's steps and games, which says when a checkpoint is due or the run is over.
 
-    Steps count agent decisions of all environments, less those whose action was ignored because the
-    environment was being reset.
+    Steps are decisions of the agent in all environments, except those whose action was ignored
+    because the environment was being reset.
 
     Args:
         steps: agent steps after which the run ends.
@@ -44,7 +44,7 @@ class Progress:
         self._stopping = False
 
     def stop(self) -> None:
-        """Ask for an orderly end, soon."""
+        """Ask the run to end soon, in good order."""
         self._stopping = True
 
     @property
@@ -69,7 +69,7 @@ class Progress:
         return "interrupted" if self._stopping else None
 
     def finished(self, step: int, environment: int, game: FinishedEpisode) -> GameFinished:
-        """Count a game that ended at a step, in the environment of this number."""
+        """Count a game that ended at agent step `step`, and return the event for it."""
         self.games += 1
         self._returns.append(game.reward_sum)
         return GameFinished(
@@ -83,9 +83,9 @@ class Progress:
         )
 
     def checkpoint_due(self, *, needed: bool = False) -> bool:
-        """Return whether a checkpoint is to be written now, and if so count from here on.
+        """Return whether to write a checkpoint now; if so, the next one is counted from here.
 
-        `needed` asks for one whatever the steps.
+        With `needed`, one is due whatever the number of steps.
         """
         due = needed or self.step - self._last_checkpoint >= self._checkpoint_every
         if due:
@@ -97,7 +97,7 @@ class Progress:
         return {"step": self.step, "games": self.games, "returns": list(self._returns)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned."""
+        """Restore what `state` returned."""
         self.step = self._last_checkpoint = int(state["step"])
         self.games = int(state["games"])
         self._returns.extend(float(value) for value in state["returns"])

@@ -1,4 +1,4 @@
-"""The learner of the value-based agent: which updates are due, from what, and what they show."""
+"""The learner of the value-based agent with a replay: takes the updates that are due."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from .update_schedule import UpdateSchedule
 
 
 class Memory(Protocol):
-    """A replay, of this process or in shards elsewhere."""
+    """A replay, in this process or in shards elsewhere."""
 
     @property
     def must_commit(self) -> bool:
-        """Whether it is short of room that is not needed by the last commit."""
+        """Whether a commit is due: little room is left beside the records of the last one."""
         ...
 
     def can_sample(self, n_step: int) -> bool:
-        """Return whether there is a transition to draw."""
+        """Return whether an n-step transition can be drawn."""
         ...
 
     def sample(
@@ -37,35 +37,35 @@ class Memory(Protocol):
         out: Any = None,
         beta: float | None = None,
     ) -> AnyBatch | None:
-        """Draw a batch, into the memory of `out` where it can; None where there is none after all.
+        """Draw a batch, if possible into the memory of `out`; None if there is nothing after all.
 
-        To be called after `can_sample` said yes.
+        Call it only after `can_sample` has returned true.
         """
         ...
 
     def update_priorities(self, indices: np.ndarray, td_errors: np.ndarray) -> None:
-        """Set the priorities of what was drawn by its errors (B,)."""
+        """Set the priorities of the transitions drawn, from their TD errors (B,)."""
         ...
 
     def commit(self) -> dict[str, Any]:
-        """Bring everything to the disk; return what a resumed run reopens it from."""
+        """Write everything to disk; return the state from which a resumed run reopens it."""
         ...
 
 
 class ReplayLearner(Learner[QLearning, None]):
-    """Takes the updates of a value-based agent that the steps of a run make due.
+    """A learner that takes updates from a replay as the steps of a run make them due.
 
     Args:
-        agent: what learns.
-        replay: what its batches are drawn from.
+        agent: the agent to train.
+        replay: the replay that batches are drawn from.
         schedule: when updates come due.
         batch_size: transitions in an update.
         n_step: rewards summed before bootstrapping.
         discount: γ, per step.
         target_every: steps between copies of the online net into the target net.
-        step_size: by the steps since the warm-up; None: the optimizer's.
-        beta: β of the importance weights at the start of the run, 1 at its last step; None: batches
-            are drawn uniformly, and their priorities left alone.
+        step_size: schedule of the step size by steps since the warm-up; None: the optimizer's.
+        beta: β of the importance weights at the start of the run, which grows to 1 at its last
+            step; None: the replay has no priorities.
         log_every: updates between events with figures.
         from_graph: take updates from buffers that stay in place, on a GPU as one CUDA graph.
     """
@@ -95,7 +95,7 @@ class ReplayLearner(Learner[QLearning, None]):
         self._beta = beta
         self._log_every = log_every
         self._from_graph = from_graph
-        # Made at the first update: it pins down what restoring the agent replaces.
+        # Made at the first update: it refers to tensors that restoring the agent replaces.
         self._graph: StaticUpdates | None = None
         self._batch: AnyBatch | None = None
         self._losses: list[float] = []
@@ -103,7 +103,7 @@ class ReplayLearner(Learner[QLearning, None]):
 
     @property
     def must_commit(self) -> bool:
-        """Whether a checkpoint is needed now, for want of room in the replay."""
+        """Whether a checkpoint is needed now because the replay is short of room."""
         return self.replay.must_commit
 
     def learn(
@@ -112,7 +112,7 @@ class ReplayLearner(Learner[QLearning, None]):
         experience: None,  # noqa: ARG002 - it is in the replay
         may_update: Callable[[], bool],
     ) -> Iterator[Event]:
-        """Take the updates that have come due, and copy the target net when its time has come."""
+        """Take the updates that have come due, and copy to the target net when that is due."""
         agent, schedule = self.agent, self.schedule
         agent.heard(progress.mean_return)
         while agent.updates < schedule.updates_due(progress.step) and may_update():
@@ -158,7 +158,7 @@ class ReplayLearner(Learner[QLearning, None]):
             self.replay.update_priorities(batch.indices, errors)
 
     def _read_losses(self) -> None:
-        """Wait for the device where losses are still there. Raises LossNotFinite."""
+        """Fetch the losses that are still on the device. Raises LossNotFinite."""
         if self._graph is not None:
             self._losses += self._graph.losses()
 
@@ -171,18 +171,18 @@ class ReplayLearner(Learner[QLearning, None]):
         return FiguresTaken(step=progress.step, figures=figures | self.agent.figures())
 
     def commit(self) -> dict[str, Any]:
-        """Bring the replay to the disk; return what refers to it."""
+        """Write the replay to disk; return the checkpoint's entry for it."""
         return {"replay": self.replay.commit()}
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run needs, as plain JSON values.
 
-        Raises LossNotFinite where an update has failed and nobody knew.
+        Raises LossNotFinite if an update on the device has failed since the last check.
         """
         self._read_losses()
         return {"losses": list(self._losses), "target_copies": self._target_copies}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned."""
+        """Restore what `state` returned."""
         self._losses = [float(value) for value in state["losses"]]
         self._target_copies = int(state["target_copies"])

@@ -1,4 +1,4 @@
-"""The learner of the actor-critic: one update from each rollout, and what it shows."""
+"""The learner of the actor-critic, which takes one update from each rollout."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def means(learned: Sequence[RolloutLearned | ValuesLearned]) -> dict[str, float]
 
 
 class RolloutLearner(Learner[ActorCritic, RolloutExperience]):
-    """Takes one update of an actor-critic from each rollout.
+    """A learner that takes one update of an actor-critic from each rollout.
 
-    `step_size` goes by agent steps; None: the optimizer's. `log_every` is the number of updates
-    between events with figures.
+    `step_size` is a schedule by agent steps; None: the optimizer's step size. `log_every` is the
+    number of updates between events with figures.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class RolloutLearner(Learner[ActorCritic, RolloutExperience]):
         experience: RolloutExperience | None,
         may_update: Callable[[], bool],  # noqa: ARG002 - a rollout that is there is learned from
     ) -> Iterator[Event]:
-        """Take one update, where there is a rollout."""
+        """Take one update if there is a rollout."""
         if experience is None:
             return
         size = None if self._step_size is None else self._step_size(experience.step)
@@ -57,5 +57,5 @@ class RolloutLearner(Learner[ActorCritic, RolloutExperience]):
         return {"learned": [asdict(one) for one in self._learned]}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned."""
+        """Restore what `state` returned."""
         self._learned = [RolloutLearned(**one) for one in state["learned"]]

@@ -31,40 +31,40 @@ from .interrupts import on_interrupt
 from .loop import TrainingLoop
 
 Loop = TrainingLoop | AsynchronousLoop
-"""What a session drives."""
+"""The loops that a session can drive."""
 
 
 class Assembler(AbstractContextManager[Any], Protocol):
-    """What builds a run's parts from its config; see `noisynet.assemble`."""
+    """A builder of a run's parts from its config; see `noisynet.assemble`."""
 
     config: Config
 
     def prepare(self, found: Checkpoint | None = None) -> Config:
-        """Build what needs no folder; return the config with nothing left open."""
+        """Build the parts that need no folder; return the config with all choices made."""
         ...
 
     def loop(self, folder: RunFolder) -> Loop:
-        """Build the loop in a run's folder, restored where the run goes on."""
+        """Build the loop in a run's folder; restore it if the run is resumed."""
         ...
 
     def notes(self) -> list[str]:
-        """Return what a user should know of a run that goes on."""
+        """Return remarks for the user on resuming this run."""
         ...
 
 
 class Listener(Protocol):
-    """What hears of a run: a display, for one."""
+    """An object that is told of a run's events, such as a display."""
 
     def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:
-        """Hear that training starts or goes on at a step, with remarks for the user."""
+        """Hear that training starts or resumes at a step, with remarks for the user."""
         ...
 
     def heard(self, event: Event, elapsed: float) -> None:
-        """Hear an event and the seconds of training so far, former sessions included."""
+        """Hear an event, and the seconds of training so far, including earlier sessions."""
         ...
 
     def closed(self) -> None:
-        """Hear that nothing more comes."""
+        """Hear that there will be no more events."""
         ...
 
 
@@ -77,7 +77,7 @@ class Outcome:
     step: int
     mean_return: float | None
     before: bool = False
-    """Whether the run was over before, so that nothing was trained and nothing written."""
+    """Whether the run was over already, so that nothing was trained or written."""
 
 
 def finish(events: Generator[Event, None, Outcome]) -> Outcome:
@@ -92,12 +92,12 @@ def finish(events: Generator[Event, None, Outcome]) -> Outcome:
 def train(
     assembler: Assembler, path: Path | Callable[[], Path], listeners: Iterable[Listener] = ()
 ) -> Generator[Event, None, Outcome]:
-    """Train a new run in a new or empty folder, and yield what happens; return its outcome.
+    """Train a new run in a new or empty folder; yield its events and return its outcome.
 
-    Training goes on while events are asked for; a loop that is left saves the run and ends it. A
-    function instead of a path is called once the config has proved to work. Raises RunError with
-    one line where the run cannot begin, which leaves no folder behind, and Diverged for a loss that
-    is not finite.
+    Training advances as events are asked for; closing the generator saves the run and ends it. If
+    `path` is a function, it is called for the folder once the config has proved to work. Raises
+    RunError, with a message of one line, if the run cannot begin, which leaves no folder behind, or
+    cannot continue; raises Diverged for a loss that is not finite.
     """
     if isinstance(path, Path):
         RunFolder.check_free(path)
@@ -123,13 +123,13 @@ def train_on(
     *,
     changes: Mapping[str, Any] | None = None,
 ) -> Generator[Event, None, Outcome]:
-    """Go on with a run from its newest checkpoint, as if nothing had happened; as `train` does.
+    """Continue a run from its newest checkpoint; yield its events and return its outcome.
 
-    `changes` are fields of the config with other values from now on, which are written into its
-    config.yaml; with other `steps`, a run that was solved loses its goal. A run that is over
-    already is left as it is, and no listener hears of it. Raises RunError with one line for a
-    folder that is damaged or in use, a checkpoint that does not fit the config, changes that may
-    not be or come after the end, and steps that were taken already.
+    `changes` are new values of fields of the config, which are written into the run's config.yaml;
+    if `steps` is among them, a run that was solved loses its goal. A run that is over already is
+    left as it is, and no listener hears of it. Raises RunError and Diverged as `train` does, and
+    RunError also for a folder that is damaged or in use, a checkpoint that does not fit the config,
+    changes that are not allowed or come after the end, and a new `steps` that the run has reached.
     """
     folder = run.folder
     with folder.lock(), assembler:
@@ -170,7 +170,7 @@ def train_on(
 
 
 class _Session:
-    """One process's part of a run: writes what the loop tells, and saves it."""
+    """One session of a run: writes the loop's events to disk and saves checkpoints."""
 
     def __init__(
         self,
@@ -197,7 +197,7 @@ class _Session:
         return time.perf_counter() - self._started
 
     def begin(self, notes: list[str]) -> None:
-        """Tell the listeners that training starts or goes on; where one refuses, close them all."""
+        """Tell the listeners that training starts or resumes; if one refuses, close them all."""
         step = self._loop.progress.step
         self._metrics.describe(step, self._config.to_yaml(), self._config.in_force())
         try:
@@ -218,13 +218,13 @@ class _Session:
             raise RunError(f"{error}; the run was saved at step {progress.step}") from error
         finally:
             if isinstance(events, Generator):
-                # Whatever broke off the run, no process of it stays behind.
+                # However the run was broken off, none of its processes may stay behind.
                 events.close()
             self._tell(lambda one: one.closed())
         return Outcome(self._folder.path, ended.reason, ended.step, progress.mean_return)
 
     def _heard(self, events: Iterator[Event]) -> Generator[Event, None, TrainingEnded]:
-        """Write, save and tell what happens, and yield it; return the end."""
+        """Write each event, save, tell the listeners and yield the event; return the last one."""
         progress = self._loop.progress
         ended: TrainingEnded | None = None
         try:
@@ -238,7 +238,7 @@ class _Session:
                     self._tell(lambda one, event=event: one.heard(event, self._elapsed))
                     yield event
         except GeneratorExit:
-            # Nobody asks for more: the step in progress is finished, and what was learned is kept.
+            # The caller has left the loop: finish the step in progress, and save what was learned.
             progress.stop()
             for event in events:
                 self._write(event)
@@ -248,12 +248,12 @@ class _Session:
         return ended
 
     def _tell(self, what: Callable[[Listener], object]) -> None:
-        """Tell the listeners; one that can no longer speak ends the run in good order."""
+        """Tell the listeners; one that can no longer write ends the run in good order."""
         for listener in list(self._listeners):
             try:
                 what(listener)
             except (OSError, SystemExit):
-                # A closed pipe or a full disk behind standard output; rich leaves by SystemExit.
+                # Standard output is a full disk or a closed pipe, for which rich raises SystemExit.
                 self._listeners.remove(listener)
                 self._loop.progress.stop()
 

@@ -19,7 +19,7 @@ from .progress import Progress
 
 
 class _LocalSource(Source[ExperienceT], Generic[AgentT, ExperienceT]):
-    """Environments of this process, and a thread to step them on where that is asked for."""
+    """A source that plays environments in this process, with `overlap` on a thread of its own."""
 
     def __init__(
         self,
@@ -34,27 +34,27 @@ class _LocalSource(Source[ExperienceT], Generic[AgentT, ExperienceT]):
         self._thread = ThreadPoolExecutor(1, "environments") if overlap else None
 
     def figures(self, progress: Progress) -> dict[str, float]:  # noqa: ARG002 - as of all sources
-        """Return what the noise does to the greedy actions at the observations at hand."""
+        """Return the agent's figures of its noise and units at the current observations."""
         return self.agent.behaviour(self.player.observation, self.player.first)
 
     def close(self) -> None:
-        """End the thread, where there is one; the environments belong to whoever made them."""
+        """End the thread, if there is one; whoever made the environments closes them."""
         if self._thread is not None:
-            self._thread.shutdown(wait=False)  # a game that hangs would keep it
+            self._thread.shutdown(wait=False)  # never wait for a game that hangs
 
     def state(self) -> dict[str, Any]:
-        """Return the environments' state, where they can save it."""
+        """Return the state of the environments and their games, if it can be saved."""
         return self.player.state()
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned. Environments that cannot be saved start new games."""
+        """Restore what `state` returned. Environments that cannot be saved start new games."""
         self.player.restore(state)
 
 
 class ReplaySource(_LocalSource[QLearning, None]):
-    """Environments that a value-based agent plays, one vector step at a time, into a replay.
+    """A source that plays one vector step at a time and stores it in a replay.
 
-    With `overlap` they step on a thread while updates are taken.
+    With `overlap`, the environments step on a thread while updates are taken.
     """
 
     def __init__(
@@ -79,11 +79,12 @@ class ReplaySource(_LocalSource[QLearning, None]):
     def advance(
         self, progress: Progress, learn: Callable[[None], Iterator[Event]]
     ) -> Iterator[Event]:
-        """Take one vector step, then learn; with `overlap` both at the same time.
+        """Take one vector step, then learn; with `overlap`, do both at the same time.
 
-        Then neither sees anything of the other, however fast it is: the actions were chosen before,
-        and the step is stored after both. So each update learns from the records that it would have
-        without the thread, and an action lacks the updates of one vector step.
+        With `overlap`, neither affects the other, whichever is faster: the actions are chosen
+        before both, and the step is stored after both. So each update draws from the same records
+        as without the thread, but actions are chosen without the updates that the previous vector
+        step made due.
         """
         if self._thread is None:
             yield from super().advance(progress, learn)
@@ -102,7 +103,7 @@ class ReplaySource(_LocalSource[QLearning, None]):
         return self.agent.act(self.player.observation, progress.step, self.player.first)
 
     def _store(self, progress: Progress, action: np.ndarray, result: Step) -> list[FinishedEpisode]:
-        """Store a vector step taken from the observation at hand; return the games that ended."""
+        """Store a vector step from the current observations; return the games that ended."""
         observation = self.player.observation
         self.replay.add(
             frame=self.player.environments.newest_frame(observation),
@@ -128,13 +129,13 @@ class RolloutExperience:
     rollout: Rollout
     step: int
     passes: Sequence[ActingPass] = ()
-    """What each action was chosen by, where that is known."""
+    """The forward passes that chose the actions, if they were kept."""
 
 
 class RolloutSource(_LocalSource[ParallelQLearning | ActorCritic, RolloutExperience]):
-    """Environments that an agent plays, one rollout at a time.
+    """A source that plays one rollout at a time.
 
-    With `overlap` they step on a thread while the rollout before is learned.
+    With `overlap`, the environments step on a thread while the previous rollout is learned.
     """
 
     def __init__(
@@ -172,10 +173,11 @@ class RolloutSource(_LocalSource[ParallelQLearning | ActorCritic, RolloutExperie
     def advance(
         self, progress: Progress, learn: Callable[[RolloutExperience | None], Iterator[Event]]
     ) -> Iterator[Event]:
-        """Play a rollout, then learn it; with `overlap` learn the one before in the meantime.
+        """Play a rollout, then learn it; with `overlap`, learn the previous one meanwhile.
 
-        While the environments take a step, an equal share of the updates is taken, however fast
-        either is. So an action lacks the updates of one vector step and of one rollout.
+        With `overlap`, an equal share of the updates is taken during each vector step, whichever is
+        faster. So actions are chosen without the updates of the current vector step, and a rollout
+        is learned one rollout later.
         """
         if self._thread is None:
             yield from super().advance(progress, learn)

@@ -1,4 +1,4 @@
-"""A signal that comes while C code runs: Python hears it when that returns, which may be never."""
+"""The end of a process that hangs in C code, where Python's signal handlers do not run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 
 UNHEARD_SECONDS = 30.0
-"""How long a game may not answer, once an end was asked for, before the process ends."""
+"""How long a game may fail to answer, once an end was asked for, before the process ends."""
 
 _listening = False
 
@@ -18,12 +18,12 @@ _listening = False
 def end_if_unheard(
     signals: Collection[int], hung: Callable[[float], Exception | None]
 ) -> Iterator[None]:
-    """End the process where one of the signals comes and `hung(UNHEARD_SECONDS)` returns an error.
+    """End the process if, after one of the signals, `hung(UNHEARD_SECONDS)` returns an error.
 
-    A thread hears of signals by what C writes into a pipe, which needs no handler of Python's. It
-    says the error and leaves at once: nothing can be saved, and what is on the disk stays good.
-    C code that keeps the interpreter's lock stops this thread too. In the main thread only, and
-    where nobody else hears signals in this way (asyncio does).
+    A thread learns of signals from a pipe, into which Python's C code writes even where no handler
+    can run (`signal.set_wakeup_fd`). It prints the error and ends the process at once: nothing can
+    be saved, and what is on disk stays intact. C code that holds the GIL stops this thread too.
+    Works in the main thread only, and does nothing if the pipe is taken, for instance by asyncio.
     """
     global _listening
     if (former := signal.set_wakeup_fd(-1)) != -1:
@@ -61,7 +61,7 @@ def end_if_unheard(
 
 
 def _not_in_child() -> None:
-    """Keep what a forked child hears from being taken for its parent's."""
+    """Stop a forked child from writing its own signals into its parent's pipe."""
     if _listening:
         signal.set_wakeup_fd(-1)
 

@@ -1,4 +1,4 @@
-"""When updates come due: by the steps that were played."""
+"""The schedule by which agent steps make updates due, for learners with a replay."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateSchedule:
-    """The updates that steps make due, of a learner with a replay.
+    """A schedule of one update every `update_every` agent steps after the warm-up.
 
-    One every `update_every` steps after the warm-up. Steps are agent steps, of all environments
-    together.
+    Steps are counted over all environments together.
     """
 
     warmup_steps: int = 0
@@ -21,5 +20,5 @@ class UpdateSchedule:
         return max(step - self.warmup_steps, 0) // self.update_every
 
     def steps_due(self, updates: int) -> int:
-        """Return the steps since the warm-up at which the last of so many updates came due."""
+        """Return how many steps after the warm-up update number `updates` came due."""
         return updates * self.update_every

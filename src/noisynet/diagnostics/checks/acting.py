@@ -1,4 +1,4 @@
-"""Checks of acting and evaluating: does the noise act where the agent really acts."""
+"""Checks of acting and evaluating: whether noise acts while the agent explores, and only then."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ _OWN_STATES = "use noisynet.NoisyLinear, whose noise depends on neither train() 
 def modes(
     layers: Mapping[str, Found], training: Seen, evaluating: Seen, *, is_training: bool, acts: bool
 ) -> Finding:
-    """Check in which of train and eval mode there is noise; `acts`: acting itself is checked."""
+    """Check in which of train and eval mode there is noise.
+
+    `is_training` is the mode of the model; with `acts`, acting itself is also checked.
+    """
     check = Check("modes")
     if not training and not evaluating:
         return check.skipped("no layer could be looked into")
@@ -76,7 +79,7 @@ def acting(layers: Mapping[str, Found], calls: Sequence[Call] | None) -> Finding
 
 
 def rows(calls: Sequence[Call] | None, observations: int) -> Finding:
-    """Check whether environments side by side have a draw each: by rows, or a forward for each."""
+    """Check whether parallel environments have a draw each, by rows or by separate forwards."""
     check = Check("rows")
     batches = [call for call in calls or () if call.rows > 1 and call.noise is not None]
     if not batches or observations == 1:
@@ -106,9 +109,10 @@ def warm_up(
     holds_rollout: bool,
     keeps_state: bool = True,
 ) -> Finding:
-    """Check whether noise changes between actions before the first update is taken.
+    """Check whether the noise changes between actions before the first update.
 
-    `keeps_state`: whether the optimizer's state tells that it has taken a step.
+    `learning_began` is None if that is not known; `keeps_state` says whether the optimizer's state
+    would show it. `holds_rollout` is true for agents that keep a draw for a whole rollout.
     """
     check = Check("warm-up")
     if learning_began is None or holds_rollout:
@@ -140,8 +144,8 @@ def other_exploration(
 ) -> Finding:
     """Look for ε-greedy or an entropy bonus beside the noise.
 
-    `actions` were chosen for the same observations under one draw of noise: what differs between
-    them is another source of chance.
+    `actions` were chosen for the same observations under one draw of noise, so any difference
+    between them comes from another source of randomness.
     """
     check = Check("other exploration")
     left: list[str] = []

@@ -1,4 +1,4 @@
-"""The check of what multiplies the noise: a scale, and who sets it."""
+"""The check of the scale that multiplies the noise, and of what sets it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..recognise import Found
 
 
 def control(layers: Mapping[str, Found]) -> Finding:
-    """Say what multiplies the noise, and by how much."""
+    """Check the scale of the noise, and report what sets it."""
     check = Check("control")
     ours = {
         one: found.module.noise_state

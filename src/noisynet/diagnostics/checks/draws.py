@@ -1,4 +1,4 @@
-"""Checks of the draws: do they change, are they each layer's own, are they the paper's."""
+"""Checks of the draws: that they change, are not shared, and have the paper's distribution."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from ..recognise import Found
 from .parameters import Kind
 
 ALIKE = 0.9
-"""Correlation from which two sets of draws count as one. With 32 pairs of independent normals
-Fisher's z puts 0.9 at 7.9 deviations: a false alarm in 10¹⁴."""
+"""Correlation above which two sets of draws count as one. For 32 pairs of independent normals,
+Fisher's z puts 0.9 at 7.9 standard deviations: one false alarm in 10¹⁴."""
 _ENOUGH_PAIRS = 32
 _SCORE = 6.0
 _ENOUGH_SQUARES = 256
 
 
 def kinds_of(layers: Mapping[str, Found], seen: Sequence[Seen]) -> dict[str, Kind]:
-    """Return which kind of noise each layer draws: ε_w of rank 1 in every draw is factorised.
+    """Return which kind of noise each layer draws; it is factorised if every ε_w has rank 1.
 
-    "unknown" where ε_w has one row or one column, which fits both, or was not seen.
+    The draws do not decide if ε_w has one row or one column, which fits both kinds, or if too few
+    of them were seen. Such a layer is of the kind of the others if they agree, else "unknown".
     """
     kinds: dict[str, Kind] = {}
     for name, found in layers.items():
@@ -34,7 +35,7 @@ def kinds_of(layers: Mapping[str, Found], seen: Sequence[Seen]) -> dict[str, Kin
             kinds[name] = "factorised" if noise == "factorised" else "independent"
             continue
         kinds[name] = _kind([noise for noise in _distinct(name, seen).values() if noise.is_on])
-    # A layer of one output looks like both; it is of the kind that the others are.
+    # A layer of one output fits both kinds; it is taken to be of the same kind as the others.
     known: set[Kind] = {kind for kind in kinds.values() if kind != "unknown"}
     if len(known) == 1:
         return dict.fromkeys(kinds, known.pop())
@@ -42,7 +43,7 @@ def kinds_of(layers: Mapping[str, Found], seen: Sequence[Seen]) -> dict[str, Kin
 
 
 def _distinct(layer: str, seen: Sequence[Seen]) -> dict[int, Noise]:
-    """Return a layer's draws, each once, {moment: noise}: a draw seen again tells nothing new."""
+    """Return a layer's distinct draws, {moment: noise}: a repeated draw tells nothing new."""
     distinct: dict[int, Noise] = {}
     for moment, noises in enumerate(seen):
         noise = noises.get(layer)
@@ -56,23 +57,23 @@ def _kind(noises: Sequence[Noise]) -> Kind:
     if not matrices or min(matrices[0].shape) < 2:
         return "unknown"
     values = [torch.linalg.svdvals(matrix.double()) for matrix in matrices]
-    # A product's second singular value is rounding, in bfloat16 below 1 % of the first.
+    # The second singular value of a product is rounding error, in bfloat16 below 1 % of the first.
     if any(one[1] >= 0.02 * one[0] for one in values):
         return "independent"
     # An independent matrix of two rows and c columns passes for a product with a chance of
-    # 0.04^(c - 1) (4 % for 2 × 2, 0.16 % for 2 × 3), and larger ones more seldom still. As many
-    # draws as take that to 0.04⁶, 4 in 10⁹, decide.
+    # 0.04^(c - 1) (4 % for 2 × 2, 0.16 % for 2 × 3), and a larger one more rarely still. So there
+    # must be enough draws to bring that chance down to 0.04⁶, 4 in 10⁹.
     rows, columns = matrices[0].shape
     return "factorised" if len(values) * (rows - 1) * (columns - 1) >= 6 else "unknown"
 
 
 def _of_first_row(values: Tensor) -> Tensor:
-    """Return (q, columns) of the first of a draw's rows, or of the one draw for all."""
+    """Return the noise (q, columns) of a draw's first row, or of the one draw for all rows."""
     return values.flatten(0, -3)[0] if values.ndim > 2 else values
 
 
 def redraws(layers: Mapping[str, Found], before: Seen, after: Seen, how: str) -> Finding:
-    """Check whether each layer's noise changes when it is drawn anew. Equal draws have chance 0."""
+    """Check whether each layer's noise changes at a redraw; draws are equal with probability 0."""
     check = Check("redraw")
     common = [one for one in before if one in after]
     if not common:
@@ -124,7 +125,10 @@ def own_draws(layers: Mapping[str, Found], seen: Sequence[Seen]) -> Finding:
 
 
 def _factors(noises: Sequence[Noise]) -> dict[str, Tensor]:
-    """Return what was drawn, one row a draw: ε_i and ε_j where ε_w is their product, else ε_w."""
+    """Return the numbers drawn, one row per draw: ε_i and ε_j, or else one column of ε_w.
+
+    Only factorised noise of a layer with a bias, whose noise is ε_j, can be split into factors.
+    """
     first = [_of_first_row(noise.values) for noise in noises]
     has_bias = noises[0].has_bias
     if not has_bias or _kind(noises) == "independent":
@@ -155,7 +159,7 @@ def distribution(
             continue
         mean, deviation = expected[kinds[one]]
         measured[one] = float(values.mean())
-        # 6 deviations of a mean of 256 squares or more: a false alarm in 10⁷ layers or fewer.
+        # 6 standard deviations, of at least 256 squares: at most one false alarm in 10⁷ layers.
         if abs(measured[one] - mean) > _SCORE * deviation / math.sqrt(len(values)):
             odd.append(one)
     if odd:

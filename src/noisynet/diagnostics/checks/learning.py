@@ -1,4 +1,4 @@
-"""Checks of learning: does σ get a gradient, does it move, is each draw the right one."""
+"""Checks of learning: whether σ gets a gradient and moves, and whether the draws are right."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LOSS_CURE = "compute the loss with the noise on: noisynet.NoisyLinear knows no 
 
 
 def in_the_loss(layers: Mapping[str, Found], calls: Sequence[Call] | None) -> Finding:
-    """Check whether the forwards that are learned from have noise."""
+    """Check whether there is noise in the forwards of the loss that have a gradient."""
     check = Check("noise in the loss")
     if calls is None:
         return check.skipped("no loss function was given")
@@ -62,7 +62,7 @@ def gradients(layers: Mapping[str, Found], loss: Tensor | None) -> Finding:
         return check.failed("the loss has no gradient at all", "compute it outside of no_grad")
     sigmas = {one: found.weights()[0][1] for one, found in layers.items()}
     given = torch.autograd.grad(loss, list(sigmas.values()), retain_graph=True, allow_unused=True)
-    # Torch's own type leaves out that unused parameters have None.
+    # Torch's annotation leaves out that the gradient of an unused parameter is None.
     found = cast("Sequence[Tensor | None]", given)
     sizes = {
         one: 0.0 if gradient is None else float(gradient.detach().abs().max())
@@ -132,10 +132,10 @@ def draws_in_the_loss(calls: Sequence[Call] | None, *, on_policy: bool) -> Findi
 
 
 def _first(calls: Sequence[Call], of: str, *, learning: bool) -> dict[str, Noise]:
-    """Return the noise at the first such forward of each layer, in the order of the layers.
+    """Return the noise of each layer's first forward that fits `of` and `learning`, by layer.
 
-    Layers of another network have no names here: they are numbered in the order in which they run,
-    and get the names that the online network's layers have in that order.
+    Layers of another network have no names here. Each gets the name of the online network's layer
+    at the same place in the order of forwards.
     """
     order = list(dict.fromkeys(call.name for call in calls if call.of == "online"))
     noises: dict[str, Noise] = {}
@@ -178,7 +178,7 @@ def learned_as_acted(
 
 
 def target_draws(online: Seen, target: Seen | None, *, same_module: bool) -> Finding:
-    """Check whether the target network has noise, and its own."""
+    """Check whether the target network has noisy layers, with draws of their own."""
     check = Check("target")
     if target is None:
         return check.skipped("no target was given")
@@ -192,7 +192,7 @@ def target_draws(online: Seen, target: Seen | None, *, same_module: bool) -> Fin
         return check.warned(
             "it has no noisy layer: the paper draws ε′ for it", "copy.deepcopy(online)"
         )
-    # A wrapper around one of them gives its layers other names.
+    # A wrapper around one of the networks renames its layers; then they are matched by order.
     others = {one: target[one] for one in online if one in target} or dict(
         zip(online, target.values(), strict=False)
     )
@@ -210,7 +210,7 @@ def target_draws(online: Seen, target: Seen | None, *, same_module: bool) -> Fin
 def backward(results: Mapping[str, str]) -> Finding:
     """Check whether a redraw between forward and backward spoils the gradient of σ.
 
-    `results` has "same", "other" or "error" for each layer.
+    `results` has the result of `redrawn_before_backward` for each layer.
     """
     check = Check("backward")
     if not results:
@@ -228,7 +228,7 @@ def backward(results: Mapping[str, str]) -> Finding:
 
 
 def sigma_moves(layers: Mapping[str, Found], before: Mapping[str, Tensor]) -> Finding:
-    """Check whether an update moved σ; `before` is σ of each layer's first weight before it."""
+    """Check whether an update moved σ; `before` has σ of each layer's first weight before it."""
     check = Check("sigma moves")
     moved: dict[str, float] = {}
     before = {one: sigma for one, sigma in before.items() if layers[one].learns_sigma}
@@ -253,9 +253,9 @@ def sigma_moves(layers: Mapping[str, Found], before: Mapping[str, Tensor]) -> Fi
 
 
 def redraw_between_updates(noise: tuple[Seen, Seen] | None, *, own_update: bool) -> Finding:
-    """Check whether an update, the program's own or one step that was tried, redraws.
+    """Check whether an update redraws: the program's own, or one step of loss and optimizer.
 
-    `noise` was seen before and after, or is None where layers draw at every forward.
+    `noise` was read before and after the update; it is None if layers draw at every forward.
     """
     check = Check("redraw between updates")
     if noise is None:
@@ -278,14 +278,17 @@ def redraw_between_updates(noise: tuple[Seen, Seen] | None, *, own_update: bool)
 
 
 def no_update(*, optimizer_given: bool) -> list[Finding]:
-    """Skip both checks of an update, with what was missing to run one."""
+    """Return both checks of an update as skipped, naming the arguments that are missing."""
     missing = "loss=" if optimizer_given else "update=, or loss= and optimizer="
     reason = f"it takes {missing}"
     return [Check("sigma moves").skipped(reason), Check("redraw between updates").skipped(reason)]
 
 
 def device_of_draws(found: Mapping[str, int], *, on_accelerator: bool) -> Finding:
-    """Check whether draws are made on the CPU for a layer elsewhere; `found`: normals per layer."""
+    """Check whether draws are made on the CPU even for a layer on another device.
+
+    `found` has the layers that do so, {layer: size of the largest tensor made on the CPU}.
+    """
     check = Check("device")
     if not found:
         return check.passed("draws are made where the layer lies")

@@ -1,4 +1,4 @@
-"""Checks of what lies in the layers: μ and σ, what is registered beside them, the optimizer."""
+"""Checks of the layers themselves: μ and σ, registered noise, σ in the optimizer."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def layers_found(layers: Mapping[str, Found], model: str) -> Finding:
 
 
 def is_constant(tensor: Tensor) -> bool:
-    """Return whether all values of a tensor are the same, as σ's are before it is learned."""
+    """Return whether all values of a tensor are the same, as those of σ are before training."""
     return bool(tensor.min() == tensor.max())
 
 
 def initial_sigma(layers: Mapping[str, Found], kinds: Mapping[str, Kind]) -> Finding:
-    """Compare σ with the paper's initial value where it has not been trained yet.
+    """Compare σ with the paper's initial value in layers that have not been trained yet.
 
-    Any σ0 in the paper's form passes; σ_b over √q, which some libraries have, is a warning.
-    Independent draws with a factorised layer's σ are a failure where layers of different p show
-    σ0/√p, and a warning where one alone has a usual σ0/√p, which may be a σ that was chosen.
+    Any σ0 in the paper's form passes; σ_b over √q, which some libraries use, is a warning.
+    Independent draws with a factorised layer's σ, a usual σ0 over √p, are a failure if layers of
+    different p share the σ0, and otherwise a warning, as the value may have been chosen.
     """
     check = Check("initial sigma")
     untouched = {
@@ -69,7 +69,7 @@ def initial_sigma(layers: Mapping[str, Found], kinds: Mapping[str, Kind]) -> Fin
         sigma0 = weight * math.sqrt(p)
         if kind == "independent":
             sizes.add(round(weight, 4))
-            # 0.017 is a number of its own; σ0/√p for a usual σ0 is the factorised layer's.
+            # σ0/√p with a usual σ0 is a factorised layer's σ, unless it happens to be 0.017.
             usual = any(_near(sigma0, value) for value in (0.5, 0.4, 0.1))
             if usual and not _near(weight, 0.017) and not _as_chosen(found, weight):
                 scaled[one] = (sigma0, p)
@@ -102,7 +102,7 @@ def initial_sigma(layers: Mapping[str, Found], kinds: Mapping[str, Kind]) -> Fin
 
 
 def _as_chosen(found: Found, weight: float) -> bool:
-    """Return whether σ of one of noisynet's layers of independent noise is the one asked for."""
+    """Return whether a layer is noisynet's, and its arguments ask for this initial σ."""
     layer = found.module
     if not isinstance(layer, NoisyLayer):
         return False
@@ -117,7 +117,7 @@ def _as_chosen(found: Found, weight: float) -> bool:
 
 
 def _of_the_other_kind(check: Check, scaled: Mapping[str, tuple[float, int]]) -> Finding:
-    """Judge independent draws with a factorised layer's σ, {layer: (σ·√p, p)}."""
+    """Return the finding on independent draws with a factorised layer's σ, {layer: (σ·√p, p)}."""
     alike = any(
         p != other_p and _near(sigma0, other)
         for (sigma0, p), (other, other_p) in combinations(scaled.values(), 2)
@@ -153,7 +153,7 @@ def _presets(weight: float, bias: float | None, inputs: int, outputs: int) -> se
 
 
 def _near(value: float, expected: float) -> bool:
-    # bfloat16 keeps 8 bits.
+    # bfloat16 has 8 bits of precision.
     return math.isclose(value, expected, rel_tol=0.01)
 
 
@@ -184,7 +184,7 @@ def initial_mean(layers: Mapping[str, Found], kinds: Mapping[str, Kind]) -> Find
         compared += 1
         mean = found.weights()[0][0].detach().float().flatten()
         bound = mean_bound(kind, found.inputs)
-        # E |μ| = bound/2 with deviation bound/√12; at 6 deviations one layer in 10⁹ is called odd.
+        # |μ| has mean bound/2 and deviation bound/√12; 6 deviations: one false alarm in 10⁹ layers.
         score = (float(mean.abs().mean()) / bound - 0.5) * math.sqrt(12 * mean.numel())
         if float(mean.abs().max()) > 1.01 * bound or abs(score) > 6:
             odd.append(one)
@@ -265,12 +265,12 @@ def registered_noise(layers: Mapping[str, Found]) -> Finding:
 
 
 def _says_noise(key: str) -> bool:
-    # "steps" has "eps" in it and says nothing of noise.
+    # "steps" contains "eps", but is not about noise.
     return any(one.startswith("eps") or "epsilon" in one or "noise" in one for one in tokens(key))
 
 
 def in_the_optimizer(layers: Mapping[str, Found], optimizer: Optimizer | None) -> Finding:
-    """Check whether the optimizer moves σ."""
+    """Check whether the optimizer has σ among its parameters."""
     check = Check("optimizer")
     if optimizer is None:
         return check.skipped("no optimizer was given")
@@ -314,7 +314,7 @@ def weight_decay(layers: Mapping[str, Found], optimizer: Optimizer | None) -> Fi
 def _groups_of_sigma(
     layers: Mapping[str, Found], optimizer: Optimizer
 ) -> dict[str, list[dict[str, Any] | None]]:
-    """Return the optimizer's group of each σ of each layer; None for one that it does not have."""
+    """Return the optimizer's group of each σ of each layer; None for a σ that is in no group."""
     groups = {id(one): group for group in optimizer.param_groups for one in group["params"]}
     return {
         one: [groups.get(id(sigma)) for sigma in found.tensors(found.sigmas)]

@@ -1,4 +1,4 @@
-"""The doctor's look at the policy: how often the noise changes what the model would do."""
+"""The check of the policy: how often the noise changes the model's greedy action."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ..recognise import Found
 _DRAWS = 16
 _ENOUGH_OBSERVATIONS = 32
 _ALIKE = 1e-5
-"""Deviation of an action's Q over observations, in shares of its largest |Q|, above which they
-count as told apart. Networks of Pong that died had 0 to 3·10⁻⁵, new ones 0.02 and more
+"""Standard deviation of an action's Q over observations, relative to its largest |Q|, up to which
+the observations count as not told apart. Dead Pong networks had 0 to 3·10⁻⁵, new ones 0.017 or more
 (benchmarks/results/pong/units.json)."""
 
 
@@ -72,7 +72,7 @@ def policy_noise(
 
 
 def _is_blind(mean_q_BA: Tensor, observations: Any) -> bool:
-    """Return whether different observations have the same values; if all are 0 they say nothing."""
+    """Return whether Q is the same for observations that differ; false if every Q is 0."""
     rows = len(mean_q_BA)
     if not isinstance(observations, Tensor) or rows < 2 or observations.numel() % rows:
         return False

@@ -1,4 +1,4 @@
-"""The doctor's look at the units: how many of a layer's never answer."""
+"""The check of the units: how many units of each hidden layer are dormant."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..findings import Check, Finding, listed
 from ..units import THRESHOLD, units
 
 _MANY = 0.9
-"""Share of a layer's units above which dormant ones are worth a warning. A choice: of the features
-of CNNs that are new to Pong about half are 0, of those that win up to 85 %
-(benchmarks/results/pong/units.json). Where all are dormant there is no doubt."""
+"""Share of dormant units in a layer above which the check warns. A choice: about half of the
+features are 0 in CNNs that are new to Pong, and up to 89 % in CNNs that win
+(benchmarks/results/pong/units.json). A layer whose units are all dormant is a failure."""
 _CURE = (
     "noisynet.revive(model, optimizer, batch) now and then, and a smaller step size or a larger ε "
     "of Adam, so that they do not die again: of a run `noisynet resume RUN --redo-every 1000 "

@@ -1,4 +1,4 @@
-"""A frame of a video: the game, and beside it what the agent thinks of its actions."""
+"""Frames of a film: the game, and beside it the values of the agent's actions."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _CHOSEN, _DRAWS = "#56b4e9", "#e69f00"
 
 
 class FrameDrawer:
-    """A drawer of the frames of one game, of one size.
+    """Drawer of the frames of one game, all of one size.
 
-    Q-values are shown against their mean over actions, which is what choosing among them turns on:
-    a state's own value is often far larger than what lies between its actions. The scale widens at
-    once where it must and narrows slowly.
+    Q-values are shown relative to their mean over actions: the choice of the action depends on
+    their differences, which are often far smaller than the value of the state. The scale widens at
+    once if it must, and narrows slowly.
     """
 
     def __init__(self, title: str, action_names: list[str]) -> None:
-        """Set what stands above the values, and a name for each action."""
+        """Set the title above the values, and a name for each action."""
         self._title = title
         self._names = action_names
         self._span = 0.0
@@ -34,7 +34,7 @@ class FrameDrawer:
     def draw(
         self, picture: npt.NDArray[np.uint8], look: Look, step: int, game_return: float
     ) -> Image.Image:
-        """Draw one frame; its sides are even, as video wants them."""
+        """Draw one frame; its width and height are even, as the video encoder requires."""
         game = _fitted(picture)
         frame = Image.new("RGB", (game.width + _PANEL, _HEIGHT), _GROUND)
         frame.paste(game, (0, (_HEIGHT - game.height) // 2))
@@ -91,7 +91,7 @@ class FrameDrawer:
             canvas.text((left + 168, _HEIGHT - 25), said, _DIM, _font(12))
 
     def _scale(self, look: Look) -> tuple[float, float, float]:
-        """Return the value in the middle, and the ends of the scale as they differ from it."""
+        """Return the value in the middle of the scale, and the ends of the scale relative to it."""
         if look.kind == "probability":
             return 0.0, 0.0, 1.0
         middle = float(look.values.mean())
@@ -103,7 +103,7 @@ class FrameDrawer:
 
 
 def _fitted(picture: npt.NDArray[np.uint8]) -> Image.Image:
-    """Scale a picture into the frame's height: whole pixels where it is small, smooth otherwise."""
+    """Fit a picture into the frame: enlarge it by a whole factor, or shrink it smoothly."""
     image = Image.fromarray(picture)
     whole = min(_HEIGHT // image.height, 480 // image.width)
     if whole >= 1:

@@ -1,8 +1,8 @@
-"""A game that is played as the run plays it, and can be seen.
+"""Games for films: played as in the run, with a picture of every state.
 
-What the agent observes comes from the run's own environments, one of them, so the preprocessing is
-the run's own. Atari's vector environment cannot be drawn: a twin of it, with the same seed and the
-same actions, shows the whole screen in colour.
+The agent's observations come from an environment that is built as in the run, with the same
+preprocessing. Atari's vector environment cannot be rendered: a twin of it, with the same seed and
+the same actions, shows the whole screen in colour.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Picture = npt.NDArray[np.uint8]
 """(height, width, 3)."""
 
 _GROUND = (24, 26, 32)
-# Okabe and Ito's colours, told apart by colour-blind people too.
+# Okabe and Ito's colours, which colour-blind people can tell apart, too.
 _COLOURS = np.array(
     [
         (86, 180, 233), (230, 159, 0), (0, 158, 115), (240, 228, 66), (0, 114, 178),
@@ -47,10 +47,10 @@ _COLOURS = np.array(
 
 
 class Game(ABC):
-    """One environment, and what can be seen of it."""
+    """One environment, and pictures of it."""
 
     steps_per_second: float
-    """The speed at which it is watched."""
+    """Agent steps in a second of film."""
     action_names: list[str]
 
     def __init__(self, environments: Environments) -> None:
@@ -67,17 +67,17 @@ class Game(ABC):
 
     @abstractmethod
     def picture(self, observation: npt.NDArray[Any]) -> Picture:
-        """Draw the game as it stands, at the present observation (1, *shape)."""
+        """Draw the current state of the game, whose observation (1, *shape) is given."""
 
     def close(self) -> None:
-        """Free what it holds."""
+        """Close the environments."""
         self.environments.close()
 
 
 def make_game(config: Config, seed: int) -> Game:
-    """Make the game of a run, seeded; raises UnusableEnvironment where it cannot be made or drawn.
+    """Make the game of a run, seeded; raises UnusableEnvironment if it cannot be made or drawn.
 
-    A game that draws nothing by itself is shown as the agent observes it.
+    A game that cannot render itself is shown as the agent observes it.
     """
     name = config.environment.environment
     if config.environment.is_atari:
@@ -90,7 +90,7 @@ def make_game(config: Config, seed: int) -> Game:
 
 
 class AtariGame(Game):
-    """An Atari game beside its twin, which shows it in full."""
+    """An Atari game, with a twin that shows the whole screen."""
 
     def __init__(self, config: Config, seed: int) -> None:
         own = make_environments(config, count=1, seed=seed)
@@ -99,7 +99,7 @@ class AtariGame(Game):
             super().__init__(own)
             assert isinstance(own, AtariEnvironments)
             section = config.environment
-            # Everything that the game depends on is the run's own; only what is shown differs.
+            # All settings that the game depends on are the run's; only the picture differs.
             shown = replace(own.preprocessing, height=210, width=160, grayscale=False, stack=1)
             self._twin = make(own.id, 1, seed=seed, atari=shown)
             unfinished.callback(self._twin.close)
@@ -114,7 +114,7 @@ class AtariGame(Game):
         return super().reset()
 
     def step(self, action: int) -> Step:
-        """Take one action in both; raises UnusableEnvironment should they ever part."""
+        """Take one action in both; raises UnusableEnvironment if their results differ."""
         step, shown = super().step(action), self._twin.step(np.array([action]))
         if any(
             getattr(step, field)[0] != getattr(shown, field)[0]
@@ -140,7 +140,7 @@ class AtariGame(Game):
 
 
 class GymnasiumGame(Game):
-    """A game of Gymnasium that draws itself."""
+    """A game of Gymnasium that renders itself."""
 
     def __init__(self, environments: Environments, drawn: Any) -> None:
         super().__init__(environments)
@@ -148,7 +148,7 @@ class GymnasiumGame(Game):
         self.steps_per_second = float(drawn.metadata.get("render_fps", 30))
 
     def picture(self, observation: npt.NDArray[Any]) -> Picture:
-        """Return what the environment renders; raises UnusableEnvironment where that is nothing."""
+        """Return what the environment renders; raises UnusableEnvironment if that is no picture."""
         del observation
         try:
             with _no_screen():
@@ -171,7 +171,7 @@ class ObservedGame(Game):
         self.steps_per_second = 5.0 if toy else 12.0
 
     def picture(self, observation: npt.NDArray[Any]) -> Picture:
-        """Draw the observation: a toy's place, an image, or a vector as bars."""
+        """Draw the observation: the position in a toy, an image, or a vector as bars."""
         seen = observation[0]
         if isinstance(self.environments, ChainEnvironments):
             place = np.zeros((1, self.environments.size))
@@ -184,7 +184,7 @@ class ObservedGame(Game):
 
 
 def _drawn_by_gymnasium(name: str, seed: int) -> Game | None:
-    """Make a registered environment that renders; None where it cannot render."""
+    """Make a registered environment that renders; None if it cannot render."""
     import gymnasium
 
     spec = gymnasium.registry.get(name)
@@ -213,7 +213,7 @@ def _drawn_by_gymnasium(name: str, seed: int) -> Game | None:
 
 @contextmanager
 def _no_screen() -> Iterator[None]:
-    """Keep pygame, by which classic control draws, from looking for a screen meanwhile."""
+    """Keep pygame, with which classic control renders, from looking for a screen."""
     if "SDL_VIDEODRIVER" in os.environ:
         yield
         return
@@ -236,7 +236,7 @@ def _atari_actions(name: str, full: bool) -> list[str]:
 
 
 def _cells(channels: npt.NDArray[Any]) -> Picture:
-    """Colour a grid by its channels (C, H, W), later ones over earlier ones, with lines between."""
+    """Draw channels (C, H, W) as a grid, one colour each, later ones over earlier ones."""
     _, height, width = channels.shape
     small = np.full((height, width, 3), _GROUND, np.uint8)
     for index, channel in enumerate(channels):
@@ -249,7 +249,7 @@ def _cells(channels: npt.NDArray[Any]) -> Picture:
 
 
 def _image(seen: npt.NDArray[Any]) -> Picture:
-    """Draw an image (C, H, W): as it is with 1 or 3 channels of brightness, else by channels."""
+    """Draw an image (C, H, W): as it is if it has 1 or 3 channels of brightness, else as a grid."""
     if seen.dtype != np.uint8 and seen.min() >= 0 and seen.max() <= 1:
         seen = (seen * 255).round().astype(np.uint8)
     if seen.dtype == np.uint8 and seen.shape[0] in (1, 3) and int(seen.max()) > 1:
@@ -258,7 +258,7 @@ def _image(seen: npt.NDArray[Any]) -> Picture:
 
 
 def _bars(seen: npt.NDArray[Any], height: int = 300, width: int = 400) -> Picture:
-    """Draw a vector as bars from a middle line, squeezed so that any number fits."""
+    """Draw a vector as bars from a middle line, on a scale that fits any number."""
     shown = np.full((height, width, 3), _GROUND, np.uint8)
     middle = height // 2
     shown[middle] = (90, 94, 104)

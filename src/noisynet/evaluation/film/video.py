@@ -1,4 +1,4 @@
-"""Film a game of a run's agent, its values and their noise beside it: MP4 or GIF."""
+"""Filming a game of a run's agent, with its values and their noise, as MP4 or GIF."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .pictures import Game, make_game
 from .watched import WatchedAgent
 
 MOST_STEPS = {".mp4": 20_000, ".gif": 400}
-"""Steps that a file of a kind may show: Pillow keeps all frames of a GIF in memory."""
+"""Most agent steps that each kind of file may show: Pillow keeps all frames of a GIF in memory."""
 DEFAULT_STEPS = {".mp4": 5_000, ".gif": 300}
 
 _FASTEST = 30.0
@@ -33,18 +33,19 @@ _FASTEST = 30.0
 
 @dataclass(frozen=True)
 class Film:
-    """What was filmed."""
+    """What a film shows, and where it is."""
 
     path: Path
     environment: str
     steps: int
     """Agent steps that are shown."""
     game_return: float
-    """The true return up to there."""
+    """The true return of these steps."""
     ended: bool
     """Whether the game is shown to its end."""
     effective_epsilon: float | None
-    """Share of draws, 16 at each step, whose greedy action is not that of the means."""
+    """Share of draws, 16 or more at each step, whose greedy action is not that of the mean weights;
+    None without draws."""
     seed: int
 
 
@@ -54,7 +55,7 @@ def has_ffmpeg() -> bool:
 
 
 def default_name(stem: str) -> str:
-    """Return the name of a film's file, of the best kind that can be written."""
+    """Return the file name of a film: MP4 if that can be written, else GIF."""
     return f"{stem}.mp4" if has_ffmpeg() else f"{stem}.gif"
 
 
@@ -70,12 +71,13 @@ def film(
     """Play one game with a run's agent and film it.
 
     `noise` is a number of draws: with 0 (False) the agent acts by its mean weights, with 1 (True)
-    under a new draw at every step, with more by the mean of its values over so many new draws.
+    under a new draw at every step, with more by the mean of its values over that many new draws.
 
-    `out` ends with .mp4 or .gif and is replaced where it exists; without it the film goes to the
-    run, as watch.mp4, or watch.gif where there is no ffmpeg. `steps` bounds what is shown, in
-    agent steps. `quality` is x264's constant rate factor: lower is better and larger. Raises
-    RunError with one line where there is no agent, no picture or no room.
+    `out` ends with .mp4 or .gif, and is replaced if it exists; by default the film is written to
+    the run's folder, as watch.mp4, or watch.gif if there is no ffmpeg. `steps` limits the agent
+    steps shown. `quality` is x264's constant rate factor: a lower one gives a better and larger
+    film. Raises RunError, with a one-line message, if the run has no agent, the game cannot be
+    drawn, the file cannot be written, or an argument is out of range.
     """
     path = out or run / default_name("watch")
     kind = _kind(path)
@@ -132,7 +134,7 @@ def _filmed(
                 disagreeing.append(look.disagreeing)
             if step % every == 0 or ended:
                 frame = drawer.draw(game.picture(observation), look, step, game_return)
-                # The last picture stands for a second.
+                # The last frame is shown for a second.
                 yield from [frame] * (round(per_second) if ended or step >= most else 1)
             if ended or step >= most:
                 return
@@ -170,7 +172,7 @@ def _write_mp4(path: Path, frames: Iterator[Image.Image], per_second: float, qua
                 for frame in chain([first], frames):
                     ffmpeg.stdin.write(frame.tobytes())
             except BrokenPipeError:
-                pass  # its status tells
+                pass  # its exit status is checked below
             ffmpeg.communicate()
         if ffmpeg.returncode:
             errors.seek(0)

@@ -1,4 +1,4 @@
-"""A trained agent whose values can be seen: by the mean weights, and spread by the noise."""
+"""A trained agent that shows its values, by the mean weights and under draws of noise."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Numbers = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Look:
-    """How the agent valued its actions at one observation, and which it chose."""
+    """The values of an agent's actions at one observation, and the action that it chose."""
 
     kind: Literal["Q", "probability"]
     values: Numbers
     """(actions,): by the mean weights; by the acting draw for an LSTM with noise."""
     drawn: Numbers | None
-    """(draws, actions): under as many draws of noise; None without noise, and for an LSTM, whose
-    state would have to follow each draw from the game's start."""
+    """(draws, actions): under each draw of noise; None without noise, and for an LSTM, whose state
+    would have to follow each draw from the game's start."""
     action: int
 
     @property
     def disagreeing(self) -> float | None:
-        """Share of the draws that choose another action than the means; None without draws."""
+        """Share of draws that choose another action than the mean weights; None without draws."""
         if self.drawn is None:
             return None
         return float(np.mean(self.drawn.argmax(-1) != self.values.argmax()))
@@ -39,10 +39,11 @@ class WatchedAgent(TrainedAgent):
     """A trained agent in one environment that shows the values behind its actions."""
 
     def look(self, observation: np.ndarray, *, noise: int = False, draws: int = 16) -> Look:
-        """Value one observation (1, *shape) and choose.
+        """Return the values of the actions at one observation (1, *shape), and the chosen action.
 
-        `noise` is a number of draws, as `act` takes it; an agent with an LSTM takes one at most.
-        More than `draws` are all shown. Raises ValueError for noise where the agent has none.
+        `noise` is a number of draws, as for `act`; an agent with an LSTM uses one at most. The
+        result has `draws` draws, or `noise` if that is more. Raises ValueError for noise if the
+        agent has none.
         """
         if noise:
             self._check_noise()
@@ -56,7 +57,7 @@ class WatchedAgent(TrainedAgent):
             with using(network, draw(network, rows=rows, generator=self._generator)):
                 drawn = self.values(np.repeat(observation, rows, axis=0))
         if recurrent and drawn is not None:
-            # An LSTM steps on with every forward, so that there is one, the one that acts.
+            # Every forward advances the LSTM's state, so there is only one, under the acting draw.
             return Look(kind, drawn[0], None, int(drawn[0].argmax()))
         with mean_weights(network):
             values = self.values(observation)[0]

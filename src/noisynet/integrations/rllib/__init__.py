@@ -31,6 +31,6 @@ __all__ = [
     "add_noise",
 ]
 
-# Checkpoints name the RLModules by module: by this one, whichever file they are in.
+# Checkpoints store where the RLModules are found: here, whichever file defines them.
 for _module in (NoisyDQNRLModule, NoisyPPORLModule, NoisySACRLModule):
     _module.__module__ = __name__

@@ -1,4 +1,4 @@
-"""How much noise an RLlib agent has: one scale for all its env runners and learners."""
+"""The scale of the noise in an RLlib agent, the same in all its env runners and learners."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from .modules import NoisyDQNRLModule, NoisyPPORLModule, NoisySACRLModule
 
 
 class NoiseControl(RLlibCallback):
-    """Callback that sets the scale of the noise, by a schedule over sampled steps or for a target.
+    """A callback that sets the noise's scale, by a schedule over sampled steps or for a target.
 
-    The host makes it without arguments, so they are bound before:
+    The host builds it without arguments, so bind them beforehand:
     `config.callbacks(functools.partial(NoiseControl, effective_epsilon=0.05))`. The scale moves at
     the end of `Algorithm.train()`, in all env runners and learners at once, so that PPO learns from
-    a rollout under the scale that acted. A target is measured by each env runner on what it acted
-    on, and the mean of them counts. The result of `train()` gets `noise/scale` and
-    `noise/measured`.
+    a rollout under the scale that acted. For a target, each env runner measures on the observations
+    that it acted on, and the mean of their results counts. The result of `train()` gets
+    `noise/scale` and `noise/measured`.
 
     Options and errors are those of `HostControl`. Raises TypeError for an algorithm without one of
-    our RLModules, or without a local env runner, and for a target of another kind of actions.
+    our RLModules, or without a local env runner, and for a target that does not fit the actions.
     """
 
     def __init__(self, schedule: Schedule | None = None, **options: Unpack[ControlOptions]) -> None:
@@ -58,7 +58,7 @@ class NoiseControl(RLlibCallback):
         self._reach(algorithm)
 
     def on_train_result(self, *, algorithm: Algorithm, result: dict[str, Any], **_: Any) -> None:
-        """Move the scale, where it is due, and note it in the result."""
+        """Move the scale if it is due, and add it to the result."""
         figures = self._control.move(_steps(algorithm), lambda: self._measure(algorithm))
         if figures:
             self._reach(algorithm)
@@ -69,10 +69,10 @@ class NoiseControl(RLlibCallback):
         self._reach(algorithm)
 
     def on_checkpoint_loaded(self, *, algorithm: Algorithm, **_: Any) -> None:
-        """Go on with a schedule where the loaded algorithm is; a target begins anew.
+        """Continue a schedule at the step of the loaded algorithm; a target is not restored.
 
-        The host says nothing of `Algorithm.from_checkpoint`: there it is the first `train()` whose
-        end sets it.
+        The host does not call this for `Algorithm.from_checkpoint`; there, the end of the first
+        `train()` sets the scale.
         """
         self._control.move(_steps(algorithm), lambda: None)
         self._reach(algorithm)
@@ -94,11 +94,11 @@ class NoiseControl(RLlibCallback):
         return sum(found) / len(found) if found else None
 
     def _reach(self, algorithm: Algorithm) -> None:
-        """Set the scale in every process, and let env runners keep what they see."""
+        """Set the scale in every process; for a target, let env runners store observations."""
         control = self._control
         now = {"value": control.scale, "words": control.words}
         rows = None if control.goal is None else control.observations
-        # Nothing is measured on what is seen in evaluation.
+        # Observations in evaluation do not count for the target.
         groups: list[Any] = [
             (algorithm.env_runner_group, rows),
             (algorithm.eval_env_runner_group, None),
@@ -116,7 +116,7 @@ def _steps(algorithm: Algorithm) -> int:
 
 
 def _noisy_modules(module: Any) -> Iterator[Any]:
-    """List the noisy RLModules of an env runner's or a learner's module."""
+    """Yield the noisy RLModules of an env runner's or a learner's module."""
     modules = module.values() if isinstance(module, MultiRLModule) else (module,)
     for one in modules:
         inner = one.unwrapped()
@@ -137,7 +137,7 @@ def _set_in_learner(learner: Any, *, value: float, words: str | None) -> None:
 
 
 def _measure_runner(runner: Any, *, goal: Goal, draws: int, seed: int) -> float | None:
-    """Measure what an env runner saw, under draws that are its own; None where it saw nothing."""
+    """Measure on the observations of an env runner, under its own draws; None if it has none."""
     found: list[float] = []
     for module in _noisy_modules(runner.module):
         if module.seen is not None and len(module.seen):

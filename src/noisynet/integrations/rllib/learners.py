@@ -1,4 +1,4 @@
-"""RLlib's learners, with less work for each parameter, since σ doubles the parameters."""
+"""RLlib's learners with less work per parameter, since σ doubles the number of parameters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ray.rllib.utils.typing import ParamDict
 
 
 class _QuickLearner(TorchLearner):
-    """The host's updates, equal but for rounding: the fused Adam, and a quick look for NaN."""
+    """A learner with the host's updates, up to rounding, by fused Adam and a quick NaN check."""
 
     def build(self) -> None:
         """Build the learner, as the host does."""
@@ -31,11 +31,11 @@ class _QuickLearner(TorchLearner):
         )
 
     def apply_gradients(self, gradients_dict: ParamDict) -> None:
-        """Apply gradients, with the host's two searches of each one only where any is not finite.
+        """Apply gradients, with the host's two searches of each only if one of them is not finite.
 
-        A sum is finite only where all that it adds up is.
+        The sum of a gradient is finite only if all its values are.
         """
-        # A parameter that a batch did not reach has none.
+        # A parameter that the batch did not reach has no gradient.
         given = [one for one in gradients_dict.values() if isinstance(one, torch.Tensor)]
         sums = [one.sum() for one in given]
         checked = self.config
@@ -59,4 +59,4 @@ LEARNERS: dict[type[Any], type[Any]] = {
     DQNTorchLearner: NoisyDQNTorchLearner,
     PPOTorchLearner: NoisyPPOTorchLearner,
 }
-"""What stands in for the host's default learners."""
+"""The host's default learners, and what replaces each."""

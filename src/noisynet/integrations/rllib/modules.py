@@ -1,4 +1,4 @@
-"""The noisy RLModules of RLlib's DQN, SAC and PPO, and the config that has them."""
+"""Noisy RLModules for RLlib's DQN, SAC and PPO, and a function that puts them into a config."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from .learners import LEARNERS
 from .seeds import ActingNoise, LearningNoise, Under
 
 NOISE_SEED = "noise_seed"
-"""The column of PPO's samples that tells which draw each was taken under."""
+"""The column of PPO's samples with the seed of the draw under which each action was chosen."""
 
 NOISE_IN = ("all", "head", "last")
 
@@ -42,7 +42,7 @@ Config = TypeVar("Config", bound=AlgorithmConfig)
 
 
 class _HeldNoise:
-    """What makes its noise again where the module has been moved."""
+    """A mixin for modules that rebuild their noise from its seeds after they have been moved."""
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         host: Any = super()
@@ -54,16 +54,16 @@ class _HeldNoise:
 
 
 class _OffPolicyNoise(_HeldNoise):
-    """What acts under draws that are held from the first learned weights on."""
+    """A mixin for modules that hold the draws for acting once learned weights have arrived."""
 
     _acting: ActingNoise
     _learned: bool
 
     def set_state(self, state: Any) -> None:
-        """Load weights; new ones bring new noise for acting."""
+        """Load weights; if they have changed, draw new noise for acting."""
         module: Any = self
         host: Any = super()
-        # Every network starts with the same σ: another one has been learned.
+        # All networks start with the same σ, so another one has been learned.
         sigma = min(sigma_parameters(module), key=lambda one: one.numel())
         former = sigma.detach().clone()
         host.set_state(state)
@@ -72,7 +72,7 @@ class _OffPolicyNoise(_HeldNoise):
             self._learned = True
 
     def _acting_noise(self, batch: dict[str, Any], probe: Forward) -> Under:
-        # A whole warm-up under one draw would see one action only.
+        # Under one draw, the whole warm-up might take the same action.
         if not self._learned:
             self._acting.redraw()
         module: Any = self
@@ -82,27 +82,27 @@ class _OffPolicyNoise(_HeldNoise):
 
 
 class NoisyDQNRLModule(_OffPolicyNoise, DefaultDQNTorchRLModule):
-    """Exploration by learned noise in RLlib's DQN, with whichever of its parts are on.
+    """Exploration by learned noise in RLlib's DQN, with whichever of its extensions are on.
 
     `model_config` takes `noise`, `sigma0` (as `noisynet.NoisyLinear` has them) and `noise_in`:
     "all" (every fully connected layer), "head" (those after the encoder) or "last" (the outputs).
 
-    Exploration acts under a draw for each environment, held until new weights arrive, and until
-    the first update drawn anew at every step. Inference is the mean weights. In training every
-    forward draws for itself: the online network ε, the target network ε′, the choice of the next
-    action ε″. Raises ValueError for unknown options, a module that is recurrent or without
-    `nn.Linear`, and noise in layers whose input's rows are not the batch's; warns of ε-greedy left
-    on. A module for inference alone raises at its first forward, since the host loses what an
-    actor raises while it is built. Source: Fortunato et al., §3.1, eq. 15 and 16.
+    Exploration uses a draw for each environment, held until new weights arrive; before the first
+    update, it is redrawn at every step. Inference uses the mean weights. In training, every forward
+    draws for itself: the online network has ε, the target network ε′, and the choice of the next
+    action ε″. Raises ValueError for unknown options, for a module that is recurrent or has no
+    `nn.Linear`, and for noise in layers whose rows are not those of the batch; warns of ε-greedy
+    left on. A module for inference alone raises at its first forward, since the host loses an error
+    from building an actor. Source: Fortunato et al., §3.1, eq. 15 and 16.
     """
 
     def setup(self) -> None:
         """Build the host's networks, and make their layers noisy."""
-        # The host's setup turns it off in a recurrent module.
+        # Read first, as in NoisyPPORLModule.
         is_actor = self.inference_only
         super().setup()
         _make_noisy(self, is_actor=is_actor)
-        # Once for an agent: its actors are built for inference only.
+        # Warn once for each agent: its actors are built for inference only.
         epsilon = self.model_config["epsilon"]
         if not self.inference_only and _ever_positive(epsilon):
             warnings.warn(
@@ -150,15 +150,15 @@ class NoisyDQNRLModule(_OffPolicyNoise, DefaultDQNTorchRLModule):
 class NoisySACRLModule(_OffPolicyNoise, DefaultSACTorchRLModule):
     """Exploration by learned noise in the actor of RLlib's SAC.
 
-    Options and errors are those of `NoisyDQNRLModule`; the critics have no noise. Exploration and
-    inference are as there, and actions are sampled from the policy, as the host's are. In training
-    the actor draws for the observations and again for the next ones.
+    The critics have no noise. Options, errors, exploration and inference are as in
+    `NoisyDQNRLModule`, and actions are sampled from the policy, as in the host. In training, the
+    actor draws for the observations, and again for the next observations.
     Source: Fortunato et al., §3.1.
     """
 
     def setup(self) -> None:
         """Build the host's networks, and make the actor's layers noisy."""
-        # The host's setup turns it off in a recurrent module.
+        # Read first, as in NoisyPPORLModule.
         is_actor = self.inference_only
         super().setup()
         _make_noisy(self, is_actor=is_actor, within=("pi_encoder.", "pi."))
@@ -176,7 +176,7 @@ class NoisySACRLModule(_OffPolicyNoise, DefaultSACTorchRLModule):
             return super()._forward_inference(batch)
 
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:  # noqa: ARG002 - as the host calls it
-        # The host's own calls the forward for inference.
+        # The host's own method calls the forward for inference.
         act = super()._forward_inference
         under_noise = self._acting_noise(batch, act)
         with torch.no_grad(), under_noise():
@@ -187,15 +187,15 @@ class NoisyPPORLModule(_HeldNoise, DefaultPPOTorchRLModule):
     """Exploration by learned noise in RLlib's PPO.
 
     Options and errors are those of `NoisyDQNRLModule`. Exploration holds one draw for each
-    environment over the rollout, until new weights arrive, and writes its seed beside each action;
-    the learner makes the very same noise of it again, for the policy, the value function and the
-    advantages, so that the first ratio is 1. Inference is the mean weights.
+    environment over the rollout, until new weights arrive, and stores its seed with each action.
+    From the seed, the learner computes the same noise for the policy, the value function and the
+    advantages, so that the first ratio is 1. Inference uses the mean weights.
     Source: Fortunato et al., §3.2.
     """
 
     def setup(self) -> None:
         """Build the host's networks, and make their layers noisy."""
-        # The host's setup turns it off in a recurrent module.
+        # Read first, since the host's setup changes it in a recurrent module.
         is_actor = self.inference_only
         super().setup()
         _make_noisy(self, is_actor=is_actor)
@@ -204,7 +204,7 @@ class NoisyPPORLModule(_HeldNoise, DefaultPPOTorchRLModule):
         self.seen: Seen | None = None
 
     def set_state(self, state: Any) -> None:
-        """Load weights, and let the next rollout have new noise."""
+        """Load weights, and draw new noise for the next rollout."""
         super().set_state(state)
         self._acting.redraw()
 
@@ -268,10 +268,10 @@ def add_noise(
 ) -> Config:
     """Set the noisy RLModule for an algorithm in its config, and return the config.
 
-    Options are those of `NoisyDQNRLModule`. An RLModule that the config names already is replaced;
-    and so is the default learner of DQN and PPO, by one with the fused Adam and fewer checks.
-    Raises TypeError for an algorithm that is not supported, ValueError for unknown options and for
-    the old API stack; warns of an entropy bonus and of the host's `noisy=True`.
+    Options are those of `NoisyDQNRLModule`. The config's RLModule, if it has one, is replaced; so
+    is the default learner of DQN and PPO, by one with the fused Adam and fewer checks. Raises
+    TypeError for an algorithm that is not supported, and ValueError for unknown options and for the
+    old API stack; warns of an entropy bonus and of the host's `noisy=True`.
     """
     module = next((ours for kind, ours in _MODULES.items() if type(config) is kind), None)
     if module is None:
@@ -322,10 +322,10 @@ def _check_noise_in(noise_in: str) -> None:
 
 
 def _make_noisy(module: Any, *, is_actor: bool, within: tuple[str, ...] = ("",)) -> None:
-    """Make the chosen layers of an RLModule noisy; in an actor, let an error wait for a forward.
+    """Make the chosen layers of an RLModule noisy; in an actor, keep an error for its forward.
 
-    The host builds the actors first, and loses why one in another process cannot be built; the
-    learner's module raises right after.
+    The host builds the actors first, and loses the error if one in another process cannot be built;
+    the learner's module raises it right after.
     """
     module._refused = None
     try:
@@ -342,7 +342,7 @@ def _check_noisy(module: Any) -> None:
 
 
 def _check_rows(module: Any, probe: Forward, batch: dict[str, Any]) -> None:
-    """Raise ValueError for layers that do not see the batch as their rows: each row has a draw."""
+    """Raise ValueError for noise in layers whose rows are not those of the batch."""
     _check_noisy(module)
     if not takes_rows(module, probe, {Columns.OBS: batch[Columns.OBS]}):
         raise ValueError(
@@ -365,9 +365,9 @@ def _chosen(module: Any, output: dict[str, Any]) -> Tensor:
 
 
 def _noisify(module: Any, within: tuple[str, ...]) -> None:
-    """Make the chosen layers of parts of an RLModule noisy, by the options of its model_config."""
+    """Make layers of an RLModule noisy, by its model_config, in the parts that `within` names."""
     name, options = type(module).__name__, module.model_config
-    # The host can tell whether a module is recurrent only after `setup`, and of SAC's not then.
+    # The host knows whether a module is recurrent only after `setup`, and for SAC not even then.
     if module.get_initial_state() or options.get("use_lstm"):
         raise ValueError(f"{name}: got a recurrent module, expected one with use_lstm=False")
     noise_in = options.get("noise_in", "all")

@@ -1,4 +1,4 @@
-"""Noise that follows from a seed, so that a column of numbers carries it from actor to learner."""
+"""Noise computed from seeds, so that a column of numbers takes it from actor to learner."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ...layers.noise import LayerSpec, Slot
 from ...layers.states import ready
 
 Under = Callable[[], AbstractContextManager[None]]
-"""What makes a context under one draw, as often as it is called."""
+"""Returns a context in which one draw is used; it can be called any number of times."""
 
 
 def draw_of_seeds(module: nn.Module, seeds: Tensor) -> Draw:
-    """Make the draw whose row i follows from seeds[i], (B,) whole numbers below 2³¹.
+    """Make the draw whose row i is computed from seeds[i], (B,) integers below 2³¹.
 
-    The noise of a layer depends on seed and name alone: neither on the device, nor on which other
-    layers a module has, so that an actor without a value function and a learner that has one agree
-    about the layers of both. Numbers are made on the CPU.
+    The noise of a layer depends only on the seed and the layer's name, not on the device or
+    the other layers of the module. So an actor without a value function and a learner that has one
+    agree on the layers that both have. The numbers are drawn on the CPU.
     """
     distinct, rows = torch.unique(seeds, return_inverse=True)
     return _draw_of(module, distinct)[rows]
@@ -42,13 +42,13 @@ def _draw_of(module: nn.Module, seeds: Tensor) -> Draw:
 
 
 def _noise_of(spec: LayerSpec, name: str, seed: int) -> Tensor:
-    # The CPU's generator reads 32 bits of a seed; each layer has a stream of its own.
+    # The CPU's generator reads 32 bits of a seed; each layer has its own stream.
     generator = torch.Generator().manual_seed(seed ^ zlib.crc32(name.encode()))
     return spec.draw((), device=torch.device("cpu"), dtype=torch.float32, generator=generator)
 
 
 class ActingNoise:
-    """A seed and its draw for each environment of an actor, held until new ones are due."""
+    """Seeds and draws for the environments of an actor, held until `redraw`."""
 
     def __init__(self) -> None:
         self._seeds: list[int] = []
@@ -56,21 +56,21 @@ class ActingNoise:
         self._in_force: tuple[Tensor, Under] | None = None
 
     def redraw(self) -> None:
-        """Let the next forward have new noise."""
+        """Discard seeds and draws, so that the next forward gets new noise."""
         self._seeds, self._held, self._in_force = [], None, None
 
     def forget(self) -> None:
-        """Make the noise of the same seeds again, for a module that has been moved."""
+        """Discard the draws but not the seeds, for a module that has been moved."""
         self._held = self._in_force = None
 
     def of_rows(self, module: nn.Module, rows: int) -> tuple[Tensor, Under]:
-        """Return seeds (rows,) and draw; row i keeps its noise where the number of rows changes."""
+        """Return seeds (rows,) and their context; row i keeps its noise if `rows` changes."""
         if self._in_force is not None and len(self._in_force[0]) == rows:
             return self._in_force
         held = self._held
         if held is None or held.rows is None or held.rows < rows:
-            # Python's generator: the host seeds it for each actor apart, or nobody does and the
-            # system did. Torch's begins alike in every process.
+            # Python's generator differs between actors: the host seeds each one's, or else the
+            # system does. Torch's starts the same in every process.
             self._seeds += [random.getrandbits(31) for _ in range(rows - len(self._seeds))]
             held = self._held = draw_of_seeds(module, torch.tensor(self._seeds))
         drawn = held if held.rows == rows else held[:rows]
@@ -78,11 +78,11 @@ class ActingNoise:
         return self._in_force
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_in_force": None}  # which has this module's layers
+        return {**self.__dict__, "_in_force": None}  # it refers to this module's layers
 
 
 class LearningNoise:
-    """The draws of a learner's batches; all batches of one rollout have the same seeds."""
+    """The draws of a learner's batches, reused while the seeds stay the same, as in one rollout."""
 
     def __init__(self) -> None:
         self._distinct: Tensor | None = None
@@ -90,18 +90,18 @@ class LearningNoise:
         self._in_force: tuple[Tensor, Under] | None = None
 
     def forget(self) -> None:
-        """Make the noise of seeds again, for a module that has been moved."""
+        """Discard the draws, for a module that has been moved."""
         self._distinct = self._of_distinct = self._in_force = None
 
     def under(self, module: nn.Module, seeds: Tensor) -> Under:
-        """Return what puts a batch under the draws of its seeds."""
-        # The loss asks twice for the same batch: for the policy and for the values.
+        """Return a function that opens a context under the draws of `seeds`, (B,)."""
+        # The loss asks twice for the same batch, for the policy and for the values.
         if self._in_force is None or self._in_force[0] is not seeds:
             self._in_force = seeds, ready(module, self.of_seeds(module, seeds))
         return self._in_force[1]
 
     def of_seeds(self, module: nn.Module, seeds: Tensor) -> Draw:
-        """Return what `draw_of_seeds` returns."""
+        """Return the draw that `draw_of_seeds` returns, reusing the last one if seeds recur."""
         distinct, rows = torch.unique(seeds, return_inverse=True)
         if self._distinct is None or not torch.equal(self._distinct, distinct):
             self._distinct, self._of_distinct = distinct, _draw_of(module, distinct)
@@ -109,4 +109,4 @@ class LearningNoise:
         return self._of_distinct[rows]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_in_force": None}  # which has this module's layers
+        return {**self.__dict__, "_in_force": None}  # it refers to this module's layers

@@ -1,8 +1,8 @@
 """Noise inside Stable-Baselines3 and sb3-contrib: `DQN(NoisyDQNPolicy, env, …)`.
 
-One policy class for each of DQN, QR-DQN, PPO, A2C, RecurrentPPO, TD3, DDPG, SAC, TQC and CrossQ. It
-takes vectors, images and dicts; nothing of the host is changed. Two more, for images in DQN and
-QR-DQN, have BTR's torso. Needs the extra `sb3`.
+There is one policy class for each of DQN, QR-DQN, PPO, A2C, RecurrentPPO, TD3, DDPG, SAC, TQC and
+CrossQ, for vectors, images and dicts; nothing of the host is changed. Two more, for images in DQN
+and QR-DQN, have BTR's torso. Needs the extra `sb3`.
 """
 
 from __future__ import annotations
@@ -54,6 +54,6 @@ __all__ = [
     "NoisyTQCPolicy",
 ]
 
-# A saved model names its policy and its buffer by module: by this one, whichever file they are in.
+# A saved model stores where its policy and buffer are found: here, whichever file defines them.
 for _name in __all__:
     globals()[_name].__module__ = __name__

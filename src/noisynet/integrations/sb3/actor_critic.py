@@ -1,4 +1,4 @@
-"""Noisy policies for PPO and A2C of Stable-Baselines3, and buffers that know whose draw acted."""
+"""Noisy policies and rollout buffers for Stable-Baselines3's PPO and A2C."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from .noisy_policy import NoisyPolicy, add_noise, batch_size
 
 
 class ObservationsOfRows(NamedTuple):
-    """A minibatch's observations, and the environment of each: rows (B,) of the draw."""
+    """A minibatch's observations and their environments, which are rows (B,) of the draw."""
 
     observations: PyTorchObs
     rows: np.ndarray
 
 
 class NoisyRolloutBuffer(RolloutBuffer):
-    """Rollout buffer that carries which environment each sample came from.
+    """A rollout buffer that records which environment each sample came from.
 
-    For one draw of noise per environment: pass it as `rollout_buffer_class` beside
-    `policy_kwargs={"draw_per_environment": True}`. Only the noisy policies take its samples.
+    For one draw of noise per environment, pass it as `rollout_buffer_class` beside
+    `policy_kwargs={"draw_per_environment": True}`. Only the noisy policies accept its samples.
     Raises TypeError for observations that are dicts.
     """
 
@@ -72,10 +72,10 @@ def _with_rows(samples: Any, indices: np.ndarray, steps: int) -> Any:
 
 
 class RolloutPolicy(NoisyPolicy, ActorCriticPolicy):
-    """Policy that holds a draw over a rollout, and learns from that rollout under the same draw.
+    """A policy that holds a draw over a rollout, and learns from that rollout under the same draw.
 
-    The first step of collection after an update draws anew; until then the draw is in force at
-    every forward, so that the policy that is learned about is the one that acted (§3.1).
+    The first step of collection after an update redraws. Until then, every forward uses the draw,
+    so that the policy that learns is the one that acted (§3.1).
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class RolloutPolicy(NoisyPolicy, ActorCriticPolicy):
 
     @property
     def noisy_network(self) -> ActorCriticPolicy:
-        """The network whose noise acts."""
+        """The network whose noise explores."""
         return self
 
     def _build(self, lr_schedule: Schedule) -> None:
@@ -119,14 +119,14 @@ class RolloutPolicy(NoisyPolicy, ActorCriticPolicy):
         self._updated = True
 
     def set_training_mode(self, mode: bool) -> None:
-        """Set the host's mode; collection begins with eval mode, and a new draw is due then."""
+        """Set the host's mode; a collection begins with eval mode, and redraws after an update."""
         super().set_training_mode(mode)
         self._starts = not mode and self._updated
 
     def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Return action, value and log-probability, as the host's collection asks for them.
+        """Return action, value and log-probability for the host's collection.
 
-        `deterministic` is the mode under the mean weights.
+        With `deterministic`, the action is the policy's mode under the mean weights.
         """
         if deterministic:
             with mean_weights(self):
@@ -172,8 +172,8 @@ class RolloutPolicy(NoisyPolicy, ActorCriticPolicy):
     def predict_values(self, obs: PyTorchObs) -> Tensor:
         """Estimate values under the draw in force: (N, 1).
 
-        With a draw for each environment, observations of fewer or more have those of the mean
-        weights: at a time limit the host asks for one value without the environment's number.
+        With a draw for each environment, any other number of observations is evaluated by the mean
+        weights: at a time limit, the host asks for one value without the environment's number.
         """
         drawn = self._rollout_draw
         if drawn is None or drawn.rows is None:
@@ -185,9 +185,9 @@ class RolloutPolicy(NoisyPolicy, ActorCriticPolicy):
     def evaluate_actions(
         self, obs: PyTorchObs | ObservationsOfRows, actions: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return values, log-probabilities and entropy under the draw that the rollout had.
+        """Return values, log-probabilities and entropy under the draw of the rollout.
 
-        Raises ValueError where each environment has its own and `obs` does not carry whose it is.
+        Raises ValueError if each environment has its own draw and `obs` does not name the rows.
         """
         if not isinstance(obs, ObservationsOfRows):
             self._check_buffer(not self.draw_per_environment)
@@ -238,14 +238,13 @@ class RolloutPolicy(NoisyPolicy, ActorCriticPolicy):
 class NoisyPPOPolicy(RolloutPolicy):
     """Exploration by learned noise in `stable_baselines3.PPO`: `PPO(NoisyPPOPolicy, env, …)`.
 
-    `policy_kwargs` takes what the host's policy takes, and `noise`, `sigma0` (as
-    `noisynet.NoisyLinear`), `noise_in`: "all" (every fully connected layer), "head" (those after
-    the features extractor) or "last" (the outputs), `learned` (σ that is not learned stays as it
-    is, for a scale to adapt), and `draw_per_environment`, which needs
-    `rollout_buffer_class=NoisyRolloutBuffer`. The features extractor follows from the
-    observations. Raises TypeError in another algorithm, and ValueError for unknown options or a
-    network without `nn.Linear`; warns of an entropy bonus left on.
-    Source: Fortunato et al., §3.1.
+    `policy_kwargs` accepts the options of the host's policy, and also `noise` and `sigma0` (as in
+    `noisynet.NoisyLinear`); `noise_in`: "all" (every fully connected layer), "head" (those after
+    the features extractor) or "last" (the outputs); `learned` (if false, σ keeps its initial value,
+    and a scale can adapt); and `draw_per_environment`, which needs
+    `rollout_buffer_class=NoisyRolloutBuffer`. The observations determine the features extractor.
+    Raises TypeError in another algorithm, and ValueError for unknown options or a network without
+    `nn.Linear`; warns of an entropy bonus left on. Source: Fortunato et al., §3.1.
     """
 
     algorithm = ALGORITHMS["NoisyPPOPolicy"]

@@ -1,18 +1,18 @@
-"""Which algorithm a policy is built by, and whether it is being asked for actions to collect.
+"""Detection of the algorithm that builds a policy, or that asks it for actions to collect.
 
-Both are read off the caller's stack frame, since the host has no supported way to learn either
+Both are read from the caller's stack frame, since the host has no supported way to find out
 (Stable-Baselines3 2.9.2):
 
-- `_setup_model` builds a policy of spaces, learning rate schedule and `policy_kwargs`, calls
+- `_setup_model` builds a policy from spaces, learning rate schedule and `policy_kwargs`, calls
   `to(device)` on it and reads its networks. Neither the algorithm nor ε, the entropy bonus or the
   rollout buffer's class is among the arguments, a schedule does not know its owner, and no method
   of a policy is called with the algorithm later. Callbacks get it, but a user need not pass one,
   and they get it in `learn` only.
-- An off-policy algorithm collects through `predict(last observation, deterministic=False)`: the
-  call that a user makes. `set_training_mode(False)` precedes both collecting and any prediction,
-  and no call tells that collecting ended when a callback stops a run.
+- An off-policy algorithm collects through `predict(last observation, deterministic=False)`, as
+  a user may. `set_training_mode(False)` precedes both collecting and any prediction, and no call
+  tells that collecting ended when a callback stops a run.
 
-Only another class of algorithm in the user's script would tell more.
+The only alternative would be another class of algorithm in the user's script.
 """
 
 from __future__ import annotations
@@ -40,14 +40,15 @@ ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     "NoisyCrossQPolicy": CrossQ,
     "NoisyRecurrentPPOPolicy": RecurrentPPO,
 }
-"""Each policy and the algorithm that it is for."""
+"""Each policy, and the algorithm that it is for."""
 
 
 def check_algorithm(policy: BasePolicy, expected: type[BaseAlgorithm]) -> BaseAlgorithm | None:
-    """Return the algorithm that is building a policy; None where a policy is built by itself.
+    """Return the algorithm that is building a policy; None if no algorithm is.
 
-    Raises TypeError for one that the policy is not for, naming those that are supported; warns of
-    ε-greedy, an entropy bonus, action noise or gSDE beside the noise, with the way to turn it off.
+    Raises TypeError if the policy is not for that algorithm, naming those that are supported; warns
+    of ε-greedy, an entropy bonus, action noise or gSDE beside the noise, with the way to turn it
+    off.
     """
     name = type(policy).__name__
     frame = inspect.currentframe()
@@ -71,7 +72,7 @@ def check_algorithm(policy: BasePolicy, expected: type[BaseAlgorithm]) -> BaseAl
 
 
 def collecting_algorithm() -> OffPolicyAlgorithm | None:
-    """Return the algorithm whose `_sample_action` is calling `predict`, to collect, if any is."""
+    """Return the algorithm that is collecting, by calling `predict` in `_sample_action`, if any."""
     frame = inspect.currentframe()
     # This function, the policy's `predict`, the algorithm's, and `_sample_action` above them.
     for _ in range(4):
@@ -96,7 +97,7 @@ def _rivals(algorithm: BaseAlgorithm) -> list[str]:
             f"ε-greedy explores beside the noise, ε from {initial:g} to {final:g}; turn it off "
             "with exploration_initial_eps=0, exploration_final_eps=0"
         )
-    # SAC's coefficient is a part of what it maximises.
+    # SAC's coefficient is part of its objective, not a bonus.
     bonus = algorithm.ent_coef if isinstance(algorithm, OnPolicyAlgorithm) else 0.0
     if bonus:
         found.append(

@@ -1,4 +1,4 @@
-"""BTR's network, as far as the host's losses go with it: IMPALA's torso under noisy layers."""
+"""BTR's network, as far as the host's losses allow: noisy layers on IMPALA's torso."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class ImpalaExtractor(BaseFeaturesExtractor):
     """IMPALA's CNN as a features extractor: images (N, channels, height, width) to (N, features).
 
     The defaults are BTR's (arXiv 2411.03820): twice the width, adaptive max pooling to 6 by 6,
-    spectral norm on the residual convolutions. It goes with any policy of the host:
-    `policy_kwargs={"features_extractor_class": ImpalaExtractor}`. Raises ValueError for images of
-    fewer than 41 pixels each way, or those that other `pooling` needs. A target network that is
-    copied parameter by parameter needs `torso.always_estimates = True`, which the policies set.
+    spectral norm on the residual convolutions. It works in any policy of the host:
+    `policy_kwargs={"features_extractor_class": ImpalaExtractor}`. Raises ValueError for images
+    smaller than 41 by 41 pixels, or than another `pooling` needs. A target network that is copied
+    parameter by parameter needs `torso.always_estimates = True`, which our BTR policies set.
     """
 
     def __init__(
@@ -42,12 +42,12 @@ class ImpalaExtractor(BaseFeaturesExtractor):
         self.torso = torso
 
     def forward(self, observations: Tensor) -> Tensor:
-        """Return features (N, features) of images whose pixels the host has brought to 0…1."""
+        """Return features (N, features) of images, whose pixels the host has scaled to 0…1."""
         return self.torso(observations)
 
 
 class _BTRPolicy(NoisyValuePolicy):
-    """What both policies have of BTR's network."""
+    """The common part of the policies on BTR's torso."""
 
     def __init__(
         self,
@@ -70,14 +70,14 @@ class _BTRPolicy(NoisyValuePolicy):
 
     @property
     def target_network(self) -> BasePolicy:
-        """The network that targets are made by."""
+        """The target network."""
         raise NotImplementedError
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
         extractor: Any = self.target_network.features_extractor
         if isinstance(extractor, ImpalaExtractor):
-            # The host copies parameters alone, and the estimates have to follow them.
+            # The host copies only parameters; the estimates of the target must follow them.
             extractor.torso.always_estimates = True
 
 
@@ -85,23 +85,23 @@ class BTRDQNPolicy(_BTRPolicy, NoisyDQNPolicy):
     """`NoisyDQNPolicy` on BTR's torso, with a noisy hidden layer of 512: `DQN(BTRDQNPolicy, …)`.
 
     Options are those of `NoisyDQNPolicy`; `features_extractor_kwargs` go to `ImpalaExtractor`. The
-    host computes targets and losses: quantiles at random fractions, Munchausen targets, dueling
-    streams and priorities are not among them. Source: arXiv 2411.03820.
+    host computes targets and losses, so there are no quantiles at random fractions, Munchausen
+    targets, dueling streams or priorities. Source: arXiv 2411.03820.
     """
 
     @property
     def target_network(self) -> BasePolicy:
-        """The network that targets are made by."""
+        """The target network."""
         return self.q_net_target
 
 
 class BTRQRDQNPolicy(_BTRPolicy, NoisyQRDQNPolicy):
-    """`NoisyQRDQNPolicy` on BTR's torso: the nearest that the host has to BTR's quantiles.
+    """`NoisyQRDQNPolicy` on BTR's torso: `QRDQN(BTRQRDQNPolicy, …)`.
 
-    As `BTRDQNPolicy`, with quantiles at fixed fractions: `QRDQN(BTRQRDQNPolicy, …)`.
+    It is like `BTRDQNPolicy`, with quantiles at fixed fractions, the closest the host has to BTR's.
     """
 
     @property
     def target_network(self) -> BasePolicy:
-        """The network that targets are made by."""
+        """The target network."""
         return self.quantile_net_target

@@ -1,4 +1,4 @@
-"""What the noise of a Stable-Baselines3 agent does, in the host's own log."""
+"""Callbacks that watch the noise of a Stable-Baselines3 agent, and log what it does."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from .noisy_policy import NoisyPolicy
 
 
 class WatchingCallback(BaseCallback):
-    """A callback that keeps the last `observations` that a noisy policy has seen.
+    """A callback that stores the last `observations` observations of a noisy policy.
 
-    Raises TypeError for a model without a noisy policy, and ValueError for numbers too small.
+    Raises TypeError for a model without a noisy policy, and ValueError for numbers that are too
+    small.
     """
 
     def __init__(self, *, every: int, observations: int, draws: int, verbose: int = 0) -> None:
@@ -45,7 +46,7 @@ class WatchingCallback(BaseCallback):
         self._seen = deque(maxlen=max(1, self.observations // self.training_env.num_envs))
 
     def policy(self) -> NoisyPolicy:
-        """Return the model's policy; raises TypeError where it has no noise."""
+        """Return the model's policy; raises TypeError if it is not a noisy one."""
         policy = self.model.policy
         if not isinstance(policy, NoisyPolicy):
             expected = ", ".join(ALGORITHMS)
@@ -59,7 +60,7 @@ class WatchingCallback(BaseCallback):
         return True
 
     def outputs(self, generator: torch.Generator) -> Outputs:
-        """Return values of what was seen, or continuous actions, under draws and by the means."""
+        """Return values, or continuous actions, for the observations, under draws and means."""
         policy = self.policy()
         seen = list(self._seen)
         if isinstance(seen[0], dict):
@@ -75,15 +76,16 @@ class WatchingCallback(BaseCallback):
 
 
 class NoiseCallback(WatchingCallback):
-    """Callback that logs what the noise does: `model.learn(…, callback=NoiseCallback())`.
+    """A callback that logs what the noise does: `model.learn(…, callback=NoiseCallback())`.
 
-    At the first end of a rollout after each `every` steps: `noise/snr/…` and `noise/sigma/…` of
-    each layer. Over the last `observations` seen and some `draws`: for discrete actions
-    `noise/effective_epsilon` (the share of noisy greedy actions that are not the mean weights'),
-    `noise/action_entropy`, `noise/q_spread` and `noise/q_gap` as `noisynet.behaviour` has them; for
-    continuous ones `noise/action_deviation`, their standard deviation from the mean weights'. It
-    draws from a generator of its own, so that logging changes no run. Raises TypeError for a model
-    without a noisy policy, and ValueError for numbers that are too small.
+    It logs at the first end of a rollout after every `every` steps: `noise/snr/…` and
+    `noise/sigma/…` of each layer and, over the last `observations` and some `draws`, for discrete
+    actions `noise/effective_epsilon` (the share of noisy greedy actions that differ from those of
+    the mean weights), `noise/action_entropy`, `noise/q_spread` and `noise/q_gap`, as in
+    `noisynet.behaviour`; for continuous actions `noise/action_deviation`, their standard deviation
+    from those of the mean weights. It has its own random generator, so logging does not change a
+    run. Raises TypeError for a model without a noisy policy, and ValueError for numbers that are
+    too small.
     """
 
     def __init__(
@@ -107,7 +109,7 @@ class NoiseCallback(WatchingCallback):
             self.logger.record(f"noise/{name}", value)
 
     def figures(self) -> dict[str, float]:
-        """Return SNR and mean |σ| of each layer, and what noise does to the actions."""
+        """Return SNR and mean |σ| of each layer, and how the noise changes the actions."""
         network = self.policy().noisy_network
         figures = {f"snr/{name}": value for name, value in snr(network).items()}
         figures |= {f"sigma/{name}": value for name, value in mean_sigma(network).items()}

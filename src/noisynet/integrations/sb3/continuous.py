@@ -24,12 +24,12 @@ from .off_policy import OffPolicyNoise, Redraw
 
 
 class _NoisyActor(NoisyNetwork):
-    """Actor of the host with noise."""
+    """A noisy actor of the host."""
 
     def act(self, obs: PyTorchObs, drawn: Draw | None, deterministic: bool) -> Tensor:
         """Return actions from -1 to 1 under a draw, or under the mean weights: (N, …).
 
-        `deterministic` is the mode of a policy that samples.
+        With `deterministic`, a policy that samples returns its mode.
         """
         raise NotImplementedError
 
@@ -42,7 +42,7 @@ class NoisyTD3Actor(_NoisyActor, TD3HostActor):
     """Actor of `NoisyTD3Policy` and `NoisyDDPGPolicy`."""
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Return actions as the host's losses ask for them: under noise where σ learns from it."""
+        """Return actions for the host's losses: under noise if σ is learned, else by the means."""
         return self._as_learned(super().forward, obs)
 
     def act(self, obs: PyTorchObs, drawn: Draw | None, deterministic: bool) -> Tensor:  # noqa: ARG002
@@ -51,18 +51,18 @@ class NoisyTD3Actor(_NoisyActor, TD3HostActor):
 
 
 class _SquashedActor(_NoisyActor):
-    """Actor with a squashed Gaussian above the noise."""
+    """A noisy actor with a squashed Gaussian on top."""
 
     def action_log_prob(self, obs: PyTorchObs) -> tuple[Tensor, Tensor]:
-        """Return actions and their log π(a|s, ε), as the host's losses ask for them.
+        """Return actions and their log π(a|s, ε) for the host's losses.
 
-        It is that of the squashed Gaussian under the draw that made it.
+        The log-probability is under the draw that gave the squashed Gaussian.
         """
         host: Any = super()
         return self._as_learned(host.action_log_prob, obs)
 
     def act(self, obs: PyTorchObs, drawn: Draw | None, deterministic: bool) -> Tensor:
-        """Return samples, or modes, under a draw or under the mean weights: (N, …)."""
+        """Return samples, or modes if `deterministic`, under a draw or the mean weights: (N, …)."""
         forward = super().forward
         return run_under(
             drawn,
@@ -86,12 +86,12 @@ class NoisyCrossQActor(_SquashedActor, CrossQHostActor):
 
 
 class NoisyContinuousPolicy(OffPolicyNoise):
-    """Actor under noise, and critics that may have noise of their own.
+    """A policy with a noisy actor, and with critics that may have noise of their own.
 
-    In the host's losses the noise is fresh, one draw for the batch at every forward: that of the
-    actor, of a target actor, and with `critic_noise` of the critics and of their targets are draws
-    apart. With `learned=False` noise acts, and what is learned is the mean weights
-    (Plappert et al., arXiv 1706.01905).
+    In the host's losses the noise is fresh, one draw for the batch at every forward. The actor, a
+    target actor and, with `critic_noise`, the critics and their targets each have their own draw.
+    With `learned=False`, noise is only for acting, and the losses see the mean weights (Plappert et
+    al., arXiv 1706.01905).
     """
 
     default_redraw: Redraw = "episode"
@@ -117,19 +117,19 @@ class NoisyContinuousPolicy(OffPolicyNoise):
 
     @property
     def noisy_network(self) -> Any:
-        """The network whose noise acts."""
+        """The network whose noise explores."""
         return self.actor
 
     @property
     def scaled_modules(self) -> tuple[nn.Module, ...]:
-        """The actors: the critics' noise does not explore."""
+        """The actor and its target: the critics' noise does not explore."""
         target = getattr(self, "actor_target", None)
         return (self.actor,) if target is None else (self.actor, target)
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
         for network in (self.actor, self.critic):
-            # Of the host's own choice: a shared features extractor is the actor's to learn.
+            # The host's choice of parameters: it learns a shared features extractor with the actor.
             groups = network.optimizer.param_groups
             parameters = [one for group in groups for one in group["params"]]
             network.optimizer = self._optimizer_of(network, lr_schedule, parameters)
@@ -142,9 +142,9 @@ class NoisyContinuousPolicy(OffPolicyNoise):
         return made_noisy(network, kind, self._noise, policy=type(self).__name__)
 
     def make_critic(self, features_extractor: Any = None) -> Any:
-        """Build critics, online or target, with noisy layers if they are to have any.
+        """Build critics, online or target, with noisy layers if `critic_noise` is on.
 
-        Raises ValueError for noise in a features extractor that critics without noise share.
+        Raises ValueError if critics without noise share a features extractor that has noise.
         """
         host: Any = super()
         critic = host.make_critic(features_extractor=features_extractor)
@@ -164,7 +164,7 @@ class NoisyContinuousPolicy(OffPolicyNoise):
     def greedy(self, obs: PyTorchObs, drawn: Draw | None) -> Tensor:
         """Choose the action, or the Gaussian's mode, under a draw or the mean weights: (N, …).
 
-        From -1 to 1, as the host stores actions and adds its own action noise.
+        Actions are from -1 to 1, as the host stores them and adds its own action noise to them.
         """
         return self.actor.act(obs, drawn, True)
 
@@ -173,7 +173,7 @@ class NoisyContinuousPolicy(OffPolicyNoise):
 
 
 class _NoisyTD3Policy(NoisyContinuousPolicy, TD3Policy):
-    """What TD3 and DDPG share."""
+    """The common part of the policies for TD3 and DDPG."""
 
     def make_actor(self, features_extractor: Any = None) -> NoisyTD3Actor:
         """Build one actor, online or target, with noisy layers."""
@@ -183,13 +183,14 @@ class _NoisyTD3Policy(NoisyContinuousPolicy, TD3Policy):
 class NoisyTD3Policy(_NoisyTD3Policy):
     """Exploration by learned noise in `stable_baselines3.TD3`: `TD3(NoisyTD3Policy, env, …)`.
 
-    Without `action_noise`. `policy_kwargs` takes what the host's policy takes, and `noise`,
-    `sigma0`, `learned` (as `noisynet.NoisyLinear`), `noise_in`: "all" (every fully connected layer
-    of the actor), "head" (those after the features extractor) or "last" (the output), `redraw`:
-    "episode" (in each environment when its episode ends) or "update" (after every update of the
-    actor), and `critic_noise`: noise in critics and their targets, too. Raises TypeError in another
-    algorithm, and ValueError for unknown options or a network without `nn.Linear`; warns of action
-    noise left on. Sources: Fortunato et al., §3.1; Plappert et al., arXiv 1706.01905.
+    Leave out `action_noise`. `policy_kwargs` accepts the options of the host's policy, and also
+    `noise`, `sigma0` and `learned` (as in `noisynet.NoisyLinear`); `noise_in`: "all" (every fully
+    connected layer of the actor), "head" (those after the features extractor) or "last" (the
+    output); `redraw`: "episode" (in each environment when its episode ends) or "update" (after
+    every update of the actor); and `critic_noise` (noise in the critics and their targets as well).
+    Raises TypeError in another algorithm, and ValueError for unknown options or a network without
+    `nn.Linear`; warns of action noise left on.
+    Sources: Fortunato et al., §3.1; Plappert et al., arXiv 1706.01905.
     """
 
     algorithm = ALGORITHMS["NoisyTD3Policy"]
@@ -207,10 +208,10 @@ class NoisyDDPGPolicy(_NoisyTD3Policy):
 class NoisySACPolicy(NoisyContinuousPolicy, SACPolicy):
     """Learned noise beside SAC's squashed Gaussian: `SAC(NoisySACPolicy, env, …)`.
 
-    The noise is in the layers that lead to the Gaussian's mean; the one of its width has none. The
-    host's losses see log π(a|s, ε) of the Gaussian under one draw, so that the temperature holds
-    the Gaussian's entropy, E_ε H(π(·|s, ε)), which is at most that of the policy as a whole: what
-    the weights' noise explores comes on top. Options, errors and sources are those of
+    The noise is in the layers that lead to the Gaussian's mean; the layer of its width has none.
+    The host's losses see log π(a|s, ε) of the Gaussian under one draw. So the temperature controls
+    the Gaussian's entropy, E_ε H(π(·|s, ε)), which is at most that of the policy as a whole:
+    exploration by the noise of the weights comes on top. Options, errors and sources are those of
     `NoisyTD3Policy`; warns of gSDE left on, too.
     """
 
@@ -238,7 +239,8 @@ class NoisyCrossQPolicy(NoisyContinuousPolicy, CrossQPolicy):
     """Learned noise beside the squashed Gaussian of `sb3_contrib.CrossQ`.
 
     `CrossQ(NoisyCrossQPolicy, env, …)`. Everything else is as with `NoisySACPolicy`, except that
-    there are no targets: critics with noise see now and next under one draw, in one forward.
+    there are no target networks: noisy critics see the current and the next observations in one
+    forward, under one draw.
     """
 
     algorithm = ALGORITHMS["NoisyCrossQPolicy"]

@@ -1,4 +1,4 @@
-"""How much noise a Stable-Baselines3 agent has: a schedule or a target of its scale."""
+"""The scale of the noise in a Stable-Baselines3 agent, set by a schedule or for a target."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from .callback import WatchingCallback
 
 
 class NoiseControl(WatchingCallback):
-    """Callback that sets the scale of the noise: `NoiseControl(effective_epsilon=0.05)`.
+    """A callback that sets the scale of the noise: `NoiseControl(effective_epsilon=0.05)`.
 
-    `schedule` is a function of the host's `num_timesteps`, `effective_epsilon` is for discrete
-    actions, and `action_deviation` for continuous ones, in their own unit for PPO, A2C and
-    RecurrentPPO, and where they go from -1 to 1 for the others, as the host's action noise has it.
-    Without `seed`, the draws that measure follow from the model's.
+    `schedule` is a function of the host's `num_timesteps`. `effective_epsilon` is for discrete
+    actions, and `action_deviation` for continuous ones: in their own unit for PPO, A2C and
+    RecurrentPPO, and for the others on the scale from -1 to 1, as for the host's action noise.
+    Without `seed`, the draws for measuring are seeded by the model's seed.
 
-    The scale moves where a rollout starts, so that PPO and A2C learn a rollout under the noise that
-    acted; online and target network have the same, and noise in TD3's critics and the like keeps
-    its own. With `policy_kwargs={"learned": False}` this is adaptive parameter noise (Plappert et
-    al., arXiv 1706.01905). The log gets `noise/scale` and what was measured, `noise/measured`.
+    The scale moves at the start of a rollout, so that PPO and A2C learn from a rollout under the
+    noise that acted. Online and target networks have the same scale; the noise of critics, as in
+    TD3, keeps its own. With `policy_kwargs={"learned": False}`, this is adaptive parameter noise
+    (Plappert et al., arXiv 1706.01905). The log gets `noise/scale` and `noise/measured`.
 
     Options and errors are those of `HostControl`, with at least two `draws`; raises TypeError for a
-    model without a noisy policy or actions of another kind.
+    model without a noisy policy, and for a target that does not fit the actions.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class NoiseControl(WatchingCallback):
         super()._init_callback()
         check_space(self._control, self.model.action_space)
         self._control.seed = (self.model.seed or 0) if self._seed is None else self._seed
-        # The host sets `num_timesteps` of a callback later.
+        # The host sets the callback's own `num_timesteps` later.
         step = self.model.num_timesteps
         self._control.begin(self.policy().scaled_modules, self._outputs, step=step)
 

@@ -1,4 +1,4 @@
-"""What the noisy policies share: their options, noisy layers, and an optimizer that has σ."""
+"""The common part of the noisy policies: options, noisy layers, and an optimizer that has σ."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _EXTRACTORS = ("features_extractor", "pi_features_extractor", "vf_features_extra
 _LSTMS = ("lstm_actor", "lstm_critic")
 _OUTPUTS = re.compile(r"action_net|value_net|mu|qf\d+")
 _WIDTH_OF_THE_GAUSSIAN = "log_std"
-"""SAC's layer for it has no noise: its temperature steers what comes out of it."""
+"""SAC's layer for the width, which has no noise: the temperature controls its output."""
 
 _SMALLEST_FRAME = 36
-"""Height and width that the host's CNN needs."""
+"""Least height and width of a frame for the host's CNN."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +46,13 @@ class NoiseOptions:
     noise: NoiseName
     """Kind of noise: "factorised" or "independent"."""
     sigma0: float | None
-    """Initial σ as `NoisyLinear` takes it; None is the paper's."""
+    """σ0 of the initial σ, as in `NoisyLinear`; None for the paper's value."""
     noise_in: str
-    """Where: "all" is every fully connected layer, those of the features extractor too, as in the
-    paper (§3.1, §3.2), and RecurrentPPO's LSTMs; "head" those after the features extractor; "last"
-    the output layers."""
+    """Which layers are noisy. "all": every fully connected layer, those of the features extractor
+    too, as in the paper (§3.1, §3.2), and RecurrentPPO's LSTMs. "head": those after the features
+    extractor. "last": the output layers."""
     learned: bool
-    """Whether σ is learned; otherwise a scale adapts in its place (arXiv 1706.01905)."""
+    """Whether σ is learned; otherwise a scale can adapt in its place (arXiv 1706.01905)."""
 
     def __post_init__(self) -> None:
         if self.noise_in not in get_args(NoiseIn):
@@ -61,7 +61,7 @@ class NoiseOptions:
 
 
 class NoisyPolicy(BasePolicy):
-    """Base of the noisy policies, before a policy of the host in the order of inheritance."""
+    """The base of the noisy policies; it comes before the host's policy among the bases."""
 
     algorithm: ClassVar[type[BaseAlgorithm]]
 
@@ -80,14 +80,14 @@ class NoisyPolicy(BasePolicy):
         **options: Any,
     ) -> None:
         algorithm = self._check_algorithm()
-        # The host's constructor builds the networks, which reads this.
+        # The host's constructor builds the networks, which need this.
         self._noise = NoiseOptions(noise=noise, sigma0=sigma0, noise_in=noise_in, learned=learned)
         if features_extractor_class is None:
             features_extractor_class = _extractor_for(
                 observation_space, normalize_images, policy=type(self).__name__
             )
             _check_options_of(features_extractor_class, options.get("features_extractor_kwargs"))
-        # The host knows its own perceptrons for PPO and A2C by the name of their class.
+        # The host gives this advice only to policies with the class name of its own perceptron.
         if isinstance(algorithm, A2C | PPO) and features_extractor_class is FlattenExtractor:
             algorithm._maybe_recommend_cpu(type(self).__name__)  # pyright: ignore[reportPrivateUsage]
         super().__init__(
@@ -104,7 +104,7 @@ class NoisyPolicy(BasePolicy):
 
     @property
     def noisy_network(self) -> BasePolicy:
-        """The network whose noise acts."""
+        """The network whose noise explores."""
         raise NotImplementedError
 
     @property
@@ -124,7 +124,7 @@ class NoisyPolicy(BasePolicy):
         raise NotImplementedError
 
     def _build_optimizer(self, lr_schedule: Schedule) -> None:
-        """Replace the host's optimizer by one that learns σ too."""
+        """Replace the host's optimizer with one that learns σ as well."""
         self.optimizer = self._optimizer_of(self.noisy_network, lr_schedule)
         self._watch_updates()
 
@@ -158,9 +158,9 @@ class NoisyPolicy(BasePolicy):
 
 
 class NoisyNetwork(BasePolicy):
-    """Network of the host with noise, which acts by itself, and is saved, as its policy is.
+    """A noisy network of the host, which can act and be saved by itself, as a policy can.
 
-    Base of the noisy networks, before the host's in the order of inheritance.
+    It is the base of the noisy networks, and comes before the host's network among the bases.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class NoisyNetwork(BasePolicy):
         add_noise(self, self._noise, policy=type(self).__name__)
 
     def _as_learned(self, forward: Callable[..., Any], *arguments: Any) -> Any:
-        """Run a forward of the host's loss: under noise where σ learns from it."""
+        """Run a forward for the host's loss: under noise if σ is learned, else by the means."""
         if self._noise.learned:
             return forward(*arguments)
         with mean_weights(self):
@@ -190,7 +190,7 @@ class NoisyNetwork(BasePolicy):
 def made_noisy(
     network: Any, kind: type[NoisyNetwork], options: NoiseOptions, *, policy: str
 ) -> Any:
-    """Make a network of the host noisy in place, and of a noisy class."""
+    """Make a network of the host noisy in place, and give it a noisy class."""
     add_noise(network, options, policy=policy)
     network._noise = options
     network.__class__ = _noisy_kind(kind, type(network))
@@ -199,14 +199,14 @@ def made_noisy(
 
 @functools.cache
 def _noisy_kind(noisy: type[NoisyNetwork], host: type[BasePolicy]) -> type[BasePolicy]:
-    """Return the noisy class of a network's own, which a user may have subclassed."""
+    """Return the noisy class for a class of the host, or for a user's subclass of one."""
     return noisy if noisy.__bases__[1] is host else type(noisy.__name__, (noisy, host), {})
 
 
 def add_noise(network: nn.Module, options: NoiseOptions, *, policy: str) -> None:
     """Make the chosen `nn.Linear` of a network noisy in place, keeping its means.
 
-    Raises ValueError for a network where there is none to make noisy, and for unknown options.
+    Raises ValueError for a network without one to choose, and for unknown options.
     """
     chosen = _chosen(network, options.noise_in)
     if not chosen:
@@ -249,9 +249,8 @@ def optimizer_of(
 ) -> Optimizer:
     """Build the optimizer of μ and σ, without weight decay on σ, which would end exploration.
 
-    Adam is the fused one, and RMSProp the blocked one, unless `options` say otherwise: σ doubles
-    the number of parameters, and to go over all of them several times costs more than their
-    arithmetic.
+    Adam is fused, and RMSProp works in blocks, unless `options` say otherwise: σ doubles the number
+    of parameters, and several passes over all of them cost more than the arithmetic.
     """
     chosen = dict(options)
     if optimizer_class in (Adam, AdamW) and not {"foreach", "fused"} & chosen.keys():
@@ -275,7 +274,7 @@ def _extractor_for(
 ) -> type[BaseFeaturesExtractor]:
     """Choose the features extractor: combined for a dict, a CNN for an image, else flat.
 
-    Raises ValueError for frames that the host does not know as images.
+    Raises ValueError for frames that the host does not recognise as images.
     """
     if isinstance(space, spaces.Dict):
         return CombinedExtractor

@@ -1,4 +1,4 @@
-"""What the policies of off-policy algorithms act under: a draw for each environment, held."""
+"""The base of the off-policy policies, which act under a held draw for each environment."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Redraw = Literal["update", "episode"]
 
 
 class OffPolicyNoise(NoisyPolicy):
-    """Policy that acts under a draw of each environment's own.
+    """A policy that acts under a held draw for each environment.
 
-    New ones come after every update of the acting network, or with `redraw="episode"` in each
-    environment when its episode ends. Outside the host's collection `predict` draws anew at every
-    call.
+    All draws are replaced after every update of the acting network or, with `redraw="episode"`,
+    each environment's when its episode ends. Outside the host's collection, `predict` redraws at
+    every call.
     """
 
     default_redraw: Redraw = "update"
@@ -93,11 +93,11 @@ class OffPolicyNoise(NoisyPolicy):
 
 
 def _ended(algorithm: OffPolicyAlgorithm) -> Tensor:
-    """Return where the last step that the host stored ended an episode: (environments,).
+    """Return which environments ended an episode in the last step that the host stored, (N,).
 
-    Raises TypeError for a replay buffer of the user's own that does not tell.
+    Raises TypeError for a replay buffer of the user's own without `dones`.
     """
-    # No callback or argument tells a policy. In a buffer that is empty, no step has.
+    # No callback or argument tells a policy about it. In an empty buffer, all `dones` are 0.
     buffer: Any = algorithm.replay_buffer
     dones = getattr(buffer, "dones", None)
     if not isinstance(dones, np.ndarray):

@@ -1,4 +1,4 @@
-"""The noisy policy for RecurrentPPO of sb3-contrib: noise in its LSTMs, held over the rollout."""
+"""The noisy policy for sb3-contrib's RecurrentPPO, with noise in LSTMs held over the rollout."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from .noisy_policy import batch_size
 
 States = tuple[Tensor, Tensor]
 _Host: Any = RecurrentActorCriticPolicy
-"""The host's policy, which takes dicts as well, and does not say so."""
+"""The host's policy, untyped: it also accepts dicts, which its annotations leave out."""
 
 
 class NoisyRecurrentRolloutBuffer(RecurrentRolloutBuffer):
-    """Recurrent rollout buffer that carries which environment each sequence came from."""
+    """A recurrent rollout buffer that records which environment each sequence came from."""
 
     def _get_samples(self, batch_inds: np.ndarray, env_change: np.ndarray, env: Any = None) -> Any:
         samples = super()._get_samples(batch_inds, env_change, env)
@@ -53,10 +53,10 @@ def _with_rows(samples: Any, indices: np.ndarray, buffer: Any) -> Any:
 
 
 class NoisyRecurrentPPO(RecurrentPPO):
-    """`RecurrentPPO` whose buffer carries which environment each sequence came from.
+    """A `RecurrentPPO` whose buffer records which environment each sequence came from.
 
-    For one draw of noise per environment, `policy_kwargs={"draw_per_environment": True}`: the
-    host's own has no `rollout_buffer_class`. Nothing else differs.
+    It is for one draw of noise per environment, `policy_kwargs={"draw_per_environment": True}`,
+    since the host's class has no `rollout_buffer_class`. Nothing else differs.
     """
 
     def _setup_model(self) -> None:
@@ -71,9 +71,9 @@ class NoisyRecurrentPPOPolicy(RolloutPolicy, RecurrentActorCriticPolicy):
     """Exploration by learned noise in `sb3_contrib.RecurrentPPO`, in LSTMs and heads.
 
     `RecurrentPPO(NoisyRecurrentPPOPolicy, env, …)`. Options, errors and source are those of
-    `NoisyPPOPolicy`, with "all" and "head" of `noise_in` meaning the LSTMs, too;
-    `draw_per_environment` needs `NoisyRecurrentPPO` in place of the host's class. The draw holds
-    over the whole rollout, across the episodes in it, whose starts reset the memory alone.
+    `NoisyPPOPolicy`, except that "all" and "head" of `noise_in` include the LSTMs, and that
+    `draw_per_environment` needs `NoisyRecurrentPPO` in place of the host's class. The draw is held
+    over the whole rollout: the start of an episode resets only the LSTM's state.
     """
 
     algorithm = ALGORITHMS["NoisyRecurrentPPOPolicy"]
@@ -109,10 +109,10 @@ class NoisyRecurrentPPOPolicy(RolloutPolicy, RecurrentActorCriticPolicy):
     def _process_sequence(
         features: Tensor, lstm_states: States, episode_starts: Tensor, lstm: nn.LSTM
     ) -> Any:
-        """Run an LSTM over sequences; a start at the first step resets its state beforehand.
+        """Run an LSTM over sequences, from a reset state if an episode starts at the first step.
 
-        The host's buffer has starts nowhere else, so that its loop over the steps, which would make
-        noisy weights at each of them, is left to other callers.
+        In sequences from the host's buffer, episodes start nowhere else. So only other callers get
+        the host's loop over time steps, which would compute the noisy weights at each of them.
         """
         sequences = lstm_states[0].shape[1]
         starts = episode_starts.reshape(sequences, -1)
@@ -128,9 +128,9 @@ class NoisyRecurrentPPOPolicy(RolloutPolicy, RecurrentActorCriticPolicy):
         episode_starts: Tensor,
         deterministic: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor, RNNStates]:
-        """Return action, value, log-probability and states, as the host's collection asks for them.
+        """Return action, value, log-probability and states for the host's collection.
 
-        `deterministic` is the mode under the mean weights.
+        With `deterministic`, the action is the policy's mode under the mean weights.
         """
         arguments = (obs, lstm_states, episode_starts)
         if deterministic:
@@ -166,8 +166,8 @@ class NoisyRecurrentPPOPolicy(RolloutPolicy, RecurrentActorCriticPolicy):
     ) -> Tensor:
         """Estimate values under the draw in force: (N, 1).
 
-        With a draw for each environment, observations of fewer or more have those of the mean
-        weights: at a time limit the host asks for one value without the environment's number.
+        With a draw for each environment, any other number of observations is evaluated by the mean
+        weights: at a time limit, the host asks for one value without the environment's number.
         """
         values = _Host.predict_values
         drawn = self._rollout_draw
@@ -183,9 +183,9 @@ class NoisyRecurrentPPOPolicy(RolloutPolicy, RecurrentActorCriticPolicy):
         lstm_states: RNNStates,
         episode_starts: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return values, log-probabilities and entropy under the draw that the rollout had.
+        """Return values, log-probabilities and entropy under the draw of the rollout.
 
-        Raises ValueError where each environment has its own and `obs` does not carry whose it is.
+        Raises ValueError if each environment has its own draw and `obs` does not name the rows.
         """
         evaluate = _Host.evaluate_actions
         if not isinstance(obs, ObservationsOfRows):
@@ -201,9 +201,9 @@ class NoisyRecurrentPPOPolicy(RolloutPolicy, RecurrentActorCriticPolicy):
             return evaluate(self, *arguments)
 
     def _draw_of_sequences(self, drawn: Draw, rows: np.ndarray, steps: int) -> Draw:
-        """Return the draws of sequences, padded to `steps`: an LSTM's row is a whole sequence.
+        """Return the draws for sequences padded to `steps`.
 
-        To all other layers each step is a row.
+        A row of an LSTM is a whole sequence; for all other layers, each time step is a row.
         """
         layers = noisy_layers(self)
         flats: list[Tensor] = []

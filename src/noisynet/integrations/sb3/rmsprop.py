@@ -10,20 +10,20 @@ from torch import Tensor
 from torch.optim import RMSprop
 
 _torch: Any = torch
-"""Its operations on lists of tensors have no public names; torch's own optimizers use them."""
+"""torch, untyped: its operations on lists of tensors have no public names."""
 
 Three = tuple[Tensor, Tensor, Tensor]
-"""A parameter, its gradient and the mean of its squares; or a block of each."""
+"""A parameter, its gradient and the running mean of its squares; or a block of each."""
 
 _BLOCK = 1 << 14
 """Values that are updated together: 64 KiB of each of four arrays, so that they stay in cache."""
 
 
 class BlockedRMSprop(RMSprop):
-    """`torch.optim.RMSprop` without momentum; its steps are equal bit for bit.
+    """`torch.optim.RMSprop` without momentum, with the same steps bit for bit.
 
-    Torch has no fused form of it, and each of its five operations passes over all memory. On the
-    CPU this one does all five to a block of values before it goes on to the next.
+    Torch has no fused RMSProp: each of its five operations passes over all parameters. On the CPU,
+    this one applies all five to a block of values before it goes on to the next.
     """
 
     @torch.no_grad()
@@ -53,7 +53,7 @@ class BlockedRMSprop(RMSprop):
 
 
 def serves(options: Mapping[str, Any]) -> bool:
-    """Return whether `BlockedRMSprop` does what these options of `torch.optim.RMSprop` ask for."""
+    """Return whether `BlockedRMSprop` supports these options of `torch.optim.RMSprop`."""
     return options.keys() <= {"alpha", "eps", "weight_decay"}
 
 

@@ -1,4 +1,4 @@
-"""Noisy policies for DQN of Stable-Baselines3 and QR-DQN of sb3-contrib."""
+"""Noisy policies for Stable-Baselines3's DQN and sb3-contrib's QR-DQN."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .off_policy import OffPolicyNoise
 
 
 class _NoisyValues(NoisyNetwork):
-    """Network of values, one for each action."""
+    """A noisy network with a value for each action."""
 
     def forward(self, obs: PyTorchObs) -> Tensor:
-        """Return the host's output, as its loss asks for it: under noise where σ learns from it."""
+        """Return the output for the host's loss: under noise if σ is learned, else by the means."""
         return self._as_learned(super().forward, obs)
 
     def action_values(self, obs: PyTorchObs, drawn: Draw | None) -> Tensor:
@@ -45,7 +45,7 @@ class NoisyQuantileNetwork(_NoisyValues, QuantileNetwork):
 
 
 class NoisyValuePolicy(OffPolicyNoise):
-    """Greedy policy under noise.
+    """A greedy policy under noise.
 
     The noise of both networks is fresh, one draw for the batch at every forward, so that in the
     host's loss the online network has a draw ε and the target network another one, ε′ (§3.1).
@@ -74,13 +74,13 @@ class NoisyValuePolicy(OffPolicyNoise):
 class NoisyDQNPolicy(NoisyValuePolicy, DQNPolicy):  # pyright: ignore[reportIncompatibleMethodOverride]
     """Exploration by learned noise in `stable_baselines3.DQN`: `DQN(NoisyDQNPolicy, env, …)`.
 
-    `policy_kwargs` takes what the host's policy takes, and `noise`, `sigma0`, `learned` (as
-    `noisynet.NoisyLinear`), `noise_in`: "all" (every fully connected layer), "head" (those after
-    the features extractor) or "last", and `redraw`: "update" (after every update) or "episode" (in
-    each environment when its episode ends). With `learned=False` noise acts, and the mean weights
-    learn. The features extractor follows from the observations: the host's CNN for images, its
-    combined one for a dict. Raises TypeError in another algorithm, and ValueError for unknown
-    options or a network without `nn.Linear`; warns of ε-greedy left on.
+    `policy_kwargs` accepts the options of the host's policy, and also `noise`, `sigma0` and
+    `learned` (as in `noisynet.NoisyLinear`); `noise_in`: "all" (every fully connected layer),
+    "head" (those after the features extractor) or "last"; and `redraw`: "update" (after every
+    update) or "episode" (in each environment when its episode ends). With `learned=False`, noise
+    acts, and the losses see the mean weights. The observations determine the features extractor:
+    the host's CNN for images, its combined one for a dict. Raises TypeError in another algorithm,
+    and ValueError for unknown options or a network without `nn.Linear`; warns of ε-greedy left on.
     Source: Fortunato et al., §3.1, eq. 14.
     """
 
@@ -88,7 +88,7 @@ class NoisyDQNPolicy(NoisyValuePolicy, DQNPolicy):  # pyright: ignore[reportInco
 
     @property
     def noisy_network(self) -> QNetwork:
-        """The network whose noise acts."""
+        """The network whose noise explores."""
         return self.q_net
 
     def make_q_net(self) -> NoisyQNetwork:
@@ -99,15 +99,15 @@ class NoisyDQNPolicy(NoisyValuePolicy, DQNPolicy):  # pyright: ignore[reportInco
 class NoisyQRDQNPolicy(NoisyValuePolicy, QRDQNPolicy):  # pyright: ignore[reportIncompatibleMethodOverride]
     """Exploration by learned noise in `sb3_contrib.QRDQN`: `QRDQN(NoisyQRDQNPolicy, env, …)`.
 
-    Options, errors and source are those of `NoisyDQNPolicy`; the greedy action is that of the mean
-    over the quantiles.
+    Options, errors and source are those of `NoisyDQNPolicy`; the greedy action has the
+    largest mean over the quantiles.
     """
 
     algorithm = ALGORITHMS["NoisyQRDQNPolicy"]
 
     @property
     def noisy_network(self) -> QuantileNetwork:
-        """The network whose noise acts."""
+        """The network whose noise explores."""
         return self.quantile_net
 
     def make_quantile_net(self) -> NoisyQuantileNetwork:

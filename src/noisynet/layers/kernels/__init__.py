@@ -1,1 +1,1 @@
-"""Which form computes a layer, and the forms themselves."""
+"""The forms that compute a layer, and the choice between them."""

@@ -1,4 +1,4 @@
-"""A noisy convolution: one kernel for the batch, or one for each row, as groups side by side."""
+"""Noisy convolutions: one kernel for the batch, or one for each row by a grouped convolution."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Convolve = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]
 def apply(
     input: Tensor, weights: Weights, noise: WeightNoise, convolve: Convolve, groups: int
 ) -> Tensor:
-    """Apply μ + σ ⊙ ε to an input (…, channels, *spatial) that fits weights and noise."""
+    """Convolve an input (…, channels, *spatial) with the kernel μ + σ ⊙ ε, whose noise must fit."""
     return _with_rows(input, weights, noise, convolve, groups, noisy_kernels)
 
 
 def apply_transposed(
     input: Tensor, weights: Weights, noise: WeightNoise, convolve: Convolve, groups: int
 ) -> Tensor:
-    """Apply μ + σ ⊙ ε as a transposed convolution, likewise."""
+    """Apply a transposed convolution with the kernel μ + σ ⊙ ε; arguments are those of `apply`."""
 
     def kernels(weights: Weights, noise: WeightNoise) -> tuple[Tensor, Tensor | None]:
         return noisy_transposed_kernels(weights, noise, groups)
@@ -66,14 +66,14 @@ def _with_rows(
     output = output.reshape(*leading, channels, *output.shape[-spatial:])
     if output.ndim != 4 or spatial != 2:
         return output
-    # As nn.Conv2d lays it out, which saw no groups in place of rows.
+    # The memory layout of nn.Conv2d's output, which has no groups in place of rows.
     by_channels = is_channels_last(input) or is_channels_last(weights.weight)
     layout = torch.channels_last if by_channels else torch.contiguous_format
     return output.contiguous(memory_format=layout)
 
 
 def is_channels_last(images: Tensor) -> bool:
-    """Return whether four dimensions (rows, channels, height, width) lie with channels last."""
+    """Return whether images (rows, channels, height, width) are in channels-last memory format."""
     by_channels = images.is_contiguous(memory_format=torch.channels_last)
     return by_channels and images.stride(1) == 1 and images.shape[-2:].numel() > 1
 
@@ -81,7 +81,7 @@ def is_channels_last(images: Tensor) -> bool:
 def noisy_kernels(weights: Weights, noise: WeightNoise) -> tuple[Tensor, Tensor | None]:
     """Return μ + σ ⊙ ε of a kernel (…, q, c, *K) and its bias (…, q); the bias may be None.
 
-    The q × p matrix of factorised noise is never made, and the backward keeps its factors alone.
+    The q × p matrix of factorised noise is never built, and the backward keeps only its factors.
     """
     weight, weight_sigma = weights.weight, weights.weight_sigma
     kernel = weight.shape[1:]
@@ -130,7 +130,7 @@ def convolve(
     dilation: Sizes,
     groups: int,
 ) -> Tensor:
-    """Apply `torch.nn.functional.conv1d`, `conv2d` or `conv3d` to any leading dimensions."""
+    """Apply `torch.nn.functional.conv1d`, `conv2d` or `conv3d`, with any leading dimensions."""
     conv = (functional.conv1d, functional.conv2d, functional.conv3d)[_spatial(weight) - 1]
     flat = with_one_batch_dimension(input, weight.ndim - 2)
     output = conv(flat, weight, bias, stride, padding, dilation, groups)
@@ -147,7 +147,7 @@ def convolve_transposed(
     dilation: Sizes,
     groups: int,
 ) -> Tensor:
-    """Apply `torch.nn.functional.conv_transpose1d`, `2d` or `3d` to any leading dimensions."""
+    """Apply `torch.nn.functional.conv_transpose1d`, `2d` or `3d`, with any leading dimensions."""
     forms = (
         functional.conv_transpose1d,
         functional.conv_transpose2d,

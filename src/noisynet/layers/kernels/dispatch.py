@@ -1,16 +1,18 @@
-"""Which of equal forms computes a linear layer: by size and place, so that a run repeats its bits.
+"""The choice between equivalent forms of a linear layer, fixed by size and device.
 
-On a CPU the form of factorised noise that a batch shares follows a fixed table of sizes, read from
-benchmarks/results/layers/forms.json, which benchmarks/layers/forms.py measures.
+Because the choice is fixed, a run repeats bit for bit. For factorised noise that a batch shares, it
+follows a table of sizes, whose bounds were read from benchmarks/results/layers/forms.json, which
+benchmarks/layers/forms.py measures on a CPU.
 
-With NOISYNET_KERNELS=1, on a GPU, it is Triton's kernels (fused.py) for weights of more than
-`SMALL_WEIGHT` elements in float32 or bfloat16. Without it a GPU gets plain operations: the kernels
-pay inside a CUDA graph alone (docs/speed.md). Their first use on each shape is compared with plain
-operations, and where they differ the kernels are left alone from there on, with a warning. Draws
-per row of more than `FUSED_UP_TO` rows stay with plain operations, and so does all that
-`tracing.is_traced` names. A fresh draw of independent noise belongs to one forward and nobody keeps
-it, so there the layer draws one seed (`CounterNoise`) in place of p·q numbers. Such a draw has
-other numbers than PyTorch draws from the same generator. No measurement on a GPU chose the bounds.
+With NOISYNET_KERNELS=1, a GPU uses Triton's kernels (fused.py) for weights of more than
+`SMALL_WEIGHT` elements in float32 or bfloat16. Without it, a GPU uses plain operations, since the
+kernels pay off only inside a CUDA graph (docs/speed.md). At their first use on each shape, the
+kernels are compared with plain operations; if the results differ, plain operations take over from
+there on, with a warning. Draws per row of more than `FUSED_UP_TO` rows always use plain operations,
+and so does every call for which `tracing.is_traced` is true. A fresh draw of independent noise is
+used in one forward and not kept, so for the kernels the layer draws one seed (`CounterNoise`)
+instead of p·q numbers. Such a draw has other values than PyTorch draws from the same generator. The
+bounds were not chosen by measurement on a GPU.
 """
 
 from __future__ import annotations
@@ -39,10 +41,10 @@ from .launch import CounterNoise
 from .tracing import autocast_dtype, is_exporting, is_traced
 
 TINY_WEIGHT = 2**14
-"""Elements of a weight for which the noisy weight is always cheaper than a second product."""
+"""Elements of a weight up to which building the noisy weight is cheapest for any batch."""
 
 SMALL_WEIGHT = 2**16
-"""Elements of a weight that is read in the time of a few calls: there, fewer calls are cheaper."""
+"""Elements of a weight up to which the number of calls matters more than the time to read it."""
 
 TWO_PRODUCTS_UP_TO = {
     # (a forward alone or with its backward, size of the weight): rows of the batch
@@ -54,7 +56,7 @@ TWO_PRODUCTS_UP_TO = {
 """Rows of a batch up to which two products are cheaper than building the noisy weight."""
 
 DTYPES = (torch.float32, torch.bfloat16)
-"""What Triton's kernels compute in."""
+"""The dtypes that Triton's kernels support."""
 
 Form = Callable[[Tensor, Weights, Any], Tensor]
 SharedForm = Literal["one product", "two products", "one product from scratch"]
@@ -64,14 +66,14 @@ SHARED_FORMS: dict[SharedForm, Form | None] = {
     "two products": factorised.two_products,
     "one product from scratch": factorised.from_scratch,
 }
-"""The forms of factorised noise that a batch shares."""
+"""The forms for factorised noise that a batch shares; None stands for eq. 9 computed directly."""
 
 
 def fast_form(input: Tensor, weights: Weights, noise: LinearNoise) -> Form | None:
-    """Return the cheapest form for this call; None where that is eq. 9 as it is written."""
+    """Return the cheapest form for this call; None if that is eq. 9 computed directly."""
     shared = isinstance(noise, FactorisedNoise) and noise.output.ndim == 1
     if shared and weights.weight.numel() <= TINY_WEIGHT:
-        return None  # asked first: for such a weight, questions take as long as the product
+        return None  # first: for such a weight, the other checks take as long as the product
     if is_for_kernels(input, weights, noise) and _agree(input, weights, noise):
         return fused.apply
     if isinstance(noise, FactorisedNoise):
@@ -82,8 +84,8 @@ def fast_form(input: Tensor, weights: Weights, noise: LinearNoise) -> Form | Non
 def shared_form(input: Tensor, weights: Weights) -> SharedForm:
     """Return the form for factorised noise that a batch (…, p) shares.
 
-    Memory that is used again pays where a fresh temporary would cost page faults, that is for a
-    large weight, and costs a backward in Python.
+    Scratch memory pays off for a large weight, where a fresh temporary would cost page faults; it
+    requires a backward in Python.
     """
     weight, _, weight_sigma, _ = weights
     elements = weight.numel()
@@ -103,10 +105,10 @@ def shared_form(input: Tensor, weights: Weights) -> SharedForm:
 
 
 def noise_to_keep(noise: WeightNoise, elements: int) -> WeightNoise:
-    """Return the held noise of a weight of so many elements in the form to keep for all forwards.
+    """Return the held noise of a weight with `elements` elements in the form to cache for forwards.
 
-    ε_w of a small weight is built once. Only on the CPU, where calls are what costs; a graph on a
-    GPU must read the draw at each replay.
+    ε_w of a small weight is built once, but only on the CPU, where the number of calls determines
+    the time; a CUDA graph must read the draw at each replay.
     """
     if (
         isinstance(noise, FactorisedNoise)
@@ -120,7 +122,7 @@ def noise_to_keep(noise: WeightNoise, elements: int) -> WeightNoise:
 
 
 def is_for_kernels(input: Tensor, weights: Weights, noise: LinearNoise) -> bool:
-    """Return whether Triton's kernels compute this: equal to plain operations but for rounding."""
+    """Return whether Triton's kernels compute this call; rounding is the only difference."""
     if not (input.is_cuda or _settings.interpreted):
         return False
     if not isinstance(noise, FactorisedNoise | CounterNoise) or input.numel() == 0:
@@ -132,7 +134,7 @@ def is_for_kernels(input: Tensor, weights: Weights, noise: LinearNoise) -> bool:
         if input.numel() // weight.shape[-1] > fused.FUSED_UP_TO:
             return False
         if noise.batch_first and input.ndim > 2:
-            return False  # they take the rows beside the features
+            return False  # the kernels expect the rows beside the features
     if is_traced(input, *weights, noise.bias_noise()):
         return False
     cast = autocast_dtype(input)
@@ -147,7 +149,7 @@ def draw_by_counter(weight: Tensor, *, bias: bool) -> CounterNoise | None:
         return None
     if not _has_triton():
         return None
-    # On the device: nothing waits for it, and a graph draws anew at each replay.
+    # On the device: nothing waits for it, and a CUDA graph makes a new draw at each replay.
     seed = torch.randint(2**63 - 1, (1,), device=weight.device)
     drawn = None
     if bias:
@@ -156,12 +158,12 @@ def draw_by_counter(weight: Tensor, *, bias: bool) -> CounterNoise | None:
 
 
 def _agree(input: Tensor, weights: Weights, noise: Any) -> bool:
-    """Return whether kernels and plain operations agree on such a call, compared at the first."""
+    """Return whether kernels and plain operations agree on such calls, which are compared once."""
     key = first_use.key_of(input, weights, noise)
     if key in _settings.compared:
         return True
     if input.is_cuda and torch.cuda.is_current_stream_capturing():
-        return False  # a graph captures no comparison; the calls before it make one
+        return False  # no comparison during capture; the calls before it make one
     found = first_use.difference(input, weights, noise)
     if found is None:
         _settings.compared.add(key)
@@ -206,12 +208,12 @@ def _set(*, allowed: bool, interpreted: bool) -> Iterator[None]:
 
 
 def plain_operations() -> AbstractContextManager[None]:
-    """Leave the kernels alone inside, for comparisons."""
+    """Use plain operations instead of the kernels inside the block, for comparisons."""
     return _set(allowed=False, interpreted=False)
 
 
 def with_kernels(*, interpreted: bool = False) -> AbstractContextManager[None]:
-    """Use the kernels inside, also for tensors of the CPU where Triton interprets them."""
+    """Use the kernels inside the block; if `interpreted`, on the CPU, too, by interpretation."""
     return _set(allowed=True, interpreted=interpreted)
 
 
@@ -234,7 +236,7 @@ def _is_able(device: torch.device) -> bool:
 
 
 def _suits_kernels(weight: Tensor) -> bool:
-    """Return whether a weight's size, dtype and device are for the kernels."""
+    """Return whether the kernels are on and support a weight's size, dtype and device."""
     if not (weight.is_cuda or _settings.interpreted) or not _settings.allowed:
         return False
     if torch.compiler.is_compiling():

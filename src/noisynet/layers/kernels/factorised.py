@@ -1,8 +1,8 @@
-"""Factorised noise in a linear layer, cheaper than as eq. 9 is written.
+"""Linear layers with factorised noise, at a lower cost than eq. 9 computed directly.
 
 ε_w = f(ε_j) f(ε_i)ᵀ has rank one, so y = μ_w x + f(ε_j) ⊙ (σ_w (f(ε_i) ⊙ x)) + … needs no p × q
-noise. With one draw for the batch, the noisy weight can be built in memory that is used again, and
-the gradient of σ_w is that of μ_w scaled by rows and columns.
+noise. With one draw for the batch, the noisy weight can be built in memory that is reused, and the
+gradient of σ_w is that of μ_w scaled by rows and columns.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from .tracing import autocast_dtype, is_traced
 
 
 def two_products(input: Tensor, weights: Weights, noise: FactorisedNoise) -> Tensor:
-    """Apply μ and σ in a product each: for one draw per row, or one that all rows share."""
+    """Apply the layer by one product with μ and one with σ, for any draw: per row or shared."""
     weight, bias, weight_sigma, bias_sigma = weights
     noise_input, noise_output = noise.input, noise.output
     if noise.batch_first and noise.rows is not None and input.ndim > 2:
         # (rows, p) -> (rows, 1, …, p): all dimensions but the first one share a row's noise.
-        # Every size by number: of no rows, a -1 could be any.
+        # All sizes are explicit, since -1 would be ambiguous without rows.
         shared = (noise_input.shape[0], *(1 for _ in input.shape[1:-1]))
         noise_input = noise_input.reshape(*shared, noise_input.shape[-1])
         noise_output = noise_output.reshape(*shared, noise_output.shape[-1])
@@ -58,7 +58,8 @@ def from_scratch(input: Tensor, weights: Weights, noise: FactorisedNoise) -> Ten
 class _FromScratch(torch.autograd.Function):
     """μ + σ ⊙ ε, built in scratch memory and used as a plain weight.
 
-    The backward of the last forward finds it there still; another one builds it again.
+    A backward reuses that weight if the scratch memory still holds it; otherwise it builds it
+    again.
     """
 
     @staticmethod
@@ -75,7 +76,7 @@ class _FromScratch(torch.autograd.Function):
     ) -> Tensor:
         ctx.dtype, ctx.owner = dtype, object()
         ctx.has_bias = bias is not None
-        # The weights are kept only where the input's gradient leads back through them.
+        # The weights are saved only if the input needs a gradient, which depends on them.
         kept = (weight, weight_sigma) if ctx.needs_input_grad[0] else (None, None)
         ctx.save_for_backward(input, *kept, noise_input, noise_output)
         noisy_weight = _noisy_weight(
@@ -94,7 +95,7 @@ class _FromScratch(torch.autograd.Function):
         grad_input = grad_weight = grad_sigma = grad_bias = grad_bias_sigma = None
         if wants[0]:
             if again:
-                # A second derivative is wanted, and leads back to μ and σ.
+                # A second derivative is wanted, and depends on μ and σ.
                 noisy_weight = torch.addcmul(
                     weight, weight_sigma * noise_input, noise_output.unsqueeze(-1)
                 ).to(ctx.dtype)
@@ -135,7 +136,7 @@ def _noisy_weight(
     dtype: torch.dtype,
     owner: object,
 ) -> Tensor:
-    """Build μ + σ ⊙ f(ε_j) f(ε_i)ᵀ in scratch memory that is `owner`'s."""
+    """Build μ + σ ⊙ f(ε_j) f(ε_i)ᵀ in scratch memory that `owner` borrows."""
     column = noise_output.unsqueeze(-1)
     built = scratch.borrow(weight.shape, weight.dtype, weight.device, owner)
     torch.mul(weight_sigma, noise_input, out=built)

@@ -1,4 +1,4 @@
-"""The kernels compared with plain operations, on the shapes of a call and numbers of our own."""
+"""The comparison of the kernels with plain operations, on random numbers shaped like a call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Key = tuple[object, ...]
 
 
 def key_of(input: Tensor, weights: Weights, noise: KernelNoise) -> Key:
-    """Return what decides which kernels compute a call, and on which shapes."""
+    """Return a key that is equal for calls that the same kernels compute, on the same shapes."""
     weight, dtype = weights.weight, autocast_dtype(input) or input.dtype
     precision = torch.get_float32_matmul_precision()
     place = (weight.device, weight.shape, weight.dtype, weights.bias is None, precision)
@@ -27,10 +27,11 @@ def key_of(input: Tensor, weights: Weights, noise: KernelNoise) -> Key:
 
 
 def difference(input: Tensor, weights: Weights, noise: KernelNoise) -> str | None:
-    """Return how a call like this one differs from plain operations in float32; None if it agrees.
+    """Return how the kernels differ from plain operations in float32 on such a call, or None.
 
-    Input, weights, noise and gradient are drawn here, so no generator of the caller's moves, and
-    weights that are all zero hide nothing. An error of the kernels is a difference.
+    None means that they agree. Input, weights, noise and gradient are drawn here, so the caller's
+    generators do not advance, and weights that are all zero cannot hide a difference. An error that
+    the kernels raise counts as a difference.
     """
     dtype = autocast_dtype(input) or input.dtype
     with torch.inference_mode(False), torch.autocast(input.device.type, enabled=False):
@@ -42,7 +43,7 @@ def difference(input: Tensor, weights: Weights, noise: KernelNoise) -> str | Non
             got = _derive(fused.apply, tensors, drawn, gradient)
         except Exception as error:  # noqa: BLE001  # whatever a compiler or a driver raises
             return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        # From the same numbers, rounded as they are.
+        # From the same numbers, as they were rounded for the kernels.
         plain = (_cast(tensors, torch.float32), _to(drawn, torch.float32), gradient.float())
         expected = _derive(fused.by_plain_operations, *plain)
     exact = torch.get_float32_matmul_precision() == "highest"
@@ -57,14 +58,14 @@ def difference(input: Tensor, weights: Weights, noise: KernelNoise) -> str | Non
 
 
 def _rows(input: Tensor) -> int:
-    # More rows than that are one kernel, which does not see them.
+    # For more rows, the kernel only builds the noisy weight, whatever their number.
     return min(input.numel() // input.shape[-1], fused.FUSED_UP_TO + 1)
 
 
 def _like(
     input: Tensor, weights: Weights, noise: KernelNoise
 ) -> tuple[list[Tensor | None], KernelNoise, Tensor]:
-    """Draw x, the weights, noise and a gradient like those of a call, in float32."""
+    """Draw x, weights, noise and a gradient in the shapes of a call, in float32."""
     (outputs, inputs), device = weights.weight.shape, weights.weight.device
     generator = torch.Generator(device).manual_seed(1706_10295)
 

@@ -1,14 +1,14 @@
 """A linear layer by Triton's kernels, forward and backward: fewer passes over σ, noise not stored.
 
-A `Draw` stays plain tensors: factorised noise is p + q numbers, tiny beside the p × q weight, so
-kernels read f(ε_i) and f(ε_j) as they were drawn and multiply them where the weight is read. Of
-independent noise that is held, all p·q numbers are stored too, for a draw can be indexed, saved and
-sent. A fresh draw is one seed: each kernel makes the normals it needs from a counter, and the
-backward makes the same ones again. Code that asks for the values gets them built.
+A `Draw` consists of plain tensors. Factorised noise is p + q numbers, few next to the p × q weight,
+so the kernels read f(ε_i) and f(ε_j) as they were drawn and multiply them where the weight is read.
+Independent noise that is held is stored as all its p·q numbers, since a draw can be indexed, saved
+and sent. A fresh draw of it is one seed: each kernel generates the normals that it needs from a
+counter, and the backward generates the same ones again. Code that reads the values gets them built.
 
-Up to `FUSED_UP_TO` rows of a batch, the weights are read once, inside the product, in parts that
-are added in a fixed order; more rows build the noisy weight in one pass and leave the products to
-PyTorch.
+For up to `FUSED_UP_TO` rows of a batch, the weights are read once, inside the product, in parts
+that are added in a fixed order. For more rows, the noisy weight is built in one pass, and PyTorch
+computes the products.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .launch import (
 from .tracing import autocast_dtype
 
 FUSED_UP_TO = 64
-"""Rows of a batch up to which the products themselves are kernels of ours."""
+"""Rows of a batch up to which our kernels compute the products as well."""
 
 
 def apply(input: Tensor, weights: Weights, noise: KernelNoise) -> Tensor:
@@ -49,7 +49,7 @@ def by_plain_operations(input: Tensor, weights: Weights, noise: KernelNoise) -> 
 
 
 class _Fused(torch.autograd.Function):
-    """The layer by kernels, forward and backward."""
+    """The layer computed by the kernels, forward and backward."""
 
     @staticmethod
     def forward(
@@ -107,7 +107,7 @@ def _as_matrix(tensor: Tensor) -> Tensor:
 def _by_products(
     g: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, noise: KernelNoise
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-    """Return ∂ of μ_w, μ_b, σ_w and σ_b for many rows: a product, and one pass of ∂σ over ∂μ."""
+    """Return the gradients of μ_w, μ_b, σ_w and σ_b for many rows; ∂σ_w is one pass over ∂μ_w."""
     of_mean = (g.mT @ x).to(weight.dtype)
     of_sigma = combine(None, of_mean, noise, weight.shape, weight.dtype)
     bias_noise = noise.bias_noise()
@@ -118,7 +118,7 @@ def _by_products(
 
 
 def _differentiable(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-    """Return gradients that can be derived once more, by plain operations."""
+    """Return gradients that can be differentiated again, computed by plain operations."""
     tensors, noise = ctx.saved_tensors, ctx.noise
     input, weights = tensors[0], Weights(*tensors[1:])
     wanted = [n for n, wants in enumerate(ctx.needs_input_grad) if wants]

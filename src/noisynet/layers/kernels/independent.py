@@ -1,4 +1,4 @@
-"""Independent noise that is fresh for each row, seen at the outputs of a linear layer."""
+"""Independent noise that is fresh for each row, drawn at the outputs of a linear layer."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from .tracing import autocast_dtype, is_traced
 def at_outputs(input: Tensor, weights: Weights, noise: OutputNoise) -> Tensor:
     """Apply a fresh draw per row: mean + deviation ⊙ ζ, with ζ standard normal, shape (…, q).
 
-    mean = μ_w x + μ_b and deviation² = σ_w² x² + σ_b², elementwise: the distribution that a
-    matrix of independent noise for each row has (arXiv 1506.02557, eq. 6).
+    mean = μ_w x + μ_b and deviation² = σ_w² x² + σ_b², elementwise. The outputs have the same
+    distribution as with a separate matrix of independent noise for each row
+    (arXiv 1506.02557, eq. 6).
     """
     mean = functional.linear(input, weights.weight, weights.bias)
     sigmas = (weights.weight_sigma, weights.bias_sigma)
@@ -65,7 +66,7 @@ class _Noise(torch.autograd.Function):
         wants = ctx.needs_input_grad
         again = torch.is_grad_enabled()
         if again:
-            # A second derivative is wanted, and leads back to x and σ.
+            # A second derivative is wanted, and depends on x and σ.
             deviation = _deviation(input, weight_sigma.to(input.dtype), bias_sigma)
         positive = deviation > 0
         safe = torch.where(positive, deviation, torch.ones_like(deviation))

@@ -15,24 +15,25 @@ from ..weights import Weights
 from . import philox
 
 PARTS = 8
-"""How many parts a product over few rows is cut into, so that a GPU is filled."""
+"""Number of parts that a product over few rows is split into, to keep a GPU busy."""
 
 BLOCK_Q, BLOCK_P = 32, 64
-"""Outputs and inputs of a tile; not measured on a GPU yet."""
+"""Outputs and inputs of a tile; these sizes were not chosen by measurement."""
 
 
 @functools.cache
 def kernels() -> ModuleType:
-    """Import the kernels: they need Triton, which may be missing where none is used."""
+    """Import the kernels at their first use, since Triton may be missing."""
     from . import triton
 
     return triton
 
 
 class CounterNoise(IndependentNoise):
-    """A seed in place of ε_w of one weight; ε_b, q numbers, is as drawn.
+    """Independent noise of one weight, with a seed in place of ε_w; ε_b is stored as q numbers.
 
-    `weight` builds the values that the kernels make, without them, in the dtype of a draw.
+    `weight` builds the values that the kernels generate, by plain operations, in the dtype of a
+    draw.
     """
 
     __slots__ = ("dtype", "seed", "shape")
@@ -70,7 +71,7 @@ def combine(
     shape: torch.Size,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Build mean + scale ⊙ ε_w in one pass, shape (q, p); None stands for 0 and 1."""
+    """Build mean + scale ⊙ ε_w in one pass, shape (q, p); None is 0 as mean and 1 as scale."""
     outputs, inputs = shape
     source = _Source(noise)
     out = torch.empty(shape, dtype=dtype, device=source.device)
@@ -99,7 +100,7 @@ def product(x: Tensor, weights: Weights, noise: KernelNoise) -> Tensor:
     tile = {name: options[name] for name in ("ROWS", "BB", "BQ")}
     grid = (_blocks(batch, options["BB"]), _blocks(outputs, BLOCK_Q))
     has_bias = bias is not None
-    # Where there is no bias, none is read: any tensor stands for it.
+    # Without a bias, the kernels read none, so any tensor can take its place.
     biases = (bias, bias_sigma) if has_bias else (steady, steady)
     sizes = (batch, inputs, outputs, source.draws, chunk)
     with _on(x):
@@ -112,7 +113,7 @@ def product(x: Tensor, weights: Weights, noise: KernelNoise) -> Tensor:
 
 
 def input_gradient(g: Tensor, weights: Weights, noise: KernelNoise) -> Tensor:
-    """Return ∂x (B, p) of g = ∂y (B, q)."""
+    """Return the input's gradient ∂x (B, p), given g = ∂y (B, q)."""
     batch, (outputs, inputs) = len(g), weights.weight.shape
     source = _Source(noise)
     out = torch.empty((batch, inputs), dtype=g.dtype, device=g.device)
@@ -128,13 +129,13 @@ def input_gradient(g: Tensor, weights: Weights, noise: KernelNoise) -> Tensor:
 def weight_gradients(
     g: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, noise: KernelNoise
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-    """Return ∂ of μ_w (q, p), μ_b (q,), σ_w (q, p) and σ_b (q,) in one launch."""
+    """Return the gradients of μ_w (q, p), μ_b (q,), σ_w (q, p) and σ_b (q,), in one launch."""
     batch, (outputs, inputs) = len(g), weight.shape
     source = _Source(noise)
     of_mean, of_sigma = torch.empty_like(weight), torch.empty_like(weight)
     of_bias = None if bias is None else torch.empty_like(bias)
     of_bias_sigma = None if bias is None else torch.empty_like(bias)
-    # Where there is no bias, none is written: any tensor stands for its gradients.
+    # Without a bias, the kernel writes no gradient of it, so any tensor can take its place.
     biases = (of_mean, of_mean) if bias is None else (of_bias, of_bias_sigma)
     given = (g, x, *source.tensors, source.of_bias)
     sizes = (batch, inputs, outputs, source.draws)
@@ -147,7 +148,7 @@ def weight_gradients(
 
 
 class _Source:
-    """Where the kernels read ε_w and ε_b; pointers that are not used stand in for each other."""
+    """The tensors that the kernels read ε_w and ε_b from; any tensor fills an unused place."""
 
     def __init__(self, noise: KernelNoise) -> None:
         self.kind, self.per_row, self.draws = 1, False, 1
@@ -163,7 +164,7 @@ class _Source:
         self.device = self.tensors[0].device
 
     def options(self, batch: Tensor) -> dict[str, Any]:
-        """Return a kernel's constants for a batch (B, …); products are as exact as PyTorch's."""
+        """Return a kernel's constants for a batch (B, …); products are as precise as PyTorch's."""
         language: Any = kernels().tl
         rounded = language.bfloat16 if batch.dtype == torch.bfloat16 else language.float32
         exact = torch.get_float32_matmul_precision() == "highest"
@@ -184,5 +185,5 @@ def _blocks(size: int, block: int) -> int:
 
 
 def _on(tensor: Tensor) -> AbstractContextManager[object]:
-    """Make the tensor's device the current one: a launch goes there."""
+    """Make the tensor's device the current one, which Triton launches kernels on."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()

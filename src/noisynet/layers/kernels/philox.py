@@ -1,4 +1,4 @@
-"""The normals that the kernels make from a seed, by plain operations on any device."""
+"""The normals that the kernels generate from a seed, by plain operations on any device."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ WORD = 2**32 - 1
 
 
 def normals(seed: Tensor, shape: torch.Size) -> Tensor:
-    """Make the ε_w, shape (q, p), that triton.py makes from `seed`, in float32.
+    """Return the ε_w, shape (q, p), that triton.py generates from `seed`, in float32.
 
     ε_w[j, 4c + k] is the k-th normal of counter j · ⌈p/4⌉ + c of Philox-4x32-10 (Salmon et al.,
-    2011), two pairs of Box and Muller from its four words.
+    2011), whose four words the Box-Muller transform turns into two pairs of normals.
     """
     outputs, inputs = shape
     counters = outputs * -(-inputs // 4)
@@ -42,7 +42,7 @@ def _philox(counter: Tensor, seed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tens
 
 
 def _multiplied(factor: int, word: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the high and the low word of a product, which no signed integer could keep whole."""
+    """Return the high and the low word of a product, which would overflow a signed integer."""
     low = factor * (word & 0xFFFF)
     high = factor * (word >> 16) + (low >> 16)
     return high >> 16, ((high & 0xFFFF) << 16) | (low & 0xFFFF)

@@ -1,7 +1,8 @@
-"""Memory that is used again: fresh pages for a large temporary cost more than what fills them.
+"""Reused memory for large temporaries, whose fresh pages cost more than the work that fills them.
 
-Only on the CPU, where an allocation of megabytes is given back to the system and faulted in again
-at the next call; a GPU's allocator keeps its memory. Each thread has its own.
+Memory is reused only on the CPU, where an allocation of megabytes is given back to the system and
+faulted in again at the next call; a GPU's allocator keeps its memory. Each thread has its own
+buffers.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 KEPT = 8
-"""How many buffers a thread keeps, the last used ones: one for each shape and dtype."""
+"""Number of buffers that a thread keeps, one per shape and dtype: those used last."""
 
 
 class _Buffers(threading.local):
@@ -25,7 +26,7 @@ _buffers = _Buffers()
 
 
 def borrow(shape: torch.Size, dtype: torch.dtype, device: torch.device, owner: object) -> Tensor:
-    """Return memory for a temporary; it is the owner's until another one borrows the same."""
+    """Return memory for a temporary, which is the owner's until another one borrows it."""
     if device.type != "cpu":
         return torch.empty(shape, dtype=dtype, device=device)
     key = (shape, dtype)
@@ -37,7 +38,7 @@ def borrow(shape: torch.Size, dtype: torch.dtype, device: torch.device, owner: o
             _buffers.owners.pop(oldest, None)
         # Memory made under inference_mode could not be written to outside of it.
         with torch.inference_mode(False):
-            # By name: the default device may be another one.
+            # The device is explicit, since the default device may be another one.
             tensor = torch.empty(shape, dtype=dtype, device=device)
     _buffers.tensors[key] = tensor
     _buffers.owners[key] = owner
@@ -45,6 +46,6 @@ def borrow(shape: torch.Size, dtype: torch.dtype, device: torch.device, owner: o
 
 
 def left_by(owner: object, shape: torch.Size, dtype: torch.dtype) -> Tensor | None:
-    """Return the memory as its owner left it; None where another one has borrowed it since."""
+    """Return the memory as its owner left it; None if another one has borrowed it since."""
     key = (shape, dtype)
     return _buffers.tensors[key] if _buffers.owners.get(key) is owner else None

@@ -1,4 +1,4 @@
-"""Which of PyTorch's own machinery is at work around a call."""
+"""Checks for the machinery of PyTorch around a call: compilers, exports, `torch.func`, autocast."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 PLAIN = (Tensor, nn.Parameter)
 
 _in_torch_export: Callable[[], bool] = getattr(
-    # PyTorch before 2.7 says only that some compiler is at work.
+    # PyTorch before 2.7 can only tell that some compiler is at work.
     torch.compiler,
     "is_exporting",
     torch.compiler.is_compiling,
@@ -23,14 +23,14 @@ in_jit_trace: Callable[[], bool] = torch.jit.is_tracing  # pyright: ignore[repor
 
 
 def is_exporting() -> bool:
-    """Return whether `torch.export` or `torch.jit.trace` makes a graph, for all batch sizes."""
+    """Return whether `torch.export` or `torch.jit.trace` makes a graph, for any batch size."""
     return _in_torch_export() or in_jit_trace()
 
 
 def warn_of_frozen_draw() -> None:
-    """Warn where an export is at work, which keeps the draw in force for good.
+    """Warn if an export is at work, since its graph keeps the draw in force as constants.
 
-    Versions of PyTorch that cannot tell `torch.export` from other compilers say nothing there.
+    Versions of PyTorch that cannot tell `torch.export` from other compilers do not warn there.
     """
     if in_jit_trace() or (hasattr(torch.compiler, "is_exporting") and _in_torch_export()):
         warnings.warn(
@@ -40,21 +40,21 @@ def warn_of_frozen_draw() -> None:
         )
 
 
-# Called while the compiler traces, not traced: as `_in_onnx_export` below.
+# The compiler calls it while tracing, but does not trace it: see `_in_onnx_export` below.
 warn_of_frozen_draw._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def is_traced(*tensors: Tensor | None) -> bool:
-    """Return whether plain operations are wanted: compilers, `torch.func`, forward derivatives.
+    """Return whether a call must use plain operations: under compilers, `torch.func`, forward AD.
 
-    These, and kinds of tensor that only stand for others (fake or distributed ones), see through
-    plain operations by themselves, and do not allow memory that is used again.
+    These, and tensors that only stand for others (fake or distributed ones), handle plain
+    operations by themselves, but do not allow memory that is reused.
     """
     # autograd.Function itself asks the same private question; there is no public one.
     in_func = torch._C._are_functorch_transforms_active  # pyright: ignore[reportPrivateUsage]
     if torch.compiler.is_compiling() or in_jit_trace() or in_func():
         return True
-    # What `unpack_dual` asks first; asked here, once for all tensors.
+    # `unpack_dual` checks this first; here it is checked once for all tensors.
     in_forward_ad = forward_ad._current_level >= 0  # pyright: ignore[reportPrivateUsage]
     for tensor in tensors:
         if tensor is None:
@@ -76,15 +76,15 @@ def _in_onnx_export() -> bool:
     return torch.onnx.is_in_onnx_export()
 
 
-# Asked while it traces: the compiler by itself takes the answer to be no. This is all that
-# `torch.compiler.assume_constant_result` does, which imports the whole compiler first.
+# Called while the compiler traces, which would otherwise assume that the answer is no. This is all
+# that `torch.compiler.assume_constant_result` does, which imports the whole compiler first.
 _in_onnx_export._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def autocast_dtype(input: Tensor) -> torch.dtype | None:
-    """Return the dtype that autocast computes a linear layer of this input in; None without it.
+    """Return the dtype in which autocast computes a linear layer of this input; None without it.
 
-    As `nn.Linear` does it: autocast leaves float64 alone.
+    As for `nn.Linear`, autocast leaves float64 alone.
     """
     device = input.device.type
     if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
@@ -103,9 +103,9 @@ def _(x: Tensor) -> Tensor:
 
 
 def snapshot(tensor: Tensor) -> Tensor:
-    """Copy what will be overwritten in place, so that a backward finds it as the forward saw it.
+    """Copy a tensor that will be overwritten in place, so that a backward finds its former values.
 
-    A compiler knows that a clone is cheap and may make it anew in the backward, when the tensor has
-    other values; under compilation the copy is an operation that it does not know.
+    A compiler knows that a clone is cheap, and may repeat it in the backward, when the tensor has
+    other values; under compilation the copy is an operation that the compiler does not know.
     """
     return _opaque_copy(tensor) if torch.compiler.is_compiling() else tensor.clone()

@@ -1,15 +1,15 @@
-"""The kernels of the noisy linear layer: noise made inside, where the weight is read.
+"""The Triton kernels of the noisy linear layer, with the noise made where the weight is read.
 
 Shapes: x (B, p), g (B, q), μ and σ (q, p). Every kernel reads ε_w tile by tile from one of
 
 - FACTORISED: f(ε_i) and f(ε_j), (p,) and (q,), as they were drawn;
 - COUNTER: four standard normals for each counter of Philox-4x32-10 (Salmon et al., 2011), with the
-  seed as its key: ε_w[j, 4c + k] is the k-th of counter j · ⌈p/4⌉ + c. Nothing of it is ever
-  stored, and the backward makes the same values again.
+  seed as its key: ε_w[j, 4c + k] is the k-th of counter j · ⌈p/4⌉ + c. None of them is stored, and
+  the backward generates the same values again.
 
-With ROWS, the noise is factorised and row b has draw b mod R: (R, p) and (R, q). Sums are float32;
-ROUND is the dtype that products are taken in, DOT the one that their operands are handed over in
-(the interpreter multiplies no bfloat16). No atomic addition: a run repeats bit for bit.
+With ROWS, the noise is factorised and row b has draw b mod R: (R, p) and (R, q). Sums are in
+float32. Operands of a product are rounded to ROUND, and multiplied in DOT (the interpreter cannot
+multiply bfloat16). There is no atomic addition, so a run repeats bit for bit.
 """
 
 # Triton may be missing where types are checked, and its kernels are typed by its own rules.

@@ -1,4 +1,4 @@
-"""The configuration of a run: a file for each section, the whole, and what it is made from."""
+"""The configuration of a run: a file for each section, the whole config, and how it is loaded."""
 
 from .loading import can_be_preset, first_comment, from_yaml, load, preset_names
 from .schema import (

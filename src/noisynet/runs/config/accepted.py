@@ -1,4 +1,4 @@
-"""What a field of the config takes, read from its type and bounds: in words, and from a text."""
+"""The values that a config field accepts, derived from its type: described, and read from text."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _NOTHING = ("", "none", "null", "~")
 
 @dataclass(frozen=True)
 class Accepted:
-    """The values that a field takes."""
+    """The values that a field accepts."""
 
     kind: Kind
     choices: tuple[str, ...] = ()
-    """All values of a choice; of a text, some that it takes."""
+    """All values of a choice; for a text, some examples."""
     least: float | None = None
     above: float | None = None
     most: float | None = None
     below: float | None = None
     longest: int | None = None
-    """Characters of a text."""
+    """The largest number of characters in a text."""
     optional: bool = False
-    """Whether it may be none."""
+    """Whether the value may be none."""
 
     def __str__(self) -> str:
-        """Return what it takes, for the end of a sentence."""
+        """Describe the accepted values, for the end of a sentence."""
         said = self._one()
         return f"{said}, or none" if self.optional else said
 
@@ -67,20 +67,20 @@ class Accepted:
 
     @property
     def placeholder(self) -> str:
-        """What stands for a value in the help."""
+        """The placeholder of a value in the help."""
         if self.choices:
             return "|".join(self.choices)
         names = {"flag": "true|false", "whole": "N", "number": "X", "list": "N,N,…"}
         return names.get(self.kind, "TEXT")
 
     def near(self, got: object) -> str | None:
-        """Return the choice that a value may have been meant for; None where none is near."""
-        # Less like than this are names of other things: gpu is no slip for cpu.
+        """Return the choice that was probably meant by a value; None if none is similar."""
+        # Less similar names mean other things: gpu is not a misspelt cpu.
         found = nearest(got, self.choices, likeness=0.7)
         return found[0] if found else None
 
     def read(self, text: str) -> object:
-        """Return what a text means; the text itself where it means nothing here."""
+        """Return the value that a text stands for, or the text itself if it stands for none."""
         word = text.strip().lower()
         if self.optional and word in _NOTHING:
             return None
@@ -93,7 +93,7 @@ class Accepted:
 
 
 def accepted(info: FieldInfo) -> Accepted:
-    """Return what a field takes."""
+    """Return the values that a field accepts."""
     found = _accepted(info.annotation, info.metadata)
     examples = tuple(map(str, info.examples or ()))
     return replace(found, choices=examples) if found.kind == "text" else found
@@ -111,7 +111,7 @@ def is_truth(text: str) -> bool:
 
 
 def _number(text: str) -> int | float | str:
-    # As Python reads it: YAML takes 010 for 8.
+    # As Python reads numbers; YAML reads 010 as 8.
     for number in (int, float):
         try:
             return number(text)
@@ -149,7 +149,7 @@ def _accepted(annotation: Any, metadata: Iterable[Any]) -> Accepted:
 
 
 def _bounds(metadata: Iterable[Any]) -> dict[str, float]:
-    """Return the tightest of each bound: types with bounds are bounded again by a field."""
+    """Return the tightest of each bound: a field may add bounds to those of its type."""
     found: dict[str, float] = {}
     for one in metadata:
         inner = one.metadata if isinstance(one, FieldInfo) else ()

@@ -1,4 +1,4 @@
-"""The actor-critic's own: the section `actor_critic` of a config."""
+"""Settings of the actor-critic: the section `actor_critic` of a config."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _lstm(config: Sections) -> str | None:
 
 
 class ActorCriticSection(Section):
-    """The actor-critic's own: advantages, losses, workers."""
+    """Settings of the actor-critic: advantages, losses, workers."""
 
     gae_lambda: Annotated[Fraction, OF_ACTOR_CRITIC, MAY_CHANGE] = Field(
         default=1.0, description="λ of the advantages (arXiv 1506.02438); 1: n-step returns"

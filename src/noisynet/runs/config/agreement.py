@@ -1,4 +1,4 @@
-"""What a field's value must agree with: stated at the field, as `Fits` in its annotation."""
+"""Agreement of a field's value with other fields: declared as `Fits` in its annotation."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .conditions import Sections
 
 @dataclass(frozen=True)
 class Fits:
-    """What a field's value must agree with."""
+    """A condition on a field's value, given the other fields."""
 
     conflict: Callable[[Sections], str | None]
-    """Returns field, value, what it expects and why; None where all agree."""
+    """Returns a message with the field, its value, the expected one and why; None if all agree."""
 
 
 def needs_q_values(field: str, section: str) -> Fits:
-    """Refuse anything but a field's zero where no Q-values are learned."""
+    """Return a condition that refuses any value but 0 or false if no Q-values are learned."""
 
     def conflict(config: Sections) -> str | None:
         value = getattr(getattr(config, section), field)
@@ -32,7 +32,7 @@ def needs_q_values(field: str, section: str) -> Fits:
 
 
 def needs_replay(field: str, section: str) -> Fits:
-    """Refuse a value other than off where the algorithm learns from rollouts."""
+    """Return a condition that refuses any value but 0 or false if there is no replay."""
 
     def conflict(config: Sections) -> str | None:
         value = getattr(getattr(config, section), field)
@@ -47,7 +47,7 @@ def needs_replay(field: str, section: str) -> Fits:
 
 
 def needs_one_learner(field: str) -> Fits:
-    """Refuse a cure where workers share parameters that each of them steps."""
+    """Return a condition that refuses a cure with a3c, whose workers share their parameters."""
 
     def conflict(config: Sections) -> str | None:
         value = getattr(config.plasticity, field)

@@ -1,9 +1,9 @@
-"""Which fields may change between two sessions of a run: stated at the field, by `MAY_CHANGE`.
+"""Which fields may change between two sessions of a run: those marked with `MAY_CHANGE`.
 
-All others must stay what they were when the checkpoint was made: it holds what they shaped
-(networks, optimizer, replay, games, counts of what is due), or a change of them would do nothing.
+All others must keep the values with which the checkpoint was made: it holds what depends on them
+(networks, optimizer, replay, games, counts of what is due), or changing them would have no effect.
 
-`Spans` marks a field whose schedule ends with the run: another `steps` changes what it does.
+`Spans` marks a field whose schedule ends with the run, so that changing `steps` stretches it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .conditions import Sections
 
 @dataclass(frozen=True)
 class MayChange:
-    """What marks a field that may have another value when a run goes on."""
+    """The mark of a field whose value may change when a run is resumed."""
 
 
 MAY_CHANGE = MayChange()
@@ -24,10 +24,10 @@ MAY_CHANGE = MayChange()
 
 @dataclass(frozen=True)
 class Spans:
-    """What marks a field whose schedule ends at the run's last step."""
+    """The mark of a field whose schedule ends at the run's last step."""
 
     when: Callable[[Sections], bool]
-    """Whether it does, beside the other fields."""
+    """Whether the schedule ends there, given the other fields."""
 
 
 SPANS_THE_RUN = Spans(lambda _: True)

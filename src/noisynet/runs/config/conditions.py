@@ -1,4 +1,4 @@
-"""Where a field of the config does something: stated at the field, as `Acts` in its annotation."""
+"""Conditions under which a field has an effect: declared as `Acts` in its annotation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 
 class Sections(Protocol):
-    """A whole config, as a field sees it: a section, below schema.py, cannot name its type."""
+    """The type of a whole config for its sections, which cannot import `Config` from schema.py."""
 
     environment: Any
     network: Any
@@ -27,23 +27,23 @@ class Sections(Protocol):
 
     @property
     def can_overlap(self) -> bool:
-        """Whether one process can play while it learns what was played before."""
+        """Whether one process can play while it learns from earlier steps."""
         ...
 
     @property
     def why_not_beside_play(self) -> str:
-        """Why the learner does not take updates from a replay beside its own play."""
+        """Why the run does not play and learn from a replay in one process."""
         ...
 
     @property
     def why_not_overlap(self) -> str:
-        """Why one process cannot play while it learns what was played before."""
+        """Why one process cannot play while it learns from earlier steps."""
         ...
 
 
 @dataclass(frozen=True)
 class Acts:
-    """A condition under which a field does something, and why it does nothing otherwise."""
+    """A condition under which a field has an effect, and why it has none otherwise."""
 
     when: Callable[[Sections], bool]
     otherwise: Callable[[Sections], str]
@@ -53,7 +53,7 @@ ALWAYS = Acts(lambda _: True, lambda _: "")
 
 
 def algorithm_which(what: str) -> Callable[[Sections], str]:
-    """Return why a field does nothing: what the algorithm does, or lacks."""
+    """Return a function that explains why a field has no effect, by a trait of the algorithm."""
     return lambda config: f"algorithm is {config.learning.algorithm}, which {what}"
 
 

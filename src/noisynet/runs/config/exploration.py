@@ -63,7 +63,7 @@ def _redraw(config: Sections) -> str | None:
 
 
 def _one_player(config: Sections) -> str | None:
-    """Return who plays beside the learner, and does not hear of its scale; None: nobody does."""
+    """Return who plays outside the learner, with a scale of its own; None if nobody does."""
     if config.scale.actors is not None:
         return "sampler actors play, each"
     if config.learning.algorithm == "a3c":
@@ -240,10 +240,10 @@ class ExplorationSection(Section):
 
     @property
     def has_noise(self) -> bool:
-        """Whether the head's layers are noisy."""
+        """Whether any layer is noisy."""
         return self.exploration in ("noise", "both")
 
     @property
     def has_epsilon(self) -> bool:
-        """Whether some actions are drawn uniformly."""
+        """Whether the agent acts ε-greedily."""
         return self.exploration in ("epsilon", "both")

@@ -1,4 +1,4 @@
-"""What configs of former versions held, read as this version has it."""
+"""Conversion of configs that former versions wrote to the fields of this version."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from typing import Any
 from ..errors import shown
 
 _GONE = ("final_update_every", "final_update_return")
-"""Fields of `learning` that made updates further apart once the agent won."""
+"""Removed fields of `learning`, which made updates rarer once the agent won."""
 
 
 RENAMED = {"noise": "noise_kind"}
-"""{former name: present name} of fields: `--noise` says everywhere whether noise acts."""
+"""{former name: present name} of fields: `--noise` now always means whether noise acts."""
 
 
 def fields_as_now(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return fields by their present names. One that is there under both keeps them: an error."""
+    """Return fields by their present names.
+
+    A field that is there under both names keeps both, which validation refuses.
+    """
     return {
         name if RENAMED.get(name, name) in values else RENAMED.get(name, name): value
         for name, value in values.items()
@@ -24,9 +27,9 @@ def fields_as_now(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_now(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config's sections as this version has them.
+    """Return a config's sections, converted to this version.
 
-    Raises ValueError where a field that is gone is set.
+    Raises ValueError if a removed field is set.
     """
     return _with_rollouts(_without_what_is_gone(sections_as_now(values)))
 
@@ -54,7 +57,7 @@ def _without_what_is_gone(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_rollouts(values: dict[str, Any]) -> dict[str, Any]:
-    """Give rollouts the section of their own that they did not always have."""
+    """Move `rollout_steps` to the section `rollouts` from `actor_critic`, where it used to be."""
     former = values.get("actor_critic")
     if not isinstance(former, dict) or "rollout_steps" not in former:
         return values
@@ -66,10 +69,10 @@ def _with_rollouts(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def gone_since(made_with: Mapping[str, Any]) -> list[str]:
-    """Return what a checkpoint was made with and no config can have now, a line for each field.
+    """Return a line for each removed field that a checkpoint was made with.
 
-    `made_with` is what the config's `by_section` returned then. Without these fields, all the
-    updates that they had left out would be due at once.
+    `made_with` is what the config's `by_section` returned then. Without these fields, all updates
+    that they had skipped would be due at once.
     """
     learning = made_with.get("learning", {})
     return [

@@ -1,4 +1,4 @@
-"""What is learned, and by which steps: the section `learning` of a config."""
+"""The algorithm and its updates: the section `learning` of a config."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where configs come from: presets, YAML files and environment ids."""
+"""Loading of configs from presets, YAML files and environment ids."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .schema import SECTIONS, Config, by_our_names, overridden, parse
 
 
 def preset_names() -> list[str]:
-    """List the presets that the package brings."""
+    """Return the names of the package's presets, sorted."""
     folder = resources.files("noisynet.runs") / "presets"
     return sorted(
         entry.name.removesuffix(".yaml")
@@ -36,7 +36,7 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
     """
     if name.endswith((".yaml", ".yml")):
         values = _inherited(_read_file(Path(name)), name)
-        # A run's own config.yaml starts with the format of the folder.
+        # A run's own config.yaml starts with the format of the run's folder.
         if "format" in values:
             check_format(name, values.pop("format"))
     elif name in preset_names():
@@ -68,7 +68,7 @@ def _nearest_presets(name: object) -> str:
 
 
 def can_be_preset(name: str) -> bool:
-    """Return whether `load` would look for what is trained under this name."""
+    """Return whether a name can be that of a preset, a YAML file or an environment."""
     is_file = name.endswith((".yaml", ".yml"))
     return is_file or name in preset_names() or _is_environment(name)
 
@@ -85,7 +85,7 @@ def first_comment(preset: str) -> str:
 def _is_run(name: str) -> bool:
     try:
         return (Path(name) / "config.yaml").is_file()
-    except (OSError, ValueError):  # no name of a file
+    except (OSError, ValueError):  # not a valid file name
         return False
 
 
@@ -116,14 +116,14 @@ def _mapping(text: str, origin: str) -> dict[str, Any]:
         name: {} if part is None and name in SECTIONS else part for name, part in values.items()
     }
     try:
-        # Before it is laid over a preset: there a field has its present name and place.
+        # Before the values are merged with a preset, in which fields have their present names.
         return spelling.sections_as_ours(former_versions.as_now(whole))
     except ValueError as error:
         raise RunError(f"{origin}: {error}") from None
 
 
 def _inherited(values: dict[str, Any], origin: str, depth: int = 0) -> dict[str, Any]:
-    """Lay a config over the preset that it names with `extends`."""
+    """Return a config merged over the preset that it names with `extends`."""
     parent = values.pop("extends", None)
     if parent is None:
         return values
@@ -142,5 +142,5 @@ def _inherited(values: dict[str, Any], origin: str, depth: int = 0) -> dict[str,
 
 
 def from_yaml(text: str, origin: str) -> Config:
-    """Read a run's `config.yaml` back; raises RunError with one line where it does not fit."""
+    """Read a run's `config.yaml`; raises RunError, with one line, if it is not valid."""
     return parse(_mapping(text, origin), origin)

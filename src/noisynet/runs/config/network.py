@@ -13,7 +13,7 @@ from .section import FewThousand, PositiveInt, Real, Section
 _TORSOS = (
     "auto", "nature", "dqn2013", "data-efficient", "patches", "impala", "minatar", "mlp",
 )  # fmt: skip
-# What is the user's own: where it can be imported, or the name of an object of the program's.
+# The user's own code: where it can be imported, or <the name of an object in their program>.
 _OWN = r"[\w.]+:\w+|<.+>"
 
 ON_VECTORS = Acts(
@@ -64,7 +64,7 @@ def _own_network(config: Sections) -> str | None:
     said = f"own_network: got {network.own_network}, expected none"
     if config.learning.is_actor_critic:
         return f"{said}: {config.learning.algorithm} learns no Q-values (--torso takes your own)"
-    # A network of one's own gives expected values, takes what it is shown, and has no head.
+    # The user's own network returns expected values, takes observations unchanged, and has no head.
     for section, field in (
         (network, "atoms"),
         (network, "quantiles"),

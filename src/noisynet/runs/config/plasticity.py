@@ -53,7 +53,7 @@ def _shrink(config: Sections) -> str | None:
 
 
 class PlasticitySection(Section):
-    """What keeps the network able to learn; intervals are updates, and 0 is never."""
+    """What keeps the network able to learn; intervals are in updates, and 0 means never."""
 
     redo_every: Annotated[
         Count,

@@ -33,7 +33,7 @@ from .training import TrainingSection
 
 
 class Config(Section):
-    """Everything needed to repeat a run."""
+    """The configuration of a run: everything needed to repeat it."""
 
     preset: str = Field(default="", description="the name that the run was started with")
     made_with: dict[str, str] = Field(
@@ -52,7 +52,7 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _of_former_versions(cls, values: Any) -> Any:
-        """Read what former versions wrote, too, and American spellings."""
+        """Accept what former versions wrote, and American spellings."""
         if not isinstance(values, dict):
             return values
         return spelling.sections_as_ours(former_versions.as_now(values))
@@ -67,25 +67,25 @@ class Config(Section):
         return self
 
     def replaced(self, **fields: Any) -> Config:
-        """Return a copy with some fields, by their bare names, set to other values."""
+        """Return a copy with some fields, given by their bare names, set to other values."""
         return parse(overridden(self.model_dump(), fields), "config", fields)
 
     def why_unused(self, field: str) -> str | None:
-        """Return why a field does nothing beside the others; None where it acts."""
+        """Return why a field has no effect in this config; None if it has one."""
         for acts in _INFO_OF[field].metadata:
             if isinstance(acts, Acts) and not acts.when(self):
                 return acts.otherwise(self)
         return None
 
     def check_used(self, given: Iterable[str]) -> None:
-        """Raise RunError for the first of the given fields that does nothing beside the others."""
+        """Raise RunError for the first of the given fields that has no effect in this config."""
         for field in given:
             reason = self.why_unused(field)
             if reason is not None:
                 raise RunError(f"{option_name(field)}: would do nothing: {reason}")
 
     def in_force(self) -> dict[str, bool | float | str]:
-        """Return the fields that act by their names, for what compares runs; a list is text."""
+        """Return the fields that have an effect, by name, to compare runs by; lists become text."""
         return {
             field: value if isinstance(value, bool | int | float | str) else str(value)
             for fields in self.by_section().values()
@@ -94,10 +94,10 @@ class Config(Section):
         }
 
     def changes_since(self, made_with: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-        """Return the fields that differ from those a checkpoint was made with, a line for each.
+        """Return a line for each field that has changed since a checkpoint was made.
 
-        First those that may not, then those that may. `made_with` is what `by_section` returned
-        then; a field that it lacks does not differ.
+        The first list is of fields that may not change, the second of those that may. `made_with`
+        is what `by_section` returned then; a field that it lacks counts as unchanged.
         """
         refused = former_versions.gone_since(made_with)
         made_with = former_versions.sections_as_now(made_with)
@@ -107,14 +107,14 @@ class Config(Section):
             value = values[section][name]
             former = made_with.get(section, {}).get(name, value)
             if value != former and self.why_unused(name) is None:
-                # What only the program that trained had may get a name that others can import.
+                # An object that only the training program had may get an importable name.
                 named = name in MAY_BE_OWN and str(former).startswith("<")
                 changes = noted if named or MAY_CHANGE in info.metadata else refused
                 changes.append(f"{name} was {shown(former)}, is {shown(value)}")
         return refused, noted
 
     def spanning(self) -> list[str]:
-        """Return the fields whose schedules end at the last step: other `steps` stretch them."""
+        """Return the fields whose schedules end at the last step, and so stretch with `steps`."""
         return [
             name
             for section, name, info in fields()
@@ -136,24 +136,24 @@ class Config(Section):
 
     @property
     def can_overlap(self) -> bool:
-        """Whether one process can play while it learns what was played before."""
+        """Whether one process can play while it learns from earlier steps."""
         return self.learning.algorithm in ("q_learning", "pqn") and self.scale.actors is None
 
     @property
     def overlaps(self) -> bool:
-        """Whether it does."""
+        """Whether one process does play while it learns from earlier steps."""
         return self.training.overlap and self.can_overlap
 
     @property
     def why_not_beside_play(self) -> str:
-        """Why the learner does not take updates from a replay beside its own play."""
+        """Why the run does not play and learn from a replay in one process."""
         if self.scale.actors is not None:
             return "sampler actors play, and the learner takes what they send"
         return f"{self.learning.algorithm} learns from rollouts"
 
     @property
     def why_not_overlap(self) -> str:
-        """Why one process cannot play while it learns what was played before."""
+        """Why one process cannot play while it learns from earlier steps."""
         if self.scale.actors is not None:
             return self.why_not_beside_play
         return f"{self.learning.algorithm} learns from rollouts, each in one update"
@@ -170,23 +170,23 @@ SECTIONS = (
 
 
 MAY_BE_OWN = ("environment", "torso", "own_network")
-"""Fields that may name code of the user's, as `module:function`."""
+"""Fields that may name the user's own code, as `module:function`."""
 
 
 def about(section: str) -> str:
-    """Return in a line what a section is about."""
+    """Return a one-line description of a section, for help and docs."""
     model = Config.model_fields[section].annotation
     assert isinstance(model, type)
     return (model.__doc__ or section).splitlines()[0].removesuffix(".")
 
 
 def may_change() -> set[str]:
-    """Return the fields that may have another value when a run goes on."""
+    """Return the names of the fields that may change when a run is resumed."""
     return {name for _, name, info in fields() if MAY_CHANGE in info.metadata}
 
 
 def fields() -> Iterator[tuple[str, str, pydantic.fields.FieldInfo]]:
-    """List (section, field, info) of every field that the command line takes."""
+    """Yield (section, field, info) for every field that the command line accepts."""
     for section in SECTIONS:
         model = Config.model_fields[section].annotation
         assert isinstance(model, type)
@@ -198,19 +198,19 @@ def fields() -> Iterator[tuple[str, str, pydantic.fields.FieldInfo]]:
 SECTION_OF = {name: section for section, name, _ in fields()}
 _INFO_OF = {name: info for _, name, info in fields()}
 ACCEPTED: dict[str, Accepted] = {name: accepted(info) for name, info in _INFO_OF.items()}
-"""What each field takes."""
+"""The values that each field accepts, by the field's name."""
 
 
 def parse(values: Mapping[str, Any], origin: str, given: Collection[str] = ()) -> Config:
-    """Validate nested values; raises RunError, one line naming the field, what it got and takes.
+    """Validate nested values; raises RunError with one line: field, value, and accepted values.
 
-    The line names `origin` too, unless the field is among those `given` beside it.
+    The line also names `origin`, unless the field is one of those `given` by the caller.
     """
     try:
         return Config.model_validate(values)
     except pydantic.ValidationError as error:
         problems = error.errors(include_url=False)
-        # A misspelt key often makes another one missing: the misspelling is what to mend.
+        # A misspelt key often makes another one missing; the misspelling is what to report.
         problem = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
         place = "" if given and set(problem["loc"]) & set(given) else f"{cut(origin, 200)}: "
         raise RunError(f"{place}{_in_words(problem)}") from None
@@ -228,7 +228,7 @@ def _in_words(problem: ErrorDetails) -> str:
     got = "nothing" if problem["type"] == "missing" else shown(problem["input"])
     field = place[1] if len(place) > 1 and place[1] in SECTION_OF else None
     if place == ["environment"] and problem["type"] == "missing":
-        field = "environment"  # all that its section must name
+        field = "environment"  # the only field that its section requires
     if field is not None:
         takes = ACCEPTED[field]
         near = None if problem["type"] == "missing" else takes.near(problem["input"])
@@ -242,17 +242,17 @@ def _in_words(problem: ErrorDetails) -> str:
 
 
 def option_name(field: str) -> str:
-    """Return the command line's name of a field: `--learning-rate`."""
+    """Return the command line's option for a field, such as `--learning-rate`."""
     return "--" + field.replace("_", "-")
 
 
 def by_our_names(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return fields, some under former names or American ones, by the names that they have here."""
+    """Return fields by their present, British names; former and American ones are converted."""
     return former_versions.fields_as_now(spelling.as_ours(fields))
 
 
 def overridden(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested values with some fields, by their bare names, set to others.
+    """Return nested values with some fields, given by their bare names, set to other values.
 
     Raises RunError for a name that no field has.
     """

@@ -1,4 +1,4 @@
-"""What every section of a config is, and the types of its fields."""
+"""The base of every section of a config, and the types of fields."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Real = Annotated[float, BeforeValidator(_no_bool)]
 Fraction = Annotated[Real, Field(ge=0, le=1, allow_inf_nan=False)]
 PositiveFloat = Annotated[Real, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[Real, Field(ge=0, allow_inf_nan=False)]
-# Up to what a C int holds: further on, ale-py and torch answer with errors of their own.
+# At most what a C int holds: larger values raise obscure errors in ale-py and torch.
 PositiveInt = Annotated[Integer, Field(ge=1, le=2**31 - 1)]
 Count = Annotated[Integer, Field(ge=0, le=2**31 - 1)]
 Seed = Annotated[Integer, Field(ge=0, lt=SEEDS)]
@@ -29,6 +29,6 @@ FewThousand = Annotated[Integer, Field(ge=0, le=4096)]
 
 
 class Section(BaseModel):
-    """A part of the configuration: frozen, without unknown keys."""
+    """A section of the configuration, frozen, which refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,4 +1,4 @@
-"""American spellings of the config's fields and choices, taken beside ours."""
+"""American spellings of the config's fields and choices, accepted beside the British ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ AMERICAN = {ours: american for american, ours in OURS.items()}
 
 
 def as_ours(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return fields by our names. One that is there under both names keeps them: it is an error."""
+    """Return fields by their British names.
+
+    A field that is there under both names keeps both, which validation refuses.
+    """
     return {
         name if OURS.get(name, name) in values else OURS.get(name, name): value
         for name, value in values.items()
@@ -20,12 +23,12 @@ def as_ours(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sections_as_ours(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config's sections with their fields by our names, as `as_ours` does."""
+    """Return a config's sections with their fields by British names, as `as_ours` does."""
     return {
         name: as_ours(part) if isinstance(part, Mapping) else part for name, part in values.items()
     }
 
 
 def kind_as_ours(kind: object) -> object:
-    """Return a kind of noise by our name."""
+    """Return a kind of noise by its British name."""
     return "factorised" if kind == "factorized" else kind

@@ -1,4 +1,4 @@
-"""How long, with which seed, on what: the section `training` of a config."""
+"""Steps, seed, device and logs of training: the section `training` of a config."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _execution(config: Sections) -> str | None:
 
 
 class TrainingSection(Section):
-    """How long, with which seed, on what, and what is kept."""
+    """Training as a whole: steps, goal, seed, device, logs and checkpoints."""
 
     steps: Annotated[PositiveInt, ALWAYS, MAY_CHANGE] = Field(
         default=1_000_000, description="agent steps after which training ends"
@@ -89,7 +89,7 @@ class TrainingSection(Section):
     )
 
     def solved_by(self, games: int, mean_return: float | None) -> bool:
-        """Return whether a run is solved after so many games, by the mean of the last ones."""
+        """Return whether a run is solved after `games` games, by the mean return of the last."""
         goal, enough = self.solved_return, games >= self.solved_games
         return goal is not None and mean_return is not None and enough and mean_return >= goal
 

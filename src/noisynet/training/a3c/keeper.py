@@ -1,8 +1,8 @@
-"""The loop of the asynchronous actor-critic: processes that share parameters, and their keeper.
+"""The loop of the asynchronous actor-critic, which keeps worker processes running.
 
-Nothing is locked. Each worker has a pipe of its own to the parent, so one that dies in the middle
-of a message can spoil that pipe alone; the parameters, the optimizer's statistics and the counters
-lie in shared memory (see shared.py).
+Nothing is locked. Each worker has its own pipe to the parent, so a worker that dies in the middle
+of a message spoils no other pipe. The parameters, the optimizer's statistics and the counters are
+in shared memory (see shared.py).
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ _BARREN_LIVES = 5
 
 
 class WorkersFailed(RuntimeError):
-    """A worker that cannot be started, or dies again and again before an update."""
+    """A failure of a run's workers or samplers that a restart does not cure.
+
+    They cannot be started, die repeatedly before their first update or fragment, do not answer, or
+    have no room for what they send.
+    """
 
 
 @dataclass
@@ -44,22 +48,22 @@ class _Worker:
     life: int
     updates_before: int
     barren: int
-    """Lives of this worker, one after the other up to now, that ended without an update."""
+    """Number of consecutive lives just before this one that ended without an update."""
     failed: WorkerFailed | None = None
 
 
 class AsynchronousLoop:
-    """Worker processes that train one agent: kept at work, and heard.
+    """The loop in which worker processes train one agent.
 
-    A worker that dies, of whatever cause, is replaced; the others do not notice. Steps count the
-    decisions of all workers. Their order is that of the machine's scheduler: no two runs are alike,
-    and a checkpoint taken between is a snapshot of parameters in motion.
+    A worker that dies, for whatever reason, is replaced; the others do not notice. Steps are
+    counted over all workers. Their order depends on the machine's scheduler, so no two runs are
+    alike, and a checkpoint is a snapshot of parameters that the workers go on changing meanwhile.
     """
 
     def __init__(
         self, progress: Progress, agent: ActorCritic, make_worker: MakeWorker, *, workers: int
     ) -> None:
-        """Take the agent that is trained; no process starts before `run` is iterated."""
+        """Take the agent to train; no process starts before `run` is iterated."""
         self.progress = progress
         self.agent = agent
         self.restarts = 0
@@ -69,13 +73,14 @@ class AsynchronousLoop:
 
     @property
     def process_ids(self) -> list[int]:
-        """Ids of the worker processes, in the order of their numbers."""
+        """Process ids of the workers, in the order of the workers' numbers."""
         return [self._workers[number].process.pid or 0 for number in sorted(self._workers)]
 
     def run(self) -> Iterator[Event]:
-        """Let the workers train until the budget is used, the task is solved, or `stop` is called.
+        """Train until all steps are taken, the task is solved, or `progress.stop` is called.
 
-        Raises LossNotFinite where a worker's loss did, and WorkersFailed where one cannot live.
+        Raises LossNotFinite if a worker's loss is not finite, and WorkersFailed if a worker cannot
+        be started or dies repeatedly without an update.
         """
         shared = Shared.of(
             self.agent,
@@ -109,7 +114,7 @@ class AsynchronousLoop:
         yield TrainingEnded(step=self.progress.step, reason=reason or "steps")
 
     def _close(self) -> None:
-        """End the worker processes that there still are: politely, then at once."""
+        """End the remaining workers: wait for them, then terminate them, then kill them."""
         for end in (None, "terminate", "kill"):
             deadline = time.monotonic() + _CLOSING_SECONDS
             for worker in self._workers.values():
@@ -151,7 +156,7 @@ class AsynchronousLoop:
         self._workers[number] = _Worker(process, receiving, life, updates, barren)
 
     def _messages(self) -> Iterator[tuple[int, Message]]:
-        """Wait a little, and yield what the workers sent, what dead ones left included."""
+        """Wait a moment, then yield the workers' messages, including those of dead workers."""
         pipes = [worker.pipe for worker in self._workers.values() if not worker.pipe.closed]
         wait([*pipes, *(one.process.sentinel for one in self._workers.values())], _POLL_SECONDS)
         for number, worker in list(self._workers.items()):
@@ -169,11 +174,11 @@ class AsynchronousLoop:
             self._workers[number].failed = message
 
     def _bury(self, shared: Shared) -> Iterator[Event]:
-        """Take the dead workers away, and start others in their place unless the run ends."""
+        """Remove dead workers, and start others in their place unless the run is ending."""
         for number, worker in list(self._workers.items()):
             if worker.process.is_alive():
                 continue
-            # Between the last look and its death it may have said something.
+            # It may have sent messages between the last look into its pipe and its death.
             for message in _received(worker.pipe):
                 yield from self._told(number, message)
             worker.process.join()
@@ -198,20 +203,20 @@ class AsynchronousLoop:
             )
 
     def commit(self) -> dict[str, Any]:
-        """Return nothing: a checkpoint holds all that there is."""
+        """Return an empty dictionary: nothing is stored outside the checkpoint."""
         return {}
 
     def state(self) -> dict[str, Any]:
-        """Return what a resumed run needs: games in flight are not part of it."""
+        """Return what a resumed run needs; it does not include games in progress."""
         return self.progress.state()
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned; every game starts anew."""
+        """Restore what `state` returned; all workers start new games."""
         self.progress.restore(state)
 
 
 def _received(pipe: Connection) -> Iterator[Message]:
-    """Yield what lies in a pipe; a message that its sender died over is lost."""
+    """Yield the messages in a pipe; one that its sender died before finishing is lost."""
     try:
         while pipe.poll():
             yield pipe.recv()
@@ -228,10 +233,10 @@ def _cause(worker: _Worker) -> str:
 
 @contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """Keep Ctrl-C and a closed terminal from a process that is started inside, for all its life.
+    """Block SIGINT and SIGHUP here for the time being, and for good in a process started meanwhile.
 
-    They reach this process when it is left. A blocked signal stays blocked in the child; where
-    there is no such thing, the worker ignores them as soon as it runs.
+    A child process inherits blocked signals. Where signals cannot be blocked (Windows), a worker
+    ignores these two as soon as it runs.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield

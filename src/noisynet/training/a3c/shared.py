@@ -1,4 +1,4 @@
-"""What the processes of an asynchronous run share, without a lock, and what they report."""
+"""The memory that the processes of an asynchronous run share, and the workers' messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...networks import ActorCriticNetwork
 
 @dataclass(frozen=True)
 class Shared:
-    """Tensors in shared memory. Nothing here is ever locked, so no death can block anyone.
+    """The tensors in shared memory. They are never locked, so a worker's death blocks nobody.
 
     Parameters and the optimizer's statistics are written by all workers at once, Hogwild
     (arXiv 1106.5730; shared RMSProp: arXiv 1602.01783, §4): some additions are lost, and a read may
@@ -28,11 +28,11 @@ class Shared:
     optimizer: list[dict[str, Tensor]]
     """The optimizer's statistics, parameter by parameter."""
     frames: list[Tensor]
-    """What the torso knows of the game's frames; it does not change."""
+    """The torso's buffers: statistics of the game's frames, which do not change."""
     progress: Tensor
     """(workers, 2), int64: agent steps and updates of this session."""
     stopping: Tensor
-    """(1,), bool: the workers are to end."""
+    """(1,), bool: whether the parent has asked the workers to end."""
     steps_before: int
     """Agent steps of the run before this session."""
     steps: int
@@ -70,11 +70,11 @@ class Shared:
 
     @property
     def ends(self) -> bool:
-        """Whether workers are to end: they were asked to, or the budget is used."""
+        """Whether workers must end: they were asked to, or all steps have been taken."""
         return bool(self.stopping) or self.step >= self.steps
 
     def copy_to(self, network: ActorCriticNetwork) -> None:
-        """Copy the parameters, as they now stand, and the frames into a worker's own network."""
+        """Copy the current parameters and the frame statistics into a worker's own network."""
         with torch.no_grad():
             for own, shared in zip(network.parameters(), self.parameters, strict=True):
                 own.copy_(shared)
@@ -86,7 +86,7 @@ class SharedOptimizer:
     """A worker's optimizer of the shared parameters, with the shared statistics."""
 
     def __init__(self, shared: Shared, optimizer: torch.optim.Optimizer) -> None:
-        """Build one like `optimizer`, whose every tensor lies in shared memory."""
+        """Copy `optimizer`, with the tensors in shared memory in place of its own."""
         self._parameters = [nn.Parameter(tensor) for tensor in shared.parameters]
         self._optimizer = copy.deepcopy(optimizer)
         self._optimizer.state.clear()
@@ -96,7 +96,7 @@ class SharedOptimizer:
             self._optimizer.state[parameter] = dict(statistics)
 
     def step(self, gradients: Iterable[Tensor | None], step_size: float) -> None:
-        """Take one step."""
+        """Take one optimisation step with a worker's gradients."""
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
         set_step_size(self._optimizer, step_size)
@@ -104,7 +104,7 @@ class SharedOptimizer:
 
 
 def _begin_statistics(optimizer: torch.optim.Optimizer) -> None:
-    """Make the statistics exist, which an optimizer does at its first step only."""
+    """Create an optimizer's statistics, as zeros; by itself it does so only at its first step."""
     if optimizer.state:
         return
     parameters = [one for group in optimizer.param_groups for one in group["params"]]
@@ -122,19 +122,19 @@ def _begin_statistics(optimizer: torch.optim.Optimizer) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerNumber:
-    """Which worker a process is."""
+    """The identity of a worker process."""
 
     number: int
     """From 0."""
     life: int
-    """How many processes had this number before, in this session."""
+    """How many processes had this number before it, in this session."""
     steps_before: int
     """Agent steps of the run before this session."""
 
 
 @dataclass(frozen=True)
 class WorkerGame:
-    """A worker's game ended."""
+    """A worker's message that a game ended."""
 
     environment: int
     """Its number among the environments of all workers."""
@@ -143,7 +143,7 @@ class WorkerGame:
 
 @dataclass(frozen=True)
 class WorkerLearned:
-    """The figures of a worker's last updates, and of its noise by their tags."""
+    """A worker's message with figures: those of its last updates, and by tag those of its noise."""
 
     learned: list[RolloutLearned]
     noise: dict[str, float]
@@ -151,7 +151,7 @@ class WorkerLearned:
 
 @dataclass(frozen=True)
 class WorkerFailed:
-    """Why a worker ends; `diverged` where a loss became NaN or infinite."""
+    """A worker's message of why it ends; `diverged` is true if a loss became NaN or infinite."""
 
     reason: str
     diverged: bool

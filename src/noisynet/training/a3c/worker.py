@@ -21,7 +21,7 @@ _EXIT_FAILED = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
-    """What a worker process plays and learns with."""
+    """The parts that a worker process plays and learns with."""
 
     player: Player
     agent: ActorCritic
@@ -30,17 +30,17 @@ class Worker:
     discount: float
     """γ, per step."""
     log_every: int
-    """Updates between figures."""
+    """Updates between two reports of figures."""
 
 
 MakeWorker = Callable[[WorkerNumber], Worker]
-"""Builds a worker's parts in its own process; it is sent there, so it can be pickled."""
+"""Builds a worker's parts in the worker's process; it is sent there, so it must be picklable."""
 
 
 def work(
     make: MakeWorker, assignment: WorkerNumber, shared: Shared, parent: int, pipe: Connection
 ) -> None:
-    """Train until the run ends, or `parent`, the process that started this one, is gone."""
+    """Train until the run ends, or until the process that started this one (`parent`) is gone."""
     # Ctrl-C and a closed terminal reach every process; the parent ends the run in good order.
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
@@ -95,7 +95,7 @@ def _train(
 
 
 def renumbered(behaviour: dict[str, float], before: int) -> dict[str, float]:
-    """Return figures by environment with the environments' numbers in the whole run."""
+    """Return the figures with `before` added to the environments' numbers in their tags."""
     numbered: dict[str, float] = {}
     for tag, value in behaviour.items():
         kind, _, number = tag.partition("/env_")

@@ -5,11 +5,11 @@ import importlib
 from .tracker import Tracker
 
 TRACKERS = {"wandb": "WandbTracker", "mlflow": "MlflowTracker"}
-"""By the names that `--track` takes, which are those of the packages and extras."""
+"""Tracker classes by the names that `--track` accepts, also those of packages and extras."""
 
 
 def make_tracker(name: str) -> Tracker:
-    """Make one of TRACKERS; raises RunError where its package is missing."""
+    """Build the tracker of a name in TRACKERS; raises RunError if its package is missing."""
     return getattr(importlib.import_module(f".{name}", __name__), TRACKERS[name])()
 
 

@@ -14,18 +14,18 @@ from ...runs.errors import RunError
 from .tracker import PROJECT, Tracker, needed
 
 _MOST_FIELDS, _MOST_FIGURES = 100, 1000
-"""That one request takes."""
+"""The largest numbers of fields and of figures in one request."""
 _SECONDS = 2.0
-"""Between two requests: each may wait for a server."""
+"""Time between two requests with figures, each of which may wait for a server."""
 
 
 class MlflowTracker(Tracker):
-    """A run's twin in MLflow."""
+    """A tracker that sends to MLflow."""
 
     name = "mlflow"
 
     def __init__(self) -> None:
-        """Import the package; raises RunError where it is missing."""
+        """Import the package; raises RunError if it is missing."""
         mlflow: Any = needed("mlflow")
         entities: Any = needed("mlflow.entities")
         self._failed: type[Exception] = mlflow.exceptions.MlflowException
@@ -36,7 +36,7 @@ class MlflowTracker(Tracker):
         self._sent = time.monotonic()
 
     def begin(self, folder: Path, config: Config, identity: str | None) -> str:
-        """Begin a twin, or go on with one."""
+        """Create an MLflow run, or continue the one with this identity."""
         try:
             if identity is None:
                 identity = self._begun(folder, config)
@@ -67,7 +67,7 @@ class MlflowTracker(Tracker):
             self._send()
 
     def end(self) -> None:
-        """Send what is left, and tell that the run has ended."""
+        """Send what is left, and mark the MLflow run as ended."""
         self._send()
         self._ask(lambda: self._client.set_terminated(self._identity))
 
@@ -79,7 +79,7 @@ class MlflowTracker(Tracker):
         self._sent = time.monotonic()
 
     def _ask(self, what: Any) -> None:
-        """Ask the server; where it fails figures are lost, and training goes on."""
+        """Send a request; if it fails, its figures are lost and training goes on."""
         try:
             what()
         except self._failed as error:

@@ -1,4 +1,4 @@
-"""What trackers share: which figures are sent, and how a run that goes on finds its former self."""
+"""The base of all trackers: which figures are sent, and to which entry at the service."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from ...runs.tags import grouped
 from ..events import Event, figures_of
 
 FILE_NAME = "tracking.json"
-"""In a run's folder: {"wandb": what the service calls this run}."""
+"""File in a run's folder that holds the run's identity at each service: {"wandb": "…"}."""
 PROJECT = "noisynet"
-"""Where runs are kept, unless the service's own environment variable names another place."""
+"""The project at the service, unless the service's own environment variable sets another."""
 
 
 class Tracker(ABC):
     """A listener that sends a run's config and figures to a tracking service.
 
-    Figures have the tags of TensorBoard. A run that goes on is sent to where it was sent before.
+    Figures have the same tags as in TensorBoard. A resumed run continues its entry at the service.
     """
 
     name: str
     _begun = False
 
     def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:
-        """Begin or go on with the run's twin; raises RunError where the service refuses."""
+        """Create or continue the run's entry; raises RunError if the service refuses."""
         del step, notes
         file = folder / FILE_NAME
         known = _identities(file)
@@ -50,25 +50,25 @@ class Tracker(ABC):
             self.log(event.step, finite)
 
     def closed(self) -> None:
-        """Send what is left; nothing where no twin was begun."""
+        """Send what is left, if the run has an entry."""
         if self._begun:
             self.end()
 
     @abstractmethod
     def begin(self, folder: Path, config: Config, identity: str | None) -> str:
-        """Begin a twin, or go on with the one of an identity; return its identity."""
+        """Create an entry, or continue the one with this identity; return its identity."""
 
     @abstractmethod
     def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Send figures of a step."""
+        """Send the figures of a step."""
 
     @abstractmethod
     def end(self) -> None:
-        """Bring the twin to its end."""
+        """Send what is left, and mark the entry as ended."""
 
 
 def needed(package: str) -> ModuleType:
-    """Import a service's package; raises RunError, with the cure, where it is missing."""
+    """Import a service's package; raises RunError, with the cure, if it is missing."""
     try:
         return importlib.import_module(package)
     except ImportError as error:

@@ -13,17 +13,17 @@ from .tracker import PROJECT, Tracker, needed
 
 
 class WandbTracker(Tracker):
-    """A run's twin at Weights & Biases."""
+    """A tracker that sends to Weights & Biases."""
 
     name = "wandb"
 
     def __init__(self) -> None:
-        """Import the package; raises RunError where it is missing."""
+        """Import the package; raises RunError if it is missing."""
         self._wandb: Any = needed("wandb")
         self._run: Any = None
 
     def begin(self, folder: Path, config: Config, identity: str | None) -> str:
-        """Begin a twin, or go on with one."""
+        """Create a W&B run, or continue the one with this identity."""
         try:
             self._run = self._wandb.init(
                 project=os.environ.get("WANDB_PROJECT", PROJECT),
@@ -32,17 +32,17 @@ class WandbTracker(Tracker):
                 resume="allow",
                 dir=folder,
                 config={"preset": config.preset, **config.in_force()},
-                # Its own capture of what is printed would tear the progress bar.
+                # The package's capture of console output would break the progress bar.
                 settings=self._wandb.Settings(console="off"),
             )
         except self._wandb.errors.Error as error:
             raise RunError(f"--track: wandb: {error}") from error
-        # Our steps, which go back to the checkpoint where a run goes on; its own cannot.
+        # Our steps go back to the checkpoint when a run is resumed; W&B's own cannot.
         self._run.define_metric("*", step_metric="step")
         return self._run.id
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Send figures; a process of the package's own takes care of the network."""
+        """Send figures; the package has its own process for the network."""
         self._run.log({"step": step, **figures})
 
     def end(self) -> None:
