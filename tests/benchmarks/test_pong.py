@@ -22,6 +22,9 @@ sb3_ppo: Any = importlib.import_module("benchmarks.pong.sb3_ppo")
 training_sb3: Any = importlib.import_module("benchmarks.training.sb3")
 
 
+FOLDERS = ("", "fast", "actors", "btr-small")
+
+
 def test_a_dead_cnn_has_no_unit_alive_and_one_value_for_all() -> None:
     agent = units.agent_of(config.load("pong", {"head_hidden": 16}))
     seen = torch.randint(0, 256, (8, 4, 84, 84), dtype=torch.uint8)
@@ -48,7 +51,7 @@ def test_the_page_of_earlier_runs_has_the_shares_that_were_measured() -> None:
             assert ("dead" in row) == (figures["q_deviation"] < 1e-4)
 
 
-@pytest.mark.parametrize("folder", ["", "fast", "actors"])
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_a_summary_is_that_of_the_runs_beside_it(folder: str) -> None:
     path = keep.FOLDER / folder
     kept = json.loads((path / "summary.json").read_text())["runs"]
@@ -61,7 +64,7 @@ def test_the_picture_can_be_drawn_again(tmp_path: Path) -> None:
 
 
 def test_evaluations_name_runs_that_are_kept() -> None:
-    for folder in ("", "fast", "actors"):
+    for folder in FOLDERS:
         path = keep.FOLDER / folder
         for line in (path / "evaluations.jsonl").read_text().splitlines():
             one = json.loads(line)
