@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from noisynet.cli import main
-from noisynet.extras import cure
+from noisynet.extras import install_command
 
 TRAIN = [
     "train", "cartpole", "--steps", "700", "--warmup-steps", "200", "--replay-capacity", "600",
@@ -270,12 +270,12 @@ def test_windows_is_told_in_a_line(fails: Fails, monkeypatch: pytest.MonkeyPatch
 
 def test_a_missing_extra_is_named(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydantic", None)
-    assert f"needs pydantic: {cure('train')}" in fails("presets")
+    assert f"needs pydantic: {install_command('train')}" in fails("presets")
     monkeypatch.undo()
     for name in [name for name in sys.modules if name.partition(".")[0] == "ale_py"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ale_py", None)
-    assert f"needs ale-py: {cure('atari')}" in fails("train", "pong")
+    assert f"needs ale-py: {install_command('atari')}" in fails("train", "pong")
 
 
 def test_a_loss_that_diverges_ends_with_status_1(

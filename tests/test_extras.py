@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from noisynet import extras
-from noisynet.extras import cure
+from noisynet.extras import install_command
 
 CLONE = Path(__file__).parents[1]
 
@@ -18,9 +18,9 @@ CLONE = Path(__file__).parents[1]
 def test_a_clone_is_named_by_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extras, "__file__", str(CLONE / "src" / "noisynet" / "extras.py"))
     monkeypatch.chdir(CLONE)
-    assert cure("sb3") == "pip install '.[sb3]'"
+    assert install_command("sb3") == "pip install '.[sb3]'"
     monkeypatch.chdir(tmp_path)
-    assert cure("sb3") == f"pip install '{CLONE}[sb3]'"
+    assert install_command("sb3") == f"pip install '{CLONE}[sb3]'"
 
 
 @pytest.mark.parametrize(
@@ -45,4 +45,4 @@ def test_what_was_installed_is_named_by_where_it_came_from(
     monkeypatch.setattr(
         metadata, "distribution", lambda _: SimpleNamespace(read_text=lambda _: text)
     )
-    assert cure("sb3") == f"pip install '{expected}'"
+    assert install_command("sb3") == f"pip install '{expected}'"

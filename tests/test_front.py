@@ -19,7 +19,7 @@ from torch import nn
 
 import noisynet
 from noisynet import envs, front
-from noisynet.assemble import given
+from noisynet.assemble import own_objects
 from noisynet.cli import main
 from noisynet.runs import RunError, checkpoint, open_run
 from noisynet.training import GameFinished, Listener, TrainingEnded
@@ -77,13 +77,13 @@ class MatchOfColours(Match):
 @pytest.fixture(autouse=True)
 def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(given, "_GIVEN", {})
+    monkeypatch.setattr(own_objects, "_GIVEN", {})
 
 
 @pytest.fixture
 def elsewhere() -> Iterator[Any]:
     """Forget what was given, as another process never knew it."""
-    return lambda: given._GIVEN.clear()
+    return lambda: own_objects._GIVEN.clear()
 
 
 def recorded(folder: Path) -> Any:
@@ -115,27 +115,27 @@ def test_a_script_is_a_module_to_others(tmp_path: Path, monkeypatch: pytest.Monk
     own: Any = type("Own", (Match,), {"__module__": "__main__", "__qualname__": "Own"})
     script.Own = own  # pyright: ignore[reportAttributeAccessIssue]
     monkeypatch.setitem(sys.modules, "__main__", script)
-    assert given.name_of(own) == "<Own>"  # Python does not find the script
+    assert own_objects.name_of(own) == "<Own>"  # Python does not find the script
     monkeypatch.syspath_prepend(tmp_path)
-    assert given.name_of(own) == "play:Own"
-    assert given.found("play:Own") is own
+    assert own_objects.name_of(own) == "play:Own"
+    assert own_objects.found("play:Own") is own
     del script.__file__  # as in a notebook
-    assert given.name_of(own) == "<Own>"
+    assert own_objects.name_of(own) == "<Own>"
 
 
 def test_other_things_have_names_of_their_own() -> None:
     makers = [lambda: Match(), lambda: Match()]
-    assert [given.name_of(one) for one in makers * 2] == ["<lambda>", "<lambda-2>"] * 2
-    assert given.name_of(nn.Linear(2, 2)) == "<Linear>"
-    assert given.name_of(Match()) == "<Match>"
-    assert given.environment_name(gymnasium.make("CartPole-v1")) == "CartPole-v1"
+    assert [own_objects.name_of(one) for one in makers * 2] == ["<lambda>", "<lambda-2>"] * 2
+    assert own_objects.name_of(nn.Linear(2, 2)) == "<Linear>"
+    assert own_objects.name_of(Match()) == "<Match>"
+    assert own_objects.environment_name(gymnasium.make("CartPole-v1")) == "CartPole-v1"
     pictures = gymnasium.make("CartPole-v1", render_mode="rgb_array")
-    assert given.environment_name(pictures) == "CartPole-v1"
+    assert own_objects.environment_name(pictures) == "CartPole-v1"
     for other in (
         gymnasium.make("CartPole-v1", max_episode_steps=7),
         gymnasium.wrappers.FlattenObservation(gymnasium.make("CartPole-v1")),
     ):
-        assert given.environment_name(other).startswith("<CartPoleEnv")
+        assert own_objects.environment_name(other).startswith("<CartPoleEnv")
 
 
 def test_an_environment_is_the_only_one_that_is_stepped_and_stays_open() -> None:

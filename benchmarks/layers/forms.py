@@ -19,7 +19,7 @@ from torch import Tensor
 
 from noisynet import NoisyLinear
 from noisynet.layers import FactorisedNoise
-from noisynet.layers.functional import as_written
+from noisynet.layers.functional import reference_linear
 from noisynet.layers.kernels.dispatch import SHARED_FORMS
 
 from ..provenance import RESULTS, provenance, write_json
@@ -60,7 +60,7 @@ def compare(shape: tuple[int, int], rows: int, *, learns: bool, rounds: int) -> 
     """Time the forms in turns."""
     layer = NoisyLinear(*shape)
     runs = {
-        name: call(form or as_written, layer, torch.randn(rows, shape[0]), learns=learns)
+        name: call(form or reference_linear, layer, torch.randn(rows, shape[0]), learns=learns)
         for name, form in SHARED_FORMS.items()
     }
     for run in runs.values():

@@ -108,12 +108,12 @@ def write_summary(folder: Path = FOLDER) -> None:
         noise, epsilon = (of[name] for name in TWINS)
         summary["steps, ε-greedy less noise"] = difference(epsilon, noise)
     write_json(folder / "summary.json", summary)
-    timed = {name: runs for name, runs in of.items() if all(map(was_alone, runs))}
+    timed = {name: runs for name, runs in of.items() if all(map(ran_alone, runs))}
     draw(timed, folder / "curves.png", by="minutes")
     draw(of, folder / "steps.png", by="steps")
 
 
-def was_alone(run: Run) -> bool:
+def ran_alone(run: Run) -> bool:
     """Return whether no other run went on beside it, so that its minutes can be compared."""
     return run.get("at_once", 1) == 1
 
@@ -150,11 +150,11 @@ def summarise(runs: Sequence[Run]) -> dict[str, Any]:
     """
     solved = sorted(run["minutes"] for run in runs if run["solved"])
     minutes = solved + [float("inf")] * (len(runs) - len(solved))
-    alone = all(map(was_alone, runs))
+    alone = all(map(ran_alone, runs))
     summary: dict[str, Any] = {
         "seeds": [run["seed"] for run in runs],
         "solved": len(solved),
-        "minutes": {run["seed"]: run["minutes"] if was_alone(run) else None for run in runs},
+        "minutes": {run["seed"]: run["minutes"] if ran_alone(run) else None for run in runs},
         "steps": {run["seed"]: run["steps"] for run in runs},
         "median_minutes": _known(float(np.median(minutes))) if alone else None,
         "worst_minutes": _known(minutes[-1]) if alone else None,

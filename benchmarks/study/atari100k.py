@@ -31,7 +31,7 @@ from noisynet.suite.trials import Trial, grid_trials
 from ..provenance import RESULTS
 from ..tables import markdown_table
 from . import faulty
-from .compare import cell, mean_cell, middle_cell, paired, ratios, signed, span
+from .compare import cell, iqm_cell, mean_cell, paired, ratios, signed, span
 from .part import Part, Record, run_part
 from .run import curve_of, effective_epsilon_of
 
@@ -191,7 +191,7 @@ def _time(records: Sequence[Record], tasks: Sequence[str]) -> list[str]:
         ]
         if minutes:
             rows.append([
-                words, middle_cell(minutes), "–" if arm == EPSILON else middle_cell(shares)
+                words, iqm_cell(minutes), "–" if arm == EPSILON else iqm_cell(shares)
             ])  # fmt: skip
     heads = ("arm", "minutes of a training", "share of noise, percent")
     return ["### Time", "", *markdown_table(heads, rows), ""]

@@ -94,7 +94,7 @@ def mean_cell(values: Sequence[float]) -> str:
     return f"{signed(float(np.mean(values)), plus=False)} {span(interval)} (n = {len(values)})"
 
 
-def middle_cell(values: Sequence[float]) -> str:
+def iqm_cell(values: Sequence[float]) -> str:
     """Format an interquartile mean with its bootstrap interval, as `mean_cell` does a mean.
 
     It is for times, whose mean could depend on a single run that was suspended meanwhile.

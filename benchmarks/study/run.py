@@ -14,7 +14,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,6 @@ class Task:
     games: int = 20
     arms: tuple[str, ...] | None = None
     seeds: int = 10
-    settings: dict[str, Any] = field(default_factory=dict)
 
 
 RIVALS = ("noise", "epsilon")
@@ -100,7 +99,6 @@ def settings_of(
         "precision": "float32",
         "threads": 1,
         "checkpoint_every": task.steps,
-        **task.settings,
         **arms[arm],
     }
     if chosen.get("noise_kind") == "independent":

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ..provenance import RESULTS
 from ..tables import markdown_table
 from . import atari100k, minatar
-from .compare import Compared, cell, middle_cell, paired, ratios
+from .compare import Compared, cell, iqm_cell, paired, ratios
 from .run import read_runs
 
 TABLE = RESULTS / "study" / "verdict.md"
@@ -73,7 +73,7 @@ def table(found: Sequence[Row]) -> str:
             "time, noise / ε-greedy",
         ),
         [
-            [row.task, WORDS[row.sign], cell(row.final), cell(row.area), middle_cell(row.time)]
+            [row.task, WORDS[row.sign], cell(row.final), cell(row.area), iqm_cell(row.time)]
             for row in found
         ],
     )

@@ -33,7 +33,7 @@ import noisynet
 from noisynet.agents import ParallelQLearning, losses
 from noisynet.agents.optimizers import autocast_for
 from noisynet.assemble import build_agent
-from noisynet.assemble.memory import keep_freed_memory
+from noisynet.assemble.allocator import keep_freed_memory
 from noisynet.runs import config
 
 from ..provenance import RESULTS, provenance, write_json

@@ -117,9 +117,9 @@ def __getattr__(name: str) -> Any:
         try:
             from . import front
         except ModuleNotFoundError as error:
-            from .extras import cure
+            from .extras import install_command
 
-            needed = f"noisynet.{name} needs {error.name}: {cure('train')}"
+            needed = f"noisynet.{name} needs {error.name}: {install_command('train')}"
             raise ImportError(needed, name=error.name) from error
         return getattr(front, name)
     if name not in __all__:

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 
-def cure(extra: str) -> str:
+def install_command(extra: str) -> str:
     """Return the command that installs an extra of this installation of noisynet.
 
     In a clone that is `pip install '.[sb3]'`. A noisynet that was installed from a wheel, a folder

@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 
 from . import assemble
-from .assemble import given
+from .assemble import own_objects
 from .envs import being_imported
-from .evaluation.agent import TrainedAgent, threads_kept
+from .evaluation.agent import TrainedAgent, torch_threads_restored
 from .runs import RunError, config, default_path, open_run
 from .runs.config import MAY_BE_OWN, SECTION_OF, Config
 from .runs.errors import shown
@@ -21,7 +21,7 @@ from .training.display import make_display
 __all__ = ["TrainedAgent", "load", "resume", "train"]
 
 
-@threads_kept()
+@torch_threads_restored()
 def train(
     environment: Any,
     *,
@@ -65,15 +65,15 @@ def train(
                 "makes one, or a name"
             )
     given_fields = {
-        name: given.name_of(value) if _is_network(name, value) else value
+        name: own_objects.name_of(value) if _is_network(name, value) else value
         for name, value in fields.items()
     }
     name = _environment_name(environment)
     if preset is not None:
         given_fields["environment"] = name
-    elif given.is_object(name):
+    elif own_objects.is_object(name):
         given_fields["environment"], preset = name, "control"
-    if given.is_environment(name):
+    if own_objects.is_environment(name):
         given_fields.setdefault("environments", 1)
     chosen = config.load(preset or name, given_fields)
     _check_reach(chosen)
@@ -88,7 +88,7 @@ def train(
     return _agent(assemble.start(chosen, path, heard, tell=tell))
 
 
-@threads_kept()
+@torch_threads_restored()
 def resume(
     folder: str | Path,
     *,
@@ -118,7 +118,7 @@ def resume(
     return _agent(assemble.resume(path, heard, changes=changes))
 
 
-@threads_kept()
+@torch_threads_restored()
 def load(
     folder: str | Path, *, environment: Any = None, torso: Any = None, own_network: Any = None
 ) -> TrainedAgent:
@@ -136,12 +136,12 @@ def load(
 def _environment_name(environment: Any) -> str:
     if isinstance(environment, str | Path):
         return str(environment)
-    if not given.can_be_environment(environment):
+    if not own_objects.can_be_environment(environment):
         raise RunError(
             f"environment: got {shown(environment)}, expected a preset, an environment id, a "
             "gymnasium.Env, or a function that returns a new one at each call"
         )
-    return given.environment_name(environment)
+    return own_objects.environment_name(environment)
 
 
 def _is_network(name: str, value: Any) -> bool:
@@ -153,7 +153,7 @@ def _check_reach(chosen: Config) -> None:
     if chosen.learning.algorithm != "a3c" and chosen.scale.actors is None:
         return
     for field, name in _own(chosen).items():
-        if given.is_object(name):
+        if own_objects.is_object(name):
             raise RunError(
                 f"{field}: got {name}, expected a function or class at the top of a module: other "
                 "processes play, and import it"
@@ -167,7 +167,7 @@ def _give_again(path: Path, **things: Any) -> None:
             continue
         if field not in named:
             raise RunError(f"{field}: got {shown(thing)}, expected none: {path} needs none again")
-        given.give(named[field], thing)
+        own_objects.give(named[field], thing)
 
 
 def _own(chosen: Config) -> dict[str, str]:
@@ -177,7 +177,7 @@ def _own(chosen: Config) -> dict[str, str]:
     return {
         field: name
         for field, name in named.items()
-        if name and (":" in name or given.is_object(name))
+        if name and (":" in name or own_objects.is_object(name))
     }
 
 

@@ -181,7 +181,7 @@ def test_updates_from_buffers_that_stay_are_the_same_bit_for_bit() -> None:
 def test_intervals() -> None:
     revival = Revival(redo_every=4, reset_every=6)
     assert [n for n in range(1, 13) if revival.is_due(n)] == [4, 6, 8, 12]
-    assert [n for n in range(1, 13) if revival.moves_all(n)] == [6, 12]
+    assert [n for n in range(1, 13) if revival.needs_target_copy(n)] == [6, 12]
     assert not any(Revival().is_due(n) for n in range(5))
 
 

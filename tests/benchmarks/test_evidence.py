@@ -276,9 +276,9 @@ def test_arms_are_compared_seed_by_seed() -> None:
 
 
 def test_a_run_that_was_suspended_does_not_decide_how_long_runs_take() -> None:
-    assert compare.middle_cell([1.0, 1.1, 1.2, 1.3, 90.0]).startswith("1.2 [")
-    assert compare.middle_cell([1.0]) == "n = 1"
-    assert compare.middle_cell([]) == "n = 0"
+    assert compare.iqm_cell([1.0, 1.1, 1.2, 1.3, 90.0]).startswith("1.2 [")
+    assert compare.iqm_cell([1.0]) == "n = 1"
+    assert compare.iqm_cell([]) == "n = 0"
 
 
 @pytest.mark.parametrize(

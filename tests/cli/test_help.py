@@ -174,8 +174,8 @@ def test_american_options_are_those_of_our_fields() -> None:
 
 def overridden(*arguments: str) -> tuple[str | None, dict[str, object]]:
     """Give the preset and the fields that arguments of `train` name."""
-    from noisynet.cli.fields import free_preset, overrides
+    from noisynet.cli.fields import overrides, restore_preset
 
     parsed = COMMANDS["train"].parser().read(arguments)
-    free_preset(parsed)
+    restore_preset(parsed)
     return parsed.preset, overrides(parsed)

@@ -32,7 +32,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from noisynet.envs import ChainEnvironments
-from noisynet.training import unheard
+from noisynet.training import hang_guard
 
 
 class Game(gymnasium.Env):
@@ -86,7 +86,7 @@ class Deaf(Exits):
 
     def step(self, action):
         if Exits.taken > 100:
-            unheard.UNHEARD_SECONDS = 2.0
+            hang_guard.PATIENCE_SECONDS = 2.0
             lock, library = ctypes.create_string_buffer(256), ctypes.CDLL(None)
             library.pthread_mutex_lock(lock)
             print("deaf now", flush=True)
@@ -290,7 +290,7 @@ def test_a_game_that_hangs_is_named_and_what_was_learned_is_saved(
     failed: str,
     step: int,
 ) -> None:
-    monkeypatch.setattr("noisynet.envs.asked.HANG_SECONDS", 0.5)
+    monkeypatch.setattr("noisynet.envs.calls.HANG_SECONDS", 0.5)
     monkeypatch.setattr("noisynet.training.interrupts.LOOK_SECONDS", 0.1)
     end = threading.Timer(3.0, os.kill, [os.getpid(), signal.SIGTERM])
     end.daemon = True

@@ -13,7 +13,7 @@ import torch
 
 from noisynet.assemble import start
 from noisynet.cli import main
-from noisynet.cli.progress import telling
+from noisynet.cli.progress import show_progress
 from noisynet.runs import config
 
 SMALL = {
@@ -108,7 +108,7 @@ def test_progress_is_a_line_at_most_every_ten_seconds_where_there_is_no_terminal
 ) -> None:
     now = 100.0
     monkeypatch.setattr("noisynet.cli.progress.time.monotonic", lambda: now)
-    with telling("Playing") as tell:
+    with show_progress("Playing") as tell:
         for second in range(25):
             now = 100.0 + second
             tell(f"{second} of 25 games")
@@ -120,7 +120,7 @@ def test_progress_on_a_terminal_is_one_line_that_goes_again(
 ) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with telling("Playing") as tell:
+    with show_progress("Playing") as tell:
         tell("3 of 10 games")
         time.sleep(0.3)  # the line is drawn some ten times a second
     output, errors = capsys.readouterr()

@@ -15,7 +15,7 @@ import pytest
 import noisynet
 from noisynet.cluster.connection import connect
 from noisynet.cluster.errors import ScaleError
-from noisynet.extras import cure
+from noisynet.extras import install_command
 
 
 def refused(address: str | None, cpus: int | None = None) -> str:
@@ -74,7 +74,7 @@ def test_too_few_cpus_here() -> None:
 
 def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert f"needs ray: {cure('ray')}" in refused(None)
+    assert f"needs ray: {install_command('ray')}" in refused(None)
 
 
 @pytest.mark.slow

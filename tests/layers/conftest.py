@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import noisynet
 from noisynet.layers import FactorisedNoise, LayerNoise, OutputNoise
-from noisynet.layers.functional import as_written
+from noisynet.layers.functional import reference_linear
 from noisynet.layers.kernels import factorised, independent
 from noisynet.layers.noise import NoiseKind, NoiseSpec
 from noisynet.layers.weights import Weights
@@ -99,12 +99,12 @@ def seeded() -> None:
 
 # Every way in which a linear layer is computed: (function, kind of noise, one draw per row).
 LINEAR_FORMS: dict[str, tuple[Callable[..., Tensor], NoiseKind, bool]] = {
-    "as written": (as_written, "factorised", False),
+    "as written": (reference_linear, "factorised", False),
     "from scratch": (factorised.from_scratch, "factorised", False),
     "two products": (factorised.two_products, "factorised", False),
     "two products, rows": (factorised.two_products, "factorised", True),
-    "independent": (as_written, "independent", False),
-    "independent, rows": (as_written, "independent", True),
+    "independent": (reference_linear, "independent", False),
+    "independent, rows": (reference_linear, "independent", True),
     "at outputs": (independent.at_outputs, "independent", True),
 }
 

@@ -114,10 +114,10 @@ def test_a_trace_before_the_first_forward(layer: str, noise: str, grad: bool) ->
     new, row = LAYERS[layer]
     for state in STATES:
         module = Called(new(noise=noise), state)
-        drawn_anew = state in ("fresh", "per row")
+        new_initial_values = state in ("fresh", "per row")
         with torch.set_grad_enabled(grad):
             traced: Any = torch.jit.trace(
-                module, (torch.randn(5, *row),), check_trace=not drawn_anew
+                module, (torch.randn(5, *row),), check_trace=not new_initial_values
             )
             # Convolutions per row are groups of one, and TorchScript keeps their number.
             for batch in (5,) if layer.startswith("conv") and state == "per row" else (5, 1, 30):

@@ -36,7 +36,7 @@ def test_figures_stand_in_groups_without_those_of_single_environments() -> None:
 def test_the_config_is_text_and_what_runs_are_compared_by(tmp_path: Path) -> None:
     chosen = config.load("cartpole")
     with MetricsWriter(tmp_path) as writer:
-        writer.describe(0, chosen.to_yaml(), chosen.in_force())
+        writer.describe(0, chosen.to_yaml(), chosen.effective_fields())
     found = read(tmp_path)
     (text,) = found.Tensors("config/text_summary")
     shown = text.tensor_proto.string_val[0].decode()

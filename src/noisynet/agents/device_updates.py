@@ -52,9 +52,9 @@ class DeviceUpdates(ABC, Generic[AgentT]):
         self._prepare_optimizer()
         if agent.noise is not None:
             hold(agent.network, drawn=held(agent.network), static=True)
-        self._begin_anew()
+        self._new_graph()
 
-    def _begin_anew(self) -> None:
+    def _new_graph(self) -> None:
         """Start a new graph, to be captured again: the tensors that updates read have moved."""
         self._graph = DeviceGraph(
             self._work,
@@ -121,12 +121,12 @@ class DeviceUpdates(ABC, Generic[AgentT]):
         self._withheld.copy_(torch.maximum(self._withheld, failed))
         self._size_in_force.copy_(self._step_size)
         if not self._withholds:
-            self._stand_still()
+            self._withhold_step()
         optimizer.step()
         if agent.noise is not None:
             agent.noise.after_update()
 
-    def _stand_still(self) -> None:
+    def _withhold_step(self) -> None:
         """Keep an optimizer without `found_inf` from moving the parameters after a failed update.
 
         Without a gradient, momentum would still move them, so the step size is set to 0 too.

@@ -35,7 +35,7 @@ class Revival:
         intervals = (self.redo_every, self.shrink_every, self.reset_every)
         return any(_divides(every, updates) for every in intervals)
 
-    def moves_all(self, updates: int) -> bool:
+    def needs_target_copy(self, updates: int) -> bool:
         """Return whether a cure is due after which the target network must be copied again."""
         return any(_divides(every, updates) for every in (self.shrink_every, self.reset_every))
 

@@ -89,7 +89,7 @@ class StaticMinibatches(DeviceUpdates[ParallelQLearning]):
         if own is None or own.index.shape[1] != current.longest or len(own.index) < minibatches:
             # The first rollout, or the first after one that was begun with other settings.
             own = self._buffers = self._empty(current)
-            self._begin_anew()
+            self._new_graph()
         index, weight = np.zeros(own.index.shape, np.int64), np.zeros(own.weight.shape, np.float32)
         for number, steps in enumerate(current.every_minibatch()):
             index[number, : len(steps)], weight[number, : len(steps)] = steps, 1 / len(steps)

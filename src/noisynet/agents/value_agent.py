@@ -184,7 +184,7 @@ class ValueAgent:
             self.network, self.optimizer, shown, updates=self.updates, seed=self._seed
         )
         self.revived += found.count
-        if revival.moves_all(self.updates):
+        if revival.needs_target_copy(self.updates):
             self.copy_to_target()
 
     def copy_to_target(self) -> None:

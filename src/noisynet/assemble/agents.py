@@ -36,7 +36,7 @@ from ..networks import (
 )
 from ..runs.config import Config
 from ..runs.seeds import SEEDS
-from . import given
+from . import own_objects
 from .environments import make_environments, side_by_side
 
 
@@ -102,7 +102,7 @@ def _q_network(
 ) -> QNetwork:
     network = config.network
     if network.own_network is not None:
-        make = given.maker("own_network", network.own_network)
+        make = own_objects.maker("own_network", network.own_network)
         return make_own_network(make, observation_shape, actions, body["noise"])
     support = None
     if network.atoms:
@@ -168,7 +168,7 @@ def _munchausen(config: Config) -> Munchausen | None:
 def _body(config: Config) -> dict[str, Any]:
     """Return the arguments that the builders of both kinds of network have in common."""
     section, exploration = config.network, config.exploration
-    torso = section.torso if section.is_torso_ours else given.maker("torso", section.torso)
+    torso = section.torso if section.is_torso_ours else own_objects.maker("torso", section.torso)
     noise = None
     if exploration.has_noise:
         noise = NoiseSettings(

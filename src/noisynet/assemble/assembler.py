@@ -30,9 +30,9 @@ from ..training import (
 from ..training.replay_learner import Memory
 from .agents import build_agent, measure_frames_of, step_size
 from .environments import make_environments
+from .memory_check import check_frames, check_network
 from .replay import build_replay, reopen_replay
 from .resolve import resolve, set_threads
-from .room import check_frames, check_network
 from .workers import WorkerParts
 
 

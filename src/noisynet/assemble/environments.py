@@ -11,12 +11,12 @@ from ..envs import (
     make_own,
 )
 from ..runs.config import Config
-from . import given
+from . import own_objects
 
 
 def side_by_side(config: Config, wanted: int) -> int:
     """Return how many environments of a run can be stepped side by side, at most `wanted`."""
-    return 1 if given.is_environment(config.environment.environment) else wanted
+    return 1 if own_objects.is_environment(config.environment.environment) else wanted
 
 
 def make_environments(
@@ -30,11 +30,11 @@ def make_environments(
     section = config.environment
     count = section.environments if count is None else count
     seed = config.training.seed if seed is None else seed
-    if (own := given.found(section.environment)) is not None:
-        build = make_own if callable(own) else given.environments_of
+    if (own := own_objects.found(section.environment)) is not None:
+        build = make_own if callable(own) else own_objects.environments_of
         return build(section.environment, own, count, seed=seed)
-    if given.is_object(section.environment):
-        raise UnusableEnvironment(given.missing("environment", section.environment))
+    if own_objects.is_object(section.environment):
+        raise UnusableEnvironment(own_objects.missing("environment", section.environment))
     atari = None
     if section.is_atari:
         atari = AtariPreprocessing(

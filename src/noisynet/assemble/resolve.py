@@ -22,7 +22,7 @@ from ..runs.config import Config
 from ..runs.errors import RunError, first_line
 from ..runs.provenance import provenance
 from .agents import build_agent
-from .memory import keep_freed_memory
+from .allocator import keep_freed_memory
 
 _PRECISIONS = ("float32", "bfloat16")
 _UPDATES_TO_A_GRAPH = 5

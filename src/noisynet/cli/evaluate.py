@@ -16,7 +16,7 @@ from .options import (
     seed,
 )
 from .parser import Parser
-from .progress import telling
+from .progress import show_progress
 from .trust import add_trust, check_trust
 
 
@@ -38,10 +38,10 @@ def add_evaluate(evaluate: Parser) -> None:
 def _evaluate(parsed: argparse.Namespace) -> int:
     folder = folder_of(parsed)
     check_trust([folder], trust=parsed.trust)
-    from ..evaluation.agent import cut_text, evaluate_run
+    from ..evaluation.agent import evaluate_run, limit_note
     from ..runs.evaluations import keep_evaluation
 
-    with telling("Playing") as tell:
+    with show_progress("Playing") as tell:
         result = evaluate_run(
             folder,
             episodes=parsed.episodes,
@@ -69,7 +69,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
             f"human-normalised {result['human_normalised']:.1f} % "
             f"(random {result['random']:g}, human {result['human']:g})"
         )
-    if (cut := cut_text(result)) is not None:
+    if (cut := limit_note(result)) is not None:
         print(cut)
     if result["unplayed"]:
         print(f"not played after these: {result['unplayed']} (--steps lets a game take longer)")

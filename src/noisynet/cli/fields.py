@@ -79,7 +79,7 @@ def overrides(parsed: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def free_preset(parsed: argparse.Namespace) -> None:
+def restore_preset(parsed: argparse.Namespace) -> None:
     """Restore a PRESET that the flag before it took as its value: `train --double cartpole`."""
     from ..runs import config
     from ..runs.config.accepted import is_truth

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _EXIT_INTERRUPTED = 130
 
 
-def reported(
+def run_and_report(
     parsed: argparse.Namespace, run: Callable[[], Outcome], folder: Callable[[], Path | None]
 ) -> int:
     """Call `run`, report how the training ended, and return the exit status.

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         status = 0
     except OSError as error:
-        _complain(f"noisynet: {error}")
+        _print_error(f"noisynet: {error}")
         status = _EXIT_UNWRITTEN
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):  # the work is done: a signal comes too late now
@@ -101,7 +101,7 @@ def _unknown(word: str) -> int:
     kind, known = ("option", OPTIONS) if word.startswith("-") else ("command", COMMANDS)
     near = difflib.get_close_matches(word[:80], known, 1)
     meant = f"; did you mean {near[0]}?" if near else ""
-    _complain(f"noisynet: {word}: no such {kind}{meant} (`noisynet --help` lists them)")
+    _print_error(f"noisynet: {word}: no such {kind}{meant} (`noisynet --help` lists them)")
     return EXIT_BAD_INPUT
 
 
@@ -109,11 +109,11 @@ def _print_completion(words: Sequence[str]) -> int:
     from .completion import SHELLS, script
 
     if (missing := _missing()) is not None:
-        _complain(missing)
+        _print_error(missing)
         return EXIT_BAD_INPUT
     if len(words) != 1 or words[0] not in SHELLS:
         got = " ".join(words) or "nothing"
-        _complain(f"noisynet: --print-completion: got {got}, expected {' or '.join(SHELLS)}")
+        _print_error(f"noisynet: --print-completion: got {got}, expected {' or '.join(SHELLS)}")
         return EXIT_BAD_INPUT
     print(script(words[0]), end="")
     return 0
@@ -125,15 +125,15 @@ def _missing() -> str | None:
         return f"noisynet: {_WINDOWS}"
     for module in _NEEDED:
         if importlib.util.find_spec(module) is None:
-            from ..extras import cure
+            from ..extras import install_command
 
-            return f"noisynet: needs {module}: {cure('train')}"
+            return f"noisynet: needs {module}: {install_command('train')}"
     return None
 
 
 def _command(command: Command, arguments: Sequence[str], *, debug: bool, listen: bool) -> int:
     if (missing := _missing()) is not None:
-        _complain(missing)
+        _print_error(missing)
         return EXIT_BAD_INPUT
     parsed = command.parser().read(arguments)
     debug = debug or parsed.debug
@@ -147,17 +147,17 @@ def _command(command: Command, arguments: Sequence[str], *, debug: bool, listen:
             return int(parsed.run(parsed) or 0)
     except RunError as error:
         _explain(debug)
-        _complain(said + str(error))
+        _print_error(said + str(error))
         return _EXIT_DIVERGED if isinstance(error, Diverged) else EXIT_BAD_INPUT
     except KeyboardInterrupt:
         _explain(debug)
-        _complain(f"{said}interrupted{_unanswered()}")
+        _print_error(f"{said}interrupted{_unanswered()}")
         return _EXIT_INTERRUPTED
     except BrokenPipeError:
         return 0
     except OSError as error:
         _explain(debug)
-        _complain(said + str(error))
+        _print_error(said + str(error))
         return _EXIT_UNWRITTEN
 
 
@@ -175,7 +175,7 @@ def _listen() -> None:
 
 def _unanswered() -> str:
     """Return the end of an error that says which game does not respond; empty if all do."""
-    asked = sys.modules.get("noisynet.envs.asked")  # not imported: no game has been called
+    asked = sys.modules.get("noisynet.envs.calls")  # not imported: no game has been called
     return "" if asked is None else asked.unanswered()
 
 
@@ -186,7 +186,7 @@ def _explain(debug: bool) -> None:
             traceback.print_exc()
 
 
-def _complain(text: str) -> None:
+def _print_error(text: str) -> None:
     with suppress(OSError):  # the terminal may be closed
         print(text, file=sys.stderr, flush=True)
 
@@ -200,6 +200,6 @@ def _flushed(status: int) -> int:
             # Otherwise Python would try again as it exits, and complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             if not isinstance(error, BrokenPipeError):
-                _complain(f"noisynet: {stream.name}: {error.strerror}")
+                _print_error(f"noisynet: {stream.name}: {error.strerror}")
                 status = status or _EXIT_UNWRITTEN
     return status

@@ -12,7 +12,7 @@ LINE_SECONDS = 10.0
 
 
 @contextmanager
-def telling(what: str) -> Iterator[Callable[[str], object]]:
+def show_progress(what: str) -> Iterator[Callable[[str], object]]:
     """Show on standard error what is being done; yield a function that shows how far it has got."""
     if not sys.stderr.isatty():
         printed = time.monotonic()

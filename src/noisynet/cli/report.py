@@ -35,13 +35,13 @@ def add_report(report: Parser) -> None:
 
 def _report(parsed: argparse.Namespace) -> int:
     check_trust(parsed.folders, trust=parsed.trust)
-    from ..extras import cure
+    from ..extras import install_command
     from ..runs.errors import RunError
 
     try:
         from ..report.page import write_report
     except ImportError as error:
-        raise RunError(f"needs {error.name}: {cure('train')}") from None
+        raise RunError(f"needs {error.name}: {install_command('train')}") from None
     folders: list[Path] = parsed.folders
     out: Path = parsed.out or (folders[0] if len(folders) == 1 else Path()) / "report.html"
     notes = write_report(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .fields import add_fields, hide_fields, overrides
 from .options import add_json, add_ray, add_track, as_path, check_ray, positive, trackers
-from .outcome import reported
+from .outcome import run_and_report
 from .parser import HelpAll, Parser
 from .trust import add_trust, check_trust
 
@@ -80,4 +80,4 @@ def _resume(parsed: argparse.Namespace) -> int:
         check_ray(parsed.ray)
         return resume(parsed.folder, listeners, changes=changes)
 
-    return reported(parsed, run, lambda: parsed.folder)
+    return run_and_report(parsed, run, lambda: parsed.folder)

@@ -137,9 +137,9 @@ def _report(summary: dict[str, Any], out: Path, tell: Any) -> str | None:
         runs = [Path(run) for run in summary["runs"]]
         write_report(runs, out, episodes=0, opening=_html(summary))
     except ImportError as error:
-        from ..extras import cure
+        from ..extras import install_command
 
-        tell(f"Note: no report: needs {error.name}: {cure('train')}")
+        tell(f"Note: no report: needs {error.name}: {install_command('train')}")
     except RunError as error:
         tell(f"Note: no report: {error}")
     else:

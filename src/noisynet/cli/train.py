@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .fields import FIRST, add_fields, describe, free_preset, overrides
+from .fields import FIRST, add_fields, describe, overrides, restore_preset
 from .options import add_json, add_ray, add_track, as_path, check_ray, trackers
-from .outcome import reported
+from .outcome import run_and_report
 from .parser import Parser
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def add_train(train: Parser) -> None:
 def _train(parsed: argparse.Namespace) -> int:
     from ..runs import config
 
-    free_preset(parsed)
+    restore_preset(parsed)
     preset = parsed.preset or _PRESET
     given = overrides(parsed)
     chosen = config.load(preset, given)
@@ -98,4 +98,4 @@ def _train(parsed: argparse.Namespace) -> int:
         check_ray(parsed.ray)
         return start(chosen, path, listeners, tell=display.preparing)
 
-    return reported(parsed, run, lambda: parsed.out or (made[0] if made else None))
+    return run_and_report(parsed, run, lambda: parsed.out or (made[0] if made else None))

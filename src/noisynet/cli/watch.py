@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .options import add_agent, add_json, add_noise, as_path, folder_of, positive, print_json, seed
 from .parser import Parser
-from .progress import telling
+from .progress import show_progress
 from .trust import add_trust, check_trust
 
 
@@ -38,18 +38,18 @@ def add_watch(watch: Parser) -> None:
 def _watch(parsed: argparse.Namespace) -> int:
     folder = folder_of(parsed)
     check_trust([folder], trust=parsed.trust)
-    from ..extras import cure
+    from ..extras import install_command
     from ..runs.errors import RunError
 
     try:
         from ..evaluation.agent import noise_in_words
         from ..evaluation.film import default_name, film
     except ImportError as error:
-        raise RunError(f"needs {error.name}: {cure('train')}") from None
+        raise RunError(f"needs {error.name}: {install_command('train')}") from None
     out = parsed.out
     if out is None and parsed.pretrained:  # its folder is inside the package
         out = Path(default_name(parsed.pretrained))
-    with telling("Playing and filming a game"):
+    with show_progress("Playing and filming a game"):
         made = film(
             folder,
             out=out,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..assemble.resolve import local_cpus
-from ..extras import cure
+from ..extras import install_command
 from ..runs.errors import first_line
 from ..training.interrupts import on_interrupt
 from .errors import ScaleError
@@ -96,7 +96,7 @@ def _ray(address: str | None) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ScaleError(f"needs {error.name}: {cure('ray')}") from None
+        raise ScaleError(f"needs {error.name}: {install_command('ray')}") from None
     return ray
 
 

@@ -15,7 +15,7 @@ from .checks.policy import policy_noise
 from .checks.units import dormant_units
 from .findings import Check, Diagnosis, Finding
 from .forward_calls import Call, calls_of
-from .layer_trials import numbers_made_on_cpu, redrawn_before_backward
+from .layer_trials import largest_cpu_tensor, redrawn_before_backward
 from .preserve import preserved
 from .read_noise import Seen, is_fresh, read_all
 from .recognise import find_noisy_layers
@@ -150,7 +150,7 @@ class _Examination:
         """Check the layers: σ, μ, scale, stored noise, the optimizer, and the device of draws."""
         layers = self.subject.layers
         weight = next(iter(layers.values())).weights()[0][0]
-        made = {name: numbers_made_on_cpu(found) for name, found in layers.items()}
+        made = {name: largest_cpu_tensor(found) for name, found in layers.items()}
         return [
             parameters.initial_sigma(layers, self.kinds),
             parameters.initial_mean(layers, self.kinds),

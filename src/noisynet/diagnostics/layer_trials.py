@@ -71,7 +71,7 @@ class _MadeOnCpu(TorchFunctionMode):
         return made
 
 
-def numbers_made_on_cpu(found: Found) -> int:
+def largest_cpu_tensor(found: Found) -> int:
     """Return the size of the largest tensor that a layer on another device makes on the CPU.
 
     A copy on the `meta` device, which computes no values, stands for the layer on a GPU. Returns 0

@@ -4,10 +4,10 @@ The package imports numpy alone; Gymnasium, ale-py and MinAtar are imported when
 made.
 """
 
-from .asked import Unfit, hangs, unanswered
 from .atari import AtariEnvironments, AtariPreprocessing
+from .calls import Unfit, hangs, unanswered
 from .episodes import EpisodeCounter, FinishedEpisode
-from .generic import GymnasiumEnvironments, seen_and_taken
+from .generic import GymnasiumEnvironments, observation_kind_and_first_action
 from .make import being_imported, imported_function, make, make_own
 from .minatar import MinAtarEnvironments, MinAtarRules
 from .spaces import ObservationKind
@@ -41,6 +41,6 @@ __all__ = [
     "imported_function",
     "make",
     "make_own",
-    "seen_and_taken",
+    "observation_kind_and_first_action",
     "unanswered",
 ]

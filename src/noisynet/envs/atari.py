@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..extras import cure
+from ..extras import install_command
 from .arguments import checked_actions, one_line, unknown_id, whole
 from .vector import EnvironmentFailed, Environments, Step, UnusableEnvironment
 
@@ -177,7 +177,9 @@ def _games(needed_by: str) -> dict[str, str]:
 
         importlib.import_module("ale_py.vector_env")  # registers ale-py's games
     except ImportError as error:
-        raise UnusableEnvironment(f"{needed_by} needs ale-py: {cure('atari')}") from error
+        raise UnusableEnvironment(
+            f"{needed_by} needs ale-py: {install_command('atari')}"
+        ) from error
     return {
         name: str(spec.kwargs["game"])
         for name, spec in gymnasium.registry.items()

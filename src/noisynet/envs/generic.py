@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 
-from ..extras import cure
+from ..extras import install_command
 from .arguments import check_count_and_seed
 from .raised import raised
 from .spaces import ObservationKind, action_range, observation_kind
@@ -84,7 +84,7 @@ class GymnasiumEnvironments(SyncEnvironments):
         inside.np_random.bit_generator.state = saved["generator"]
 
 
-def seen_and_taken(environments: Environments) -> tuple[ObservationKind, int]:
+def observation_kind_and_first_action(environments: Environments) -> tuple[ObservationKind, int]:
     """Return how a game's observations become arrays, and the game's number of action 0."""
     if isinstance(environments, GymnasiumEnvironments):
         return environments.kind, environments.first_action
@@ -131,7 +131,9 @@ def imported_gymnasium() -> Any:
     try:
         import gymnasium
     except ImportError as error:
-        raise UnusableEnvironment(f"noisynet.envs needs Gymnasium: {cure('train')}") from error
+        raise UnusableEnvironment(
+            f"noisynet.envs needs Gymnasium: {install_command('train')}"
+        ) from error
     return gymnasium
 
 

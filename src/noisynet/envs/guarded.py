@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from .asked import Unfit, ask, check_finite, close
+from .calls import Unfit, ask, check_finite, close
 from .vector import EnvironmentFailed, Environments, Step
 
 Answer = TypeVar("Answer")

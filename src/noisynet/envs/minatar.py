@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 
-from ..extras import cure
+from ..extras import install_command
 from .arguments import check_count_and_seed, unknown_id, whole
 from .sync import SyncEnvironments
 from .vector import UnusableEnvironment
@@ -136,7 +136,9 @@ def _environment(needed_by: str) -> "type[Environment]":
     try:
         from minatar import Environment
     except ImportError as error:
-        raise UnusableEnvironment(f"{needed_by} needs MinAtar: {cure('minatar')}") from error
+        raise UnusableEnvironment(
+            f"{needed_by} needs MinAtar: {install_command('minatar')}"
+        ) from error
     return Environment
 
 

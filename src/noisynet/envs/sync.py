@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .arguments import check_state, checked_actions
-from .asked import Unfit, ask, check_finite, close
+from .calls import Unfit, ask, check_finite, close
 from .vector import EnvironmentFailed, Environments, Step, UnusableEnvironment
 
 Answer = TypeVar("Answer")
@@ -80,7 +80,7 @@ class SyncEnvironments(Environments):
             observation[index] = self._ask(index, "reset", self._first, index, seed)
         self._check_finite("observation", observation)
         self._seeded = True
-        self._set_out(observation)
+        self._set_current(observation)
         self._elapsed[:] = 0
         self._restart[:] = False
         return observation.copy()
@@ -155,7 +155,7 @@ class SyncEnvironments(Environments):
         self._restart = np.array([game["restart"] for game in games], dtype=np.bool_)
         self._seeded = True
         observation = np.array([game["observation"] for game in games], self.observation_dtype)
-        self._set_out(observation)
+        self._set_current(observation)
         return observation.copy()
 
     def close(self) -> None:
@@ -168,7 +168,7 @@ class SyncEnvironments(Environments):
         if self._closed:
             raise UnusableEnvironment(f"{self.id}: closed")
 
-    def _set_out(self, observation: npt.NDArray[Any]) -> None:
+    def _set_current(self, observation: npt.NDArray[Any]) -> None:
         """Set the current observations, and forget an earlier failure."""
         self._observation = observation
         self._failed = False

@@ -14,8 +14,8 @@ import torch
 from ..agents import ActorCritic
 from ..assemble import build_agent, make_environments, side_by_side
 from ..assemble.resolve import has_device
-from ..envs import Environments, Unfit, UnusableEnvironment, seen_and_taken
-from ..envs.asked import check_finite
+from ..envs import Environments, Unfit, UnusableEnvironment, observation_kind_and_first_action
+from ..envs.calls import check_finite
 from ..layers import draw, mean_weights, using
 from ..runs import Config, Run, RunError, RunFolder, checkpoint, open_run
 from ..runs.checkpoint import Checkpoint, fits_config
@@ -54,7 +54,7 @@ class TrainedAgent:
         self.step = found.step
         self._found = found
         self._config_text = run.folder.config_text
-        self._kind, self._first_action = seen_and_taken(environments)
+        self._kind, self._first_action = observation_kind_and_first_action(environments)
         with fits_config(run.path):
             self._agent = build_agent(
                 self.config, environments.observation_shape, environments.action_count
@@ -118,7 +118,7 @@ class TrainedAgent:
         self, episodes: int = 10, *, noise: int = False, seed: int | None = None
     ) -> dict[str, Any]:
         """Play whole games with the newest checkpoint of its run; see `evaluate_run`."""
-        with threads_kept():
+        with torch_threads_restored():
             return evaluate_run(self.folder, episodes=episodes, noise=noise, seed=seed)
 
     def save(self, folder: str | Path) -> None:
@@ -234,7 +234,7 @@ def evaluate_run(
     return summary | {"unplayed": episodes - len(results)}
 
 
-def cut_text(result: dict[str, Any]) -> str | None:
+def limit_note(result: dict[str, Any]) -> str | None:
     """Return a line on how many games of `evaluate_run` a limit ended; None if it ended none."""
     if not result["cut"]:
         return None
@@ -280,7 +280,7 @@ def on_this_machine(config: Config) -> Config:
 
 
 @contextmanager
-def threads_kept() -> Iterator[None]:
+def torch_threads_restored() -> Iterator[None]:
     """Restore torch's number of threads at the end, so that the calling program keeps its own."""
     threads = torch.get_num_threads()
     try:

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from ..extras import cure
+from ..extras import install_command
 
 _GYMNASIUM_ID = re.compile(r"ALE/(?P<name>\w+)-v\d+")
 
@@ -80,7 +80,7 @@ def mean_interval(
     try:
         from scipy.special import stdtrit
     except ImportError as error:
-        raise ImportError(f"intervals need SciPy: {cure('train')}") from error
+        raise ImportError(f"intervals need SciPy: {install_command('train')}") from error
     quantile = float(stdtrit(len(values) - 1, 0.5 + confidence / 2.0))
     half = quantile * float(values.std(ddof=1)) / math.sqrt(len(values))
     return mean - half, mean + half
@@ -115,7 +115,7 @@ def mean_difference_interval(
     try:
         from scipy.special import stdtrit
     except ImportError as error:
-        raise ImportError(f"intervals need SciPy: {cure('train')}") from error
+        raise ImportError(f"intervals need SciPy: {install_command('train')}") from error
     half = float(stdtrit(freedom, 0.5 + confidence / 2.0)) * math.sqrt(variance)
     return difference - half, difference + half
 

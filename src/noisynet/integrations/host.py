@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..diagnostics.forward_calls import unwatched
-from ..extras import cure
+from ..extras import install_command
 from ..layers import Draw, mean_weights, noisy_layers, using
 from ..layers.restoring import buffers_preserved
 
@@ -31,7 +31,7 @@ def check_host(adapter: str, *, extra: str, tested: Mapping[str, str]) -> None:
             installed = version(package).partition("+")[0]
         except PackageNotFoundError:
             raise ModuleNotFoundError(
-                f"{adapter} needs {package}: {cure(extra)}", name=package
+                f"{adapter} needs {package}: {install_command(extra)}", name=package
             ) from None
         if installed != expected:
             warnings.warn(

@@ -48,10 +48,10 @@ def apply_linear(input: Tensor, weights: Weights, noise: LinearNoise) -> Tensor:
     if form is not None:
         return form(input, weights, noise)
     assert not isinstance(noise, OutputNoise), "noise at the outputs has a form of its own"
-    return as_written(input, weights, noise)
+    return reference_linear(input, weights, noise)
 
 
-def as_written(input: Tensor, weights: Weights, noise: WeightNoise) -> Tensor:
+def reference_linear(input: Tensor, weights: Weights, noise: WeightNoise) -> Tensor:
     """Compute y = (μ_w + σ_w ⊙ ε_w) x + μ_b + σ_b ⊙ ε_b directly: the reference for fast forms."""
     noisy_weight, noisy_bias = weights.under(noise)
     if noisy_weight.ndim == 2:

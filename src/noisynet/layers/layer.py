@@ -16,7 +16,7 @@ from .initial import InitName, check_init, check_sigma0, initialise_means, initi
 from .kernels.tracing import in_jit_trace, snapshot, warn_of_frozen_draw
 from .noise import LayerNoise, LayerSpec, NoiseKind, NoiseName, noise_kind
 from .noise_state import NoiseState, Off
-from .parametrised import carry_over, mean_as_it_is, parametrised_names
+from .parametrised import carry_over, mean_without_side_effects, parametrised_names
 from .weights import Weights
 
 MEAN = re.compile(r"(weight|bias)(_(ih|hh|hr)(_l\d+(_reverse)?)?)?")
@@ -103,7 +103,7 @@ class NoisyLayer(nn.Module):
         for name in [*parametrised_names(self), *self._parameters]:
             if name in self.without_sigma:
                 continue
-            mean = mean_as_it_is(self, name)
+            mean = mean_without_side_effects(self, name)
             sigma = None if mean is None else nn.Parameter(torch.empty_like(mean), learned)
             self.register_parameter(f"{name}_sigma", sigma)
 
@@ -125,7 +125,10 @@ class NoisyLayer(nn.Module):
         A parametrised μ is computed on a copy, without a step of its power iteration, and passes no
         gradient on.
         """
-        found = [tuple(mean_as_it_is(self, name) for name in pair) for pair in self.weight_names()]
+        found = [
+            tuple(mean_without_side_effects(self, name) for name in pair)
+            for pair in self.weight_names()
+        ]
         return found  # pyright: ignore[reportReturnType] - a weight is there
 
     def sigmas(self) -> list[tuple[Tensor, Tensor | None]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
-from .kernels.tracing import is_traced, warn_of_frozen_draw
+from .kernels.tracing import needs_plain_operations, warn_of_frozen_draw
 from .noise import LayerNoise, tensor_from_bytes, tensor_to_bytes
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class NoiseState:
         if kept is not None and kept[0] is flat and kept[1] == flat._version:
             return kept[2]
         noise = layer.noise_spec().unflatten(flat, self.batch_first)
-        if is_traced(flat) or flat.is_inference():
+        if needs_plain_operations(flat) or flat.is_inference():
             return self.scaled(noise)
         if torch.is_inference_mode_enabled() or flat.requires_grad:
             # Forwards that learn use the cache, too, even if the first is under inference_mode.

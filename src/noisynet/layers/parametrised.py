@@ -19,7 +19,7 @@ def parametrised_names(layer: nn.Module) -> list[str]:
     return list(made) if made is not None and parametrize.is_parametrized(layer) else []
 
 
-def mean_as_it_is(layer: nn.Module, name: str) -> Tensor | None:
+def mean_without_side_effects(layer: nn.Module, name: str) -> Tensor | None:
     """Return a mean without a step of any power iteration; None if the layer lacks it."""
     if name not in parametrised_names(layer):
         return getattr(layer, name, None)

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from ..diagnostics.unit_flow import HiddenLayer
 from ..diagnostics.units import is_dormant, measure_units
-from .initial_values import drawn_anew, why_not_drawable
+from .initial_values import new_initial_values, why_not_reinitialisable
 from .moments import check_knows, forget_part
 
 
@@ -54,11 +54,11 @@ def why_not_treatable(layer: HiddenLayer, owners: Mapping[int, int]) -> str | No
         return "it, or what reads it, has frozen weights"
     if any(owners[id(one)] > 1 for one in parameters):
         return "it, or what reads it, shares a weight with another layer"
-    return why_not_drawable(layer.module)
+    return why_not_reinitialisable(layer.module)
 
 
 @torch.no_grad()
-def draw_units(
+def reinitialise_units(
     optimizer: Optimizer,
     layers: Mapping[str, HiddenLayer],
     units: Mapping[str, Tensor],
@@ -80,7 +80,7 @@ def draw_units(
         part.parameter.index_fill_(part.dim, part.index, 0)
     modules = [one for name in units for one in (layers[name].module, *layers[name].norms)]
     values: dict[int, Tensor] = {}
-    for module, fresh in zip(modules, drawn_anew(modules, seed), strict=True):
+    for module, fresh in zip(modules, new_initial_values(modules, seed), strict=True):
         own = dict(module.named_parameters(recurse=False))
         values |= {id(own[name]): value for name, value in fresh.items()}
     for part in incoming:

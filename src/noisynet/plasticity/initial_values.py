@@ -18,11 +18,11 @@ def new_seed(generator: torch.Generator | None) -> int:
     return int(torch.randint(2**62, (), generator=generator, device=device))
 
 
-def drawn_anew(modules: Iterable[nn.Module], seed: int) -> list[dict[str, Tensor]]:
+def new_initial_values(modules: Iterable[nn.Module], seed: int) -> list[dict[str, Tensor]]:
     """Return new initial values for each module's own parameters, drawn by its `reset_parameters`.
 
-    The modules stay as they are, and so do torch's global generators. `why_not_drawable` says which
-    modules cannot be reinitialised.
+    The modules stay as they are, and so do torch's global generators. `why_not_reinitialisable`
+    says which modules cannot be reinitialised.
     """
     modules = list(modules)
     values: list[dict[str, Tensor]] = []
@@ -36,7 +36,7 @@ def drawn_anew(modules: Iterable[nn.Module], seed: int) -> list[dict[str, Tensor
     return values
 
 
-def why_not_drawable(module: nn.Module) -> str | None:
+def why_not_reinitialisable(module: nn.Module) -> str | None:
     """Return why a module's own parameters cannot be reinitialised; None if they can."""
     if is_uninitialised(module):
         return "it has no shape yet: run one forward first"

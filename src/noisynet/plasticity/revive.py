@@ -12,10 +12,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..diagnostics.units import DRAWS, THRESHOLD, check_threshold
-from .dormant import draw_units, search, why_not_treatable
+from .dormant import reinitialise_units, search, why_not_treatable
 from .initial_values import new_seed
 from .moments import check_knows
-from .whole import move_to_new
+from .shrink_and_reset import move_to_new
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def revive(
     treated = {name: units for name, units in found.items() if reasons[name] is None}
     names = {module: name for name, module in net.named_modules()}
     if treated:
-        draw_units(optimizer, layers, treated, names, seed)
+        reinitialise_units(optimizer, layers, treated, names, seed)
     return Revived(
         units={name: tuple(units.tolist()) for name, units in treated.items()},
         left={name: reasons[name] or "" for name in found if name not in treated},

@@ -266,7 +266,7 @@ def made(kinds: Sequence[Variant]) -> str:
     rows = tables.run_rows(kinds)
     parts = ["<h2>What was run</h2>", tables.table(tables.RUN_HEADS, rows)]
     everyone = [run for kind in kinds for run in kind.runs]
-    parts += ["<h3>Made with</h3>", tables.made_table(everyone)]
+    parts += ["<h3>Made with</h3>", tables.provenance_table(everyone)]
     different = tables.settings_table(kinds[:MOST_VARIANTS])
     if different:
         parts += ["<h3>Settings that differ</h3>", different]

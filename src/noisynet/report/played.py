@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.agent import cut_text, evaluate_run
+from ..evaluation.agent import evaluate_run, limit_note
 from ..evaluation.film import Film, film, has_ffmpeg
 from ..runs import RunError
 from ..runs.record import RunRecord
@@ -88,7 +88,7 @@ def _evaluations(
                 f"{run.name}, noise {result['noise']}: {result['unplayed']} of {episodes} games "
                 "were not played, since one before them took too long (--steps)"
             )
-        if (cut := cut_text(result)) is not None:
+        if (cut := limit_note(result)) is not None:
             notes.append(f"{run.name}, noise {result['noise']}: {cut}")
         results.append({"run": run.name, **result})
     return results

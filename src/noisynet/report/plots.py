@@ -174,7 +174,7 @@ def sigma_histogram(layer: LayerSigma) -> Figure:
             _bars(plot, edges, layer.start, "at the start", PALETTE[1])
     plot.yaxis[0].formatter = NumeralTickFormatter(format="0 %")
     plot.xaxis[0].ticker = BasicTicker(desired_num_ticks=5)
-    _answer(plot, {"left": edges[:-1], "right": edges[1:], "bottom": 0, "top": 1}, tips)
+    _add_tooltips(plot, {"left": edges[:-1], "right": edges[1:], "bottom": 0, "top": 1}, tips)
     plot.y_range = Range1d(start=0, end=1.08 * float(end.max()))
     _legend_below(plot, columns=2)
     return plot
@@ -226,7 +226,7 @@ def intervals(
         plot.scatter([row["iqm"]], [y], color=colour, size=13)
         plot.text([span.start], [y + 0.34], [f" {said}"], text_font_size="12px")
         place = {"left": [span.start], "right": [span.end], "bottom": y - 0.45, "top": y + 0.55}
-        _answer(plot, place, tips, mode="mouse")
+        _add_tooltips(plot, place, tips, mode="mouse")
     plot.ygrid.visible = plot.yaxis.visible = False
     plot.min_border_left = 12
     return plot
@@ -275,7 +275,7 @@ def _figure(
     return plot
 
 
-def _answer(
+def _add_tooltips(
     plot: Figure,
     place: Mapping[str, Any],
     tips: Mapping[str, Sequence[str]],
@@ -359,7 +359,7 @@ def _finished(plot: Figure, lines: Sequence[_Line], detail: Detail) -> Figure | 
     place = {"left": edges[:-1], "right": edges[1:], **shown}
     decimals = _decimals(np.concatenate([found.mean for _, found, _ in lines]))
     tips = {label: _readings(found, steps, decimals) for label, found, _ in lines}
-    _answer(plot, place, {"step": [f"{step:,.0f}" for step in steps], **tips})
+    _add_tooltips(plot, place, {"step": [f"{step:,.0f}" for step in steps], **tips})
     plot.add_tools(
         CrosshairTool(dimensions="height", line_color="#8a8a8a", line_alpha=0.6, visible=False)
     )

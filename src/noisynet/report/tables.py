@@ -64,7 +64,7 @@ def run_rows(variants: Sequence[Variant]) -> list[list[Any]]:
     ]
 
 
-def made_table(runs: Sequence[RunRecord]) -> str:
+def provenance_table(runs: Sequence[RunRecord]) -> str:
     """Build the table of commits, machines and versions, each with its runs."""
     found: dict[tuple[str, ...], list[str]] = {}
     for run in runs:

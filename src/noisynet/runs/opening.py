@@ -96,7 +96,7 @@ class Run:
         once. Raises RunError for values that do not fit or have no effect, for `steps` that the
         checkpoint `found` has already reached, and for a field that may not change after one.
         """
-        fields = config.by_our_names(fields)
+        fields = config.with_present_names(fields)
         changed = self.config.replaced(**fields)
         changed.check_used(fields)
         if found is None:

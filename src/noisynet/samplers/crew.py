@@ -19,7 +19,7 @@ IN_FLIGHT = 2
 AHEAD = 4
 """Fragments that a sampler may be ahead of the slowest one that plays."""
 
-_BARREN_LIVES = 5
+_FRUITLESS_LIVES = 5
 _PATIENCE_SECONDS = 600.0
 
 
@@ -37,7 +37,7 @@ class Member:
     """False from its death until its successor's first fragment."""
     delivered: int = 0
     """Fragments that arrived from it in this life."""
-    barren: int = 0
+    fruitless: int = 0
     """Number of consecutive lives just before this one that ended without a fragment."""
     knows: int | None = None
     """Version of the weights that it was last sent."""
@@ -158,14 +158,18 @@ class Crew:
     def _replace(self, member: Member, lost: Lost) -> Replaced:
         if lost.diverged:
             raise LossNotFinite(f"{lost.reason}, said sampler {member.number}")
-        barren = 0 if member.delivered else member.barren + 1
-        if barren >= _BARREN_LIVES:
+        fruitless = 0 if member.delivered else member.fruitless + 1
+        if fruitless >= _FRUITLESS_LIVES:
             raise WorkersFailed(
-                f"sampler {member.number} died {barren} times in a row before its first fragment: "
-                f"{lost.reason}"
+                f"sampler {member.number} died {fruitless} times in a row before its first "
+                f"fragment: {lost.reason}"
             )
         successor = Member(
-            member.number, member.life + 1, place=member.place, playing=False, barren=barren
+            member.number,
+            member.life + 1,
+            place=member.place,
+            playing=False,
+            fruitless=fruitless,
         )
         self.members[member.number] = successor
         self.restarts += 1

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ..runs import yaml_text
-from ..runs.config import by_our_names
+from ..runs.config import with_present_names
 from ..runs.config.section import Count, FewThousand, PositiveInt, Seed
 from ..runs.errors import RunError, cut, first_line, nearest, shown
 from .published import PublishedName
@@ -75,7 +75,7 @@ class Space(_Part):
 
 
 def _by_present_names(value: object) -> object:
-    return by_our_names(value) if isinstance(value, Mapping) else value
+    return with_present_names(value) if isinstance(value, Mapping) else value
 
 
 _ByPresentNames = BeforeValidator(_by_present_names)

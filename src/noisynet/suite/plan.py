@@ -26,7 +26,7 @@ from .file import Suite, SuiteErrors, read_suite
 from .results import suite_scores, to_csv
 from .runner import Ended, Grid, Runner, task_for
 from .search import SearchSource
-from .task import mismatch, reached_step, result_of, training_seconds, write_whole
+from .task import mismatch, reached_step, result_of, training_seconds, write_atomically
 from .trials import Trial, grid_trials
 
 
@@ -92,7 +92,7 @@ def run(planned: Plan, address: str | None, display: SuiteDisplay) -> dict[str, 
     the same call continues from the folder.
     """
     with _locked(planned.folder):
-        write_whole(planned.folder / "suite.yaml", planned.text)
+        write_atomically(planned.folder / "suite.yaml", planned.text)
         cpus = planned.suite.resources.cpus
         with connect(address, cpus=cpus, shared=planned.folder) as cluster:
             if cpus > cluster.largest:
@@ -144,9 +144,11 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _write_tables(folder: Path, summary: dict[str, Any]) -> None:
-    write_whole(folder / "scores.csv", to_csv(summary["games"]))
+    write_atomically(folder / "scores.csv", to_csv(summary["games"]))
     if summary["overall"]:
-        write_whole(folder / "overall.csv", to_csv([*summary["overall"], *summary["published"]]))
+        write_atomically(
+            folder / "overall.csv", to_csv([*summary["overall"], *summary["published"]])
+        )
     if summary["search"]:
-        write_whole(folder / "search.csv", to_csv(summary["search"]))
-    write_whole(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+        write_atomically(folder / "search.csv", to_csv(summary["search"]))
+    write_atomically(folder / "summary.json", json.dumps(summary, indent=1) + "\n")

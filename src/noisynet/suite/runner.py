@@ -17,7 +17,7 @@ from ..runs.errors import first_line
 from ..training.interrupts import on_interrupt
 from .display import Status, SuiteDisplay
 from .file import Suite
-from .task import Task, checkpoint_step, held_since, mismatch, reached_step, result_of, run_trial
+from .task import Task, checkpoint_step, lock_time, mismatch, reached_step, result_of, run_trial
 from .trials import Trial
 
 _LOOK_SECONDS = 1.0
@@ -132,7 +132,7 @@ class Runner:
                     self._submit(_Attempt(trial, task))
 
     def _submit(self, attempt: _Attempt) -> None:
-        attempt.lock_before = held_since(attempt.task.folder)
+        attempt.lock_before = lock_time(attempt.task.folder)
         self._running[self._remote.remote(attempt.task)] = attempt
 
     def _look(self) -> None:
@@ -194,7 +194,7 @@ class Runner:
         if attempt is None:
             return Status("failed", self._steps.get(name, 0), steps)
         folder = attempt.task.folder
-        running = held_since(folder) != attempt.lock_before
+        running = lock_time(folder) != attempt.lock_before
         if running or name not in self._steps:
             self._steps[name] = reached_step(folder)
         return Status("running" if running else "queued", self._steps[name], steps)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..cluster.errors import ScaleError
-from ..extras import cure
+from ..extras import install_command
 from .file import Space, Suite
 from .runner import Ended
 from .trials import SearchSpace, Trial
@@ -46,7 +46,7 @@ class SearchSource:
         try:
             import optuna
         except ImportError as error:
-            raise ScaleError(f"search needs {error.name}: {cure('ray')}") from None
+            raise ScaleError(f"search needs {error.name}: {install_command('ray')}") from None
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._failed = optuna.trial.TrialState.FAIL
         self._study = optuna.create_study(

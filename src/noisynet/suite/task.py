@@ -117,10 +117,10 @@ def _evaluate(task: Task, reason: str) -> None:
             for one in noise
         },
     }
-    write_whole(task.folder / RESULT, json.dumps(result) + "\n")
+    write_atomically(task.folder / RESULT, json.dumps(result) + "\n")
 
 
-def write_whole(file: Path, text: str) -> None:
+def write_atomically(file: Path, text: str) -> None:
     """Write a file as a whole or not at all; raises RunError if it cannot be written."""
     with writing(file):
         replace_file(file, text.encode())
@@ -158,7 +158,7 @@ def training_seconds(folder: Path) -> float | None:
     return None if line is None else line.get("time/elapsed")
 
 
-def held_since(folder: Path) -> int | None:
+def lock_time(folder: Path) -> int | None:
     """Return when a process last took the run's lock, in nanoseconds by the folder's clock."""
     try:
         return (folder / "run.lock").stat().st_mtime_ns

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from types import FrameType
 
-from .unheard import end_if_unheard
+from .hang_guard import exit_if_hung
 
 SAME_SECONDS = 3.0
 """Seconds within which further signals count as one interrupt; a busy process hears them late."""
@@ -39,7 +39,7 @@ def on_interrupt(
     signal: programs between the terminal and this process (`timeout`, `uv run`) may send a signal
     twice. After the first signal, `hung(None)` is called every LOOK_SECONDS, and an error that it
     returns is raised in this thread, which may be waiting for an answer that never comes. (While
-    the thread is in C code no handler runs; `end_if_unheard` ends the process then.) Outside the
+    the thread is in C code no handler runs; `exit_if_hung` ends the process then.) Outside the
     main thread, which alone can set handlers, nothing changes.
     """
     first: float | None = None
@@ -76,7 +76,7 @@ def on_interrupt(
         # Only a handler of all signals, as that of a run, makes up for it.
         if _raised and signals is INTERRUPTS:
             act()
-        with nullcontext() if hung is None else end_if_unheard(signals, hung):
+        with nullcontext() if hung is None else exit_if_hung(signals, hung):
             yield
     finally:
         over.set()

@@ -199,7 +199,7 @@ class _Session:
     def begin(self, notes: list[str]) -> None:
         """Tell the listeners that training starts or resumes; if one refuses, close them all."""
         step = self._loop.progress.step
-        self._metrics.describe(step, self._config.to_yaml(), self._config.in_force())
+        self._metrics.describe(step, self._config.to_yaml(), self._config.effective_fields())
         try:
             self._tell(lambda one: one.started(self._folder.path, self._config, step, notes))
         except BaseException:

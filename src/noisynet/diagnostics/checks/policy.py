@@ -16,7 +16,7 @@ from ..recognise import Found
 
 _DRAWS = 16
 _ENOUGH_OBSERVATIONS = 32
-_ALIKE = 1e-5
+_BLIND_DEVIATION = 1e-4
 """Standard deviation of an action's Q over observations, relative to its largest |Q|, up to which
 the observations count as not told apart. Dead Pong networks had 0 to 3·10⁻⁵, new ones 0.017 or more
 (benchmarks/results/pong/units.json)."""
@@ -80,4 +80,4 @@ def _is_blind(mean_q_BA: Tensor, observations: Any) -> bool:
     largest_A = mean_q_BA.float().abs().amax(0)
     if not bool(largest_A.any()) or bool((each == each[0]).all()):
         return False
-    return bool((mean_q_BA.float().std(0) <= _ALIKE * largest_A).all())
+    return bool((mean_q_BA.float().std(0) <= _BLIND_DEVIATION * largest_A).all())

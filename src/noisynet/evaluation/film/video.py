@@ -17,7 +17,7 @@ from PIL import Image
 
 from ...disk import replacing
 from ...envs import UnusableEnvironment
-from ...extras import cure
+from ...extras import install_command
 from ...runs.errors import RunError, writing
 from ..agent import check_noise, games_seed, noise_in_words
 from .drawing import FrameDrawer
@@ -102,7 +102,7 @@ def _kind(path: Path) -> str:
     if kind not in MOST_STEPS:
         raise RunError(f"--out: got {str(path)!r}, expected a name that ends with .mp4 or .gif")
     if kind == ".mp4" and not has_ffmpeg():
-        raise RunError(f"MP4 needs imageio-ffmpeg: {cure('train')}, or name a .gif")
+        raise RunError(f"MP4 needs imageio-ffmpeg: {install_command('train')}, or name a .gif")
     return kind
 
 

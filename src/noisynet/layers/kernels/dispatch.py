@@ -9,10 +9,10 @@ With NOISYNET_KERNELS=1, a GPU uses Triton's kernels (fused.py) for weights of m
 kernels pay off only inside a CUDA graph (docs/speed.md). At their first use on each shape, the
 kernels are compared with plain operations; if the results differ, plain operations take over from
 there on, with a warning. Draws per row of more than `FUSED_UP_TO` rows always use plain operations,
-and so does every call for which `tracing.is_traced` is true. A fresh draw of independent noise is
-used in one forward and not kept, so for the kernels the layer draws one seed (`CounterNoise`)
-instead of p·q numbers. Such a draw has other values than PyTorch draws from the same generator. The
-bounds were not chosen by measurement on a GPU.
+and so does every call for which `tracing.needs_plain_operations` is true. A fresh draw of
+independent noise is used in one forward and not kept, so for the kernels the layer draws one seed
+(`CounterNoise`) instead of p·q numbers. Such a draw has other values than PyTorch draws from the
+same generator. The bounds were not chosen by measurement on a GPU.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from ..noise import (
 from ..weights import Weights
 from . import factorised, first_use, fused, independent
 from .launch import CounterNoise
-from .tracing import autocast_dtype, is_exporting, is_traced
+from .tracing import autocast_dtype, is_exporting, needs_plain_operations
 
 TINY_WEIGHT = 2**14
 """Elements of a weight up to which building the noisy weight is cheapest for any batch."""
@@ -135,7 +135,7 @@ def is_for_kernels(input: Tensor, weights: Weights, noise: LinearNoise) -> bool:
             return False
         if noise.batch_first and input.ndim > 2:
             return False  # the kernels expect the rows beside the features
-    if is_traced(input, *weights, noise.bias_noise()):
+    if needs_plain_operations(input, *weights, noise.bias_noise()):
         return False
     cast = autocast_dtype(input)
     return (cast in DTYPES if cast is not None else input.dtype == weight.dtype) and all(
@@ -145,7 +145,7 @@ def is_for_kernels(input: Tensor, weights: Weights, noise: LinearNoise) -> bool:
 
 def draw_by_counter(weight: Tensor, *, bias: bool) -> CounterNoise | None:
     """Draw independent noise for a weight (q, p) as a seed; None where no kernel would use it."""
-    if not _suits_kernels(weight) or is_traced(weight):
+    if not _suits_kernels(weight) or needs_plain_operations(weight):
         return None
     if not _has_triton():
         return None

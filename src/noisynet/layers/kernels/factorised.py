@@ -16,7 +16,7 @@ from torch.nn import functional
 from ..noise import FactorisedNoise
 from ..weights import Weights
 from . import scratch
-from .tracing import autocast_dtype, is_traced
+from .tracing import autocast_dtype, needs_plain_operations
 
 
 def two_products(input: Tensor, weights: Weights, noise: FactorisedNoise) -> Tensor:
@@ -40,7 +40,7 @@ def two_products(input: Tensor, weights: Weights, noise: FactorisedNoise) -> Ten
 
 def from_scratch(input: Tensor, weights: Weights, noise: FactorisedNoise) -> Tensor:
     """Build μ + σ ⊙ ε in scratch memory, and apply it as a plain weight."""
-    if is_traced(input, *weights):
+    if needs_plain_operations(input, *weights):
         # Plain operations, whose backward keeps the factors and no ε_w.
         scaled_sigma = weights.weight_sigma * noise.input
         noisy_weight = torch.addcmul(weights.weight, scaled_sigma, noise.output.unsqueeze(-1))
@@ -100,7 +100,7 @@ class _FromScratch(torch.autograd.Function):
                     weight, weight_sigma * noise_input, noise_output.unsqueeze(-1)
                 ).to(ctx.dtype)
             else:
-                noisy_weight = scratch.left_by(ctx.owner, weight.shape, ctx.dtype)
+                noisy_weight = scratch.still_held_by(ctx.owner, weight.shape, ctx.dtype)
                 if noisy_weight is None:
                     noisy_weight = _noisy_weight(
                         weight, weight_sigma, noise_input, noise_output, ctx.dtype, ctx.owner

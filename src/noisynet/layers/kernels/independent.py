@@ -11,7 +11,7 @@ from torch.nn import functional
 from ..noise import OutputNoise
 from ..weights import Weights
 from . import scratch
-from .tracing import autocast_dtype, is_traced
+from .tracing import autocast_dtype, needs_plain_operations
 
 
 def at_outputs(input: Tensor, weights: Weights, noise: OutputNoise) -> Tensor:
@@ -24,7 +24,7 @@ def at_outputs(input: Tensor, weights: Weights, noise: OutputNoise) -> Tensor:
     mean = functional.linear(input, weights.weight, weights.bias)
     sigmas = (weights.weight_sigma, weights.bias_sigma)
     normals = noise.normals.to(mean.dtype)
-    if is_traced(input, *sigmas):
+    if needs_plain_operations(input, *sigmas):
         return torch.addcmul(mean, _deviation(input, *sigmas), normals)
     dtype = autocast_dtype(input)
     if dtype is not None:
@@ -76,7 +76,7 @@ class _Noise(torch.autograd.Function):
             if again:
                 variance_weight = weight_sigma.to(h.dtype).square()
             else:
-                variance_weight = scratch.left_by(ctx.owner, weight_sigma.shape, h.dtype)
+                variance_weight = scratch.still_held_by(ctx.owner, weight_sigma.shape, h.dtype)
                 if variance_weight is None:
                     variance_weight = _squared(weight_sigma, h.dtype, ctx.owner)
             grad_input = input * (h @ variance_weight)

@@ -45,7 +45,7 @@ def borrow(shape: torch.Size, dtype: torch.dtype, device: torch.device, owner: o
     return tensor
 
 
-def left_by(owner: object, shape: torch.Size, dtype: torch.dtype) -> Tensor | None:
+def still_held_by(owner: object, shape: torch.Size, dtype: torch.dtype) -> Tensor | None:
     """Return the memory as its owner left it; None if another one has borrowed it since."""
     key = (shape, dtype)
     return _buffers.tensors[key] if _buffers.owners.get(key) is owner else None

@@ -44,7 +44,7 @@ def warn_of_frozen_draw() -> None:
 warn_of_frozen_draw._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
-def is_traced(*tensors: Tensor | None) -> bool:
+def needs_plain_operations(*tensors: Tensor | None) -> bool:
     """Return whether a call must use plain operations: under compilers, `torch.func`, forward AD.
 
     These, and tensors that only stand for others (fake or distributed ones), handle plain

@@ -8,11 +8,11 @@ from .schema import (
     SECTIONS,
     Config,
     about,
-    by_our_names,
     fields,
     may_change,
     option_name,
     parse,
+    with_present_names,
 )
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "SECTION_OF",
     "Config",
     "about",
-    "by_our_names",
     "can_be_preset",
     "fields",
     "first_comment",
@@ -32,4 +31,5 @@ __all__ = [
     "option_name",
     "parse",
     "preset_names",
+    "with_present_names",
 ]

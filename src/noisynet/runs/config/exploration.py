@@ -18,7 +18,7 @@ from .conditions import (
     Sections,
 )
 from .section import Fraction, NonNegativeFloat, PositiveInt, Real, Section
-from .spelling import kind_as_ours
+from .spelling import british_kind
 
 WITH_NOISE_SCHEDULE = Acts(
     lambda config: config.exploration.noise_schedule != "constant",
@@ -62,7 +62,7 @@ def _redraw(config: Sections) -> str | None:
     )
 
 
-def _one_player(config: Sections) -> str | None:
+def _separate_players(config: Sections) -> str | None:
     """Return who plays outside the learner, with a scale of its own; None if nobody does."""
     if config.scale.actors is not None:
         return "sampler actors play, each"
@@ -75,7 +75,7 @@ def _noise_schedule(config: Sections) -> str | None:
     section = config.exploration
     if not section.has_noise or section.noise_schedule == "constant":
         return None
-    players = _one_player(config)
+    players = _separate_players(config)
     if players is not None:
         return (
             f"noise_schedule: got {section.noise_schedule}, expected constant: {players} with a "
@@ -97,7 +97,7 @@ def _noise_target(config: Sections) -> str | None:
         return f"{said} with noise_schedule {section.noise_schedule}: both would set the scale"
     if section.noise_scale == 0:
         return f"{said} with noise_scale 0: a target multiplies the scale"
-    players = _one_player(config)
+    players = _separate_players(config)
     if players is not None:
         return f"{said}: {players} with a scale of its own, which would not be the learner's"
     return None
@@ -130,7 +130,7 @@ class ExplorationSection(Section):
         default="noise", description="what explores: learned noise, ε-greedy, both, or neither"
     )
     noise_kind: Annotated[
-        Literal["factorised", "independent"], BeforeValidator(kind_as_ours), WITH_NOISE
+        Literal["factorised", "independent"], BeforeValidator(british_kind), WITH_NOISE
     ] = Field(default="factorised", description="kind of noise in the head's layers")
     sigma0: Annotated[Real | None, WITH_NOISE] = Field(
         default=None,

@@ -15,7 +15,7 @@ RENAMED = {"noise": "noise_kind"}
 """{former name: present name} of fields: `--noise` now always means whether noise acts."""
 
 
-def fields_as_now(values: Mapping[str, Any]) -> dict[str, Any]:
+def present_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return fields by their present names.
 
     A field that is there under both names keeps both, which validation refuses.
@@ -26,18 +26,18 @@ def fields_as_now(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def as_now(values: Mapping[str, Any]) -> dict[str, Any]:
+def with_present_sections(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config's sections, converted to this version.
 
     Raises ValueError if a removed field is set.
     """
-    return _with_rollouts(_without_what_is_gone(sections_as_now(values)))
+    return _with_rollouts(_without_what_is_gone(present_sections(values)))
 
 
-def sections_as_now(values: Mapping[str, Any]) -> dict[str, Any]:
+def present_sections(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config's sections with their fields by their present names."""
     return {
-        name: fields_as_now(part) if isinstance(part, Mapping) else part
+        name: present_fields(part) if isinstance(part, Mapping) else part
         for name, part in values.items()
     }
 

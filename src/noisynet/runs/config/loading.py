@@ -13,7 +13,7 @@ from .. import yaml_text
 from ..errors import RunError, nearest, shown
 from ..folder import check_format
 from . import former_versions, spelling
-from .schema import SECTIONS, Config, by_our_names, overridden, parse
+from .schema import SECTIONS, Config, overridden, parse, with_present_names
 
 
 def preset_names() -> list[str]:
@@ -56,7 +56,7 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
             "environment id such as ALE/Breakout-v5, module:function, or a YAML file"
             f"{_nearest_presets(name)}"
         )
-    given = by_our_names(overrides or {})
+    given = with_present_names(overrides or {})
     config = parse(overridden(values, {"preset": name, **given}), name, given)
     config.check_used(given)
     return config
@@ -117,7 +117,7 @@ def _mapping(text: str, origin: str) -> dict[str, Any]:
     }
     try:
         # Before the values are merged with a preset, in which fields have their present names.
-        return spelling.sections_as_ours(former_versions.as_now(whole))
+        return spelling.sections_with_british_names(former_versions.with_present_sections(whole))
     except ValueError as error:
         raise RunError(f"{origin}: {error}") from None
 

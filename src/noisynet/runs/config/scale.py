@@ -76,6 +76,6 @@ class ScaleSection(Section):
     max_staleness: Annotated[Count | None, WITH_ACTORS, MAY_CHANGE] = Field(
         default=None,
         description="updates that the weights behind a fragment may be old when it arrives; "
-        "a2c, pqn: rollouts played ahead (none: 0); q_learning, none: what two fragments of "
-        "every sampler take",
+        "a2c, pqn: rollouts played ahead (none: 0); q_learning, none: what four fragments of "
+        "every sampler take, and weights_every",
     )

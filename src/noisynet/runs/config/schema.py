@@ -55,7 +55,7 @@ class Config(Section):
         """Accept what former versions wrote, and American spellings."""
         if not isinstance(values, dict):
             return values
-        return spelling.sections_as_ours(former_versions.as_now(values))
+        return spelling.sections_with_british_names(former_versions.with_present_sections(values))
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -84,7 +84,7 @@ class Config(Section):
             if reason is not None:
                 raise RunError(f"{option_name(field)}: would do nothing: {reason}")
 
-    def in_force(self) -> dict[str, bool | float | str]:
+    def effective_fields(self) -> dict[str, bool | float | str]:
         """Return the fields that have an effect, by name, to compare runs by; lists become text."""
         return {
             field: value if isinstance(value, bool | int | float | str) else str(value)
@@ -100,7 +100,7 @@ class Config(Section):
         is what `by_section` returned then; a field that it lacks counts as unchanged.
         """
         refused = former_versions.gone_since(made_with)
-        made_with = former_versions.sections_as_now(made_with)
+        made_with = former_versions.present_sections(made_with)
         noted: list[str] = []
         values = self.by_section()
         for section, name, info in fields():
@@ -246,9 +246,9 @@ def option_name(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
-def by_our_names(fields: Mapping[str, Any]) -> dict[str, Any]:
+def with_present_names(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return fields by their present, British names; former and American ones are converted."""
-    return former_versions.fields_as_now(spelling.as_ours(fields))
+    return former_versions.present_fields(spelling.with_british_names(fields))
 
 
 def overridden(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -259,7 +259,7 @@ def overridden(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[
     nested = {
         key: dict(part) if isinstance(part, Mapping) else part for key, part in values.items()
     }
-    for name, value in by_our_names(overrides).items():
+    for name, value in with_present_names(overrides).items():
         if name in ("preset", "made_with"):
             nested[name] = value
         elif name not in SECTION_OF:

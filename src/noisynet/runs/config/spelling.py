@@ -11,7 +11,7 @@ OURS = {"standardize_frames": "standardise_frames", "prioritized": "prioritised"
 AMERICAN = {ours: american for american, ours in OURS.items()}
 
 
-def as_ours(values: Mapping[str, Any]) -> dict[str, Any]:
+def with_british_names(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return fields by their British names.
 
     A field that is there under both names keeps both, which validation refuses.
@@ -22,13 +22,14 @@ def as_ours(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def sections_as_ours(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config's sections with their fields by British names, as `as_ours` does."""
+def sections_with_british_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config's sections with the fields of each `with_british_names`."""
     return {
-        name: as_ours(part) if isinstance(part, Mapping) else part for name, part in values.items()
+        name: with_british_names(part) if isinstance(part, Mapping) else part
+        for name, part in values.items()
     }
 
 
-def kind_as_ours(kind: object) -> object:
+def british_kind(kind: object) -> object:
     """Return a kind of noise by its British name."""
     return "factorised" if kind == "factorized" else kind

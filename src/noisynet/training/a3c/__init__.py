@@ -1,6 +1,6 @@
-"""The asynchronous actor-critic: worker processes that share parameters, and their keeper."""
+"""The asynchronous actor-critic: workers that share parameters, and the loop that runs them."""
 
-from .keeper import AsynchronousLoop, WorkersFailed
+from .asynchronous_loop import AsynchronousLoop, WorkersFailed
 from .shared import WorkerNumber
 from .worker import MakeWorker, Worker
 

@@ -53,7 +53,7 @@ class MlflowTracker(Tracker):
         experiment = self._client.create_experiment(name) if known is None else known.experiment_id
         run = self._client.create_run(experiment, run_name=folder.resolve().name)
         identity: str = run.info.run_id
-        fields = {"preset": config.preset, **config.in_force()}
+        fields = {"preset": config.preset, **config.effective_fields()}
         params = [self._param(field, str(value)) for field, value in fields.items()]
         for first in range(0, len(params), _MOST_FIELDS):
             self._client.log_batch(identity, params=params[first : first + _MOST_FIELDS])

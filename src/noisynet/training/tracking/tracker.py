@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ...disk import replace_file
-from ...extras import cure
+from ...extras import install_command
 from ...runs.config import Config
 from ...runs.errors import RunError, writing
 from ...runs.tags import grouped
@@ -72,7 +72,9 @@ def needed(package: str) -> ModuleType:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise RunError(f"--track: {package} needs {error.name}: {cure(package)}") from None
+        raise RunError(
+            f"--track: {package} needs {error.name}: {install_command(package)}"
+        ) from None
 
 
 def _identities(file: Path) -> dict[str, str]:

@@ -31,7 +31,7 @@ class WandbTracker(Tracker):
                 id=identity,
                 resume="allow",
                 dir=folder,
-                config={"preset": config.preset, **config.in_force()},
+                config={"preset": config.preset, **config.effective_fields()},
                 # The package's capture of console output would break the progress bar.
                 settings=self._wandb.Settings(console="off"),
             )

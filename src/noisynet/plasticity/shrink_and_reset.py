@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..layers import sigma_parameters
-from .initial_values import drawn_anew, why_not_drawable
+from .initial_values import new_initial_values, why_not_reinitialisable
 from .moments import check_knows, forget
 
 
@@ -37,11 +37,13 @@ def move_to_new(
             if any(one.requires_grad for one in module.parameters(recurse=False)):
                 modules.setdefault(module, inner)
     for module, name in modules.items():
-        reason = why_not_drawable(module)
+        reason = why_not_reinitialisable(module)
         if reason is not None:
             raise ValueError(f"{why}: got {name!r}, a {type(module).__name__}: {reason}")
     moved: dict[int, tuple[str, nn.Parameter, Tensor]] = {}
-    for (module, inner), values in zip(modules.items(), drawn_anew(modules, seed), strict=True):
+    for (module, inner), values in zip(
+        modules.items(), new_initial_values(modules, seed), strict=True
+    ):
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
                 label = f"{inner}.{name}".removeprefix(".")

@@ -8,17 +8,17 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 
-UNHEARD_SECONDS = 30.0
+PATIENCE_SECONDS = 30.0
 """How long a game may fail to answer, once an end was asked for, before the process ends."""
 
 _listening = False
 
 
 @contextmanager
-def end_if_unheard(
+def exit_if_hung(
     signals: Collection[int], hung: Callable[[float], Exception | None]
 ) -> Iterator[None]:
-    """End the process if, after one of the signals, `hung(UNHEARD_SECONDS)` returns an error.
+    """End the process if, after one of the signals, `hung(PATIENCE_SECONDS)` returns an error.
 
     A thread learns of signals from a pipe, into which Python's C code writes even where no handler
     can run (`signal.set_wakeup_fd`). It prints the error and ends the process at once: nothing can
@@ -38,7 +38,7 @@ def end_if_unheard(
         while os.read(hear, 1)[0] not in signals and not over.is_set():
             pass
         while not over.wait(1.0):
-            if (error := hung(UNHEARD_SECONDS)) is not None:
+            if (error := hung(PATIENCE_SECONDS)) is not None:
                 said = "no signal reaches it, and the process ends; the last checkpoint stays"
                 os.write(2, f"{error}: {said}\n".encode())
                 os._exit(2)

@@ -30,7 +30,7 @@ from .worker import MakeWorker, work
 _POLL_SECONDS = 0.1
 _PATIENCE_SECONDS = 20.0
 _CLOSING_SECONDS = 5.0
-_BARREN_LIVES = 5
+_FRUITLESS_LIVES = 5
 
 
 class WorkersFailed(RuntimeError):
@@ -47,7 +47,7 @@ class _Worker:
     pipe: Connection
     life: int
     updates_before: int
-    barren: int
+    fruitless: int
     """Number of consecutive lives just before this one that ended without an update."""
     failed: WorkerFailed | None = None
 
@@ -98,7 +98,7 @@ class AsynchronousLoop:
                 for number, message in self._messages():
                     self._count(shared, updates_before)
                     yield from self._told(number, message)
-                yield from self._bury(shared)
+                yield from self._replace_dead(shared)
                 self._count(shared, updates_before)
                 if reason is None:
                     reason = self.progress.end
@@ -135,7 +135,7 @@ class AsynchronousLoop:
         self.progress.step = shared.step
         self.agent.updates = updates_before + shared.updates
 
-    def _start(self, shared: Shared, number: int, life: int = 0, barren: int = 0) -> None:
+    def _start(self, shared: Shared, number: int, life: int = 0, fruitless: int = 0) -> None:
         context = torch.multiprocessing.get_context("spawn")
         receiving, sending = cast("tuple[Connection, Connection]", Pipe(duplex=False))
         worker_number = WorkerNumber(number=number, life=life, steps_before=shared.steps_before)
@@ -153,7 +153,7 @@ class AsynchronousLoop:
         # With this end open here too, the worker's death would not close the pipe.
         sending.close()
         updates = int(shared.progress[number, 1])
-        self._workers[number] = _Worker(process, receiving, life, updates, barren)
+        self._workers[number] = _Worker(process, receiving, life, updates, fruitless)
 
     def _messages(self) -> Iterator[tuple[int, Message]]:
         """Wait a moment, then yield the workers' messages, including those of dead workers."""
@@ -173,7 +173,7 @@ class AsynchronousLoop:
         else:
             self._workers[number].failed = message
 
-    def _bury(self, shared: Shared) -> Iterator[Event]:
+    def _replace_dead(self, shared: Shared) -> Iterator[Event]:
         """Remove dead workers, and start others in their place unless the run is ending."""
         for number, worker in list(self._workers.items()):
             if worker.process.is_alive():
@@ -191,13 +191,13 @@ class AsynchronousLoop:
                 continue
             reason = _cause(worker) if failed is None else failed.reason
             learned = int(shared.progress[number, 1]) > worker.updates_before
-            barren = 0 if learned else worker.barren + 1
-            if barren >= _BARREN_LIVES:
+            fruitless = 0 if learned else worker.fruitless + 1
+            if fruitless >= _FRUITLESS_LIVES:
                 raise WorkersFailed(
-                    f"worker {number} died {barren} times in a row without an update: {reason}"
+                    f"worker {number} died {fruitless} times in a row without an update: {reason}"
                 )
             self.restarts += 1
-            self._start(shared, number, worker.life + 1, barren)
+            self._start(shared, number, worker.life + 1, fruitless)
             yield WorkerRestarted(
                 step=shared.step, worker=number, reason=reason, restarts=self.restarts
             )

@@ -27,7 +27,7 @@ from noisynet.training import (
     TrainingEnded,
     WorkerRestarted,
 )
-from noisynet.training.a3c import keeper
+from noisynet.training.a3c import asynchronous_loop
 
 SMALL = {
     "environments": 2, "rollout_steps": 8, "log_every": 20, "device": "cpu", "torso_hidden": [16],
@@ -58,7 +58,7 @@ def test_a_message_that_its_sender_died_over_is_no_trouble() -> None:
     sending.send("whole")
     os.write(sending.fileno(), b"\x00\x00\x01\x00half")
     sending.close()
-    received = keeper._received  # pyright: ignore[reportPrivateUsage]
+    received = asynchronous_loop._received  # pyright: ignore[reportPrivateUsage]
     assert list(received(receiving)) == ["whole"]  # type: ignore[arg-type, comparison-overlap]
 
 
@@ -159,7 +159,7 @@ def test_a_worker_that_cannot_live_ends_the_run_with_a_reason_and_a_checkpoint(
         )
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(keeper, "_BARREN_LIVES", 2)
+    monkeypatch.setattr(asynchronous_loop, "_FRUITLESS_LIVES", 2)
     run = tmp_path / "run"
     with pytest.raises(RunError) as caught:
         start(small(environment="broken_game:build", workers=1), run)
