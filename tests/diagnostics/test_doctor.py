@@ -221,6 +221,19 @@ def test_a_network_that_tells_no_observations_apart_is_dead() -> None:
     assert noisynet.doctor(net, observations)["policy"].status != "fail"
 
 
+@pytest.mark.parametrize(("told_apart", "status"), [(1e-5, "fail"), (1e-2, "pass")])
+def test_a_network_that_hardly_tells_observations_apart_is_dead(
+    told_apart: float, status: str
+) -> None:
+    """Dead networks of Pong had deviations of Q of up to 3.4e-5, living ones of 0.017 or more."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(P, 8), nn.ReLU(), noisynet.NoisyLinear(8, 3))
+    with torch.no_grad():
+        net[0].weight *= told_apart
+        net[0].bias.fill_(1.0)
+    assert noisynet.doctor(net, torch.randn(32, P))["policy"].status == status
+
+
 def test_a_probe_needs_no_square_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, ...]] = []
     eye = torch.eye
