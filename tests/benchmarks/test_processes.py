@@ -12,12 +12,13 @@ import pytest
 processes: Any = importlib.import_module("benchmarks.processes")
 
 SLEEPING = """
+import os
 import time
 from pathlib import Path
 from benchmarks.study.part import run_all
 
 def run(task, arm, seed):
-    print("at work", flush=True)
+    os.write(1, b"at work\\n")  # in one piece: two processes share the pipe
     time.sleep(600)
 
 run_all([("a", "x", 0), ("a", "x", 1)], run, Path("lines.jsonl"), {}, at_once=3)
@@ -60,17 +61,20 @@ def what_follows_a_kill(
     """
     root = str(Path(__file__).parents[2])
     monkeypatch.setenv("PYTHONPATH", f"{root}/src:{root}:{folder}")
-    parent = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         cwd=folder,
-    )
-    assert parent.stdout is not None
-    assert [parent.stdout.readline() for _ in range(workers)] == ["at work\n"] * workers
-    parent.send_signal(number)
-    lines = parent.communicate(timeout=20)[0].splitlines()
+    ) as parent:
+        try:
+            assert parent.stdout is not None
+            assert [parent.stdout.readline() for _ in range(workers)] == ["at work\n"] * workers
+            parent.send_signal(number)
+            lines = parent.communicate(timeout=20)[0].splitlines()
+        finally:
+            parent.kill()
     assert parent.returncode == -number
     return lines
 

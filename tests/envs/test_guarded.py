@@ -14,7 +14,7 @@ from noisynet.envs import (
     Environments,
     Step,
     UnusableEnvironment,
-    asked,
+    calls,
     make,
     unanswered,
 )
@@ -163,7 +163,7 @@ def test_closing_that_fails_is_a_warning() -> None:
 
 @pytest.mark.parametrize("method", ["reset", "step", "close"])
 def test_an_interrupt_says_where_it_hangs(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asked, "_asked", None)
+    monkeypatch.setattr(calls, "_asked", None)
 
     def hangs() -> Any:
         monkeypatch.setattr(time, "monotonic", lambda: began + 5.0)
