@@ -12,7 +12,7 @@ from torch import nn
 
 import noisynet
 from noisynet.control import Linear, scale
-from noisynet.integrations.control import HostControl, Seen
+from noisynet.integrations.control import HostControl, RecentObservations
 from noisynet.integrations.spaces import check_space
 from noisynet.layers.outputs import outputs_of_model
 
@@ -33,14 +33,14 @@ def begun(net: nn.Module, schedule: Any = None, **options: Any) -> HostControl:
 
 
 def test_the_last_rows_are_kept_as_copies() -> None:
-    seen = Seen(5)
+    seen = RecentObservations(5)
     memory = torch.zeros(2, 1)
     for number in range(4):
         memory.fill_(number)
         seen.add(memory)
         assert len(seen) == min(2 * number + 2, 6)
     assert seen.last().flatten().tolist() == [1, 2, 2, 3, 3]
-    parts = Seen(3)
+    parts = RecentObservations(3)
     for number in range(3):
         parts.add({"a": torch.full((2, 1), number), "b": (torch.full((2,), number), None)})
     last = parts.last()
@@ -51,13 +51,13 @@ def test_a_schedule_sets_the_scale_from_the_first_step_on() -> None:
     net = network()
     control = begun(net, Linear(1.0, 0.2, until=100))
     assert scale(net) == 1.0
-    assert control.move_by(50, Seen(4)) == {"noise/scale": pytest.approx(0.6)}
+    assert control.move_by(50, RecentObservations(4)) == {"noise/scale": pytest.approx(0.6)}
     assert scale(net) == control.scale == pytest.approx(0.6)
     assert "linear schedule, 1 to 0.2" in noisynet.doctor(net)["control"].message
 
 
 def test_a_target_moves_when_it_is_due_and_something_was_seen() -> None:
-    net, seen = network(), Seen(32)
+    net, seen = network(), RecentObservations(32)
     control = begun(net, effective_epsilon=0.05, every=10)
     assert control.move_by(20, seen) == {}
     seen.add(torch.randn(32, 5))
@@ -69,7 +69,7 @@ def test_a_target_moves_when_it_is_due_and_something_was_seen() -> None:
 
 
 def test_a_host_that_counts_anew_is_followed() -> None:
-    seen = Seen(32)
+    seen = RecentObservations(32)
     seen.add(torch.randn(32, 5))
     control = begun(network(), effective_epsilon=0.05, every=10)
     assert control.move_by(100, seen)
@@ -79,7 +79,7 @@ def test_a_host_that_counts_anew_is_followed() -> None:
 
 def test_a_state_goes_on() -> None:
     torch.manual_seed(0)
-    seen = Seen(32)
+    seen = RecentObservations(32)
     seen.add(torch.randn(32, 5))
     whole = begun(network(), effective_epsilon=0.2, every=10)
     scales = [whole.move_by(step, seen)["noise/scale"] for step in range(10, 70, 10)]
@@ -111,7 +111,7 @@ def test_what_is_refused() -> None:
         HostControl(effective_epsilon=0.1).begin((nn.Linear(2, 2),), lambda *_: None)
     control = begun(network(), lambda step: math.nan if step else 1.0)
     with pytest.raises(ValueError, match="scale: got nan, expected a finite number of at least 0"):
-        control.move_by(1, Seen(1))
+        control.move_by(1, RecentObservations(1))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from ..networks import ActorCriticNetwork, CoreState
 from ..runs.seeds import stream
 from . import losses
 from .exploration import LearnedNoise
-from .noise_control import DRAWS, Control, NoiseControl, Seen
+from .noise_control import DRAWS, Control, NoiseControl, Observations
 from .noise_metrics import noise_figures, policy_behaviour, policy_outputs, unit_figures
 from .optimizers import (
     LossNotFinite,
@@ -256,7 +256,7 @@ class ActorCritic:
         if self.noise is not None:
             self.noise.redraw()
 
-    def _logits(self, seen: Seen, generator: torch.Generator) -> Outputs:
+    def _logits(self, seen: Observations, generator: torch.Generator) -> Outputs:
         observation, first, *state = (self._tensor(one) for one in seen)
         core = (state[0], state[1]) if state else None
         with autocast_for(self.precision, self.device):

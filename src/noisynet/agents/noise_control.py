@@ -15,10 +15,10 @@ from ..control import EffectiveEpsilon, Schedule, Target, scale
 from ..control.scale import set_scale
 from ..layers.outputs import Outputs
 
-Seen = tuple[np.ndarray, ...]
+Observations = tuple[np.ndarray, ...]
 """The inputs that actions were chosen from, a row for each environment; observations first."""
 
-Measure = Callable[[Seen, torch.Generator], Outputs]
+Measure = Callable[[Observations, torch.Generator], Outputs]
 """From seen inputs to values under draws, (K, rows, actions), and by the mean weights."""
 
 DRAWS = 16
@@ -64,7 +64,7 @@ class NoiseControl:
         self._every, self._due = 0, 0
         self._now: float | None = None
         self._rows = 0
-        self._seen: deque[Seen] = deque()
+        self._seen: deque[Observations] = deque()
         if isinstance(control, HeldTarget):
             set_scale(networks, control.scale, control=None)
             goal = EffectiveEpsilon(control.effective_epsilon, control.gain)

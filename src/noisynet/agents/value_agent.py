@@ -15,7 +15,7 @@ from ..layers.outputs import Outputs
 from ..networks import QNetwork
 from ..runs.seeds import stream
 from .exploration import LearnedNoise, LinearEpsilon, Redraw, epsilon_greedy
-from .noise_control import DRAWS, Control, NoiseControl, Seen
+from .noise_control import DRAWS, Control, NoiseControl, Observations
 from .noise_metrics import noise_figures, q_behaviour, q_outputs, unit_figures
 from .optimizers import autocast_for, is_finite
 from .revival import ROWS, Revival
@@ -156,7 +156,7 @@ class ValueAgent:
             return loss
         return loss + self._penalty_weight * sigma_penalty(*self.network.output_layers())
 
-    def _values(self, seen: Seen, generator: torch.Generator) -> Outputs:
+    def _values(self, seen: Observations, generator: torch.Generator) -> Outputs:
         return q_outputs(self.network, self._tensor(seen[0]), generator, draws=DRAWS)
 
     def _tensor(self, array: np.ndarray) -> Tensor:

@@ -17,7 +17,7 @@ from .findings import Check, Diagnosis, Finding
 from .forward_calls import Call, calls_of
 from .layer_trials import largest_cpu_tensor, redrawn_before_backward
 from .preserve import preserved
-from .read_noise import Seen, is_fresh, read_all
+from .read_noise import NoiseByLayer, is_fresh, read_all
 from .recognise import find_noisy_layers
 from .subject import Act, Subject, read_in_mode, seen_in
 
@@ -114,7 +114,7 @@ class _Examination:
     acted: list[Call] | None = None
     """Forwards of the first action."""
     actions: list[Any] = field(default_factory=list)
-    moments: list[Seen] = field(default_factory=list)
+    moments: list[NoiseByLayer] = field(default_factory=list)
     """The noise under which each of `actions` was chosen."""
     computed_loss: Tensor | None = None
 
@@ -128,7 +128,7 @@ class _Examination:
         self.seen = self._some_draws()
         self.kinds = draws.kinds_of(self.subject.layers, self.seen)
 
-    def _some_draws(self) -> list[Seen]:
+    def _some_draws(self) -> list[NoiseByLayer]:
         """Read several draws: from the layers or, if those show no noise, while the agent acts."""
         subject = self.subject
         if subject.shows_noise:
@@ -249,7 +249,7 @@ class _Examination:
     def target(self, target: nn.Module | None) -> Finding:
         """Check the target network's noise against the online network's."""
         subject = self.subject
-        seen: Seen | None = None
+        seen: NoiseByLayer | None = None
         if target is not None:
             seen = read_in_mode(target, find_noisy_layers(target), subject.mode)
         same = target is subject.model
@@ -301,7 +301,7 @@ class _Examination:
             ),
         ]
 
-    def _noise_now(self) -> tuple[Seen, bool]:
+    def _noise_now(self) -> tuple[NoiseByLayer, bool]:
         """Return the noise in force, and whether every forward has a new draw."""
         subject = self.subject
         if all(is_fresh(found) for found in subject.layers.values()):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from .read_noise import Noise, read_noise
-from .recognise import Found, recognise
+from .recognise import RecognisedLayer, recognise
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def unwatched() -> Iterator[None]:
         _WATCHED.reset(token)
 
 
-def calls_of(layers: Mapping[str, Found], run: Callable[[], object]) -> list[Call]:
+def calls_of(layers: Mapping[str, RecognisedLayer], run: Callable[[], object]) -> list[Call]:
     """Run a function, and list every forward of a noisy layer in it, of any network.
 
     Frameworks run copies of a model with its parameters swapped in. So every module is watched, and
@@ -53,7 +53,7 @@ def calls_of(layers: Mapping[str, Found], run: Callable[[], object]) -> list[Cal
     """
     calls: list[Call] = []
     places = {found.tensors(found.sigmas)[0].data_ptr(): name for name, found in layers.items()}
-    known: dict[nn.Module, Found | None] = {}
+    known: dict[nn.Module, RecognisedLayer | None] = {}
     reading = False
 
     def note(module: nn.Module, inputs: Any, output: Any) -> None:

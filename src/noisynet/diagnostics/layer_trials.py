@@ -13,12 +13,12 @@ from torch.overrides import TorchFunctionMode
 
 from ..layers import NoisyLayer, hold
 from .read_noise import read_noise, redraw_layer
-from .recognise import Found
+from .recognise import RecognisedLayer
 
 Result = Literal["same", "other", "error"]
 
 
-def redrawn_before_backward(found: Found) -> Result | None:
+def redrawn_before_backward(found: RecognisedLayer) -> Result | None:
     """Compare the gradient of σ with its gradient after a redraw between forward and backward.
 
     "other" means that they differ; "error", that autograd refused to compute the second. Returns
@@ -71,7 +71,7 @@ class _MadeOnCpu(TorchFunctionMode):
         return made
 
 
-def largest_cpu_tensor(found: Found) -> int:
+def largest_cpu_tensor(found: RecognisedLayer) -> int:
     """Return the size of the largest tensor that a layer on another device makes on the CPU.
 
     A copy on the `meta` device, which computes no values, stands for the layer on a GPU. Returns 0

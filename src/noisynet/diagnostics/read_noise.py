@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..layers import FactorisedNoise, IndependentNoise, NoisyLayer, resample
 from ..layers.noise import CellNoise, SequenceNoise
 from ..layers.noise_state import Off
-from .recognise import Found
+from .recognise import RecognisedLayer
 
 COLUMNS = 8
 """How many columns of ε_w are read: enough to tell two draws apart."""
@@ -73,18 +73,18 @@ class Noise:
         return self.values[..., 0] if self.has_bias else None
 
 
-Seen = Mapping[str, Noise]
+NoiseByLayer = Mapping[str, Noise]
 """The noise of each layer at one moment."""
 
 
-def read_all(layers: Mapping[str, Found]) -> Seen:
+def read_all(layers: Mapping[str, RecognisedLayer]) -> NoiseByLayer:
     """Return the noise of each layer as it is now; layers that cannot be read are left out."""
     seen = {name: read_noise(found) for name, found in layers.items()}
     return {name: noise for name, noise in seen.items() if noise is not None}
 
 
 @torch.no_grad()
-def read_noise(found: Found, module: nn.Module | None = None) -> Noise | None:
+def read_noise(found: RecognisedLayer, module: nn.Module | None = None) -> Noise | None:
     """Return the noise that a forward of this layer would use now; None if it cannot be read.
 
     `module` is read in place of the layer if a framework runs a copy of it. A layer that draws at
@@ -123,7 +123,7 @@ def _of_ours(layer: NoisyLayer) -> Noise:
     )
 
 
-def _of_another(found: Found, layer: nn.Module) -> Noise | None:
+def _of_another(found: RecognisedLayer, layer: nn.Module) -> Noise | None:
     means = found.tensors(found.means, layer)
     sigmas = found.tensors(found.sigmas, layer)
     # μ and σ are replaced, since any NaN in them would hide ε.
@@ -177,7 +177,7 @@ def _in_place_of(layer: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[No
             register[leaf] = tensor
 
 
-def redraw(layers: Mapping[str, Found]) -> None:
+def redraw(layers: Mapping[str, RecognisedLayer]) -> None:
     """Redraw by each layer's own method; a layer that draws at every forward is left alone."""
     for found in layers.values():
         # `resample` would make a fresh layer a held one.
@@ -185,7 +185,7 @@ def redraw(layers: Mapping[str, Found]) -> None:
             redraw_layer(found)
 
 
-def redraw_layer(found: Found, module: nn.Module | None = None) -> None:
+def redraw_layer(found: RecognisedLayer, module: nn.Module | None = None) -> None:
     """Redraw a layer, or a copy of it; a layer of noisynet holds the draw from then on."""
     layer = found.module if module is None else module
     if isinstance(layer, NoisyLayer):
@@ -194,7 +194,7 @@ def redraw_layer(found: Found, module: nn.Module | None = None) -> None:
         getattr(layer, found.redraw)()
 
 
-def is_fresh(found: Found) -> bool:
+def is_fresh(found: RecognisedLayer) -> bool:
     """Return whether the layer is noisynet's and draws at every forward."""
     if not isinstance(found.module, NoisyLayer):
         return False

@@ -21,7 +21,7 @@ _LIBRARIES = ("torchrl", "tianshou", "pfrl", "agilerl", "ding", "ray", "stable_b
 
 
 @dataclass(frozen=True)
-class Found:
+class RecognisedLayer:
     """A noisy layer of any library: its name in the model, its module, and its names for μ and σ.
 
     `means` and `sigmas` are names of parameters below the module, weights before biases, each μ
@@ -87,7 +87,7 @@ class Found:
         return shape[1] if len(shape) == 2 and self.inputs == shape[0] != shape[1] else shape[0]
 
 
-def find_noisy_layers(model: nn.Module) -> dict[str, Found]:
+def find_noisy_layers(model: nn.Module) -> dict[str, RecognisedLayer]:
     """List the noisy layers of a model, of noisynet or of another library, {name: layer}.
 
     Lazy layers without a shape are left out. Raises TypeError for anything but a module.
@@ -98,7 +98,7 @@ def find_noisy_layers(model: nn.Module) -> dict[str, Found]:
     return {name: layer for name, layer in found.items() if layer is not None}
 
 
-def recognise(module: nn.Module, name: str = "") -> Found | None:
+def recognise(module: nn.Module, name: str = "") -> RecognisedLayer | None:
     """Return a module as a noisy layer, with its names for μ and σ; None if it is not one."""
     if any(map(is_lazy, module.parameters(recurse=False))):
         return None
@@ -126,12 +126,12 @@ def recognise(module: nn.Module, name: str = "") -> Found | None:
     return None
 
 
-def _found(name: str, module: nn.Module, pairs: Mapping[str, str]) -> Found:
-    """Build a `Found` from {σ: μ}, weights first."""
+def _found(name: str, module: nn.Module, pairs: Mapping[str, str]) -> RecognisedLayer:
+    """Build a `RecognisedLayer` from {σ: μ}, weights first."""
     ordered = sorted(pairs, key=lambda sigma: -attrgetter(sigma)(module).ndim)
     package = type(module).__module__.partition(".")[0]
     redraw = [method for method in _REDRAW if callable(getattr(type(module), method, None))]
-    return Found(
+    return RecognisedLayer(
         name=name,
         module=module,
         library=package if package in (*_LIBRARIES, "noisynet") else "",

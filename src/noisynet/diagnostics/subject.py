@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from .forward_calls import Call, calls_of
 from .preserve import preserved
-from .read_noise import Seen, read_all, redraw
-from .recognise import Found
+from .read_noise import NoiseByLayer, read_all, redraw
+from .recognise import RecognisedLayer
 
 Act = Callable[[Any], Any]
 
@@ -22,7 +22,7 @@ class Subject:
     def __init__(
         self,
         model: nn.Module,
-        layers: Mapping[str, Found],
+        layers: Mapping[str, RecognisedLayer],
         batch: Any,
         resample: Callable[[], Any] | None,
     ) -> None:
@@ -58,14 +58,16 @@ class Subject:
         return calls_of(self.layers, lambda: results.append(function(self.batch))), results[0]
 
 
-def read_in_mode(model: nn.Module, layers: Mapping[str, Found], mode: bool) -> Seen:
+def read_in_mode(
+    model: nn.Module, layers: Mapping[str, RecognisedLayer], mode: bool
+) -> NoiseByLayer:
     """Return the noise of each layer in train (True) or eval mode; the model stays as it was."""
     with preserved(model):
         model.train(mode)
         return read_all(layers)
 
 
-def seen_in(calls: Sequence[Call]) -> Seen:
+def seen_in(calls: Sequence[Call]) -> NoiseByLayer:
     """Return the noise of each online layer's first forward."""
     seen: dict[str, Any] = {}
     for call in calls:

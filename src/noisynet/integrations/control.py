@@ -36,7 +36,7 @@ class ControlOptions(TypedDict, total=False):
     seed: int
 
 
-class Seen:
+class RecentObservations:
     """A buffer of an agent's last observations, at least `rows` of them once it has seen as many.
 
     A batch is whatever `join` joins, or `joined` in its place, as in `run_under`.
@@ -172,7 +172,7 @@ class HostControl:
         self._moved_at = step
         return {"noise/scale": self.target.adjust(measured), "noise/measured": measured}
 
-    def move_by(self, step: int, seen: Seen) -> dict[str, float]:
+    def move_by(self, step: int, seen: RecentObservations) -> dict[str, float]:
         """Set the scale for a step of the host; a target is measured on the observations seen."""
         return self.move(step, lambda: self.target.measure(seen.last()) if len(seen) else None)
 

@@ -16,7 +16,7 @@ from ..control import Schedule
 from ..diagnostics import snr
 from ..layers import noisy_layers, resample
 from ..layers.outputs import Outputs, ToValues, outputs_of_model
-from .control import ControlOptions, HostControl, Seen
+from .control import ControlOptions, HostControl, RecentObservations
 from .host import check_host
 
 TESTED = {"pytorch-ignite": "0.5.5"}
@@ -129,7 +129,7 @@ class NoiseControl(HostControl):
             )
 
         self._seen_of = seen or _first_of_batch
-        self._seen = Seen(self.observations)
+        self._seen = RecentObservations(self.observations)
         self.begin((network, *more), outputs)
 
     def attach(self, engine: Engine) -> RemovableEventHandle:

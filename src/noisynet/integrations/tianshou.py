@@ -22,7 +22,7 @@ from ..layers import Draw, NoiseName, draw, mean_weights, noisify, noisy_layers,
 from ..layers.noise import noise_kind
 from ..layers.outputs import Outputs, outputs_under
 from ..layers.restoring import buffers_preserved
-from .control import ControlOptions, HostControl, Seen
+from .control import ControlOptions, HostControl, RecentObservations
 from .host import check_host, follow, join, run_under
 from .spaces import check_space
 
@@ -69,7 +69,7 @@ class _NoisyPolicy(_Host):
         noisy_model = _made_noisy(model, type(self).__name__, noise=noise, sigma0=sigma0)
         self._warn_of_epsilon(eps_training)
         super().__init__(model=noisy_model, eps_training=eps_training, **options)
-        self.seen: Seen | None = None
+        self.seen: RecentObservations | None = None
         self._algorithm_known = False
 
     def set_eps_training(self, eps: float) -> None:
@@ -235,7 +235,7 @@ class NoiseControl(HostControl):
             )
         check_space(self, policy.action_space)
         self._policy = policy
-        self._seen = Seen(self.observations, _join)
+        self._seen = RecentObservations(self.observations, _join)
         if self.goal is not None:
             policy.seen = self._seen
         self.begin((policy, algorithm), self._outputs)

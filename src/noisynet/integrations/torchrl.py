@@ -21,7 +21,7 @@ from ..control import ActionDeviation, EffectiveEpsilon, Schedule
 from ..layers import Draw, draw, mean_weights, noisy_layers, release, using
 from ..layers.outputs import Outputs, outputs_under
 from ..layers.restoring import buffers_preserved
-from .control import ControlOptions, HostControl, Seen
+from .control import ControlOptions, HostControl, RecentObservations
 from .host import check_host, run_under
 
 TESTED = {"torchrl": "0.14.1"}
@@ -249,7 +249,7 @@ class NoiseControl(HostControl):
         if values is None:
             self._check_goal()
         self._values = values or self._values_of_goal
-        self._seen = Seen(self.observations)
+        self._seen = RecentObservations(self.observations)
         self._frames = 0
         self.begin((self._actor,), self._outputs)
 

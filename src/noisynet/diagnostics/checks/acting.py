@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ..findings import Check, Finding, listed
 from ..forward_calls import Call, layers_where_noise_is
-from ..read_noise import Seen
-from ..recognise import Found
+from ..read_noise import NoiseByLayer
+from ..recognise import RecognisedLayer
 
 _GATED = {
     "tianshou": "switch it by policy.is_within_training_step, which the collector keeps, and not "
@@ -20,7 +20,12 @@ _OWN_STATES = "use noisynet.NoisyLinear, whose noise depends on neither train() 
 
 
 def modes(
-    layers: Mapping[str, Found], training: Seen, evaluating: Seen, *, is_training: bool, acts: bool
+    layers: Mapping[str, RecognisedLayer],
+    training: NoiseByLayer,
+    evaluating: NoiseByLayer,
+    *,
+    is_training: bool,
+    acts: bool,
 ) -> Finding:
     """Check in which of train and eval mode there is noise.
 
@@ -52,12 +57,12 @@ def modes(
     return check.failed(f"{message}, and the model is in the other one", cure)
 
 
-def _cure(layers: Mapping[str, Found]) -> str:
+def _cure(layers: Mapping[str, RecognisedLayer]) -> str:
     libraries = [found.library for found in layers.values()]
     return next((_GATED[one] for one in libraries if one in _GATED), _OWN_STATES)
 
 
-def acting(layers: Mapping[str, Found], calls: Sequence[Call] | None) -> Finding:
+def acting(layers: Mapping[str, RecognisedLayer], calls: Sequence[Call] | None) -> Finding:
     """Check whether the noise acts when the agent acts."""
     check = Check("acting")
     if calls is None:
@@ -103,7 +108,7 @@ def rows(calls: Sequence[Call] | None, observations: int) -> Finding:
 
 
 def warm_up(
-    draws: Sequence[Seen],
+    draws: Sequence[NoiseByLayer],
     *,
     learning_began: bool | None,
     holds_rollout: bool,
@@ -169,7 +174,10 @@ def other_exploration(
 
 
 def evaluation(
-    layers: Mapping[str, Found], calls: Sequence[Call] | None, training: Seen, evaluating: Seen
+    layers: Mapping[str, RecognisedLayer],
+    calls: Sequence[Call] | None,
+    training: NoiseByLayer,
+    evaluating: NoiseByLayer,
 ) -> Finding:
     """Check whether the noise is off in evaluation, or can be switched off at all."""
     check = Check("evaluation")

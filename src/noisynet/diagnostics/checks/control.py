@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from ...layers import NoisyLayer
 from ..findings import Check, Finding, listed
-from ..recognise import Found
+from ..recognise import RecognisedLayer
 
 
-def control(layers: Mapping[str, Found]) -> Finding:
+def control(layers: Mapping[str, RecognisedLayer]) -> Finding:
     """Check the scale of the noise, and report what sets it."""
     check = Check("control")
     ours = {

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..findings import Check, Finding, listed
-from ..read_noise import Noise, Seen
-from ..recognise import Found
+from ..read_noise import Noise, NoiseByLayer
+from ..recognise import RecognisedLayer
 from .parameters import Kind
 
 ALIKE = 0.9
@@ -22,7 +22,9 @@ _SCORE = 6.0
 _ENOUGH_SQUARES = 256
 
 
-def kinds_of(layers: Mapping[str, Found], seen: Sequence[Seen]) -> dict[str, Kind]:
+def kinds_of(
+    layers: Mapping[str, RecognisedLayer], seen: Sequence[NoiseByLayer]
+) -> dict[str, Kind]:
     """Return which kind of noise each layer draws; it is factorised if every ε_w has rank 1.
 
     The draws do not decide if ε_w has one row or one column, which fits both kinds, or if too few
@@ -42,7 +44,7 @@ def kinds_of(layers: Mapping[str, Found], seen: Sequence[Seen]) -> dict[str, Kin
     return kinds
 
 
-def _distinct(layer: str, seen: Sequence[Seen]) -> dict[int, Noise]:
+def _distinct(layer: str, seen: Sequence[NoiseByLayer]) -> dict[int, Noise]:
     """Return a layer's distinct draws, {moment: noise}: a repeated draw tells nothing new."""
     distinct: dict[int, Noise] = {}
     for moment, noises in enumerate(seen):
@@ -72,7 +74,9 @@ def _of_first_row(values: Tensor) -> Tensor:
     return values.flatten(0, -3)[0] if values.ndim > 2 else values
 
 
-def redraws(layers: Mapping[str, Found], before: Seen, after: Seen, how: str) -> Finding:
+def redraws(
+    layers: Mapping[str, RecognisedLayer], before: NoiseByLayer, after: NoiseByLayer, how: str
+) -> Finding:
     """Check whether each layer's noise changes at a redraw; draws are equal with probability 0."""
     check = Check("redraw")
     common = [one for one in before if one in after]
@@ -92,7 +96,7 @@ def redraws(layers: Mapping[str, Found], before: Seen, after: Seen, how: str) ->
     return check.passed(f"each of {len(common)} layers has new noise after {how}")
 
 
-def own_draws(layers: Mapping[str, Found], seen: Sequence[Seen]) -> Finding:
+def own_draws(layers: Mapping[str, RecognisedLayer], seen: Sequence[NoiseByLayer]) -> Finding:
     """Check whether layers, and the two factors of a layer, share random numbers."""
     check = Check("own draws")
     streams: dict[str, dict[int, Tensor]] = {}
@@ -141,7 +145,7 @@ def _factors(noises: Sequence[Noise]) -> dict[str, Tensor]:
 
 
 def distribution(
-    layers: Mapping[str, Found], kinds: Mapping[str, Kind], seen: Sequence[Seen]
+    layers: Mapping[str, RecognisedLayer], kinds: Mapping[str, Kind], seen: Sequence[NoiseByLayer]
 ) -> Finding:
     """Compare the mean square of ε_b with the paper's: √(2/π) for f(ε_j), 1 for independent."""
     check = Check("distribution")

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..findings import Check, Finding, listed
 from ..forward_calls import Call, layers_where_noise_is
-from ..read_noise import Noise, Seen
-from ..recognise import Found
+from ..read_noise import Noise, NoiseByLayer
+from ..recognise import RecognisedLayer
 
 _LOSS_CURES = {
     "torchrl": "loss_module.deterministic_sampling_mode = ExplorationType.RANDOM, for every loss",
@@ -21,7 +21,7 @@ _LOSS_CURES = {
 _LOSS_CURE = "compute the loss with the noise on: noisynet.NoisyLinear knows no mode that stops it"
 
 
-def in_the_loss(layers: Mapping[str, Found], calls: Sequence[Call] | None) -> Finding:
+def in_the_loss(layers: Mapping[str, RecognisedLayer], calls: Sequence[Call] | None) -> Finding:
     """Check whether there is noise in the forwards of the loss that have a gradient."""
     check = Check("noise in the loss")
     if calls is None:
@@ -40,7 +40,7 @@ def in_the_loss(layers: Mapping[str, Found], calls: Sequence[Call] | None) -> Fi
     return check.passed(f"on in {len(learned)} forwards with a gradient")
 
 
-def gradients(layers: Mapping[str, Found], loss: Tensor | None) -> Finding:
+def gradients(layers: Mapping[str, RecognisedLayer], loss: Tensor | None) -> Finding:
     """Check whether σ of each layer gets a gradient from the loss."""
     check = Check("sigma gradient")
     if loss is None:
@@ -82,7 +82,7 @@ def gradients(layers: Mapping[str, Found], loss: Tensor | None) -> Finding:
     return check.passed(f"largest entry of ∂σ {low:.2g} to {high:.2g} over the layers")
 
 
-def _cure(layers: Mapping[str, Found], names: Sequence[str]) -> str:
+def _cure(layers: Mapping[str, RecognisedLayer], names: Sequence[str]) -> str:
     libraries = [layers[one].library for one in names]
     return next((_LOSS_CURES[one] for one in libraries if one in _LOSS_CURES), _LOSS_CURE)
 
@@ -177,7 +177,9 @@ def learned_as_acted(
     return check.passed("the loss runs under the draw that acted")
 
 
-def target_draws(online: Seen, target: Seen | None, *, same_module: bool) -> Finding:
+def target_draws(
+    online: NoiseByLayer, target: NoiseByLayer | None, *, same_module: bool
+) -> Finding:
     """Check whether the target network has noisy layers, with draws of their own."""
     check = Check("target")
     if target is None:
@@ -227,7 +229,7 @@ def backward(results: Mapping[str, str]) -> Finding:
     return check.passed("a redraw before backward does no harm")
 
 
-def sigma_moves(layers: Mapping[str, Found], before: Mapping[str, Tensor]) -> Finding:
+def sigma_moves(layers: Mapping[str, RecognisedLayer], before: Mapping[str, Tensor]) -> Finding:
     """Check whether an update moved σ; `before` has σ of each layer's first weight before it."""
     check = Check("sigma moves")
     moved: dict[str, float] = {}
@@ -252,7 +254,9 @@ def sigma_moves(layers: Mapping[str, Found], before: Mapping[str, Tensor]) -> Fi
     return check.passed(f"by {min(moved.values()):.2g} to {max(moved.values()):.2g}, RMS")
 
 
-def redraw_between_updates(noise: tuple[Seen, Seen] | None, *, own_update: bool) -> Finding:
+def redraw_between_updates(
+    noise: tuple[NoiseByLayer, NoiseByLayer] | None, *, own_update: bool
+) -> Finding:
     """Check whether an update redraws: the program's own, or one step of loss and optimizer.
 
     `noise` was read before and after the update; it is None if layers draw at every forward.

@@ -14,7 +14,7 @@ from ...layers import NoisyLayer
 from ...layers.initial import PRESETS, initial_sigmas, mean_bound
 from ...layers.noise import NoiseKind
 from ..findings import Check, Finding, listed
-from ..recognise import Found, tokens
+from ..recognise import RecognisedLayer, tokens
 
 Kind = NoiseKind | Literal["unknown"]
 
@@ -25,7 +25,7 @@ EXPLODED = 0.05
 0.5 for independent noise of up to 10,000 inputs."""
 
 
-def layers_found(layers: Mapping[str, Found], model: str) -> Finding:
+def layers_found(layers: Mapping[str, RecognisedLayer], model: str) -> Finding:
     """Check whether a model has noisy layers, and report whose they are."""
     check = Check("layers")
     if not layers:
@@ -42,7 +42,7 @@ def is_constant(tensor: Tensor) -> bool:
     return bool(tensor.min() == tensor.max())
 
 
-def initial_sigma(layers: Mapping[str, Found], kinds: Mapping[str, Kind]) -> Finding:
+def initial_sigma(layers: Mapping[str, RecognisedLayer], kinds: Mapping[str, Kind]) -> Finding:
     """Compare σ with the paper's initial value in layers that have not been trained yet.
 
     Any σ0 in the paper's form passes; σ_b over √q, which some libraries use, is a warning.
@@ -101,7 +101,7 @@ def initial_sigma(layers: Mapping[str, Found], kinds: Mapping[str, Kind]) -> Fin
     return check.passed(f"{form} = {values}" + (", the paper's" if paper else ""))
 
 
-def _as_chosen(found: Found, weight: float) -> bool:
+def _as_chosen(found: RecognisedLayer, weight: float) -> bool:
     """Return whether a layer is noisynet's, and its arguments ask for this initial σ."""
     layer = found.module
     if not isinstance(layer, NoisyLayer):
@@ -133,7 +133,7 @@ def _of_the_other_kind(check: Check, scaled: Mapping[str, tuple[float, int]]) ->
     return check.warned(f"{message}; leave it if it was not meant as {sigma0:.2g}/√{p}", cure)
 
 
-def _initial(found: Found) -> tuple[float, float | None]:
+def _initial(found: RecognisedLayer) -> tuple[float, float | None]:
     """Return the constant σ of the weights and of the biases."""
     biases = found.biases()
     weight = float(found.weights()[0][1].detach().flatten()[0])
@@ -157,7 +157,7 @@ def _near(value: float, expected: float) -> bool:
     return math.isclose(value, expected, rel_tol=0.01)
 
 
-def initial_mean(layers: Mapping[str, Found], kinds: Mapping[str, Kind]) -> Finding:
+def initial_mean(layers: Mapping[str, RecognisedLayer], kinds: Mapping[str, Kind]) -> Finding:
     """Compare μ with the paper's U[-1/√p, 1/√p] or U[-√(3/p), √(3/p)] while σ is untouched.
 
     A constant μ is a failure at any time: every output of the layer is then alike.
@@ -199,7 +199,7 @@ def initial_mean(layers: Mapping[str, Found], kinds: Mapping[str, Kind]) -> Find
     return check.passed(f"the paper's uniform μ in {compared} layers")
 
 
-def sigma_size(layers: Mapping[str, Found]) -> Finding:
+def sigma_size(layers: Mapping[str, RecognisedLayer]) -> Finding:
     """Look for σ that collapsed, exploded, or is not finite, by the signal-to-noise ratio."""
     check = Check("sigma size")
     ratios = {one: _ratio(found) for one, found in layers.items()}
@@ -225,7 +225,7 @@ def sigma_size(layers: Mapping[str, Found]) -> Finding:
     return check.passed(f"SNR {low:.3g} to {high:.3g}, RMS(μ)/RMS(σ) per layer")
 
 
-def _ratio(found: Found) -> float:
+def _ratio(found: RecognisedLayer) -> float:
     means = sum(float(mean.detach().double().square().sum()) for mean, _ in found.weights())
     sigmas = sum(
         float((found.scale * sigma.detach().double()).square().sum())
@@ -236,7 +236,7 @@ def _ratio(found: Found) -> float:
     return math.sqrt(means / sigmas) if sigmas else math.inf
 
 
-def registered_noise(layers: Mapping[str, Found]) -> Finding:
+def registered_noise(layers: Mapping[str, RecognisedLayer]) -> Finding:
     """Look for ε in the state_dict or among the parameters."""
     check = Check("state_dict")
     among: dict[str, list[str]] = {"parameters": [], "state_dict": []}
@@ -269,7 +269,7 @@ def _says_noise(key: str) -> bool:
     return any(one.startswith("eps") or "epsilon" in one or "noise" in one for one in tokens(key))
 
 
-def in_the_optimizer(layers: Mapping[str, Found], optimizer: Optimizer | None) -> Finding:
+def in_the_optimizer(layers: Mapping[str, RecognisedLayer], optimizer: Optimizer | None) -> Finding:
     """Check whether the optimizer has σ among its parameters."""
     check = Check("optimizer")
     if optimizer is None:
@@ -291,7 +291,7 @@ def in_the_optimizer(layers: Mapping[str, Found], optimizer: Optimizer | None) -
     return check.passed(f"σ of all {len(learned)} layers is in it")
 
 
-def weight_decay(layers: Mapping[str, Found], optimizer: Optimizer | None) -> Finding:
+def weight_decay(layers: Mapping[str, RecognisedLayer], optimizer: Optimizer | None) -> Finding:
     """Check whether weight decay pulls σ towards 0."""
     check = Check("weight decay")
     if optimizer is None:
@@ -312,7 +312,7 @@ def weight_decay(layers: Mapping[str, Found], optimizer: Optimizer | None) -> Fi
 
 
 def _groups_of_sigma(
-    layers: Mapping[str, Found], optimizer: Optimizer
+    layers: Mapping[str, RecognisedLayer], optimizer: Optimizer
 ) -> dict[str, list[dict[str, Any] | None]]:
     """Return the optimizer's group of each σ of each layer; None for a σ that is in no group."""
     groups = {id(one): group for group in optimizer.param_groups for one in group["params"]}

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from ...layers.outputs import values_of
 from ..behaviour import measure
 from ..findings import Check, Finding
-from ..recognise import Found
+from ..recognise import RecognisedLayer
 
 _DRAWS = 16
 _ENOUGH_OBSERVATIONS = 32
@@ -24,7 +24,7 @@ the observations count as not told apart. Dead Pong networks had 0 to 3·10⁻�
 
 @torch.no_grad()
 def policy_noise(
-    model: nn.Module, layers: Mapping[str, Found], batch: Any, redraw: Callable[[], Any]
+    model: nn.Module, layers: Mapping[str, RecognisedLayer], batch: Any, redraw: Callable[[], Any]
 ) -> Finding:
     """Measure the effective ε of a model of any library on a batch, by redrawing its noise."""
     check = Check("policy")

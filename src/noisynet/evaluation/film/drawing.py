@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from .watched import Look
+from .watched import ActionValues
 
 _HEIGHT = 420
 _PANEL = 320
@@ -32,7 +32,7 @@ class FrameDrawer:
         self._span = 0.0
 
     def draw(
-        self, picture: npt.NDArray[np.uint8], look: Look, step: int, game_return: float
+        self, picture: npt.NDArray[np.uint8], look: ActionValues, step: int, game_return: float
     ) -> Image.Image:
         """Draw one frame; its width and height are even, as the video encoder requires."""
         game = _fitted(picture)
@@ -45,7 +45,9 @@ class FrameDrawer:
         self._values(canvas, look, left, right)
         return frame
 
-    def _values(self, canvas: ImageDraw.ImageDraw, look: Look, left: int, right: int) -> None:
+    def _values(
+        self, canvas: ImageDraw.ImageDraw, look: ActionValues, left: int, right: int
+    ) -> None:
         middle, low, high = self._scale(look)
         names = max(canvas.textlength(name, _font(12)) for name in self._names)
         begin, end = left + int(names) + 24, right
@@ -90,7 +92,7 @@ class FrameDrawer:
             said = f"{len(look.drawn)} draws of noise"
             canvas.text((left + 168, _HEIGHT - 25), said, _DIM, _font(12))
 
-    def _scale(self, look: Look) -> tuple[float, float, float]:
+    def _scale(self, look: ActionValues) -> tuple[float, float, float]:
         """Return the value in the middle of the scale, and the ends of the scale relative to it."""
         if look.kind == "probability":
             return 0.0, 0.0, 1.0

@@ -16,7 +16,7 @@ Numbers = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Look:
+class ActionValues:
     """The values of an agent's actions at one observation, and the action that it chose."""
 
     kind: Literal["Q", "probability"]
@@ -38,7 +38,7 @@ class Look:
 class WatchedAgent(TrainedAgent):
     """A trained agent in one environment that shows the values behind its actions."""
 
-    def look(self, observation: np.ndarray, *, noise: int = False, draws: int = 16) -> Look:
+    def look(self, observation: np.ndarray, *, noise: int = False, draws: int = 16) -> ActionValues:
         """Return the values of the actions at one observation (1, *shape), and the chosen action.
 
         `noise` is a number of draws, as for `act`; an agent with an LSTM uses one at most. The
@@ -58,8 +58,8 @@ class WatchedAgent(TrainedAgent):
                 drawn = self.values(np.repeat(observation, rows, axis=0))
         if recurrent and drawn is not None:
             # Every forward advances the LSTM's state, so there is only one, under the acting draw.
-            return Look(kind, drawn[0], None, int(drawn[0].argmax()))
+            return ActionValues(kind, drawn[0], None, int(drawn[0].argmax()))
         with mean_weights(network):
             values = self.values(observation)[0]
         acting = drawn[:noise].mean(0) if noise and drawn is not None else values
-        return Look(kind, values, drawn, int(acting.argmax()))
+        return ActionValues(kind, values, drawn, int(acting.argmax()))

@@ -19,7 +19,7 @@ from ...control.scale import set_scale
 from ...layers import Draw, draw, mean_weights, noisy_layers, using
 from ...layers.outputs import Outputs, outputs_under
 from ...layers.restoring import buffers_preserved
-from ..control import ControlOptions, HostControl, Seen
+from ..control import ControlOptions, HostControl, RecentObservations
 from ..spaces import check_space
 from .modules import NoisyDQNRLModule, NoisyPPORLModule, NoisySACRLModule
 
@@ -129,7 +129,7 @@ def _set_in_runner(runner: Any, *, value: float, words: str | None, rows: int | 
     for module in _noisy_modules(runner.module):
         set_scale((module,), value, control=words)
         if rows is not None and module.seen is None:
-            module.seen = Seen(rows)
+            module.seen = RecentObservations(rows)
 
 
 def _set_in_learner(learner: Any, *, value: float, words: str | None) -> None:

@@ -28,10 +28,10 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from torch import Tensor, nn
 
 from ...layers import NoiseName, mean_weights, noisify, noisy_layers, sigma_parameters
-from ..control import Seen
+from ..control import RecentObservations
 from ..host import Forward, takes_rows
 from .learners import LEARNERS
-from .seeds import ActingNoise, LearningNoise, Under
+from .seeds import ActingNoise, DrawContext, LearningNoise
 
 NOISE_SEED = "noise_seed"
 """The column of PPO's samples with the seed of the draw under which each action was chosen."""
@@ -71,7 +71,7 @@ class _OffPolicyNoise(_HeldNoise):
             self._acting.redraw()
             self._learned = True
 
-    def _acting_noise(self, batch: dict[str, Any], probe: Forward) -> Under:
+    def _acting_noise(self, batch: dict[str, Any], probe: Forward) -> DrawContext:
         # Under one draw, the whole warm-up might take the same action.
         if not self._learned:
             self._acting.redraw()
@@ -112,7 +112,7 @@ class NoisyDQNRLModule(_OffPolicyNoise, DefaultDQNTorchRLModule):
             )
         self._acting = ActingNoise()
         self._learned = False
-        self.seen: Seen | None = None
+        self.seen: RecentObservations | None = None
 
     def values(self, batch: dict[str, Any]) -> Tensor:
         """Return Q (B, actions) under the noise in force."""
@@ -164,7 +164,7 @@ class NoisySACRLModule(_OffPolicyNoise, DefaultSACTorchRLModule):
         _make_noisy(self, is_actor=is_actor, within=("pi_encoder.", "pi."))
         self._acting = ActingNoise()
         self._learned = False
-        self.seen: Seen | None = None
+        self.seen: RecentObservations | None = None
 
     def values(self, batch: dict[str, Any]) -> Tensor:
         """Return the mean of continuous actions, or logits of discrete ones, (B, actions)."""
@@ -201,7 +201,7 @@ class NoisyPPORLModule(_HeldNoise, DefaultPPOTorchRLModule):
         _make_noisy(self, is_actor=is_actor)
         self._acting = ActingNoise()
         self._learning = LearningNoise()
-        self.seen: Seen | None = None
+        self.seen: RecentObservations | None = None
 
     def set_state(self, state: Any) -> None:
         """Load weights, and draw new noise for the next rollout."""
@@ -236,7 +236,7 @@ class NoisyPPORLModule(_HeldNoise, DefaultPPOTorchRLModule):
             values: Any = super().compute_values(batch, embeddings)
         return values
 
-    def _rollout_noise(self, batch: dict[str, Any]) -> Under:
+    def _rollout_noise(self, batch: dict[str, Any]) -> DrawContext:
         seeds = batch.get(NOISE_SEED)
         if seeds is None:
             raise ValueError(

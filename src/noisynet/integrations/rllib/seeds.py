@@ -15,7 +15,7 @@ from ...layers import Draw, noisy_layers
 from ...layers.noise import LayerSpec, Slot
 from ...layers.states import ready
 
-Under = Callable[[], AbstractContextManager[None]]
+DrawContext = Callable[[], AbstractContextManager[None]]
 """Returns a context in which one draw is used; it can be called any number of times."""
 
 
@@ -53,7 +53,7 @@ class ActingNoise:
     def __init__(self) -> None:
         self._seeds: list[int] = []
         self._held: Draw | None = None
-        self._in_force: tuple[Tensor, Under] | None = None
+        self._in_force: tuple[Tensor, DrawContext] | None = None
 
     def redraw(self) -> None:
         """Discard seeds and draws, so that the next forward gets new noise."""
@@ -63,7 +63,7 @@ class ActingNoise:
         """Discard the draws but not the seeds, for a module that has been moved."""
         self._held = self._in_force = None
 
-    def of_rows(self, module: nn.Module, rows: int) -> tuple[Tensor, Under]:
+    def of_rows(self, module: nn.Module, rows: int) -> tuple[Tensor, DrawContext]:
         """Return seeds (rows,) and their context; row i keeps its noise if `rows` changes."""
         if self._in_force is not None and len(self._in_force[0]) == rows:
             return self._in_force
@@ -87,13 +87,13 @@ class LearningNoise:
     def __init__(self) -> None:
         self._distinct: Tensor | None = None
         self._of_distinct: Draw | None = None
-        self._in_force: tuple[Tensor, Under] | None = None
+        self._in_force: tuple[Tensor, DrawContext] | None = None
 
     def forget(self) -> None:
         """Discard the draws, for a module that has been moved."""
         self._distinct = self._of_distinct = self._in_force = None
 
-    def under(self, module: nn.Module, seeds: Tensor) -> Under:
+    def under(self, module: nn.Module, seeds: Tensor) -> DrawContext:
         """Return a function that opens a context under the draws of `seeds`, (B,)."""
         # The loss asks twice for the same batch, for the policy and for the values.
         if self._in_force is None or self._in_force[0] is not seeds:

@@ -12,7 +12,7 @@ from torch.optim import RMSprop
 _torch: Any = torch
 """torch, untyped: its operations on lists of tensors have no public names."""
 
-Three = tuple[Tensor, Tensor, Tensor]
+ParameterState = tuple[Tensor, Tensor, Tensor]
 """A parameter, its gradient and the running mean of its squares; or a block of each."""
 
 _BLOCK = 1 << 14
@@ -57,10 +57,10 @@ def serves(options: Mapping[str, Any]) -> bool:
     return options.keys() <= {"alpha", "eps", "weight_decay"}
 
 
-def _in_blocks(found: Sequence[Three]) -> list[list[Three]]:
+def _in_blocks(found: Sequence[ParameterState]) -> list[list[ParameterState]]:
     """List what is updated together: all small tensors, and each block of a large one."""
-    small: list[Three] = []
-    blocks: list[list[Three]] = []
+    small: list[ParameterState] = []
+    blocks: list[list[ParameterState]] = []
     for three in found:
         is_split = three[0].device.type == "cpu" and three[0].numel() > _BLOCK
         if is_split and all(one.is_contiguous() for one in three):
@@ -71,7 +71,7 @@ def _in_blocks(found: Sequence[Three]) -> list[list[Three]]:
     return [small, *blocks] if small else blocks
 
 
-def _update(together: Sequence[Three], group: Mapping[str, Any]) -> None:
+def _update(together: Sequence[ParameterState], group: Mapping[str, Any]) -> None:
     values, slopes, squares = (list(tensors) for tensors in zip(*together, strict=True))
     alpha, decay = group["alpha"], group["weight_decay"]
     if decay:
