@@ -97,7 +97,11 @@ def test_the_page_of_the_revived_network_has_what_its_runs_lost() -> None:
         assert float(loss) == pytest.approx(run["losses"][-1][2], abs=0.001)
         assert 0 <= int(stopped.replace(",", "")) - run["losses"][-1][0] < 2500
     (cured,) = [run for run in runs if run["run"].endswith("1000-adam-epsilon")]
-    assert max(share for step, share in cured["dormant"] if step >= 44_000) <= 0.09
+    assert max(share for step, share in cured["dormant"] if step >= 44_000) <= 0.12
+    assert next(step for step, score in cured["games"] if score > 0) == 175_210
+    last = [score for step, score in cured["games"] if step >= 175_210]
+    assert (len(last), sum(score > 0 for score in last)) == (12, 7)
+    assert sum(last) / len(last) == pytest.approx(4.2, abs=0.05)
     (left,) = [run for run in runs if run["run"] == "revived/adam-epsilon"]
     assert all(share == 1 for step, share in left["dormant"] if step > 30_628)
 
