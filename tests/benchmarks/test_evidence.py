@@ -397,3 +397,22 @@ def test_what_the_page_says_of_minatar_by_pqn() -> None:
     assert f"and behind on {behind}." in " ".join((root / "README.md").read_text().split())
     for task in ("MinAtar Breakout", "MinAtar Freeway"):
         assert compare.paired(records, task, "noise", "epsilon", "area").sign == 1
+
+
+def test_the_page_names_every_difference_that_iqn_and_munchausen_make_on_small_tasks() -> None:
+    head, _, *rows = (study.FOLDER / "components.md").read_text().splitlines()
+    arms = [cell.strip() for cell in head.split("|")[4:-1]]
+    bold: set[tuple[str, ...]] = set()
+    for row in rows:
+        task, figure, _, *cells = (cell.strip() for cell in row.split("|")[1:-1])
+        if task in components.SHARED:
+            named = zip(arms, cells, strict=True)
+            bold |= {(task, figure, arm, cell[2]) for arm, cell in named if cell.startswith("**")}
+    assert bold == {
+        ("CartPole", "final", "Munchausen − DQN", "+"),
+        ("DeepSea-8", "area", "Munchausen − DQN", "−"),
+        ("Chain-10", "area", "IQN − DQN", "+"),
+        ("CartPole", "area", "both − DQN", "−"),
+        ("Chain-10", "area", "both − DQN", "+"),
+        ("Chain-10", "area", "both: noise − ε", "+"),
+    }
