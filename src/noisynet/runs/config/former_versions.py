@@ -6,24 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import shown
+from .renaming import renamed_in_sections
 
 _GONE = ("final_update_every", "final_update_return")
 """Removed fields of `learning`, which made updates rarer once the agent won."""
 
-
 RENAMED = {"noise": "noise_kind"}
 """{former name: present name} of fields: `--noise` now always means whether noise acts."""
-
-
-def present_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return fields by their present names.
-
-    A field that is there under both names keeps both, which validation refuses.
-    """
-    return {
-        name if RENAMED.get(name, name) in values else RENAMED.get(name, name): value
-        for name, value in values.items()
-    }
 
 
 def with_present_sections(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,15 +20,7 @@ def with_present_sections(values: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises ValueError if a removed field is set.
     """
-    return _with_rollouts(_without_what_is_gone(present_sections(values)))
-
-
-def present_sections(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config's sections with their fields by their present names."""
-    return {
-        name: present_fields(part) if isinstance(part, Mapping) else part
-        for name, part in values.items()
-    }
+    return _with_rollouts(_without_what_is_gone(renamed_in_sections(values, RENAMED)))
 
 
 def _without_what_is_gone(values: dict[str, Any]) -> dict[str, Any]:

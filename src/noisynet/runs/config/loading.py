@@ -13,6 +13,7 @@ from .. import yaml_text
 from ..errors import RunError, nearest, shown
 from ..folder import check_format
 from . import former_versions, spelling
+from .renaming import renamed_in_sections
 from .schema import SECTIONS, Config, overridden, parse, with_present_names
 
 
@@ -117,7 +118,7 @@ def _mapping(text: str, origin: str) -> dict[str, Any]:
     }
     try:
         # Before the values are merged with a preset, in which fields have their present names.
-        return spelling.sections_with_british_names(former_versions.with_present_sections(whole))
+        return renamed_in_sections(former_versions.with_present_sections(whole), spelling.OURS)
     except ValueError as error:
         raise RunError(f"{origin}: {error}") from None
 

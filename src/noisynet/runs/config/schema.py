@@ -26,6 +26,7 @@ from .exploration import ExplorationSection
 from .learning import LearningSection
 from .network import NetworkSection
 from .plasticity import PlasticitySection
+from .renaming import renamed, renamed_in_sections
 from .rollouts import RolloutsSection
 from .scale import ScaleSection
 from .section import Section
@@ -55,7 +56,7 @@ class Config(Section):
         """Accept what former versions wrote, and American spellings."""
         if not isinstance(values, dict):
             return values
-        return spelling.sections_with_british_names(former_versions.with_present_sections(values))
+        return renamed_in_sections(former_versions.with_present_sections(values), spelling.OURS)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -100,7 +101,7 @@ class Config(Section):
         is what `by_section` returned then; a field that it lacks counts as unchanged.
         """
         refused = former_versions.gone_since(made_with)
-        made_with = former_versions.present_sections(made_with)
+        made_with = renamed_in_sections(made_with, former_versions.RENAMED)
         noted: list[str] = []
         values = self.by_section()
         for section, name, info in fields():
@@ -248,7 +249,7 @@ def option_name(field: str) -> str:
 
 def with_present_names(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return fields by their present, British names; former and American ones are converted."""
-    return former_versions.present_fields(spelling.with_british_names(fields))
+    return renamed(renamed(fields, spelling.OURS), former_versions.RENAMED)
 
 
 def overridden(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
