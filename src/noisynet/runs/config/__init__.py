@@ -11,7 +11,6 @@ from .schema import (
     fields,
     may_change,
     option_name,
-    parse,
     with_present_names,
 )
 
@@ -29,7 +28,6 @@ __all__ = [
     "load",
     "may_change",
     "option_name",
-    "parse",
     "preset_names",
     "with_present_names",
 ]
