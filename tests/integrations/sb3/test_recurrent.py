@@ -204,6 +204,19 @@ def test_the_host_s_loop_over_starts_gives_the_same() -> None:
         assert torch.allclose(ours[1][1], host[1][1], atol=1e-6)
 
 
+def test_sequences_with_starts_take_one_call_of_the_lstm_where_the_host_takes_one_a_step() -> None:
+    torch.manual_seed(0)
+    lstm, calls = nn.LSTM(3, 4), []
+    lstm.register_forward_hook(lambda *_: calls.append(1))
+    states = (torch.zeros(1, 2, 4), torch.zeros(1, 2, 4))
+    starts = torch.zeros(2, 5)
+    starts[:, 0] = 1.0
+    for policy, expected in ((NoisyRecurrentPPOPolicy, 1), (RecurrentActorCriticPolicy, 5)):
+        calls.clear()
+        policy._process_sequence(torch.randn(10, 3), states, starts.flatten(), lstm)
+        assert len(calls) == expected
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_saved_model_goes_on_as_it_was(kind: str, tmp_path: Path) -> None:
     model = agent(kind)
