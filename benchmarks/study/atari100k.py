@@ -33,7 +33,7 @@ from ..tables import markdown_table
 from . import faulty
 from .compare import cell, iqm_cell, mean_cell, paired, ratios, signed, span
 from .part import Part, Record, run_part
-from .run import curve_of, effective_epsilon_of
+from .run import curve_of, effective_epsilon_of, training_games
 
 SUITE = "atari100k"
 FILE = RESULTS / "study" / "atari100k.jsonl"
@@ -81,7 +81,7 @@ def run(game: str, arm: str, seed: int) -> Record | None:
         raise RuntimeError(f"{trial.name}: {answer}")
     shutil.rmtree(task.folder / "replay", ignore_errors=True)
     steps = trial.config.training.steps
-    curve = curve_of(task.folder, steps)[1::2]
+    curve = curve_of(training_games(task.folder), steps)[1::2]
     played = {noise: one["mean"] for noise, one in result["evaluations"].items()}
     return {
         "task": game,
@@ -95,15 +95,6 @@ def run(game: str, arm: str, seed: int) -> Record | None:
         "steps": steps,
         "wall_seconds": round(training_seconds(task.folder) or 0.0, 1),
     }
-
-
-PART = Part(
-    file=FILE,
-    arms=dict.fromkeys(TASKS, tuple(ARMS)),
-    seeds={task: 3 if game in suite().games else 0 for task, game in TASKS.items()},
-    run=run,
-    minutes=dict.fromkeys(TASKS, 33.0),
-)
 
 
 def name_of(task: str) -> str:
@@ -197,5 +188,15 @@ def _time(records: Sequence[Record], tasks: Sequence[str]) -> list[str]:
     return ["### Time", "", *markdown_table(heads, rows), ""]
 
 
+PART = Part(
+    file=FILE,
+    arms=dict.fromkeys(TASKS, tuple(ARMS)),
+    seeds={task: 3 if game in suite().games else 0 for task, game in TASKS.items()},
+    run=run,
+    minutes=dict.fromkeys(TASKS, 33.0),
+    table=table,
+)
+
+
 if __name__ == "__main__":
-    run_part(PART, table, __doc__)
+    run_part(PART, __doc__)

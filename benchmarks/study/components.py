@@ -43,18 +43,6 @@ def run(task: str, arm: str, seed: int) -> Record | None:
     return measure(task, TASKS[task], arm, seed, ARMS)
 
 
-PART = Part(
-    file=FILE,
-    arms=dict.fromkeys(TASKS, tuple(ARMS)),
-    seeds={task: 10 if task in SHARED else 5 for task in TASKS},
-    run=run,
-    # Half as much again as the medians of the study's runs by noise (runs.jsonl).
-    minutes={"CartPole": 0.65, "Acrobot": 0.9, "Chain-10": 0.4, "DeepSea-8": 0.4,
-             "DeepSea-10": 0.45}
-    | {task: 9.0 for task in TASKS if task not in SHARED},
-)  # fmt: skip
-
-
 def table(records: Sequence[Record]) -> str:
     """Return a table with two rows for each task that has runs: final games, and area."""
     if not records:
@@ -78,5 +66,18 @@ def table(records: Sequence[Record]) -> str:
     return "\n".join(markdown_table(heads, rows)) + "\n"
 
 
+PART = Part(
+    file=FILE,
+    arms=dict.fromkeys(TASKS, tuple(ARMS)),
+    seeds={task: 10 if task in SHARED else 5 for task in TASKS},
+    run=run,
+    # Half as much again as the medians of the study's runs by noise (runs.jsonl).
+    minutes={"CartPole": 0.65, "Acrobot": 0.9, "Chain-10": 0.4, "DeepSea-8": 0.4,
+             "DeepSea-10": 0.45}
+    | {task: 9.0 for task in TASKS if task not in SHARED},
+    table=table,
+)  # fmt: skip
+
+
 if __name__ == "__main__":
-    run_part(PART, table, __doc__)
+    run_part(PART, __doc__)

@@ -42,18 +42,6 @@ def runs_of_study() -> list[Record]:
     ]
 
 
-PART = Part(
-    file=FILE,
-    arms=dict.fromkeys(SHARED, tuple(ARMS)),
-    seeds=dict.fromkeys(SHARED, 10),
-    run=partial(run, arms=ARMS),
-    # Medians of the study's runs by noise (runs.jsonl).
-    minutes={"CartPole": 0.43, "Acrobot": 0.62, "Chain-10": 0.27, "DeepSea-8": 0.25,
-             "DeepSea-10": 0.3},
-    others=runs_of_study,
-)  # fmt: skip
-
-
 def compared(records: Sequence[Record], task: str) -> Record | None:
     """Compare areas under the curve on a task, seed by seed; None where an arm has no runs."""
     areas = {
@@ -110,5 +98,18 @@ def table(records: Sequence[Record]) -> str:
     return "\n".join(markdown_table(heads, rows)) + "\n"
 
 
+PART = Part(
+    file=FILE,
+    arms=dict.fromkeys(SHARED, tuple(ARMS)),
+    seeds=dict.fromkeys(SHARED, 10),
+    run=partial(run, arms=ARMS),
+    # Medians of the study's runs by noise (runs.jsonl).
+    minutes={"CartPole": 0.43, "Acrobot": 0.62, "Chain-10": 0.27, "DeepSea-8": 0.25,
+             "DeepSea-10": 0.3},
+    others=runs_of_study,
+    table=table,
+)  # fmt: skip
+
+
 if __name__ == "__main__":
-    run_part(PART, table, __doc__)
+    run_part(PART, __doc__)

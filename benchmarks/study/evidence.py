@@ -13,15 +13,14 @@ from __future__ import annotations
 import argparse
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from noisynet.cli.options import positive
 
 from ..provenance import RESULTS, provenance
 from ..tables import markdown_table
-from . import atari100k, components, control, faults, minatar, verdict
-from .part import Part, Record, run_all
+from . import atari100k, components, continuous, control, faults, minatar, verdict
+from .part import Part, run_all
 from .run import SHARED
 
 STATE = RESULTS / "study" / "evidence.md"
@@ -29,20 +28,15 @@ STATE = RESULTS / "study" / "evidence.md"
 
 @dataclass(frozen=True)
 class Series:
-    """Some tasks of a part, and the table that shows them."""
+    """Some tasks of a part."""
 
     module: str
     tasks: tuple[str, ...]
     part: Part
-    table: Callable[[Sequence[Record]], str]
 
     def restricted(self) -> Part:
         """Return the part with these tasks alone."""
         return replace(self.part, arms={task: self.part.arms[task] for task in self.tasks})
-
-    def write(self) -> None:
-        """Write the table of the whole part."""
-        self.part.file.with_suffix(".md").write_text(self.table(self.part.records()))
 
 
 def _planned(part: Part) -> tuple[str, ...]:
@@ -50,22 +44,26 @@ def _planned(part: Part) -> tuple[str, ...]:
 
 
 _OF_DQN = tuple(task for task in minatar.TASKS if minatar.arms_of(task) is minatar.OF_DQN)
+_MUJOCO = tuple(task for task in continuous.TASKS if task.startswith(("HalfCheetah", "Hopper")))
+_CLASSIC = tuple(task for task in continuous.TASKS if task not in _MUJOCO)
 _OF_PQN = tuple(task for task in minatar.TASKS if task not in _OF_DQN)
 SERIES = {
-    "faults, small tasks": Series("faults", ("CartPole", "DeepSea-8"), faults.PART, faults.table),
-    "Atari 100k": Series("atari100k", _planned(atari100k.PART), atari100k.PART, atari100k.table),
-    "MinAtar by DQN": Series("minatar", _OF_DQN, minatar.PART, minatar.table),
-    "MinAtar by PQN": Series("minatar", _OF_PQN, minatar.PART, minatar.table),
+    "faults, small tasks": Series("faults", ("CartPole", "DeepSea-8"), faults.PART),
+    "Atari 100k": Series("atari100k", _planned(atari100k.PART), atari100k.PART),
+    "MinAtar by DQN": Series("minatar", _OF_DQN, minatar.PART),
+    "MinAtar by PQN": Series("minatar", _OF_PQN, minatar.PART),
     "faults, MinAtar Breakout": Series(
-        "faults", ("MinAtar Breakout",), faults.PART, faults.table
+        "faults", ("MinAtar Breakout",), faults.PART
     ),
-    "targets against σ0": Series("control", SHARED, control.PART, control.table),
+    "targets against σ0": Series("control", SHARED, control.PART),
     "IQN and Munchausen, small tasks": Series(
-        "components", SHARED, components.PART, components.table
+        "components", SHARED, components.PART
     ),
     "IQN and Munchausen, MinAtar": Series(
-        "components", _OF_DQN, components.PART, components.table
+        "components", _OF_DQN, components.PART
     ),
+    "continuous actions and memory": Series("continuous", _CLASSIC, continuous.PART),
+    "MuJoCo": Series("continuous", _MUJOCO, continuous.PART),
 }  # fmt: skip
 
 
@@ -93,7 +91,7 @@ def state() -> str:
 def write() -> None:
     """Write all tables."""
     for series in SERIES.values():
-        series.write()
+        series.part.write()
     verdict.main()
     STATE.write_text(state())
 

@@ -67,16 +67,6 @@ def run(task: str, arm: str, seed: int) -> Record | None:
         return measure(task, TASKS[task], arm, seed, ARMS)
 
 
-PART = Part(
-    file=FILE,
-    arms=dict.fromkeys(SEEDS, tuple(ARMS)),
-    seeds=SEEDS,
-    run=run,
-    # Medians of the study's runs by noise (runs.jsonl).
-    minutes={"CartPole": 0.43, "DeepSea-8": 0.25, "MinAtar Breakout": 6.6},
-)
-
-
 def table(records: Sequence[Record]) -> str:
     """Return tables with a row for each fault: what it costs in area, and in final games."""
     if not records:
@@ -102,5 +92,16 @@ def table(records: Sequence[Record]) -> str:
     return "\n".join(parts)
 
 
+PART = Part(
+    file=FILE,
+    arms=dict.fromkeys(SEEDS, tuple(ARMS)),
+    seeds=SEEDS,
+    run=run,
+    # Medians of the study's runs by noise (runs.jsonl).
+    minutes={"CartPole": 0.43, "DeepSea-8": 0.25, "MinAtar Breakout": 6.6},
+    table=table,
+)
+
+
 if __name__ == "__main__":
-    run_part(PART, table, __doc__)
+    run_part(PART, __doc__)

@@ -63,17 +63,6 @@ def run(task: str, arm: str, seed: int) -> Record | None:
     return measure(task, TASKS[task], arm, seed, arms_of(task))
 
 
-PART = Part(
-    file=FILE,
-    arms={task: tuple(arms_of(task)) for task in TASKS},
-    seeds=dict.fromkeys(TASKS, 5),
-    run=run,
-    # For DQN, medians of the study's runs (runs.jsonl); for PQN, from 60,000 steps of Asterix.
-    minutes={task: 3.0 if task.endswith("by PQN") else 6.0 for task in TASKS},
-    others=read_runs,
-)
-
-
 def table(records: Sequence[Record]) -> str:
     """Return a table with two rows for each task that has runs: final games, and area."""
     heads = (
@@ -106,5 +95,17 @@ def _held(runs: Sequence[Record]) -> str:
     return f"{np.mean(found):.3f}" if found else "–"
 
 
+PART = Part(
+    file=FILE,
+    arms={task: tuple(arms_of(task)) for task in TASKS},
+    seeds=dict.fromkeys(TASKS, 5),
+    run=run,
+    # For DQN, medians of the study's runs (runs.jsonl); for PQN, from 60,000 steps of Asterix.
+    minutes={task: 3.0 if task.endswith("by PQN") else 6.0 for task in TASKS},
+    others=read_runs,
+    table=table,
+)
+
+
 if __name__ == "__main__":
-    run_part(PART, table, __doc__)
+    run_part(PART, __doc__)

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import statistics
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ class Part:
     """Runs of one kind: which there are, the file that has them, and how one is made."""
 
     file: Path
-    arms: Mapping[str, Collection[str]]
+    arms: Mapping[str, Sequence[str]]
     """The arms of each task, in the order in which they run."""
     seeds: Mapping[str, int]
     """The number of seeds of each task; 0 for a task that runs only if it is asked for."""
@@ -35,6 +35,10 @@ class Part:
     """Train and evaluate one run, in another process; None if it was interrupted."""
     minutes: Mapping[str, float]
     """The minutes of a run of each task on one core, used until some runs have been timed."""
+    table: Callable[[Sequence[Record]], str]
+    """Return the text of the table of these runs, which stands beside their file."""
+    draw: Callable[[Sequence[Record], Path], None] | None = None
+    """Draw pictures of these runs into a folder."""
     others: Callable[[], list[Record]] = list
     """Return runs of these tasks that are in other files."""
 
@@ -55,6 +59,13 @@ class Part:
         """List the runs that are not finished yet."""
         done = {(one["task"], one["arm"], one["seed"]) for one in self.records()}
         return [job for job in self.jobs() if job not in done]
+
+    def write(self) -> None:
+        """Write the table, and draw the pictures."""
+        records = self.records()
+        self.file.with_suffix(".md").write_text(self.table(records))
+        if self.draw is not None:
+            self.draw(records, self.file.parent)
 
     def minutes_left(self) -> float:
         """Estimate the minutes of one core that the missing runs take.
@@ -133,7 +144,7 @@ def run_all(
         )
 
 
-def run_part(part: Part, table: Callable[[Sequence[Record]], str], description: str | None) -> None:
+def run_part(part: Part, description: str | None) -> None:
     """Read a part's command line, run the missing runs that it asks for, and write the table."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -146,23 +157,21 @@ def run_part(part: Part, table: Callable[[Sequence[Record]], str], description: 
     parser.add_argument("--machine", default="not said", help="in words, what else ran included")
     parser.add_argument("--table", action="store_true", help="run nothing")
     arguments = parser.parse_args()
-
-    def write() -> None:
-        part.file.with_suffix(".md").write_text(table(part.records()))
-
-    if not arguments.table:
-        planned = {task: count for task, count in part.seeds.items() if count}
-        asked = {
-            task: arguments.seeds or part.seeds[task] or max(planned.values())
-            for task in arguments.tasks or planned
-        }
-        jobs = [
-            (task, arm, seed)
-            for task, arm, seed in replace(
-                part, seeds=dict.fromkeys(part.seeds, 0) | asked
-            ).missing()
-            if arm in (arguments.arms or every_arm)
-        ]
-        made = provenance(arguments.machine)
-        run_all(jobs, part.run, part.file, made, at_once=arguments.jobs, after=write)
-    write()
+    if arguments.table:
+        part.write()
+        return
+    planned = {task: count for task, count in part.seeds.items() if count}
+    asked = {
+        task: arguments.seeds or part.seeds[task] or max(planned.values())
+        for task in arguments.tasks or planned
+    }
+    jobs = [
+        (task, arm, seed)
+        for task, arm, seed in replace(part, seeds=dict.fromkeys(part.seeds, 0) | asked).missing()
+        if arm in (arguments.arms or every_arm)
+    ]
+    made = provenance(arguments.machine)
+    try:
+        run_all(jobs, part.run, part.file, made, at_once=arguments.jobs)
+    finally:
+        part.write()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from scipy import stats
 
-from noisynet.evaluation.scores import interquartile_mean
+from noisynet.evaluation.scores import bootstrap_interval, interquartile_mean, interquartile_means
 
 from ..tables import markdown_table
+from .part import Record
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -25,10 +24,9 @@ ENDS = {
     "DeepSea": (0.0, 0.99),
 }
 SHARED = "The tasks that all arms play"
-RESAMPLES = 2000
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-
-Record = dict[str, Any]
+COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#000000",
+)  # fmt: skip
 
 
 def normalised(task: str, value: float) -> float:
@@ -37,26 +35,8 @@ def normalised(task: str, value: float) -> float:
     return (value - low) / (high - low)
 
 
-def interval(groups: Sequence[np.ndarray]) -> tuple[float, float] | None:
-    """Return the 95 % bootstrap interval of the IQM, with each group (task) resampled by itself.
-
-    None where a task has only one seed.
-    """
-    if any(len(group) < 2 for group in groups):
-        return None
-    found = stats.bootstrap(
-        tuple(groups),
-        lambda *samples: interquartile_mean(np.concatenate(samples)),
-        method="percentile",
-        n_resamples=RESAMPLES,
-        vectorized=False,
-        rng=np.random.default_rng(0),
-    )
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
-
-
 def summary(
-    runs: list[Record], tasks: list[str], arms: list[str], shared: list[str]
+    runs: Sequence[Record], tasks: Sequence[str], arms: Sequence[str], shared: Sequence[str]
 ) -> list[Record]:
     """Return a row for each task and arm, and one for the tasks that all arms share."""
     rows: list[Record] = []
@@ -70,7 +50,7 @@ def summary(
             for figure in ("final", "area"):
                 values = np.array([one[figure] for one in mine])
                 row[figure] = interquartile_mean(values)
-                row[f"{figure}_interval"] = interval([values])
+                row[f"{figure}_interval"] = bootstrap_interval(interquartile_means, [values])
                 if task in shared:
                     groups[figure].append(np.array([normalised(task, value) for value in values]))
             rows.append(row)
@@ -80,7 +60,7 @@ def summary(
             row = {"task": SHARED, "arm": arm, "seeds": counts.pop()}
             for figure, samples in groups.items():
                 row[figure] = interquartile_mean(np.concatenate(samples))
-                row[f"{figure}_interval"] = interval(samples)
+                row[f"{figure}_interval"] = bootstrap_interval(interquartile_means, samples)
             rows.append(row)
     return rows
 
@@ -89,7 +69,7 @@ TASK_BY_TASK = "<!-- task by task -->"
 """Marks where docs/study.md splits the tables."""
 
 
-def markdown(rows: list[Record], tasks: list[str]) -> str:
+def markdown(rows: Sequence[Record], tasks: Sequence[str]) -> str:
     """Return the rows as tables, one for each task."""
     parts: list[str] = []
     for task in (SHARED, *tasks):
@@ -120,9 +100,9 @@ def _cell(row: Record, figure: str) -> str:
     return f"{row[figure]:.3g}{spread}"
 
 
-def plot(runs: list[Record], tasks: list[str], file: Path) -> None:
-    """Draw the training curves of noise and ε-greedy for each task: their mean, and each seed."""
-    shown = [task for task in tasks if any(one["task"] == task for one in runs)]
+def plot(runs: Sequence[Record], arms: Mapping[str, Sequence[str]], file: Path) -> None:
+    """Draw the mean training curves of some arms of each task; of two arms, each seed as well."""
+    shown = [task for task in arms if any(one["task"] == task for one in runs)]
     if not shown:
         return
     columns = 3
@@ -131,13 +111,14 @@ def plot(runs: list[Record], tasks: list[str], file: Path) -> None:
     for place in axes.flat[len(shown) :]:
         place.set_axis_off()
     for place, task in zip(axes.flat, shown, strict=False):
-        for colour, arm in zip(COLOURS, ("noise", "epsilon"), strict=False):
+        for colour, arm in zip(COLOURS, arms[task], strict=False):
             mine = [one for one in runs if one["task"] == task and one["arm"] == arm]
             if not mine:
                 continue
             curves = np.array([one["curve"] for one in mine])
             steps = np.linspace(0, mine[0]["steps"], curves.shape[1])
-            place.plot(steps, curves.T, color=colour, alpha=0.15, linewidth=0.7)
+            if len(arms[task]) <= 2:
+                place.plot(steps, curves.T, color=colour, alpha=0.15, linewidth=0.7)
             place.plot(steps, curves.mean(0), color=colour, label=f"{arm} ({len(mine)} seeds)")
         place.set_title(task, fontsize=9)
         place.tick_params(labelsize=7)
@@ -149,7 +130,7 @@ def plot(runs: list[Record], tasks: list[str], file: Path) -> None:
     plt.close(figure)
 
 
-def plot_arms(rows: list[Record], file: Path) -> None:
+def plot_arms(rows: Sequence[Record], file: Path) -> None:
     """Draw the arms on the tasks that all of them play: interquartile means and their intervals."""
     shown = [row for row in rows if row["task"] == SHARED][::-1]
     if not shown:
@@ -175,18 +156,3 @@ def plot_arms(rows: list[Record], file: Path) -> None:
     figure.tight_layout()
     figure.savefig(file, dpi=130)
     plt.close(figure)
-
-
-def write_report(
-    runs: list[Record], folder: Path, tasks: list[str], arms: list[str], shared: list[str]
-) -> None:
-    """Write table.md, curves.png and intervals.png."""
-    if not runs:
-        print("no runs yet")
-        return
-    rows = summary(runs, tasks, arms, shared)
-    table = markdown(rows, tasks)
-    (folder / "table.md").write_text(table)
-    print(table)
-    plot(runs, tasks, folder / "curves.png")
-    plot_arms(rows, folder / "intervals.png")

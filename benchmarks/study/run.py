@@ -9,11 +9,9 @@ where it stopped. Seeds are paired: seed i of every arm plays the same environme
 
 from __future__ import annotations
 
-import argparse
-import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,16 +19,14 @@ from typing import Any
 import numpy as np
 
 from noisynet.assemble import start
-from noisynet.cli.options import positive
 from noisynet.evaluation.agent import evaluate_run
 from noisynet.runs import config, read_metrics
 
-from ..provenance import RESULTS, provenance
-from .part import read_lines, run_all
-from .report import write_report
+from ..provenance import RESULTS
+from .part import Part, Record, read_lines, run_part
+from .report import markdown, plot, plot_arms, summary
 
-FOLDER = RESULTS / "study"
-RUNS = FOLDER / "runs.jsonl"
+RUNS = RESULTS / "study" / "runs.jsonl"
 POINTS = 100
 
 
@@ -111,14 +107,14 @@ def settings_of(
 
 def run(
     name: str, arm: str, seed: int, arms: Mapping[str, Mapping[str, Any]] = ARMS
-) -> dict[str, Any] | None:
+) -> Record | None:
     """Train and evaluate one run in a temporary folder; return None if it was interrupted."""
     return measure(name, TASKS[name], arm, seed, arms)
 
 
 def measure(
     name: str, task: Task, arm: str, seed: int, arms: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any] | None:
+) -> Record | None:
     """Train and evaluate one run of a task by an arm, as `run` does."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -127,7 +123,7 @@ def measure(
         if outcome.reason == "interrupted":
             return None
         played = evaluate_run(path, episodes=task.games)
-        curve = curve_of(path, task.steps)
+        curve = curve_of(training_games(path), task.steps)
         explored = effective_epsilon_of(path)
     return {
         "task": name,
@@ -142,11 +138,23 @@ def measure(
     }
 
 
-def curve_of(path: Path, steps: int) -> list[float]:
-    """Return the mean return of the last 10 training games at evenly spaced steps."""
-    games = [record for record in read_metrics(path) if "game/return" in record]
-    at = np.array([game["step"] for game in games])
-    returns = np.array([game["game/return"] for game in games])
+def training_games(path: Path) -> list[tuple[int, float]]:
+    """Return the step at which each game of a run ended, and its return."""
+    return [
+        (record["step"], record["game/return"])
+        for record in read_metrics(path)
+        if "game/return" in record
+    ]
+
+
+def curve_of(games: Sequence[tuple[int, float]], steps: int) -> list[float]:
+    """Return the mean return of the last 10 training games at evenly spaced steps.
+
+    Raises ValueError if no game ended.
+    """
+    if not games:
+        raise ValueError(f"no training game ended within {steps:,} steps")
+    at, returns = np.array(games).T
     curve: list[float] = []
     for point in np.linspace(steps / POINTS, steps, POINTS):
         until = int(np.searchsorted(at, point, side="right"))
@@ -168,40 +176,33 @@ def effective_epsilon_of(path: Path) -> list[float] | None:
     return [round(float(part.mean()), 4) for part in np.array_split(np.array(found), 10)]
 
 
-def read_runs(file: Path = RUNS) -> list[dict[str, Any]]:
+def read_runs(file: Path = RUNS) -> list[Record]:
     """Read the finished runs."""
     return read_lines(file)
 
 
-def missing(tasks: list[str], arms: list[str], seeds: int) -> Iterator[tuple[str, str, int]]:
-    """Yield the missing runs, seed by seed, so that all arms progress together."""
-    done = {(one["task"], one["arm"], one["seed"]) for one in read_runs()}
-    for seed in range(seeds):
-        for name in tasks:
-            for arm in arms:
-                wanted = TASKS[name].arms
-                runs_here = (wanted is None or arm in wanted) and seed < TASKS[name].seeds
-                if runs_here and (name, arm, seed) not in done:
-                    yield name, arm, seed
+def table(records: Sequence[Record]) -> str:
+    """Return a table for each task, and one for the tasks that all arms play."""
+    return markdown(summary(records, list(TASKS), list(ARMS), SHARED), list(TASKS))
 
 
-def main() -> None:
-    """Run what is missing and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=positive, default=10, help="at most; MinAtar has 5")
-    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
-    parser.add_argument("--jobs", type=positive, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--machine", default="not said")
-    parser.add_argument("--table", action="store_true", help="run nothing")
-    arguments = parser.parse_args()
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    if not arguments.table:
-        made = provenance(arguments.machine)
-        jobs = list(missing(arguments.tasks, arguments.arms, arguments.seeds))
-        run_all(jobs, run, RUNS, made, at_once=arguments.jobs)
-    write_report(read_runs(), FOLDER, list(TASKS), list(ARMS), list(SHARED))
+def draw(records: Sequence[Record], folder: Path) -> None:
+    """Draw the learning curves, and the interquartile means of all arms."""
+    plot(records, dict.fromkeys(TASKS, RIVALS), folder / "curves.png")
+    plot_arms(summary(records, list(TASKS), list(ARMS), SHARED), folder / "intervals.png")
+
+
+PART = Part(
+    file=RUNS,
+    arms={name: task.arms or tuple(ARMS) for name, task in TASKS.items()},
+    seeds={name: task.seeds for name, task in TASKS.items()},
+    run=run,
+    minutes={name: 6.0 if name.startswith("MinAtar") else 0.3 for name in TASKS}
+    | {"CartPole": 0.43, "Acrobot": 0.62},
+    table=table,
+    draw=draw,
+)
 
 
 if __name__ == "__main__":
-    main()
+    run_part(PART, __doc__)

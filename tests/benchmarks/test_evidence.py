@@ -181,6 +181,7 @@ def test_a_series_goes_on_where_it_stopped(tmp_path: Path) -> None:
         seeds={"a": 2, "b": 1, "asked": 0},
         run=made,
         minutes={"a": 2.0, "b": 5.0},
+        table=lambda records: f"{len(records)} runs\n",
     )
     assert mine.missing() == [
         ("a", "x", 0),
@@ -206,6 +207,8 @@ def test_a_series_goes_on_where_it_stopped(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"\('a', 'x', 9\): it diverged"):
         part.run_all([("a", "x", 9), ("b", "x", 0)], made, file, {"commit": "abc"}, at_once=1)
     assert mine.records()[-1]["task"] == "b"
+    mine.write()
+    assert file.with_suffix(".md").read_text() == "4 runs\n"
 
 
 def test_a_run_is_trained_with_its_fault_and_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,7 +301,7 @@ def test_a_cell_says_no_more_than_its_seeds(areas: list[float], shown: str) -> N
 
 def test_tables_are_right_with_no_run_and_with_some() -> None:
     for series in evidence.SERIES.values():
-        assert "nan" not in series.table([])
+        assert "nan" not in series.part.table([])
     runs = [line("CartPole", arm, seed, 100.0 + seed - 50 * (arm == FROZEN))
             for arm in (faults.RIGHT, FROZEN) for seed in range(2)]  # fmt: skip
     rows = {row.split(" | ")[0]: row for row in faults.table(runs).splitlines()[2:]}
@@ -331,7 +334,7 @@ def test_where_noise_is_behind_comes_first() -> None:
 def test_tables_are_those_of_their_runs(name: str) -> None:
     series = evidence.SERIES[name]
     file = series.part.file.with_suffix(".md")
-    assert file.read_text() == series.table(series.part.records())
+    assert file.read_text() == series.part.table(series.part.records())
 
 
 def test_the_verdict_and_the_state_are_those_of_the_runs() -> None:
@@ -400,7 +403,7 @@ def test_what_the_page_says_of_minatar_by_pqn() -> None:
 
 
 def test_the_page_names_every_difference_that_iqn_and_munchausen_make_on_small_tasks() -> None:
-    head, _, *rows = (study.FOLDER / "components.md").read_text().splitlines()
+    head, _, *rows = components.FILE.with_suffix(".md").read_text().splitlines()
     arms = [cell.strip() for cell in head.split("|")[4:-1]]
     bold: set[tuple[str, ...]] = set()
     for row in rows:

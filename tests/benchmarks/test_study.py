@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-SMALL = ("control", "chain", "deep-sea")
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "study"
 
@@ -24,23 +23,26 @@ study_report: Any = importlib.import_module("benchmarks.study.report")
 
 
 def test_the_table_is_that_of_the_runs() -> None:
-    shared = [name for name, task in study.TASKS.items() if task.arms is None]
-    rows = study_report.summary(study.read_runs(), list(study.TASKS), list(study.ARMS), shared)
-    table = study_report.markdown(rows, list(study.TASKS))
-    assert (RESULTS / "table.md").read_text() == table
+    assert (RESULTS / "runs.md").read_text() == study.table(study.read_runs())
 
 
 def test_no_run_counts_twice_and_none_is_missing() -> None:
     counts = Counter((one["task"], one["arm"], one["seed"]) for one in study.read_runs())
     assert set(counts.values()) == {1}
-    small = [name for name, task in study.TASKS.items() if task.preset in SMALL]
-    assert list(study.missing(small, list(study.ARMS), 10)) == []
-    minatar = [name for name in study.TASKS if name.startswith("MinAtar")]
-    assert list(study.missing(minatar, list(study.RIVALS), 5)) == []
+    assert not study.PART.missing()
+
+
+def test_a_curve_has_the_last_ten_games_at_each_step() -> None:
+    curve = study.curve_of([(10, 1.0), (20, 3.0), *[(500, 5.0)] * 10, (999, 15.0)], 1000)
+    assert len(curve) == study.POINTS
+    assert (curve[0], curve[1], curve[48], curve[49], curve[-1]) == (1.0, 2.0, 2.0, 5.0, 6.0)
+    assert study.curve_of([(900, 4.0)], 1000) == [4.0] * study.POINTS
+    with pytest.raises(ValueError, match="no training game ended within 1,000 steps"):
+        study.curve_of([], 1000)
 
 
 def test_the_page_finds_where_it_cuts_the_table() -> None:
-    table = (RESULTS / "table.md").read_text()
+    table = (RESULTS / "runs.md").read_text()
     cuts = re.findall(r':(?:start-after|end-before): "(.*)"', (ROOT / "docs/study.md").read_text())
     assert len(cuts) == 3
     for cut in cuts:
@@ -125,9 +127,8 @@ def test_the_table_of_held_targets_is_that_of_its_runs() -> None:
 @pytest.mark.parametrize(
     ("main", "options"),
     [
-        (study.main, ["--jobs"]),
         (evidence.main, ["--jobs"]),
-        (lambda: part.run_part(held.PART, held.table, None), ["--jobs"]),
+        (lambda: part.run_part(held.PART, None), ["--jobs"]),
         (seeds.main, ["pqn-pong", "--machine", "two cores", "--at-once"]),
     ],
 )
