@@ -33,8 +33,8 @@ def make_plan(folder: Path, **changes: Any) -> ShardPlan:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    def build(saved: Any = None, resumed: bool = False, **changes: Any) -> Shard:
-        return Shard(make_plan(tmp_path, **changes), saved, resumed=resumed)
+    def build(saved: Any = None, **changes: Any) -> Shard:
+        return Shard(make_plan(tmp_path, **changes), saved)
 
     return build
 
@@ -137,6 +137,19 @@ def test_a_lost_fragment_leaves_nothing_that_reaches_over_the_gap(make: Make) ->
     assert {(11, 1 + after), (11, 2 + after)} & seen
 
 
+def test_a_successor_whose_first_fragment_is_lost_does_not_continue_its_predecessor_s_game(
+    make: Make,
+) -> None:
+    shard, player, successor = make(samplers=(0,)), Player(0), Player(0, life=1)
+    for _ in range(3):  # it dies in the middle of a game
+        player.send(shard)
+    shard.leave_out(0)
+    for number in range(3):
+        successor.send(shard, lose=number == 0)
+    seen = assert_true_to_the_games(shard)
+    assert {when for _, when in seen} >= {1 + 8, 1001 + 8}
+
+
 def test_the_others_go_on_without_a_dead_sampler_until_its_successor_is_there(make: Make) -> None:
     shard, players = make(), [Player(0), Player(1)]
     for _ in range(2):
@@ -199,9 +212,6 @@ def test_a_shard_comes_back_from_its_commit_and_knows_what_it_had(
         seen = assert_true_to_the_games(again)
         assert {(1, 1 + 5), (1, 1 + 22)} <= seen
         assert not {when for _, when in seen} & set(range(1 + 15, 1 + 22))
-    # After a resumption the samplers are new, and count from 0 again.
-    fresh = make(saved, resumed=True, priority=priority)
-    assert fresh.insert(0, 0, 0, Player(0).fragment()).accepted
 
 
 def test_without_room_steps_wait_for_the_commit(make: Make) -> None:
@@ -327,16 +337,67 @@ def lost() -> Any:
     raise ShardLost("killed")
 
 
-def test_errors_of_rows_that_died_with_their_shard_are_dropped(tmp_path: Path) -> None:
-    hosts: list[Mortal] = []
+@pytest.fixture
+def hosts() -> list[Mortal]:
+    """All shards that a replay of `mortal_replay` has made so far."""
+    return []
 
-    def make(plan: ShardPlan, saved: Any, resumed: bool) -> Mortal:
-        hosts.append(Mortal(plan, saved, resumed, fetch=lambda parcel: parcel))
+
+@pytest.fixture
+def mortal_replay(tmp_path: Path, hosts: list[Mortal]) -> Callable[..., ShardedReplay]:
+    def make(plan: ShardPlan, saved: Any) -> Mortal:
+        hosts.append(Mortal(plan, saved, fetch=lambda parcel: parcel))
         return hosts[-1]
 
-    plan = make_plan(tmp_path, priority=PrioritySettings(exponent=1.0, epsilon=1e-6))
-    plans = with_shards(plan, 4, 2, lambda number: number)
-    replay = ShardedReplay(plans, make, n_step=1, seed=0)
+    def build(samplers: int, shards: int, saved: Any = None, **changes: Any) -> ShardedReplay:
+        plans = with_shards(make_plan(tmp_path, **changes), samplers, shards, lambda number: number)
+        return ShardedReplay(plans, make, saved=saved, n_step=1, seed=0)
+
+    return build
+
+
+def play(replay: ShardedReplay, player: Player) -> bool:
+    player.number += 1
+    return replay.insert(player.sampler, player.life, player.number - 1, player.fragment())
+
+
+def test_a_restored_shard_does_not_wait_for_a_dead_sampler(
+    mortal_replay: Callable[..., ShardedReplay], hosts: list[Mortal]
+) -> None:
+    replay, players = mortal_replay(2, 1), [Player(0), Player(1)]
+    assert all(play(replay, player) for player in players)
+    replay.leave_out(0)
+    hosts[0].dead = True
+    assert not play(replay, players[1])  # lost with the shard
+    assert not replay.can_sample(1)
+    assert play(replay, players[1])
+    assert replay.can_sample(1)
+    # It waits for the successor once that has sent something.
+    successor = Player(0, life=1)
+    assert play(replay, successor)
+    hosts[1].dead = True
+    assert not play(replay, players[1])
+    assert play(replay, players[1])
+    assert not replay.can_sample(1)
+
+
+def test_a_shard_that_dies_before_the_first_commit_of_a_resumed_run(
+    mortal_replay: Callable[..., ShardedReplay], hosts: list[Mortal]
+) -> None:
+    replay, player = mortal_replay(1, 1), Player(0)
+    assert all(play(replay, player) for _ in range(3))
+    # The samplers are new, and count from 0 again.
+    replay, player = mortal_replay(1, 1, replay.commit()["shards"]), Player(0)
+    assert play(replay, player)
+    hosts[1].dead = True
+    assert not play(replay, player)  # lost with the shard
+    assert play(replay, player)
+
+
+def test_errors_of_rows_that_died_with_their_shard_are_dropped(
+    mortal_replay: Callable[..., ShardedReplay], hosts: list[Mortal]
+) -> None:
+    replay = mortal_replay(4, 2, priority=PrioritySettings(exponent=1.0, epsilon=1e-6))
     fill(replay)
     replay.commit()
     before = draw(replay, 64, BETA)

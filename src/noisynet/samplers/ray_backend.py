@@ -175,9 +175,9 @@ class ShardActor:
         """Begin without a shard: of an exception here, Ray would pass on only the text."""
         self._shard: Shard | None = None
 
-    def open(self, plan: ShardPlan, saved: Mapping[str, Any] | None, resumed: bool) -> None:
+    def open(self, plan: ShardPlan, saved: Mapping[str, Any] | None) -> None:
         """Make or reopen the shard."""
-        self._shard = Shard(plan, saved, resumed=resumed)
+        self._shard = Shard(plan, saved)
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Call a method of the shard. Ray has already resolved a reference to a fragment."""
@@ -187,7 +187,7 @@ class ShardActor:
 class RayShard:
     """A shard as a Ray actor on the learner's machine."""
 
-    def __init__(self, plan: ShardPlan, saved: Mapping[str, Any] | None, resumed: bool) -> None:
+    def __init__(self, plan: ShardPlan, saved: Mapping[str, Any] | None) -> None:
         """Make or reopen the shard; raises what `Shard` does, and RunError if its process fails."""
         here = ray.get_runtime_context().get_node_id()
         actor: Any = ray.remote(num_cpus=0)(ShardActor)
@@ -197,7 +197,7 @@ class RayShard:
             scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
         ).remote()
         try:
-            ray.get(self._actor.open.remote(plan, saved, resumed), timeout=_OPENING_SECONDS)
+            ray.get(self._actor.open.remote(plan, saved), timeout=_OPENING_SECONDS)
         except RayTaskError as error:
             raise error.cause from error
         except RayError as error:

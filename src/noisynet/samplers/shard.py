@@ -104,10 +104,10 @@ class Shard:
     whose stack does is never sampled.
     """
 
-    def __init__(self, plan: ShardPlan, saved: Mapping[str, Any] | None, *, resumed: bool) -> None:
+    def __init__(self, plan: ShardPlan, saved: Mapping[str, Any] | None) -> None:
         """Make a new ring, or reopen one from what `commit` returned.
 
-        `resumed` says that the samplers are new, too, so that their lives count from 0 again.
+        Without "lanes" in it, the samplers are new, too, so that their lives count from 0 again.
         Raises ReplayDamaged, ValueError or OSError as `FrameReplay` does.
         """
         self.plan = plan
@@ -129,7 +129,7 @@ class Shard:
             self._ring = cast("_Ring", _Ring.reopen(plan.folder, saved["ring"]))
             for number, lane in self._lanes.items():
                 lane.tear(plan.stack)
-                if not resumed:
+                if "lanes" in saved:
                     lane.life, lane.last = saved["lanes"][str(number)]
 
     def check_windows(self, n_step: int) -> None:
@@ -142,7 +142,7 @@ class Shard:
         accepted = (life, number) > (lane.life, lane.last)
         if accepted:
             arrays = self._checked(fragment)
-            if life == lane.life and number != lane.last + 1:
+            if number != (lane.last + 1 if life == lane.life else 0):
                 lane.tear(self.plan.stack)
             lane.life, lane.last, lane.out = life, number, False
             for step in range(len(fragment.action)):

@@ -36,8 +36,8 @@ class ShardHost(Protocol):
         ...
 
 
-MakeHost = Callable[[ShardPlan, "Mapping[str, Any] | None", bool], ShardHost]
-"""Makes or reopens a shard, from a plan, the state of its last commit, and `resumed`."""
+MakeHost = Callable[[ShardPlan, "Mapping[str, Any] | None"], ShardHost]
+"""Makes or reopens a shard, from a plan and the state of its last commit; see `Shard`."""
 
 
 class LocalHost:
@@ -47,12 +47,11 @@ class LocalHost:
         self,
         plan: ShardPlan,
         saved: Mapping[str, Any] | None,
-        resumed: bool,
         *,
         fetch: Callable[[Any], Fragment],
     ) -> None:
         """Make or reopen the shard; `fetch` opens the parcels that hold fragments."""
-        self._shard = Shard(plan, saved, resumed=resumed)
+        self._shard = Shard(plan, saved)
         self._fetch = fetch
 
     def call(self, method: str, *arguments: Any) -> Answer:
@@ -104,14 +103,17 @@ class ShardedReplay:
         self._plans = list(plans)
         self._make = make
         self._n_step = n_step
-        self._saved: list[Mapping[str, Any] | None] = list(saved or [None] * len(plans))
-        self._hosts = [
-            make(plan, state, True) for plan, state in zip(plans, self._saved, strict=True)
-        ]
+        self._saved: list[Mapping[str, Any] | None] = [None] * len(plans)
+        if saved is not None:
+            # The samplers are new: what "lanes" has was sent by those of the former session.
+            self._saved = [{"ring": state["ring"]} for state in saved]
+        self._hosts = [make(plan, state) for plan, state in zip(plans, self._saved, strict=True)]
         self._wait("check_windows", n_step)
         self._lives = [0] * len(plans)
         self._masses: list[float | None] = [None] * len(plans)
         self._sizes: list[int] = []
+        self._out: set[int] = set()
+        """Samplers that died, and whose successors have sent nothing yet."""
         self._commit_due = False
         self._generator = np.random.Generator(np.random.PCG64(seed))
         self.restarted: list[ShardRestarted] = []
@@ -134,11 +136,14 @@ class ShardedReplay:
             return False
         except ParcelLost:
             return False
+        if told.accepted:
+            self._out.discard(sampler)
         self._commit_due |= told.must_commit
         return told.accepted
 
     def leave_out(self, sampler: int) -> None:
         """Stop waiting for a sampler that died, until its successor sends a fragment."""
+        self._out.add(sampler)
         shard = self._shard_of(sampler)
         try:
             self._hosts[shard].call("leave_out", sampler)()
@@ -257,10 +262,12 @@ class ShardedReplay:
 
     def _restart(self, shard: int, lost: ShardLost) -> None:
         self._hosts[shard].close()
-        self._hosts[shard] = self._make(self._plans[shard], self._saved[shard], False)
+        self._hosts[shard] = self._make(self._plans[shard], self._saved[shard])
         self._lives[shard] += 1
         self._masses[shard] = None
         self.restarted.append(ShardRestarted(shard, str(lost)))
+        for sampler in self._out.intersection(self._plans[shard].samplers):
+            self.leave_out(sampler)
 
 
 def _joined(drawn: list[Drawn], rows: np.ndarray, beta: float | None) -> Batch[np.ndarray]:
