@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -50,6 +49,8 @@ class Replaced:
     sampler: int
     reason: str
     restarts: int
+    lost: int
+    """Fragments that the dead one was asked for and had yet to send."""
 
 
 class Crew:
@@ -77,7 +78,8 @@ class Crew:
         """Bytes of weights sent to samplers so far."""
         self._published: tuple[int, Any, int] | None = None
         self._started = False
-        self._last_sign = time.monotonic()
+        self._waited = 0.0
+        """Seconds of waiting for an answer since the last one."""
 
     def start(self) -> None:
         """Start every sampler, unless that has been done."""
@@ -86,7 +88,6 @@ class Crew:
         self._started = True
         for member in self.members:
             self.samplers.start(self._assignment(member.number, member.life))
-        self._last_sign = time.monotonic()
 
     def close(self) -> None:
         """End every sampler."""
@@ -136,11 +137,12 @@ class Crew:
         """
         happened = self.samplers.take(timeout)
         if happened is None:
-            waited = time.monotonic() - self._last_sign
-            if waited > _PATIENCE_SECONDS and any(one.in_flight for one in self.members):
-                raise WorkersFailed(f"no sampler has answered for {waited:.0f} seconds")
+            # Not by the clock: the learner may have learned, or been stopped, in the meantime.
+            self._waited += timeout if any(one.in_flight for one in self.members) else 0.0
+            if self._waited > _PATIENCE_SECONDS:
+                raise WorkersFailed(f"no sampler has answered for {self._waited:.0f} seconds")
             return None
-        self._last_sign = time.monotonic()
+        self._waited = 0.0
         member = self.members[happened.sampler]
         if happened.life != member.life:
             return None
@@ -174,4 +176,4 @@ class Crew:
         self.members[member.number] = successor
         self.restarts += 1
         self.samplers.start(self._assignment(successor.number, successor.life))
-        return Replaced(member.number, lost.reason, self.restarts)
+        return Replaced(member.number, lost.reason, self.restarts, lost=len(member.in_flight))

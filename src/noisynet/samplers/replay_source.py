@@ -104,6 +104,7 @@ class SampledReplaySource(Source[None]):
     def _take(self, progress: Progress) -> Iterator[Event]:
         happened = self.crew.take(_POLL_SECONDS)
         if isinstance(happened, Replaced):
+            self._flow.lost += happened.lost
             self.replay.leave_out(happened.sampler)
             yield WorkerRestarted(
                 step=progress.step,

@@ -95,7 +95,9 @@ class SampledRolloutSource(Source[RolloutExperience]):
     def _take(self, progress: Progress) -> Iterator[Event]:
         happened = self.crew.take(_POLL_SECONDS)
         if isinstance(happened, Replaced):
-            self._queues[happened.sampler].clear()
+            queue = self._queues[happened.sampler]
+            self._flow.lost += happened.lost + len(queue)
+            queue.clear()
             yield WorkerRestarted(
                 step=progress.step,
                 worker=happened.sampler,
