@@ -35,9 +35,14 @@ def replaces(net: Any) -> None:
     net[2].weight = nn.Parameter(torch.ones(2, 8))
 
 
+def sets_data(net: Any) -> None:
+    vector = nn.utils.parameters_to_vector(net.parameters())
+    nn.utils.vector_to_parameters(vector + 1, net.parameters())
+
+
 CHANGES: list[Callable[[Any], Any]] = [
-    steps, loads, replaces, noisynet.resample, noisynet.hold, lambda net: scale(net, 0.3),
-    lambda net: net[0].noise_state.held.zero_(),
+    steps, loads, replaces, sets_data, noisynet.resample, noisynet.hold,
+    lambda net: scale(net, 0.3), lambda net: net[0].noise_state.held.zero_(),
 ]  # fmt: skip
 
 

@@ -61,6 +61,8 @@ class ActingWeights:
             *[state.scale for state in states],
             *[id(one) for one in tensors],
             *[one._version for one in tensors if one is not None],
+            # What assigns to `.data` counts as no version, such as `vector_to_parameters`.
+            *[one.data_ptr() for one in tensors if one is not None],
         ]
 
 
