@@ -251,8 +251,8 @@ def test_samplers_explore_apart_and_redraw_as_updates_come_due(tmp_path: Path) -
     draws: list[list[torch.Tensor]] = []
     for sampler in two:
         seen: list[torch.Tensor] = []
-        layer = next(iter(noisy_layers(sampler._agent.online).values()))
-        greedy = sampler._agent.greedy
+        layer = next(iter(noisy_layers(sampler.agent.network).values()))
+        greedy = sampler.agent.greedy
 
         def watched(
             observation: Any, layer: Any = layer, seen: Any = seen, greedy: Any = greedy
@@ -260,7 +260,7 @@ def test_samplers_explore_apart_and_redraw_as_updates_come_due(tmp_path: Path) -
             seen.append(layer.noise_state.held.clone())
             return greedy(observation)
 
-        sampler._agent.greedy = watched  # type: ignore[method-assign]
+        sampler.agent.greedy = watched  # type: ignore[method-assign]
         # 8 vector steps of 4 environments, and as many of the other sampler.
         sampler.play(Order(step=200, version=0), None)
         draws.append(seen)
@@ -286,13 +286,13 @@ def test_learning_is_under_the_very_noise_that_acted(per_environment: bool) -> N
     fragments: list[RolloutFragment] = []
     for sampler in two:
         said: list[torch.Tensor] = []
-        policy = sampler._agent.policy
+        policy = sampler.agent.policy
 
         def heard(observation: Any, first: Any, policy: Any = policy, said: Any = said) -> Any:
             said.append(policy(observation, first))
             return said[-1]
 
-        sampler._agent.policy = heard  # type: ignore[method-assign]
+        sampler.agent.policy = heard  # type: ignore[method-assign]
         report, fragment = sampler.play(Order(step=0, version=0), weights_of(learner.network))
         acted.append(torch.stack(said))
         # As it travels between processes.
@@ -342,17 +342,17 @@ def test_pqn_learns_every_sampler_s_rollout_in_its_minibatches(tmp_path: Path) -
 def test_the_draw_that_acted_last_travels_where_each_step_has_its_own() -> None:
     chosen = small("pqn-cartpole", minibatches=4)
     sampler = RolloutSampler(make_assignment(chosen, make_environments(chosen)))
-    layers = noisy_layers(sampler._agent.network).values()
+    layers = noisy_layers(sampler.agent.network).values()
     acted: list[list[torch.Tensor | None]] = []
-    act = sampler._agent.act
+    act = sampler.agent.act
 
     def watched(*arguments: Any) -> Any:
         action = act(*arguments)
         acted.append([layer.noise_state.held for layer in layers])
         return action
 
-    sampler._agent.act = watched  # type: ignore[method-assign]
-    _, fragment = sampler.play(Order(step=0, version=0), weights_of(sampler._agent.network))
+    sampler.agent.act = watched  # type: ignore[method-assign]
+    _, fragment = sampler.play(Order(step=0, version=0), weights_of(sampler.agent.network))
     assert len(acted) == chosen.rollouts.rollout_steps
     for flat, last, before in zip(fragment.drawn.flats, acted[-1], acted[-2], strict=True):
         assert torch.equal(flat, last)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..agents import QLearning
+from ..agents import ActorCritic, ParallelQLearning, QLearning
 from ..assemble import build_agent, make_environments
 from ..assemble.assembler import update_schedule
 from ..envs import Environments, FinishedEpisode
@@ -35,17 +35,21 @@ class Sampler(ABC):
     """A player of fragments, one for each order."""
 
     def __init__(self, assignment: Assignment) -> None:
-        """Make the environments; games begin with the first order."""
+        """Make the environments, and the acting agent with seeds of its own.
+
+        Games begin with the first order.
+        """
         self.assignment = assignment
         self.config = assignment.own_config()
         self.environments: Environments = make_environments(self.config)
         self.player = Player(self.environments, self.config.learning.reward_clip)
+        self.agent: Any = build_agent(self.config, assignment.observation_shape, assignment.actions)
         self._fragments = 0
 
     def play(self, order: Order, weights: Weights | None) -> tuple[Report, Fragment]:
         """Play a fragment, under new weights if some are given."""
         if weights is not None:
-            self._take(weights)
+            _load(self.agent.network, weights)
         fragment, games, steps = self._play(order)
         report = Report(
             number=self._fragments,
@@ -63,17 +67,12 @@ class Sampler(ABC):
         self.environments.close()
 
     @abstractmethod
-    def _take(self, weights: Weights) -> None: ...
-
-    @abstractmethod
     def _play(self, order: Order) -> _Play: ...
-
-    @abstractmethod
-    def _behaviour(self) -> dict[str, float]: ...
 
     def _measured(self) -> dict[str, float]:
         """Return figures of the noise's effect, with environments numbered as in the whole run."""
-        return renumbered(self._behaviour(), self.assignment.number * self.environments.count)
+        figures = self.agent.behaviour(self.player.observation, self.player.first)
+        return renumbered(figures, self.assignment.number * self.environments.count)
 
 
 class ReplaySampler(Sampler):
@@ -83,16 +82,12 @@ class ReplaySampler(Sampler):
     That depends on the steps of all samplers, which each sampler estimates from its own.
     """
 
-    def __init__(self, assignment: Assignment) -> None:
-        """Build the acting agent, whose draws and random actions have seeds of their own."""
-        super().__init__(assignment)
-        agent = build_agent(self.config, assignment.observation_shape, assignment.actions)
-        assert isinstance(agent, QLearning), "a replay is of a value-based agent"
-        self._agent = agent
-        self._schedule = update_schedule(self.config)
+    agent: QLearning
 
-    def _take(self, weights: Weights) -> None:
-        _load(self._agent.online, weights)
+    def __init__(self, assignment: Assignment) -> None:
+        """Make environments and agent, and the schedule of the learner's updates."""
+        super().__init__(assignment)
+        self._schedule = update_schedule(self.config)
 
     def _play(self, order: Order) -> _Play:
         player, section = self.player, self.config.scale
@@ -124,16 +119,13 @@ class ReplaySampler(Sampler):
 
     def _act(self, step: int) -> np.ndarray:
         """Act at an estimated step of the run; before that, redraw if an update has come due."""
-        agent = self._agent
+        agent = self.agent
         due = self._schedule.updates_due(step)
         if due > agent.updates:
             agent.updates = due
             if agent.noise is not None:
                 agent.noise.after_update()
         return agent.act(self.player.observation, step, self.player.first)
-
-    def _behaviour(self) -> dict[str, float]:
-        return self._agent.behaviour(self.player.observation, self.player.first)
 
 
 class RolloutSampler(Sampler):
@@ -143,27 +135,19 @@ class RolloutSampler(Sampler):
     learner thus runs the network under the same noise that acted (arXiv 1706.10295, §3.1).
     """
 
-    def __init__(self, assignment: Assignment) -> None:
-        """Build the acting agent, whose draws and choices have seeds of their own."""
-        super().__init__(assignment)
-        agent = build_agent(self.config, assignment.observation_shape, assignment.actions)
-        assert not isinstance(agent, QLearning), "rollouts are not for a replay"
-        self._agent = agent
-
-    def _take(self, weights: Weights) -> None:
-        _load(self._agent.network, weights)
+    agent: ActorCritic | ParallelQLearning
 
     def _play(self, order: Order) -> _Play:
         played = play_rollout(
             self.player,
-            self._agent,
+            self.agent,
             steps=self.config.rollouts.rollout_steps,
             discount=self.config.learning.discount,
             step=order.step,
         )
         # If each step has a draw of its own, only the last one is sent.
-        drawn = None if self._agent.noise is None else held(self._agent.network)
-        self._agent.next_rollout()
+        drawn = None if self.agent.noise is None else held(self.agent.network)
+        self.agent.next_rollout()
         rollout = played.rollout
         fragment = RolloutFragment(
             opening=rollout.observation[0],
@@ -177,9 +161,6 @@ class RolloutSampler(Sampler):
             drawn=drawn,
         )
         return fragment, played.games, played.steps
-
-    def _behaviour(self) -> dict[str, float]:
-        return self._agent.behaviour(self.player.observation, self.player.first)
 
 
 def build_sampler(assignment: Assignment) -> Sampler:
