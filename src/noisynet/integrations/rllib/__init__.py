@@ -13,13 +13,13 @@ TESTED = {"ray": "2.60.0"}
 
 check_host("noisynet.integrations.rllib", extra="rllib", tested=TESTED)
 
+from .config import add_noise  # noqa: E402
 from .control import NoiseControl  # noqa: E402
 from .modules import (  # noqa: E402
     NOISE_SEED,
     NoisyDQNRLModule,
     NoisyPPORLModule,
     NoisySACRLModule,
-    add_noise,
 )
 
 __all__ = [

@@ -21,7 +21,7 @@ from ...layers.outputs import Outputs, outputs_under
 from ...layers.restoring import buffers_preserved
 from ..control import ControlOptions, HostControl, RecentObservations
 from ..spaces import check_space
-from .modules import NoisyDQNRLModule, NoisyPPORLModule, NoisySACRLModule
+from .noisy_module import NoisyRLModule
 
 
 class NoiseControl(RLlibCallback):
@@ -120,8 +120,7 @@ def _noisy_modules(module: Any) -> Iterator[Any]:
     modules = module.values() if isinstance(module, MultiRLModule) else (module,)
     for one in modules:
         inner = one.unwrapped()
-        ours = isinstance(inner, NoisyDQNRLModule | NoisySACRLModule | NoisyPPORLModule)
-        if ours and noisy_layers(inner):
+        if isinstance(inner, NoisyRLModule) and noisy_layers(inner):
             yield inner
 
 

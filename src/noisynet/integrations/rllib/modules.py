@@ -1,14 +1,13 @@
-"""Noisy RLModules for RLlib's DQN, SAC and PPO, and a function that puts them into a config."""
+"""Noisy RLModules for RLlib's DQN, SAC and PPO."""
 
 from __future__ import annotations
 
 import warnings
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import torch
 from gymnasium import spaces
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.algorithms.dqn import DQNConfig
 from ray.rllib.algorithms.dqn.default_dqn_rl_module import (
     ATOMS,
     QF_LOGITS,
@@ -19,54 +18,34 @@ from ray.rllib.algorithms.dqn.default_dqn_rl_module import (
     QF_TARGET_NEXT_PROBS,
 )
 from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import DefaultDQNTorchRLModule
-from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
-from ray.rllib.algorithms.sac import SACConfig
 from ray.rllib.algorithms.sac.torch.default_sac_torch_rl_module import DefaultSACTorchRLModule
 from ray.rllib.core.columns import Columns
-from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...layers import NoiseName, mean_weights, noisify, noisy_layers, sigma_parameters
-from ..control import RecentObservations
-from ..host import Forward, takes_rows
-from .learners import LEARNERS
-from .seeds import ActingNoise, DrawContext, LearningNoise
+from ...layers import sigma_parameters
+from ..host import Forward, size_of
+from .noisy_module import NoisyRLModule
+from .seeds import DrawContext, LearningNoise
 
 NOISE_SEED = "noise_seed"
 """The column of PPO's samples with the seed of the draw under which each action was chosen."""
 
-NOISE_IN = ("all", "head", "last")
 
-Config = TypeVar("Config", bound=AlgorithmConfig)
+class _OffPolicyNoise(NoisyRLModule):
+    """The base of the modules that hold the draws for acting once learned weights have arrived."""
 
-
-class _HeldNoise:
-    """A mixin for modules that rebuild their noise from its seeds after they have been moved."""
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        host: Any = super()
-        host._apply(fn, recurse)
-        for noise in vars(self).values():
-            if isinstance(noise, ActingNoise | LearningNoise):
-                noise.forget()
-        return self
-
-
-class _OffPolicyNoise(_HeldNoise):
-    """A mixin for modules that hold the draws for acting once learned weights have arrived."""
-
-    _acting: ActingNoise
-    _learned: bool
+    def setup(self) -> None:
+        """Build the host's networks, and make their layers noisy."""
+        super().setup()
+        self._learned = False
 
     def set_state(self, state: Any) -> None:
         """Load weights; if they have changed, draw new noise for acting."""
-        module: Any = self
-        host: Any = super()
         # All networks start with the same σ, so another one has been learned.
-        sigma = min(sigma_parameters(module), key=lambda one: one.numel())
+        sigma = min(sigma_parameters(self), key=lambda one: one.numel())
         former = sigma.detach().clone()
-        host.set_state(state)
+        super().set_state(state)
         if not torch.equal(former, sigma):
             self._acting.redraw()
             self._learned = True
@@ -75,10 +54,9 @@ class _OffPolicyNoise(_HeldNoise):
         # Under one draw, the whole warm-up might take the same action.
         if not self._learned:
             self._acting.redraw()
-        module: Any = self
-        _check_rows(module, probe, batch)
-        _keep_seen(module, batch)
-        return self._acting.of_rows(module, _rows(batch))[1]
+        self._check_rows(probe, batch)
+        self._keep_seen(batch)
+        return self._acting.of_rows(self, size_of(batch[Columns.OBS]))[1]
 
 
 class NoisyDQNRLModule(_OffPolicyNoise, DefaultDQNTorchRLModule):
@@ -98,10 +76,7 @@ class NoisyDQNRLModule(_OffPolicyNoise, DefaultDQNTorchRLModule):
 
     def setup(self) -> None:
         """Build the host's networks, and make their layers noisy."""
-        # Read first, as in NoisyPPORLModule.
-        is_actor = self.inference_only
         super().setup()
-        _make_noisy(self, is_actor=is_actor)
         # Warn once for each agent: its actors are built for inference only.
         epsilon = self.model_config["epsilon"]
         if not self.inference_only and _ever_positive(epsilon):
@@ -110,21 +85,13 @@ class NoisyDQNRLModule(_OffPolicyNoise, DefaultDQNTorchRLModule):
                 "it off with .training(epsilon=0.0)",
                 stacklevel=2,
             )
-        self._acting = ActingNoise()
-        self._learned = False
-        self.seen: RecentObservations | None = None
 
     def values(self, batch: dict[str, Any]) -> Tensor:
         """Return Q (B, actions) under the noise in force."""
         q: Any = self.compute_q_values(batch)[QF_PREDS]
         return q
 
-    def _forward_inference(self, batch: dict[str, Any]) -> dict[str, Any]:
-        _check_noisy(self)
-        with torch.no_grad(), mean_weights(self):
-            return super()._forward_inference(batch)
-
-    def _forward_exploration(self, batch: dict[str, Any], t: int) -> dict[str, Any]:
+    def _forward_exploration(self, batch: dict[str, Any], t: int) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride] - as the host's
         under_noise = self._acting_noise(batch, self.compute_q_values)
         with torch.no_grad(), under_noise():
             return super()._forward_exploration(batch, t)
@@ -156,34 +123,21 @@ class NoisySACRLModule(_OffPolicyNoise, DefaultSACTorchRLModule):
     Source: Fortunato et al., §3.1.
     """
 
-    def setup(self) -> None:
-        """Build the host's networks, and make the actor's layers noisy."""
-        # Read first, as in NoisyPPORLModule.
-        is_actor = self.inference_only
-        super().setup()
-        _make_noisy(self, is_actor=is_actor, within=("pi_encoder.", "pi."))
-        self._acting = ActingNoise()
-        self._learned = False
-        self.seen: RecentObservations | None = None
+    noisy_parts = ("pi_encoder.", "pi.")
 
     def values(self, batch: dict[str, Any]) -> Tensor:
         """Return the mean of continuous actions, or logits of discrete ones, (B, actions)."""
-        return _chosen(self, super()._forward_inference(batch))
-
-    def _forward_inference(self, batch: dict[str, Any]) -> dict[str, Any]:
-        _check_noisy(self)
-        with torch.no_grad(), mean_weights(self):
-            return super()._forward_inference(batch)
+        return _chosen(self, DefaultSACTorchRLModule._forward_inference(self, batch))
 
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:  # noqa: ARG002 - as the host calls it
-        # The host's own method calls the forward for inference.
-        act = super()._forward_inference
+        # The host's own method calls its forward for inference, which is by the mean weights here.
+        act = partial(DefaultSACTorchRLModule._forward_inference, self)
         under_noise = self._acting_noise(batch, act)
         with torch.no_grad(), under_noise():
             return act(batch)
 
 
-class NoisyPPORLModule(_HeldNoise, DefaultPPOTorchRLModule):
+class NoisyPPORLModule(NoisyRLModule, DefaultPPOTorchRLModule):
     """Exploration by learned noise in RLlib's PPO.
 
     Options and errors are those of `NoisyDQNRLModule`. Exploration holds one draw for each
@@ -195,13 +149,8 @@ class NoisyPPORLModule(_HeldNoise, DefaultPPOTorchRLModule):
 
     def setup(self) -> None:
         """Build the host's networks, and make their layers noisy."""
-        # Read first, since the host's setup changes it in a recurrent module.
-        is_actor = self.inference_only
         super().setup()
-        _make_noisy(self, is_actor=is_actor)
-        self._acting = ActingNoise()
         self._learning = LearningNoise()
-        self.seen: RecentObservations | None = None
 
     def set_state(self, state: Any) -> None:
         """Load weights, and draw new noise for the next rollout."""
@@ -212,15 +161,10 @@ class NoisyPPORLModule(_HeldNoise, DefaultPPOTorchRLModule):
         """Return logits of discrete actions, or the mean of continuous ones, (B, actions)."""
         return _chosen(self, super()._forward(batch))
 
-    def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        _check_noisy(self)
-        with mean_weights(self):
-            return super()._forward_inference(batch, **kwargs)
-
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        _check_rows(self, self._whole, batch)
-        _keep_seen(self, batch)
-        seeds, under_noise = self._acting.of_rows(self, _rows(batch))
+        self._check_rows(self._whole, batch)
+        self._keep_seen(batch)
+        seeds, under_noise = self._acting.of_rows(self, size_of(batch[Columns.OBS]))
         with under_noise():
             output = super()._forward_exploration(batch, **kwargs)
         output[NOISE_SEED] = seeds
@@ -243,7 +187,7 @@ class NoisyPPORLModule(_HeldNoise, DefaultPPOTorchRLModule):
                 f"{type(self).__name__}: got a batch without {NOISE_SEED!r}, expected one that was "
                 "sampled by this module with explore=True"
             )
-        _check_rows(self, self._whole, batch)
+        self._check_rows(self._whole, batch)
         return self._learning.under(self, seeds)
 
     def _whole(self, batch: dict[str, Any]) -> None:
@@ -252,108 +196,10 @@ class NoisyPPORLModule(_HeldNoise, DefaultPPOTorchRLModule):
             super().compute_values(batch)
 
 
-_MODULES: dict[type[AlgorithmConfig], type[Any]] = {
-    DQNConfig: NoisyDQNRLModule,
-    SACConfig: NoisySACRLModule,
-    PPOConfig: NoisyPPORLModule,
-}
-
-
-def add_noise(
-    config: Config,
-    *,
-    noise: NoiseName = "factorised",
-    sigma0: float | None = None,
-    noise_in: str = "all",
-) -> Config:
-    """Set the noisy RLModule for an algorithm in its config, and return the config.
-
-    Options are those of `NoisyDQNRLModule`. The config's RLModule, if it has one, is replaced; so
-    is the default learner of DQN and PPO, by one with the fused Adam and fewer checks. Raises
-    TypeError for an algorithm that is not supported, and ValueError for unknown options and for the
-    old API stack; warns of an entropy bonus and of the host's `noisy=True`.
-    """
-    module = next((ours for kind, ours in _MODULES.items() if type(config) is kind), None)
-    if module is None:
-        supported = ", ".join(kind.__name__ for kind in _MODULES)
-        raise TypeError(
-            f"add_noise: got a {type(config).__name__}; supported are {supported} of the new API "
-            "stack"
-        )
-    if not config.enable_rl_module_and_learner:
-        raise ValueError(
-            "add_noise: got a config of the old API stack, expected "
-            ".api_stack(enable_rl_module_and_learner=True, "
-            "enable_env_runner_and_connector_v2=True)"
-        )
-    _check_noise_in(noise_in)
-    noisify(nn.Linear(1, 1), noise=noise, sigma0=sigma0)
-    bonus = getattr(config, "entropy_coeff", 0.0)
-    if bonus:
-        warnings.warn(
-            f"{module.__name__}: an entropy bonus of {bonus} explores beside the noise; turn it "
-            "off with .training(entropy_coeff=0.0)",
-            stacklevel=2,
-        )
-    if getattr(config, "noisy", False):
-        warnings.warn(
-            f"{module.__name__}: noisy=True of the host does nothing in the new API stack; leave "
-            "it out",
-            stacklevel=2,
-        )
-    learner = LEARNERS.get(config.learner_class)
-    if learner is not None:
-        config.learners(learner_class=learner)
-    options = {"noise": noise, "sigma0": sigma0, "noise_in": noise_in}
-    config.rl_module(rl_module_spec=RLModuleSpec(module_class=module, model_config=options))
-    return config
-
-
 def _ever_positive(epsilon: Any) -> bool:
     """Return whether ε, a number or a schedule [(step, value), …], is above 0 at any time."""
     schedule = epsilon if isinstance(epsilon, list | tuple) else [(0, epsilon)]
     return any(value != 0.0 for _, value in schedule)
-
-
-def _check_noise_in(noise_in: str) -> None:
-    if noise_in not in NOISE_IN:
-        expected = ", ".join(map(repr, NOISE_IN))
-        raise ValueError(f"noise_in: got {noise_in!r}, expected one of {expected}")
-
-
-def _make_noisy(module: Any, *, is_actor: bool, within: tuple[str, ...] = ("",)) -> None:
-    """Make the chosen layers of an RLModule noisy; in an actor, keep an error for its forward.
-
-    The host builds the actors first, and loses the error if one in another process cannot be built;
-    the learner's module raises it right after.
-    """
-    module._refused = None
-    try:
-        _noisify(module, within)
-    except ValueError as error:
-        if not is_actor:
-            raise
-        module._refused = error
-
-
-def _check_noisy(module: Any) -> None:
-    if module._refused is not None:
-        raise module._refused
-
-
-def _check_rows(module: Any, probe: Forward, batch: dict[str, Any]) -> None:
-    """Raise ValueError for noise in layers whose rows are not those of the batch."""
-    _check_noisy(module)
-    if not takes_rows(module, probe, {Columns.OBS: batch[Columns.OBS]}):
-        raise ValueError(
-            f"{type(module).__name__}: got noise in layers whose input has other rows than the "
-            "batch, such as entities or times; expected noise_in='head' or 'last'"
-        )
-
-
-def _keep_seen(module: Any, batch: dict[str, Any]) -> None:
-    if module.seen is not None:
-        module.seen.add(batch[Columns.OBS])
 
 
 def _chosen(module: Any, output: dict[str, Any]) -> Tensor:
@@ -362,40 +208,3 @@ def _chosen(module: Any, output: dict[str, Any]) -> Tensor:
     if isinstance(module.action_space, spaces.Discrete):
         return inputs
     return module.get_inference_action_dist_cls().from_logits(inputs).to_deterministic().sample()
-
-
-def _noisify(module: Any, within: tuple[str, ...]) -> None:
-    """Make layers of an RLModule noisy, by its model_config, in the parts that `within` names."""
-    name, options = type(module).__name__, module.model_config
-    # The host knows whether a module is recurrent only after `setup`, and for SAC not even then.
-    if module.get_initial_state() or options.get("use_lstm"):
-        raise ValueError(f"{name}: got a recurrent module, expected one with use_lstm=False")
-    noise_in = options.get("noise_in", "all")
-    _check_noise_in(noise_in)
-    linears = [
-        path
-        for path, part in module.named_modules()
-        if type(part) is nn.Linear and path.startswith(within)
-    ]
-    if noise_in != "all":
-        linears = [path for path in linears if not path.startswith(("encoder.", "pi_encoder."))]
-    if noise_in == "last":
-        linears = list({path.partition(".")[0]: path for path in linears}.values())
-    if not linears:
-        raise ValueError(
-            f"{name}: noise_in={noise_in!r} finds no nn.Linear, expected at least one to make noisy"
-        )
-    noisify(
-        module,
-        lambda path, _: path in linears,
-        noise=options.get("noise", "factorised"),
-        sigma0=options.get("sigma0"),
-    )
-    assert noisy_layers(module), "some were chosen"
-
-
-def _rows(batch: dict[str, Any]) -> int:
-    observation = batch[Columns.OBS]
-    while isinstance(observation, dict):
-        observation = next(iter(observation.values()))
-    return int(observation.shape[0])
