@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from gymnasium import spaces
 from sb3_contrib.crossq.policies import Actor as CrossQHostActor
@@ -95,6 +95,7 @@ class NoisyContinuousPolicy(OffPolicyNoise):
     """
 
     default_redraw: Redraw = "episode"
+    noisy_actor_class: ClassVar[type[_NoisyActor]]
     actor: Any
     critic: Any
 
@@ -138,8 +139,11 @@ class NoisyContinuousPolicy(OffPolicyNoise):
     def _watch_updates(self) -> None:
         self.actor.optimizer.register_step_post_hook(lambda *_: self._after_update())
 
-    def _noisy_actor(self, network: Any, kind: type[_NoisyActor]) -> Any:
-        return made_noisy(network, kind, self._noise, policy=type(self).__name__)
+    def make_actor(self, features_extractor: Any = None) -> Any:
+        """Build one actor, online or target, with noisy layers."""
+        host: Any = super()
+        actor = host.make_actor(features_extractor)
+        return made_noisy(actor, self.noisy_actor_class, self._noise, policy=type(self).__name__)
 
     def make_critic(self, features_extractor: Any = None) -> Any:
         """Build critics, online or target, with noisy layers if `critic_noise` is on.
@@ -172,15 +176,7 @@ class NoisyContinuousPolicy(OffPolicyNoise):
         return {**super()._get_constructor_parameters(), "critic_noise": self.critic_noise}
 
 
-class _NoisyTD3Policy(NoisyContinuousPolicy, TD3Policy):
-    """The common part of the policies for TD3 and DDPG."""
-
-    def make_actor(self, features_extractor: Any = None) -> NoisyTD3Actor:
-        """Build one actor, online or target, with noisy layers."""
-        return self._noisy_actor(super().make_actor(features_extractor), NoisyTD3Actor)
-
-
-class NoisyTD3Policy(_NoisyTD3Policy):
+class NoisyTD3Policy(NoisyContinuousPolicy, TD3Policy):
     """Exploration by learned noise in `stable_baselines3.TD3`: `TD3(NoisyTD3Policy, env, …)`.
 
     Leave out `action_noise`. `policy_kwargs` accepts the options of the host's policy, and also
@@ -194,15 +190,17 @@ class NoisyTD3Policy(_NoisyTD3Policy):
     """
 
     algorithm = ALGORITHMS["NoisyTD3Policy"]
+    noisy_actor_class = NoisyTD3Actor
 
 
-class NoisyDDPGPolicy(_NoisyTD3Policy):
+class NoisyDDPGPolicy(NoisyContinuousPolicy, TD3Policy):
     """Exploration by learned noise in `stable_baselines3.DDPG`: `DDPG(NoisyDDPGPolicy, env, …)`.
 
     Options, errors and sources are those of `NoisyTD3Policy`.
     """
 
     algorithm = ALGORITHMS["NoisyDDPGPolicy"]
+    noisy_actor_class = NoisyTD3Actor
 
 
 class NoisySACPolicy(NoisyContinuousPolicy, SACPolicy):
@@ -216,10 +214,7 @@ class NoisySACPolicy(NoisyContinuousPolicy, SACPolicy):
     """
 
     algorithm = ALGORITHMS["NoisySACPolicy"]
-
-    def make_actor(self, features_extractor: Any = None) -> NoisySACActor:
-        """Build the actor with noisy layers."""
-        return self._noisy_actor(super().make_actor(features_extractor), NoisySACActor)
+    noisy_actor_class = NoisySACActor
 
 
 class NoisyTQCPolicy(NoisyContinuousPolicy, TQCPolicy):
@@ -229,10 +224,7 @@ class NoisyTQCPolicy(NoisyContinuousPolicy, TQCPolicy):
     """
 
     algorithm = ALGORITHMS["NoisyTQCPolicy"]
-
-    def make_actor(self, features_extractor: Any = None) -> NoisyTQCActor:
-        """Build the actor with noisy layers."""
-        return self._noisy_actor(super().make_actor(features_extractor), NoisyTQCActor)
+    noisy_actor_class = NoisyTQCActor
 
 
 class NoisyCrossQPolicy(NoisyContinuousPolicy, CrossQPolicy):
@@ -244,7 +236,4 @@ class NoisyCrossQPolicy(NoisyContinuousPolicy, CrossQPolicy):
     """
 
     algorithm = ALGORITHMS["NoisyCrossQPolicy"]
-
-    def make_actor(self, features_extractor: Any = None) -> NoisyCrossQActor:
-        """Build the actor with noisy layers."""
-        return self._noisy_actor(super().make_actor(features_extractor), NoisyCrossQActor)
+    noisy_actor_class = NoisyCrossQActor
