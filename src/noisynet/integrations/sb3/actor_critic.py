@@ -78,20 +78,12 @@ class RolloutPolicy(NoisyPolicy, ActorCriticPolicy):
     so that the policy that learns is the one that acted (§3.1).
     """
 
-    def __init__(
-        self,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Space[Any],
-        lr_schedule: Schedule,
-        *,
-        draw_per_environment: bool = False,
-        **options: Any,
-    ) -> None:
+    def __init__(self, *arguments: Any, draw_per_environment: bool = False, **options: Any) -> None:
         self.draw_per_environment = draw_per_environment
         self._rollout_draw: Draw | None = None
         self._updated = self._starts = True
         self._holds = False
-        super().__init__(observation_space, action_space, lr_schedule, **options)
+        super().__init__(*arguments, **options)
 
     def _check_algorithm(self) -> BaseAlgorithm | None:
         algorithm = super()._check_algorithm()

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
-from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
@@ -51,18 +50,13 @@ class _BTRPolicy(NoisyValuePolicy):
 
     def __init__(
         self,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Discrete,
-        lr_schedule: Schedule,
-        *,
+        *arguments: Any,
         net_arch: Sequence[int] = _HIDDEN,
         features_extractor_class: type[BaseFeaturesExtractor] = ImpalaExtractor,
         **options: Any,
     ) -> None:
         super().__init__(
-            observation_space,
-            action_space,
-            lr_schedule,
+            *arguments,
             net_arch=list(net_arch),
             features_extractor_class=features_extractor_class,
             **options,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from gymnasium import spaces
 from sb3_contrib.crossq.policies import Actor as CrossQHostActor
 from sb3_contrib.crossq.policies import CrossQPolicy
 from sb3_contrib.tqc.policies import Actor as TQCHostActor
@@ -99,22 +98,14 @@ class NoisyContinuousPolicy(OffPolicyNoise):
     actor: Any
     critic: Any
 
-    def __init__(
-        self,
-        observation_space: spaces.Space[Any],
-        action_space: Any,
-        lr_schedule: Schedule,
-        *,
-        critic_noise: bool = False,
-        **options: Any,
-    ) -> None:
+    def __init__(self, *arguments: Any, critic_noise: bool = False, **options: Any) -> None:
         self.critic_noise = critic_noise
         if critic_noise and not options.get("learned", True):
             raise ValueError(
                 "critic_noise: got True with learned=False, expected it with noise that is "
                 "learned: noise that adapts is there to act"
             )
-        super().__init__(observation_space, action_space, lr_schedule, **options)
+        super().__init__(*arguments, **options)
 
     @property
     def noisy_network(self) -> Any:

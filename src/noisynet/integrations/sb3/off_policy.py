@@ -7,9 +7,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor
 
 from ...layers import Draw, draw
@@ -29,22 +28,14 @@ class OffPolicyNoise(NoisyPolicy):
 
     default_redraw: Redraw = "update"
 
-    def __init__(
-        self,
-        observation_space: spaces.Space[Any],
-        action_space: Any,
-        lr_schedule: Schedule,
-        *,
-        redraw: str | None = None,
-        **options: Any,
-    ) -> None:
+    def __init__(self, *arguments: Any, redraw: str | None = None, **options: Any) -> None:
         self.redraw = self.default_redraw if redraw is None else redraw
         if self.redraw not in get_args(Redraw):
             expected = " or ".join(map(repr, get_args(Redraw)))
             raise ValueError(f"redraw: got {redraw!r}, expected {expected}")
         self._held: dict[int, Draw] = {}
         self._collects = False
-        super().__init__(observation_space, action_space, lr_schedule, **options)
+        super().__init__(*arguments, **options)
 
     def _after_update(self) -> None:
         if self.redraw == "update":
