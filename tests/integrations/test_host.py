@@ -1,9 +1,10 @@
-"""What the adapters share: a host that is missing or of another version, and the page of names."""
+"""What the adapters share: a host that is missing or of another version, versions and names."""
 
 from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
@@ -49,19 +50,38 @@ def test_a_draw_follows_its_layers(rows: int | None) -> None:
     assert follow(nowhere, net).flats[0].std() > 0
 
 
+def faces() -> list[Path]:
+    """List the files that the adapters are imported from, which no host is needed to read."""
+    folder = ROOT / "src" / "noisynet" / "integrations"
+    found = (*folder.glob("*.py"), *folder.glob("*/__init__.py"))
+    return [file for file in found if re.search("^TESTED = ", file.read_text(), re.MULTILINE)]
+
+
+def module_of(face: Path) -> str:
+    return face.parent.name if face.stem == "__init__" else face.stem
+
+
+@pytest.mark.parametrize("face", faces(), ids=module_of)
+def test_the_tested_versions_are_those_of_the_extra_and_of_the_page(face: Path) -> None:
+    found = re.search(r"^TESTED = (.*)", face.read_text(), re.MULTILINE)
+    assert found is not None
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extra = project["optional-dependencies"][module_of(face)]
+    page = (ROOT / "docs" / f"{module_of(face)}.md").read_text()
+    for package, tested in ast.literal_eval(found[1]).items():
+        assert f"{package}=={tested}" in [re.sub(r"\[.*?\]", "", one) for one in extra]
+        assert re.search(rf"^Tested with .*\b{tested}\b", page, re.MULTILINE)
+
+
 def test_every_name_of_an_adapter_stands_on_the_page_of_names() -> None:
     page = (ROOT / "docs" / "api.md").read_text()
     sections = dict(
         re.findall(r"currentmodule:: (noisynet\S*)\n(.*?)(?=\.\. current|\Z)", page, re.S)
     )
-    adapters = ROOT / "src" / "noisynet" / "integrations"
-    found = 0
-    for file in (*adapters.glob("*.py"), *adapters.glob("*/__init__.py")):
-        names = re.search(r"^__all__ = (\[.*?\])", file.read_text(), re.M | re.S)
-        if names is not None:
-            module = file.parent.name if file.stem == "__init__" else file.stem
-            promised = {one for one in ast.literal_eval(names[1]) if not one.isupper()}
-            section = sections[f"noisynet.integrations.{module}"]
-            assert promised == set(re.findall(r"auto(?:class|function):: (\w+)", section)), module
-            found += 1
-    assert found == 5
+    assert len(faces()) == 5
+    for face in faces():
+        names = re.search(r"^__all__ = (\[.*?\])", face.read_text(), re.M | re.S)
+        assert names is not None
+        promised = {one for one in ast.literal_eval(names[1]) if not one.isupper()}
+        section = sections[f"noisynet.integrations.{module_of(face)}"]
+        assert promised == set(re.findall(r"auto(?:class|function):: (\w+)", section)), face

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,7 @@ from torch import nn
 
 import noisynet
 from noisynet.control import Linear, scale
-from noisynet.integrations.ignite import TESTED, NoiseControl, NoiseHandler
-
-ROOT = Path(__file__).resolve().parents[2]
+from noisynet.integrations.ignite import NoiseControl, NoiseHandler
 
 
 def network() -> nn.Module:
@@ -163,12 +160,6 @@ def test_a_target_needs_its_period() -> None:
 def test_what_is_no_engine() -> None:
     with pytest.raises(TypeError, match=r"^NoiseHandler: got function, expected ignite's Engine"):
         NoiseHandler(network()).attach(batches)
-
-
-def test_the_tested_version_is_that_of_the_extra() -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    ((name, version),) = TESTED.items()
-    assert f"{name}=={version}" in extras["optional-dependencies"]["ignite"]
 
 
 def test_the_page_runs(run_page: Callable[[str], dict[str, Any]]) -> None:

@@ -30,7 +30,6 @@ from noisynet.integrations.tianshou import (
     NoisyQRDQNPolicy,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
 ACTIONS = gymnasium.spaces.Discrete(2)
 
 

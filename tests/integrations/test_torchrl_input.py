@@ -25,8 +25,6 @@ from torchrl.objectives import DiscreteSACLoss, DQNLoss
 import noisynet
 from noisynet.integrations.torchrl import NoisyPolicy, attach
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 def actor(net: nn.Module | None = None) -> QValueActor:
     net = (

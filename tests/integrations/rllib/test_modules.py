@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import tomllib
 import warnings
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,10 +29,9 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 import noisynet
-from noisynet.integrations.rllib import NOISE_SEED, TESTED, NoisyPPORLModule, add_noise
+from noisynet.integrations.rllib import NOISE_SEED, NoisyPPORLModule, add_noise
 from noisynet.integrations.rllib.learners import NoisyDQNTorchLearner, NoisyPPOTorchLearner
 
-ROOT = Path(__file__).resolve().parents[3]
 CARTPOLE = gymnasium.make("CartPole-v1")
 IMAGES = gymnasium.spaces.Box(0.0, 1.0, (64, 64, 4))
 SMALL = {"fcnet_hiddens": [16], "head_fcnet_hiddens": [16]}
@@ -357,11 +353,3 @@ def test_noise_whose_rows_are_not_the_batch_s_is_refused(config: Any) -> None:
                 learner.forward_train(sets)
             with pytest.raises(ValueError, match=expected):
                 learner.compute_values(sets)
-
-
-def test_the_tested_version_is_that_of_the_extra() -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (extra,) = extras["optional-dependencies"]["rllib"]
-    named = re.fullmatch(r"ray\[rllib\][=>]=(.+)", extra)
-    assert named is not None
-    assert f"{TESTED['ray']}.".startswith(f"{named[1]}.")

@@ -140,11 +140,6 @@ def test_ppo_learns_a_rollout_under_the_scale_that_acted() -> None:
 
 
 def test_what_is_refused() -> None:
-    for options in ({}, {"schedule": Linear(1, 0.1, 10), "effective_epsilon": 0.1}):
-        with pytest.raises(ValueError, match="NoiseControl: expected one of schedule"):
-            NoiseControl(**options)
-    with pytest.raises(ValueError, match=r"effective_epsilon: got 1\.5"):
-        NoiseControl(effective_epsilon=1.5)
     with pytest.raises(ValueError, match="NoiseControl: draws: got 1, expected at least 2"):
         NoiseControl(effective_epsilon=0.1, draws=1)
     with pytest.raises(TypeError, match=r"got action deviation 0\.2 for Discrete actions"):

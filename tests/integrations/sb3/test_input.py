@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
 import warnings
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +21,6 @@ from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 from torch import nn
 
 from noisynet.integrations.sb3 import (
-    TESTED,
     NoiseCallback,
     NoisyA2CPolicy,
     NoisyDQNPolicy,
@@ -32,14 +29,7 @@ from noisynet.integrations.sb3 import (
     NoisyRolloutBuffer,
 )
 
-ROOT = Path(__file__).resolve().parents[3]
 NO_EPSILON = {"exploration_initial_eps": 0, "exploration_final_eps": 0}
-
-
-def test_the_tested_versions_are_those_of_the_extra() -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extra = extras["optional-dependencies"]["sb3"]
-    assert {f"{name}=={version}" for name, version in TESTED.items()} <= set(extra)
 
 
 @pytest.mark.parametrize("policy", [NoisyDQNPolicy, NoisyPPOPolicy])
