@@ -79,9 +79,14 @@ class Learner:
         torch.manual_seed(seed)
         games = environments(settings["environments"], seed, images=images)
         net = network(settings["hidden_sizes"], images=images)
+        if noisy:
+            # As in the paper, convolutions stay plain.
+            noisynet.noisify(
+                net, lambda _, layer: isinstance(layer, nn.Linear), sigma0=settings["sigma0"]
+            )
         spec = games.action_spec_unbatched
         self.actor = QValueActor(
-            noisynet.noisify(net, sigma0=settings["sigma0"]) if noisy else net,
+            net,
             in_keys=["observation"],
             spec=spec,
             action_space="categorical",

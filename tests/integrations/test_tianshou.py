@@ -395,7 +395,6 @@ def test_what_the_noise_does_is_measured_without_touching_the_policy() -> None:
     assert silent.q_spread < 1e-5
 
 
-@pytest.mark.filterwarnings("ignore:noisify leaves alone")
 @pytest.mark.parametrize("length", [None, 3])
 @pytest.mark.parametrize("count", [2, 3])
 def test_in_a_recurrent_network_the_rows_of_a_draw_are_the_environments(
@@ -420,7 +419,6 @@ def test_in_a_recurrent_network_the_rows_of_a_draw_are_the_environments(
         assert values[0].argmax() == output.act[row]
 
 
-@pytest.mark.filterwarnings("ignore:noisify leaves alone")
 def test_a_recurrent_network_learns_in_the_host_s_trainer() -> None:
     algorithm = DQN(
         policy=NoisyDiscreteQLearningPolicy(

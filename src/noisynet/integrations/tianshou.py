@@ -179,8 +179,9 @@ class NoisyDiscreteQLearningPolicy(_NoisyPolicy, DiscreteQLearningPolicy[Any]):
     """Exploration by learned noise in `tianshou.algorithm.DQN`, double or not.
 
     It accepts the options of the host's policy, by name, and also `noise` and `sigma0`, as in
-    `noisynet.NoisyLinear`. Every `nn.Linear` of `model` becomes noisy in place; a model that has
-    noisynet's layers already stays as it is. Raises ValueError for unknown options, and for a model
+    `noisynet.NoisyLinear`. Every `nn.Linear` of `model` becomes noisy in place, and other
+    layers, such as convolutions, stay plain; a model that has noisynet's layers already stays as it
+    is. Raises ValueError for unknown options, and for a model
     without an `nn.Linear` or with the host's own noisy layers; TypeError in another algorithm;
     warns of ε-greedy left on. Source: Fortunato et al., §3.1, eq. 15 and 16.
     """
@@ -274,7 +275,10 @@ def _made_noisy(
             f"{policy}: finds no nn.Linear in {type(model).__name__}, expected at least one to "
             "make noisy"
         )
-    return noisify(model, noise=noise, sigma0=sigma0)
+    with warnings.catch_warnings():
+        # Its advice is for a caller of `noisify`; here the choice is made, as the policies say.
+        warnings.filterwarnings("ignore", "noisify leaves alone")
+        return noisify(model, noise=noise, sigma0=sigma0)
 
 
 def _join(outputs: list[Any], order: list[int]) -> Any:
