@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from noisynet.samplers import crew as crew_module
 from noisynet.samplers.backend import Arrived, Lost
 from noisynet.samplers.crew import Crew, Replaced
 from noisynet.samplers.messages import Report, RolloutFragment
@@ -60,21 +61,22 @@ def ask(crew: Crew, number: int) -> None:
 
 
 def test_only_waiting_counts_for_its_patience(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [crew.take(200.0) for _ in range(5)] == [None] * 5  # none was asked for anything
+    monkeypatch.setattr(crew_module, "_POLL_SECONDS", 200.0)
+    assert [crew.take() for _ in range(5)] == [None] * 5  # none was asked for anything
     ask(crew, 0)
     # The learner learned for an hour, or its process was stopped.
     now = time.monotonic() + 3600
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    assert [crew.take(200.0) for _ in range(3)] == [None] * 3
+    assert [crew.take() for _ in range(3)] == [None] * 3
     with pytest.raises(WorkersFailed, match="no sampler has answered for 800 seconds"):
-        crew.take(200.0)
+        crew.take()
 
 
 def test_a_dead_sampler_s_fragments_are_counted(crew: Crew, samplers: Scripted) -> None:
     for number in (0, 1, 1):
         ask(crew, number)
     samplers.events = [Lost(sampler=1, life=0, reason="killed")]
-    assert crew.take(0.2) == Replaced(sampler=1, reason="killed", restarts=1, lost=2)
+    assert crew.take() == Replaced(sampler=1, reason="killed", restarts=1, lost=2)
     assert not crew.members[1].in_flight
 
 

@@ -18,6 +18,7 @@ IN_FLIGHT = 2
 AHEAD = 4
 """Fragments that a sampler may be ahead of the slowest one that plays."""
 
+_POLL_SECONDS = 0.2
 _FRUITLESS_LIVES = 5
 _PATIENCE_SECONDS = 600.0
 
@@ -129,16 +130,16 @@ class Crew:
         member.knows = published
         member.in_flight.append(published)
 
-    def take(self, timeout: float) -> Arrived | Replaced | None:
-        """Return the next fragment, or the replacement of a sampler; None if nothing happens.
+    def take(self) -> Arrived | Replaced | None:
+        """Return the next fragment, or the replacement of a sampler; None if nothing happens soon.
 
         Raises LossNotFinite if a sampler's policy is NaN, and WorkersFailed if one dies repeatedly
         before its first fragment, or none answers for ten minutes.
         """
-        happened = self.samplers.take(timeout)
+        happened = self.samplers.take(_POLL_SECONDS)
         if happened is None:
             # Not by the clock: the learner may have learned, or been stopped, in the meantime.
-            self._waited += timeout if any(one.in_flight for one in self.members) else 0.0
+            self._waited += _POLL_SECONDS if any(one.in_flight for one in self.members) else 0.0
             if self._waited > _PATIENCE_SECONDS:
                 raise WorkersFailed(f"no sampler has answered for {self._waited:.0f} seconds")
             return None

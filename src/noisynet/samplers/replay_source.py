@@ -12,8 +12,6 @@ from .crew import IN_FLIGHT, Crew, Replaced
 from .flow import FlowFigures
 from .sharded_replay import ShardedReplay
 
-_POLL_SECONDS = 0.2
-
 
 class SampledReplaySource(Source[None]):
     """A source that asks samplers for fragments and inserts them into a replay.
@@ -102,7 +100,7 @@ class SampledReplaySource(Source[None]):
                 self._measure = False
 
     def _take(self, progress: Progress) -> Iterator[Event]:
-        happened = self.crew.take(_POLL_SECONDS)
+        happened = self.crew.take()
         if isinstance(happened, Replaced):
             self._flow.lost += happened.lost
             self.replay.leave_out(happened.sampler)

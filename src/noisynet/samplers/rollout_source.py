@@ -19,8 +19,6 @@ from .crew import Crew, Replaced
 from .flow import FlowFigures
 from .messages import Report, RolloutFragment, restacked
 
-_POLL_SECONDS = 0.2
-
 
 @dataclass(frozen=True)
 class _Played:
@@ -93,7 +91,7 @@ class SampledRolloutSource(Source[RolloutExperience]):
                 self._measure = False
 
     def _take(self, progress: Progress) -> Iterator[Event]:
-        happened = self.crew.take(_POLL_SECONDS)
+        happened = self.crew.take()
         if isinstance(happened, Replaced):
             queue = self._queues[happened.sampler]
             self._flow.lost += happened.lost + len(queue)
