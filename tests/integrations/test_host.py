@@ -50,24 +50,24 @@ def test_a_draw_follows_its_layers(rows: int | None) -> None:
     assert follow(nowhere, net).flats[0].std() > 0
 
 
-def faces() -> list[Path]:
+def adapter_files() -> list[Path]:
     """List the files that the adapters are imported from, which no host is needed to read."""
     folder = ROOT / "src" / "noisynet" / "integrations"
     found = (*folder.glob("*.py"), *folder.glob("*/__init__.py"))
     return [file for file in found if re.search("^TESTED = ", file.read_text(), re.MULTILINE)]
 
 
-def module_of(face: Path) -> str:
-    return face.parent.name if face.stem == "__init__" else face.stem
+def module_of(file: Path) -> str:
+    return file.parent.name if file.stem == "__init__" else file.stem
 
 
-@pytest.mark.parametrize("face", faces(), ids=module_of)
-def test_the_tested_versions_are_those_of_the_extra_and_of_the_page(face: Path) -> None:
-    found = re.search(r"^TESTED = (.*)", face.read_text(), re.MULTILINE)
+@pytest.mark.parametrize("file", adapter_files(), ids=module_of)
+def test_the_tested_versions_are_those_of_the_extra_and_of_the_page(file: Path) -> None:
+    found = re.search(r"^TESTED = (.*)", file.read_text(), re.MULTILINE)
     assert found is not None
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extra = project["optional-dependencies"][module_of(face)]
-    page = (ROOT / "docs" / f"{module_of(face)}.md").read_text()
+    extra = project["optional-dependencies"][module_of(file)]
+    page = (ROOT / "docs" / f"{module_of(file)}.md").read_text()
     for package, tested in ast.literal_eval(found[1]).items():
         assert f"{package}=={tested}" in [re.sub(r"\[.*?\]", "", one) for one in extra]
         assert re.search(rf"^Tested with .*\b{tested}\b", page, re.MULTILINE)
@@ -78,10 +78,10 @@ def test_every_name_of_an_adapter_stands_on_the_page_of_names() -> None:
     sections = dict(
         re.findall(r"currentmodule:: (noisynet\S*)\n(.*?)(?=\.\. current|\Z)", page, re.S)
     )
-    assert len(faces()) == 5
-    for face in faces():
-        names = re.search(r"^__all__ = (\[.*?\])", face.read_text(), re.M | re.S)
+    assert len(adapter_files()) == 5
+    for file in adapter_files():
+        names = re.search(r"^__all__ = (\[.*?\])", file.read_text(), re.M | re.S)
         assert names is not None
         promised = {one for one in ast.literal_eval(names[1]) if not one.isupper()}
-        section = sections[f"noisynet.integrations.{module_of(face)}"]
-        assert promised == set(re.findall(r"auto(?:class|function):: (\w+)", section)), face
+        section = sections[f"noisynet.integrations.{module_of(file)}"]
+        assert promised == set(re.findall(r"auto(?:class|function):: (\w+)", section)), file

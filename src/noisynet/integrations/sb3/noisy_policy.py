@@ -26,7 +26,7 @@ from torch.optim import Adam, AdamW, Optimizer, RMSprop
 
 from ...layers import Draw, NoiseName, mean_weights, noisify, sigma_parameters
 from .algorithm import check_algorithm
-from .rmsprop import BlockedRMSprop, serves
+from .rmsprop import BlockedRMSprop, supports
 
 NoiseIn = Literal["all", "head", "last"]
 _EXTRACTORS = ("features_extractor", "pi_features_extractor", "vf_features_extractor")
@@ -255,7 +255,7 @@ def optimizer_of(
     chosen = dict(options)
     if optimizer_class in (Adam, AdamW) and not {"foreach", "fused"} & chosen.keys():
         chosen["fused"] = True
-    if optimizer_class is RMSprop and serves(chosen):
+    if optimizer_class is RMSprop and supports(chosen):
         optimizer_class = BlockedRMSprop
     build: Any = optimizer_class
     optimizer: Optimizer = build(parameters, lr=learning_rate, **chosen)

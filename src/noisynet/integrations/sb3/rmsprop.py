@@ -52,7 +52,7 @@ class BlockedRMSprop(RMSprop):
         return state["square_avg"]
 
 
-def serves(options: Mapping[str, Any]) -> bool:
+def supports(options: Mapping[str, Any]) -> bool:
     """Return whether `BlockedRMSprop` supports these options of `torch.optim.RMSprop`."""
     return options.keys() <= {"alpha", "eps", "weight_decay"}
 
