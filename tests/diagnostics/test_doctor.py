@@ -217,7 +217,10 @@ def test_a_network_that_tells_no_observations_apart_is_dead() -> None:
     with torch.no_grad():
         net[2].weight.zero_()
         net[2].bias.zero_()
-    # A last layer that starts at 0 is no dead one.
+    # Its noise tells no observations apart either; that of a living network does.
+    assert noisynet.doctor(net, observations)["policy"].status == "fail"
+    with torch.no_grad():
+        net[0].bias += 100.0
     assert noisynet.doctor(net, observations)["policy"].status != "fail"
 
 

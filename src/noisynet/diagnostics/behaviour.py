@@ -22,6 +22,7 @@ from ..layers.outputs import (
     outputs_of_model,
     outputs_under,
 )
+from .forward_calls import unwatched
 
 
 @dataclass(frozen=True)
@@ -121,4 +122,7 @@ def behaviour(
     draws, a model without noisy layers, or an output of another shape.
     """
     check_draws(draws, least=2)
-    return measure(*outputs_of_model(model, batch, draws=draws, generator=generator, values=values))
+    with unwatched():
+        return measure(
+            *outputs_of_model(model, batch, draws=draws, generator=generator, values=values)
+        )

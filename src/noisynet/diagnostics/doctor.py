@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..layers.outputs import ToValues
 from .checks import acting, control, draws, learning, parameters
 from .checks.policy import policy_noise
 from .checks.units import dormant_units
@@ -20,12 +21,14 @@ from .preserve import preserved
 from .read_noise import NoiseByLayer, is_fresh, read_all
 from .recognise import find_noisy_layers
 from .subject import Act, Subject, read_in_mode, seen_in
+from .unit_flow import tensors_in
 
 _DRAWS = 32
 """Number of redraws to compare, so that even a layer with one output shows 32 values."""
 _ACTIONS = 4
 
 
+@torch.enable_grad()
 def doctor(
     model: nn.Module,
     batch: Any = None,
@@ -36,6 +39,7 @@ def doctor(
     evaluate: Act | None = None,
     optimizer: Optimizer | None = None,
     resample: Callable[[], Any] | None = None,
+    values: ToValues | None = None,
     update: Callable[[], Any] | None = None,
     on_policy: bool = False,
     epsilon: float | None = None,
@@ -55,6 +59,7 @@ def doctor(
     - `loss`: computes the loss once and returns it, a tensor of one value with its graph;
     - `target`: the target network; `optimizer`: the optimizer that trains the model;
     - `resample`: the program's own redraw; by default, each layer's own method is called;
+    - `values`: makes Q (B, A) from the model's output, such as a distribution (B, A, atoms);
     - `update`: runs a whole update; by default, one step of loss and optimizer is tried;
     - `on_policy`: the loss must run under the draw that acted (A2C, A3C, PPO);
     - `epsilon`, `entropy_bonus`: what else explores.
@@ -70,8 +75,9 @@ def doctor(
         return Diagnosis([found])
     if target is not None and not isinstance(target, nn.Module):
         raise TypeError(f"target: got {type(target).__name__}, expected an nn.Module or None")
-    for name, function in (("loss", loss), ("act", act), ("evaluate", evaluate),
-                           ("resample", resample), ("update", update)):  # fmt: skip
+    functions = {"loss": loss, "act": act, "evaluate": evaluate, "resample": resample,
+                 "values": values, "update": update}  # fmt: skip
+    for name, function in functions.items():
         if function is not None and not callable(function):
             raise TypeError(f"{name}: got {type(function).__name__}, expected a function or None")
     subject = Subject(model, layers, batch, resample)
@@ -83,6 +89,7 @@ def doctor(
             evaluate=evaluate,
             optimizer=optimizer,
             update=update,
+            values=values,
             on_policy=on_policy,
         )
         return Diagnosis(
@@ -109,22 +116,20 @@ class _Examination:
     evaluate: Act | None
     optimizer: Optimizer | None
     update: Callable[[], Any] | None
+    values: ToValues | None
     on_policy: bool
 
-    acted: list[Call] | None = None
-    """Forwards of the first action."""
+    acts: list[list[Call]] = field(default_factory=list)
+    """Forwards of each action; none without `act`."""
     actions: list[Any] = field(default_factory=list)
-    moments: list[NoiseByLayer] = field(default_factory=list)
-    """The noise under which each of `actions` was chosen."""
     computed_loss: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.act is not None:
             for _ in range(_ACTIONS):
                 calls, action = self.subject.run(self.act)
-                self.acted = calls if self.acted is None else self.acted
+                self.acts.append(calls)
                 self.actions.append(action)
-                self.moments.append(seen_in(calls))
         self.seen = self._some_draws()
         self.kinds = draws.kinds_of(self.subject.layers, self.seen)
 
@@ -140,7 +145,7 @@ class _Examination:
             return seen
         if self.act is None:
             return []
-        seen = [self.moments[-1]]
+        seen = [seen_in(self.acts[-1])]
         for _ in range(_ACTIONS):
             subject.redraw()
             seen.append(seen_in(subject.run(self.act)[0]))
@@ -176,7 +181,7 @@ class _Examination:
         how = "a redraw" if self.subject.resample is None else "resample"
         return [
             draws.redraws(layers, seen[0], seen[1], how),
-            draws.own_draws(layers, seen),
+            draws.own_draws(layers, self.kinds, seen),
             draws.distribution(layers, self.kinds, seen),
             self._policy(),
         ]
@@ -188,7 +193,9 @@ class _Examination:
         if not subject.shows_noise:
             return Check("policy").skipped("noise is off here")
         with subject.in_noisy_mode():
-            return policy_noise(subject.model, subject.layers, subject.batch, subject.redraw)
+            return policy_noise(
+                subject.model, subject.layers, subject.batch, subject.redraw, self.values
+            )
 
     def units(self) -> Finding:
         """Check how many units of the hidden layers are dormant."""
@@ -204,6 +211,7 @@ class _Examination:
         if self.act is not None and self.optimizer is not None:
             began = bool(self.optimizer.state)
         evaluated = None if self.evaluate is None else subject.run(self.evaluate)[0]
+        acted = self.acts[0] if self.acts else None
         return [
             acting.modes(
                 layers,
@@ -212,10 +220,10 @@ class _Examination:
                 is_training=subject.was_training,
                 acts=self.act is not None,
             ),
-            acting.acting(layers, self.acted),
-            acting.rows(self.acted, subject.observations),
+            acting.acting(layers, acted),
+            acting.rows(acted, self._environments()),
             acting.warm_up(
-                self.moments,
+                [seen_in(calls) for calls in self.acts],
                 learning_began=began,
                 holds_rollout=self.on_policy,
                 keeps_state=_keeps_state(self.optimizer),
@@ -229,15 +237,20 @@ class _Examination:
             acting.evaluation(layers, evaluated, training, evaluating),
         ]
 
+    def _environments(self) -> int:
+        """Count the environments, by the actions and the observations; 0 if neither shows them."""
+        batch = self.subject.batch
+        sizes = map(_rows_of, [next(tensors_in(batch), batch), *self.actions[:1]])
+        return min((size for size in sizes if size is not None), default=0)
+
     def _comparable_actions(self) -> list[Tensor] | None:
-        """Return the actions of several calls if all were chosen under one draw, else None."""
-        first = self.moments[0] if self.moments else {}
-        one_draw = first and all(
-            name in moment and moment[name].equals(noise)
-            for moment in self.moments
-            for name, noise in first.items()
-        )
-        if not one_draw:
+        """Return the actions of several calls if all were chosen from the same Q, else None.
+
+        Q differs if every forward draws, or if the agent saw something new: with a recurrent state
+        of its own, or in a collector.
+        """
+        outputs = [[call.output for call in calls if call.of == "online"] for calls in self.acts]
+        if not all(one and _same(one, outputs[0]) for one in outputs):
             return None
         try:
             actions = [torch.as_tensor(action) for action in self.actions]
@@ -262,15 +275,14 @@ class _Examination:
         with subject.in_noisy_mode():
             trials = {name: redrawn_before_backward(found) for name, found in layers.items()}
         learned: list[Call] | None = None
-        acted = self.acted
+        acted: list[Call] | None = None
         if self.loss is not None:
             if self.act is not None:
-                # The noise may have been redrawn since; what counts is the draw before this loss.
+                # What counts is the draw before this loss: the noise may have been redrawn since.
                 acted = subject.run(self.act)[0]
             losses: list[Any] = []
             compute = self.loss
-            with torch.enable_grad():
-                learned = calls_of(layers, lambda: losses.append(compute()))
+            learned = calls_of(layers, lambda: losses.append(compute()))
             self.computed_loss = _checked_loss(losses[0])
         return [
             learning.in_the_loss(layers, learned),
@@ -319,6 +331,23 @@ def _keeps_state(optimizer: Optimizer | None) -> bool:
     if not isinstance(optimizer, torch.optim.SGD):
         return True
     return any(group["momentum"] for group in optimizer.param_groups)
+
+
+def _rows_of(value: Any) -> int | None:
+    """Return the length of an array's first dimension, 1 for a number; None for other objects."""
+    if isinstance(value, int):
+        return 1
+    shape = getattr(value, "shape", None)
+    return None if shape is None else int(shape[0]) if len(shape) else 1
+
+
+def _same(outputs: Sequence[Tensor | None], others: Sequence[Tensor | None]) -> bool:
+    """Return whether two actions' forwards of noisy layers had the same outputs."""
+    return len(outputs) == len(others) and all(
+        one is not None and other is not None and one.shape == other.shape
+        and torch.allclose(one, other, rtol=1e-5, atol=1e-6)
+        for one, other in zip(outputs, others, strict=True)
+    )  # fmt: skip
 
 
 def _checked_loss(loss: Any) -> Tensor:

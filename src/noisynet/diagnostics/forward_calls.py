@@ -28,6 +28,7 @@ class Call:
     learning: bool
     """Whether a gradient can flow back through it."""
     noise: Noise | None
+    output: Tensor | None
     rows: int
     """Number of rows of its input: the product of the dimensions before a row's features."""
 
@@ -52,7 +53,7 @@ def calls_of(layers: Mapping[str, RecognisedLayer], run: Callable[[], object]) -
     a layer counts as the model's if its σ has the same address in memory.
     """
     calls: list[Call] = []
-    places = {found.tensors(found.sigmas)[0].data_ptr(): name for name, found in layers.items()}
+    places = {_place(found.tensors(found.sigmas)[0]): name for name, found in layers.items()}
     known: dict[nn.Module, RecognisedLayer | None] = {}
     reading = False
 
@@ -71,13 +72,16 @@ def calls_of(layers: Mapping[str, RecognisedLayer], run: Callable[[], object]) -
             noise = read_noise(found, module)
         finally:
             reading = False
-        place, result = sigma.data_ptr(), _first(output)
+        place, result = _place(sigma), _first(output)
+        if place is None:
+            noise = None
         calls.append(
             Call(
                 name=places.get(place, ""),
                 of="online" if place in places else "other",
                 learning=isinstance(result, Tensor) and result.requires_grad,
                 noise=noise,
+                output=result.detach().clone() if isinstance(result, Tensor) else None,
                 # A weight has one dimension more than a row of the input that it is applied to.
                 rows=_rows(_first(inputs), sigma.ndim - 1),
             )
@@ -94,6 +98,14 @@ def calls_of(layers: Mapping[str, RecognisedLayer], run: Callable[[], object]) -
 def layers_where_noise_is(calls: Iterable[Call], *, on: bool) -> list[str]:
     """Return the sorted names of layers whose noise was on, or off, in any of the calls."""
     return sorted({one.name for one in calls if one.noise is not None and one.noise.is_on is on})
+
+
+def _place(tensor: Tensor) -> int | None:
+    """Return a tensor's address in memory; None for one of `torch.vmap`, which has none."""
+    try:
+        return tensor.data_ptr()
+    except RuntimeError:
+        return None
 
 
 def _first(value: Any) -> Any:

@@ -84,8 +84,8 @@ def largest_cpu_tensor(found: RecognisedLayer) -> int:
         layer = copy.deepcopy(found.module).to("meta")
         layer.train()
         x = torch.empty(3, found.inputs, device="meta", dtype=weight.dtype)
-        # A tensor with fewer numbers than the smallest draw is not a draw.
-        with _MadeOnCpu(min(found.inputs, found.outputs, 2)) as made:
+        # Factorised noise draws p and q numbers, independent noise more: fewer are not a draw.
+        with _MadeOnCpu(max(found.inputs, found.outputs)) as made:
             if not isinstance(layer, NoisyLayer):
                 redraw_layer(found, layer)
             functional_call(layer, {}, (x,))

@@ -15,11 +15,6 @@ from ..layers import NoisyLayer
 from ..layers.restoring import Restore, cuda_devices, restore_tensors, restored, write_back
 from .recognise import find_noisy_layers
 
-_STATE = (
-    "held", "kept", "per_row", "static", "batch_first", "override", "override_batch_first",
-    "scale", "control", "multiplier",
-)  # fmt: skip
-
 
 @contextmanager
 def preserved(*parts: nn.Module | Optimizer | None) -> Iterator[None]:
@@ -45,10 +40,11 @@ def _modules(module: nn.Module) -> Iterator[Restore]:
     for part in module.modules():
         yield _attribute(part, "training")
         if isinstance(part, NoisyLayer):
-            for name in _STATE:
+            for name in part.noise_state.__slots__:
                 yield _attribute(part.noise_state, name)
         elif id(part) in layers:
-            # Some libraries keep ε in a plain attribute.
+            # Some libraries keep ε in a plain attribute, maybe from the first forward on.
+            yield _no_new_attributes(part)
             for name, value in list(vars(part).items()):
                 if not name.startswith("_") or isinstance(value, Tensor):
                     yield _attribute(part, name)
@@ -63,6 +59,16 @@ def _attribute(owner: Any, name: str) -> Restore:
         setattr(owner, name, value)
         if content is not None:
             write_back(value, content)
+
+    return restore
+
+
+def _no_new_attributes(module: nn.Module) -> Restore:
+    former = set(vars(module))
+
+    def restore() -> None:
+        for name in vars(module).keys() - former:
+            delattr(module, name)
 
     return restore
 

@@ -128,6 +128,7 @@ def _of_another(found: RecognisedLayer, layer: nn.Module) -> Noise | None:
     sigmas = found.tensors(found.sigmas, layer)
     # μ and σ are replaced, since any NaN in them would hide ε.
     replaced = {
+        **_copies_of_tensors(layer),
         **{name: torch.zeros_like(one) for name, one in zip(found.means, means, strict=True)},
         **{name: torch.ones_like(one) for name, one in zip(found.sigmas, sigmas, strict=True)},
     }
@@ -153,6 +154,20 @@ def _of_another(found: RecognisedLayer, layer: nn.Module) -> Noise | None:
         return Noise(values.clone(), has_bias)
     seen = torch.cat([bias, others]).flatten(2).transpose(0, 1).flatten(1)
     return Noise(seen.clone(), has_bias, is_matrix=False)
+
+
+def _copies_of_tensors(layer: nn.Module) -> dict[str, Tensor]:
+    """Copy a layer's tensors, {name: copy}: a forward may draw into its own in place.
+
+    Autograd may need them for a loss that has been computed already.
+    """
+    return {
+        f"{path}.{leaf}".removeprefix("."): tensor.detach().clone()
+        for path, module in layer.named_modules()
+        for register in (module._parameters, module._buffers, vars(module))
+        for leaf, tensor in register.items()
+        if isinstance(tensor, Tensor)
+    }
 
 
 @contextmanager

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..layers import NoisyLayer
 from ..layers.peers import LAYOUTS
+from ..layers.restoring import buffers_preserved
 
 _SIGMA = {"sigma", "sigmas", "sig", "std"}
 _MEAN = {"mu", "mus", "mean"}
@@ -45,6 +48,11 @@ class RecognisedLayer:
     def scale(self) -> float:
         """The factor of σ ⊙ ε: 1, unless noisynet's control has set another scale."""
         return self.module.noise_state.scale if isinstance(self.module, NoisyLayer) else 1.0
+
+    @property
+    def is_controlled(self) -> bool:
+        """Whether a schedule or a target of noisynet's sets the scale."""
+        return isinstance(self.module, NoisyLayer) and self.module.noise_state.control is not None
 
     @property
     def learns_sigma(self) -> bool:
@@ -95,7 +103,27 @@ def find_noisy_layers(model: nn.Module) -> dict[str, RecognisedLayer]:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: got {type(model).__name__}, expected an nn.Module")
     found = {name: recognise(module, name) for name, module in model.named_modules()}
-    return {name: layer for name, layer in found.items() if layer is not None}
+    return {
+        name: layer
+        for name, layer in found.items()
+        if layer is not None and not _is_gaussian_head(layer)
+    }
+
+
+@torch.no_grad()
+def _is_gaussian_head(found: RecognisedLayer) -> bool:
+    """Return whether a module of layers mu and sigma returns both, as a policy's head does."""
+    if "." not in found.sigmas[0] or found.weights()[0][0].ndim != 2:
+        return False
+    try:
+        # A copy, since a forward may store its noise.
+        head = copy.deepcopy(found.module)
+        with buffers_preserved(head):
+            output = head(found.weights()[0][0].new_zeros(1, found.inputs))
+    except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError):
+        # It needs more than its input, or has no forward: its parameters are all that is known.
+        return False
+    return not isinstance(output, Tensor) or output.shape[-1:] != (found.outputs,)
 
 
 def recognise(module: nn.Module, name: str = "") -> RecognisedLayer | None:

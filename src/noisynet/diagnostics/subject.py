@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from .forward_calls import Call, calls_of
 from .preserve import preserved
@@ -29,7 +29,6 @@ class Subject:
         self.model = model
         self.layers = layers
         self.batch = batch
-        self.observations = len(batch) if isinstance(batch, Tensor) and batch.ndim else 0
         self.resample = resample
         self.was_training = model.training
         self.modes = {mode: read_in_mode(model, layers, mode) for mode in (True, False)}

@@ -154,7 +154,7 @@ class _Following(TorchFunctionMode):
         finally:
             for handle in handles:
                 handle.remove()
-        for tensor in _tensors(result):
+        for tensor in tensors_in(result):
             self._lose(self._of(tensor), "the network returns it")
         for name, by in self._lost.items():
             if name in self.layers and self.layers[name].unknown is None:
@@ -178,12 +178,12 @@ class _Following(TorchFunctionMode):
     # Functions
 
     def _follow(self, name: str, given: Any, result: Any) -> None:
-        read = [(one, place) for one in _tensors(given) for place in self._of(one)]
+        read = [(one, place) for one in tensors_in(given) for place in self._of(one)]
         if not read:
             return
         if not isinstance(result, Tensor):
             # Sizes and types contain no units.
-            if next(_tensors(result), None) is not None or name == "__setitem__":
+            if next(tensors_in(result), None) is not None or name == "__setitem__":
                 self._lose((place for _, place in read), name)
             return
         moved = [(place, self._moved(name, given, place, one, result)) for one, place in read]
@@ -207,8 +207,8 @@ class _Following(TorchFunctionMode):
         if name == "layer_norm":
             return place if _has_no_gain(given) and not place.active else None
         if name in _SCALES:
-            alone = len(list(_tensors(given))) == 1
-            is_factor = "mul" in name or next(_tensors(given)) is before
+            alone = len(list(tensors_in(given))) == 1
+            is_factor = "mul" in name or next(tensors_in(given)) is before
             # Before the activation, a product with another tensor no longer is the layer's unit.
             return place if is_factor and (place.active or alone) else None
         return place if name in _IN_PLACE else None
@@ -224,7 +224,7 @@ class _Following(TorchFunctionMode):
         self._inside += 1
         if self._inside > 1 or isinstance(module, _NORMS):
             return
-        given = list(_tensors((args, kwargs)))
+        given = list(tensors_in((args, kwargs)))
         if _units_of(module) is None:
             by = f"{self._names[module]!r}, a {type(module).__name__}"
             self._lose((place for one in given for place in self._of(one)), by)
@@ -259,7 +259,7 @@ class _Following(TorchFunctionMode):
         if self._inside or not isinstance(output, Tensor):
             return
         if isinstance(module, _NORMS):
-            input = next(_tensors((args, kwargs)), None)
+            input = next(tensors_in((args, kwargs)), None)
             places = frozenset() if input is None else self._normalised(self._of(input))
             for place in places:
                 norms = self._norms.setdefault(place.layer, [])
@@ -304,16 +304,16 @@ class _Following(TorchFunctionMode):
             layer.features.append(rows)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> Iterator[Tensor]:
     """Yield the tensors in arguments or results, in order."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
         for one in value.values():
-            yield from _tensors(one)
+            yield from tensors_in(one)
     elif isinstance(value, tuple | list):
         for one in value:
-            yield from _tensors(one)
+            yield from tensors_in(one)
 
 
 def _reshaped(place: _Place, before: torch.Size, after: torch.Size) -> _Place | None:

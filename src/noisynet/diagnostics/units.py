@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..layers import draw, mean_weights, noisy_layers, using
 from ..layers.restoring import buffers_preserved
+from .forward_calls import unwatched
 from .unit_flow import HiddenLayer, hidden_layers
 
 THRESHOLD = 0.025
@@ -86,7 +87,7 @@ def measure_units(
         return _followed(model, batch)
     arguments = batch if isinstance(batch, tuple) else (batch,)
     layers: dict[str, HiddenLayer] = {}
-    with buffers_preserved(model):
+    with unwatched(), buffers_preserved(model):
         # One draw at a time: with a draw per row, a convolution would need a kernel for every row.
         for _ in range(draws):
             with using(model, draw(model, generator=generator)):
@@ -97,15 +98,20 @@ def measure_units(
 def _followed(model: nn.Module, batch: Any, *, keep_features: bool = False) -> dict[str, Any]:
     """Measure one forward by the mean weights; another library's noise stays as it is."""
     arguments = batch if isinstance(batch, tuple) else (batch,)
-    with buffers_preserved(model), mean_weights(model):
+    with unwatched(), buffers_preserved(model), mean_weights(model):
         return hidden_layers(model, lambda: model(*arguments), keep_features=keep_features)
 
 
 def scores(layer: HiddenLayer) -> Tensor:
-    """Return each unit's score, (units,), on the CPU; all are 0 if no unit is active."""
+    """Return each unit's score, (units,), on the CPU.
+
+    All are 0 if no unit is active, and NaN if any activation was NaN or infinite.
+    """
     assert isinstance(layer.activity, Tensor), "a hidden layer is measured at its activation"
     activity = layer.activity.cpu().double() / max(layer.values, 1)
     mean = activity.mean()
+    if not mean.isfinite():
+        return torch.full_like(activity, math.nan)
     return activity / mean if mean > 0 else torch.zeros_like(activity)
 
 

@@ -17,6 +17,7 @@ _GATED = {
     "torchrl": "collect inside set_exploration_type(ExplorationType.RANDOM)",
 }
 _OWN_STATES = "use noisynet.NoisyLinear, whose noise depends on neither train() nor eval()"
+_OURS = "leave noisynet.mean_weights, or set a scale above 0: noisynet.control.scale(model, 1)"
 
 
 def modes(
@@ -58,6 +59,8 @@ def modes(
 
 
 def _cure(layers: Mapping[str, RecognisedLayer]) -> str:
+    if all(found.is_ours for found in layers.values()):
+        return _OURS
     libraries = [found.library for found in layers.values()]
     return next((_GATED[one] for one in libraries if one in _GATED), _OWN_STATES)
 
@@ -83,26 +86,34 @@ def acting(layers: Mapping[str, RecognisedLayer], calls: Sequence[Call] | None) 
     return check.passed(f"noise is on in {len(calls)} forwards of noisy layers")
 
 
-def rows(calls: Sequence[Call] | None, observations: int) -> Finding:
-    """Check whether parallel environments have a draw each, by rows or by separate forwards."""
+def rows(calls: Sequence[Call] | None, environments: int) -> Finding:
+    """Check whether parallel environments have a draw each, by rows or by separate forwards.
+
+    `environments` is their number, 0 if it is unknown.
+    """
     check = Check("rows")
-    batches = [call for call in calls or () if call.rows > 1 and call.noise is not None]
-    if not batches or observations == 1:
-        reason = "no act function was given" if calls is None else "acting saw one row at a time"
-        return check.skipped(reason)
-    call = batches[0]
-    assert call.noise is not None, "filtered above"
-    if not call.noise.is_on:
+    if calls is None:
+        return check.skipped("no act function was given")
+    noises = [(call, call.noise) for call in calls if call.noise is not None]
+    # A layer before those that see a batch may see one row, such as a position.
+    call, noise = next((one for one in noises if one[0].rows > 1), (noises or [(None, None)])[0])
+    if call is None or noise is None:
+        return check.skipped("no layer could be looked into while acting")
+    forwards = [one for other, one in noises if other.name == call.name]
+    one_each = len(forwards) == environments > 1
+    if environments == 1 or (call.rows == 1 and not one_each):
+        return check.skipped("acting saw one row at a time")
+    if not noise.is_on:
         return check.skipped("noise is off when the agent acts")
-    if call.noise.per_row:
+    if noise.per_row:
         return check.passed("a fresh draw for each row")
-    if call.noise.values.ndim > 2 and call.noise.is_matrix:
-        return check.passed(f"a draw for each of {call.noise.values.shape[0]} rows")
-    forwards = [one.noise for one in batches if one.name == call.name and one.noise is not None]
-    if len(forwards) == observations > 1 and not any(map(call.noise.equals, forwards[1:])):
-        return check.passed(f"a forward and a draw for each of {observations} observations")
+    if noise.values.ndim > 2 and noise.is_matrix:
+        return check.passed(f"a draw for each of {noise.values.shape[0]} rows")
+    if one_each and not any(map(noise.equals, forwards[1:])):
+        return check.passed(f"a forward and a draw for each of {environments} observations")
     return check.warned(
-        f"one draw for all {call.rows} rows: environments side by side explore alike",
+        f"one draw for all {max(call.rows, environments if one_each else 0)} rows: environments "
+        "side by side explore alike",
         "noisynet.hold(model, rows=…), one draw for each environment",
     )
 

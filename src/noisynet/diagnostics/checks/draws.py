@@ -96,16 +96,18 @@ def redraws(
     return check.passed(f"each of {len(common)} layers has new noise after {how}")
 
 
-def own_draws(layers: Mapping[str, RecognisedLayer], seen: Sequence[NoiseByLayer]) -> Finding:
-    """Check whether layers, and the two factors of a layer, share random numbers."""
+def own_draws(
+    layers: Mapping[str, RecognisedLayer], kinds: Mapping[str, Kind], seen: Sequence[NoiseByLayer]
+) -> Finding:
+    """Check whether layers, and the parts of a layer's draw, share random numbers."""
     check = Check("own draws")
     streams: dict[str, dict[int, Tensor]] = {}
     for one in layers:
         noises = {at: noise for at, noise in _distinct(one, seen).items() if noise.is_matrix}
         if len(noises) < 2:
             continue
-        for part, values in _factors(list(noises.values())).items():
-            streams[f"{one} {part}".strip()] = dict(zip(noises, values, strict=True))
+        for part, values in _parts(list(noises.values()), kinds[one]).items():
+            streams[f"{one} {part}"] = dict(zip(noises, values, strict=True))
     alike: list[tuple[str, str]] = []
     compared = 0
     for (first, a), (second, b) in combinations(streams.items(), 2):
@@ -121,27 +123,34 @@ def own_draws(layers: Mapping[str, RecognisedLayer], seen: Sequence[NoiseByLayer
         pairs = ", ".join(f"{first} and {second}" for first, second in alike[:3])
         return check.failed(
             f"{pairs or 'layers'} draw the same numbers: one random key serves both",
-            "a key, or a part of a generator's stream, for every layer and every factor",
+            "a key, or a part of a generator's stream, for every layer and each of its tensors",
         )
     if not compared:
         return check.skipped("too few different draws were seen to compare")
-    return check.passed(f"{compared} pairs of layers or factors, none of them alike")
+    return check.passed(f"{compared} pairs of layers or their parts, none of them alike")
 
 
-def _factors(noises: Sequence[Noise]) -> dict[str, Tensor]:
-    """Return the numbers drawn, one row per draw: ε_i and ε_j, or else one column of ε_w.
+def _parts(noises: Sequence[Noise], kind: Kind) -> dict[str, Tensor]:
+    """Return the first numbers that were drawn for each part of a draw, one row per draw.
 
-    Only factorised noise of a layer with a bias, whose noise is ε_j, can be split into factors.
+    Factorised noise of a layer with a bias, whose noise is ε_j, is split into its factors. Of
+    other noise, the parts are ε_b, and the edges of ε_w: whichever way it lies in memory, one of
+    them is the beginning of its stream.
     """
-    first = [_of_first_row(noise.values) for noise in noises]
+    values = torch.stack([_of_first_row(noise.values) for noise in noises])
     has_bias = noises[0].has_bias
-    if not has_bias or _kind(noises) == "independent":
-        return {"": torch.stack([values[:, int(has_bias)] for values in first])}
-    outputs = torch.stack([values[:, 0] for values in first])
-    largest = outputs.abs().argmax(1)
-    rows = torch.stack([values[row, 1:] for values, row in zip(first, largest, strict=True)])
-    inputs = rows / outputs.gather(1, largest.unsqueeze(1))
-    return {"ε_j": outputs, "ε_i": inputs}
+    bias, weight = values[..., 0], values[..., int(has_bias) :]
+    if has_bias and kind == "factorised":
+        largest = bias.abs().argmax(1)
+        rows = weight[torch.arange(len(weight)), largest]
+        return {"ε_j": bias, "ε_i": rows / bias.gather(1, largest.unsqueeze(1))}
+    parts = {"ε_b": bias} if has_bias else {}
+    # A row or a column of one number is the beginning of the other one.
+    if weight.shape[2] > 1:
+        parts["ε_w by row"] = weight[:, 0]
+    if weight.shape[1] > 1 or not parts:
+        parts["ε_w by column"] = weight[..., 0]
+    return parts
 
 
 def distribution(

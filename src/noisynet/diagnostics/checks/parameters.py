@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -160,7 +161,8 @@ def _near(value: float, expected: float) -> bool:
 def initial_mean(layers: Mapping[str, RecognisedLayer], kinds: Mapping[str, Kind]) -> Finding:
     """Compare μ with the paper's U[-1/√p, 1/√p] or U[-√(3/p), √(3/p)] while σ is untouched.
 
-    A constant μ is a failure at any time: every output of the layer is then alike.
+    A constant μ is a failure at any time, as every output of the layer is then alike; μ = 0, with
+    which some last layers start, is a warning.
     """
     check = Check("initial mean")
     constant = [
@@ -169,11 +171,15 @@ def initial_mean(layers: Mapping[str, RecognisedLayer], kinds: Mapping[str, Kind
         if any(mean.numel() > 1 and is_constant(mean) for mean, _ in found.weights())
     ]
     if constant:
-        value = float(layers[constant[0]].weights()[0][0].detach().flatten()[0])
-        return check.failed(
-            f"{listed(constant)}: every μ is {value:g}: all outputs of the layer are alike",
-            "draw μ from U[−1/√p, +1/√p] (factorised) or U[−√(3/p), +√(3/p)] (independent)",
-        )
+        values = {float(layers[one].weights()[0][0].detach().flatten()[0]) for one in constant}
+        value = max(values, key=abs)
+        message = f"{listed(constant)}: every μ is {value:g}: all outputs of the layer are alike"
+        cure = "draw μ from U[−1/√p, +1/√p] (factorised) or U[−√(3/p), +√(3/p)] (independent)"
+        if value == 0:
+            return check.warned(
+                message, f"leave it in a last layer that is to start at 0; else {cure}"
+            )
+        return check.failed(message, cure)
     odd: list[str] = []
     compared = 0
     for one, found in layers.items():
@@ -200,40 +206,61 @@ def initial_mean(layers: Mapping[str, RecognisedLayer], kinds: Mapping[str, Kind
 
 
 def sigma_size(layers: Mapping[str, RecognisedLayer]) -> Finding:
-    """Look for σ that collapsed, exploded, or is not finite, by the signal-to-noise ratio."""
+    """Look for σ that collapsed, exploded, or is not finite, by the signal-to-noise ratio.
+
+    σ is multiplied by the scale in force. A small scale is no fault if a control sets it: a
+    schedule may end at 0. A low ratio is a failure if σ is large, and a warning if only μ is small,
+    as in a last layer that starts near 0.
+    """
     check = Check("sigma size")
-    ratios = {one: _ratio(found) for one, found in layers.items()}
-    broken = [one for one, ratio in ratios.items() if math.isnan(ratio)]
-    collapsed = [one for one, ratio in ratios.items() if ratio > COLLAPSED]
-    exploded = [one for one, ratio in ratios.items() if ratio < EXPLODED]
-    if broken:
+    means = {one: _rms([mean for mean, _ in found.weights()]) for one, found in layers.items()}
+    sigmas = {one: _rms([sigma for _, sigma in found.weights()]) for one, found in layers.items()}
+    scales = {one: found.scale for one, found in layers.items()}
+    ratios = {one: _ratio(means[one], scales[one] * sigmas[one]) for one in layers}
+    if broken := [one for one, ratio in ratios.items() if math.isnan(ratio)]:
         return check.failed(
             f"{listed(broken)}: μ or σ is NaN or infinite",
             "go back to a checkpoint before it; clip gradients, lower the step size",
         )
-    if collapsed:
+    quiet = [one for one, ratio in ratios.items() if ratio > COLLAPSED]
+    if collapsed := [one for one in quiet if _ratio(means[one], sigmas[one]) > COLLAPSED]:
         return check.failed(
             f"{listed(collapsed)}: σ collapsed, SNR {ratios[collapsed[0]]:.3g}: no noise left",
             "no weight decay on σ; a larger σ0; a small ε beside the noise",
         )
-    if exploded:
+    if silenced := [one for one in quiet if not layers[one].is_controlled]:
+        one = silenced[0]
+        return check.failed(
+            f"{listed(silenced)}: SNR {ratios[one]:.3g} with a scale of {scales[one]:.3g}: no "
+            "noise left",
+            "noisynet.control.scale(model, 1)",
+        )
+    loud = [one for one, ratio in ratios.items() if ratio < EXPLODED]
+    usual = {one: mean_bound("factorised", layers[one].inputs) / math.sqrt(3) for one in loud}
+    if exploded := [one for one in loud if usual[one] < EXPLODED * scales[one] * sigmas[one]]:
         return check.failed(
             f"{listed(exploded)}: σ exploded, SNR {ratios[exploded[0]]:.3g}: it drowns μ",
             "a smaller σ0 or step size; clip gradients",
+        )
+    if loud:
+        return check.warned(
+            f"{listed(loud)}: μ is small, SNR {ratios[loud[0]]:.3g}: the noise decides until μ has "
+            "grown",
+            "leave it in a layer that is to start near 0 (a gain of 0.01, say); else a smaller σ0",
         )
     low, high = min(ratios.values()), max(ratios.values())
     return check.passed(f"SNR {low:.3g} to {high:.3g}, RMS(μ)/RMS(σ) per layer")
 
 
-def _ratio(found: RecognisedLayer) -> float:
-    means = sum(float(mean.detach().double().square().sum()) for mean, _ in found.weights())
-    sigmas = sum(
-        float((found.scale * sigma.detach().double()).square().sum())
-        for _, sigma in found.weights()
-    )
-    if not (math.isfinite(means) and math.isfinite(sigmas)):
+def _rms(tensors: Sequence[Tensor]) -> float:
+    values = torch.cat([one.detach().double().flatten() for one in tensors])
+    return float(values.square().mean().sqrt())
+
+
+def _ratio(mean: float, sigma: float) -> float:
+    if not (math.isfinite(mean) and math.isfinite(sigma)):
         return math.nan
-    return math.sqrt(means / sigmas) if sigmas else math.inf
+    return mean / sigma if sigma else math.inf
 
 
 def registered_noise(layers: Mapping[str, RecognisedLayer]) -> Finding:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ...layers.outputs import values_of
+from ...layers import draw, mean_weights, noisy_layers, using
+from ...layers.outputs import ToValues, values_of
 from ..behaviour import measure
 from ..findings import Check, Finding
 from ..recognise import RecognisedLayer
 
 _DRAWS = 16
 _ENOUGH_OBSERVATIONS = 32
+_DIFFERENT = 0.01
+"""Largest standard deviation of a feature over observations, relative to the largest value in them,
+from which on the observations count as different."""
 _BLIND_DEVIATION = 1e-4
 """Standard deviation of an action's Q over observations, relative to its largest |Q|, up to which
 the observations count as not told apart. Dead Pong networks had 0 to 3·10⁻⁵, new ones 0.017 or more
@@ -24,9 +29,17 @@ the observations count as not told apart. Dead Pong networks had 0 to 3·10⁻�
 
 @torch.no_grad()
 def policy_noise(
-    model: nn.Module, layers: Mapping[str, RecognisedLayer], batch: Any, redraw: Callable[[], Any]
+    model: nn.Module,
+    layers: Mapping[str, RecognisedLayer],
+    batch: Any,
+    redraw: Callable[[], Any],
+    values: ToValues | None,
 ) -> Finding:
-    """Measure the effective ε of a model of any library on a batch, by redrawing its noise."""
+    """Measure the effective ε of a model of any library on a batch, by redrawing its noise.
+
+    Noisynet's layers have one draw at a time for this, since they may hold draws for another number
+    of rows.
+    """
     check = Check("policy")
     arguments = batch if isinstance(batch, tuple) else (batch,)
     quiet = {
@@ -35,23 +48,31 @@ def policy_noise(
         for sigma, tensor in zip(found.sigmas, found.tensors(found.sigmas), strict=True)
     }
     try:
-        mean = values_of(functional_call(model, quiet, arguments), arguments)
+        with mean_weights(model):
+            mean = values_of(functional_call(model, quiet, arguments), arguments, values)
     except ValueError as error:
         return check.skipped(str(error))
     if mean.shape[-1] < 2:
         return check.skipped(f"the model gave {mean.shape[-1]} value a row: no choice")
-    if _is_blind(mean, arguments[0]):
+    if bool(mean.isnan().any()):
         return check.failed(
-            f"the mean weights' Q is the same for {len(mean)} observations that differ: nothing "
+            "the mean weights' Q is NaN",
+            "go back to a checkpoint before it; clip gradients, lower the step size",
+        )
+    noisy: list[Tensor] = []
+    for _ in range(_DRAWS):
+        redraw()
+        with using(model, draw(model)) if noisy_layers(model) else nullcontext():
+            noisy.append(values_of(model(*arguments), arguments, values))
+    # A last layer that starts at 0 tells observations apart by its noise alone.
+    if _is_blind(torch.stack([mean, *noisy]), arguments[0]):
+        return check.failed(
+            f"Q is the same for {len(mean)} observations that differ: nothing "
             "before the noise tells them apart, and no σ learns from them",
             "its units have died: train anew with a smaller step size or a larger ε of Adam, or go "
             "on with either and noisynet.revive: of a run `noisynet resume RUN --redo-every 1000 "
             "--adam-epsilon 1.5e-4`",
         )
-    noisy: list[Tensor] = []
-    for _ in range(_DRAWS):
-        redraw()
-        noisy.append(values_of(model(*arguments), arguments))
     found = measure(torch.stack(noisy), mean)
     message = (
         f"effective ε {found.effective_epsilon:.3f}: that share of greedy actions is not the mean "
@@ -71,13 +92,14 @@ def policy_noise(
     return check.passed(message)
 
 
-def _is_blind(mean_q_BA: Tensor, observations: Any) -> bool:
+def _is_blind(q_KBA: Tensor, observations: Any) -> bool:
     """Return whether Q is the same for observations that differ; false if every Q is 0."""
-    rows = len(mean_q_BA)
+    rows = q_KBA.shape[1]
     if not isinstance(observations, Tensor) or rows < 2 or observations.numel() % rows:
         return False
-    each = observations.reshape(rows, -1)
-    largest_A = mean_q_BA.float().abs().amax(0)
-    if not bool(largest_A.any()) or bool((each == each[0]).all()):
+    each = observations.reshape(rows, -1).float()
+    if bool(each.std(0).max() <= _DIFFERENT * each.abs().max()):
         return False
-    return bool((mean_q_BA.float().std(0) <= _BLIND_DEVIATION * largest_A).all())
+    q_KBA = q_KBA.float()
+    largest_A = q_KBA.abs().amax((0, 1))
+    return bool(largest_A.any()) and bool((q_KBA.std(1) <= _BLIND_DEVIATION * largest_A).all())

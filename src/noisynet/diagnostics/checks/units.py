@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -25,9 +26,19 @@ def dormant_units(model: nn.Module, batch: Any) -> Finding:
     """Measure which share of each layer's units is dormant on a batch (arXiv 2302.12902)."""
     check = Check("units")
     device = next(model.parameters()).device
-    found = units(model, batch, generator=torch.Generator(device).manual_seed(0))
+    try:
+        found = units(model, batch, generator=torch.Generator(device).manual_seed(0))
+    except ValueError as error:
+        # BatchNorm in train mode, say, refuses a single observation.
+        return check.skipped(str(error))
     if not found:
         return check.skipped("no layer with an activation behind it was seen")
+    broken = [name for name, one in found.items() if not math.isfinite(one.norm)]
+    if broken:
+        return check.failed(
+            f"activations of {listed(broken)} are NaN or infinite",
+            "go back to a checkpoint before it; clip gradients, lower the step size",
+        )
     dormant = {name: one.dormant for name, one in found.items()}
     dead = [name for name, share in dormant.items() if share == 1]
     if dead:
