@@ -230,6 +230,30 @@ def test_measurements_while_the_agent_acts_are_not_taken_for_its_actions() -> No
     assert found["other exploration"].status == "pass"
 
 
+# Learning
+
+
+def test_a_target_that_values_the_action_under_the_draw_that_chose_it() -> None:
+    net, batch = network(), torch.randn(B, P)
+    target = copy.deepcopy(net)
+
+    def loss(*, own_draw: bool) -> Tensor:
+        online, choice, of_target = noisynet.draw(net, net, target)
+        with torch.no_grad():
+            with noisynet.using(net, choice):
+                action = net(batch).argmax(-1, keepdim=True)
+            with noisynet.using(target, of_target if own_draw else choice):
+                value = target(batch).gather(1, action)
+        with noisynet.using(net, online):
+            return (net(batch)[:, :1] - value).square().mean()
+
+    found = noisynet.doctor(net, batch, loss=lambda: loss(own_draw=True), target=target)
+    assert found["draws in the loss"].status == "pass"
+    found = noisynet.doctor(net, batch, loss=lambda: loss(own_draw=False), target=target)
+    assert found["draws in the loss"].status == "fail"
+    assert "valued under the same noise" in found["draws in the loss"].message
+
+
 # Layers of other libraries
 
 

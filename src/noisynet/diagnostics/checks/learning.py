@@ -18,6 +18,7 @@ _LOSS_CURES = {
     "torchrl": "loss_module.deterministic_sampling_mode = ExplorationType.RANDOM, for every loss",
     "tianshou": "compute the loss in train mode, or use noisynet.NoisyLinear",
 }
+_THREE_DRAWS = "three draws: noisynet.draw(online, target, online), and noisynet.using"
 _LOSS_CURE = "compute the loss with the noise on: noisynet.NoisyLinear knows no mode that stops it"
 
 
@@ -113,7 +114,18 @@ def draws_in_the_loss(calls: Sequence[Call] | None, *, on_policy: bool) -> Findi
         return check.failed(
             f"{' and '.join(sharing)} {verb} the gradient's own draw in {listed(stuck)}: their "
             "errors are then correlated with those of what is learned",
-            "three draws: noisynet.draw(online, target, online), and noisynet.using",
+            _THREE_DRAWS,
+        )
+    both = [
+        one
+        for one, noise in chosen.items()
+        if noise.is_on and one in target and noise.equals(target[one])
+    ]
+    if both:
+        return check.failed(
+            f"target and action choice use one draw in {listed(both)}: the action that its noise "
+            "makes look best is then valued under the same noise",
+            _THREE_DRAWS,
         )
     quiet = [
         which
