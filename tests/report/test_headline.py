@@ -68,3 +68,16 @@ def test_many_groups_are_totals(write_run) -> None:
     text = said(*paths)
     assert "runs | 8 | 8 stopped" in text
     assert "agent steps | 800" in text
+
+
+def test_a_probability_without_an_interval_claims_none(write_run) -> None:
+    # One run of each game leaves the bootstrap nothing to draw from.
+    scores = {"Pong": (1.0, 0.0), "Breakout": (1.0, 0.0), "Freeway": (0.0, 1.0)}
+    paths = [
+        write_run(f"{preset}-{game}", [both[place]], preset=preset, environment=f"ALE/{game}-v5")
+        for place, preset in enumerate(("pong", "pong-epsilon"))
+        for game, both in scores.items()
+    ]
+    text = said(*paths)
+    assert "with a probability of 0.67: these runs do not tell the two apart." in text
+    assert "95 %" not in text

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from noisynet.assemble import build_agent
+from noisynet.assemble import build_agent, start
 from noisynet.cli import main
 from noisynet.evaluation.scores import atari57_games
 from noisynet.report.layer_sigmas import layer_sigmas
@@ -235,6 +235,17 @@ def test_films_get_what_figures_leave(
     assert "<h2>Evaluation" in text_of(out)
     assert "<video" not in text_of(out)
     assert out.stat().st_size < most
+
+
+def test_initial_sigma_of_a_run_whose_minibatches_need_its_environments(tmp_path: Path) -> None:
+    fields = {"minibatches": 16, "environments": 16, "rollout_steps": 2, "steps": 64, "epochs": 1}
+    run = start(
+        config.load("pqn-cartpole", {**fields, "device": "cpu", "threads": 1}), tmp_path / "run"
+    )
+    layers, notes = layer_sigmas(run.folder)
+    assert notes == []
+    assert layers
+    assert all(layer.start is not None for layer in layers)
 
 
 @pytest.mark.slow

@@ -1,11 +1,15 @@
 """What a suite is said to cost, against sums done by hand."""
 
+import os
+import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from noisynet.suite.cost import estimate, frames_of
+from noisynet.runs import config
+from noisynet.suite.cost import estimate, frames_of, steps_per_second
 from noisynet.suite.plan import Plan, plan
 
 
@@ -64,3 +68,15 @@ def test_a_search_runs_its_trials_at_each_point(atari57: Plan) -> None:
         "At that speed: 1:00:00 one after the other",
         "Replays on disk: up to 282 GB for all trials together",
     ]
+
+
+def test_the_speed_of_an_agent_that_learns_a_rollout_in_many_updates() -> None:
+    # A window of no length ends among the updates of one rollout.
+    assert steps_per_second(config.load("pqn-cartpole", {"threads": 1}), seconds=0.0) > 0
+
+
+def test_an_interrupt_while_speed_is_measured_is_one() -> None:
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        steps_per_second(config.load("cartpole", {"threads": 1}), seconds=60.0)

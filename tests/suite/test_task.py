@@ -50,6 +50,15 @@ def test_a_trial_is_an_ordinary_run_with_its_evaluation(done: Task) -> None:
     assert config.from_yaml(RunFolder.open(done.folder).config_text, "run").training.steps == 400
 
 
+def test_an_agent_without_noise_is_evaluated_whatever_noise_is_asked_for(tmp_path: Path) -> None:
+    chosen = config.load("cartpole-epsilon", {**SMALL, "steps": 120})
+    trial = Task(tmp_path / "run", chosen.to_yaml(), episodes=1, noise=("on",))
+    assert run_trial(trial) == {"state": "done"}
+    result = result_of(trial)
+    assert result is not None
+    assert list(result["evaluations"]) == ["off"]
+
+
 def test_a_trial_that_is_done_is_left_alone(done: Task) -> None:
     before = (done.folder / RESULT).stat().st_mtime_ns
     lock = (done.folder / "run.lock").stat().st_mtime_ns

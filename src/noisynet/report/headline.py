@@ -113,12 +113,14 @@ def _verdict(found: dict[str, Any]) -> str:
         )
     else:
         (pair,) = parts[0]["improvement"]
-        low, high = pair["interval"] or (0.0, 1.0)
+        interval = pair["interval"]
         text = (
             f"A run of {ours} scores higher than one of {theirs} with a probability of "
-            f"{pair['probability']:.2f} (95 %: {low:.2f} to {high:.2f})"
+            f"{pair['probability']:.2f}"
         )
-        text += ": these runs do not tell the two apart." if low <= 0.5 <= high else "."
+        text += f" (95 %: {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
+        apart = interval and not interval[0] <= 0.5 <= interval[1]
+        text += "." if apart else ": these runs do not tell the two apart."
         if pair["probability"] in (0, 1):
             better, worse = (ours, theirs) if pair["probability"] else (theirs, ours)
             text = f"Every run of {better} scores higher than every run of {worse}."

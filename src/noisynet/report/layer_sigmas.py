@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..assemble import build_agent, make_environments
 from ..envs import UnusableEnvironment
 from ..runs import Config, open_run
-from ..runs.errors import first_line
+from ..runs.errors import RunError, first_line
 
 Numbers = npt.NDArray[np.float64]
 
@@ -45,15 +45,15 @@ def layer_sigmas(path: Path) -> tuple[list[LayerSigma], list[str]]:
     notes = [f"σ of {name}: not finite" for name in everything if name not in end]
     try:
         start = _at_the_start(run.config)
-    except (UnusableEnvironment, ValueError, RuntimeError) as error:
+    except (RunError, UnusableEnvironment, ValueError, RuntimeError) as error:
         notes.append(f"σ at the start: {first_line(error)}")
         start = {}
     return [_layer(name, start.get(name), sigma) for name, sigma in end.items()], notes
 
 
 def _at_the_start(config: Config) -> dict[str, Numbers]:
-    config = config.replaced(device="cpu", environments=1)
-    with closing(make_environments(config)) as environments:
+    config = config.replaced(device="cpu")
+    with closing(make_environments(config, count=1)) as environments:
         agent = build_agent(config, environments.observation_shape, environments.action_count)
     state = agent.network.state_dict()
     return _by_layer({f"online.{name}": tensor.numpy() for name, tensor in state.items()})

@@ -162,7 +162,8 @@ def noise(
         if explored is None:
             notes.append(f"{game}: neither effective ε nor ε was recorded")
         elif any(
-            kind.has_noise and not any("noise/effective_epsilon" in run.curves for run in kind.runs)
+            kind.has_noise
+            and not any("noise/effective_epsilon" in run.curves for run in kind.on(game))
             for kind in kinds
             if kind.on(game)
         ):

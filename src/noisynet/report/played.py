@@ -50,7 +50,7 @@ def played(
     for run in everyone:
         say(f"Playing {episodes} games with {run.name} …")
         results += _evaluations(run, episodes, steps, notes, say)
-    filmed = list({kind.label: kind.runs[0] for kind in kinds}.values())[:2]
+    filmed = [kind.runs[0] for kind in kinds[:2]]
     most_bytes = film_bytes // len(filmed)
     if most_bytes < _LEAST_FILM_BYTES:
         notes.append("no film: the figures leave no room for one; `noisynet watch` makes it")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..assemble import train
 from ..runs.config import Config
-from ..training import FiguresTaken
+from ..training import FiguresTaken, TrainingEnded
 from .display import duration
 from .trials import Trial
 
@@ -24,7 +24,8 @@ def steps_per_second(config: Config, seconds: float = _SECONDS) -> float:
     """Measure the agent steps per second that a config's training makes on this machine.
 
     The first second is not timed. The warm-up is short and the replay small, so that what is timed
-    is acting and learning, as after a full warm-up.
+    is acting and learning, as after a full warm-up. Raises KeyboardInterrupt when training stops
+    for an interrupt.
     """
     learning = config.learning
     small = config.replaced(
@@ -37,19 +38,21 @@ def steps_per_second(config: Config, seconds: float = _SECONDS) -> float:
         log_every=1,
         solved_return=None,
     )
+    # The times at which the updates of a step began: a rollout of many steps has many updates.
     marks: list[tuple[float, int]] = []
-    end: float | None = None
+    timed = 0
     with tempfile.TemporaryDirectory() as folder:
         for event in train(small, Path(folder) / "run"):
-            if not isinstance(event, FiguresTaken):
+            if isinstance(event, TrainingEnded):
+                raise KeyboardInterrupt
+            if not isinstance(event, FiguresTaken) or (marks and event.step == marks[-1][1]):
                 continue
             now = time.perf_counter()
-            end = now + 1.0 + seconds if end is None else end
-            if now >= end - seconds:
-                marks.append((now, event.step))
-            if now >= end and len(marks) > 1:
+            marks.append((now, event.step))
+            timed += now >= marks[0][0] + 1.0
+            if timed > 1 and now >= marks[-timed][0] + seconds:
                 break
-    (began, before), (ended, after) = marks[0], marks[-1]
+    (began, before), (ended, after) = marks[-timed], marks[-1]
     return (after - before) / (ended - began)
 
 

@@ -102,7 +102,8 @@ def _train(task: Task) -> Outcome:
 
 def _evaluate(task: Task, reason: str) -> None:
     has_noise = open_run(task.folder).config.exploration.has_noise
-    noise = [one for one in task.noise if one == "off" or has_noise]
+    # Games of an agent without noise are the same either way.
+    noise = [one for one in task.noise if one == "off" or has_noise] or ["off"]
     mean_return = None
     for line in read_metrics(task.folder):
         mean_return = line.get("game/mean_return", mean_return)
