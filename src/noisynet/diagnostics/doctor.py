@@ -304,7 +304,9 @@ class _Examination:
             loss.backward()
             optimizer.step()
         else:
-            return learning.no_update(optimizer_given=optimizer is not None)
+            missing = "update=, or loss= and optimizer=" if optimizer is None else "loss="
+            names = ("sigma moves", "redraw between updates")
+            return [Check(name).skipped(f"it takes {missing}") for name in names]
         after, _ = self._noise_now()
         return [
             learning.sigma_moves(layers, sigmas),

@@ -55,19 +55,16 @@ def redrawn_before_backward(found: RecognisedLayer) -> Result | None:
 
 
 class _MadeOnCpu(TorchFunctionMode):
-    """Mode that notes the size of the largest float tensor made on the CPU, if at least `least`."""
+    """Mode that notes the size of the largest float tensor made on the CPU."""
 
-    def __init__(self, least: int) -> None:
-        super().__init__()
-        self.least = least
-        self.largest = 0
+    largest = 0
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         made = func(*args, **(kwargs or {}))
         if isinstance(made, Tensor) and made.device.type == "cpu" and made.is_floating_point():
-            self.largest = max(self.largest, made.numel() if made.numel() >= self.least else 0)
+            self.largest = max(self.largest, made.numel())
         return made
 
 
@@ -84,12 +81,12 @@ def largest_cpu_tensor(found: RecognisedLayer) -> int:
         layer = copy.deepcopy(found.module).to("meta")
         layer.train()
         x = torch.empty(3, found.inputs, device="meta", dtype=weight.dtype)
-        # Factorised noise draws p and q numbers, independent noise more: fewer are not a draw.
-        with _MadeOnCpu(max(found.inputs, found.outputs)) as made:
+        with _MadeOnCpu() as made:
             if not isinstance(layer, NoisyLayer):
                 redraw_layer(found, layer)
             functional_call(layer, {}, (x,))
     except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError):
         # The layer is another library's, and cannot be copied, moved or run without values.
         return 0
-    return made.largest
+    # Factorised noise draws p and q numbers, independent noise more: fewer are not a draw.
+    return made.largest if made.largest >= max(found.inputs, found.outputs) else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..runs.config import SECTION_OF, Config
@@ -35,13 +35,18 @@ class Variant:
     runs: tuple[RunRecord, ...]
 
     @property
+    def config(self) -> Config:
+        """The config of its first run; those of the others differ in fields such as the seed."""
+        return self.runs[0].config
+
+    @property
     def has_noise(self) -> bool:
         """Whether its agents have noisy layers."""
-        return self.runs[0].config.exploration.has_noise
+        return self.config.exploration.has_noise
 
     def games(self) -> list[str]:
         """Return the games that the variant was trained on."""
-        return _games(self.runs)
+        return list(dict.fromkeys(run.game for run in self.runs))
 
     def on(self, game: str) -> list[RunRecord]:
         """Return the variant's runs on one game, which differ in their seed."""
@@ -74,24 +79,17 @@ def settings(config: Config) -> dict[str, Any]:
 
 def variants(runs: Sequence[RunRecord]) -> list[Variant]:
     """Group runs into variants, those with noise first, and give each a short, unique label."""
-    found: dict[str, tuple[dict[str, Any], list[RunRecord]]] = {}
+    members: dict[str, list[RunRecord]] = {}
     for run in runs:
-        one = settings(run.config)
-        found.setdefault(repr(sorted(one.items())), (one, []))[1].append(run)
-    ordered = sorted(found.values(), key=lambda pair: not pair[1][0].config.exploration.has_noise)
-    found_labels = _labels([(one, _games(members), members[0].config) for one, members in ordered])
+        members.setdefault(repr(sorted(settings(run.config).items())), []).append(run)
+    found = [Variant("", settings(these[0].config), tuple(these)) for these in members.values()]
+    found.sort(key=lambda one: not one.has_noise)
     return [
-        Variant(
-            label,
-            one,
-            tuple(sorted(members, key=lambda run: (run.game, run.seed))),
+        replace(
+            one, label=label, runs=tuple(sorted(one.runs, key=lambda run: (run.game, run.seed)))
         )
-        for label, (one, members) in zip(found_labels, ordered, strict=True)
+        for label, one in zip(_labels(found), found, strict=True)
     ]
-
-
-def _games(runs: Sequence[RunRecord]) -> list[str]:
-    return list(dict.fromkeys(run.game for run in runs))
 
 
 def differences(all_settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -103,38 +101,34 @@ def differences(all_settings: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-_Described = tuple[dict[str, Any], list[str], Config]
-"""A variant's settings, its games, and one of its configs."""
-
-
-def _labels(described: Sequence[_Described]) -> list[str]:
+def _labels(found: Sequence[Variant]) -> list[str]:
     """Label each variant by what sets it apart from those that play the same games."""
-    short: list[str] = []
-    for one in described:
-        rivals = [other for other in described if set(one[1]) & set(other[1])]
-        short.append(_label(one, rivals))
+    short = [
+        _label(one, [other for other in found if set(one.games()) & set(other.games())])
+        for one in found
+    ]
     labels = [
-        f"{label}, {games[0]}" if short.count(label) > 1 and len(games) == 1 else label
-        for label, (_, games, _) in zip(short, described, strict=True)
+        f"{label}, {one.games()[0]}" if short.count(label) > 1 and len(one.games()) == 1 else label
+        for label, one in zip(short, found, strict=True)
     ]
     if len(set(labels)) == len(labels):
         return labels
     return [f"{label} [{number}]" for number, label in enumerate(labels, start=1)]
 
 
-def _label(one: _Described, rivals: Sequence[_Described]) -> str:
+def _label(one: Variant, rivals: Sequence[Variant]) -> str:
     """Return the exploration, the preset or the fields that differ: the first that is unique."""
-    word, preset = explores_by(one[2]), one[2].preset
-    if [explores_by(other[2]) for other in rivals].count(word) == 1:
+    word, preset = explores_by(one.config), one.config.preset
+    alike = [other for other in rivals if explores_by(other.config) == word]
+    if len(alike) == 1:
         return word
     named = preset and "/" not in preset
-    if named and [other[2].preset for other in rivals].count(preset) == 1:
+    if named and [other.config.preset for other in rivals].count(preset) == 1:
         return preset
-    alike = [other for other in rivals if explores_by(other[2]) == word]
     different = sorted(
-        differences([other[0] for other in alike]),
+        differences([other.settings for other in alike]),
         key=lambda name: _TELLING.index(SECTION_OF[name]),
     )
-    said = ", ".join(f"{name}={one[0][name]}" for name in different if name in one[0])
-    label = f"{word} ({said})" if said else word
+    fields = ", ".join(f"{name}={one.settings[name]}" for name in different if name in one.settings)
+    label = f"{word} ({fields})" if fields else word
     return label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"

@@ -13,7 +13,7 @@ from ..runs.record import RunRecord
 from .comparison import LEAST_RUNS
 from .groups import Variant
 from .plots import style
-from .tables import duration, interval_text, said
+from .tables import duration, formatted, interval_text
 
 _MOST_CARDS = 6
 
@@ -58,7 +58,7 @@ def _score(runs: Sequence[RunRecord], row: dict[str, Any] | None, at_step: int) 
         elif min(run.games for run in runs) < training.solved_games:
             games = f"all {runs[0].games} training games" if len(runs) == 1 else f"{games} at most"
         what = f"interquartile mean of {row['runs']} runs: " if row["runs"] > 1 else ""
-        lines = [said(float(row["iqm"])), f"{what}mean return of {games}"]
+        lines = [formatted(float(row["iqm"])), f"{what}mean return of {games}"]
         lines += [f"95 %: {interval_text(row['interval'])}"] if row["interval"] else []
     lines.append(_solved(runs))
     steps, seconds = (

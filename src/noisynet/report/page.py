@@ -18,10 +18,11 @@ from .. import __version__
 from ..disk import replace_file
 from ..runs.errors import RunError, writing
 from ..runs.record import RunRecord, distinct, read_run
+from . import parts
 from .comparison import compare
 from .groups import Variant, variants
 from .headline import headline
-from .parts import MOST_VARIANTS, Figures, alive, compared, hidden, learning, losses, made, noise
+from .parts import MOST_VARIANTS, Figures
 from .played import played
 from .plots import Detail
 
@@ -88,9 +89,8 @@ def write_report(
     draft = _draft(out, kinds, comparison, notes, opening)
     # Base64 makes a film a third larger.
     room = (PAGE_BYTES - len(draft.text(draft.notes).encode()) - _PLAYED_BYTES) * 3 // 4
-    said: list[str] = []
-    games = played(shown, episodes, steps, min(room, _MOST_FILM_BYTES), said, say)
-    notes = [*draft.notes, *said]
+    notes = list(draft.notes)
+    games = played(shown, episodes, steps, min(room, _MOST_FILM_BYTES), notes, say)
     content = draft.text(notes, games).encode()
     with writing(out):
         replace_file(out, content)
@@ -181,23 +181,23 @@ def _draft_with(
     notes: Sequence[str],
     opening: str,
 ) -> _Draft:
-    shown, said = kinds[:MOST_VARIANTS], list(notes)
+    shown, notes = kinds[:MOST_VARIANTS], list(notes)
     figures = Figures(shown)
     if detail != Detail():
         less = "" if detail.points == Detail().points else f", and {detail.points} points of a mean"
-        said.append(
+        notes.append(
             f"to stay below {PAGE_BYTES / 1e6:g} MB, figures show means without single runs{less}"
         )
     title = _title(kinds)
     top = headline(kinds, comparison, totals=bool(opening)) + opening
-    top += learning(shown, figures, said, detail)
-    above = compared(comparison, kinds, figures)
+    top += parts.learning_curves(shown, figures, notes, detail)
+    above = parts.comparison(comparison, kinds, figures)
     below = (
-        losses(shown, figures, detail)
-        + noise(shown, figures, said, detail)
-        + alive(shown, figures, said, detail)
-        + hidden(shown, figures, said)
-        + made(kinds)
+        parts.losses(shown, figures, detail)
+        + parts.noise(shown, figures, notes, detail)
+        + parts.units(shown, figures, notes, detail)
+        + parts.returns_by_noise(shown, figures, notes)
+        + parts.configs_and_versions(kinds)
     )
     if figures.all:
         document = Document()
@@ -208,7 +208,7 @@ def _draft_with(
         library = Resources(mode="inline", components=["bokeh"], minified=True).render_js()
         top, above, below = (_filled(part, places) for part in (top, above, below))
         below += f'<div data-figures="yes"></div>{library}{script}'
-    return _Draft(title, said, top, above, below)
+    return _Draft(title, notes, top, above, below)
 
 
 def _filled(part: str, places: Mapping[str, str]) -> str:

@@ -48,7 +48,7 @@ class Figures:
         return f'<div class="plot">{{{{{name}}}}}</div>'
 
 
-def learning(
+def learning_curves(
     kinds: Sequence[Variant], figures: Figures, notes: list[str], detail: plots.Detail
 ) -> str:
     """Build the learning curve of each game, and a text that explains the curves."""
@@ -99,7 +99,7 @@ def losses(kinds: Sequence[Variant], figures: Figures, detail: plots.Detail) -> 
     return f'<h2>Loss</h2><p class="dim">{about}</p>{"".join(places)}'
 
 
-def compared(found: dict[str, Any], kinds: Sequence[Variant], figures: Figures) -> str:
+def comparison(found: dict[str, Any], kinds: Sequence[Variant], figures: Figures) -> str:
     """Build the comparison of runs, by game and over all games; empty for a single run."""
     parts = [part for part in found["games"] if part["variants"]]
     if sum(row["runs"] for part in parts for row in part["variants"]) < 2:
@@ -186,7 +186,7 @@ def noise(
     return f'<h2>Noise</h2><p class="dim">{about}</p>{inside}' if inside else ""
 
 
-def alive(
+def units(
     kinds: Sequence[Variant], figures: Figures, notes: list[str], detail: plots.Detail
 ) -> str:
     """Plot the share of dormant units and the norm of the features of each hidden layer."""
@@ -214,7 +214,7 @@ def alive(
     return f'<h2>Units</h2><p class="dim">{about}</p>{"".join(parts)}'
 
 
-def hidden(kinds: Sequence[Variant], figures: Figures, notes: list[str]) -> str:
+def returns_by_noise(kinds: Sequence[Variant], figures: Figures, notes: list[str]) -> str:
     """Plot the returns of runs whose evaluations differ in the noise, such as `off` and `on`."""
     places: list[str] = []
     shown = [run for kind in kinds if kind.has_noise for run in kind.runs]
@@ -262,17 +262,16 @@ def _histograms(run: RunRecord, name: str, figures: Figures, notes: list[str]) -
     )
 
 
-def made(kinds: Sequence[Variant]) -> str:
+def configs_and_versions(kinds: Sequence[Variant]) -> str:
     """Build the tables of what was run: states, versions, settings."""
-    rows = tables.run_rows(kinds)
-    parts = ["<h2>What was run</h2>", tables.table(tables.RUN_HEADS, rows)]
+    parts = ["<h2>What was run</h2>", tables.runs_table(kinds)]
     everyone = [run for kind in kinds for run in kind.runs]
     parts += ["<h3>Made with</h3>", tables.provenance_table(everyone)]
     different = tables.settings_table(kinds[:MOST_VARIANTS])
     if different:
         parts += ["<h3>Settings that differ</h3>", different]
     for kind in kinds[:MOST_VARIANTS]:
-        config = escape(kind.runs[0].config.to_yaml())
+        config = escape(kind.config.to_yaml())
         label = f"config.yaml of {kind.label} ({kind.runs[0].name})"
         parts.append(f"<details><summary>{escape(label)}</summary><pre>{config}</pre></details>")
     return "".join(parts)

@@ -23,7 +23,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], *, long: Sequence
         mark = f' class="{kind}"' if kind else ""
         # On a narrow page a row becomes a card, and each cell shows the name of its column.
         mark += f' data-head="{escape(heads[column])}"' if tag == "td" and column else ""
-        return f"<{tag}{mark}>{escape(said(value))}</{tag}>"
+        return f"<{tag}{mark}>{escape(formatted(value))}</{tag}>"
 
     head = "".join(cell(column, name, "th") for column, name in enumerate(heads))
     body = "".join(
@@ -42,26 +42,16 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}"
 
 
-RUN_HEADS = ["run", "game", "variant", "seed", "state", "steps", "games", "mean return", "time"]
-
-
-def run_rows(variants: Sequence[Variant]) -> list[list[Any]]:
-    """Return a row for each run: what it is, and how far it got."""
-    return [
-        [
-            run.name,
-            run.game,
-            variant.label,
-            run.seed,
-            run.state,
-            run.step,
-            run.games,
-            run.mean_return,
-            duration(run.seconds),
-        ]
+def runs_table(variants: Sequence[Variant]) -> str:
+    """Build the table of all runs: what each is, and how far it got."""
+    heads = ["run", "game", "variant", "seed", "state", "steps", "games", "mean return", "time"]
+    rows = [
+        [run.name, run.game, variant.label, run.seed, run.state, run.step, run.games,
+         run.mean_return, duration(run.seconds)]
         for variant in variants
         for run in variant.runs
-    ]
+    ]  # fmt: skip
+    return table(heads, rows)
 
 
 def provenance_table(runs: Sequence[RunRecord]) -> str:
@@ -114,7 +104,7 @@ def score_table(rows: Sequence[dict[str, Any]]) -> str:
     body = [
         [row["label"], row["runs"], row["mean"], row["iqm"], interval_text(row["interval"])]
         + ([row.get("human_normalised_iqm")] if normal else [])
-        + ([_step_text(row.get("solved_at"))] if solved else [])
+        + ([formatted(row.get("solved_at"), decimals=0)] if solved else [])
         for row in rows
     ]
     return table(heads, body, long=[0])
@@ -155,21 +145,23 @@ def evaluation_table(results: Sequence[dict[str, Any]]) -> str:
 
 def interval_text(interval: Sequence[float] | None) -> str:
     """Format an interval."""
-    return "–" if interval is None else f"{said(float(interval[0]))} to {said(float(interval[1]))}"
+    return (
+        "–"
+        if interval is None
+        else f"{formatted(float(interval[0]))} to {formatted(float(interval[1]))}"
+    )
 
 
-def _step_text(step: float | None) -> str:
-    return "–" if step is None else f"{step:,.0f}"
-
-
-def said(value: Any) -> str:
-    """Format a value; the larger a number, the fewer decimals it has."""
+def formatted(value: Any, decimals: int | None = None) -> str:
+    """Format a value; the larger a number, the fewer decimals it has unless they are given."""
     if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        if 0 < abs(value) < 0.1:
+        if decimals is None and 0 < abs(value) < 0.1:
             return f"{value:.3g}"
-        return f"{value:,.{2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0}f}"
+        if decimals is None:
+            decimals = 2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0
+        return f"{value:,.{decimals}f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -47,9 +47,6 @@ PUBLISHED: dict[PublishedName, Published] = {
     ),
 }
 
-VIDEO_PINBALL = "video_pinball"
-"""The game whose random score is 16256.9, but 0 in the means that the NoisyNet paper prints."""
-
 
 @dataclass(frozen=True)
 class PublishedScores:
@@ -77,13 +74,14 @@ def published_scores(name: PublishedName) -> dict[str, PublishedScores]:
 def normalised(game: str, score: float, *, as_printed: bool = False) -> float:
     """Return 100 · (score − random) / (human − random), in percent, for one of the 57 games.
 
-    `as_printed` takes 0 as Video Pinball's random score, as the means that the NoisyNet paper
-    prints do.
+    `as_printed` takes 0 as Video Pinball's random score, in place of 16256.9, as the means that the
+    NoisyNet paper prints do.
     """
     reference = reference_scores(game)
     assert reference is not None, "one of the 57 games"
-    random = 0.0 if as_printed and game == VIDEO_PINBALL else reference.random
-    return 100.0 * (score - random) / (reference.human - random)
+    if as_printed and game == "video_pinball":
+        return 100.0 * score / reference.human
+    return 100.0 * (score - reference.random) / (reference.human - reference.random)
 
 
 def atari_environment(game: str) -> str:

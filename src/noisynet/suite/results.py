@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,21 +164,18 @@ def _overall_row(label: str, games: Mapping[str, Sequence[float]]) -> dict[str, 
         "games": len(games),
         "runs": sum(map(len, strata)),
         "median": float(np.median(means)),
-        "median_interval": bootstrap_interval(_medians_of_means, strata),
+        "median_interval": bootstrap_interval(_over_games(np.median), strata),
         "mean": float(np.mean(means)),
-        "mean_interval": bootstrap_interval(_means_of_means, strata),
+        "mean_interval": bootstrap_interval(_over_games(np.mean), strata),
         "mean_as_printed": float(np.mean(printed)),
         "iqm": interquartile_mean([one for values in strata for one in values]),
         "iqm_interval": bootstrap_interval(interquartile_means, strata),
     }
 
 
-def _medians_of_means(*strata: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.median(np.stack([one.mean(axis=1) for one in strata]), axis=0)
-
-
-def _means_of_means(*strata: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.mean(np.stack([one.mean(axis=1) for one in strata]), axis=0)
+def _over_games(statistic: Callable[..., Any]) -> Callable[..., npt.ArrayLike]:
+    """Return the bootstrap's statistic that is taken over the means of the games."""
+    return lambda *strata: statistic([one.mean(axis=1) for one in strata], axis=0)
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -109,7 +109,7 @@ class Runner:
             try:
                 self._begin()
                 while self._running and not ended.interrupted:
-                    self._look()
+                    self._wait()
                 if ended.interrupted:
                     self._stop()
             except self._ray.exceptions.RaySystemError as error:
@@ -135,14 +135,14 @@ class Runner:
         attempt.lock_before = lock_time(attempt.task.folder)
         self._running[self._remote.remote(attempt.task)] = attempt
 
-    def _look(self) -> None:
+    def _wait(self) -> None:
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=_LOOK_SECONDS)
         for reference in ready:
-            self._hear(self._running.pop(reference), reference)
+            self._end_or_retry(self._running.pop(reference), reference)
             self._begin()
         self._display.show(self._statuses())
 
-    def _hear(self, attempt: _Attempt, reference: Any) -> None:
+    def _end_or_retry(self, attempt: _Attempt, reference: Any) -> None:
         try:
             answer: dict[str, str] = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:

@@ -293,13 +293,6 @@ def redraw_between_updates(
     )
 
 
-def no_update(*, optimizer_given: bool) -> list[Finding]:
-    """Return both checks of an update as skipped, naming the arguments that are missing."""
-    missing = "loss=" if optimizer_given else "update=, or loss= and optimizer="
-    reason = f"it takes {missing}"
-    return [Check("sigma moves").skipped(reason), Check("redraw between updates").skipped(reason)]
-
-
 def device_of_draws(found: Mapping[str, int], *, on_accelerator: bool) -> Finding:
     """Check whether draws are made on the CPU even for a layer on another device.
 
