@@ -319,16 +319,17 @@ def test_other_exploration_left_on_and_rows_that_share_a_draw() -> None:
     assert agent.examined()["rows"].status == "warn"
 
 
-def test_a_network_over_sets_that_acts_with_a_forward_for_each_observation() -> None:
+@pytest.mark.parametrize("shape", [(B, P), (B, 3, P)])
+def test_a_network_that_acts_with_a_forward_for_each_observation(shape: tuple[int, ...]) -> None:
     class Sets(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.layer = noisynet.NoisyLinear(P, A)
 
         def forward(self, sets: Tensor) -> Tensor:
-            return self.layer(sets).mean(-2)
+            return self.layer(sets).reshape(-1, A).mean(0)
 
-    net, sets = Sets(), torch.randn(B, 3, P)
+    net, sets = Sets(), torch.randn(shape)
 
     def act(observations: Tensor) -> Tensor:
         return torch.stack([net(one).argmax(-1) for one in observations])

@@ -184,19 +184,6 @@ def test_the_steps_and_tokens_of_one_environment_are_no_environments() -> None:
         assert found["rows"].status == status, str(found["rows"])
 
 
-def test_environments_that_act_one_after_the_other_under_one_draw() -> None:
-    net, batch = network(), torch.randn(B, P)
-
-    def act(observations: Tensor) -> Tensor:
-        return torch.stack([net(one).argmax(-1) for one in observations])
-
-    assert noisynet.doctor(net, batch, act=act)["rows"].status == "pass"
-    noisynet.hold(net)
-    found = noisynet.doctor(net, batch, act=act)["rows"]
-    assert found.status == "warn"
-    assert f"one draw for all {B} rows" in found.message
-
-
 def test_actions_that_differ_by_a_recurrent_state_are_no_other_exploration() -> None:
     net = Recurrent()
     with torch.no_grad():

@@ -193,9 +193,7 @@ class _Examination:
         if not subject.shows_noise:
             return Check("policy").skipped("noise is off here")
         with subject.in_noisy_mode():
-            return policy_noise(
-                subject.model, subject.layers, subject.batch, subject.redraw, self.values
-            )
+            return policy_noise(subject, self.values)
 
     def units(self) -> Finding:
         """Check how many units of the hidden layers are dormant."""

@@ -156,6 +156,12 @@ def _of_another(found: RecognisedLayer, layer: nn.Module) -> Noise | None:
     return Noise(seen.clone(), has_bias, is_matrix=False)
 
 
+def _registers(module: nn.Module) -> list[dict[str, Any]]:
+    """Return the dictionaries that a module keeps its tensors in."""
+    own = vars(module)
+    return [own["_parameters"], own["_buffers"], own]
+
+
 def _copies_of_tensors(layer: nn.Module) -> dict[str, Tensor]:
     """Copy a layer's tensors, {name: copy}: a forward may draw into its own in place.
 
@@ -164,7 +170,7 @@ def _copies_of_tensors(layer: nn.Module) -> dict[str, Tensor]:
     return {
         f"{path}.{leaf}".removeprefix("."): tensor.detach().clone()
         for path, module in layer.named_modules()
-        for register in (module._parameters, module._buffers, vars(module))
+        for register in _registers(module)
         for leaf, tensor in register.items()
         if isinstance(tensor, Tensor)
     }
@@ -181,9 +187,7 @@ def _in_place_of(layer: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[No
     try:
         for name, tensor in tensors.items():
             path, _, leaf = name.rpartition(".")
-            owner = layer.get_submodule(path).__dict__
-            registers = (owner["_parameters"], owner["_buffers"], owner)
-            register = next(one for one in registers if leaf in one)
+            register = next(one for one in _registers(layer.get_submodule(path)) if leaf in one)
             former.append((register, leaf, register[leaf]))
             register[leaf] = tensor
         yield

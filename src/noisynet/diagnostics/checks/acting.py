@@ -94,12 +94,14 @@ def rows(calls: Sequence[Call] | None, environments: int) -> Finding:
     check = Check("rows")
     if calls is None:
         return check.skipped("no act function was given")
-    noises = [(call, call.noise) for call in calls if call.noise is not None]
-    # A layer before those that see a batch may see one row, such as a position.
-    call, noise = next((one for one in noises if one[0].rows > 1), (noises or [(None, None)])[0])
-    if call is None or noise is None:
+    seen = [call for call in calls if call.noise is not None]
+    if not seen:
         return check.skipped("no layer could be looked into while acting")
-    forwards = [one for other, one in noises if other.name == call.name]
+    # A layer before those that see a batch may see one row, such as a position.
+    call = next((one for one in seen if one.rows > 1), seen[0])
+    noise = call.noise
+    assert noise is not None, "filtered above"
+    forwards = [one.noise for one in seen if one.name == call.name and one.noise is not None]
     one_each = len(forwards) == environments > 1
     if environments == 1 or (call.rows == 1 and not one_each):
         return check.skipped("acting saw one row at a time")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from ...layers import draw, mean_weights, noisy_layers, using
 from ...layers.outputs import ToValues, values_of
 from ..behaviour import measure
 from ..findings import Check, Finding
-from ..recognise import RecognisedLayer
+from ..subject import Subject
 
 _DRAWS = 16
 _ENOUGH_OBSERVATIONS = 32
@@ -28,23 +27,17 @@ the observations count as not told apart. Dead Pong networks had 0 to 3·10⁻�
 
 
 @torch.no_grad()
-def policy_noise(
-    model: nn.Module,
-    layers: Mapping[str, RecognisedLayer],
-    batch: Any,
-    redraw: Callable[[], Any],
-    values: ToValues | None,
-) -> Finding:
+def policy_noise(subject: Subject, values: ToValues | None) -> Finding:
     """Measure the effective ε of a model of any library on a batch, by redrawing its noise.
 
     Noisynet's layers have one draw at a time for this, since they may hold draws for another number
     of rows.
     """
-    check = Check("policy")
+    check, model, batch = Check("policy"), subject.model, subject.batch
     arguments = batch if isinstance(batch, tuple) else (batch,)
     quiet = {
         f"{one}.{sigma}".removeprefix("."): torch.zeros_like(tensor)
-        for one, found in layers.items()
+        for one, found in subject.layers.items()
         for sigma, tensor in zip(found.sigmas, found.tensors(found.sigmas), strict=True)
     }
     try:
@@ -61,7 +54,7 @@ def policy_noise(
         )
     noisy: list[Tensor] = []
     for _ in range(_DRAWS):
-        redraw()
+        subject.redraw()
         with using(model, draw(model)) if noisy_layers(model) else nullcontext():
             noisy.append(values_of(model(*arguments), arguments, values))
     # A last layer that starts at 0 tells observations apart by its noise alone.
