@@ -18,7 +18,7 @@ from .findings import Check, Diagnosis, Finding
 from .forward_calls import Call, calls_of
 from .layer_trials import largest_cpu_tensor, redrawn_before_backward
 from .preserve import preserved
-from .read_noise import NoiseByLayer, is_fresh, read_all
+from .read_noise import NoiseByLayer, is_fresh, read_all, same_draws
 from .recognise import find_noisy_layers
 from .subject import Act, Subject, read_in_mode, seen_in
 from .unit_flow import tensors_in
@@ -322,8 +322,7 @@ class _Examination:
             return {}, False
         with subject.in_noisy_mode():
             first, second = read_all(subject.layers), read_all(subject.layers)
-        fresh = bool(first) and not any(first[one].equals(second[one]) for one in first)
-        return first, fresh
+        return first, bool(first) and not same_draws(first, second)
 
 
 def _keeps_state(optimizer: Optimizer | None) -> bool:

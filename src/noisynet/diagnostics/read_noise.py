@@ -77,6 +77,11 @@ NoiseByLayer = Mapping[str, Noise]
 """The noise of each layer at one moment."""
 
 
+def same_draws(first: NoiseByLayer, second: NoiseByLayer) -> list[str]:
+    """Return the names of the layers that have the same draw at both moments."""
+    return [one for one in first if one in second and first[one].equals(second[one])]
+
+
 def read_all(layers: Mapping[str, RecognisedLayer]) -> NoiseByLayer:
     """Return the noise of each layer as it is now; layers that cannot be read are left out."""
     seen = {name: read_noise(found) for name, found in layers.items()}

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..findings import Check, Finding, listed
 from ..forward_calls import Call, layers_where_noise_is
-from ..read_noise import NoiseByLayer
+from ..read_noise import NoiseByLayer, same_draws
 from ..recognise import RecognisedLayer
 
 _GATED = {
@@ -143,8 +143,7 @@ def warm_up(
     noisy = [seen for seen in draws if seen and all(noise.is_on for noise in seen.values())]
     if len(noisy) < 2:
         return check.skipped("noise was not seen in two actions")
-    stuck = [one for one in noisy[0] if one in noisy[-1] and noisy[0][one].equals(noisy[-1][one])]
-    if stuck:
+    if stuck := same_draws(noisy[0], noisy[-1]):
         return check.warned(
             f"{len(noisy)} actions before the first update under one draw of {listed(stuck)}: if "
             "nothing redraws until learning starts, the whole warm-up is one policy",

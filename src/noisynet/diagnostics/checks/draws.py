@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..findings import Check, Finding, listed
-from ..read_noise import Noise, NoiseByLayer
+from ..read_noise import Noise, NoiseByLayer, same_draws
 from ..recognise import RecognisedLayer
 from .parameters import Kind
 
@@ -79,11 +79,10 @@ def redraws(
 ) -> Finding:
     """Check whether each layer's noise changes at a redraw; draws are equal with probability 0."""
     check = Check("redraw")
-    common = [one for one in before if one in after]
+    common = before.keys() & after.keys()
     if not common:
         return check.skipped("the noise could not be seen in two draws")
-    stuck = [one for one in common if before[one].equals(after[one])]
-    if stuck:
+    if stuck := same_draws(before, after):
         by_method = sorted({f"{layers[one].redraw}()" for one in stuck if layers[one].redraw})
         cure = (
             "draw in every forward, or give the layer a method that draws; or take "

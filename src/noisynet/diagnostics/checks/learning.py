@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..findings import Check, Finding, listed
 from ..forward_calls import Call, layers_where_noise_is
-from ..read_noise import Noise, NoiseByLayer
+from ..read_noise import Noise, NoiseByLayer, same_draws
 from ..recognise import RecognisedLayer
 
 _LOSS_CURES = {
@@ -97,50 +97,41 @@ def draws_in_the_loss(calls: Sequence[Call] | None, *, on_policy: bool) -> Findi
     learned = _first(calls, "online", learning=True)
     chosen = _first(calls, "online", learning=False)
     target = _first(calls, "other", learning=False)
-    if not any(noise.is_on for noise in learned.values()):
+    if not _on(learned):
         return check.skipped("no noise in the loss")
-    if not chosen and not target:
-        return check.skipped("the loss ran the online network alone, once")
-    same = {
-        which: [
-            one for one, noise in draws.items() if one in learned and learned[one].equals(noise)
-        ]
-        for which, draws in (("target", target), ("action choice", chosen))
+    others = {
+        which: found for which, found in (("target", target), ("action choice", chosen)) if found
     }
-    sharing = {which: stuck for which, stuck in same.items() if stuck}
+    if not others:
+        return check.skipped("the loss ran the online network alone, once")
+    same = {which: same_draws(_on(learned), found) for which, found in others.items()}
+    sharing = [which for which, layers in same.items() if layers]
     if sharing:
         verb = "uses" if len(sharing) == 1 else "use"
-        stuck = dict.fromkeys(one for ones in sharing.values() for one in ones)
+        stuck = dict.fromkeys(one for layers in same.values() for one in layers)
         return check.failed(
             f"{' and '.join(sharing)} {verb} the gradient's own draw in {listed(stuck)}: their "
             "errors are then correlated with those of what is learned",
             _THREE_DRAWS,
         )
-    both = [
-        one
-        for one, noise in chosen.items()
-        if noise.is_on and one in target and noise.equals(target[one])
-    ]
-    if both:
+    if both := same_draws(_on(chosen), target):
         return check.failed(
             f"target and action choice use one draw in {listed(both)}: the action that its noise "
             "makes look best is then valued under the same noise",
             _THREE_DRAWS,
         )
-    quiet = [
-        which
-        for which, draws in (("target", target), ("action choice", chosen))
-        if draws and not all(noise.is_on for noise in draws.values())
-    ]
+    quiet = [which for which, found in others.items() if len(_on(found)) < len(found)]
     if quiet:
         return check.warned(
             f"no noise in the {' and the '.join(quiet)}: the paper has ε′ and ε″ there",
             "leave the noise on in the whole loss, drawn for each network",
         )
-    parts = ["gradient"]
-    parts += ["target"] if target else []
-    parts += ["action choice"] if chosen else []
-    return check.passed(f"{', '.join(parts)} each have a draw of their own")
+    return check.passed(f"{', '.join(['gradient', *others])} each have a draw of their own")
+
+
+def _on(noises: NoiseByLayer) -> NoiseByLayer:
+    """Return the noise of the layers that have some."""
+    return {one: noise for one, noise in noises.items() if noise.is_on}
 
 
 def _first(calls: Sequence[Call], of: str, *, learning: bool) -> dict[str, Noise]:
@@ -210,10 +201,7 @@ def target_draws(
     others = {one: target[one] for one in online if one in target} or dict(
         zip(online, target.values(), strict=False)
     )
-    shared = [
-        one for one, noise in others.items() if online[one].is_on and online[one].equals(noise)
-    ]
-    if shared:
+    if shared := same_draws(_on(online), others):
         return check.failed(
             f"target and online network have the same draw in {listed(shared)}",
             "redraw the target's own noise: noisynet.attach(optimizer, online, target)",
@@ -279,7 +267,7 @@ def redraw_between_updates(
     before, after = noise
     if not before:
         return check.skipped("no noise to be seen")
-    same = [one for one in before if one in after and before[one].equals(after[one])]
+    same = same_draws(before, after)
     if not same:
         return check.passed("new noise after the update")
     if not own_update:
