@@ -48,6 +48,12 @@ class Figures:
         return f'<div class="plot">{{{{{name}}}}}</div>'
 
 
+def section(heading: str, about: str, parts: Sequence[str]) -> str:
+    """Build a section that begins with a text about it; empty if all its parts are."""
+    inside = "".join(parts)
+    return inside and f'<h2>{heading}</h2><p class="dim">{about}</p>{inside}'
+
+
 def learning_curves(
     kinds: Sequence[Variant], figures: Figures, notes: list[str], detail: plots.Detail
 ) -> str:
@@ -93,10 +99,7 @@ def losses(kinds: Sequence[Variant], figures: Figures, detail: plots.Detail) -> 
         for game, axis in figures.axes.items()
         if len(figures.axes) <= 2
     ]
-    if not any(places):
-        return ""
-    about = "The mean of the loss over the updates since the last record."
-    return f'<h2>Loss</h2><p class="dim">{about}</p>{"".join(places)}'
+    return section("Loss", "The mean of the loss over the updates since the last record.", places)
 
 
 def comparison(found: dict[str, Any], kinds: Sequence[Variant], figures: Figures) -> str:
@@ -144,18 +147,11 @@ def noise(
             f"noise: layers are shown for {_MOST_SHOWN_NOISE} of {len(groups)} groups of runs"
         )
     for kind, game in groups[:_MOST_SHOWN_NOISE]:
-        runs = kind.on(game)
         name = f"{game}, {kind.label}"
-        axis = figures.axes[game]
-        pair = "".join(
-            figures.place(plots.layers(title, runs, family, axis, detail))
-            for title, family in _NOISE
-        )
-        if pair:
-            parts.append(f'<h3>{escape(name)}</h3><div class="pair">{pair}</div>')
-        else:
+        parts.append(_by_layer(_NOISE, kind, game, figures, detail))
+        if not parts[-1]:
             notes.append(f"{name}: no update was logged yet, so there is no SNR and no σ over time")
-        parts.append(_histograms(runs[0], name, figures, notes))
+        parts.append(_histograms(kind.on(game)[0], name, figures, notes))
     for game, axis in [*figures.axes.items()][:_MOST_SHOWN_NOISE]:
         title = f"{game}: effective ε and ε"
         explored = plots.by_variant(title, game, kinds, _EXPLORATION, axis, detail)
@@ -182,8 +178,7 @@ def noise(
         "decisions in which the noise chooses another action than the mean weights, which is what "
         "ε is to ε-greedy (whose random action is the greedy one now and then)."
     )
-    inside = "".join(parts)
-    return f'<h2>Noise</h2><p class="dim">{about}</p>{inside}' if inside else ""
+    return section("Noise", about, parts)
 
 
 def units(
@@ -191,18 +186,10 @@ def units(
 ) -> str:
     """Plot the share of dormant units and the norm of the features of each hidden layer."""
     groups = [(kind, game) for kind in kinds for game in kind.games()]
-    parts: list[str] = []
-    for kind, game in groups[:_MOST_SHOWN_NOISE]:
-        pair = "".join(
-            figures.place(plots.layers(title, kind.on(game), family, figures.axes[game], detail))
-            for title, family in _UNITS
-        )
-        if pair:
-            name = escape(f"{game}, {kind.label}")
-            parts.append(f'<h3>{name}</h3><div class="pair">{pair}</div>')
-    if not parts:
-        return ""
-    if len(groups) > _MOST_SHOWN_NOISE:
+    parts = [
+        _by_layer(_UNITS, kind, game, figures, detail) for kind, game in groups[:_MOST_SHOWN_NOISE]
+    ]
+    if any(parts) and len(groups) > _MOST_SHOWN_NOISE:
         notes.append(
             f"units: layers are shown for {_MOST_SHOWN_NOISE} of {len(groups)} groups of runs"
         )
@@ -211,7 +198,22 @@ def units(
         "most 2.5 % of its layer's mean (arXiv 2302.12902). Units that stay dormant learn nothing "
         "more; where all of a layer are, nothing is learned at all."
     )
-    return f'<h2>Units</h2><p class="dim">{about}</p>{"".join(parts)}'
+    return section("Units", about, parts)
+
+
+def _by_layer(
+    families: Sequence[tuple[str, str]],
+    kind: Variant,
+    game: str,
+    figures: Figures,
+    detail: plots.Detail,
+) -> str:
+    """Plot families of figures that each layer has, (title, family), side by side."""
+    pair = "".join(
+        figures.place(plots.layers(title, kind.on(game), family, figures.axes[game], detail))
+        for title, family in families
+    )
+    return pair and f'<h3>{escape(f"{game}, {kind.label}")}</h3><div class="pair">{pair}</div>'
 
 
 def returns_by_noise(kinds: Sequence[Variant], figures: Figures, notes: list[str]) -> str:
@@ -238,14 +240,12 @@ def returns_by_noise(kinds: Sequence[Variant], figures: Figures, notes: list[str
         title = f"{run.name}: returns at step {step:,}"
         figure = plots.intervals(title, rows, labels, centre="mean", each="game")
         places.append(figures.place(figure))
-    if not places:
-        return ""
     about = (
         "Games that `noisynet evaluate` played by the mean weights, under a new draw at every "
         "step, or by the mean of Q over several draws, with the 95 % interval of the mean "
         "(Student's t). Where they part, one of them says little of what was learned."
     )
-    return f'<h2>Returns by noise</h2><p class="dim">{about}</p>{"".join(places)}'
+    return section("Returns by noise", about, places)
 
 
 def _histograms(run: RunRecord, name: str, figures: Figures, notes: list[str]) -> str:

@@ -14,6 +14,7 @@ from ..evaluation.film import Film, film, has_ffmpeg
 from ..runs import RunError
 from ..runs.record import RunRecord
 from .groups import Variant
+from .parts import section
 from .tables import evaluation_table
 
 _MOST_PLAYED = 4
@@ -64,9 +65,7 @@ def played(
         "random actions: by the mean weights, and under a new draw of noise at every step. These "
         "are not the games of the scores in training, and their means may differ."
     )
-    page = ""
-    if results:
-        page += f'<h2>Evaluation</h2><p class="dim">{about}</p>{evaluation_table(results)}'
+    page = section("Evaluation", about, [evaluation_table(results)] if results else [])
     if films:
         page += f'<h2>The agent at play</h2><div class="pair">{films}</div>'
     return page
