@@ -148,6 +148,17 @@ retry: 3
             "environments: [Chain-6]\nsearch: {space: {n_steps: {low: 1, high: 3}}}",
             "search.space: unknown key 'n_steps'; did you mean 'n_step'?",
         ),
+        *(
+            (f"environments: [Chain-6]\nsearch: {{space: {space}}}", said)
+            for space, said in (
+                ("{learning_rate: {choices: [2024-01-01]}}", "--learning-rate: got datetime.date"),
+                ("{learning_rate: {choices: [!!set {a}]}}", "--learning-rate: got {'a'}"),
+                ("{n_step: {choices: [1, 1]}}", "search.space.n_step.choices: got 1 twice"),
+                ("{n_step: {low: true, high: 3}}", "n_step.low: got True, expected a number"),
+                ("{n_step: {low: 1, high: x}}", "n_step.high: got 'x', expected a number"),
+                ("{n_step: {low: 1, high: 3.0}}", "--n-step: got 1.763932"),
+            )
+        ),
         ("environments: [Chain-6]\nnull: 3", "None: got None, Keys should be strings"),
         (
             "environments: [Chain-6]\nsearch: {space: {n_step: {low: 0, choices: [1, 2]}}}",

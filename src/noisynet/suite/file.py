@@ -36,13 +36,13 @@ class _Part(BaseModel):
 
 
 def _number(value: object) -> object:
-    # YAML 1.1 takes 1e-4 for text.
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    # YAML 1.1 takes 1e-4 for text, and pydantic true for 1.
+    try:
+        if isinstance(value, int | float | str) and not isinstance(value, bool):
+            return float(value) if isinstance(value, str) else value
+    except ValueError:
+        pass
+    raise ValueError(f"got {shown(value)}, expected a number")
 
 
 _Number = Annotated[int | float, BeforeValidator(_number), Field(allow_inf_nan=False)]
@@ -67,6 +67,13 @@ class Space(_Part):
             if self.log and self.low <= 0:
                 raise ValueError(f"got low {self.low}, expected more than 0 for a logarithm")
         return self
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The ends of the range, whole numbers or not."""
+        assert self.low is not None, "low and high where there are no choices"
+        assert self.high is not None, "low and high where there are no choices"
+        return self.low, self.high
 
     @property
     def whole(self) -> bool:
@@ -278,6 +285,10 @@ def _listed_twice(suite: Suite) -> Iterator[str]:
         "seeds": suite.seeds,
         "evaluation.noise": suite.evaluation.noise,
         **{f"grid.{field}": values for field, values in suite.grid.items()},
+        **{
+            f"search.space.{field}.choices": space.choices
+            for field, space in (suite.search.space.items() if suite.search else ())
+        },
     }
     for name, values in lists.items():
         for value, times in Counter(map(repr, values)).items():

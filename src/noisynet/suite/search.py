@@ -123,8 +123,5 @@ def _distribution(kinds: Any, space: Space) -> Any:
     if space.choices:
         # By their index: Optuna does not accept lists as values.
         return kinds.CategoricalDistribution(range(len(space.choices)))
-    if space.whole:
-        return kinds.IntDistribution(space.low, space.high, log=space.log)
-    assert space.low is not None, "low and high where there are no choices"
-    assert space.high is not None, "low and high where there are no choices"
-    return kinds.FloatDistribution(float(space.low), float(space.high), log=space.log)
+    kind = kinds.IntDistribution if space.whole else kinds.FloatDistribution
+    return kind(*space.ends, log=space.log)

@@ -87,7 +87,7 @@ class SearchSpace:
     """The one cell of the grid whose fields a search varies, and the trials of its points."""
 
     def __init__(self, suite: Suite) -> None:
-        """Check the suite, and every range's ends; raises SuiteErrors with all that is wrong."""
+        """Check the suite, and points of every range; raises SuiteErrors with all that is wrong."""
         assert suite.search is not None, "a suite with a search"
         space = suite.search.space
         self._suite = suite
@@ -107,7 +107,7 @@ class SearchSpace:
             raise SuiteErrors(problems)
         self._cell = cells[0]
         trials: list[Trial] = []
-        for point in _ends(space):
+        for point in _samples(space):
             try:
                 trials += self.trials(point)
             except RunError as error:
@@ -118,7 +118,8 @@ class SearchSpace:
 
     def trials(self, point: Mapping[str, Any]) -> list[Trial]:
         """Return a point's trials, one for each seed; their names depend only on its values."""
-        code = zlib.crc32(json.dumps(point, sort_keys=True).encode())
+        # YAML has dates and sets, which no field accepts: it is the field that says so.
+        code = zlib.crc32(json.dumps(point, sort_keys=True, default=repr).encode())
         values = {name: list(one) if isinstance(one, tuple) else one for name, one in point.items()}
         cell = replace(
             self._cell,
@@ -128,11 +129,19 @@ class SearchSpace:
         return _trials(self._suite, cell)
 
 
-def _ends(space: Mapping[str, Space]) -> Iterator[dict[str, Any]]:
-    """Yield points that together contain both ends of each range, and each choice."""
-    values = {name: one.choices or (one.low, one.high) for name, one in space.items()}
+def _samples(space: Mapping[str, Space]) -> Iterator[dict[str, Any]]:
+    """Yield points that together contain each choice, and both ends of each range.
+
+    They also contain a fraction of a range that is not of whole numbers: not every field has them.
+    """
+    values = {name: one.choices or _of_range(one) for name, one in space.items()}
     for number in range(max(map(len, values.values()))):
         yield {name: those[min(number, len(those) - 1)] for name, those in values.items()}
+
+
+def _of_range(space: Space) -> tuple[float, ...]:
+    low, high = space.ends
+    return (low, high) if space.whole else (low, low + 0.381966 * (high - low), high)
 
 
 def _checked_cells(suite: Suite, space: Mapping[str, Space], problems: list[str]) -> list[_Cell]:
