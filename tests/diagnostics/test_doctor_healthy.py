@@ -203,6 +203,16 @@ def test_actions_that_differ_by_a_recurrent_state_are_no_other_exploration() -> 
     assert found["other exploration"].status == "warn"
 
 
+def test_dropout_explores_beside_the_noise_in_train_mode_alone() -> None:
+    net, batch = nn.Sequential(nn.Dropout(0.5), network()), torch.randn(B, P)
+    found = noisynet.doctor(net, batch, act=greedy(net))["other exploration"]
+    assert found.status == "warn"
+    assert "dropout, in train mode" in found.message
+    net.eval()
+    found = noisynet.doctor(net, batch, act=greedy(net), epsilon=0.0)["other exploration"]
+    assert found.status == "pass"
+
+
 def test_measurements_while_the_agent_acts_are_not_taken_for_its_actions() -> None:
     net, batch = network(), torch.randn(1, P)
     noisynet.hold(net)

@@ -231,6 +231,7 @@ class _Examination:
                 entropy_bonus=entropy_bonus,
                 actions=self._comparable_actions(),
                 stochastic_policy=self.on_policy,
+                dropout=any(call.training for call in acted or ()) and _has_dropout(subject.model),
             ),
             acting.evaluation(layers, evaluated, training, evaluating),
         ]
@@ -330,6 +331,11 @@ def _keeps_state(optimizer: Optimizer | None) -> bool:
     if not isinstance(optimizer, torch.optim.SGD):
         return True
     return any(group["momentum"] for group in optimizer.param_groups)
+
+
+def _has_dropout(model: nn.Module) -> bool:
+    kinds = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+    return any(isinstance(part, kinds) and part.p > 0 for part in model.modules())
 
 
 def _rows_of(value: Any) -> int | None:

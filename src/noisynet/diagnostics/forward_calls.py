@@ -31,6 +31,8 @@ class Call:
     output: Tensor | None
     rows: int
     """Number of rows of its input: the product of the dimensions before a row's features."""
+    training: bool
+    """Whether the layer was in train mode."""
 
 
 _WATCHED: ContextVar[bool] = ContextVar("watched", default=True)
@@ -84,6 +86,7 @@ def calls_of(layers: Mapping[str, RecognisedLayer], run: Callable[[], object]) -
                 output=result.detach().clone() if isinstance(result, Tensor) else None,
                 # A weight has one dimension more than a row of the input that it is applied to.
                 rows=_rows(_first(inputs), sigma.ndim - 1),
+                training=module.training,
             )
         )
 

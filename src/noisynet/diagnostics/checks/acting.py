@@ -158,11 +158,12 @@ def other_exploration(
     entropy_bonus: float | None,
     actions: Sequence[Tensor] | None,
     stochastic_policy: bool,
+    dropout: bool,
 ) -> Finding:
-    """Look for ε-greedy or an entropy bonus beside the noise.
+    """Look for ε-greedy, an entropy bonus or dropout beside the noise.
 
-    `actions` were chosen for the same observations under one draw of noise, so any difference
-    between them comes from another source of randomness.
+    `actions` were chosen from the same Q, so any difference between them comes from another source
+    of randomness. `dropout` says whether a model with dropout was in train mode.
     """
     check = Check("other exploration")
     left: list[str] = []
@@ -175,10 +176,12 @@ def other_exploration(
         share = sum(different) / len(different)
         if share > 0:
             left.append(f"{share:.0%} of actions that differ under one and the same draw")
+    if dropout:
+        left.append("dropout, in train mode")
     if left:
         return check.warned(
             f"{', '.join(left)}, beside the noise: it may be all that explores",
-            "set both to 0 unless both are wanted (ε from the start, not only at the end)",
+            "switch it off unless it is wanted (ε from the start, not only at the end)",
         )
     if epsilon is None and entropy_bonus is None and actions is None:
         return check.skipped("it takes act=, epsilon= or entropy_bonus=")
