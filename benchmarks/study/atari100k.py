@@ -114,7 +114,7 @@ def _by_game(records: Sequence[Record], tasks: Sequence[str]) -> list[str]:
     """Return the score of each game, what noise adds to ε-greedy, and what was published."""
     rows: list[list[str]] = []
     for task in tasks:
-        published = published_scores("atari100k")[TASKS[task]].mean
+        published = published_scores("atari100k")[TASKS[task]]
         for arm, words in ARMS.items():
             mine = [one for one in records if (one["task"], one["arm"]) == (task, arm)]
             if not mine:
@@ -161,7 +161,7 @@ def _overall(records: Sequence[Record], tasks: Sequence[str]) -> list[str]:
         rows.append([words, str(len(games)), str(sum(map(len, strata))), shown])
     for agent, words in AGENTS.items():
         means = [
-            normalised(TASKS[task], published_scores("atari100k")[TASKS[task]].mean[agent])
+            normalised(TASKS[task], published_scores("atari100k")[TASKS[task]][agent])
             for task in games
         ]
         shown = signed(interquartile_mean(means), plus=False)

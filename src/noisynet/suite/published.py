@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from ..evaluation.scores import ReferenceScores, atari57_games, reference_scores
+from ..evaluation.scores import atari57_games, reference_scores
 
 PublishedName = Literal["noisynet", "atari100k"]
 
@@ -48,25 +48,17 @@ PUBLISHED: dict[PublishedName, Published] = {
 }
 
 
-@dataclass(frozen=True)
-class PublishedScores:
-    """One game's row: means by agent, and the scores to normalise by."""
-
-    reference: ReferenceScores
-    mean: dict[str, float]
-
-
 @cache
-def published_scores(name: PublishedName) -> dict[str, PublishedScores]:
-    """Return the rows of a table by game, such as ms_pacman."""
+def published_scores(name: PublishedName) -> dict[str, dict[str, float]]:
+    """Return a table's columns by game, such as ms_pacman.
+
+    These are the mean of each agent, and `random` and `human`, the scores to normalise by.
+    """
     table = PUBLISHED[name]
     folder = importlib.resources.files("noisynet.evaluation") / "data"
     text = (folder / table.file).read_text(encoding="utf-8")
     return {
-        row["game"]: PublishedScores(
-            ReferenceScores(random=float(row["random"]), human=float(row["human"])),
-            {agent: float(row[agent]) for agent in table.agents},
-        )
+        row["game"]: {name: float(row[name]) for name in ("random", "human", *table.agents)}
         for row in csv.DictReader(text.splitlines())
     }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,12 +40,14 @@ def suite_scores(
             key = trial.game, trial.label, noise
             scores.setdefault(key, {})[trial.seed] = float(played["mean"])
     minutes = _minutes(trials, seconds or {})
+    timed = [trial for trial in trials.values() if (trial.game, trial.label) in minutes]
+    plain = list({one.label for one in timed if not one.config.exploration.has_noise})
     rows: list[dict[str, Any]] = []
     atari: dict[tuple[str, str], dict[str, list[float]]] = {}
     for (environment, label, noise), by_seed in scores.items():
         rows.append(
             _game_row(environment, label, noise, by_seed, published)
-            | _cost(minutes, label, [environment])
+            | _cost(minutes, plain, label, [environment])
         )
         games = atari.setdefault((label, noise), {})
         if (game := atari_game(environment)) is not None:
@@ -56,7 +57,7 @@ def suite_scores(
         "games": rows,
         "overall": [
             _overall_row(f"{label}, noise {noise}", games)
-            | _cost(minutes, label, [one for one, has in minutes if has == label])
+            | _cost(minutes, plain, label, [one for one, has in minutes if has == label])
             for (label, noise), games in atari.items()
             if games
         ],
@@ -64,45 +65,35 @@ def suite_scores(
     }
 
 
-@dataclass(frozen=True)
-class _Minutes:
-    """The mean training time of a label on a game, and whether the label has noise."""
-
-    mean: float
-    has_noise: bool
-
-
 def _minutes(
     trials: Mapping[str, Trial], seconds: Mapping[str, float | None]
-) -> dict[tuple[str, str], _Minutes]:
+) -> dict[tuple[str, str], float]:
+    """Return the mean training time of each label on each game, (game, label)."""
     taken: dict[tuple[str, str], list[float]] = {}
-    noisy: dict[str, bool] = {}
     for name, trial in trials.items():
-        one = seconds.get(name)
-        if one is not None:
+        if (one := seconds.get(name)) is not None:
             taken.setdefault((trial.game, trial.label), []).append(one / 60)
-            noisy[trial.label] = trial.config.exploration.has_noise
-    return {key: _Minutes(float(np.mean(of)), noisy[key[1]]) for key, of in taken.items()}
+    return {key: float(np.mean(those)) for key, those in taken.items()}
 
 
 def _cost(
-    minutes: Mapping[tuple[str, str], _Minutes], label: str, environments: Sequence[str]
+    minutes: Mapping[tuple[str, str], float],
+    plain: Sequence[str],
+    label: str,
+    environments: Sequence[str],
 ) -> dict[str, float | None]:
     """Return the mean minutes of a label, and the share of them that its noise costs.
 
-    The share is None unless exactly one label is without noise and has played the same games.
+    The share is None unless exactly one label is `plain`, without noise, and has played the same
+    games.
     """
     mine = [minutes[one, label] for one in environments if (one, label) in minutes]
-    if not mine:
-        return {"minutes": None, "noise_share": None}
-    plain = {other for (_, other), of in minutes.items() if not of.has_noise}
     share = None
-    if len(plain) == 1 and mine[0].has_noise:
-        (other,) = plain
-        found = [minutes[one, other].mean for one in environments if (one, other) in minutes]
-        if len(found) == len(mine):
-            share = 1.0 - sum(found) / sum(one.mean for one in mine)
-    return {"minutes": float(np.mean([one.mean for one in mine])), "noise_share": share}
+    if len(plain) == 1 and label not in plain:
+        found = [minutes[one, plain[0]] for one in environments if (one, plain[0]) in minutes]
+        if mine and len(found) == len(mine):
+            share = 1.0 - sum(found) / sum(mine)
+    return {"minutes": float(np.mean(mine)) if mine else None, "noise_share": share}
 
 
 def _game_row(
@@ -127,7 +118,7 @@ def _game_row(
         "iqm_interval": bootstrap_interval(interquartile_means, [values]),
         "human_normalised": None if game is None else normalised(game, mean),
         **{
-            f"published_{agent}": None if row is None else row.mean[agent]
+            f"published_{agent}": None if row is None else row[agent]
             for agent in PUBLISHED[published].agents
         },
     }
@@ -144,9 +135,7 @@ def published_overall(games: Sequence[str], published: PublishedName) -> list[di
     if not known:
         return []
     return [
-        _overall_row(
-            f"{name} ({table.source})", {game: [scores[game].mean[agent]] for game in known}
-        )
+        _overall_row(f"{name} ({table.source})", {game: [scores[game][agent]] for game in known})
         | {"runs": None}
         for agent, name in table.agents.items()
     ]
