@@ -16,6 +16,7 @@ import pytest
 from noisynet.assemble import build_agent, start
 from noisynet.cli import main
 from noisynet.evaluation.scores import atari57_games
+from noisynet.report import plots
 from noisynet.report.layer_sigmas import layer_sigmas
 from noisynet.report.page import PAGE_BYTES, write_report
 from noisynet.runs import Run, config
@@ -328,6 +329,28 @@ def test_runs_too_short_for_a_figure_have_their_page(
     assert text_of(page).count("What was run") == 1
     assert main(["compare", *map(str, runs)]) == 0
     assert main(["runs", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("left_out", "title"),
+    [
+        ("epsilon", "effective ε"),
+        ("noise/effective_epsilon", "ε of ε-greedy"),
+        ("loss", "effective ε and ε of ε-greedy"),
+    ],
+)
+def test_the_figure_of_exploration_is_named_after_what_is_in_it(
+    write_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left_out: str, title: str
+) -> None:
+    figures = {name: value for name, value in FIGURES.items() if name != left_out}
+    after = "".join(json.dumps({"step": step, **figures}) + "\n" for step in (100, 200))
+    titles = []
+    draw = plots.by_variant
+    monkeypatch.setattr(
+        plots, "by_variant", lambda title, *a: titles.append(title) or draw(title, *a)
+    )
+    write_report([write_run("run", [], after=after)], tmp_path / "page.html", episodes=0)
+    assert f"CartPole-v1: {title}" in titles
 
 
 def test_what_is_not_finite_in_a_checkpoint_is_left_out(

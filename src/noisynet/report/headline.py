@@ -60,7 +60,8 @@ def _score(runs: Sequence[RunRecord], row: dict[str, Any] | None, at_step: int) 
         what = f"interquartile mean of {row['runs']} runs: " if row["runs"] > 1 else ""
         lines = [formatted(float(row["iqm"])), f"{what}mean return of {games}"]
         lines += [f"95 %: {interval_text(row['interval'])}"] if row["interval"] else []
-    lines.append(_solved(runs))
+    if solved := _solved(runs):
+        lines.append(solved)
     steps, seconds = (
         float(np.median([getattr(run, name) for run in runs])) for name in ("step", "seconds")
     )
@@ -71,14 +72,12 @@ def _score(runs: Sequence[RunRecord], row: dict[str, Any] | None, at_step: int) 
 
 
 def _solved(runs: Sequence[RunRecord]) -> str:
-    """Return in words whether runs were solved, and how many are in which other state."""
+    """Return in words whether runs with a goal were solved, and how many are in which state."""
     states = Counter(run.state for run in runs)
     solved, goal = states.pop("solved", 0), runs[0].config.training.solved_return
     states.pop("finished", None)
     parts = [state if len(runs) == 1 else f"{count} {state}" for state, count in states.items()]
-    if goal is None and not solved:
-        parts.insert(0, "no goal set")
-    else:
+    if goal is not None or solved:
         steps = [run.step for run in runs if run.state == "solved"]
         at = f" at step {np.median(steps):,.0f}" if steps else ""
         if len(runs) == 1:

@@ -153,8 +153,9 @@ def noise(
             notes.append(f"{name}: no update was logged yet, so there is no SNR and no σ over time")
         parts.append(_histograms(kind.on(game)[0], name, figures, notes))
     for game, axis in [*figures.axes.items()][:_MOST_SHOWN_NOISE]:
-        title = f"{game}: effective ε and ε"
-        explored = plots.by_variant(title, game, kinds, _EXPLORATION, axis, detail)
+        curves = {tag for kind in kinds for run in kind.on(game) for tag in run.curves}
+        named = " and ".join(word for tag, word in _EXPLORATION.items() if tag in curves)
+        explored = plots.by_variant(f"{game}: {named}", game, kinds, _EXPLORATION, axis, detail)
         if explored is None:
             notes.append(f"{game}: neither effective ε nor ε was recorded")
         elif any(
@@ -176,7 +177,10 @@ def noise(
         "SNR is the size of a layer's means against that of its σ: it rises as the agent comes to "
         "trust a layer. Lines are means over the runs of a variant. Effective ε is the share of "
         "decisions in which the noise chooses another action than the mean weights, which is what "
-        "ε is to ε-greedy (whose random action is the greedy one now and then)."
+        "ε is to ε-greedy (whose random action is the greedy one now and then). The gap is by how "
+        "much the best action's Q exceeds the second best's, by the mean weights; the spread is "
+        "the standard deviation of Q over draws. The noise explores unless the spread is small "
+        "against the gap."
     )
     return section("Noise", about, parts)
 
@@ -241,9 +245,9 @@ def returns_by_noise(kinds: Sequence[Variant], figures: Figures, notes: list[str
         figure = plots.intervals(title, rows, labels, centre="mean", each="game")
         places.append(figures.place(figure))
     about = (
-        "Games that `noisynet evaluate` played by the mean weights, under a new draw at every "
-        "step, or by the mean of Q over several draws, with the 95 % interval of the mean "
-        "(Student's t). Where they part, one of them says little of what was learned."
+        "Games that <code>noisynet evaluate</code> played by the mean weights, under a new draw at "
+        "every step, or by the mean of Q over several draws, with the 95 % interval of the mean "
+        "(Student's t). Where they differ, do not judge the agent by one of them alone."
     )
     return section("Returns by noise", about, places)
 

@@ -139,7 +139,7 @@ def evaluation_table(results: Sequence[dict[str, Any]]) -> str:
         + ([one.get("human_normalised")] if normal else [])
         for one in results
     ]
-    heads = ["run", "game", "noise", "games", "mean return", "deviation", "95 % of the mean"]
+    heads = ["run", "game", "noise", "games", "mean return", "deviation", "95 % interval"]
     return table(heads + (["human-normalised %"] if normal else []), body)
 
 
