@@ -83,7 +83,7 @@ class FrameDrawer:
         canvas.text((begin, y), marks[0], _DIM, _font(11))
         canvas.text((end, y), marks[1], _DIM, _font(11), anchor="ra")
         if look.kind == "Q":
-            canvas.text(((begin + end) / 2, y), f"{middle:.3g}", _DIM, _font(11), anchor="ma")
+            canvas.text(((begin + end) / 2, y), f"mean {middle:.3g}", _DIM, _font(11), anchor="ma")
         kind = "Q" if look.kind == "Q" else "probability"
         canvas.line([(left, _HEIGHT - 23), (left, _HEIGHT - 11)], _TEXT, 3)
         canvas.text((left + 8, _HEIGHT - 25), f"{kind}, mean weights", _DIM, _font(12))
