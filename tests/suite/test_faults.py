@@ -98,7 +98,7 @@ def test_an_interrupt_saves_what_runs(undisturbed: list[dict[str, str]], tmp_pat
     driver.wait_until(driver.in_the_middle)
     driver.process.send_signal(signal.SIGINT)
     assert driver.end() == 130
-    assert "The same command goes on" in driver.log.read_text()
+    assert "Repeat the command to continue" in driver.log.read_text()
     assert not (driver.out / "scores.csv").exists()
     again = start(tmp_path)
     assert again.end() == 0, again.log.read_text()

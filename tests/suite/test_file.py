@@ -116,6 +116,7 @@ retry: 3
     ("text", "said"),
     [
         ("seeds: 3", "games, environments: got none"),
+        ("games: [pongg]", "games: got 'pongg', expected names of Atari's 57"),
         ("environments: [Chain-6]\nseeds: 0", "seeds"),
         ("environments: [Chain-6]\nseeds: []", "seeds"),
         ("environments: [Chain-6]\ngrid: {n_step: []}", "grid.n_step"),

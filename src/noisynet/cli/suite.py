@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 def add_suite(suite: Parser) -> None:
     """Add the options of `suite`."""
-    suite.description = "Run trials on Ray; the same command goes on where it was interrupted."
-    suite.add_argument("file", metavar="FILE", help="a YAML file, or a suite's name (see the docs)")
+    suite.description = "Run trials on Ray. After an interruption, repeat the command to continue."
+    suite.add_argument(
+        "file", metavar="FILE", help="a YAML file, or a suite's name, such as atari100k"
+    )
     suite.add_argument(
         "--out", type=as_path, metavar="FOLDER", help="the suite's folder (default: runs/NAME)"
     )
@@ -42,7 +44,7 @@ def _suite(parsed: argparse.Namespace) -> int:
         return 2
     except KeyboardInterrupt:
         # It came before the trials began, after they ended, or a second time while they saved.
-        print("noisynet suite: interrupted; the same command goes on", file=sys.stderr)
+        print("noisynet suite: interrupted; repeat the command to continue", file=sys.stderr)
         return 130
 
 
@@ -241,7 +243,7 @@ def _print(summary: dict[str, Any]) -> None:
         console.print(text, soft_wrap=True, markup=False)
 
     if summary["interrupted"]:
-        line(f"Stopped: {summary['done']} trials done. The same command goes on with the others.")
+        line(f"Stopped: {summary['done']} trials done. Repeat the command to continue.")
         return
     for title, heads, rows in _tables(summary):
         line(title)

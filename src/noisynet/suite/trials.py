@@ -150,7 +150,8 @@ def _checked_cells(suite: Suite, space: Mapping[str, Space], problems: list[str]
         problems.append(f"got {suite.trials:,} trials, expected at most {MOST_TRIALS:,}")
         return []
     environments = _environments(suite, problems)
-    if not environments and AUTO in suite.presets:
+    named = suite.games or suite.environments  # if any are named, their mistakes are told above
+    if not named and AUTO in suite.presets:
         problems.append(
             "games, environments: got none, expected some, or presets that name their own game"
         )
