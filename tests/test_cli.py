@@ -244,9 +244,14 @@ def test_a_run_of_a_newer_format_is_refused(fails: Fails, run: Path, tmp_path: P
 
 
 def test_a_run_in_place_of_a_preset_is_named(fails: Fails, run: Path) -> None:
-    assert f"PRESET: got the run {run}: `noisynet resume` goes on with it" in fails(
-        "train", str(run)
-    )
+    assert f"PRESET: got the run {run}: `noisynet resume` continues it" in fails("train", str(run))
+
+
+def test_what_torch_cannot_build_is_not_blamed_on_the_environment(
+    fails: Fails, tmp_path: Path
+) -> None:
+    said = fails("train", "cartpole", "--sigma0", "1e99", "--out", str(tmp_path / "run"))
+    assert said.startswith("noisynet train: no agent can be built for CartPole-v1: ")
 
 
 def test_noise_is_refused_where_there_is_none(fails: Fails, tmp_path: Path) -> None:

@@ -88,8 +88,8 @@ def test_a_schedule_that_ends_with_the_run_is_noted(
     capsys.readouterr()
     assert main(["resume", str(run), "--steps", "800"]) == 0
     assert (
-        "Note: the schedule of final_learning_rate ends at the last step: it goes on as that of "
-        "800 steps, which the run was not begun with\n"
+        "Note: the schedule of final_learning_rate ends at the last step: from now on it is that "
+        "of a run of 800 steps, not of 600 as before\n"
     ) in capsys.readouterr().out
 
 
@@ -204,9 +204,9 @@ def test_a_field_that_may_change_does_while_a_run_goes_on(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["--environments", "3"], "--environments: it cannot change while a run goes on: train"),
+        (["--environments", "3"], "--environments: cannot change in a resumed run: train"),
         (["--learning-rate", "-1"], "--learning-rate: got -1, expected "),
-        (["--actors", "2", "--steps", "800"], "--actors: it cannot change while a run goes on"),
+        (["--actors", "2", "--steps", "800"], "--actors: cannot change in a resumed run"),
         (["--epochs", "4"], "--epochs: would do nothing: algorithm is q_learning"),
         (
             ["--no-double", "--redo-every", "50"],

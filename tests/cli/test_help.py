@@ -90,6 +90,14 @@ def test_every_command_has_a_help(name: str, capsys: pytest.CaptureFixture[str])
     assert "--json" in output
 
 
+def test_names_are_not_broken_at_their_hyphens(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["train", "--help-all"]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if line.endswith("-")] == []
+
+
 def helped(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """Give the help of `train` as one line: it is broken anywhere."""
     assert main(["train", *arguments]) == 0

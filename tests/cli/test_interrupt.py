@@ -121,7 +121,7 @@ def test_while_ray_starts_for_a_run_that_goes_on(run: Path, start: Start) -> Non
     command.interrupt()
     assert command.end().splitlines() == [
         f"Stopped; saved at step {before:,}.",
-        f"Go on with: noisynet resume {run}",
+        f"Continue with: noisynet resume {run}",
     ]
     assert saved_step(run) == before
 
@@ -145,7 +145,7 @@ def test_one_that_arrives_twice_still_ends_training_in_good_order(run: Path, sta
         f"Stopped at step {after:,} and saved.",
         f"Stopped; saved at step {after:,}.",
     )
-    assert go_on == f"Go on with: noisynet resume {run}"
+    assert go_on == f"Continue with: noisynet resume {run}"
 
 
 def test_while_ray_starts_for_a_new_run(tmp_path: Path, start: Start) -> None:
@@ -153,7 +153,7 @@ def test_while_ray_starts_for_a_new_run(tmp_path: Path, start: Start) -> None:
     command = start("train", "cartpole", "--out", str(folder), "--actors", "1")
     command.until(command.starts_ray)
     command.interrupt()
-    assert command.end() == "Stopped before the run began: there is nothing to go on with.\n"
+    assert command.end() == "Stopped before the run began: there is nothing to resume.\n"
     assert not folder.exists()
 
 
@@ -163,4 +163,4 @@ def test_while_ray_starts_for_a_suite(tmp_path: Path, start: Start) -> None:
     command = start("suite", str(file), "--out", str(tmp_path / "out"))
     command.until(command.starts_ray)
     command.interrupt()
-    assert command.end(said="noisynet suite: interrupted; the same command goes on\n") == ""
+    assert command.end(said="noisynet suite: interrupted; repeat the command to continue\n") == ""

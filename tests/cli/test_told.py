@@ -92,6 +92,20 @@ def test_presets_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     ]  # fmt: skip
 
 
+def test_a_narrow_terminal_has_the_sentences_below_the_figures(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["presets"]) == 0
+    head, *lines = capsys.readouterr().out.split("\n\n")[0].splitlines()
+    assert head.split() == ["preset", "steps", "time", "score"]
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines if line[0] != " "] == config.preset_names()
+    row = next(index for index, line in enumerate(lines) if line.startswith("cartpole "))
+    assert lines[row + 1] == "    CartPole, explored by learned noise alone"
+
+
 def test_what_is_measured_at_the_start_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -159,8 +159,8 @@ def test_a_config_changed_where_it_may_not_be_is_refused(
 
 
 STRETCHED = (
-    "the schedule of final_learning_rate ends at the last step: it goes on as that of 900 steps, "
-    "which the run was not begun with"
+    "the schedule of final_learning_rate ends at the last step: from now on it is that of a run of "
+    "900 steps, not of 300 as before"
 )
 
 

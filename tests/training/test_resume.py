@@ -21,8 +21,8 @@ from noisynet.runs import Config, RunError, checkpoint, config, open_run, read_m
 from noisynet.training import Event, GameFinished, Outcome
 
 STRETCHED = (
-    "the schedule of final_learning_rate ends at the last step: it goes on as that of {steps} "
-    "steps, which the run was not begun with"
+    "the schedule of final_learning_rate ends at the last step: from now on it is that of a "
+    "run of {steps} steps, not of {former} as before"
 )
 
 
@@ -284,7 +284,7 @@ def test_what_may_change_between_sessions_is_noted_and_acts(
     assert notes.notes == [
         f"{said}n_step was 10, is 2",
         f"{said}steps was 2000, is 2100",
-        STRETCHED.format(steps="2,100"),
+        STRETCHED.format(steps="2,100", former="2,000"),
     ]
     assert open_run(run).trained().state["config"]["training"]["steps"] == 2100
 
@@ -346,10 +346,10 @@ def test_other_versions_than_the_run_was_made_with_are_noted(
     resume(folder, [Notes()])
     steps = "since the checkpoint: steps was"
     assert heard == [
-        [f"{steps} 2000, is 2100", STRETCHED.format(steps="2,100")],
+        [f"{steps} 2000, is 2100", STRETCHED.format(steps="2,100", former="2,000")],
         [
             f"{steps} 2100, is 2200",
-            STRETCHED.format(steps="2,200"),
+            STRETCHED.format(steps="2,200", former="2,100"),
             f"the run was made with torch 1.0.0 (now {torch.__version__})",
         ],
     ]

@@ -105,8 +105,11 @@ class Assembler:
         """Raise RunError, which names the environments, if no agent can be built for them."""
         try:
             yield
-        except (ValueError, RuntimeError) as error:
+        except ValueError as error:
             raise RunError(f"{self.environments.id}: {first_line(error)}") from error
+        except RuntimeError as error:  # of torch: values too large for it, or too little memory
+            where = self.environments.id
+            raise RunError(f"no agent can be built for {where}: {first_line(error)}") from error
 
     def _build_agent(self) -> Agent:
         environments = self.environments

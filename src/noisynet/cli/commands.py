@@ -40,13 +40,13 @@ COMMANDS = {
     one.name: one
     for one in (
         Command("train", "PRESET", "train an agent and keep the run in a folder", _TRAIN),
-        Command("resume", "RUN", "go on with a run, or extend it: --steps N", _TRAIN),
+        Command("resume", "RUN", "continue a stopped run, or extend one: --steps N", _TRAIN),
         Command("suite", "FILE", "train many agents: games × variants × seeds, on Ray", _TRAIN),
         Command("evaluate", "RUN", "play games with the trained agent", _LOOK),
-        Command("watch", "RUN", "film a game of it, its values and their noise", _LOOK),
+        Command("watch", "RUN", "film a game, with the values and their noise", _LOOK),
         Command("report", "RUN…", "write one HTML page about runs", _LOOK),
         Command("compare", "RUN RUN…", "compare runs by their scores", _LOOK, loads_torch=False),
-        Command("doctor", "RUN", "check whether a run's noise acts and learns", _LOOK),
+        Command("doctor", "RUN", "check whether a run's noise takes effect and is learned", _LOOK),
         Command("presets", "", "list the presets: steps, time, score", _OTHER, loads_torch=False),
         Command("runs", "[FOLDER]", "list the runs under a folder", _OTHER, loads_torch=False),
     )
@@ -67,7 +67,7 @@ def overview(version: str) -> str:
         f"noisynet {version}: agents that explore by learned noise in their weights",
         "(Noisy Networks for Exploration, arXiv 1706.10295)",
         "",
-        "  noisynet watch --pretrained cartpole   films an agent that is trained already",
+        "  noisynet watch --pretrained cartpole   films a pretrained agent",
         "  noisynet train pqn-cartpole            trains one in about half a minute",
         "  noisynet evaluate runs/pqn-cartpole-…  plays ten games with it",
     ]

@@ -62,7 +62,8 @@ def _evaluate(parsed: argparse.Namespace) -> int:
         return 0
     low, high = result["interval"] or (None, None)
     interval = "" if low is None else f", 95 % interval {low:.2f} to {high:.2f}"
-    print(f"{result['environment']}: {result['episodes']} games, noise {result['noise']}")
+    games = "1 game" if result["episodes"] == 1 else f"{result['episodes']} games"
+    print(f"{result['environment']}: {games}, noise {result['noise']}")
     print(f"mean return {result['mean']:.2f}, deviation {result['std']:.2f}{interval}")
     if result.get("human_normalised") is not None:
         print(

@@ -86,7 +86,7 @@ def _interrupted(parsed: argparse.Namespace, folder: Path | None) -> int:
         print_json(parsed, {**found, "trained": begun})
         return _EXIT_INTERRUPTED
     if folder is None or not begun:
-        say("Stopped before the run began: there is nothing to go on with.")
+        say("Stopped before the run began: there is nothing to resume.")
         return _EXIT_INTERRUPTED
     if step is None:
         say("Stopped before the first checkpoint.")
@@ -96,7 +96,7 @@ def _interrupted(parsed: argparse.Namespace, folder: Path | None) -> int:
 
 
 def _go_on(folder: Path) -> int:
-    say(f"Go on with: {_command()} resume {shlex.quote(str(folder))}")
+    say(f"Continue with: {_command()} resume {shlex.quote(str(folder))}")
     return _EXIT_INTERRUPTED
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -75,6 +76,13 @@ class _Help(argparse.HelpFormatter):
     def __init__(self, prog: str) -> None:
         columns = shutil.get_terminal_size().columns
         super().__init__(prog, max_help_position=30, width=min(columns, _WIDEST) - 2)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        """Wrap between words only: argparse would break `pqn-pong` at its hyphen."""
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(indent + line for line in self._split_lines(text, width - len(indent)))
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if isinstance(action, Flag):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
+import textwrap
 from collections.abc import Sequence
 
 from .options import add_json, print_json
@@ -12,7 +15,9 @@ _LEGEND = (
     "A step is one decision of the agent. Times are of two CPU cores; a score is the median over",
     "seeds of the mean return of new games with the mean weights. Both stand where they were",
     "measured with the preset as it is; --json says where they are recorded.",
+    "`noisynet train PRESET --help-all` shows all values of a preset.",
 )
+
 _AGENTS_LEGEND = (
     "Pretrained agents, for `noisynet watch --pretrained NAME` and `evaluate`. Scores are the mean",
     "return of new games, by the mean weights and under noise; --json says how each was made.",
@@ -56,7 +61,7 @@ def _presets(parsed: argparse.Namespace) -> int:
         [name, f"{one.config.training.steps:,}", one.time or "", one.score or "", one.what]
         for name, one in listed.items()
     ]
-    _print(rows, _LEGEND)
+    _print(rows, _LEGEND, sentences=True)
     print()
     rows = [["agent", "steps", "preset", "by the means", "under noise"]]
     rows += [
@@ -73,13 +78,21 @@ def _presets(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _print(rows: list[list[str]], legend: Sequence[str]) -> None:
-    """Print a table with its second column, the steps, right-aligned, and a legend below it."""
+def _print(rows: list[list[str]], legend: Sequence[str], *, sentences: bool = False) -> None:
+    """Print a table with its second column, the steps, right-aligned, and a legend below it.
+
+    `sentences` says that the last column holds sentences: if the terminal is too narrow for them,
+    each is wrapped below its row.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
+    columns = shutil.get_terminal_size().columns
+    below = sentences and sys.stdout.isatty() and sum(widths) + 2 * len(widths[1:]) > columns
+    for index, row in enumerate(rows):
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         cells[1] = row[1].rjust(widths[1])
-        print("  ".join(cells).rstrip())
+        print("  ".join(cells[:-1] if below else cells).rstrip())
+        if below and index:  # a heading has no place there
+            print(textwrap.fill(row[-1], columns, initial_indent="    ", subsequent_indent="    "))
     print()
     for line in legend:
         print(line)

@@ -21,11 +21,11 @@ def add_resume(resume: Parser) -> None:
 
     resume.usage = "noisynet resume RUN [--steps N] [--FIELD VALUE ...]"
     resume.description = (
-        "Go on with a run from its newest checkpoint. A run that is over is left as it is, unless "
-        "--steps gives it more to do."
+        "Continue a run from its newest checkpoint. A finished run is left as it is, unless "
+        "--steps extends it."
     )
     resume.epilog = (
-        "Fields of the config that may change while a run goes on are options, too: --device cuda, "
+        "Fields of the config that may change in a resumed run are options, too: --device cuda, "
         "--learning-rate 1e-4, --redo-every 1000. They are written into the run's config.yaml. "
         "`noisynet resume --help-all` lists them."
     )
@@ -35,8 +35,8 @@ def add_resume(resume: Parser) -> None:
         "--steps",
         type=positive,
         metavar="N",
-        help="agent steps, of the whole run, after which training ends from now on; it is written "
-        "into the run's config.yaml. A run that was solved goes on without its goal",
+        help="agent steps of the whole run, after which training ends; written into the run's "
+        "config.yaml. A run that was solved continues without its goal",
     )
     add_ray(resume)
     add_track(resume)
@@ -49,7 +49,7 @@ def add_resume(resume: Parser) -> None:
         "--help-all", action=HelpAll, hidden=hide_fields(resume), help="show all options"
     )
     resume.elsewhere = {
-        config.option_name(name): "it cannot change while a run goes on: train a new run"
+        config.option_name(name): "cannot change in a resumed run: train a new run"
         for name in config.SECTION_OF
         if name not in changeable
     }

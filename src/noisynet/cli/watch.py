@@ -13,7 +13,7 @@ from .trust import add_trust, check_trust
 
 def add_watch(watch: Parser) -> None:
     """Add the options of `watch`."""
-    watch.description = "Film a game of a trained agent, its values and their noise beside it."
+    watch.description = "Film a game of a trained agent, with its values and their noise."
     add_agent(watch)
     watch.add_argument(
         "--out",

@@ -84,7 +84,7 @@ class RunFolder:
         if found is not None:
             raise RunError(
                 f"{path}: not empty (it holds {found.name}); a new run takes a new or empty "
-                "folder, and `noisynet resume` goes on with a run"
+                "folder, and `noisynet resume` continues a run"
             )
 
     def discard(self) -> None:

@@ -61,8 +61,8 @@ class Run:
         if former not in (None, self.config.training.steps):
             # The schedules of the current config; other changes are among the notes above.
             notes += [
-                f"the schedule of {name} ends at the last step: it goes on as that of "
-                f"{self.config.training.steps:,} steps, which the run was not begun with"
+                f"the schedule of {name} ends at the last step: from now on it is that of a run of "
+                f"{self.config.training.steps:,} steps, not of {former:,} as before"
                 for name in self.config.spanning()
             ]
         return notes
@@ -103,13 +103,13 @@ class Run:
             return replace(self, config=changed)
         refused, _ = changed.changes_since(found.state.get("config", {}))
         if refused:
-            raise RunError(f"{'; '.join(refused)}: it cannot change while a run goes on")
+            raise RunError(f"{'; '.join(refused)}: it cannot change in a resumed run")
         if "steps" in fields:
             training = changed.training
             if training.steps <= found.step:
                 raise RunError(
-                    f"--steps: got {training.steps}, expected more than {found.step}: so many the "
-                    "run has taken"
+                    f"--steps: got {training.steps}, expected more than {found.step}, the steps "
+                    "that the run has taken"
                 )
             returns = found.state["loop"]["returns"][-training.solved_games :]
             mean = sum(returns) / len(returns) if returns else None

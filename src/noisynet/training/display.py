@@ -111,7 +111,8 @@ class PlainDisplay:
         if isinstance(event, GameFinished) and silent >= LINE_SECONDS:
             game = f"Game {event.game:,}: return {event.game_return:g}"
             length = f"{event.game_steps:,} steps"
-            mean = f"mean return {event.mean_return:.2f} of {event.games} games"
+            games = "1 game" if event.games == 1 else f"{event.games} games"
+            mean = f"mean return {event.mean_return:.2f} of {games}"
             self._figures([f"{game} in {length}", mean], elapsed)
         elif isinstance(event, FiguresTaken):
             self._loss = event.figures.get("loss", self._loss)

@@ -44,7 +44,7 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
         values = _inherited(_read_preset(name), name)
     elif _is_run(name):
         raise RunError(
-            f"PRESET: got the run {name}: `noisynet resume` goes on with it, and its config.yaml "
+            f"PRESET: got the run {name}: `noisynet resume` continues it, and its config.yaml "
             "trains another like it"
         )
     elif _is_environment(name):
