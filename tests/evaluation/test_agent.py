@@ -33,6 +33,7 @@ def trained(folder: Path, **overrides: Any) -> Path:
 def test_a_trained_agent_acts_by_its_means_or_under_a_draw_per_row(tmp_path: Path) -> None:
     agent = TrainedAgent.load(trained(tmp_path, sigma0=2.0))
     assert agent.step >= 600
+    assert repr(agent) == f"TrainedAgent(CartPole-v1, step {agent.step}, {str(agent.folder)!r})"
     observation = np.zeros((400, 4), np.float32)
     by_means = agent.act(observation)
     assert by_means.shape == (400,)
@@ -94,6 +95,21 @@ def test_a_gpu_that_is_not_here_is_replaced_by_the_cpu(
         assert on_this_machine(chosen).training.device == found
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"episodes": 0}, "--episodes: got 0, expected at least 1"),
+        ({"noise": "on"}, "--noise: got 'on', expected False, True or a number of draws"),
+        ({"noise": -1}, "--noise: got -1, expected False, True or a number of draws"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_line(
+    tmp_path: Path, wrong: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(RunError, match=said):
+        evaluate_run(tmp_path, **{"episodes": 1, **wrong})
 
 
 def test_an_agent_without_noise_says_so(tmp_path: Path) -> None:

@@ -499,7 +499,7 @@ def test_a_where_that_is_no_function_is_an_error() -> None:
         noisynet.noisify(None)
     noisynet.noisify(net)
     with pytest.raises(
-        ValueError, match=r"no nn.Linear or nn.MultiheadAttention that can be, and is noisy"
+        ValueError, match=r"no nn.Linear or nn.MultiheadAttention that can be noisy, and is noisy"
     ):
         noisynet.noisify(net)
 

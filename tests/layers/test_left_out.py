@@ -122,7 +122,7 @@ def test_where_nothing_is_converted_the_error_names_what_could_be() -> None:
     net = nn.Sequential(nn.Conv2d(2, 2, 3), nn.ReLU())
     said = (
         r"^Sequential: nothing to convert: it has no nn\.Linear or nn\.MultiheadAttention that can "
-        r"be; noisify leaves alone: 0 \(Conv2d: choose it with where=…\)$"
+        r"be noisy; noisify leaves alone: 0 \(Conv2d: choose it with where=…\)$"
     )
     with pytest.raises(ValueError, match=said):
         noisynet.noisify(net)

@@ -156,4 +156,4 @@ def divergence_of_epsilon(epsilon: float, actions: int) -> float:
 
 def _check_between(name: str, value: float) -> None:
     if not 0 < as_number(value) < 1:
-        raise ValueError(f"{name}: got {value!r}, expected a number between 0 and 1, neither")
+        raise ValueError(f"{name}: got {value!r}, expected a number between 0 and 1, exclusive")

@@ -73,6 +73,11 @@ class TrainedAgent:
         with environments_for(run.config) as environments:
             return cls(run, found, environments)
 
+    def __repr__(self) -> str:
+        """Return the environment, the steps of training and the folder."""
+        name = self.config.environment.environment
+        return f"TrainedAgent({name}, step {self.step:,}, {str(self.folder)!r})"
+
     def predict(self, observation: Any, *, deterministic: bool = True) -> Any:
         """Choose an action for an observation, or one for each of several in an array or a list.
 
@@ -205,8 +210,12 @@ def evaluate_run(
     is called with a line of progress every `tell_seconds`.
 
     Raises RunError, with a one-line message, for a run that is missing, damaged, of a newer format
-    or without a checkpoint, and if its agent cannot act with this `noise`.
+    or without a checkpoint, for no `episodes`, and if its agent cannot act with this `noise`.
     """
+    if episodes < 1:
+        raise RunError(f"--episodes: got {episodes}, expected at least 1")
+    if not isinstance(noise, int) or noise < 0:
+        raise RunError(f"--noise: got {noise!r}, expected False, True or a number of draws")
     run = open_run(path)
     found = run.trained()
     if noise:

@@ -119,7 +119,7 @@ def noisify(
             + (
                 f"where chose none of {', '.join(map(repr, candidates))}"
                 if candidates
-                else f"it has no {_listed(kinds)} that can be"
+                else f"it has no {_listed(kinds)} that can be noisy"
                 + (", and is noisy already" if is_noisy else "")
             )
             + (f"; {left}" if left else "")
