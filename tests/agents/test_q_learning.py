@@ -1,7 +1,6 @@
 """The value-based agent: its update against a slow one, its draws, its state."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,40 +8,14 @@ import torch
 
 from noisynet import Draw, held, noisy_layers
 from noisynet.agents import LinearEpsilon, LossNotFinite, QLearning, adam
-from noisynet.assemble import build_agent
 from noisynet.assemble.agents import step_size
 from noisynet.networks import NoiseSettings, build_q_network
 from noisynet.replay import Batch
-from noisynet.runs import Config, config
+from noisynet.runs import config
 
-SHAPE, ACTIONS = (4,), 3
+from .small_agents import ACTIONS, SHAPE, built, make_agent, make_batch, settings
+
 FIRST = np.zeros(4, bool)
-
-
-def settings(**overrides: Any) -> Config:
-    chosen = {"device": "cpu", "precision": "float32", "threads": 1, **overrides}
-    return config.load("cartpole", chosen)
-
-
-def built(chosen: Config, shape: tuple[int, ...] = SHAPE, actions: int = ACTIONS) -> QLearning:
-    agent = build_agent(chosen, shape, actions)
-    assert isinstance(agent, QLearning)
-    return agent
-
-
-def make_agent(**overrides: Any) -> QLearning:
-    return built(settings(**overrides))
-
-
-def make_batch(size: int = 16, seed: int = 0) -> Batch[np.ndarray]:
-    generator = np.random.Generator(np.random.PCG64(seed))
-    return Batch(
-        observation_tm1=generator.normal(size=(size, *SHAPE)).astype(np.float32),
-        action_tm1=generator.integers(ACTIONS, size=size),
-        return_t=generator.normal(size=size).astype(np.float32),
-        discount_t=np.where(generator.random(size) < 0.3, 0, 0.97).astype(np.float32),
-        observation_t=generator.normal(size=(size, *SHAPE)).astype(np.float32),
-    )
 
 
 def slow_layer(
@@ -332,7 +305,7 @@ def test_state_and_restore_go_on_bit_for_bit() -> None:
     arrays = {name: array.copy() for name, array in arrays.items()}
     other = make_agent(seed=99, environments=4)
     other.restore(arrays, plain)
-    observation = make_batch(4).observation_t
+    observation = make_batch(size=4).observation_t
     for seed in range(3, 6):
         assert agent.update(make_batch(seed=seed)).loss == other.update(make_batch(seed=seed)).loss
         for step in (0, 10**6):
@@ -495,7 +468,7 @@ def test_an_agent_built_by_hand_is_the_one_of_the_config() -> None:
         seed=7,
     )
     agents = (by_hand, built(chosen))
-    observation, first = make_batch(4).observation_t, np.array([True, False, False, False])
+    observation, first = make_batch(size=4).observation_t, np.array([True, False, False, False])
     for number in range(20):
         acted = [agent.act(observation, 40 * number, first) for agent in agents]
         assert np.array_equal(*acted)

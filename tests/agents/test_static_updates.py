@@ -12,40 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from noisynet import held, noisy_layers
 from noisynet.agents import LossNotFinite, QLearning, StaticUpdates
-from noisynet.assemble import build_agent
 from noisynet.assemble.agents import step_size
 from noisynet.replay import Batch
-from noisynet.runs import Config, config
 
-SHAPE, ACTIONS, SIZE = (4,), 3, 16
+from .small_agents import SHAPE, built, make_agent, make_batch, settings
+
 FIRST = np.zeros(8, bool)
-
-
-def settings(**overrides: Any) -> Config:
-    chosen = {"device": "cpu", "precision": "float32", "threads": 1, **overrides}
-    return config.load("cartpole", chosen)
-
-
-def built(chosen: Config) -> QLearning:
-    agent = build_agent(chosen, SHAPE, ACTIONS)
-    assert isinstance(agent, QLearning)
-    return agent
-
-
-def make_agent(**overrides: Any) -> QLearning:
-    return built(settings(**overrides))
-
-
-def make_batch(seed: int, weighted: bool = False, size: int = SIZE) -> Batch[np.ndarray]:
-    generator = np.random.Generator(np.random.PCG64(seed))
-    return Batch(
-        observation_tm1=generator.normal(size=(size, *SHAPE)).astype(np.float32),
-        action_tm1=generator.integers(ACTIONS, size=size),
-        return_t=generator.normal(size=size).astype(np.float32),
-        discount_t=np.where(generator.random(size) < 0.3, 0, 0.97).astype(np.float32),
-        observation_t=generator.normal(size=(size, *SHAPE)).astype(np.float32),
-        weights=generator.random(size).astype(np.float32) if weighted else None,
-    )
 
 
 def assert_same_state(one: QLearning, other: QLearning) -> None:

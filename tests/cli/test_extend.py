@@ -7,14 +7,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import noisynet
 from noisynet.assemble import start
 from noisynet.cli import main
-from noisynet.runs import checkpoint, config, open_run, read_metrics
+from noisynet.runs import checkpoint, config, open_run
 from noisynet.runs.record import read_run
+
+from ..training.same_run import assert_same_run
 
 SMALL = {
     "steps": 600, "warmup_steps": 150, "replay_capacity": 2000, "batch_size": 16,
@@ -25,22 +26,8 @@ CONSTANT = {**SMALL, "final_learning_rate": None}
 ROLLOUTS = {"final_learning_rate": None, "checkpoint_every": 250, "threads": 1}
 
 
-def figures(folder: Path) -> list[dict[str, Any]]:
-    return [
-        {tag: value for tag, value in line.items() if not tag.startswith("time/")}
-        for line in read_metrics(folder)
-    ]
-
-
 def assert_same(one: Path, other: Path) -> None:
-    assert figures(one) == figures(other)
-    first, second = (open_run(path).trained() for path in (one, other))
-    assert first.step == second.step
-    assert first.arrays.keys() == second.arrays.keys()
-    for name, array in first.arrays.items():
-        assert np.array_equal(array, second.arrays[name]), name
-    assert first.state["agent"] == second.state["agent"]
-    assert first.state["loop"] == second.state["loop"]
+    assert_same_run(one, other)
     assert open_run(one).config == open_run(other).config
 
 

@@ -20,7 +20,7 @@ from noisynet.agents import ActorCritic
 from noisynet.assemble import build_agent, make_environments, resume, start
 from noisynet.envs import Environments
 from noisynet.layers import hold, noisy_layers
-from noisynet.runs import Config, RunError, RunFolder, checkpoint, config, read_metrics
+from noisynet.runs import Config, RunError, RunFolder, checkpoint, config
 from noisynet.samplers import SamplersAssembler, assembler
 from noisynet.samplers.backend import InProcessSamplers
 from noisynet.samplers.messages import Assignment, Order, RolloutFragment, restacked
@@ -35,6 +35,8 @@ from noisynet.training import (
     WorkerRestarted,
     session,
 )
+
+from ..training.same_run import metrics
 
 SMALL = {
     "actors": 2, "backend": "in-process", "environments": 4, "steps": 1200, "warmup_steps": 200,
@@ -51,13 +53,6 @@ SMALL_ROLLOUTS = {
 def small(preset: str = "cartpole", **overrides: Any) -> Config:
     base = SMALL_ROLLOUTS if "a2c" in preset or "pqn" in preset else SMALL
     return config.load(preset, {**base, **overrides})
-
-
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    return [
-        {tag: value for tag, value in record.items() if not tag.startswith("time/")}
-        for record in read_metrics(folder)
-    ]
 
 
 @pytest.mark.parametrize(

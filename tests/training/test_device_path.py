@@ -20,11 +20,9 @@ from noisynet.assemble.resolve import resolve, set_threads
 from noisynet.envs import Environments, Step
 from noisynet.replay import FrameReplay
 from noisynet.replay.device import DeviceReplay
-from noisynet.runs import Config, RunError, checkpoint, config, read_metrics
+from noisynet.runs import Config, RunError, checkpoint, config
 from noisynet.training import (
     Diverged,
-    Event,
-    GameFinished,
     Outcome,
     Progress,
     ReplayLearner,
@@ -32,49 +30,9 @@ from noisynet.training import (
     TrainingLoop,
 )
 
+from .same_run import Crash, CrashAt, assert_same_run
+
 DEVICE_PATH = {"execution": "graph", "replay_device": "device"}
-
-
-class Crash(Exception):
-    """End a run without any chance to save."""
-
-
-class CrashAt:
-    """Listen, and crash at the first game that ends from a step on."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:
-        pass
-
-    def heard(self, event: Event, elapsed: float) -> None:
-        if isinstance(event, GameFinished) and event.step >= self.step:
-            raise Crash
-
-    def closed(self) -> None:
-        pass
-
-
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    """Read a run's metrics without the times."""
-    return [
-        {tag: value for tag, value in record.items() if not tag.startswith("time/")}
-        for record in read_metrics(folder)
-    ]
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    assert metrics(one) == metrics(other)
-    first, second = (checkpoint.read_newest(run / "checkpoints") for run in (one, other))
-    assert first is not None
-    assert second is not None
-    assert first.step == second.step
-    assert first.arrays.keys() == second.arrays.keys()
-    for name, array in first.arrays.items():
-        assert np.array_equal(array, second.arrays[name]), name
-    for key in ("agent", "loop"):
-        assert first.state[key] == second.state[key]
 
 
 @pytest.mark.parametrize("chosen", [{"execution": "graph"}, DEVICE_PATH], ids=str)

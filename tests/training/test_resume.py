@@ -11,14 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from noisynet.assemble import resume, start
 from noisynet.evaluation.agent import evaluate_run
-from noisynet.runs import Config, RunError, checkpoint, config, open_run, read_metrics
-from noisynet.training import Event, GameFinished, Outcome
+from noisynet.runs import Config, RunError, checkpoint, config, open_run
+from noisynet.training import Outcome
+
+from .same_run import Crash, CrashAt, assert_same_run, metrics
 
 STRETCHED = (
     "the schedule of final_learning_rate ends at the last step: from now on it is that of a "
@@ -26,53 +27,11 @@ STRETCHED = (
 )
 
 
-class Crash(Exception):
-    """End a run without any chance to save."""
-
-
-class CrashAt:
-    """Listen, and crash at the first game that ends from a step on."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:
-        self.notes = notes
-
-    def heard(self, event: Event, elapsed: float) -> None:
-        if isinstance(event, GameFinished) and event.step >= self.step:
-            raise Crash
-
-    def closed(self) -> None:
-        pass
-
-
 class Notes(CrashAt):
     """Listen for the notes alone."""
 
     def __init__(self) -> None:
         super().__init__(10**12)
-
-
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    """Read a run's metrics without the times."""
-    return [
-        {tag: value for tag, value in record.items() if not tag.startswith("time/")}
-        for record in read_metrics(folder)
-    ]
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    assert metrics(one) == metrics(other)
-    first, second = (checkpoint.read_newest(run / "checkpoints") for run in (one, other))
-    assert first is not None
-    assert second is not None
-    assert first.step == second.step
-    assert first.arrays.keys() == second.arrays.keys()
-    for name, array in first.arrays.items():
-        assert np.array_equal(array, second.arrays[name]), name
-    for key in ("agent", "loop"):
-        assert first.state[key] == second.state[key]
 
 
 # Before the first checkpoint, in the warm-up's wake, and twice in one run.

@@ -10,7 +10,7 @@ import pytest
 
 from noisynet.agents import ActorCritic, ParallelQLearning, Rollout
 from noisynet.assemble import Assembler, build_agent, make_environments, resume, start
-from noisynet.runs import Config, RunError, RunFolder, checkpoint, config, read_metrics
+from noisynet.runs import Config, RunError, RunFolder, checkpoint, config
 from noisynet.training import (
     CheckpointDue,
     Diverged,
@@ -23,6 +23,8 @@ from noisynet.training import (
     TrainingLoop,
 )
 from noisynet.training.player import Player, play_rollout
+
+from .same_run import Crash, CrashAt, assert_same_run
 
 SMALL = {
     "steps": 1500, "environments": 4, "rollout_steps": 8, "checkpoint_every": 400, "log_every": 10,
@@ -162,34 +164,6 @@ def test_with_overlap_each_vector_step_takes_an_equal_share_of_the_rollout_befor
     assert shares[8:16] == shares[16:24] == [2, 3, 2, 3, 2, 3, 2, 3]
 
 
-class Crash(Exception):
-    """End a run without any chance to save."""
-
-
-class CrashAt:
-    """Listen, and crash at the first game that ends from a step on."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:
-        pass
-
-    def heard(self, event: Event, elapsed: float) -> None:
-        if isinstance(event, GameFinished) and event.step >= self.step:
-            raise Crash
-
-    def closed(self) -> None:
-        pass
-
-
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    return [
-        {tag: value for tag, value in record.items() if not tag.startswith("time/")}
-        for record in read_metrics(folder)
-    ]
-
-
 @pytest.mark.parametrize(
     ("preset", "parts"),
     [
@@ -218,16 +192,9 @@ def test_a_crashed_run_goes_on_as_if_nothing_had_happened(
     with pytest.raises(Crash):
         resume(cut, [CrashAt(1200)])
     assert resume(cut).reason == "steps"
-    assert metrics(cut) == metrics(whole)
-    one, other = (checkpoint.read_newest(run / "checkpoints") for run in (whole, cut))
+    assert_same_run(whole, cut)
+    one = checkpoint.read_newest(whole / "checkpoints")
     assert one is not None
-    assert other is not None
-    assert one.step == other.step
-    assert one.arrays.keys() == other.arrays.keys()
-    for name, array in one.arrays.items():
-        assert np.array_equal(array, other.arrays[name]), name
-    for key in ("agent", "loop"):
-        assert one.state[key] == other.state[key]
     assert "replay" not in one.state
     assert not (whole / "replay").exists()
 
