@@ -30,6 +30,7 @@ SMALL = {
     "steps": 1500, "environments": 4, "rollout_steps": 8, "checkpoint_every": 400, "log_every": 10,
     "seed": 3, "device": "cpu", "torso_hidden": [16], "head_hidden": 16,
 }  # fmt: skip
+PQN = {"minibatches": 5, "epochs": 2}
 
 
 def small(preset: str = "cartpole-noisy-a2c", **overrides: Any) -> Config:
@@ -170,14 +171,14 @@ def test_with_overlap_each_vector_step_takes_an_equal_share_of_the_rollout_befor
         ("cartpole-noisy-a2c", {}),
         ("cartpole-noisy-a2c", {"lstm_size": 8, "noise_kind": "independent"}),
         ("cartpole-a2c", {"optimizer": "rmsprop"}),
-        ("pqn-cartpole", {"minibatches": 5}),
-        ("pqn-cartpole", {"minibatches": 5, "redraw": "update"}),
-        ("pqn-cartpole", {"minibatches": 5, "execution": "graph"}),
+        ("pqn-cartpole", PQN),
+        ("pqn-cartpole", {**PQN, "redraw": "update"}),
+        ("pqn-cartpole", {**PQN, "execution": "graph"}),
         (
             "pqn-cartpole",
-            {"minibatches": 5, "overlap": True, "redraw": "update", "learning_draw": "acted"},
+            {**PQN, "overlap": True, "redraw": "update", "learning_draw": "acted"},
         ),
-        ("pqn-cartpole-epsilon", {"overlap": True, "optimizer": "adam"}),
+        ("pqn-cartpole-epsilon", {**PQN, "overlap": True, "optimizer": "adam"}),
     ],
 )
 def test_a_crashed_run_goes_on_as_if_nothing_had_happened(
