@@ -32,16 +32,18 @@ def settings(preset: str = "pqn-cartpole", **overrides: Any) -> Config:
     return config.load(preset, values)
 
 
-def agent_of(chosen: Config) -> ParallelQLearning:
-    agent = build_agent(chosen, (5,), ACTIONS)
+def agent_of(chosen: Config, shape: tuple[int, ...] = (5,)) -> ParallelQLearning:
+    agent = build_agent(chosen, shape, ACTIONS)
     assert isinstance(agent, ParallelQLearning)
     return agent
 
 
-def played(agent: ParallelQLearning, seed: int = 0) -> tuple[Rollout, list[ActingPass]]:
+def played(
+    agent: ParallelQLearning, seed: int = 0, shape: tuple[int, ...] = (5,)
+) -> tuple[Rollout, list[ActingPass]]:
     """Return a rollout of random observations that the agent acted on, and what it saw."""
     generator = np.random.default_rng(seed)
-    observation = generator.normal(size=(STEPS + 1, ENVIRONMENTS, 5)).astype(np.float32)
+    observation = generator.normal(size=(STEPS + 1, ENVIRONMENTS, *shape)).astype(np.float32)
     first = np.zeros((STEPS + 1, ENVIRONMENTS), bool)
     actions: list[np.ndarray] = []
     passes: list[ActingPass] = []
@@ -99,9 +101,11 @@ def test_lambda_returns_are_advantages_and_values(seed: int, trace: float) -> No
 # Which draw does what
 
 
-def test_targets_are_those_of_the_acting_pass_whoever_computed_them() -> None:
-    agent = agent_of(settings())
-    rollout, passes = played(agent)
+@pytest.mark.parametrize("shape", [(5,), (2, 6, 6)])
+def test_targets_are_those_of_the_acting_pass_whoever_computed_them(shape: tuple[int, ...]) -> None:
+    """Noisy convolutions flatten steps and environments: they need one step at a time."""
+    agent = agent_of(settings(noise_in="all", torso_hidden=None), shape)
+    rollout, passes = played(agent, shape=shape)
     other = copy.deepcopy(agent)
     agent.begin(rollout, passes)
     other.begin(rollout)

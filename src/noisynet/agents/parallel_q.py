@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..control import PenaltyWeight
 from ..layers import Draw, draw, held
-from ..networks import QNetwork
+from ..networks import QNetwork, flattens_rows
 from ..runs.seeds import stream
 from . import losses
 from .exploration import LinearEpsilon, Redraw
@@ -307,6 +307,8 @@ class ParallelQLearning(ValueAgent):
         for t, one in enumerate(passes[:known]):
             value[t] = one.value
         steps = max(_ROWS // rollout.first.shape[1], 1)
+        if drawn is not None and drawn.rows is not None and flattens_rows(self.network.torso):
+            steps = 1
         with (
             torch.no_grad(),
             autocast_for(self.precision, self.device),

@@ -16,7 +16,7 @@ from .patch_torsos import DataEfficientTorso, PatchTorso, WholePatchTorso
 from .q_network import QNetwork, build_q_network
 from .quantile_head import QuantileHead
 from .residual_torso import ImpalaSettings, ImpalaTorso
-from .torsos import MLPTorso, make_torso
+from .torsos import MLPTorso, flattens_rows, make_torso
 
 __all__ = [
     "ActorCriticHead",
@@ -47,6 +47,7 @@ __all__ = [
     "WholePatchTorso",
     "build_actor_critic_network",
     "build_q_network",
+    "flattens_rows",
     "make_own_network",
     "make_torso",
 ]

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..layers import NoisyLSTMCell, noisy_layers
+from ..layers import NoisyLSTMCell
 from .noise_settings import MakeLinear, NoiseSettings, head_layers, make_torso_noisy
 from .own_torso import MakeTorso
 from .residual_torso import ImpalaSettings
-from .torsos import MLPTorso, Torso, make_torso
+from .torsos import Torso, flattens_rows, make_torso
 
 CoreState = tuple[Tensor, Tensor]
 """An LSTM's (h, c), each of shape (rows, size)."""
@@ -96,8 +96,7 @@ class ActorCriticNetwork(nn.Module):
         self.hidden = hidden
         self.core = core
         self.head = head
-        # Convolutions flatten all leading dimensions: rows would no longer match their draws.
-        self._step_by_step = not isinstance(torso, MLPTorso) and bool(noisy_layers(torso))
+        self._step_by_step = flattens_rows(torso)
 
     def initial_state(self, rows: int) -> CoreState | None:
         """Return the state at the start of an episode; None without an LSTM."""

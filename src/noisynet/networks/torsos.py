@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from ..layers import noisy_layers
 from .image_torsos import FirstDQNTorso, FramesTorso, MinAtarTorso, NatureTorso
 from .own_torso import MakeTorso, OwnTorso
 from .patch_torsos import DataEfficientTorso, WholePatchTorso
@@ -51,6 +52,16 @@ class MLPTorso(nn.Module):
 
 
 Torso = FramesTorso | MinAtarTorso | MLPTorso | OwnTorso
+
+
+def flattens_rows(torso: Torso) -> bool:
+    """Return whether a torso with noise flattens all leading dimensions of its observations.
+
+    Convolutions, and the modules of users, take a single one. Under a draw with rows, such a torso
+    takes observations (rows, *shape) alone, and a sequence step by step.
+    """
+    return not isinstance(torso, MLPTorso) and bool(noisy_layers(torso))
+
 
 _FRAMES_TORSOS = {
     one.name: one for one in (NatureTorso, FirstDQNTorso, DataEfficientTorso, WholePatchTorso)
