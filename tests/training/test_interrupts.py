@@ -20,6 +20,20 @@ def test_each_signal_acts_and_handlers_come_back() -> None:
     assert [signal.getsignal(number) for number in INTERRUPTS] == former
 
 
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    """A run under `nohup` goes on when its terminal is closed."""
+    acted: list[int] = []
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with on_interrupt(lambda: acted.append(1)):
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, former)
+    assert len(acted) == 1
+
+
 def test_a_second_interrupt_at_once_is_the_first_one_still() -> None:
     acted: list[int] = []
     with on_interrupt(lambda: acted.append(1)):

@@ -35,6 +35,7 @@ def on_interrupt(
 ) -> Iterator[None]:
     """Call `act` when one of the signals arrives, in place of its usual handler.
 
+    A signal that is ignored (`nohup`, a job in the background of a script) stays ignored.
     A second Ctrl-C raises KeyboardInterrupt, unless it follows within SAME_SECONDS of the first
     signal: programs between the terminal and this process (`timeout`, `uv run`) may send a signal
     twice. After the first signal, `hung(None)` is called every LOOK_SECONDS, and an error that it
@@ -42,13 +43,14 @@ def on_interrupt(
     the thread is in C code no handler runs; `exit_if_hung` ends the process then.) Outside the
     main thread, which alone can set handlers, nothing changes.
     """
+    heeded = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
     first: float | None = None
     over = threading.Event()
     this_thread = threading.get_ident()
 
     def look() -> None:
         while not over.wait(LOOK_SECONDS):
-            signal.pthread_kill(this_thread, signals[-1])
+            signal.pthread_kill(this_thread, heeded[-1])
 
     looks = threading.Thread(target=look, daemon=True)
 
@@ -67,7 +69,7 @@ def on_interrupt(
         act()
 
     try:
-        former = {number: signal.signal(number, note) for number in signals}
+        former = {number: signal.signal(number, note) for number in heeded}
     except ValueError:  # not the main thread
         yield
         return
@@ -76,7 +78,7 @@ def on_interrupt(
         # Only a handler of all signals, as that of a run, makes up for it.
         if _raised and signals is INTERRUPTS:
             act()
-        with nullcontext() if hung is None else exit_if_hung(signals, hung):
+        with nullcontext() if hung is None else exit_if_hung(heeded, hung):
             yield
     finally:
         over.set()
