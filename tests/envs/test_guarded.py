@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from noisynet.envs import (
     ChainEnvironments,
@@ -19,6 +20,7 @@ from noisynet.envs import (
     unanswered,
 )
 from noisynet.envs.guarded import GuardedEnvironments
+from noisynet.networks import build_q_network
 
 NAME = "tests_of_guarded:corridor"
 
@@ -152,6 +154,46 @@ def test_each_fault_names_the_environment(method: str, does: Callable[[], Any], 
     own.inside.instead.clear()  # type: ignore[attr-defined]
     own.reset()
     assert own.can_save_state
+
+
+def test_what_was_returned_stays_as_it_was() -> None:
+    """A user's environments may write every step into the same memory."""
+    memory = altered()
+    own = guarded(reset=lambda: memory.observation, step=lambda: memory)
+    seen, step = own.reset(), own.step([0, 1, 0])
+    before = [array.copy() for array in (seen, *(getattr(step, name) for name in Step.__slots__))]
+    for name in Step.__slots__:
+        getattr(memory, name)[:] = 1
+    after = [seen, *(getattr(step, name) for name in Step.__slots__)]
+    assert all(np.array_equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "becomes"),
+    [(np.float64, np.float32), (np.float16, np.float32), (np.int64, np.int64), (bool, bool)],
+)
+def test_numbers_of_other_types_can_be_learned_from(dtype: Any, becomes: Any) -> None:
+    inside = Corridor(3, 0)
+    inside.observation_dtype = np.dtype(dtype)
+    inside.instead = {
+        "reset": lambda: np.ones((3, 6), dtype),
+        "step": lambda: altered(observation=np.ones((3, 6), dtype), reward=np.ones(3, dtype)),
+    }
+    own = GuardedEnvironments(NAME, inside)
+    observation, step = own.reset(), own.step([0, 1, 0])
+    assert own.observation_dtype == observation.dtype == step.observation.dtype == becomes
+    assert step.reward.dtype == np.float32
+    network = build_q_network((6,), 2, torso_hidden=[4])
+    assert torch.equal(
+        network(torch.from_numpy(observation)), network(torch.from_numpy(observation).float())
+    )
+
+
+def test_a_number_too_large_is_a_fault() -> None:
+    own = guarded(step=lambda: altered(reward=np.array([0, 1e300, 0])))
+    own.reset()
+    with pytest.raises(EnvironmentFailed, match="step: reward: got inf, expected finite numbers"):
+        own.step([0, 1, 0])
 
 
 def test_closing_that_fails_is_a_warning() -> None:

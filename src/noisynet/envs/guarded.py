@@ -16,7 +16,8 @@ class GuardedEnvironments(Environments):
     """A user's own vector environments, under the id that was passed to `make`.
 
     Whatever they raise becomes an EnvironmentFailed, and so do a hang, a wrong shape or type, and a
-    NaN or infinite number.
+    NaN or infinite number. Rewards, and observations of other floats, become float32. All arrays
+    are copied: they are the caller's to keep, but a user may write every step into the same memory.
     """
 
     def __init__(self, environment_id: str, inside: Environments) -> None:
@@ -25,7 +26,9 @@ class GuardedEnvironments(Environments):
         self.inside = inside
         self.count = inside.count
         self.observation_shape = tuple(inside.observation_shape)
-        self.observation_dtype = np.dtype(inside.observation_dtype)
+        self._given_dtype = np.dtype(inside.observation_dtype)
+        is_float = self._given_dtype.kind == "f"
+        self.observation_dtype = np.dtype(np.float32) if is_float else self._given_dtype
         self.action_count = inside.action_count
         self.stack = inside.stack
         self.frames_per_step = inside.frames_per_step
@@ -68,25 +71,34 @@ class GuardedEnvironments(Environments):
     def _step(self, step: object) -> Step:
         if not isinstance(step, Step):
             raise Unfit(f"returned {type(step).__name__}, expected noisynet.envs.Step")
-        self._observation(step.observation)
-        _check(step.reward, "reward", (self.count,))
-        for name in ("terminated", "truncated", "first", "ended"):
-            _check(getattr(step, name), name, (self.count,), np.bool_)
-        check_finite("reward", step.reward)
-        return step
+        observation = self._observation(step.observation)
+        reward = _copy("reward", _check(step.reward, "reward", (self.count,)), np.float32)
+        flags = {
+            name: _check(getattr(step, name), name, (self.count,), np.bool_).copy()
+            for name in ("terminated", "truncated", "first", "ended")
+        }
+        return Step(observation=observation, reward=reward, **flags)
 
     def _observation(self, seen: Any) -> npt.NDArray[Any]:
-        shape = (self.count, *self.observation_shape)
-        _check(seen, "observation", shape, self.observation_dtype)
-        check_finite("observation", seen)
-        return seen
+        _check(seen, "observation", (self.count, *self.observation_shape), self._given_dtype)
+        return _copy("observation", seen, self.observation_dtype)
+
+
+def _copy(name: str, values: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return a copy in another type; raise Unfit for NaN, infinity, or floats too large for it."""
+    with np.errstate(over="ignore"):  # an overflow becomes infinite
+        copied = values.astype(dtype)
+    check_finite(name, copied)
+    return copied
 
 
 def _check(
     got: object, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike | None = None
-) -> None:
+) -> npt.NDArray[Any]:
+    """Return an array; raise Unfit for anything else, or another shape or type."""
     if not isinstance(got, np.ndarray) or got.shape != shape:
         what = f"shape {got.shape}" if isinstance(got, np.ndarray) else type(got).__name__
         raise Unfit(f"{name}: got {what}, expected an array of shape {shape}")
     if dtype is not None and got.dtype != dtype:
         raise Unfit(f"{name}: got {got.dtype}, expected {np.dtype(dtype)}")
+    return got

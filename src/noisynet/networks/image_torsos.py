@@ -214,9 +214,7 @@ class MinAtarTorso(ImageTorso):
 
     def prepare(self, observation: Tensor) -> Tensor:
         """Turn integers into floats; `forward` calls this itself."""
-        if observation.is_floating_point():
-            return observation
-        return observation.to(dtype_of_products(observation))
+        return as_floats(observation)
 
 
 def whole_pixels(frames: Tensor) -> Tensor:
@@ -238,6 +236,13 @@ def whole_pixels(frames: Tensor) -> Tensor:
 def normalised_image(channels: int) -> nn.GroupNorm:
     """Build a LayerNorm over a convolution's output for a whole image, without gain and bias."""
     return nn.GroupNorm(1, channels, affine=False)
+
+
+def as_floats(observation: Tensor) -> Tensor:
+    """Return integers as floats of the same value, and floats as they are."""
+    if observation.is_floating_point():
+        return observation
+    return observation.to(dtype_of_products(observation))
 
 
 def dtype_of_products(observation: Tensor) -> torch.dtype:

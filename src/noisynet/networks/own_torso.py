@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .image_torsos import dtype_of_products
+from .image_torsos import as_floats
 
 MakeTorso = Callable[[tuple[int, ...]], nn.Module]
 """Builds a torso, (B, *shape) to (B, features), from an observation's shape."""
@@ -45,7 +45,7 @@ class OwnTorso(nn.Module):
         """Turn bytes into floats in 0…1; `forward` calls this itself."""
         if observation.is_floating_point():
             return observation
-        return observation.to(dtype_of_products(observation)).div_(255)
+        return as_floats(observation).div_(255)
 
     def forward(self, observation: Tensor) -> Tensor:
         """Return features (…, features)."""

@@ -8,7 +8,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from ..layers import noisy_layers
-from .image_torsos import FirstDQNTorso, FramesTorso, MinAtarTorso, NatureTorso
+from .image_torsos import FirstDQNTorso, FramesTorso, MinAtarTorso, NatureTorso, as_floats
 from .own_torso import MakeTorso, OwnTorso
 from .patch_torsos import DataEfficientTorso, WholePatchTorso
 from .residual_torso import ImpalaSettings, ImpalaTorso
@@ -43,12 +43,12 @@ class MLPTorso(nn.Module):
         self.features = sizes[-1]
 
     def prepare(self, observation: Tensor) -> Tensor:
-        """Return the vector as it is."""
-        return observation
+        """Turn integers into floats; `forward` calls this itself."""
+        return as_floats(observation)
 
     def forward(self, observation: Tensor) -> Tensor:
         """Return features (…, features)."""
-        return self.layers(observation)
+        return self.layers(self.prepare(observation))
 
 
 Torso = FramesTorso | MinAtarTorso | MLPTorso | OwnTorso
