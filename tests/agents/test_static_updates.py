@@ -243,8 +243,24 @@ def test_a_loss_that_is_no_number_is_told_later_and_nothing_is_learned_from_it(
             theirs = static.optimizer.state[other]
             for name, kept in plain.optimizer.state[parameter].items():
                 assert torch.equal(kept, theirs[name]), name
-    # It is told once: the state can then be kept.
+    # It is told once: the state can then be kept, and who goes on learns again.
     assert len(updates.losses()) == 2
+    before = [one.clone() for one in static.online.parameters()]
+    updates.update(make_batch(6))
+    assert static.updates == 3
+    assert not any(
+        torch.equal(*pair) for pair in zip(before, static.online.parameters(), strict=True)
+    )
+
+
+def test_errors_that_are_no_numbers_are_never_told_as_such() -> None:
+    """A prioritised replay would refuse them, and would not say why."""
+    updates = StaticUpdates(make_agent())
+    broken = make_batch(0)
+    broken.return_t[3] = np.nan
+    updates.update(broken)
+    with pytest.raises(LossNotFinite, match="the loss became nan at update 1"):
+        updates.errors()
 
 
 def test_a_gradient_that_is_no_number_is_named_as_such() -> None:

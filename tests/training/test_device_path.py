@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from noisynet.agents import QLearning, StaticUpdates, StepSize
+from noisynet.agents.q_learning import AnyBatch
 from noisynet.assemble import Assembler, build_agent, make_environments, resume, start
 from noisynet.assemble import resolve as resolving
 from noisynet.assemble.assembler import update_schedule
@@ -140,11 +141,18 @@ def test_without_a_word_updates_are_plain_and_frames_stay_on_the_host(
     assert not isinstance(loop.learner.replay, DeviceReplay)
 
 
+@pytest.mark.parametrize("overrides", [{}, {"prioritised": True}], ids=str)
 def test_a_loss_that_is_no_number_is_found_before_anything_is_saved(
-    small_config: Callable[..., Config], tmp_path: Path
+    small_config: Callable[..., Config], tmp_path: Path, overrides: dict[str, Any]
 ) -> None:
     run = tmp_path / "run"
-    wild = {"learning_rate": 1e30, "warmup_steps": 500, "checkpoint_every": 200, "log_every": 10**6}
+    wild = {
+        **overrides,
+        "learning_rate": 1e30,
+        "warmup_steps": 500,
+        "checkpoint_every": 200,
+        "log_every": 10**6,
+    }
     with pytest.raises(Diverged) as caught:
         start(small_config(**wild, **DEVICE_PATH), run)
     assert "\n" not in str(caught.value)
@@ -152,6 +160,22 @@ def test_a_loss_that_is_no_number_is_found_before_anything_is_saved(
     assert good is not None
     assert 200 <= good.step < 700
     assert all(np.isfinite(value).all() for name, value in good.arrays.items() if "online" in name)
+
+
+def test_parameters_and_a_loss_that_are_no_numbers_are_one_error(
+    small_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss is still on the device when the parameters are found to be infinite."""
+    plain = ReplayLearner._update
+
+    def then_break(self: ReplayLearner, batch: AnyBatch) -> None:
+        plain(self, batch)
+        with torch.no_grad():
+            next(self.agent.network.parameters()).fill_(torch.inf)
+
+    monkeypatch.setattr(ReplayLearner, "_update", then_break)
+    with pytest.raises(Diverged, match=r"became nan at update 2, at step .*, the state is kept in"):
+        start(small_config(checkpoint_every=200, log_every=10**6, **DEVICE_PATH), tmp_path / "run")
 
 
 # What is chosen

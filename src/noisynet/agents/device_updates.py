@@ -153,6 +153,7 @@ class DeviceUpdates(ABC, Generic[AgentT]):
             loss, norm, *_ = figures
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 self._agent.updates = update - 1
+                self._withheld.zero_()  # whoever goes on all the same learns again
                 what, got = ("loss's gradient", norm) if math.isfinite(loss) else ("loss", loss)
                 raise LossNotFinite(f"the {what} became {got} at update {update}")
             self._read.append(figures)

@@ -40,12 +40,12 @@ def _fill(own: Batch[Tensor], batch: AnyBatch) -> None:
 
 
 def _kept(batch: AnyBatch, device: torch.device) -> Batch[Tensor]:
-    """Return the batch in fixed tensors on the device: its own, if it consists of tensors."""
+    """Return the batch in fixed tensors on the device: its own, if they lie there already."""
 
     def own(value: np.ndarray | Tensor) -> Tensor:
-        if isinstance(value, Tensor):
+        if isinstance(value, Tensor) and value.device == device:
             return value
-        return torch.from_numpy(value).to(device, copy=True)
+        return torch.as_tensor(value).to(device, copy=True)
 
     return Batch(
         observation_tm1=own(batch.observation_tm1),
@@ -75,9 +75,10 @@ class StaticUpdates(DeviceUpdates[QLearning]):
     def update(self, batch: AnyBatch, step_size: float | None = None) -> None:
         """Take one optimisation step, and redraw acting noise that is redrawn by updates.
 
-        `step_size` replaces the last one. Figures are read only now and then, and LossNotFinite is
-        raised then, as by `losses`. Raises RuntimeError if the agent was restored after this object
-        was made.
+        Tensors of the first batch that lie on the agent's device are used where they lie: later
+        batches are copied into them. `step_size` replaces the last one. Figures are read only now
+        and then, and LossNotFinite is raised then, as by `losses`. Raises RuntimeError if the agent
+        was restored after this object was made.
         """
         if self._batch is None:
             self._batch = _kept(batch, self._agent.device)
@@ -99,9 +100,15 @@ class StaticUpdates(DeviceUpdates[QLearning]):
         return loss, ()
 
     def errors(self) -> np.ndarray:
-        """Return each transition's error in the last update, (B,); wait for the device."""
+        """Return each transition's error in the last update, (B,); wait for the device.
+
+        Raises LossNotFinite, as `losses` does, if one of them is NaN or infinite.
+        """
         assert self._errors is not None, "errors are asked for after an update"
-        return self._errors.cpu().numpy()
+        errors = self._errors.cpu().numpy()
+        if not np.isfinite(errors).all():
+            self._tell()
+        return errors
 
     def losses(self) -> list[float]:
         """Return the losses of the updates since the last call; wait for the device.

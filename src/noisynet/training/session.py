@@ -283,9 +283,9 @@ class _Session:
 
     def _save(self) -> None:
         began = time.perf_counter()
+        arrays, state = self._state()  # raises LossNotFinite if an update on the device has failed
         if not self._loop.agent.is_finite():
             raise LossNotFinite("the network's parameters became NaN or infinite")
-        arrays, state = self._state()
         try:
             state.update(self._loop.commit())
         except OSError as error:
