@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from noisynet import held
+from noisynet.agents import ParallelQLearning, adam
 from noisynet.agents.exploration import LearnedNoise, LinearEpsilon, epsilon_greedy
 from noisynet.layers import NoisyLinear
+from noisynet.networks import NoiseSettings, build_q_network
 
 
 def test_epsilon_falls_linearly_from_the_end_of_the_warmup() -> None:
@@ -85,6 +87,30 @@ def test_noise_by_episode_changes_where_an_episode_begins() -> None:
     after = drawn_rows(layer)
     changed = [not torch.equal(*pair) for pair in zip(before, after, strict=True)]
     assert changed == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("redraw", "epsiode"),
+        ("loss", "mse"),
+        ("learning_draw", "row"),
+        ("target_draw", "mean"),
+        ("precision", "bf16"),
+    ],
+)
+def test_an_unknown_name_is_refused(option: str, value: str) -> None:
+    """Else noise would never be redrawn, or an update would do something else than was meant."""
+    network = build_q_network((4,), 2, head_hidden=4, noise=NoiseSettings())
+
+    def act() -> None:
+        agent = ParallelQLearning(
+            network, adam(network.parameters()), actions=2, environments=1, **{option: value}
+        )
+        agent.greedy(np.zeros((1, 4), np.float32))
+
+    with pytest.raises(ValueError, match=f"^{option}: got '{value}', expected one of "):
+        act()
 
 
 @pytest.mark.parametrize("redraw", ["step", "update", "episode"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import nn
 
 from ..layers import hold, resample
+from .arguments import check_choice
 
 Redraw = Literal["step", "update", "episode", "rollout"]
 """When the acting noise is redrawn; "rollout": after each rollout, over which it is held."""
@@ -52,7 +53,8 @@ class LearnedNoise:
         redraw: Redraw = "update",
         draw_per_environment: bool = True,
     ) -> None:
-        """Hold a first draw."""
+        """Hold a first draw; raise ValueError for an unknown `redraw`."""
+        check_choice("redraw", redraw, get_args(Redraw))
         self._network = network
         self._generator = generator
         self._redraw = redraw

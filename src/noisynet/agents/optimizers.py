@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
+from .arguments import check_choice
+
 
 class LossNotFinite(ArithmeticError):
     """A loss, its gradient or a policy that became NaN or infinite."""
@@ -80,7 +82,8 @@ def is_finite(network: nn.Module) -> bool:
 
 
 def autocast_for(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Compute products inside in bfloat16 where `precision` says so, else in float32."""
+    """Compute products inside in bfloat16 or float32; raise ValueError for another precision."""
+    check_choice("precision", precision, ("float32", "bfloat16"))
     if precision == "bfloat16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()

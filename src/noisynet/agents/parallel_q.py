@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from ..layers import Draw, draw, held
 from ..networks import QNetwork, flattens_rows
 from ..runs.seeds import stream
 from . import losses
+from .arguments import check_choice
 from .exploration import LinearEpsilon, Redraw
 from .noise_control import Control
 from .optimizers import autocast_for, backward_and_clip, set_step_size
@@ -59,7 +60,8 @@ class ParallelQLearning(ValueAgent):
 
     λ-returns are computed over a whole rollout, and learned in a few epochs of minibatches; layer
     norm in the network keeps learning stable without a target network. With noise, each environment
-    acts under its own draw, by default held over the rollout.
+    acts under its own draw, by default held over the rollout. Raises ValueError for an unknown
+    name.
 
     Args:
         network: Q-network, already on its device.
@@ -108,6 +110,9 @@ class ParallelQLearning(ValueAgent):
         revival: Revival | None = None,
         seed: int = 0,
     ) -> None:
+        check_choice("loss", loss, losses.LOSSES)
+        check_choice("learning_draw", learning_draw, get_args(LearningDraw))
+        check_choice("target_draw", target_draw, get_args(TargetDraw))
         super().__init__(
             network,
             optimizer,

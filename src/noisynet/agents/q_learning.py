@@ -17,6 +17,7 @@ from ..layers import Draw, draw, mean_weights, using
 from ..networks import QNetwork, QuantileHead
 from ..replay import Batch
 from . import losses
+from .arguments import check_choice
 from .exploration import LinearEpsilon, Redraw
 from .munchausen import Munchausen
 from .noise_control import Control
@@ -49,8 +50,8 @@ class QLearning(ValueAgent):
     """The value-based agent that learns from a replay, by temporal differences.
 
     The online network, the target network and the choice of the next action each have their own
-    draw of noise: ε, ε′ and ε″ in the paper. Raises ValueError for noise that is redrawn after each
-    rollout, since a replay has no rollouts.
+    draw of noise: ε, ε′ and ε″ in the paper. Raises ValueError for an unknown name, and for noise
+    that is redrawn after each rollout, since a replay has no rollouts.
 
     Args:
         network: online network, already on its device; the target network starts as its copy.
@@ -103,6 +104,7 @@ class QLearning(ValueAgent):
             raise ValueError(
                 "redraw: got rollout, expected step, update or episode: a replay has no rollouts"
             )
+        check_choice("loss", loss, losses.LOSSES)
         # Copied before the online network holds a draw, which the target should not copy.
         self.target: QNetwork = copy.deepcopy(network).requires_grad_(False)
         super().__init__(
