@@ -80,6 +80,24 @@ def test_a_service_that_refuses_leaves_no_run_behind(tmp_path: Path) -> None:
     assert [one.ended for one in (before, refusing, after)] == [1, 0, 0]
 
 
+class Lost(Recorder):
+    """A service whose connection breaks."""
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        raise BrokenPipeError("gone")
+
+    def end(self) -> None:
+        raise RuntimeError("gone too")
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_service_that_fails_costs_the_run_nothing(tmp_path: Path) -> None:
+    with pytest.warns(RuntimeWarning, match=r"^recorder: (BrokenPipe|Runtime)Error: gone") as said:
+        outcome = start(config.load("cartpole", SMALL), tmp_path / "run", [Lost()])
+    assert outcome.reason == "steps"
+    assert "gone too" in str(said[-1].message)
+
+
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_a_missing_package_is_named_with_the_cure(
     name: str, monkeypatch: pytest.MonkeyPatch

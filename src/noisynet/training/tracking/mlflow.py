@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,10 +76,3 @@ class MlflowTracker(Tracker):
             batch = waiting[first : first + _MOST_FIGURES]
             self._ask(lambda batch=batch: self._client.log_batch(self._identity, metrics=batch))
         self._sent = time.monotonic()
-
-    def _ask(self, what: Any) -> None:
-        """Send a request; if it fails, its figures are lost and training goes on."""
-        try:
-            what()
-        except self._failed as error:
-            warnings.warn(f"mlflow: {error}", RuntimeWarning, stacklevel=2)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 
 from ...disk import replace_file
+from ...envs.arguments import one_line
 from ...extras import install_command
 from ...runs.config import Config
 from ...runs.errors import RunError, writing
@@ -27,6 +29,7 @@ class Tracker(ABC):
     """A listener that sends a run's config and figures to a tracking service.
 
     Figures have the same tags as in TensorBoard. A resumed run continues its entry at the service.
+    A service that fails while the run trains costs its figures, with a warning, and not the run.
     """
 
     name: str
@@ -47,12 +50,19 @@ class Tracker(ABC):
         """Send the figures of an event."""
         figures = grouped(figures_of(event, elapsed))
         if finite := {tag: value for tag, value in figures.items() if math.isfinite(value)}:
-            self.log(event.step, finite)
+            self._ask(lambda: self.log(event.step, finite))
 
     def closed(self) -> None:
         """Send what is left, if the run has an entry."""
         if self._begun:
-            self.end()
+            self._ask(self.end)
+
+    def _ask(self, what: Callable[[], object]) -> None:
+        """Send a request; if it fails, warn."""
+        try:
+            what()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run can go on
+            warnings.warn(f"{self.name}: {one_line(error)}", RuntimeWarning, stacklevel=2)
 
     @abstractmethod
     def begin(self, folder: Path, config: Config, identity: str | None) -> str:
