@@ -89,7 +89,7 @@ def test_a_target_of_implicit_quantiles_is_one_of_their_mean_at_fixed_fractions(
         "cartpole-iqn", noise_target=0.05, environments=count, sigma_penalty=1.0, penalty_high=5.0
     )
     shown, generators = torch.from_numpy(observations(0, 64)), [torch.Generator() for _ in range(2)]
-    noisy, mean = agent._values((shown.numpy(),), generators[0].manual_seed(1))
+    noisy, mean = agent._outputs((shown.numpy(),), generators[0].manual_seed(1))
     head = agent.online.head
     tau = ((torch.arange(head.samples) + 0.5) / head.samples).view(-1, 1).expand(-1, 64)
     drawn = noisynet.draw(head, rows=len(noisy), generator=generators[1].manual_seed(1))

@@ -10,37 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..layers import noisy_layers
 from ..layers.outputs import Outputs
 from ..networks import ActorCriticNetwork, CoreState
 from ..runs.seeds import stream
 from . import losses
-from .exploration import LearnedNoise
-from .noise_control import DRAWS, Control, NoiseControl, Observations
-from .noise_metrics import noise_figures, policy_behaviour, policy_outputs, unit_figures
-from .optimizers import (
-    LossNotFinite,
-    autocast_for,
-    backward_and_clip,
-    is_finite,
-    set_step_size,
-)
+from .base import BaseAgent
+from .noise_control import DRAWS, Control, Observations
+from .noise_metrics import policy_behaviour, policy_outputs, unit_figures
+from .optimizers import LossNotFinite, autocast_for, backward_and_clip, set_step_size
 from .revival import ROWS, Revival
 from .rollout import Rollout
-from .saved_arrays import (
-    check_noise_kind,
-    generator_from_array,
-    generator_to_array,
-    held_draw_arrays,
-    load_network,
-    network_arrays,
-    optimizer_arrays,
-    restore_held_draw,
-    restore_optimizer,
-    restore_scale,
-    scale_arrays,
-    to_array,
-)
+from .saved_arrays import to_array
 
 
 @dataclass(frozen=True)
@@ -53,7 +33,7 @@ class RolloutLearned:
     entropy: float
 
 
-class ActorCritic:
+class ActorCritic(BaseAgent[ActorCriticNetwork]):
     """An agent that acts by a policy, and learns the policy from the rollouts that it plays.
 
     The noise is drawn once per rollout, one draw for each environment, and held: the update runs
@@ -95,36 +75,27 @@ class ActorCritic:
         revival: Revival | None = None,
         seed: int = 0,
     ) -> None:
-        self.network = network
-        self.optimizer = optimizer
-        self.actions = actions
-        self.precision = precision
-        self.device = next(network.parameters()).device
+        super().__init__(
+            network,
+            optimizer,
+            actions=actions,
+            environments=environments,
+            max_gradient_norm=max_gradient_norm,
+            draw_per_environment=draw_per_environment,
+            control=control,
+            precision=precision,
+            revival=revival,
+            seed=seed,
+        )
         self._gae_lambda = gae_lambda
         self._value_coefficient = value_coefficient
         self._entropy_bonus = entropy_bonus
-        self._max_gradient_norm = max_gradient_norm
-        self._seed = seed
-        self._acting = torch.Generator(self.device).manual_seed(stream(seed, "acting"))
         self._choosing = torch.Generator(self.device).manual_seed(stream(seed, "actions"))
-        self.noise = None
-        if noisy_layers(network):
-            self.noise = LearnedNoise(
-                network, environments, self._acting, draw_per_environment=draw_per_environment
-            )
+        self._generators["actions"] = self._choosing
         # The LSTM's state now, and at the start of the rollout that is being played.
         self._core = self._core_before = network.initial_state(environments)
-        self.control = None
-        if control is not None:
-            self.control = NoiseControl(
-                control, [network], self._logits, seed=stream(seed, "control")
-            )
         self._step = 0
         """The agent step passed to the last `act`."""
-        self.revival = revival
-        self.revived = 0
-        """Number of units reinitialised so far."""
-        self.updates = 0
 
     # Acting
 
@@ -204,7 +175,7 @@ class ActorCritic:
         value = backward_and_clip(
             loss,
             self.optimizer,
-            max_norm=self._max_gradient_norm,
+            max_norm=self.max_gradient_norm,
             update=self.updates + 1,
         )
         return RolloutLearned(
@@ -239,10 +210,7 @@ class ActorCritic:
             self._tensor(rollout.first[:-1][:steps]),
             self._core_before,
         )
-        found = self.revival.apply(
-            self.network, self.optimizer, shown, updates=updates, seed=self._seed
-        )
-        self.revived += found.count
+        self._apply_cures(self.revival, shown, updates)
 
     def next_rollout(self) -> None:
         """Count an update, redraw the noise, and start a rollout at the LSTM's current state.
@@ -256,15 +224,11 @@ class ActorCritic:
         if self.noise is not None:
             self.noise.redraw()
 
-    def _logits(self, seen: Observations, generator: torch.Generator) -> Outputs:
+    def _outputs(self, seen: Observations, generator: torch.Generator) -> Outputs:
         observation, first, *state = (self._tensor(one) for one in seen)
         core = (state[0], state[1]) if state else None
         with autocast_for(self.precision, self.device):
             return policy_outputs(self.network, observation, first, core, generator, draws=DRAWS)
-
-    def is_finite(self) -> bool:
-        """Return whether all parameters are finite."""
-        return is_finite(self.network)
 
     def _forward(
         self, observation: np.ndarray, first: np.ndarray, core: CoreState | None
@@ -272,18 +236,7 @@ class ActorCritic:
         with autocast_for(self.precision, self.device):
             return self.network(self._tensor(observation), self._tensor(first), core)
 
-    def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self.device)
-
     # Metrics
-
-    def figures(self) -> dict[str, float]:
-        """Return the SNR and mean |σ| of each noisy layer, under their names in metrics.jsonl.
-
-        With cures, also return the number of units reinitialised so far.
-        """
-        revived = {} if self.revival is None else {"revived": float(self.revived)}
-        return noise_figures(self.network) | revived
 
     def behaviour(self, observation: np.ndarray, first: np.ndarray) -> dict[str, float]:
         """Return figures of the noise's effect on the most probable actions, and of the units.
@@ -291,8 +244,7 @@ class ActorCritic:
         The observations (N, …) are those acted on next; `first` (N,) is true where a game begins.
         The draws are seeded by the number of updates, so no other random numbers change.
         """
-        seed = stream(self._seed, f"behaviour {self.updates}")
-        generator = torch.Generator(self.device).manual_seed(seed)
+        generator = self._generator_for_figures()
         shown, begins = self._tensor(observation), self._tensor(first)
         noise: dict[str, float] = {}
         with autocast_for(self.precision, self.device):
@@ -306,47 +258,14 @@ class ActorCritic:
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return the agent's state between two rollouts, as arrays and as plain JSON values."""
-        arrays = {
-            **network_arrays(self.network, "network"),
-            **optimizer_arrays(self.optimizer, "optimizer"),
-        }
-        arrays["generator.acting"] = generator_to_array(self._acting)
-        arrays["generator.actions"] = generator_to_array(self._choosing)
-        if self.noise is not None:
-            arrays.update(held_draw_arrays(self.network))
-            arrays.update(scale_arrays(self.network))
+        arrays, plain = super().state()
         for name, state in zip(("hidden", "cell"), self._core or (), strict=False):
             arrays[f"core.{name}"] = to_array(state)
-        plain: dict[str, Any] = {"updates": self.updates}
-        if self.control is not None:
-            plain["control"] = self.control.state()
-            arrays.update(self.control.arrays())
-        if self.revival is not None:
-            plain["revived"] = self.revived
         return arrays, plain
 
     def restore(self, arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> None:
         """Restore what `state` returned. Raises KeyError or RuntimeError if it does not fit."""
-        self.load_acting(arrays)
-        restore_optimizer(self.optimizer, arrays, "optimizer")
-        generator_from_array(self._acting, arrays["generator.acting"])
-        generator_from_array(self._choosing, arrays["generator.actions"])
-        if self.noise is not None:
-            restore_held_draw(self.network, arrays)
+        super().restore(arrays, plain)
         if self._core is not None:
             hidden, cell = (self._tensor(arrays[f"core.{name}"]) for name in ("hidden", "cell"))
             self._core = self._core_before = (hidden, cell)
-        self.updates = int(plain["updates"])
-        self.revived = int(plain.get("revived", 0))
-        if self.control is not None:
-            self.control.restore(arrays, plain.get("control", {}))
-
-    def load_acting(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Load only the acting network and its scale, which is all that evaluation needs.
-
-        Raises RuntimeError if they do not fit.
-        """
-        load_network(self.network, arrays, "network")
-        restore_scale(self.network, arrays)
-        if self.noise is not None:
-            check_noise_kind(self.network, arrays)

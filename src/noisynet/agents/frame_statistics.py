@@ -22,8 +22,7 @@ def measure_frames(agent: ValueAgent | ActorCritic, environments: Environments, 
     for a game whose frames are all the same.
     """
     frames = torch.from_numpy(_frames_of_random_play(environments, seed))
-    networks = [agent.network] if isinstance(agent, ActorCritic) else agent.networks.values()
-    for network in networks:
+    for network in agent.networks.values():
         assert isinstance(network.torso, FramesTorso), "only torsos of frames are standardised"
         network.torso.measure_frames(frames)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -135,6 +135,7 @@ class QLearning(ValueAgent):
             self._quantiles = QuantileSampler(
                 online=online, target=of_target, acting=head.samples, seed=seed, device=self.device
             )
+            self._generators |= self._quantiles.generators
 
     @property
     def online(self) -> QNetwork:
@@ -245,21 +246,6 @@ class QLearning(ValueAgent):
     def copy_to_target(self) -> None:
         """Copy the online net's parameters, μ and σ, into the target net; never its noise."""
         self.target.load_state_dict(self.online.state_dict())
-
-    # Saving
-
-    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Return the agent's state, as arrays and as plain JSON values."""
-        arrays, plain = super().state()
-        if self._quantiles is not None:
-            arrays.update(self._quantiles.arrays())
-        return arrays, plain
-
-    def restore(self, arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> None:
-        """Restore what `state` returned. Raises KeyError or RuntimeError if it does not fit."""
-        super().restore(arrays, plain)
-        if self._quantiles is not None:
-            self._quantiles.restore(arrays)
 
 
 @contextmanager

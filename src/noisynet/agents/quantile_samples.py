@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..runs.seeds import stream
-from .saved_arrays import generator_from_array, generator_to_array
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,8 @@ class QuantileSampler:
         self._sizes = online, target, acting
         self._acting = torch.Generator(device).manual_seed(stream(seed, "acting quantiles"))
         self.learning = torch.Generator(device).manual_seed(stream(seed, "learning quantiles"))
+        self.generators = {"acting_quantiles": self._acting, "learning_quantiles": self.learning}
+        """The generators by their names in checkpoints."""
 
     def of_actions(self, rows: int) -> Tensor:
         """Draw τ (K, rows) for acting."""
@@ -55,18 +54,6 @@ class QuantileSampler:
             _uniform(target, rows, self.learning),
             _uniform(acting, rows, self.learning) if choice else None,
         )
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return the state of both generators."""
-        return {
-            "generator.acting_quantiles": generator_to_array(self._acting),
-            "generator.learning_quantiles": generator_to_array(self.learning),
-        }
-
-    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Restore what `arrays` returned; raises KeyError if a state is missing."""
-        generator_from_array(self._acting, arrays["generator.acting_quantiles"])
-        generator_from_array(self.learning, arrays["generator.learning_quantiles"])
 
 
 def _uniform(samples: int, rows: int, generator: torch.Generator) -> Tensor:

@@ -10,31 +10,18 @@ import torch
 from torch import Tensor
 
 from ..control import PenaltyWeight, sigma_penalty
-from ..layers import noisy_layers
 from ..layers.outputs import Outputs
 from ..networks import QNetwork
 from ..runs.seeds import stream
-from .exploration import LearnedNoise, LinearEpsilon, Redraw, epsilon_greedy
-from .noise_control import DRAWS, Control, NoiseControl, Observations
-from .noise_metrics import noise_figures, q_behaviour, q_outputs, unit_figures
-from .optimizers import autocast_for, is_finite
+from .base import BaseAgent
+from .exploration import LinearEpsilon, Redraw, epsilon_greedy
+from .noise_control import DRAWS, Control, Observations
+from .noise_metrics import q_behaviour, q_outputs, unit_figures
+from .optimizers import autocast_for
 from .revival import ROWS, Revival
-from .saved_arrays import (
-    check_noise_kind,
-    generator_from_array,
-    generator_to_array,
-    held_draw_arrays,
-    load_network,
-    network_arrays,
-    optimizer_arrays,
-    restore_held_draw,
-    restore_optimizer,
-    restore_scale,
-    scale_arrays,
-)
 
 
-class ValueAgent:
+class ValueAgent(BaseAgent[QNetwork]):
     """An agent that acts by Q-values, and explores by learned noise, ε-greedy, or both.
 
     Each source of randomness has its own generator, seeded from `seed`: `acting` for the held
@@ -78,40 +65,28 @@ class ValueAgent:
         revival: Revival | None = None,
         seed: int = 0,
     ) -> None:
-        self.network = network
-        self.optimizer = optimizer
-        self.actions = actions
-        self.max_gradient_norm = max_gradient_norm
+        super().__init__(
+            network,
+            optimizer,
+            actions=actions,
+            environments=environments,
+            max_gradient_norm=max_gradient_norm,
+            redraw=redraw,
+            draw_per_environment=draw_per_environment,
+            control=control,
+            precision=precision,
+            revival=revival,
+            seed=seed,
+        )
         self.epsilon = epsilon
         self.warmup_steps = warmup_steps
-        self.precision = precision
-        self.device = next(network.parameters()).device
         self._acting_precision = acting_precision
-        self._seed = seed
-        self._acting = torch.Generator(self.device).manual_seed(stream(seed, "acting"))
         self._learning = torch.Generator(self.device).manual_seed(stream(seed, "learning"))
+        self._generators["learning"] = self._learning
         self._action_generator = np.random.Generator(np.random.PCG64(stream(seed, "actions")))
-        self.noise = None
-        if noisy_layers(network):
-            self.noise = LearnedNoise(
-                network,
-                environments,
-                self._acting,
-                redraw=redraw,
-                draw_per_environment=draw_per_environment,
-            )
-        self.control = None
-        if control is not None:
-            self.control = NoiseControl(
-                control, list(self.networks.values()), self._values, seed=stream(seed, "control")
-            )
         self._penalty = penalty
         # A tensor, because a CUDA graph does not see changes of a Python number.
         self._penalty_weight = torch.zeros((), device=self.device)
-        self.revival = revival
-        self.revived = 0
-        """Number of units reinitialised so far."""
-        self.updates = 0
 
     def act(self, observation: np.ndarray, step: int, first: np.ndarray) -> np.ndarray:
         """Choose an action for each environment, (N, …) to (N,), exploring as configured.
@@ -156,15 +131,8 @@ class ValueAgent:
             return loss
         return loss + self._penalty_weight * sigma_penalty(*self.network.output_layers())
 
-    def _values(self, seen: Observations, generator: torch.Generator) -> Outputs:
+    def _outputs(self, seen: Observations, generator: torch.Generator) -> Outputs:
         return q_outputs(self.network, self._tensor(seen[0]), generator, draws=DRAWS)
-
-    def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self.device)
-
-    def is_finite(self) -> bool:
-        """Return whether all parameters of the network are finite."""
-        return is_finite(self.network)
 
     @property
     def must_revive(self) -> bool:
@@ -180,23 +148,12 @@ class ValueAgent:
         revival = self.revival
         assert revival is not None, "only an agent with cures must revive"
         shown = torch.as_tensor(observation[:ROWS]).to(self.device)
-        found = revival.apply(
-            self.network, self.optimizer, shown, updates=self.updates, seed=self._seed
-        )
-        self.revived += found.count
+        self._apply_cures(revival, shown, self.updates)
         if revival.needs_target_copy(self.updates):
             self.copy_to_target()
 
     def copy_to_target(self) -> None:
         """Copy the network's parameters into a target network, if there is one."""
-
-    def figures(self) -> dict[str, float]:
-        """Return the SNR and mean |σ| of each noisy layer, under their names in metrics.jsonl.
-
-        With cures, also return the number of units reinitialised so far.
-        """
-        revived = {} if self.revival is None else {"revived": float(self.revived)}
-        return noise_figures(self.network) | revived
 
     def behaviour(self, observation: np.ndarray, first: np.ndarray) -> dict[str, float]:  # noqa: ARG002 - as of all agents
         """Return figures of the noise's effect on the greedy actions, and of the units.
@@ -204,65 +161,19 @@ class ValueAgent:
         The observations are (N, …). The draws are seeded by the number of updates, so no other
         random numbers change.
         """
-        seed = stream(self._seed, f"behaviour {self.updates}")
-        generator = torch.Generator(self.device).manual_seed(seed)
+        generator = self._generator_for_figures()
         shown = self._tensor(observation)
         noise = {} if self.noise is None else q_behaviour(self.network, shown, generator)
         return noise | unit_figures(self.network, shown, generator)
 
     # Saving
 
-    @property
-    def networks(self) -> dict[str, QNetwork]:
-        """The networks by their names in checkpoints; the one that acts comes first."""
-        return {"network": self.network}
-
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return the agent's state, as arrays and as plain JSON values."""
-        arrays: dict[str, np.ndarray] = {}
-        for name, network in self.networks.items():
-            arrays.update(network_arrays(network, name))
-        arrays.update(optimizer_arrays(self.optimizer, "optimizer"))
-        arrays["generator.acting"] = generator_to_array(self._acting)
-        arrays["generator.learning"] = generator_to_array(self._learning)
-        if self.noise is not None:
-            arrays.update(held_draw_arrays(self.network))
-            arrays.update(scale_arrays(self.network))
-        plain = {
-            "updates": self.updates,
-            "action_generator": self._action_generator.bit_generator.state,
-        }
-        if self.control is not None:
-            plain["control"] = self.control.state()
-            arrays.update(self.control.arrays())
-        if self.revival is not None:
-            plain["revived"] = self.revived
-        return arrays, plain
+        arrays, plain = super().state()
+        return arrays, {**plain, "action_generator": self._action_generator.bit_generator.state}
 
     def restore(self, arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> None:
         """Restore what `state` returned. Raises KeyError or RuntimeError if it does not fit."""
-        self.load_acting(arrays)
-        for name, network in self.networks.items():
-            if network is not self.network:
-                load_network(network, arrays, name)
-                restore_scale(network, arrays)
-        restore_optimizer(self.optimizer, arrays, "optimizer")
-        generator_from_array(self._acting, arrays["generator.acting"])
-        generator_from_array(self._learning, arrays["generator.learning"])
-        if self.noise is not None:
-            restore_held_draw(self.network, arrays)
-        self.updates = int(plain["updates"])
-        self.revived = int(plain.get("revived", 0))
+        super().restore(arrays, plain)
         self._action_generator.bit_generator.state = dict(plain["action_generator"])
-        if self.control is not None:
-            self.control.restore(arrays, plain.get("control", {}))
-
-    def load_acting(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Load only the acting network and its scale, which is all that evaluation needs.
-
-        Raises RuntimeError if they do not fit.
-        """
-        load_network(self.network, arrays, next(iter(self.networks)))
-        restore_scale(self.network, arrays)
-        if self.noise is not None:
-            check_noise_kind(self.network, arrays)
