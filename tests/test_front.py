@@ -315,7 +315,7 @@ def test_listeners_hear_the_run() -> None:
         def __init__(self) -> None:
             self.events: list[Any] = []
 
-        def heard(self, event: Any, elapsed: float) -> None:
+        def on_event(self, event: Any, elapsed: float) -> None:
             self.events.append(event)
 
     heard = Heard()
@@ -326,7 +326,7 @@ def test_listeners_hear_the_run() -> None:
 
 def test_an_interrupt_is_one_once_the_run_is_saved() -> None:
     class Impatient(Listener):
-        def heard(self, event: Any, elapsed: float) -> None:
+        def on_event(self, event: Any, elapsed: float) -> None:
             raise SystemExit  # as a display whose pipe is closed
 
     with pytest.raises(KeyboardInterrupt, match="saved in run at step"):

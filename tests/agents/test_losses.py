@@ -170,7 +170,7 @@ def test_predictions_settle_at_the_quantiles_of_the_target() -> None:
 
 def test_what_was_taken_is_read_quantile_by_quantile() -> None:
     of_actions = torch.arange(12.0).reshape(2, 3, 2)
-    found = losses.taken(of_actions, torch.tensor([0, 1, 0]))
+    found = losses.quantiles_of(of_actions, torch.tensor([0, 1, 0]))
     assert torch.equal(found, torch.tensor([[0.0, 3.0, 4.0], [6.0, 9.0, 10.0]]))
 
 

@@ -111,7 +111,7 @@ def test_a_target_of_implicit_quantiles_is_one_of_their_mean_at_fixed_fractions(
 
     draws, tau = agent.draws(), agent._quantiles.of_update(8, choice=False)
     loss, errors = agent.loss_and_errors(make_batch(), draws, tau)
-    agent.heard(2.5)  # half of the way to penalty_high
+    agent.set_penalty_weight(2.5)  # half of the way to penalty_high
     penalised, same_errors = agent.loss_and_errors(make_batch(), draws, tau)
     assert torch.equal(errors, same_errors)
     penalty = sigma_penalty(agent.network.head.advantage[-1])
@@ -180,18 +180,18 @@ def test_the_penalty_is_added_to_the_loss_by_the_returns() -> None:
     assert {one.out_features for one in outputs} == {1, ACTIONS}
     without, _ = plain.loss_and_errors(batch, draws)
     for mean_return, weight in ((None, 0.0), (50.0, 1.0), (200.0, 4.0), (900.0, 4.0)):
-        agent.heard(mean_return)
+        agent.set_penalty_weight(mean_return)
         loss, errors = agent.loss_and_errors(batch, draws)
         penalty = weight * sigma_penalty(*outputs)
         torch.testing.assert_close(loss, without + penalty)
         assert torch.equal(errors, plain.loss_and_errors(batch, draws)[1])
     agent.online.zero_grad()
-    agent.heard(None)
+    agent.set_penalty_weight(None)
     agent.loss_and_errors(batch, draws)[0].backward()
     sigma = outputs[0].weight_sigma
     before = sigma.grad.clone()
     agent.online.zero_grad()
-    agent.heard(200.0)
+    agent.set_penalty_weight(200.0)
     agent.loss_and_errors(batch, draws)[0].backward()
     numbers = sum(one.numel() for layer in outputs for one in noisynet.sigma_parameters(layer))
     expected = torch.full_like(before, 4.0 / numbers)
@@ -206,7 +206,7 @@ def test_pqn_has_the_penalty_too_and_buffers_that_stay_see_a_new_weight() -> Non
     for number, mean_return in enumerate((None, 50.0, 100.0)):
         for agent in (one, other):
             agent.act(observations(number), 32 * number, FIRST)
-            agent.heard(mean_return)
+            agent.set_penalty_weight(mean_return)
         learned = one.update(make_batch())
         static.update(make_batch())
         assert static.losses() == [learned.loss]

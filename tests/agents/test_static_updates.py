@@ -173,7 +173,8 @@ def test_everything_that_is_read_and_written_stays_where_it_is() -> None:
         states = [value for state in agent.optimizer.state.values() for value in state.values()]
         kept = [getattr(static._batch, field.name) for field in fields(Batch)]
         batch = [value for value in kept if isinstance(value, torch.Tensor)]
-        every = [*agent.online.parameters(), *noise, *states, *batch, static._told, static._errors]
+        own = static._record, static._errors
+        every = [*agent.online.parameters(), *noise, *states, *batch, *own]
         return [one.data_ptr() for one in every if one is not None]
 
     before, drawn = places(), held(agent.online)

@@ -91,7 +91,7 @@ class Watched(session.Listener):
     def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:
         self.notes = notes
 
-    def heard(self, event: Event, elapsed: float) -> None:
+    def on_event(self, event: Event, elapsed: float) -> None:
         if isinstance(event, GameFinished):
             self.games.append(event)
 

@@ -24,7 +24,7 @@ class CrashAt:
     def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:
         self.notes = notes
 
-    def heard(self, event: Event, elapsed: float) -> None:
+    def on_event(self, event: Event, elapsed: float) -> None:
         if isinstance(event, GameFinished) and event.step >= self.step:
             raise Crash
 

@@ -46,7 +46,7 @@ def shown(terminal: bool) -> str:
     display.preparing("measuring the mean frame")
     display.started(Path("runs/pong-1"), config.load("pong"), 8000, ["games start anew"])
     for event in EVENTS:
-        display.heard(event, elapsed=75.4)
+        display.on_event(event, elapsed=75.4)
     display.closed()
     return output.getvalue()
 
@@ -77,10 +77,10 @@ def test_plain_lines_have_the_newest_loss_and_come_when_no_game_ends(
     output = io.StringIO()
     plain = PlainDisplay(Console(file=output, width=200))
     plain.started(Path("run"), config.load("cartpole"), 0, [])
-    plain.heard(FiguresTaken(step=9000, figures={"loss": 0.0123}), 70.0)
-    plain.heard(replace(GAME, game_return=9.5), 75.4)
+    plain.on_event(FiguresTaken(step=9000, figures={"loss": 0.0123}), 70.0)
+    plain.on_event(replace(GAME, game_return=9.5), 75.4)
     now += 12.0
-    plain.heard(FiguresTaken(step=9500, figures={"loss": 0.5}), 87.0)
+    plain.on_event(FiguresTaken(step=9500, figures={"loss": 0.5}), 87.0)
     lines = output.getvalue().splitlines()
     assert "loss 0.0123, step 9,120 of 80,000, " in lines[1]
     # CartPole has no goal: what is left is no upper limit.

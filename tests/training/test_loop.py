@@ -215,7 +215,7 @@ class BrokenPipe:
     def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:
         pass
 
-    def heard(self, event: Event, elapsed: float) -> None:
+    def on_event(self, event: Event, elapsed: float) -> None:
         raise self.error
 
     def closed(self) -> None:
@@ -293,7 +293,7 @@ class Remover(BrokenPipe):
     def __init__(self, part: str) -> None:
         self.part = part
 
-    def heard(self, event: Any, elapsed: float) -> None:
+    def on_event(self, event: Any, elapsed: float) -> None:
         shutil.rmtree(self.folder / self.part, ignore_errors=True)
 
     def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:

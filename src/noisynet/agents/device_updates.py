@@ -28,11 +28,11 @@ class DeviceUpdates(ABC, Generic[AgentT]):
     step size from a tensor.
     """
 
-    def __init__(self, agent: AgentT, step_size: float | None, *, told: int) -> None:
+    def __init__(self, agent: AgentT, step_size: float | None, *, extra_figures: int) -> None:
         """Take over the updates of an agent; to restore its state, do so before.
 
-        `step_size` is the step size of the first update; None: the optimizer's. `told` is the
-        number of figures that `_loss` returns beside the loss.
+        `step_size` is the step size of the first update; None: the optimizer's. `extra_figures` is
+        the number of figures that `_loss` returns beside the loss.
         """
         self._agent = agent
         device = agent.device
@@ -44,10 +44,11 @@ class DeviceUpdates(ABC, Generic[AgentT]):
         )
         self._step_size = torch.tensor(self._size_set, dtype=of_steps, device=device)
         self._size_in_force = self._step_size.clone()
-        self._told = torch.zeros(_KEPT, 2 + told, device=device)  # loss, norm and more, by update
+        # Of each update the loss, the gradient's norm, and the other figures.
+        self._record = torch.zeros(_KEPT, 2 + extra_figures, device=device)
         self._place = torch.zeros(1, dtype=torch.int64, device=device)
-        self._untold = 0
-        self._read: list[list[float]] = []
+        self._unread = 0
+        self._read_figures: list[list[float]] = []
         self._withheld = torch.zeros((), device=device)
         self._prepare_optimizer()
         if agent.noise is not None:
@@ -86,16 +87,16 @@ class DeviceUpdates(ABC, Generic[AgentT]):
     def _run(self, step_size: float | None) -> None:
         """Take one optimisation step, with the given step size or else the last one.
 
-        Raises LossNotFinite as `_tell` does, and RuntimeError if the agent has been restored.
+        Raises LossNotFinite as `_read_record` does, and RuntimeError if the agent was restored.
         """
         self._check_agent()
-        if self._untold == _KEPT:
-            self._tell()
+        if self._unread == _KEPT:
+            self._read_record()
         if step_size is not None and step_size != self._size_set:
             self._step_size.fill_(step_size)
             self._size_set = step_size
         self._graph.run()
-        self._untold += 1
+        self._unread += 1
 
     def _check_agent(self) -> None:
         if self._agent.optimizer.param_groups[0]["lr"] is not self._size_in_force:
@@ -114,10 +115,10 @@ class DeviceUpdates(ABC, Generic[AgentT]):
         norm = nn.utils.clip_grad_norm_(
             agent.network.parameters(), math.inf if limit is None else limit, foreach=True
         )
-        told = torch.stack([loss.detach(), norm.detach(), *beside])
-        self._told.index_copy_(0, self._place, told.unsqueeze(0))
+        figures = torch.stack([loss.detach(), norm.detach(), *beside])
+        self._record.index_copy_(0, self._place, figures.unsqueeze(0))
         self._place.add_(1)
-        failed = (~told[:2].isfinite()).any().float()  # exactly what `_tell` raises for
+        failed = (~figures[:2].isfinite()).any().float()  # exactly what `_read_record` raises for
         self._withheld.copy_(torch.maximum(self._withheld, failed))
         self._size_in_force.copy_(self._step_size)
         if not self._withholds:
@@ -137,32 +138,32 @@ class DeviceUpdates(ABC, Generic[AgentT]):
             if parameter.grad is not None:
                 parameter.grad = parameter.grad.masked_fill_(withheld, 0)
 
-    def _tell(self) -> None:
+    def _read_record(self) -> None:
         """Read the figures recorded on the device, and start a new record there.
 
         Raises LossNotFinite, which names the first update whose loss or gradient was NaN or
         infinite. The parameters are as they were before it; later updates were withheld.
         """
-        if not self._untold:
+        if not self._unread:
             return
-        told = self._told[: self._untold].tolist()
-        first = self._agent.updates - self._untold + 1
+        record = self._record[: self._unread].tolist()
+        first = self._agent.updates - self._unread + 1
         self._place.zero_()
-        self._untold = 0
-        for update, figures in enumerate(told, start=first):
+        self._unread = 0
+        for update, figures in enumerate(record, start=first):
             loss, norm, *_ = figures
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 self._agent.updates = update - 1
                 self._withheld.zero_()  # whoever goes on all the same learns again
                 what, got = ("loss's gradient", norm) if math.isfinite(loss) else ("loss", loss)
                 raise LossNotFinite(f"the {what} became {got} at update {update}")
-            self._read.append(figures)
+            self._read_figures.append(figures)
 
     def _figures(self) -> list[list[float]]:
         """Return loss, gradient norm and other figures of each update since the last call.
 
-        Waits for the device. Raises LossNotFinite as `_tell` does.
+        Waits for the device. Raises LossNotFinite as `_read_record` does.
         """
-        self._tell()
-        figures, self._read = self._read, []
+        self._read_record()
+        figures, self._read_figures = self._read_figures, []
         return figures

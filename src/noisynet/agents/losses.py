@@ -77,7 +77,7 @@ def squared(error: Tensor) -> Tensor:
 LOSSES = {"huber": huber, "squared": squared}
 
 
-def chosen(of_actions: Tensor, action: Tensor) -> Tensor:
+def atoms_of(of_actions: Tensor, action: Tensor) -> Tensor:
     """Return the atoms of each row's action: (B, actions, atoms) and (B,) to (B, atoms)."""
     index = action.view(-1, 1, 1).expand(-1, 1, of_actions.shape[-1])
     return of_actions.gather(1, index).squeeze(1)
@@ -113,12 +113,12 @@ def categorical_loss(logits_tm1: Tensor, action_tm1: Tensor, target_tm1: Tensor)
     check_rank("categorical_loss", "logits_tm1", logits_tm1, 3)
     check_shape("categorical_loss", "action_tm1", action_tm1, logits_tm1.shape[:1])
     check_shape("categorical_loss", "target_tm1", target_tm1, logits_tm1[:, 0].shape)
-    log_probabilities = chosen(logits_tm1, action_tm1).log_softmax(-1)
+    log_probabilities = atoms_of(logits_tm1, action_tm1).log_softmax(-1)
     target = target_tm1.detach()
     return functional.kl_div(log_probabilities, target, reduction="none").sum(-1)
 
 
-def taken(of_actions: Tensor, action: Tensor) -> Tensor:
+def quantiles_of(of_actions: Tensor, action: Tensor) -> Tensor:
     """Return the quantiles of each row's action: (K, B, actions) and (B,) to (K, B)."""
     index = action.view(1, -1, 1).expand(len(of_actions), -1, 1)
     return of_actions.gather(-1, index).squeeze(-1)

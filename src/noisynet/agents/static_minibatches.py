@@ -52,7 +52,7 @@ class StaticMinibatches(DeviceUpdates[ParallelQLearning]):
 
         `step_size` is the step size of the first update; None: the optimizer's.
         """
-        super().__init__(agent, step_size, told=1)
+        super().__init__(agent, step_size, extra_figures=1)
         agent.act_from_graph()
         self._buffers: _Buffers | None = None
         self._rollout: PreparedRollout | None = None
@@ -71,7 +71,7 @@ class StaticMinibatches(DeviceUpdates[ParallelQLearning]):
         self._agent.updates += 1
         if self._agent.must_revive:
             # Cures run outside the graph, and only if all previous updates were finite.
-            self._tell()
+            self._read_record()
         self._agent.go_on()
 
     def learned(self) -> list[ValuesLearned]:

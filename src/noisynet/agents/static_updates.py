@@ -68,7 +68,7 @@ class StaticUpdates(DeviceUpdates[QLearning]):
 
         `step_size` is the step size of the first update; None: the optimizer's.
         """
-        super().__init__(agent, step_size, told=0)
+        super().__init__(agent, step_size, extra_figures=0)
         self._batch: Batch[Tensor] | None = None
         self._errors: Tensor | None = None
 
@@ -88,7 +88,7 @@ class StaticUpdates(DeviceUpdates[QLearning]):
         self._agent.updates += 1
         if self._agent.must_revive:
             # Cures run outside the graph, and only if all previous updates were finite.
-            self._tell()
+            self._read_record()
             self._agent.revive(self._batch.observation_tm1)
 
     def _loss(self) -> tuple[Tensor, Sequence[Tensor]]:
@@ -107,7 +107,7 @@ class StaticUpdates(DeviceUpdates[QLearning]):
         assert self._errors is not None, "errors are asked for after an update"
         errors = self._errors.cpu().numpy()
         if not np.isfinite(errors).all():
-            self._tell()
+            self._read_record()
         return errors
 
     def losses(self) -> list[float]:

@@ -120,7 +120,7 @@ class ValueAgent(BaseAgent[QNetwork]):
             q = self.network(self._tensor(observation))
             return q.argmax(-1).cpu().numpy()
 
-    def heard(self, mean_return: float | None) -> None:
+    def set_penalty_weight(self, mean_return: float | None) -> None:
         """Set the penalty's weight by the mean return of the last games; None: no game yet."""
         if self._penalty is not None:
             self._penalty_weight.fill_(self._penalty(mean_return))

@@ -86,7 +86,7 @@ class CategoricalValues(ValueKind):
         target_tm1 = losses.categorical_projection(
             batch.return_t,
             batch.discount_t,
-            losses.chosen(probabilities_t, q_t.argmax(-1)),
+            losses.atoms_of(probabilities_t, q_t.argmax(-1)),
             self._head.support,
         )
         found = losses.categorical_loss(seen.online_tm1, batch.action_tm1, target_tm1)
@@ -114,9 +114,9 @@ class ImplicitQuantiles(ValueKind):
             )
         else:
             q_t = seen.target_t.mean(0) if seen.q_choice_t is None else seen.q_choice_t
-            best_t = losses.taken(seen.target_t, q_t.argmax(-1))
+            best_t = losses.quantiles_of(seen.target_t, q_t.argmax(-1))
             target_tm1 = batch.return_t + batch.discount_t * best_t
-        quantile_tm1 = losses.taken(seen.online_tm1, batch.action_tm1)
+        quantile_tm1 = losses.quantiles_of(seen.online_tm1, batch.action_tm1)
         error = losses.quantile_errors(quantile_tm1, target_tm1)
         return losses.quantile_huber(error, seen.tau), error.detach().abs().mean(1).sum(0)
 

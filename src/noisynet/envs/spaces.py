@@ -86,7 +86,7 @@ def observation_kind(environment_id: str, space: "Space[Any] | None") -> Observa
             return _image(space, (1, *given), channels_last=False)
     if space is None or not _is_numbers(space):
         raise UnusableEnvironment(
-            f"{environment_id}: observation space: got {_told(space)}, expected {_TAKEN}"
+            f"{environment_id}: observation space: got {_in_one_line(space)}, expected {_TAKEN}"
         )
     shape = flatten_space(space).shape
     assert shape is not None, "numbers become a Box"
@@ -100,7 +100,7 @@ def action_range(environment_id: str, space: "Space[Any] | None") -> tuple[int, 
 
     if not isinstance(space, Discrete):
         raise UnusableEnvironment(
-            f"{environment_id}: action space: got {_told(space)}, expected Discrete"
+            f"{environment_id}: action space: got {_in_one_line(space)}, expected Discrete"
         )
     return int(space.start), int(space.n)
 
@@ -133,7 +133,7 @@ def _is_numbers(space: "Space[Any]") -> bool:
     return isinstance(space, Discrete | MultiDiscrete | MultiBinary)
 
 
-def _told(space: "Space[Any] | None") -> str:
+def _in_one_line(space: "Space[Any] | None") -> str:
     """Return a space as one line, cut short: a Box prints whole arrays of bounds."""
-    told = " ".join(str(space).split())
-    return told if len(told) <= 160 else f"{told[:157]}…"
+    line = " ".join(str(space).split())
+    return line if len(line) <= 160 else f"{line[:157]}…"

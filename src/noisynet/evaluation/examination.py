@@ -192,7 +192,7 @@ def _played(
         observation = player.observation
         action = np.asarray(agent.act(observation, step, player.first), np.int64)
         result = environments.step(action)
-        player.moved(result)
+        player.advance(result)
         reward = player.clipped(result.reward).astype(np.float32)
         discount = np.where(result.terminated, 0.0, learning.discount).astype(np.float32)
         real = ~result.first

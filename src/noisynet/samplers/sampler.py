@@ -111,7 +111,7 @@ class ReplaySampler(Sampler):
                 }
             )
             steps += int(np.count_nonzero(~result.first))
-            games += [(steps, episode) for episode in player.moved(result)]
+            games += [(steps, episode) for episode in player.advance(result)]
         fragment = ReplayFragment(
             **{name: np.stack([row[name] for row in rows]) for name in rows[0]}
         )

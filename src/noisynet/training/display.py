@@ -104,7 +104,7 @@ class PlainDisplay:
             self._line(f"Note: {note}")
         self._printed = time.monotonic() - LINE_SECONDS
 
-    def heard(self, event: Event, elapsed: float) -> None:
+    def on_event(self, event: Event, elapsed: float) -> None:
         """Print a line about a finished game, a long silence or a replaced worker."""
         self._pace.at(event.step)
         silent = time.monotonic() - self._printed
@@ -171,7 +171,7 @@ class LiveDisplay:
         self._live = Live(self._picture(), console=self._console, refresh_per_second=4)
         self._live.start()
 
-    def heard(self, event: Event, elapsed: float) -> None:
+    def on_event(self, event: Event, elapsed: float) -> None:
         """Update the bar and the table."""
         rows, pace = self._rows, self._pace
         pace.at(event.step)

@@ -30,12 +30,12 @@ def exit_if_hung(
         signal.set_wakeup_fd(former)
         yield
         return
-    hear, tell = os.pipe()
-    os.set_blocking(tell, False)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
     over = threading.Event()
 
     def listen() -> None:
-        while os.read(hear, 1)[0] not in signals and not over.is_set():
+        while os.read(reading, 1)[0] not in signals and not over.is_set():
             pass
         while not over.wait(1.0):
             if (error := hung(PATIENCE_SECONDS)) is not None:
@@ -44,7 +44,7 @@ def exit_if_hung(
                 os._exit(2)
 
     thread = threading.Thread(target=listen, daemon=True)
-    signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     _listening = True
     thread.start()
     try:
@@ -54,10 +54,10 @@ def exit_if_hung(
         signal.set_wakeup_fd(-1)
         over.set()
         with suppress(BlockingIOError):
-            os.write(tell, b"\0")
+            os.write(writing, b"\0")
         thread.join()
-        os.close(hear)
-        os.close(tell)
+        os.close(reading)
+        os.close(writing)
 
 
 def _not_in_child() -> None:

@@ -52,7 +52,7 @@ class MinibatchLearner(Learner[ParallelQLearning, RolloutExperience]):
     ) -> Iterator[Event]:
         """Start on a new rollout, if there is one, and take the updates that are allowed."""
         agent = self.agent
-        agent.heard(progress.mean_return)
+        agent.set_penalty_weight(progress.mean_return)
         if experience is not None:
             agent.begin(experience.rollout, experience.passes)
             self._began = experience.step

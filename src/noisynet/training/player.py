@@ -31,7 +31,7 @@ class Player:
             self._observation = self.environments.reset()
         return self._observation
 
-    def moved(self, result: Step) -> list[FinishedEpisode]:
+    def advance(self, result: Step) -> list[FinishedEpisode]:
         """Make a step's observations the current ones; return the games that ended."""
         self._observation, self.first = result.observation, result.first
         return self._episodes.update(result)
@@ -94,12 +94,12 @@ class GrowingRollout:
             self._passes.append(agent.acting_pass)
         return action
 
-    def moved(self, action: np.ndarray, result: Step) -> None:
+    def add(self, action: np.ndarray, result: Step) -> None:
         """Record the actions and the vector step that they led to."""
         self._actions.append(action)
         self._results.append(result)
         self.steps += int(np.count_nonzero(~result.first))
-        self._games += [(self.steps, episode) for episode in self._player.moved(result)]
+        self._games += [(self.steps, episode) for episode in self._player.advance(result)]
         self._observations.append(result.observation)
         self._firsts.append(result.first)
 
@@ -134,5 +134,5 @@ def play_rollout(
     growing = GrowingRollout(player, agent)
     for _ in range(steps):
         action = growing.act(step)
-        growing.moved(action, player.environments.step(action))
+        growing.add(action, player.environments.step(action))
     return growing.played(discount)

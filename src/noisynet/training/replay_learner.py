@@ -114,7 +114,7 @@ class ReplayLearner(Learner[QLearning, None]):
     ) -> Iterator[Event]:
         """Take the updates that have come due, and copy to the target net when that is due."""
         agent, schedule = self.agent, self.schedule
-        agent.heard(progress.mean_return)
+        agent.set_penalty_weight(progress.mean_return)
         while agent.updates < schedule.updates_due(progress.step) and may_update():
             if not self.replay.can_sample(self._n_step):
                 return

@@ -53,18 +53,21 @@ class Assembler(AbstractContextManager[Any], Protocol):
 
 
 class Listener(Protocol):
-    """An object that is told of a run's events, such as a display."""
+    """An object whose methods are called as a run goes on, such as a display."""
 
     def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:
-        """Hear that training starts or resumes at a step, with remarks for the user."""
+        """Handle the start or resumption at a step, with remarks for the user."""
         ...
 
-    def heard(self, event: Event, elapsed: float) -> None:
-        """Hear an event, and the seconds of training so far, including earlier sessions."""
+    def on_event(self, event: Event, elapsed: float) -> None:
+        """Handle an event, `elapsed` seconds of training after the run's beginning.
+
+        Earlier sessions are included.
+        """
         ...
 
     def closed(self) -> None:
-        """Hear that there will be no more events."""
+        """Handle the end of the session: there will be no more events."""
         ...
 
 
@@ -201,16 +204,16 @@ class _Session:
         step = self._loop.progress.step
         self._metrics.describe(step, self._config.to_yaml(), self._config.effective_fields())
         try:
-            self._tell(lambda one: one.started(self._folder.path, self._config, step, notes))
+            self._notify(lambda one: one.started(self._folder.path, self._config, step, notes))
         except BaseException:
-            self._tell(lambda one: one.closed())
+            self._notify(lambda one: one.closed())
             raise
 
     def run(self) -> Generator[Event, None, Outcome]:
         progress = self._loop.progress
         events = self._loop.run()
         try:
-            ended = yield from self._heard(events)
+            ended = yield from self._handle(events)
         except LossNotFinite as error:
             raise Diverged(self._keep_for_inspection(error)) from error
         except (UnusableEnvironment, WorkersFailed) as error:
@@ -220,10 +223,10 @@ class _Session:
             if isinstance(events, Generator):
                 # However the run was broken off, none of its processes may stay behind.
                 events.close()
-            self._tell(lambda one: one.closed())
+            self._notify(lambda one: one.closed())
         return Outcome(self._folder.path, ended.reason, ended.step, progress.mean_return)
 
-    def _heard(self, events: Iterator[Event]) -> Generator[Event, None, TrainingEnded]:
+    def _handle(self, events: Iterator[Event]) -> Generator[Event, None, TrainingEnded]:
         """Write each event, save, tell the listeners and yield the event; return the last one."""
         progress = self._loop.progress
         ended: TrainingEnded | None = None
@@ -235,7 +238,7 @@ class _Session:
                         self._save()
                     if isinstance(event, TrainingEnded):
                         ended = event
-                    self._tell(lambda one, event=event: one.heard(event, self._elapsed))
+                    self._notify(lambda one, event=event: one.on_event(event, self._elapsed))
                     yield event
         except GeneratorExit:
             # The caller has left the loop: finish the step in progress, and save what was learned.
@@ -247,7 +250,7 @@ class _Session:
         assert ended is not None, "the loop ends with TrainingEnded"
         return ended
 
-    def _tell(self, what: Callable[[Listener], object]) -> None:
+    def _notify(self, what: Callable[[Listener], object]) -> None:
         """Tell the listeners; one that can no longer write ends the run in good order."""
         for listener in list(self._listeners):
             try:

@@ -115,7 +115,7 @@ class ReplaySource(_LocalSource[QLearning, None]):
             ignored=result.first,
         )
         progress.step += int(np.count_nonzero(~result.first))
-        return self.player.moved(result)
+        return self.player.advance(result)
 
     def _finished(self, progress: Progress, games: list[FinishedEpisode]) -> Iterator[Event]:
         for game in games:
@@ -193,7 +193,7 @@ class RolloutSource(_LocalSource[ParallelQLearning | ActorCritic, RolloutExperie
                 yield from list(learn(None))
             finally:
                 result = going_on.result()
-            growing.moved(action, result)
+            growing.add(action, result)
         self._allowed = 0
         experience = yield from self._experience(progress, growing.played(self._discount))
         yield from learn(experience)

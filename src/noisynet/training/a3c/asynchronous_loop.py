@@ -97,7 +97,7 @@ class AsynchronousLoop:
             while self._workers and time.monotonic() < deadline:
                 for number, message in self._messages():
                     self._count(shared, updates_before)
-                    yield from self._told(number, message)
+                    yield from self._handle(number, message)
                 yield from self._replace_dead(shared)
                 self._count(shared, updates_before)
                 if reason is None:
@@ -163,7 +163,7 @@ class AsynchronousLoop:
             for message in _received(worker.pipe):
                 yield number, message
 
-    def _told(self, number: int, message: Message) -> Iterator[Event]:
+    def _handle(self, number: int, message: Message) -> Iterator[Event]:
         if isinstance(message, WorkerGame):
             yield self.progress.finished(self.progress.step, message.environment, message.game)
         elif isinstance(message, WorkerLearned):
@@ -180,7 +180,7 @@ class AsynchronousLoop:
                 continue
             # It may have sent messages between the last look into its pipe and its death.
             for message in _received(worker.pipe):
-                yield from self._told(number, message)
+                yield from self._handle(number, message)
             worker.process.join()
             worker.pipe.close()
             del self._workers[number]

@@ -46,7 +46,7 @@ class Tracker(ABC):
             with writing(file):
                 replace_file(file, f"{json.dumps({**known, self.name: identity})}\n".encode())
 
-    def heard(self, event: Event, elapsed: float) -> None:
+    def on_event(self, event: Event, elapsed: float) -> None:
         """Send the figures of an event."""
         figures = grouped(figures_of(event, elapsed))
         if finite := {tag: value for tag, value in figures.items() if math.isfinite(value)}:
