@@ -85,7 +85,7 @@ class DeviceUpdates(ABC, Generic[AgentT]):
         """Return the loss of the current update, and the other figures to report."""
 
     def _run(self, step_size: float | None) -> None:
-        """Take one optimisation step, with the given step size or else the last one.
+        """Take and count one optimisation step, with the given step size or else the last one.
 
         Raises LossNotFinite as `_read_record` does, and RuntimeError if the agent was restored.
         """
@@ -97,6 +97,10 @@ class DeviceUpdates(ABC, Generic[AgentT]):
             self._size_set = step_size
         self._graph.run()
         self._unread += 1
+        self._agent.updates += 1
+        if self._agent.must_revive:
+            # Cures run outside the graph, and only if all previous updates were finite.
+            self._read_record()
 
     def _check_agent(self) -> None:
         if self._agent.optimizer.param_groups[0]["lr"] is not self._size_in_force:

@@ -18,7 +18,7 @@ from . import losses
 from .arguments import check_choice
 from .exploration import LinearEpsilon, Redraw
 from .noise_control import Control
-from .optimizers import autocast_for, backward_and_clip, set_step_size
+from .optimizers import autocast_for
 from .prepared_rollout import Minibatch, PreparedRollout
 from .q_learning import noise_inside
 from .revival import Revival
@@ -220,18 +220,7 @@ class ParallelQLearning(ValueAgent):
         unchanged, if the loss or its gradient is NaN or infinite.
         """
         loss, q = self.loss_and_q()
-        value = backward_and_clip(
-            loss,
-            self.optimizer,
-            max_norm=self.max_gradient_norm,
-            update=self.updates + 1,
-        )
-        if step_size is not None:
-            set_step_size(self.optimizer, step_size)
-        self.optimizer.step()
-        self.updates += 1
-        if self.noise is not None:
-            self.noise.after_update()
+        value = self._take_step(loss, step_size)
         self.go_on()
         return ValuesLearned(value, float(q))
 

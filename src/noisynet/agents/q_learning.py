@@ -21,7 +21,7 @@ from .arguments import check_choice
 from .exploration import LinearEpsilon, Redraw
 from .munchausen import Munchausen
 from .noise_control import Control
-from .optimizers import autocast_for, backward_and_clip, set_step_size
+from .optimizers import autocast_for
 from .quantile_samples import QuantileSampler, SampledQuantiles
 from .revival import Revival
 from .value_agent import ValueAgent
@@ -164,18 +164,7 @@ class QLearning(ValueAgent):
         unchanged, if the loss or its gradient is NaN or infinite.
         """
         loss, errors = self.loss_and_errors(batch)
-        value = backward_and_clip(
-            loss,
-            self.optimizer,
-            max_norm=self.max_gradient_norm,
-            update=self.updates + 1,
-        )
-        if step_size is not None:
-            set_step_size(self.optimizer, step_size)
-        self.optimizer.step()
-        self.updates += 1
-        if self.noise is not None:
-            self.noise.after_update()
+        value = self._take_step(loss, step_size)
         if self.must_revive:
             self.revive(batch.observation_tm1)
         return Learned(value, errors.cpu().numpy())

@@ -68,10 +68,6 @@ class StaticMinibatches(DeviceUpdates[ParallelQLearning]):
         if current is not self._rollout:
             self._take(current)
         self._run(step_size)
-        self._agent.updates += 1
-        if self._agent.must_revive:
-            # Cures run outside the graph, and only if all previous updates were finite.
-            self._read_record()
         self._agent.go_on()
 
     def learned(self) -> list[ValuesLearned]:

@@ -8,16 +8,15 @@ device, not the host, withholds an update whose loss or gradient is not finite.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..replay import Batch
+from ..replay.batch import FIELDS, Batch
 from .device_updates import DeviceUpdates
 from .q_learning import AnyBatch, QLearning
-
-_FIELDS = ("observation_tm1", "action_tm1", "return_t", "discount_t", "observation_t", "weights")
 
 
 def _fill(own: Batch[Tensor], batch: AnyBatch) -> None:
@@ -25,7 +24,7 @@ def _fill(own: Batch[Tensor], batch: AnyBatch) -> None:
 
     A tensor that is its own source is skipped: a replay on the device fills its batch in place.
     """
-    for name in _FIELDS:
+    for name in FIELDS:
         value, kept = getattr(batch, name), getattr(own, name)
         if value is kept:
             continue
@@ -42,19 +41,13 @@ def _fill(own: Batch[Tensor], batch: AnyBatch) -> None:
 def _kept(batch: AnyBatch, device: torch.device) -> Batch[Tensor]:
     """Return the batch in fixed tensors on the device: its own, if they lie there already."""
 
-    def own(value: np.ndarray | Tensor) -> Tensor:
-        if isinstance(value, Tensor) and value.device == device:
+    def own(value: np.ndarray | Tensor | None) -> Tensor | None:
+        if value is None or (isinstance(value, Tensor) and value.device == device):
             return value
         return torch.as_tensor(value).to(device, copy=True)
 
-    return Batch(
-        observation_tm1=own(batch.observation_tm1),
-        action_tm1=own(batch.action_tm1),
-        return_t=own(batch.return_t),
-        discount_t=own(batch.discount_t),
-        observation_t=own(batch.observation_t),
-        weights=None if batch.weights is None else own(batch.weights),
-    )
+    kept: dict[str, Any] = {name: own(getattr(batch, name)) for name in FIELDS}
+    return Batch(**kept)
 
 
 class StaticUpdates(DeviceUpdates[QLearning]):
@@ -85,10 +78,7 @@ class StaticUpdates(DeviceUpdates[QLearning]):
         else:
             _fill(self._batch, batch)
         self._run(step_size)
-        self._agent.updates += 1
         if self._agent.must_revive:
-            # Cures run outside the graph, and only if all previous updates were finite.
-            self._read_record()
             self._agent.revive(self._batch.observation_tm1)
 
     def _loss(self) -> tuple[Tensor, Sequence[Tensor]]:

@@ -17,7 +17,7 @@ from .base import BaseAgent
 from .exploration import LinearEpsilon, Redraw, epsilon_greedy
 from .noise_control import DRAWS, Control, Observations
 from .noise_metrics import q_behaviour, q_outputs, unit_figures
-from .optimizers import autocast_for
+from .optimizers import autocast_for, backward_and_clip, set_step_size
 from .revival import ROWS, Revival
 
 
@@ -119,6 +119,23 @@ class ValueAgent(BaseAgent[QNetwork]):
         with torch.inference_mode(), autocast_for(self._acting_precision, self.device):
             q = self.network(self._tensor(observation))
             return q.argmax(-1).cpu().numpy()
+
+    def _take_step(self, loss: Tensor, step_size: float | None) -> float:
+        """Take one optimisation step, and redraw noise that is redrawn by updates; return the loss.
+
+        `step_size` replaces the optimizer's. Raises LossNotFinite, and leaves the parameters
+        unchanged, if the loss or its gradient is NaN or infinite.
+        """
+        value = backward_and_clip(
+            loss, self.optimizer, max_norm=self.max_gradient_norm, update=self.updates + 1
+        )
+        if step_size is not None:
+            set_step_size(self.optimizer, step_size)
+        self.optimizer.step()
+        self.updates += 1
+        if self.noise is not None:
+            self.noise.after_update()
+        return value
 
     def set_penalty_weight(self, mean_return: float | None) -> None:
         """Set the penalty's weight by the mean return of the last games; None: no game yet."""

@@ -71,8 +71,7 @@ class ToyEnvironments(Environments):
         """Start a new game in each environment; see `Environments.reset`."""
         self._check_open()
         self._started = True
-        self._restart[:] = True
-        self._begin(self._restart)
+        self._begin(np.ones(self.count, dtype=np.bool_))
         self._restart = np.zeros(self.count, dtype=np.bool_)
         return self._seen()
 

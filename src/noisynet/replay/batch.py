@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 ArrayT = TypeVar("ArrayT", bound="np.ndarray | Tensor", covariant=True)
 
+FIELDS = ("observation_tm1", "action_tm1", "return_t", "discount_t", "observation_t", "weights")
+"""The fields of a batch that updates learn from."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch(Generic[ArrayT]):
@@ -73,16 +76,9 @@ class Batch(Generic[ArrayT]):
         """Return the batch as tensors on a device, with memory shared where nothing has to move."""
         import torch
 
-        def moved(value: Any) -> Tensor:
+        def moved(value: Any) -> Tensor | None:
             tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-            return tensor.to(device)
+            return None if tensor is None else tensor.to(device)
 
-        return Batch(
-            observation_tm1=moved(self.observation_tm1),
-            action_tm1=moved(self.action_tm1),
-            return_t=moved(self.return_t),
-            discount_t=moved(self.discount_t),
-            observation_t=moved(self.observation_t),
-            weights=None if self.weights is None else moved(self.weights),
-            indices=self.indices,
-        )
+        values: dict[str, Any] = {name: moved(getattr(self, name)) for name in FIELDS}
+        return Batch(**values, indices=self.indices)

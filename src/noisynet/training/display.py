@@ -76,23 +76,30 @@ def _restarted(event: WorkerRestarted) -> str:
     return f"worker {event.worker} started again: {event.reason}"
 
 
-def _as_sentence(what: str) -> str:
-    return f"{what[:1].upper()}{what[1:]} …"
-
-
-class PlainDisplay:
-    """A display of plain lines about finished games, at most one a second."""
+class _Display:
+    """A display on a console."""
 
     def __init__(self, console: Console) -> None:
         """Print to a console."""
         self._console = console
-        self._loss: float | None = None
-        self._printed = 0.0
 
     def preparing(self, what: str) -> None:
         """Print what is measured before training begins."""
         with suppress(OSError, SystemExit):  # the session ends the run in good order
-            self._line(_as_sentence(what))
+            self._line(f"{what[:1].upper()}{what[1:]} …")
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+class PlainDisplay(_Display):
+    """A display of plain lines about finished games, at most one a second."""
+
+    def __init__(self, console: Console) -> None:
+        """Print to a console."""
+        super().__init__(console)
+        self._loss: float | None = None
+        self._printed = 0.0
 
     def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:
         """Print the environment, the folder and the notes."""
@@ -138,30 +145,22 @@ class PlainDisplay:
         ]
         self._line(", ".join(parts))
 
-    def _line(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
-
-class LiveDisplay:
+class LiveDisplay(_Display):
     """A live bar and table: progress, returns, speed, SNR per layer, effective ε."""
 
     def __init__(self, console: Console) -> None:
         """Draw on a console."""
-        self._console = console
+        super().__init__(console)
         self._live: Live | None = None
         self._rows: dict[str, str] = {}
-
-    def preparing(self, what: str) -> None:
-        """Print what is measured before training begins."""
-        with suppress(OSError, SystemExit):  # the session ends the run in good order
-            self._note(_as_sentence(what))
 
     def started(self, folder: Path, config: Config, step: int, notes: list[str]) -> None:
         """Show the empty table, under the notes."""
         self._config = config
         self._pace = _Pace(config, step)
         for note in notes:
-            self._note(f"Note: {note}")
+            self._line(f"Note: {note}")
         self._rows = {
             "run": str(folder),
             "environment": config.environment.environment,
@@ -210,9 +209,6 @@ class LiveDisplay:
         """Stop updating; the table stays on the screen."""
         if self._live is not None:
             self._live.stop()
-
-    def _note(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
     def _picture(self) -> Group:
         total = self._config.training.steps
