@@ -19,12 +19,13 @@ def check_rank(function: str, name: str, tensor: Tensor, rank: int) -> None:
         )
 
 
-def check_shape(function: str, name: str, tensor: Tensor, shape: torch.Size) -> None:
+def check_shape(function: str, shape: torch.Size, **tensors: Tensor) -> None:
     """Raise ValueError for a tensor of another shape, naming function, argument and shapes."""
-    if tensor.shape != shape:
-        raise ValueError(
-            f"{function}: {name}: got shape {tuple(tensor.shape)}, expected {tuple(shape)}"
-        )
+    for name, tensor in tensors.items():
+        if tensor.shape != shape:
+            raise ValueError(
+                f"{function}: {name}: got shape {tuple(tensor.shape)}, expected {tuple(shape)}"
+            )
 
 
 def q_target(return_t: Tensor, discount_t: Tensor, q_target_t: Tensor) -> Tensor:
@@ -34,8 +35,7 @@ def q_target(return_t: Tensor, discount_t: Tensor, q_target_t: Tensor) -> Tensor
     termination: it is 0 there, else γ to the power of the number of steps.
     """
     check_rank("q_target", "q_target_t", q_target_t, 2)
-    for name, tensor in (("return_t", return_t), ("discount_t", discount_t)):
-        check_shape("q_target", name, tensor, q_target_t.shape[:1])
+    check_shape("q_target", q_target_t.shape[:1], return_t=return_t, discount_t=discount_t)
     return return_t + discount_t * q_target_t.amax(-1)
 
 
@@ -48,9 +48,8 @@ def double_q_target(
     own, ε″.
     """
     check_rank("double_q_target", "q_target_t", q_target_t, 2)
-    for name, tensor in (("return_t", return_t), ("discount_t", discount_t)):
-        check_shape("double_q_target", name, tensor, q_target_t.shape[:1])
-    check_shape("double_q_target", "q_choice_t", q_choice_t, q_target_t.shape)
+    check_shape("double_q_target", q_target_t.shape[:1], return_t=return_t, discount_t=discount_t)
+    check_shape("double_q_target", q_target_t.shape, q_choice_t=q_choice_t)
     action_t = q_choice_t.argmax(-1, keepdim=True)
     return return_t + discount_t * q_target_t.gather(-1, action_t).squeeze(-1)
 
@@ -58,8 +57,7 @@ def double_q_target(
 def td_error(q_tm1: Tensor, action_tm1: Tensor, target_tm1: Tensor) -> Tensor:
     """Return target - Q(x, a, ε; ζ), shape (B,); no gradient flows into the target."""
     check_rank("td_error", "q_tm1", q_tm1, 2)
-    for name, tensor in (("action_tm1", action_tm1), ("target_tm1", target_tm1)):
-        check_shape("td_error", name, tensor, q_tm1.shape[:1])
+    check_shape("td_error", q_tm1.shape[:1], action_tm1=action_tm1, target_tm1=target_tm1)
     q_a_tm1 = q_tm1.gather(-1, action_tm1.unsqueeze(-1)).squeeze(-1)
     return target_tm1.detach() - q_a_tm1
 
@@ -92,10 +90,10 @@ def categorical_projection(
     spaced and rising; returns (B, atoms). Each atom's mass goes to its two neighbours in proportion
     to their nearness (eq. 7): neighbour i gets max(0, 1 - |T z_j - z_i| / Δz).
     """
-    check_rank("categorical_projection", "probabilities_t", probabilities_t, 2)
-    for name, tensor in (("return_t", return_t), ("discount_t", discount_t)):
-        check_shape("categorical_projection", name, tensor, probabilities_t.shape[:1])
-    check_shape("categorical_projection", "support", support, probabilities_t.shape[1:])
+    name = "categorical_projection"
+    check_rank(name, "probabilities_t", probabilities_t, 2)
+    check_shape(name, probabilities_t.shape[:1], return_t=return_t, discount_t=discount_t)
+    check_shape(name, probabilities_t.shape[1:], support=support)
     low, high, gap = support[0], support[-1], support[1] - support[0]
     atom_t = return_t.unsqueeze(-1) + discount_t.unsqueeze(-1) * support
     atom_t = atom_t.clamp(low, high)
@@ -111,8 +109,8 @@ def categorical_loss(logits_tm1: Tensor, action_tm1: Tensor, target_tm1: Tensor)
     that of the cross-entropy; no gradient flows into the target.
     """
     check_rank("categorical_loss", "logits_tm1", logits_tm1, 3)
-    check_shape("categorical_loss", "action_tm1", action_tm1, logits_tm1.shape[:1])
-    check_shape("categorical_loss", "target_tm1", target_tm1, logits_tm1[:, 0].shape)
+    check_shape("categorical_loss", logits_tm1.shape[:1], action_tm1=action_tm1)
+    check_shape("categorical_loss", logits_tm1[:, 0].shape, target_tm1=target_tm1)
     log_probabilities = atoms_of(logits_tm1, action_tm1).log_softmax(-1)
     target = target_tm1.detach()
     return functional.kl_div(log_probabilities, target, reduction="none").sum(-1)
@@ -133,7 +131,7 @@ def quantile_errors(quantile_tm1: Tensor, target_tm1: Tensor) -> Tensor:
     check_rank("quantile_errors", "quantile_tm1", quantile_tm1, 2)
     check_rank("quantile_errors", "target_tm1", target_tm1, 2)
     wanted = target_tm1.shape[:1] + quantile_tm1.shape[1:]
-    check_shape("quantile_errors", "target_tm1", target_tm1, wanted)
+    check_shape("quantile_errors", wanted, target_tm1=target_tm1)
     return target_tm1.detach().unsqueeze(0) - quantile_tm1.unsqueeze(1)
 
 
@@ -144,7 +142,7 @@ def quantile_huber(error: Tensor, tau: Tensor) -> Tensor:
     Source: arXiv 1806.06923, eq. 3; arXiv 1710.10044, eq. 10.
     """
     check_rank("quantile_huber", "error", error, 3)
-    check_shape("quantile_huber", "tau", tau, error[:, 0].shape)
+    check_shape("quantile_huber", error[:, 0].shape, tau=tau)
     slope = (tau.unsqueeze(1) - (error.detach() < 0).to(tau.dtype)).abs()
     return (slope * huber(error)).mean(1).sum(0)
 
@@ -158,8 +156,9 @@ def lambda_return(reward_t: Tensor, discount_t: Tensor, trace_t: Tensor, value: 
     that a truncated game bootstraps from its own last observation. The recursion starts with
     G_T = V_T.
     """
-    for name, tensor in (("discount_t", discount_t), ("trace_t", trace_t), ("value", value[1:])):
-        check_shape("lambda_return", name, tensor, reward_t.shape)
+    check_shape(
+        "lambda_return", reward_t.shape, discount_t=discount_t, trace_t=trace_t, value=value[1:]
+    )
     return_t = torch.empty_like(value[1:])
     following = value[-1]
     for t in reversed(range(len(reward_t))):
@@ -180,8 +179,8 @@ def generalised_advantage(
     last observation. λ = 1 gives n-step returns, A_t + V_t (arXiv 1602.01783, §4.3).
     Source: arXiv 1506.02438, eq. 16.
     """
-    for name, tensor in (("discount_t", discount_t), ("trace_t", trace_t), ("value", value[1:])):
-        check_shape("generalised_advantage", name, tensor, reward_t.shape)
+    name = "generalised_advantage"
+    check_shape(name, reward_t.shape, discount_t=discount_t, trace_t=trace_t, value=value[1:])
     delta_t = reward_t + discount_t * value[1:] - value[:-1]
     decay_t = discount_t * trace_t
     advantage_t = torch.zeros_like(delta_t)
@@ -198,19 +197,19 @@ def policy_gradient(logits_t: Tensor, action_t: Tensor, advantage_t: Tensor) -> 
     Shapes: logits_t (…, actions), action_t and advantage_t (…); returns (…). No gradient flows into
     the advantage.
     """
-    check_shape("policy_gradient", "advantage_t", advantage_t, action_t.shape)
+    check_shape("policy_gradient", action_t.shape, advantage_t=advantage_t)
     return -advantage_t.detach() * log_probability(logits_t, action_t)
 
 
 def log_probability(logits_t: Tensor, action_t: Tensor) -> Tensor:
     """Return log π(a_t | x_t): logits (…, actions) and actions (…) to (…)."""
-    check_shape("log_probability", "action_t", action_t, logits_t.shape[:-1])
+    check_shape("log_probability", logits_t.shape[:-1], action_t=action_t)
     return logits_t.log_softmax(-1).gather(-1, action_t.unsqueeze(-1)).squeeze(-1)
 
 
 def value_error(value_t: Tensor, return_t: Tensor) -> Tensor:
     """Return (R_t - V(x_t, ε; ζ))², shape (…); no gradient flows into the return."""
-    check_shape("value_error", "return_t", return_t, value_t.shape)
+    check_shape("value_error", value_t.shape, return_t=return_t)
     return (return_t.detach() - value_t).square()
 
 

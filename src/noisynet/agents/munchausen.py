@@ -50,13 +50,9 @@ class Munchausen:
         """
         check_rank("munchausen", "q_tm1", q_tm1, 2)
         quantiles = target_t.shape[:1] if target_t.dim() == 3 else torch.Size()
-        check_shape("munchausen", "target_t", target_t, quantiles + q_tm1.shape)
-        for name, tensor in (
-            ("return_t", return_t),
-            ("discount_t", discount_t),
-            ("action_tm1", action_tm1),
-        ):
-            check_shape("munchausen", name, tensor, q_tm1.shape[:1])
+        check_shape("munchausen", quantiles + q_tm1.shape, target_t=target_t)
+        rows = {"return_t": return_t, "discount_t": discount_t, "action_tm1": action_tm1}
+        check_shape("munchausen", q_tm1.shape[:1], **rows)
         acted = scaled_log_policy(q_tm1, self.temperature)
         bonus = acted.gather(-1, action_tm1.unsqueeze(-1)).squeeze(-1).clamp(self.least, 0)
         q_t = target_t if target_t.dim() == 2 else target_t.mean(0)
