@@ -52,6 +52,16 @@ def make_batch(seed: int) -> Batch[np.ndarray]:
     )
 
 
+@pytest.mark.parametrize("devices", [("cpu", "cuda"), ("cuda", "cpu")])
+def test_an_agent_goes_on_on_another_device(devices: tuple[str, str]) -> None:
+    before, after = (make_agent(device=device) for device in devices)
+    before.update(make_batch(0))
+    after.restore(*before.state())
+    after.update(make_batch(1))
+    assert after.updates == 2
+    assert after.is_finite()
+
+
 def test_every_run_counts_and_later_ones_launch_a_graph() -> None:
     count = torch.zeros(1, device="cuda")
     graph = DeviceGraph(lambda: count.add_(1), torch.device("cuda"))  # type: ignore[arg-type]

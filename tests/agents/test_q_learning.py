@@ -500,3 +500,18 @@ def test_a_batch_of_tensors_teaches_what_the_same_arrays_do() -> None:
     assert agent.update(batch).loss == other.update(batch.to("cpu")).loss
     for name, value in agent.online.state_dict().items():
         assert torch.equal(value, other.online.state_dict()[name]), name
+
+
+def test_an_agent_from_another_kind_of_device_goes_on_with_draws_of_its_own() -> None:
+    """A generator's state on a GPU has 16 bytes; on the CPU it can only be a seed."""
+    arrays, plain = built(settings()).state()
+    names = [name for name in arrays if name.startswith("generator.")]
+    assert len(names) == 2
+    agents = [built(settings()) for _ in range(3)]
+    for agent, begins in zip(agents, (0, 0, 1), strict=True):
+        kept = {name: np.arange(begins + 9, begins + 25, dtype=np.uint8) for name in names}
+        agent.restore({**arrays, **kept}, plain)
+    losses = [agent.update(make_batch()).loss for agent in agents]
+    assert losses[0] == losses[1] != losses[2]
+    with pytest.raises(RuntimeError, match="state size"):
+        agents[0].restore({**arrays, names[0]: np.zeros(7, np.uint8)}, plain)

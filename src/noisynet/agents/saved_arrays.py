@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from hashlib import blake2b
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 
 from ..control import scale
 from ..layers import Draw, held, hold, noisy_layers
+
+_STATE_BYTES = {5056, 16}
+"""Sizes of the state of torch's generators: on the CPU, and on CUDA devices."""
 
 
 def optimizer_arrays(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, np.ndarray]:
@@ -85,8 +89,16 @@ def generator_to_array(generator: torch.Generator) -> np.ndarray:
 
 
 def generator_from_array(generator: torch.Generator, array: np.ndarray) -> None:
-    """Set a generator's state from bytes."""
-    generator.set_state(torch.from_numpy(array.copy()))
+    """Set a generator's state from bytes.
+
+    The generators of a CPU and of a GPU compute differently, and neither can continue the sequence
+    of the other: with the state of the other kind, the generator is seeded from that state.
+    """
+    if len(array) in _STATE_BYTES - {generator.get_state().numel()}:
+        digest = blake2b(array.tobytes(), digest_size=8).digest()
+        generator.manual_seed(int.from_bytes(digest, "little"))
+    else:
+        generator.set_state(torch.from_numpy(array.copy()))
 
 
 def to_array(tensor: Tensor) -> np.ndarray:
