@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
-from ..agents import Agent
+from ..agents import Agent, ValueAgent
 from .events import CheckpointDue, Event, FiguresTaken, TrainingEnded
 from .progress import Progress
 
@@ -69,6 +69,13 @@ class Learner(ABC, Generic[AgentT, ExperienceT]):
     def commit(self) -> dict[str, Any]:
         """Write to disk what is kept outside a checkpoint; return the checkpoint's entry for it."""
         return {}
+
+    def _figures_taken(self, progress: Progress, figures: dict[str, float]) -> FiguresTaken:
+        """Return the event with some figures of the last updates, and with the agent's own."""
+        figures = {**figures, "updates": float(self.agent.updates)}
+        if isinstance(self.agent, ValueAgent) and self.agent.epsilon is not None:
+            figures["epsilon"] = self.agent.epsilon(progress.step)
+        return FiguresTaken(step=progress.step, figures=figures | self.agent.figures())
 
     @abstractmethod
     def state(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..agents import ParallelQLearning, StaticMinibatches, StepSize, ValuesLearned
-from .events import Event, FiguresTaken
+from .events import Event
 from .loop import Learner
 from .progress import Progress
 from .rollout_learner import means
@@ -60,7 +60,10 @@ class MinibatchLearner(Learner[ParallelQLearning, RolloutExperience]):
         while agent.updates_left and may_update():
             self._update(size)
             if agent.updates % self._log_every == 0:
-                yield self._figures(progress)
+                self._read_learned()
+                figures = means(self._learned)
+                self._learned.clear()
+                yield self._figures_taken(progress, figures)
 
     def _update(self, size: float | None) -> None:
         if self._from_graph and self._graph is None:
@@ -74,14 +77,6 @@ class MinibatchLearner(Learner[ParallelQLearning, RolloutExperience]):
         """Fetch the figures that are still on the device. Raises LossNotFinite."""
         if self._graph is not None:
             self._learned += self._graph.learned()
-
-    def _figures(self, progress: Progress) -> FiguresTaken:
-        self._read_learned()
-        figures = {**means(self._learned), "updates": float(self.agent.updates)}
-        self._learned.clear()
-        if self.agent.epsilon is not None:
-            figures["epsilon"] = self.agent.epsilon(progress.step)
-        return FiguresTaken(step=progress.step, figures=figures | self.agent.figures())
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run needs, as plain JSON values.

@@ -10,7 +10,7 @@ import numpy as np
 from ..agents import QLearning, StaticUpdates, StepSize
 from ..agents.q_learning import AnyBatch
 from ..replay import annealed_beta
-from .events import Event, FiguresTaken
+from .events import Event
 from .loop import Learner
 from .progress import Progress
 from .update_schedule import UpdateSchedule
@@ -133,7 +133,10 @@ class ReplayLearner(Learner[QLearning, None]):
                 agent.copy_to_target()
                 self._target_copies = due // self._target_every
             if agent.updates % self._log_every == 0:
-                yield self._figures(progress)
+                self._read_losses()
+                figures = {"loss": float(np.mean(self._losses))}
+                self._losses.clear()
+                yield self._figures_taken(progress, figures)
 
     def _next_size(self) -> float | None:
         if self._step_size is None:
@@ -161,14 +164,6 @@ class ReplayLearner(Learner[QLearning, None]):
         """Fetch the losses that are still on the device. Raises LossNotFinite."""
         if self._graph is not None:
             self._losses += self._graph.losses()
-
-    def _figures(self, progress: Progress) -> FiguresTaken:
-        self._read_losses()
-        figures = {"loss": float(np.mean(self._losses)), "updates": float(self.agent.updates)}
-        self._losses.clear()
-        if self.agent.epsilon is not None:
-            figures["epsilon"] = self.agent.epsilon(progress.step)
-        return FiguresTaken(step=progress.step, figures=figures | self.agent.figures())
 
     def commit(self) -> dict[str, Any]:
         """Write the replay to disk; return the checkpoint's entry for it."""

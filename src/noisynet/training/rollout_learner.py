@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..agents import ActorCritic, RolloutLearned, StepSize, ValuesLearned
-from .events import Event, FiguresTaken
+from .events import Event
 from .loop import Learner
 from .progress import Progress
 from .sources import RolloutExperience
@@ -48,9 +48,9 @@ class RolloutLearner(Learner[ActorCritic, RolloutExperience]):
         size = None if self._step_size is None else self._step_size(experience.step)
         self._learned.append(self.agent.update(experience.rollout, size))
         if self.agent.updates % self._log_every == 0:
-            figures = {**means(self._learned), "updates": float(self.agent.updates)}
+            figures = means(self._learned)
             self._learned.clear()
-            yield FiguresTaken(step=progress.step, figures=figures | self.agent.figures())
+            yield self._figures_taken(progress, figures)
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run needs, as plain JSON values."""
