@@ -151,7 +151,7 @@ def build_actor_critic_network(
         noise: which layers are noisy, and how; None for a plain network.
         standardise_frames: whether the torso standardises frames; see `FramesTorso`.
         layer_norm: whether the torso's layers and the fully connected layer are normalised before
-            their ReLUs.
+            their ReLUs; a torso of your own stays as it is.
         head_layer_norm: the same for the fully connected layer alone; None for the value of
             `layer_norm`.
 

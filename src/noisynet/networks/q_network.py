@@ -82,7 +82,7 @@ def build_q_network(
         noise: which layers are noisy, and how; None for a plain network.
         standardise_frames: whether the torso standardises frames; see `FramesTorso`.
         layer_norm: whether every layer, except the last and the embedding of τ, is normalised
-            before its ReLU (arXiv 2407.04811).
+            before its ReLU (arXiv 2407.04811); a torso of your own stays as it is.
         head_layer_norm: the same for the head's hidden layer alone; None for the value of
             `layer_norm`.
 

@@ -82,9 +82,10 @@ def make_torso(
 
     "auto" chooses by that shape: "mlp" for vectors, "nature" for images of at least 36 by 36
     pixels, and "minatar" for smaller ones. `hidden` has the sizes of the hidden layers of "mlp",
-    `impala` the settings of "impala". With `layer_norm`, our torsos normalise every layer before
-    its ReLU. Raises ValueError for an unknown name, for observations that do not fit the torso, and
-    for `standardise_frames` if the torso does not take frames or is your own.
+    `impala` the settings of "impala"; all other torsos ignore them. With `layer_norm`, our torsos
+    normalise every layer before its ReLU; one of your own stays as it is. Raises ValueError for an
+    unknown name, for observations that do not fit the torso, and for `standardise_frames` if the
+    torso does not take frames or is your own.
     """
     if not isinstance(name, str):
         if standardise_frames:
