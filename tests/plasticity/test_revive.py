@@ -404,6 +404,14 @@ def test_a_generator_repeats_it_and_global_generators_stay() -> None:
     assert all(torch.equal(one, results[1][name]) for name, one in results[0].items())
 
 
+def test_gpus_that_the_network_is_not_on_are_not_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = made()
+    seeds: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    noisynet.revive(net, torch.optim.Adam(net.parameters()), BATCH, shrink=0.5)
+    assert seeds == []
+
+
 # Whole parameters
 
 
@@ -475,14 +483,20 @@ class Own(nn.Module):
         ({"shrink": 1.0}, "shrink: got 1.0, expected a number in [0, 1), or None"),
         ({"shrink": "half"}, "shrink: got 'half', expected a number in [0, 1), or None"),
         ({"reset": "head"}, "reset: got 'head', expected parts of the network (0, 1, 2)"),
-        ({"batch": BATCH, "draws": -1}, "draws: got -1, expected a whole number of at least 0"),
+        ({"reset": "1"}, "reset: got '1', a ReLU, expected a part with weights that learn"),
+        (
+            {"batch": BATCH, "shrink": 0.5, "draws": -1},
+            "draws: got -1, expected a whole number of at least 0",
+        ),
     ],
 )
-def test_bad_input_is_one_line(options: dict[str, Any], said: str) -> None:
+def test_bad_input_is_one_line_and_changes_nothing(options: dict[str, Any], said: str) -> None:
     net = made()
+    before = copy.deepcopy(net.state_dict())
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole line is compared
         noisynet.revive(net, torch.optim.Adam(net.parameters()), **options)
     assert str(caught.value) == said
+    assert all(torch.equal(one, before[name]) for name, one in net.state_dict().items())
 
 
 def test_an_optimizer_that_does_not_know_the_parameters_is_one_line() -> None:

@@ -25,9 +25,14 @@ def new_initial_values(modules: Iterable[nn.Module], seed: int) -> list[dict[str
     says which modules cannot be reinitialised.
     """
     modules = list(modules)
+    devices = cuda_devices(*modules)
     values: list[dict[str, Tensor]] = []
-    with torch.random.fork_rng(devices=cuda_devices(*modules)):
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=devices):
+        # torch.manual_seed would also seed the GPUs whose generators are not restored.
+        torch.default_generator.manual_seed(seed)
+        for device in devices:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         for module in modules:
             twin = copy.deepcopy(module)
             twin.reset_parameters()  # pyright: ignore[reportCallIssue]

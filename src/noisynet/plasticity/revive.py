@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..diagnostics.units import DRAWS, THRESHOLD, check_threshold
+from ..layers.outputs import check_draws
 from .dormant import reinitialise_units, search, why_not_treatable
 from .initial_values import new_seed
 from .moments import check_knows
@@ -64,10 +65,12 @@ def revive(
 
     Raises TypeError for anything but an optimizer; ValueError if nothing is asked for, for a
     parameter that the optimizer lacks, a threshold or `shrink` outside [0, 1), a part that does not
-    exist or cannot be reinitialised, and a network none of whose layers can be treated.
+    exist, cannot be reinitialised or has nothing that learns, and a network none of whose layers
+    can be treated.
     """
     parts = [reset] if isinstance(reset, str) else list(reset)
     _check(net, optimizer, batch, threshold, shrink, parts)
+    check_draws(draws, least=0)
     if shrink is not None:
         seed = new_seed(generator)
         move_to_new(net, [""], optimizer, kept=shrink, seed=seed, why="shrink")
@@ -122,6 +125,11 @@ def _check(
         if part not in there:
             parts_there = ", ".join(name for name, _ in net.named_children()) or "none"
             raise ValueError(f"reset: got {part!r}, expected parts of the network ({parts_there})")
+        if not any(one.requires_grad for one in there[part].parameters()):
+            kind = type(there[part]).__name__
+            raise ValueError(
+                f"reset: got {part!r}, a {kind}, expected a part with weights that learn"
+            )
     # Checked before anything is measured or changed.
     check_knows(
         optimizer, [(name, one) for name, one in net.named_parameters() if one.requires_grad]
