@@ -61,6 +61,15 @@ def test_a_draw_that_is_ready_is_in_force_as_often_as_it_is_asked_for(net: nn.Se
         assert not torch.equal(net(x), expected)
 
 
+def test_a_draw_from_a_device_that_is_not_here_arrives_on_the_cpu(
+    net: nn.Sequential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = noisynet.draw(net)
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda _: "cuda:99")
+    sent = pickle.dumps(drawn)
+    assert equal(pickle.loads(sent), drawn)
+
+
 @pytest.mark.parametrize("rows", [None, 3])
 def test_equal_seeds_give_equal_draws_and_the_global_generator_rests(
     net: nn.Sequential, rows: int | None

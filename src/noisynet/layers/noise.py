@@ -377,9 +377,10 @@ class Draw:
     With `rows`, it has that many independent draws, one for each row of a batch, and can be indexed
     like a tensor's first dimension: `draw[3:5]`, `draw[index]`, `draw[mask]`; `draw[2]` is a single
     draw that all rows share. It can be moved with `to`, copied, pickled and sent to another process
-    (as bytes: nothing is shared). `batch_first` says which dimension of a layer's input the rows
-    are: the first one, or the one beside the features. Everything made from a draw keeps it.
-    `noisynet.draw` makes it, `noisynet.using` applies it.
+    (as bytes: nothing is shared); where its device does not exist, it arrives on the CPU.
+    `batch_first` says which dimension of a layer's input the rows are: the first one, or the one
+    beside the features. Everything made from a draw keeps it. `noisynet.draw` makes it,
+    `noisynet.using` applies it.
     """
 
     flats: tuple[Tensor, ...]
@@ -459,15 +460,23 @@ def tensor_to_bytes(tensor: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def tensor_from_bytes(data: bytes, device: str | None = None) -> Tensor:
-    """Restore a tensor from `tensor_to_bytes`, on its former device or on another one."""
-    return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+def tensor_from_bytes(data: bytes, place: Any = "cpu") -> Tensor:
+    """Restore a tensor from `tensor_to_bytes` on the CPU, or where torch's `map_location` says."""
+    return torch.load(io.BytesIO(data), map_location=place, weights_only=True)
+
+
+def _former_device_or_cpu(storage: Any, device: str) -> Any:
+    try:
+        return torch.serialization.default_restore_location(storage, device)
+    except RuntimeError:  # this machine has no such device
+        return storage
 
 
 def _draw_from_bytes(
     flats: tuple[bytes, ...], slots: tuple[Slot, ...], batch_first: bool = False
 ) -> Draw:
-    return Draw(tuple(tensor_from_bytes(flat) for flat in flats), slots, batch_first)
+    tensors = (tensor_from_bytes(flat, _former_device_or_cpu) for flat in flats)
+    return Draw(tuple(tensors), slots, batch_first)
 
 
 # So that `torch.load` reads a saved draw as it reads tensors, without weights_only=False.

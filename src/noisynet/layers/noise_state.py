@@ -165,7 +165,7 @@ class NoiseState:
         held, self.per_row, self.static, *rest = (*state, *later)
         self.batch_first, self.scale, self.control = rest
         # Its former device may not exist here; the layer moves it to that of its weight.
-        self.held = None if held is None else tensor_from_bytes(held, "cpu")
+        self.held = None if held is None else tensor_from_bytes(held)
         self.override = self.kept = self.multiplier = None
         self.override_batch_first = False
 
