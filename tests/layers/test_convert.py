@@ -448,6 +448,29 @@ def test_a_hook_of_loading_gets_the_layer_that_is_there() -> None:
         assert [layer is net[0] for layer in seen] == [True, True]
 
 
+def test_a_root_layer_that_lives_on_keeps_its_own_hook_of_loading() -> None:
+    plain = nn.Linear(3, 2)
+    seen: list[nn.Module] = []
+    plain.register_load_state_dict_pre_hook(lambda layer, *_: seen.append(layer))
+    noisy = noisynet.noisify(plain)
+    back = noisynet.denoise(noisy)
+    for layer in (plain, noisy, back):
+        seen.clear()
+        layer.load_state_dict(layer.state_dict())
+        assert [one is layer for one in seen] == [True]
+
+
+def test_hooks_of_the_projection_inside_attention_are_kept() -> None:
+    net = nn.ModuleList([nn.MultiheadAttention(4, 2)])
+    seen: list[nn.Module] = []
+    net[0].out_proj.register_state_dict_pre_hook(lambda layer, *_: seen.append(layer))
+    for change in (noisynet.noisify, noisynet.denoise):
+        change(net)
+        seen.clear()
+        net.state_dict()
+        assert [layer is net[0].out_proj for layer in seen] == [True]
+
+
 def test_a_denoised_agent_exports() -> None:
     net = noisynet.denoise(noisynet.noisify(Agent(), every)).eval()
     inputs = agent_inputs()
@@ -523,6 +546,16 @@ def test_from_linear_says_what_it_cannot_take() -> None:
         noisynet.NoisyLinear.from_linear(nn.utils.spectral_norm(nn.Linear(3, 2)))
     with pytest.raises(ValueError, match="LazyLinear that has no shape yet: run one forward first"):
         noisynet.NoisyLinear.from_linear(nn.LazyLinear(2))
+    replaced = nn.Linear(3, 2)
+    replaced.forward = lambda input: input
+    for layer in (replaced, Shifted(3, 2), noisynet.NoisyLinear(3, 2)):
+        with pytest.raises(ValueError, match=r"whose forward is not that of nn\.Linear$"):
+            noisynet.NoisyLinear.from_linear(layer)
+
+
+class Shifted(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) + 1
 
 
 class Rectified(noisynet.NoisyLinear):

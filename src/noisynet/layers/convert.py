@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
-import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
@@ -132,9 +132,9 @@ def noisify(
         layer = candidates[name]
         kind = kinds[type_before_parametrizations(layer)]
         noisy = kind.from_plain(layer, noise=noise, sigma0=sigma0, init=init, learned=learned)
-        for part in noisy_layers(noisy).values():
+        for inner, part in noisy_layers(noisy).items():
             _share_sigmas(part, sigmas)
-        _share_hooks(layer, noisy)
+            _share_hooks(layer.get_submodule(inner), part, lives_on=layer is module)
         replacements[id(layer)] = noisy
     return _replaced(module, replacements)
 
@@ -161,7 +161,7 @@ def denoise(module: nn.Module) -> nn.Module:
             raise ValueError(f"{name!r}: a {type(layer).__name__}: {reason}")
         plain: nn.Module = layer.plain.__new__(layer.plain)
         take_over(plain, layer, layer.plain)
-        _share_hooks(layer, plain)
+        _share_hooks(layer, plain, lives_on=layer is module)
         replacements[id(layer)] = plain
     return _replaced(module, replacements)
 
@@ -262,14 +262,17 @@ def _share_sigmas(noisy: NoisyLayer, sigmas: dict[int, nn.Parameter]) -> None:
             setattr(noisy, f"{name}_sigma", sigmas.setdefault(id(mean), own))
 
 
-def _share_hooks(former: nn.Module, layer: nn.Module) -> None:
-    """Let the layer that replaces a former one share its hooks."""
+def _share_hooks(former: nn.Module, layer: nn.Module, *, lives_on: bool) -> None:
+    """Let a new layer share the hooks of a former one, which `lives_on` if it is the root."""
     for name, value in former.__dict__.items():
         if name.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called", "_hook")):
             layer.__dict__[name] = value
-    for hook in vars(layer)["_load_state_dict_pre_hooks"].values():
-        if hook.with_module:  # PyTorch passes it the module it was registered on
-            hook.module = weakref.ref(layer)
+    hooks = vars(layer)["_load_state_dict_pre_hooks"]
+    if lives_on:
+        hooks = vars(layer)["_load_state_dict_pre_hooks"] = copy.copy(hooks)
+    for key, hook in hooks.items():
+        if hook.with_module:  # PyTorch passes it the module that it is bound to
+            hooks[key] = type(hook)(hook.hook, layer)
 
 
 def _replaced(module: nn.Module, replacements: dict[int, nn.Module]) -> nn.Module:

@@ -84,11 +84,14 @@ class NoisyLayer(nn.Module):
         σ requires grad if it is `learned`, even where the means are frozen. A layer under
         parametrisations keeps them, and the noise is added to what they compute. Raises TypeError
         for a layer that is not of the kind `plain`, and ValueError for an unknown option or a layer
-        that cannot become noisy.
+        that cannot become noisy, such as one with a forward of its own, which would be lost.
         """
         kind = check_noise_options(noise, sigma0, init, learned)
         noisy = cls.__new__(cls)
         take_over(noisy, layer, cls.plain)
+        if type(layer).forward is not cls.plain.forward or "forward" in vars(layer):
+            name, expected = type(layer).__name__, cls.plain.__name__
+            raise ValueError(f"got a {name} whose forward is not that of nn.{expected}")
         noisy._become_noisy(kind, sigma0, init, learned)
         noisy.reset_sigmas()
         return noisy
