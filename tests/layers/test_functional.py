@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import hypothesis
 import pytest
@@ -15,6 +16,8 @@ from noisynet.layers import (
     Draw,
     IndependentNoise,
     LayerNoise,
+    noisy_conv,
+    noisy_conv_transpose,
     noisy_linear,
     noisy_parameters,
 )
@@ -216,6 +219,22 @@ def test_noisy_parameters_are_what_the_function_applies(
     if noisy_bias is not None:
         expected = expected + noisy_bias
     torch.testing.assert_close(noisy_linear(input, *parameters, noise), expected)
+
+
+@pytest.mark.parametrize("function", [noisy_linear, noisy_conv, noisy_conv_transpose])
+@pytest.mark.parametrize("missing", ["bias", "bias_sigma"])
+def test_one_bias_without_the_other_is_an_error(function: Any, missing: str) -> None:
+    kernel = () if function is noisy_linear else (1, 1)
+    weight, biases = torch.ones(2, 2, *kernel), {"bias": torch.ones(2), "bias_sigma": torch.ones(2)}
+    noise = noisynet.draw(noisynet.NoisyLinear(2, 2)).layer("")
+    with pytest.raises(ValueError, match=f"^{missing}: got None beside the other, expected both"):
+        function(
+            torch.ones(3, 2, *kernel),
+            weight=weight,
+            weight_sigma=weight,
+            noise=noise,
+            **{**biases, missing: None},
+        )
 
 
 @pytest.mark.parametrize("rows", [None, 16])

@@ -6,15 +6,15 @@ each row, so the attention between the projections is implemented here again.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from .functional import check_features, noisy_linear, noisy_parameters
-from .initial import InitName
+from .functional import apply_linear, check_features
+from .initial import InitName, NoiseOptions
 from .layer import NoisyLayer, check_bias, check_sizes
 from .linear import NoisyLinear
 from .noise import LinearNoise, NoiseKind, NoiseName, NoiseSpec, SequenceSpec
@@ -83,28 +83,20 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
         if embed_dim % num_heads:
             raise ValueError(f"num_heads: got {num_heads}, expected a divisor of {embed_dim}")
         arguments = (embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim)
-        options: dict[str, Any] = {
-            "noise": noise, "sigma0": sigma0, "init": init, "learned": learned,
-        }  # fmt: skip
+        options: Any = {"noise": noise, "sigma0": sigma0, "init": init, "learned": learned}
         super().__init__(*arguments, batch_first, device=device, dtype=dtype, **options)
 
     @classmethod
     def from_attention(
-        cls,
-        attention: nn.MultiheadAttention,
-        *,
-        noise: NoiseName = "factorised",
-        sigma0: float | None = None,
-        init: InitName = "paper",
-        learned: bool = True,
+        cls, attention: nn.MultiheadAttention, **options: Unpack[NoiseOptions]
     ) -> Self:
         """Build a noisy layer that shares the Parameters of `attention` as its means; σ is new.
 
-        σ requires grad if it is `learned`, even where the means are frozen. Raises TypeError for a
-        layer of another kind, and ValueError for an unknown option or a layer that cannot become
-        noisy.
+        `options` are noise, sigma0, init and learned, as in the constructor; σ requires grad if it
+        is `learned`, even where the means are frozen. Raises TypeError for a layer of another kind,
+        and ValueError for an unknown option or a layer that cannot become noisy.
         """
-        return cls.from_plain(attention, noise=noise, sigma0=sigma0, init=init, learned=learned)
+        return cls.from_plain(attention, **options)
 
     def _become_noisy(
         self, noise: NoiseKind, sigma0: float | None, init: InitName, learned: bool
@@ -178,10 +170,8 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
         noise = self.noise_in_force()
         if noise is None:
             return tuple((one.weight, one.bias) for one in self.weights())
-        return tuple(
-            noisy_parameters(*one, part)
-            for one, part in zip(self.weights(), noise.parts, strict=True)
-        )
+        pairs = zip(self.weights(), noise.parts, strict=True)
+        return tuple(weights.under(part) for weights, part in pairs)
 
     def forward(
         self,
@@ -320,7 +310,7 @@ class NoisyMultiheadAttention(NoisyLayer, nn.MultiheadAttention):
 def _project(input: Tensor, weights: Weights, noise: LinearNoise | None) -> Tensor:
     if noise is None:
         return functional.linear(input, weights.weight, weights.bias)
-    return noisy_linear(input, *weights, noise)
+    return apply_linear(input, weights, noise)
 
 
 def attend(

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .functional import check_channels, noisy_conv
-from .initial import InitName
+from .initial import InitName, NoiseOptions
 from .kernels.convolution import Sizes, convolve, noisy_kernels, with_one_batch_dimension
 from .layer import NoisyLayer, check_bias, check_sizes
-from .noise import NoiseName, NoiseSpec
+from .noise import NoiseName, NoiseSpec, WeightNoise
+from .weights import Weights
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
-class NoisyConv(NoisyLayer):
-    """The base of the noisy convolutions, for any number of spatial dimensions.
+class AnyNoisyConv(NoisyLayer):
+    """The base of the noisy convolutions, transposed or not, for any number of spatial dimensions.
 
-    A subclass is also an `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d`.
+    A subclass is also the convolution of torch that it names.
     """
 
     in_channels: int
@@ -32,6 +33,63 @@ class NoisyConv(NoisyLayer):
     padding: str | tuple[int, ...]
     dilation: tuple[int, ...]
     groups: int
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Sizes,
+        *,
+        groups: int,
+        bias: bool,
+        **options: Any,
+    ) -> None:
+        """Build the layer with the initial values that `init` names."""
+        check_sizes(groups=groups, in_channels=in_channels, out_channels=out_channels)
+        for size in kernel_size if isinstance(kernel_size, Iterable) else (kernel_size,):
+            check_sizes(kernel_size=size)
+        check_bias(bias)
+        sizes = (in_channels, out_channels, kernel_size)
+        super().__init__(*sizes, groups=groups, bias=bias, **options)
+
+    @classmethod
+    def from_conv(cls, conv: nn.Module, **options: Unpack[NoiseOptions]) -> Self:
+        """Build a noisy layer that shares the Parameters of `conv` as its means; σ is new.
+
+        `options` are noise, sigma0, init and learned, as in the constructor; σ requires grad if it
+        is `learned`, even where the means are frozen. Raises TypeError for a layer of another kind,
+        and ValueError for an unknown option or a layer that cannot become noisy.
+        """
+        return cls.from_plain(conv, **options)
+
+    def noise_spec(self) -> NoiseSpec:
+        """Return the spec of this layer's noise: its kind and sizes.
+
+        p is the number of input channels of a group times the number of kernel positions.
+        """
+        inputs = self.in_channels // self.groups * math.prod(self.kernel_size)
+        bias = self.bias_sigma is not None
+        return NoiseSpec(self.noise, inputs, self.out_channels, bias, self.groups)
+
+    def effective_weight(self) -> tuple[Tensor, Tensor | None]:
+        """Return the (weight, bias) under the draw in force.
+
+        They have the shapes of the means, with a leading dimension of rows for one draw per row. A
+        fresh layer makes a new draw for this call; with the noise off these are the means
+        themselves.
+        """
+        noise = self.noise_in_force()
+        if noise is None:
+            return self.weight, self.bias
+        return self._kernels(self.weights()[0], noise)
+
+    def _kernels(self, weights: Weights, noise: WeightNoise) -> tuple[Tensor, Tensor | None]:
+        raise NotImplementedError
+
+
+class NoisyConv(AnyNoisyConv):
+    """The base of `NoisyConv1d`, `NoisyConv2d` and `NoisyConv3d`."""
+
     padding_mode: PaddingMode
     _reversed_padding_repeated_twice: list[int]
 
@@ -55,54 +113,14 @@ class NoisyConv(NoisyLayer):
         dtype: torch.dtype | None = None,
     ) -> None:
         """Build the layer with the initial values that `init` names."""
-        check_sizes(groups=groups, in_channels=in_channels, out_channels=out_channels)
-        for size in kernel_size if isinstance(kernel_size, Iterable) else (kernel_size,):
-            check_sizes(kernel_size=size)
-        check_bias(bias)
-        sizes = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
-        options: dict[str, Any] = {
-            "noise": noise, "sigma0": sigma0, "init": init, "learned": learned,
-        }  # fmt: skip
-        super().__init__(*sizes, bias, padding_mode, device=device, dtype=dtype, **options)
+        options: dict[str, Any] = {"noise": noise, "sigma0": sigma0, "init": init}
+        options |= {"learned": learned, "device": device, "dtype": dtype, "groups": groups}
+        options |= {"stride": stride, "padding": padding, "dilation": dilation, "bias": bias}
+        super().__init__(
+            in_channels, out_channels, kernel_size, padding_mode=padding_mode, **options
+        )
 
-    @classmethod
-    def from_conv(
-        cls,
-        conv: nn.Conv1d | nn.Conv2d | nn.Conv3d,
-        *,
-        noise: NoiseName = "factorised",
-        sigma0: float | None = None,
-        init: InitName = "paper",
-        learned: bool = True,
-    ) -> Self:
-        """Build a noisy layer that shares the Parameters of `conv` as its means; σ is new.
-
-        σ requires grad if it is `learned`, even where the means are frozen. Raises TypeError for a
-        layer of another kind, and ValueError for an unknown option or a layer that cannot become
-        noisy.
-        """
-        return cls.from_plain(conv, noise=noise, sigma0=sigma0, init=init, learned=learned)
-
-    def noise_spec(self) -> NoiseSpec:
-        """Return the spec of this layer's noise: its kind and sizes.
-
-        p is the number of input channels of a group times the number of kernel positions.
-        """
-        inputs = self.in_channels // self.groups * math.prod(self.kernel_size)
-        bias = self.bias_sigma is not None
-        return NoiseSpec(self.noise, inputs, self.out_channels, bias, self.groups)
-
-    def effective_weight(self) -> tuple[Tensor, Tensor | None]:
-        """Return the (weight, bias) under the draw in force.
-
-        Shapes (q, c, *kernel) and (q,), with a leading dimension of rows for one draw per row. A
-        fresh layer makes a new draw for this call; with the noise off these are the means
-        themselves.
-        """
-        noise = self.noise_in_force()
-        if noise is None:
-            return self.weight, self.bias
-        (weights,) = self.weights()
+    def _kernels(self, weights: Weights, noise: WeightNoise) -> tuple[Tensor, Tensor | None]:
         return noisy_kernels(weights, noise)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -111,12 +129,11 @@ class NoisyConv(NoisyLayer):
         check_channels(input, self.in_channels, spatial)
         noise = self.noise_in_force(input, features=1 + spatial)
         padded, padding = self._padded(input)
-        stride, dilation, groups = self.stride, self.dilation, self.groups
+        places: dict[str, Any] = {"stride": self.stride, "padding": padding}
+        places |= {"dilation": self.dilation, "groups": self.groups}
         if noise is None:
-            return convolve(padded, self.weight, self.bias, stride, padding, dilation, groups)
-        (weights,) = self.weights()
-        places = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-        return noisy_conv(padded, *weights, noise, **places)
+            return convolve(padded, self.weight, self.bias, **places)
+        return noisy_conv(padded, *self.weights()[0], noise, **places)
 
     def _padded(self, input: Tensor) -> tuple[Tensor, str | Sizes]:
         """Apply padding other than zeros; return the input and the padding that is left to do."""

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from .conv import AnyNoisyConv
 from .functional import check_channels, noisy_conv_transpose
 from .initial import InitName
 from .kernels.convolution import (
     Sizes,
-    convolve_transposed,
+    convolve,
     noisy_transposed_kernels,
     with_one_batch_dimension,
 )
-from .layer import NoisyLayer, check_bias, check_sizes
-from .noise import NoiseName, NoiseSpec
+from .noise import NoiseName, WeightNoise
+from .weights import Weights
 
 
-class NoisyConvTranspose(NoisyLayer):
-    """The base of the noisy transposed convolutions, for any number of spatial dimensions.
-
-    A subclass is also an `nn.ConvTranspose1d`, `nn.ConvTranspose2d` or `nn.ConvTranspose3d`.
-    """
-
-    in_channels: int
-    out_channels: int
-    kernel_size: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: str | tuple[int, ...]
-    dilation: tuple[int, ...]
-    groups: int
+class NoisyConvTranspose(AnyNoisyConv):
+    """The base of the noisy transposed convolutions, for any number of spatial dimensions."""
 
     def __init__(
         self,
@@ -56,55 +44,13 @@ class NoisyConvTranspose(NoisyLayer):
         dtype: torch.dtype | None = None,
     ) -> None:
         """Build the layer with the initial values that `init` names."""
-        check_sizes(in_channels=in_channels, out_channels=out_channels)
-        for size in kernel_size if isinstance(kernel_size, Iterable) else (kernel_size,):
-            check_sizes(kernel_size=size)
-        check_bias(bias)
-        sizes = (in_channels, out_channels, kernel_size, stride, padding, output_padding, groups)
-        options: dict[str, Any] = {
-            "noise": noise, "sigma0": sigma0, "init": init, "learned": learned,
-        }  # fmt: skip
-        options |= {"device": device, "dtype": dtype}
-        super().__init__(*sizes, bias, dilation, padding_mode, **options)
+        options: dict[str, Any] = {"noise": noise, "sigma0": sigma0, "init": init}
+        options |= {"learned": learned, "device": device, "dtype": dtype, "groups": groups}
+        options |= {"stride": stride, "padding": padding, "dilation": dilation, "bias": bias}
+        options |= {"output_padding": output_padding, "padding_mode": padding_mode}
+        super().__init__(in_channels, out_channels, kernel_size, **options)
 
-    @classmethod
-    def from_conv(
-        cls,
-        conv: nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d,
-        *,
-        noise: NoiseName = "factorised",
-        sigma0: float | None = None,
-        init: InitName = "paper",
-        learned: bool = True,
-    ) -> Self:
-        """Build a noisy layer that shares the Parameters of `conv` as its means; σ is new.
-
-        σ requires grad if it is `learned`, even where the means are frozen. Raises TypeError for a
-        layer of another kind, and ValueError for an unknown option or a layer that cannot become
-        noisy.
-        """
-        return cls.from_plain(conv, noise=noise, sigma0=sigma0, init=init, learned=learned)
-
-    def noise_spec(self) -> NoiseSpec:
-        """Return the spec of this layer's noise: its kind and sizes.
-
-        p is the number of input channels of a group times the number of kernel positions.
-        """
-        inputs = self.in_channels // self.groups * math.prod(self.kernel_size)
-        bias = self.bias_sigma is not None
-        return NoiseSpec(self.noise, inputs, self.out_channels, bias, self.groups)
-
-    def effective_weight(self) -> tuple[Tensor, Tensor | None]:
-        """Return the (weight, bias) under the draw in force.
-
-        Shapes (channels, q/groups, *kernel) and (q,), with a leading dimension of rows for one draw
-        per row. A fresh layer makes a new draw for this call; with the noise off these are the
-        means themselves.
-        """
-        noise = self.noise_in_force()
-        if noise is None:
-            return self.weight, self.bias
-        (weights,) = self.weights()
+    def _kernels(self, weights: Weights, noise: WeightNoise) -> tuple[Tensor, Tensor | None]:
         return noisy_transposed_kernels(weights, noise, self.groups)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
@@ -129,9 +75,8 @@ class NoisyConvTranspose(NoisyLayer):
         places |= {"output_padding": output_padding, "dilation": self.dilation}
         places["groups"] = self.groups
         if noise is None:
-            return convolve_transposed(input, self.weight, self.bias, **places)
-        (weights,) = self.weights()
-        return noisy_conv_transpose(input, *weights, noise, **places)
+            return convolve(input, self.weight, self.bias, transposed=True, **places)
+        return noisy_conv_transpose(input, *self.weights()[0], noise, **places)
 
 
 class NoisyConvTranspose1d(NoisyConvTranspose, nn.ConvTranspose1d):

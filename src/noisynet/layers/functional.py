@@ -7,14 +7,14 @@ keep no state: a backward uses the noise of its forward, whatever is drawn in be
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from .kernels import convolution
-from .kernels.convolution import Sizes, convolve, convolve_transposed
+from .kernels.convolution import Sizes, convolve, noisy_kernels, noisy_transposed_kernels
 from .kernels.dispatch import fast_form
 from .noise import FactorisedNoise, LinearNoise, OutputNoise, WeightNoise
 from .weights import Weights
@@ -32,10 +32,10 @@ def noisy_linear(
 
     Shapes: input (…, p) for a shared draw, (…, rows, p) for one draw per row, (rows, …, p) for one
     draw per row with the batch first; weight and weight_sigma (q, p); bias and bias_sigma (q,),
-    both or neither; returns (…, q). Raises ValueError where the input's features or rows do not
-    fit.
+    both or neither; returns (…, q). Raises ValueError where one of the biases is missing, or the
+    input's features or rows do not fit.
     """
-    return apply_linear(input, Weights(weight, bias, weight_sigma, bias_sigma), noise)
+    return apply_linear(input, _paired(weight, bias, weight_sigma, bias_sigma), noise)
 
 
 def apply_linear(input: Tensor, weights: Weights, noise: LinearNoise) -> Tensor:
@@ -97,20 +97,10 @@ def noisy_conv(
     One draw per row takes memory for a kernel per row, and a grouped convolution, which is slower
     than a plain one.
     """
-    spatial = weight.ndim - 2
-    check_channels(input, weight.shape[1] * groups, spatial)
-    check_rows_of_input(input, noise.rows, features=1 + spatial, batch_first=noise.batch_first)
-    if isinstance(noise, FactorisedNoise) and noise.groups != groups:
-        raise ValueError(f"noise: got {noise.groups} groups, expected {groups}")
-    weights = Weights(weight, bias, weight_sigma, bias_sigma)
-
-    def apply(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
-        return convolve(input, weight, bias, stride, padding, dilation, groups)
-
-    def form(input: Tensor) -> Tensor:
-        return convolution.apply(input, weights, noise, apply, groups)
-
-    return _with_rows_beside(form, input, noise, spatial)
+    weights = _paired(weight, bias, weight_sigma, bias_sigma)
+    check_channels(input, weight.shape[1] * groups, weight.ndim - 2)
+    form = partial(convolve, stride=stride, padding=padding, dilation=dilation)
+    return _apply_conv(input, weights, noise, groups, noisy_kernels, form)
 
 
 def noisy_conv_transpose(
@@ -140,31 +130,32 @@ def noisy_conv_transpose(
     neither; returns (…, q, *positions). Raises ValueError as `noisy_conv` does; a draw per row
     costs the same.
     """
-    spatial = weight.ndim - 2
-    check_channels(input, weight.shape[0], spatial)
+    weights = _paired(weight, bias, weight_sigma, bias_sigma)
+    check_channels(input, weight.shape[0], weight.ndim - 2)
+    places = {"stride": stride, "padding": padding, "output_padding": output_padding}
+    form = partial(convolve, transposed=True, dilation=dilation, **places)
+    build = partial(noisy_transposed_kernels, groups=groups)
+    return _apply_conv(input, weights, noise, groups, build, form)
+
+
+def _apply_conv(
+    input: Tensor,
+    weights: Weights,
+    noise: WeightNoise,
+    groups: int,
+    build: convolution.Build,
+    form: convolution.Convolve,
+) -> Tensor:
+    """Check rows and groups, and apply a form that expects rows beside the channels."""
+    spatial = weights.weight.ndim - 2
     check_rows_of_input(input, noise.rows, features=1 + spatial, batch_first=noise.batch_first)
     if isinstance(noise, FactorisedNoise) and noise.groups != groups:
         raise ValueError(f"noise: got {noise.groups} groups, expected {groups}")
-    weights = Weights(weight, bias, weight_sigma, bias_sigma)
-
-    def apply(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
-        places = (stride, padding, output_padding, dilation)
-        return convolve_transposed(input, weight, bias, *places, groups)
-
-    def form(input: Tensor) -> Tensor:
-        return convolution.apply_transposed(input, weights, noise, apply, groups)
-
-    return _with_rows_beside(form, input, noise, spatial)
-
-
-def _with_rows_beside(
-    form: Callable[[Tensor], Tensor], input: Tensor, noise: WeightNoise, spatial: int
-) -> Tensor:
-    """Apply a form that expects rows beside the channels; if they are first, move them there."""
     last = input.ndim - spatial - 2
     if noise.rows is None or not noise.batch_first or last < 1:
-        return form(input)
-    return form(input.movedim(0, last)).movedim(last, 0)
+        return convolution.apply(input, weights, noise, groups, build, form)
+    beside = input.movedim(0, last)
+    return convolution.apply(beside, weights, noise, groups, build, form).movedim(last, 0)
 
 
 def noisy_parameters(
@@ -175,7 +166,16 @@ def noisy_parameters(
     noise: WeightNoise,
 ) -> tuple[Tensor, Tensor | None]:
     """Return μ + σ ⊙ ε for weight (…, q, p) and bias (…, q); without a bias, the second is None."""
-    return Weights(weight, bias, weight_sigma, bias_sigma).under(noise)
+    return _paired(weight, bias, weight_sigma, bias_sigma).under(noise)
+
+
+def _paired(
+    weight: Tensor, bias: Tensor | None, weight_sigma: Tensor, bias_sigma: Tensor | None
+) -> Weights:
+    if (bias is None) != (bias_sigma is None):
+        missing = "bias" if bias is None else "bias_sigma"
+        raise ValueError(f"{missing}: got None beside the other, expected both or neither")
+    return Weights(weight, bias, weight_sigma, bias_sigma)
 
 
 def check_features(input: Tensor, features: int) -> None:

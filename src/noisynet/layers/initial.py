@@ -10,13 +10,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 from torch import Tensor, nn
 
-from .noise import NoiseKind, NoiseSpec
+from .noise import NoiseKind, NoiseName, NoiseSpec
 
 InitName = Literal["paper", "book", "kaixhin", "torchrl", "tianshou", "pfrl", "dopamine"]
+
+
+class NoiseOptions(TypedDict, total=False):
+    """The options of the noise that every noisy layer has; `NoisyLinear` says what they mean."""
+
+    noise: NoiseName
+    sigma0: float | None
+    init: InitName
+    learned: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -112,9 +112,7 @@ class LazyNoisyLinear(_LazyNoisy, NoisyLinear):
         dtype: torch.dtype | None = None,
     ) -> None:
         """Build the layer without its parameters' shapes."""
-        options: dict[str, Any] = {
-            "noise": noise, "sigma0": sigma0, "init": init, "learned": learned,
-        }  # fmt: skip
+        options: Any = {"noise": noise, "sigma0": sigma0, "init": init, "learned": learned}
         super().__init__(1, out_features, bias, device=device, dtype=dtype, **options)
 
     def _inputs_of(self, input: Tensor) -> int:
@@ -151,9 +149,7 @@ class _LazyNoisyConv(_LazyNoisy, NoisyConv):
     ) -> None:
         """Build the layer without its parameters' shapes."""
         sizes = (groups, out_channels, kernel_size, stride, padding, dilation, groups)
-        options: dict[str, Any] = {
-            "noise": noise, "sigma0": sigma0, "init": init, "learned": learned,
-        }  # fmt: skip
+        options: Any = {"noise": noise, "sigma0": sigma0, "init": init, "learned": learned}
         super().__init__(*sizes, bias, padding_mode, device=device, dtype=dtype, **options)
 
     def _inputs_of(self, input: Tensor) -> int:

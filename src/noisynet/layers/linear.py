@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .functional import apply_linear, noisy_parameters
-from .initial import InitName
+from .functional import apply_linear
+from .initial import InitName, NoiseOptions
 from .kernels import dispatch
 from .layer import NoisyLayer, check_bias, check_sizes
 from .noise import (
@@ -63,28 +63,18 @@ class NoisyLinear(NoisyLayer, nn.Linear):
         """Build the layer with the initial values that `init` names."""
         check_sizes(in_features=in_features, out_features=out_features)
         check_bias(bias)
-        options: dict[str, Any] = {
-            "noise": noise, "sigma0": sigma0, "init": init, "learned": learned,
-        }  # fmt: skip
+        options: Any = {"noise": noise, "sigma0": sigma0, "init": init, "learned": learned}
         super().__init__(in_features, out_features, bias, device=device, dtype=dtype, **options)
 
     @classmethod
-    def from_linear(
-        cls,
-        linear: nn.Linear,
-        *,
-        noise: NoiseName = "factorised",
-        sigma0: float | None = None,
-        init: InitName = "paper",
-        learned: bool = True,
-    ) -> Self:
+    def from_linear(cls, linear: nn.Linear, **options: Unpack[NoiseOptions]) -> Self:
         """Build a noisy layer that shares the Parameters of `linear` as its means; σ is new.
 
-        σ requires grad if it is `learned`, even where the means are frozen. Raises TypeError for a
-        layer that is not an `nn.Linear`, and ValueError for an unknown option or a layer that
-        cannot become noisy.
+        `options` are noise, sigma0, init and learned, as in the constructor; σ requires grad if it
+        is `learned`, even where the means are frozen. Raises TypeError for a layer of another kind,
+        and ValueError for an unknown option or a layer that cannot become noisy.
         """
-        return cls.from_plain(linear, noise=noise, sigma0=sigma0, init=init, learned=learned)
+        return cls.from_plain(linear, **options)
 
     def noise_spec(self) -> NoiseSpec:
         """Return the spec of this layer's noise: its kind and sizes."""
@@ -120,7 +110,7 @@ class NoisyLinear(NoisyLayer, nn.Linear):
         noise = self.noise_in_force()
         if noise is None:
             return self.weight, self.bias
-        return noisy_parameters(self.weight, self.bias, self.weight_sigma, self.bias_sigma, noise)
+        return self._learned().under(noise)
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer to (…, p), or to (…, rows, p) under one draw per row; return (…, q)."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from .functional import check_features, noisy_linear
-from .initial import InitName
+from .functional import apply_linear, check_features
+from .initial import InitName, NoiseOptions
 from .layer import NoisyLayer, check_bias, check_sizes
 from .noise import (
     CellNoise,
@@ -58,28 +58,18 @@ class NoisyCell(NoisyLayer):
         """Build the cell with the initial values that `init` names."""
         check_sizes(input_size=input_size, hidden_size=hidden_size)
         check_bias(bias)
-        options: dict[str, Any] = {
-            "noise": noise, "sigma0": sigma0, "init": init, "learned": learned,
-        }  # fmt: skip
+        options: Any = {"noise": noise, "sigma0": sigma0, "init": init, "learned": learned}
         super().__init__(input_size, hidden_size, bias, device=device, dtype=dtype, **options)
 
     @classmethod
-    def from_cell(
-        cls,
-        cell: nn.LSTMCell | nn.GRUCell,
-        *,
-        noise: NoiseName = "factorised",
-        sigma0: float | None = None,
-        init: InitName = "paper",
-        learned: bool = True,
-    ) -> Self:
+    def from_cell(cls, cell: nn.LSTMCell | nn.GRUCell, **options: Unpack[NoiseOptions]) -> Self:
         """Build a noisy cell that shares the Parameters of `cell` as its means; σ is new.
 
-        σ requires grad if it is `learned`, even where the means are frozen. Raises TypeError for a
-        cell of another kind, and ValueError for an unknown option or a cell that cannot become
-        noisy.
+        `options` are noise, sigma0, init and learned, as in the constructor; σ requires grad if it
+        is `learned`, even where the means are frozen. Raises TypeError for a layer of another kind,
+        and ValueError for an unknown option or a layer that cannot become noisy.
         """
-        return cls.from_plain(cell, noise=noise, sigma0=sigma0, init=init, learned=learned)
+        return cls.from_plain(cell, **options)
 
     @property
     def noise_reference(self) -> Tensor:
@@ -150,7 +140,7 @@ class NoisyCell(NoisyLayer):
     def _from_both(self, input: Tensor, hidden: Tensor, noise: CellNoise) -> tuple[Tensor, Tensor]:
         """Return the gates' pre-activations from the input, and those from the state."""
         ih, hh = self.weights()
-        return noisy_linear(input, *ih, noise.input), noisy_linear(hidden, *hh, noise.hidden)
+        return apply_linear(input, ih, noise.input), apply_linear(hidden, hh, noise.hidden)
 
     def _zeros(self, input: Tensor) -> Tensor:
         return input.new_zeros(*input.shape[:-1], self.hidden_size)

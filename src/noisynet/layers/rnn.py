@@ -57,9 +57,7 @@ class NoisyLSTM(NoisySequence, nn.LSTM):  # pyright: ignore[reportIncompatibleVa
         dtype: torch.dtype | None = None,
     ) -> None:
         """Build the layer with the initial values that `init` names."""
-        options: dict[str, Any] = {
-            "noise": noise, "sigma0": sigma0, "init": init, "learned": learned,
-        }  # fmt: skip
+        options: Any = {"noise": noise, "sigma0": sigma0, "init": init, "learned": learned}
         options |= {"batch_first": batch_first, "dropout": dropout, "bidirectional": bidirectional}
         options |= {"bias": bias, "proj_size": proj_size, "device": device, "dtype": dtype}
         super().__init__(input_size, hidden_size, num_layers, **options)
@@ -110,9 +108,7 @@ class NoisyGRU(NoisySequence, nn.GRU):  # pyright: ignore[reportIncompatibleVari
         dtype: torch.dtype | None = None,
     ) -> None:
         """Build the layer with the initial values that `init` names."""
-        options: dict[str, Any] = {
-            "noise": noise, "sigma0": sigma0, "init": init, "learned": learned,
-        }  # fmt: skip
+        options: Any = {"noise": noise, "sigma0": sigma0, "init": init, "learned": learned}
         options |= {"batch_first": batch_first, "dropout": dropout, "bidirectional": bidirectional}
         options |= {"bias": bias, "device": device, "dtype": dtype}
         super().__init__(input_size, hidden_size, num_layers, **options)
@@ -153,9 +149,7 @@ class NoisyRNN(NoisySequence, nn.RNN):  # pyright: ignore[reportIncompatibleVari
         dtype: torch.dtype | None = None,
     ) -> None:
         """Build the layer with the initial values that `init` names."""
-        options: dict[str, Any] = {
-            "noise": noise, "sigma0": sigma0, "init": init, "learned": learned,
-        }  # fmt: skip
+        options: Any = {"noise": noise, "sigma0": sigma0, "init": init, "learned": learned}
         options |= {"batch_first": batch_first, "dropout": dropout, "bidirectional": bidirectional}
         options |= {"bias": bias, "nonlinearity": nonlinearity, "device": device, "dtype": dtype}
         super().__init__(input_size, hidden_size, num_layers, **options)

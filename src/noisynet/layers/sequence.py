@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from .initial import InitName
+from .initial import InitName, NoiseOptions
 from .kernels import dispatch
 from .layer import NoisyLayer, check_bias, check_sizes
 from .noise import (
@@ -65,22 +65,14 @@ class NoisySequence(NoisyLayer):
         super().__init__(input_size, hidden_size, num_layers, *arguments, **options)
 
     @classmethod
-    def from_rnn(
-        cls,
-        rnn: nn.RNNBase,
-        *,
-        noise: NoiseName = "factorised",
-        sigma0: float | None = None,
-        init: InitName = "paper",
-        learned: bool = True,
-    ) -> Self:
+    def from_rnn(cls, rnn: nn.RNNBase, **options: Unpack[NoiseOptions]) -> Self:
         """Build a noisy layer that shares the Parameters of `rnn` as its means; σ is new.
 
-        σ requires grad if it is `learned`, even where the means are frozen. Raises TypeError for a
-        layer of another kind, and ValueError for an unknown option or a layer that cannot become
-        noisy.
+        `options` are noise, sigma0, init and learned, as in the constructor; σ requires grad if it
+        is `learned`, even where the means are frozen. Raises TypeError for a layer of another kind,
+        and ValueError for an unknown option or a layer that cannot become noisy.
         """
-        return cls.from_plain(rnn, noise=noise, sigma0=sigma0, init=init, learned=learned)
+        return cls.from_plain(rnn, **options)
 
     @property
     def _step(self) -> Step:

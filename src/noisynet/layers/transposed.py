@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .functional import check_features, noisy_linear, noisy_parameters
+from .functional import apply_linear, check_features
 from .layer import NoisyLayer
 from .noise import LayerNoise, NoiseSpec
 from .weights import Weights
@@ -60,7 +60,7 @@ class NoisyTransposedLinear(NoisyLayer):
         noise = self.noise_in_force()
         if noise is None:
             return self.weight, self.bias
-        weight, bias = noisy_parameters(*self.weights()[0], noise)
+        weight, bias = self.weights()[0].under(noise)
         return weight.mT, bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class NoisyTransposedLinear(NoisyLayer):
         if noise is None:
             check_features(x, self.nx)
             return super().forward(x)
-        return noisy_linear(x, *self.weights()[0], noise)
+        return apply_linear(x, self.weights()[0], noise)
 
     def __repr__(self) -> str:
         """Return class, sizes and noise; the plain layer's repr would give its own class name."""

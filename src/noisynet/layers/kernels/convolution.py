@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,37 +15,22 @@ from ..weights import Weights
 
 Sizes = int | tuple[int, ...]
 
-
 Convolve = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]
 """A convolution of (…, channels, *spatial) with a kernel, a bias and a number of groups."""
 
+Build = Callable[[Weights, WeightNoise], tuple[Tensor, Tensor | None]]
+"""A function that returns the kernel μ + σ ⊙ ε and its bias, with leading rows if they differ."""
+
 
 def apply(
-    input: Tensor, weights: Weights, noise: WeightNoise, convolve: Convolve, groups: int
-) -> Tensor:
-    """Convolve an input (…, channels, *spatial) with the kernel μ + σ ⊙ ε, whose noise must fit."""
-    return _with_rows(input, weights, noise, convolve, groups, noisy_kernels)
-
-
-def apply_transposed(
-    input: Tensor, weights: Weights, noise: WeightNoise, convolve: Convolve, groups: int
-) -> Tensor:
-    """Apply a transposed convolution with the kernel μ + σ ⊙ ε; arguments are those of `apply`."""
-
-    def kernels(weights: Weights, noise: WeightNoise) -> tuple[Tensor, Tensor | None]:
-        return noisy_transposed_kernels(weights, noise, groups)
-
-    return _with_rows(input, weights, noise, convolve, groups, kernels)
-
-
-def _with_rows(
     input: Tensor,
     weights: Weights,
     noise: WeightNoise,
-    convolve: Convolve,
     groups: int,
-    build: Callable[[Weights, WeightNoise], tuple[Tensor, Tensor | None]],
+    build: Build,
+    convolve: Convolve,
 ) -> Tensor:
+    """Convolve an input (…, channels, *spatial) with the kernels of a noise, which must fit."""
     rows = noise.rows
     if rows is not None and math.prod(rows) == 0:
         # No row, so no draw: there is nothing to compute but the shape.
@@ -125,54 +111,33 @@ def convolve(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    stride: Sizes,
-    padding: str | Sizes,
-    dilation: Sizes,
     groups: int,
+    *,
+    transposed: bool = False,
+    **places: Any,
 ) -> Tensor:
-    """Apply `torch.nn.functional.conv1d`, `conv2d` or `conv3d`, with any leading dimensions."""
-    conv = (functional.conv1d, functional.conv2d, functional.conv3d)[_spatial(weight) - 1]
-    flat = with_one_batch_dimension(input, weight.ndim - 2)
-    output = conv(flat, weight, bias, stride, padding, dilation, groups)
-    return _with_leading_of(input, flat, output)
+    """Apply `torch.nn.functional.conv1d`, `conv2d` or `conv3d`, with any leading dimensions.
 
-
-def convolve_transposed(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Sizes,
-    padding: Sizes,
-    output_padding: Sizes,
-    dilation: Sizes,
-    groups: int,
-) -> Tensor:
-    """Apply `torch.nn.functional.conv_transpose1d`, `2d` or `3d`, with any leading dimensions."""
-    forms = (
-        functional.conv_transpose1d,
-        functional.conv_transpose2d,
-        functional.conv_transpose3d,
-    )
-    flat = with_one_batch_dimension(input, weight.ndim - 2)
-    output = forms[_spatial(weight) - 1](
-        flat, weight, bias, stride, padding, output_padding, groups, dilation
-    )
-    return _with_leading_of(input, flat, output)
-
-
-def _spatial(weight: Tensor) -> int:
+    If `transposed`, it is `conv_transpose1d`, `2d` or `3d`. `places` are the function's further
+    options: stride, padding and so on.
+    """
     spatial = weight.ndim - 2
     if spatial not in (1, 2, 3):
         raise ValueError(f"weight: got {weight.ndim} dimensions, expected 3 (1d), 4 (2d) or 5 (3d)")
-    return spatial
-
-
-def _with_leading_of(input: Tensor, flat: Tensor, output: Tensor) -> Tensor:
-    """Give an output of the flattened input the leading dimensions of the input."""
+    form = (_TRANSPOSED if transposed else _CONVOLUTIONS)[spatial - 1]
+    flat = with_one_batch_dimension(input, spatial)
+    output = form(flat, weight, bias, groups=groups, **places)
     if flat is input:
         return output
-    leading = input.ndim - flat.ndim + 1
-    return output.reshape(*input.shape[:leading], *output.shape[1:])
+    return output.reshape(*input.shape[: input.ndim - 1 - spatial], *output.shape[1:])
+
+
+_CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d)
+_TRANSPOSED = (
+    functional.conv_transpose1d,
+    functional.conv_transpose2d,
+    functional.conv_transpose3d,
+)
 
 
 def with_one_batch_dimension(input: Tensor, spatial: int) -> Tensor:
