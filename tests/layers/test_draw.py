@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import noisynet
 from noisynet.layers import Draw, NoisyLinear
-from noisynet.layers.states import ready
+from noisynet.layers.states import using_repeatedly
 
 
 def equal(first: Draw, second: Draw) -> bool:
@@ -50,11 +50,13 @@ def test_a_draw_leaves_the_net_untouched(net: nn.Sequential) -> None:
     assert noisynet.held(net) is None
 
 
-def test_a_draw_that_is_ready_is_in_force_as_often_as_it_is_asked_for(net: nn.Sequential) -> None:
+def test_a_draw_that_is_checked_once_can_be_used_repeatedly(
+    net: nn.Sequential,
+) -> None:
     x, drawn = torch.randn(4, 3), noisynet.draw(net)
     with noisynet.using(net, drawn):
         expected = net(x)
-    under = ready(net, drawn)
+    under = using_repeatedly(net, drawn)
     for _ in range(2):
         with under():
             assert torch.equal(net(x), expected)

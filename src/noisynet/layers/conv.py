@@ -129,10 +129,10 @@ class NoisyConv(AnyNoisyConv):
         check_channels(input, self.in_channels, spatial)
         noise = self.noise_in_force(input, features=1 + spatial)
         padded, padding = self._padded(input)
-        places: dict[str, Any] = {"stride": self.stride, "padding": padding}
-        places |= {"dilation": self.dilation, "groups": self.groups}
+        stride, dilation, groups = self.stride, self.dilation, self.groups
         if noise is None:
-            return convolve(padded, self.weight, self.bias, **places)
+            return convolve(padded, self.weight, self.bias, groups, stride, padding, dilation)
+        places = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
         return noisy_conv(padded, *self.weights()[0], noise, **places)
 
     def _padded(self, input: Tensor) -> tuple[Tensor, str | Sizes]:

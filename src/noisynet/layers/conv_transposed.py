@@ -12,7 +12,7 @@ from .functional import check_channels, noisy_conv_transpose
 from .initial import InitName
 from .kernels.convolution import (
     Sizes,
-    convolve,
+    convolve_transposed,
     noisy_transposed_kernels,
     with_one_batch_dimension,
 )
@@ -75,7 +75,7 @@ class NoisyConvTranspose(AnyNoisyConv):
         places |= {"output_padding": output_padding, "dilation": self.dilation}
         places["groups"] = self.groups
         if noise is None:
-            return convolve(input, self.weight, self.bias, transposed=True, **places)
+            return convolve_transposed(input, self.weight, self.bias, **places)
         return noisy_conv_transpose(input, *self.weights()[0], noise, **places)
 
 

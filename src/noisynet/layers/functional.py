@@ -14,7 +14,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from .kernels import convolution
-from .kernels.convolution import Sizes, convolve, noisy_kernels, noisy_transposed_kernels
+from .kernels.convolution import (
+    Sizes,
+    convolve,
+    convolve_transposed,
+    noisy_kernels,
+    noisy_transposed_kernels,
+)
 from .kernels.dispatch import fast_form
 from .noise import FactorisedNoise, LinearNoise, OutputNoise, WeightNoise
 from .weights import Weights
@@ -99,7 +105,10 @@ def noisy_conv(
     """
     weights = _paired(weight, bias, weight_sigma, bias_sigma)
     check_channels(input, weight.shape[1] * groups, weight.ndim - 2)
-    form = partial(convolve, stride=stride, padding=padding, dilation=dilation)
+
+    def form(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+        return convolve(input, weight, bias, groups, stride, padding, dilation)
+
     return _apply_conv(input, weights, noise, groups, noisy_kernels, form)
 
 
@@ -132,8 +141,11 @@ def noisy_conv_transpose(
     """
     weights = _paired(weight, bias, weight_sigma, bias_sigma)
     check_channels(input, weight.shape[0], weight.ndim - 2)
-    places = {"stride": stride, "padding": padding, "output_padding": output_padding}
-    form = partial(convolve, transposed=True, dilation=dilation, **places)
+    places = (stride, padding, output_padding, dilation)
+
+    def form(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+        return convolve_transposed(input, weight, bias, groups, *places)
+
     build = partial(noisy_transposed_kernels, groups=groups)
     return _apply_conv(input, weights, noise, groups, build, form)
 

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
+from .layer import is_uninitialised
+
 NO_PRODUCTS = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)
 """Layers that do not multiply by a matrix: embeddings select rows, norms scale."""
 
@@ -35,7 +37,7 @@ def has_weight(layer: nn.Module) -> bool:
 def described(layer: nn.Module, *, convertible: bool) -> str:
     """Return the reason why a layer whose class is not being converted stays plain."""
     name = type(layer).__name__
-    if any(map(is_lazy, layer.parameters(recurse=False))):
+    if is_uninitialised(layer):
         return f"{name}: it has no shape yet, run one forward first"
     return f"{name}: choose it with where=…" if convertible else f"{name}: it has no noisy form"
 
@@ -45,10 +47,10 @@ def listed_by_reason(reasons: Mapping[str, str]) -> str:
     names: dict[str, list[str]] = {}
     for name, reason in reasons.items():
         names.setdefault(reason, []).append(name or "the module itself")
-    return "; ".join(f"{_shortened(some)} ({reason})" for reason, some in names.items())
+    return "; ".join(f"{shortened(some)} ({reason})" for reason, some in names.items())
 
 
-def _shortened(names: Iterable[str]) -> str:
+def shortened(names: Iterable[str]) -> str:
     """Join names with commas; of more than six, list the first six and count the rest."""
     some = list(names)
     more = f" and {len(some) - 6} more" if len(some) > 6 else ""

@@ -144,8 +144,21 @@ LinearNoise = WeightNoise | OutputNoise
 """The noise of a linear layer: at its weights, or at its outputs."""
 
 
+class _OfSeveralWeights:
+    """The base of the noise of layers with several weights, which all have the same rows."""
+
+    __slots__ = ()
+
+    parts: Any
+
+    @property
+    def rows(self) -> tuple[int, ...] | None:
+        """Return the leading dimensions of the draw, or None where all rows share it."""
+        return self.parts[0].rows
+
+
 @dataclass(frozen=True, slots=True)
-class CellNoise:
+class CellNoise(_OfSeveralWeights):
     """The noise of a recurrent cell, of the input's weight and of the state's."""
 
     input: LinearNoise
@@ -156,26 +169,16 @@ class CellNoise:
         """Return the noise of each weight."""
         return self.input, self.hidden
 
-    @property
-    def rows(self) -> tuple[int, ...] | None:
-        """Return the leading dimensions of the draw, or None where all rows share it."""
-        return self.input.rows
-
     def scaled(self, scale: Tensor) -> CellNoise:
         """Return the noise of both weights times a scale."""
         return CellNoise(self.input.scaled(scale), self.hidden.scaled(scale))
 
 
 @dataclass(frozen=True, slots=True)
-class SequenceNoise:
+class SequenceNoise(_OfSeveralWeights):
     """The noise of each weight, in order, of a layer with several, as attention or `NoisyLSTM`."""
 
     parts: tuple[WeightNoise, ...]
-
-    @property
-    def rows(self) -> tuple[int, ...] | None:
-        """Return the leading dimensions of the draw, or None where all rows share it."""
-        return self.parts[0].rows
 
     def scaled(self, scale: Tensor) -> SequenceNoise:
         """Return the noise of all weights times a scale."""
@@ -191,10 +194,12 @@ class _Spec:
     __slots__ = ()
 
     kind: NoiseKind
+    parts: Any
 
     @property
     def size(self) -> int:
-        raise NotImplementedError
+        """Return the number of standard normals of a draw."""
+        return sum(part.size for part in self.parts)
 
     def from_normals(self, normals: Tensor) -> Tensor:
         """Turn standard normals into this kind's ε values, still flat."""
@@ -268,11 +273,6 @@ class CellSpec(_Spec):
     hidden: NoiseSpec
 
     @property
-    def size(self) -> int:
-        """Return the number of standard normals of a draw."""
-        return self.input.size + self.hidden.size
-
-    @property
     def parts(self) -> tuple[NoiseSpec, ...]:
         """Return the spec of each weight."""
         return self.input, self.hidden
@@ -288,11 +288,6 @@ class SequenceSpec(_Spec):
 
     kind: NoiseKind
     parts: tuple[NoiseSpec, ...]
-
-    @property
-    def size(self) -> int:
-        """Return the number of standard normals of a draw."""
-        return sum(part.size for part in self.parts)
 
     def unflatten(self, flat: Tensor, batch_first: bool = False) -> SequenceNoise:
         """View flat ε values, shape (…, size), as the noise of all weights."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .layer import is_uninitialised
+from .left_out import shortened
 from .linear import NoisyLinear
 from .noise import NoiseKind
 
@@ -113,8 +114,8 @@ def load_peer_state_dict(
     unknown += [theirs for ours, theirs in translated.items() if ours not in expected]
     missing = [name for name in expected if name not in translated]
     if strict and (missing or unknown):
-        found = [f"nothing for {_listed(missing)}"] if missing else []
-        found += [f"unknown {_listed(unknown)}"] if unknown else []
+        found = [f"nothing for {shortened(map(repr, missing))}"] if missing else []
+        found += [f"unknown {shortened(map(repr, unknown))}"] if unknown else []
         raise ValueError(
             f"state_dict: got {' and '.join(found)}, expected exactly what the module has; "
             "strict=False loads the rest"
@@ -161,7 +162,8 @@ def _translated(
     if not read:
         raise ValueError(
             f"state_dict: got no noisy layer of {peer or ', '.join(PEERS)} at "
-            f"{_listed(layers)}; its keys are {_listed(state_dict) or 'none'}"
+            f"{shortened(map(repr, layers))}; its keys are "
+            f"{shortened(map(repr, state_dict)) or 'none'}"
         )
     translated |= {key: key for key in state_dict if key not in read}
     return translated, unknown
@@ -240,10 +242,3 @@ def _check_shapes(
             raise ValueError(
                 f"{theirs}: got shape {tuple(value.shape)}, expected {tuple(place.shape)}"
             )
-
-
-def _listed(names: Iterable[str]) -> str:
-    """Quote names on one line; of more than six, list the first six and count the rest."""
-    quoted = [repr(name) for name in names]
-    more = f" and {len(quoted) - 6} more" if len(quoted) > 6 else ""
-    return ", ".join(quoted[:6]) + more

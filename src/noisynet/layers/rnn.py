@@ -36,7 +36,7 @@ class NoisyLSTM(NoisySequence, nn.LSTM):  # pyright: ignore[reportIncompatibleVa
     Raises ValueError for an unknown option, and for a batch that does not fit the rows of a draw.
     """
 
-    plain, gates = nn.LSTM, 4
+    plain, gates, step = nn.LSTM, 4, staticmethod(lstm_step)
 
     def __init__(
         self,
@@ -62,10 +62,6 @@ class NoisyLSTM(NoisySequence, nn.LSTM):  # pyright: ignore[reportIncompatibleVa
         options |= {"bias": bias, "proj_size": proj_size, "device": device, "dtype": dtype}
         super().__init__(input_size, hidden_size, num_layers, **options)
 
-    @property
-    def _step(self) -> Step:
-        return lstm_step
-
     def _initial_state(self, input: Tensor, hx: Any) -> State:
         if hx is not None:
             if isinstance(hx, Tensor) or len(hx) != 2:
@@ -88,7 +84,7 @@ class NoisyGRU(NoisySequence, nn.GRU):  # pyright: ignore[reportIncompatibleVari
     those of `noisynet.NoisyLSTM`. The state is h. With the noise off it is exactly `nn.GRU`.
     """
 
-    plain, gates = nn.GRU, 3
+    plain, gates, step = nn.GRU, 3, staticmethod(gru_step)
 
     def __init__(
         self,
@@ -112,10 +108,6 @@ class NoisyGRU(NoisySequence, nn.GRU):  # pyright: ignore[reportIncompatibleVari
         options |= {"batch_first": batch_first, "dropout": dropout, "bidirectional": bidirectional}
         options |= {"bias": bias, "device": device, "dtype": dtype}
         super().__init__(input_size, hidden_size, num_layers, **options)
-
-    @property
-    def _step(self) -> Step:
-        return gru_step
 
 
 # In torch's recurrent layers `bias` is a bool: whether they have biases.
@@ -155,5 +147,6 @@ class NoisyRNN(NoisySequence, nn.RNN):  # pyright: ignore[reportIncompatibleVari
         super().__init__(input_size, hidden_size, num_layers, **options)
 
     @property
-    def _step(self) -> Step:
+    def step(self) -> Step:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the equation of one step."""
         return tanh_step if self.nonlinearity == "tanh" else relu_step

@@ -33,6 +33,7 @@ class NoisySequence(NoisyLayer):
     """
 
     gates: ClassVar[int]
+    step: Step
 
     input_size: int
     hidden_size: int
@@ -75,10 +76,6 @@ class NoisySequence(NoisyLayer):
         return cls.from_plain(rnn, **options)
 
     @property
-    def _step(self) -> Step:
-        raise NotImplementedError
-
-    @property
     def noise_reference(self) -> Tensor:
         """Return the σ of a weight, whose device and dtype the noise takes."""
         return self.weight_ih_l0_sigma
@@ -100,15 +97,15 @@ class NoisySequence(NoisyLayer):
 
     def weights(self) -> tuple[Weights, ...]:
         """Return μ and σ of each weight and its bias, in the order of `weight_names`."""
-        found: list[Weights] = []
-        for weight, bias in self.weight_names():
-            mean, sigma = getattr(self, weight), getattr(self, f"{weight}_sigma")
-            if self.bias and not bias.startswith("bias_hr"):
-                of_bias = getattr(self, bias), getattr(self, f"{bias}_sigma")
-            else:
-                of_bias = None, None
-            found.append(Weights(mean, of_bias[0], sigma, of_bias[1]))
-        return tuple(found)
+        return tuple(
+            Weights(
+                getattr(self, weight),
+                getattr(self, bias, None),
+                getattr(self, f"{weight}_sigma"),
+                getattr(self, f"{bias}_sigma", None),
+            )
+            for weight, bias in self.weight_names()
+        )
 
     def noise_spec(self) -> SequenceSpec:
         """Return the spec of this layer's noise: its kind and sizes."""
@@ -239,7 +236,7 @@ class NoisySequence(NoisyLayer):
         plain = self._plain_with([weights[0].weight])
         plain.check_forward_args(padded, self._as_hx(state), None)
         output, state = unrolled(
-            self._step,
+            self.step,
             padded.transpose(0, 1) if self.batch_first else padded,
             state,
             weights,

@@ -283,11 +283,11 @@ def using(module: nn.Module, drawn: Draw, *, batch_first: bool | None = None) ->
     that was made for other layers, or lies on another device, and for `batch_first` of a draw
     without rows.
     """
-    with ready(module, _with_rows(drawn, batch_first))():
+    with using_repeatedly(module, _with_rows(drawn, batch_first))():
         yield
 
 
-def ready(module: nn.Module, drawn: Draw) -> Callable[[], AbstractContextManager[None]]:
+def using_repeatedly(module: nn.Module, drawn: Draw) -> Callable[[], AbstractContextManager[None]]:
     """Return a function that opens `using(module, drawn)` repeatedly, with its checks made once.
 
     It is for a draw that many forwards use, of a module whose layers stay the same and on their

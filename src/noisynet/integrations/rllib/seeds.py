@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...layers import Draw, noisy_layers
 from ...layers.noise import LayerSpec, Slot
-from ...layers.states import ready
+from ...layers.states import using_repeatedly
 
 DrawContext = Callable[[], AbstractContextManager[None]]
 """Returns a context in which one draw is used; it can be called any number of times."""
@@ -74,7 +74,7 @@ class ActingNoise:
             self._seeds += [random.getrandbits(31) for _ in range(rows - len(self._seeds))]
             held = self._held = draw_of_seeds(module, torch.tensor(self._seeds))
         drawn = held if held.rows == rows else held[:rows]
-        self._in_force = torch.tensor(self._seeds[:rows]), ready(module, drawn)
+        self._in_force = torch.tensor(self._seeds[:rows]), using_repeatedly(module, drawn)
         return self._in_force
 
     def __getstate__(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class LearningNoise:
         """Return a function that opens a context under the draws of `seeds`, (B,)."""
         # The loss asks twice for the same batch, for the policy and for the values.
         if self._in_force is None or self._in_force[0] is not seeds:
-            self._in_force = seeds, ready(module, self.of_seeds(module, seeds))
+            self._in_force = seeds, using_repeatedly(module, self.of_seeds(module, seeds))
         return self._in_force[1]
 
     def of_seeds(self, module: nn.Module, seeds: Tensor) -> Draw:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -112,32 +111,52 @@ def convolve(
     weight: Tensor,
     bias: Tensor | None,
     groups: int,
-    *,
-    transposed: bool = False,
-    **places: Any,
+    stride: Sizes,
+    padding: str | Sizes,
+    dilation: Sizes,
 ) -> Tensor:
-    """Apply `torch.nn.functional.conv1d`, `conv2d` or `conv3d`, with any leading dimensions.
+    """Apply `torch.nn.functional.conv1d`, `conv2d` or `conv3d`, with any leading dimensions."""
+    forms = (functional.conv1d, functional.conv2d, functional.conv3d)
+    flat = with_one_batch_dimension(input, weight.ndim - 2)
+    output = forms[_spatial(weight) - 1](flat, weight, bias, stride, padding, dilation, groups)
+    return _with_leading_of(input, flat, output)
 
-    If `transposed`, it is `conv_transpose1d`, `2d` or `3d`. `places` are the function's further
-    options: stride, padding and so on.
-    """
+
+def convolve_transposed(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    groups: int,
+    stride: Sizes,
+    padding: Sizes,
+    output_padding: Sizes,
+    dilation: Sizes,
+) -> Tensor:
+    """Apply `torch.nn.functional.conv_transpose1d`, `2d` or `3d`, with any leading dimensions."""
+    forms = (
+        functional.conv_transpose1d,
+        functional.conv_transpose2d,
+        functional.conv_transpose3d,
+    )
+    flat = with_one_batch_dimension(input, weight.ndim - 2)
+    output = forms[_spatial(weight) - 1](
+        flat, weight, bias, stride, padding, output_padding, groups, dilation
+    )
+    return _with_leading_of(input, flat, output)
+
+
+def _spatial(weight: Tensor) -> int:
     spatial = weight.ndim - 2
     if spatial not in (1, 2, 3):
         raise ValueError(f"weight: got {weight.ndim} dimensions, expected 3 (1d), 4 (2d) or 5 (3d)")
-    form = (_TRANSPOSED if transposed else _CONVOLUTIONS)[spatial - 1]
-    flat = with_one_batch_dimension(input, spatial)
-    output = form(flat, weight, bias, groups=groups, **places)
+    return spatial
+
+
+def _with_leading_of(input: Tensor, flat: Tensor, output: Tensor) -> Tensor:
+    """Give an output of the flattened input the leading dimensions of the input."""
     if flat is input:
         return output
-    return output.reshape(*input.shape[: input.ndim - 1 - spatial], *output.shape[1:])
-
-
-_CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d)
-_TRANSPOSED = (
-    functional.conv_transpose1d,
-    functional.conv_transpose2d,
-    functional.conv_transpose3d,
-)
+    return output.reshape(*input.shape[: input.ndim - flat.ndim + 1], *output.shape[1:])
 
 
 def with_one_batch_dimension(input: Tensor, spatial: int) -> Tensor:

@@ -41,10 +41,7 @@ def two_products(input: Tensor, weights: Weights, noise: FactorisedNoise) -> Ten
 def from_scratch(input: Tensor, weights: Weights, noise: FactorisedNoise) -> Tensor:
     """Build μ + σ ⊙ ε in scratch memory, and apply it as a plain weight."""
     if needs_plain_operations(input, *weights):
-        # Plain operations, whose backward keeps the factors and no ε_w.
-        scaled_sigma = weights.weight_sigma * noise.input
-        noisy_weight = torch.addcmul(weights.weight, scaled_sigma, noise.output.unsqueeze(-1))
-        return functional.linear(input, noisy_weight, weights.bias_under(noise))
+        return functional.linear(input, *weights.by_factors(noise))
     dtype = autocast_dtype(input)
     return _FromScratch.apply(
         input if dtype is None else input.to(dtype),
