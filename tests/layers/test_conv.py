@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
-import pickle
-from collections.abc import Callable
 from typing import Any
 
 import hypothesis
@@ -374,17 +371,6 @@ def test_fresh_noise_per_row_has_the_variance_of_the_weights(noise: str) -> None
     assert float(output.square().mean()) == pytest.approx(expected, rel=5 * 3 / math.sqrt(4000))
 
 
-def test_redrawing_between_forward_and_backward_changes_no_gradient(layer: Any) -> None:
-    noisynet.hold(layer, static=True)
-    x = images(layer, 2)
-    expected = torch.autograd.grad(layer(x).square().sum(), list(layer.parameters()))
-    y = layer(x)
-    noisynet.resample(layer)
-    got = torch.autograd.grad(y.square().sum(), list(layer.parameters()))
-    for now, before in zip(got, expected, strict=True):
-        torch.testing.assert_close(now, before)
-
-
 @pytest.mark.parametrize("rows", [None, 3])
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
 @pytest.mark.parametrize("padding", [1, "same", "valid"])
@@ -408,31 +394,6 @@ def test_padding_is_that_of_torch(
             values = {"weight": layer.weight, "bias": layer.bias}
             expected = torch.func.functional_call(plain, values, (x[0],))
             assert torch.equal(layer(x[0]), expected)
-
-
-@pytest.mark.parametrize("make", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
-@pytest.mark.parametrize("rows", [None, 3])
-def test_a_copy_does_the_same_and_then_draws_apart(
-    layer: Any, make: Callable[[nn.Module], nn.Module], rows: int | None
-) -> None:
-    noisynet.hold(layer, rows=rows)
-    made = make(layer)
-    x = images(layer, 3)
-    before = layer(x)
-    assert torch.equal(made(x), before)
-    noisynet.resample(made)
-    assert not torch.equal(made(x), before)
-    assert torch.equal(layer(x), before)
-
-
-def test_a_strict_round_trip_without_noise_in_the_state_dict(layer: Any, noise: str) -> None:
-    other = layer_1d(noise) if isinstance(layer, nn.Conv1d) else layer_2d(noise)
-    assert layer.state_dict().keys() == {"weight", "bias", "weight_sigma", "bias_sigma"}
-    assert other.load_state_dict(layer.state_dict()) == ([], [])
-    drawn = noisynet.draw(layer)
-    x = images(layer, 2)
-    with noisynet.using(layer, drawn), noisynet.using(other, drawn):
-        assert torch.equal(layer(x), other(x))
 
 
 @pytest.mark.parametrize("rows", [None, 3])
@@ -508,59 +469,6 @@ def test_the_layout_of_the_output_is_that_of_torch(
     assert layer(x).stride() == expected
     noisynet.release(layer, per_row=True)
     assert layer(x).stride() == expected
-
-
-def test_built_on_meta_and_filled_later(noise: str) -> None:
-    for make in LAYERS:
-        layer = make(noise, device="meta")
-        noisynet.hold(layer, rows=2)
-        assert layer(images(layer, 2).to("meta")).is_meta
-        layer.to_empty(device="cpu")
-        layer.reset_parameters()
-        filled = make(noise)
-        assert torch.equal(layer.weight_sigma, filled.weight_sigma)
-        assert float(layer.weight.detach().abs().max()) <= 1
-        x = images(layer, 2)
-        assert torch.equal(layer(x), layer(x))
-        assert noisynet.not_finite(layer) == {}
-
-
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-@pytest.mark.parametrize("rows", [None, 3])
-def test_a_compiled_forward_uses_each_new_draw(layer: Any, rows: int | None) -> None:
-    torch._dynamo.reset()
-    compiled = torch.compile(layer, backend="eager", fullgraph=True)
-    x = images(layer, 3)
-    noisynet.hold(layer, rows=rows)
-    first = compiled(x)
-    torch.testing.assert_close(first, layer(x))
-    noisynet.resample(layer)
-    second = compiled(x)
-    torch.testing.assert_close(second, layer(x))
-    assert not torch.equal(first, second)
-    with noisynet.mean_weights(layer):
-        torch.testing.assert_close(compiled(x), layer(x))
-
-
-@pytest.mark.parametrize("rows", [None, 3])
-def test_an_ensemble_by_vmap_is_that_of_a_loop(layer: Any, rows: int | None) -> None:
-    members = [copy.deepcopy(layer) for _ in range(2)]
-    for member in members:
-        member.reset_parameters()
-    stacked, _ = torch.func.stack_module_state(members)
-    noisynet.hold(layer, rows=rows)
-    drawn = noisynet.held(layer)
-    x = images(layer, 3)
-
-    def loss(values: dict[str, Tensor]) -> Tensor:
-        return torch.func.functional_call(layer, values, (x,)).square().sum()
-
-    together = torch.func.vmap(torch.func.grad(loss))(stacked)
-    for number, member in enumerate(members):
-        with noisynet.using(member, drawn):
-            member(x).square().sum().backward()
-        for name, parameter in member.named_parameters():
-            torch.testing.assert_close(together[name][number], parameter.grad, rtol=1e-4, atol=1e-4)
 
 
 def test_errors_name_what_came_and_what_fits(noise: str) -> None:

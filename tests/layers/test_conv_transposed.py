@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
-import pickle
-from collections.abc import Callable
 from typing import Any
 
 import hypothesis
@@ -238,19 +235,6 @@ def test_fresh_rows_differ_and_a_shared_draw_does_not(layer: Any) -> None:
     assert len({tuple(row.flatten().tolist()) for row in layer(alike)}) == 3
 
 
-@pytest.mark.parametrize("make", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
-def test_a_copy_does_the_same_and_then_draws_apart(
-    layer: Any, make: Callable[[nn.Module], nn.Module]
-) -> None:
-    noisynet.hold(layer, rows=3)
-    made, x = make(layer), images(layer, 3)
-    before = layer(x)
-    assert torch.equal(made(x), before)
-    noisynet.resample(made)
-    assert not torch.equal(made(x), before)
-    assert torch.equal(layer(x), before)
-
-
 def test_first_and_second_derivatives_pass_the_numerical_check(noise: str) -> None:
     layer = NoisyConvTranspose1d(2, 2, 2, groups=2, noise=noise, dtype=torch.float64)
     noisynet.hold(layer, rows=2)
@@ -291,17 +275,6 @@ def test_bfloat16_autocast_is_close_to_float32(layer: Any, rows: int | None) -> 
     error = float((fast.float() - exact).detach().norm() / exact.detach().norm())
     assert error < 4 * 2.0**-8
     assert {parameter.grad.dtype for parameter in layer.parameters()} == {torch.float32}
-
-
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-@pytest.mark.parametrize("rows", [None, 3])
-def test_a_compiled_forward_uses_each_new_draw(layer: Any, rows: int | None) -> None:
-    torch._dynamo.reset()
-    compiled = torch.compile(layer, backend="eager", fullgraph=True)
-    x = images(layer, 3)
-    for _ in range(2):
-        noisynet.hold(layer, rows=rows)
-        torch.testing.assert_close(compiled(x), layer(x))
 
 
 def test_errors_name_what_came_and_what_fits(layer: Any) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -277,31 +275,6 @@ def test_fresh_independent_noise_per_row_has_the_variance_of_the_weights() -> No
     assert float(z.logit().var()) == pytest.approx(5.0, abs=0.56)
 
 
-@pytest.mark.parametrize("make", [copy.deepcopy, lambda cell: pickle.loads(pickle.dumps(cell))])
-@pytest.mark.parametrize("rows", [None, 4])
-def test_a_copy_does_the_same_and_then_draws_apart(
-    cell: Any, make: Callable[[nn.Module], nn.Module], rows: int | None
-) -> None:
-    noisynet.hold(cell, rows=rows)
-    made = make(cell)
-    x = torch.randn(4, 3)
-    before = as_one(cell(x))
-    assert torch.equal(as_one(made(x)), before)
-    noisynet.resample(made)
-    assert not torch.equal(as_one(made(x)), before)
-    assert torch.equal(as_one(cell(x)), before)
-
-
-def test_no_noise_in_the_state_dict(cell: Any) -> None:
-    noisynet.hold(cell)
-    assert list(cell.state_dict()) == [*MEANS, *(f"{name}_sigma" for name in MEANS)]
-    other = type(cell)(3, 2, noise=cell.noise)
-    assert other.load_state_dict(cell.state_dict()) == ([], [])
-    x = torch.randn(4, 3)
-    with noisynet.using(other, noisynet.held(cell)):
-        assert torch.equal(as_one(other(x)), as_one(cell(x)))
-
-
 @pytest.mark.parametrize("rows", [None, 4])
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float16, 1e-2), (torch.bfloat16, 8e-2), (torch.float64, 1e-6)]
@@ -332,69 +305,6 @@ def test_bfloat16_autocast_is_close_to_float32(cell: Any, rows: int | None) -> N
     # Gates of order 1, each some roundings of 2⁻⁹ off.
     torch.testing.assert_close(fast.float(), exact, rtol=0.0, atol=0.03)
     assert {parameter.grad.dtype for parameter in cell.parameters()} == {torch.float32}
-
-
-def test_built_on_meta_and_filled_later(noise: str) -> None:
-    for kind in CELLS:
-        cell = kind(3, 2, noise=noise, device="meta")
-        noisynet.hold(cell)
-        assert as_one(cell(torch.empty(4, 3, device="meta"))).is_meta
-        cell.to_empty(device="cpu")
-        cell.reset_parameters()
-        assert torch.equal(cell.weight_hh_sigma, kind(3, 2, noise=noise).weight_hh_sigma)
-        assert noisynet.not_finite(cell) == {}
-        assert torch.equal(as_one(cell(torch.ones(3))), as_one(cell(torch.ones(3))))
-
-
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-@pytest.mark.parametrize("rows", [None, 4])
-def test_a_compiled_step_uses_each_new_draw(cell: Any, rows: int | None) -> None:
-    torch._dynamo.reset()
-    compiled = torch.compile(cell, backend="eager", fullgraph=True)
-    x, state = torch.randn(4, 3), random_state(cell, 4)
-    noisynet.hold(cell, rows=rows)
-    first = as_one(compiled(x, state))
-    torch.testing.assert_close(first, as_one(cell(x, state)))
-    noisynet.resample(cell)
-    second = as_one(compiled(x, state))
-    torch.testing.assert_close(second, as_one(cell(x, state)))
-    assert not torch.equal(first, second)
-    with noisynet.mean_weights(cell):
-        torch.testing.assert_close(as_one(compiled(x, state)), as_one(cell(x, state)))
-
-
-@pytest.mark.parametrize("rows", [None, 4])
-def test_an_ensemble_by_vmap_is_that_of_a_loop(cell: Any, rows: int | None) -> None:
-    members = [copy.deepcopy(cell) for _ in range(2)]
-    for member in members:
-        member.reset_parameters()
-    stacked, _ = torch.func.stack_module_state(members)
-    noisynet.hold(cell, rows=rows)
-    drawn = noisynet.held(cell)
-    x, state = torch.randn(4, 3), random_state(cell, 4)
-
-    def loss(values: dict[str, Tensor]) -> Tensor:
-        return as_one(torch.func.functional_call(cell, values, (x, state))).square().sum()
-
-    together = torch.func.vmap(torch.func.grad(loss))(stacked)
-    for number, member in enumerate(members):
-        with noisynet.using(member, drawn):
-            as_one(member(x, state)).square().sum().backward()
-        for name, parameter in member.named_parameters():
-            torch.testing.assert_close(together[name][number], parameter.grad)
-
-
-def test_redrawing_between_forward_and_backward_changes_no_gradient(cell: Any) -> None:
-    noisynet.hold(cell, static=True)
-    x = torch.randn(4, 3)
-    parameters = list(cell.parameters())
-    expected = torch.autograd.grad(as_one(cell(x)).square().sum(), parameters)
-    y = as_one(cell(x))
-    noisynet.resample(cell)
-    for now, before in zip(
-        torch.autograd.grad(y.square().sum(), parameters), expected, strict=True
-    ):
-        torch.testing.assert_close(now, before)
 
 
 def test_errors_name_what_came_and_what_fits(cell: Any) -> None:

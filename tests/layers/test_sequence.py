@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -340,34 +338,6 @@ def test_dropout_acts_between_layers_in_training_mode(noise: str, rows: int | No
     assert not torch.equal(layer(x)[0], layer(-x)[0])
 
 
-@pytest.mark.parametrize("make", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
-@pytest.mark.parametrize("rows", [None, 4])
-def test_a_copy_does_the_same_and_then_draws_apart(
-    layer: Any, make: Callable[[nn.Module], nn.Module], rows: int | None
-) -> None:
-    noisynet.hold(layer, rows=rows)
-    made = make(layer)
-    x = sequences(layer, 3, 4)
-    before = as_one(layer(x))
-    assert torch.equal(as_one(made(x)), before)
-    noisynet.resample(made)
-    assert not torch.equal(as_one(made(x)), before)
-    assert torch.equal(as_one(layer(x)), before)
-    with noisynet.mean_weights(made), noisynet.mean_weights(layer):
-        assert torch.equal(as_one(made(x)), as_one(layer(x)))
-
-
-def test_no_noise_in_the_state_dict_and_draws_are_values(layer: Any) -> None:
-    noisynet.hold(layer)
-    assert set(layer.state_dict()) == set(dict(layer.named_parameters()))
-    other = type(layer)(3, 2, 2, bidirectional=True, noise=layer.noise)
-    assert other.load_state_dict(layer.state_dict()) == ([], [])
-    x = sequences(layer, 3, 4)
-    drawn = pickle.loads(pickle.dumps(noisynet.held(layer)))
-    with noisynet.using(other, drawn), noisynet.using(layer, drawn):
-        assert torch.equal(as_one(other(x)), as_one(layer(x)))
-
-
 def test_a_forward_leaves_the_layers_own_weights_in_place(layer: Any) -> None:
     noisynet.hold(layer)
     x = sequences(layer, 3, 2)
@@ -381,19 +351,6 @@ def test_a_forward_leaves_the_layers_own_weights_in_place(layer: Any) -> None:
     layer(x)
     got = torch.autograd.grad(as_one(first).square().sum(), parameters)
     for now, before in zip(got, expected, strict=True):
-        torch.testing.assert_close(now, before)
-
-
-def test_a_static_draw_may_be_overwritten_before_the_backward(layer: Any) -> None:
-    noisynet.hold(layer, static=True)
-    x = sequences(layer, 3, 2)
-    parameters = list(layer.parameters())
-    expected = torch.autograd.grad(as_one(layer(x)).square().sum(), parameters)
-    y = as_one(layer(x))
-    noisynet.resample(layer)
-    for now, before in zip(
-        torch.autograd.grad(y.square().sum(), parameters), expected, strict=True
-    ):
         torch.testing.assert_close(now, before)
 
 
@@ -441,41 +398,6 @@ def test_bfloat16_autocast_is_close_to_float32(layer: Any, rows: int | None) -> 
     # Gates of order 1, each some roundings of 2⁻⁹ off, over three steps and two layers.
     torch.testing.assert_close(fast.float(), exact, rtol=0.0, atol=0.06)
     assert {parameter.grad.dtype for parameter in layer.parameters()} == {torch.float32}
-
-
-def test_built_on_meta_and_filled_later(noise: str) -> None:
-    for kind in KINDS:
-        layer = kind(3, 2, noise=noise, device="meta")
-        noisynet.hold(layer)
-        layer.to_empty(device="cpu")
-        layer.reset_parameters()
-        assert torch.equal(layer.weight_hh_l0_sigma, kind(3, 2, noise=noise).weight_hh_l0_sigma)
-        assert noisynet.not_finite(layer) == {}
-        x = torch.ones(2, 3)
-        assert torch.equal(as_one(layer(x)), as_one(layer(x)))
-
-
-# What PyTorch says of its own kernel of an LSTM.
-@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
-@pytest.mark.parametrize("rows", [None, 4])
-def test_an_ensemble_by_vmap_is_that_of_a_loop(layer: Any, rows: int | None) -> None:
-    members = [copy.deepcopy(layer) for _ in range(2)]
-    for member in members:
-        member.reset_parameters()
-    stacked, _ = torch.func.stack_module_state(members)
-    noisynet.hold(layer, rows=rows)
-    drawn = noisynet.held(layer)
-    x = sequences(layer, 2, 4)
-
-    def loss(values: dict[str, Tensor]) -> Tensor:
-        return as_one(torch.func.functional_call(layer, values, (x,))).square().sum()
-
-    together = torch.func.vmap(torch.func.grad(loss))(stacked)
-    for number, member in enumerate(members):
-        with noisynet.using(member, drawn):
-            as_one(member(x)).square().sum().backward()
-        for name, parameter in member.named_parameters():
-            torch.testing.assert_close(together[name][number], parameter.grad)
 
 
 @pytest.mark.slow
