@@ -13,6 +13,7 @@ import noisynet
 from noisynet.assemble import start
 from noisynet.evaluation.agent import TrainedAgent, evaluate_run, on_this_machine
 from noisynet.evaluation.film.watched import WatchedAgent
+from noisynet.report.layer_sigmas import layer_sigmas
 from noisynet.runs import config
 from noisynet.runs.errors import RunError
 
@@ -117,6 +118,15 @@ def test_an_agent_without_noise_says_so(tmp_path: Path) -> None:
     assert agent.act(np.zeros((1, 4), np.float32)).shape == (1,)
     with pytest.raises(ValueError, match="noise: got True, expected False"):
         agent.act(np.zeros((1, 4), np.float32), noise=True)
+
+
+def test_fewer_environments_play_than_trained(tmp_path: Path) -> None:
+    fields = {"environments": 8, "rollout_steps": 5, "minibatches": 32, "steps": 80}
+    small = {"device": "cpu", "precision": "float32", "threads": 1}
+    run = start(config.load("pqn-cartpole", {**fields, **small}), tmp_path / "run").folder
+    assert TrainedAgent.load(run).config.environment.environments == 8
+    assert evaluate_run(run, episodes=1)["episodes"] == 1
+    assert layer_sigmas(run)[1] == []
 
 
 def test_a_folder_without_a_run_is_one_line(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from noisynet.runs.pretrained import agent_cards, names, pretrained
 @pytest.mark.parametrize("name", names())
 def test_each_chooses_among_the_actions_of_its_game(name: str) -> None:
     chosen = on_this_machine(open_run(pretrained(name)).config)
-    with environments_for(chosen.replaced(environments=1), seed=0) as environments:
+    with environments_for(chosen, count=1, seed=0) as environments:
         agent = TrainedAgent.load(pretrained(name))
         observation = environments.reset()
         for noise in (0, 1, 8):

@@ -40,10 +40,16 @@ from . import own_objects
 from .environments import make_environments, side_by_side
 
 
-def build_agent(config: Config, observation_shape: tuple[int, ...], actions: int) -> Agent:
+def build_agent(
+    config: Config,
+    observation_shape: tuple[int, ...],
+    actions: int,
+    *,
+    environments: int | None = None,
+) -> Agent:
     """Build the agent, with its parameters initialised from the run's seed.
 
-    Raises ValueError for observations that its network does not accept, or if device or precision
+    It acts in as many `environments` at a time, by default in those of the config. Raises ValueError for observations that its network does not accept, or if device or precision
     is still "auto".
     """
     learning, exploration, training = config.learning, config.exploration, config.training
@@ -51,7 +57,7 @@ def build_agent(config: Config, observation_shape: tuple[int, ...], actions: int
         raise ValueError("device and precision: got 'auto', expected what was chosen for it")
     common: dict[str, Any] = {
         "actions": actions,
-        "environments": config.environment.environments,
+        "environments": environments or config.environment.environments,
         "max_gradient_norm": learning.max_gradient_norm,
         "draw_per_environment": exploration.draw_per_environment,
         "control": _control(config),

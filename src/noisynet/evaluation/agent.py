@@ -57,7 +57,10 @@ class TrainedAgent:
         self._kind, self._first_action = observation_kind_and_first_action(environments)
         with fits_config(run.path):
             self._agent = build_agent(
-                self.config, environments.observation_shape, environments.action_count
+                self.config,
+                environments.observation_shape,
+                environments.action_count,
+                environments=environments.count,
             )
             self._agent.load_acting(found.arrays)
         self._generator = torch.Generator(self._agent.device)
@@ -69,8 +72,8 @@ class TrainedAgent:
         """Load the agent of a run's folder; raises RunError, with one line, if there is none."""
         run = open_run(path)
         found = run.trained()
-        run = Run(run.folder, on_this_machine(run.config).replaced(environments=1))
-        with environments_for(run.config) as environments:
+        run = Run(run.folder, on_this_machine(run.config))
+        with environments_for(run.config, count=1) as environments:
             return cls(run, found, environments)
 
     def __repr__(self) -> str:
@@ -223,8 +226,8 @@ def evaluate_run(
     seed = games_seed(run.config) if seed is None else seed
     steps = MOST_STEPS if steps is None else steps
     count = side_by_side(run.config, min(episodes, _SIDE_BY_SIDE))
-    run = Run(run.folder, on_this_machine(run.config).replaced(environments=count))
-    with environments_for(run.config, seed) as environments:
+    run = Run(run.folder, on_this_machine(run.config))
+    with environments_for(run.config, count=count, seed=seed) as environments:
         agent = TrainedAgent(run, found, environments)
         try:
             act = partial(agent.act, noise=noise)
@@ -299,10 +302,15 @@ def torch_threads_restored() -> Iterator[None]:
 
 
 @contextmanager
-def environments_for(config: Config, seed: int | None = None) -> Iterator[Environments]:
-    """Make a run's environments and close them at the end; raises RunError if they fail."""
+def environments_for(
+    config: Config, *, count: int | None = None, seed: int | None = None
+) -> Iterator[Environments]:
+    """Make a run's environments and close them at the end; raises RunError if they fail.
+
+    `count` and `seed` are the config's unless given.
+    """
     try:
-        with closing(make_environments(config, seed=seed)) as environments:
+        with closing(make_environments(config, count=count, seed=seed)) as environments:
             yield environments
     except UnusableEnvironment as error:
         raise RunError(str(error)) from error

@@ -45,7 +45,7 @@ def examine(path: Path) -> Diagnosis:
         )
     found = run.trained()
     seed = (config.training.seed + _SEED_OFFSET) % SEEDS
-    with environments_for(config, seed) as environments:
+    with environments_for(config, seed=seed) as environments:
         with fits_config(path):
             agent = build_agent(config, environments.observation_shape, environments.action_count)
             agent.restore(found.arrays, found.state["agent"])
