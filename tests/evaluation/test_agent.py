@@ -73,6 +73,13 @@ def test_an_actor_critic_averages_probabilities_and_an_lstm_cannot(tmp_path: Pat
     with pytest.raises(RunError, match=r"--noise: got mean:4, expected on or off: .* LSTM"):
         evaluate_run(recurrent, episodes=2, noise=4)
     assert evaluate_run(recurrent, episodes=2, noise=1)["noise"] == "on"
+    agent, observation = WatchedAgent.load(recurrent), np.zeros((1, 4), np.float32)
+    for ask in (agent.act, agent.look):
+        with pytest.raises(ValueError, match=r"noise: got 4, expected 1 at most: .* LSTM"):
+            ask(observation, noise=4)
+    with pytest.raises(ValueError, match=r"observation: got 3, expected one at a time: .* LSTM"):
+        agent.predict(observation.repeat(3, axis=0))
+    assert agent.predict(observation).shape == (1,)
 
 
 def test_noise_acts_under_the_scale_that_was_saved(tmp_path: Path) -> None:

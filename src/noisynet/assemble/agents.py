@@ -49,8 +49,9 @@ def build_agent(
 ) -> Agent:
     """Build the agent, with its parameters initialised from the run's seed.
 
-    It acts in as many `environments` at a time, by default in those of the config. Raises ValueError for observations that its network does not accept, or if device or precision
-    is still "auto".
+    It acts in as many `environments` at a time, by default in those of the config. Raises
+    ValueError for observations that its network does not accept, or if device or precision is still
+    "auto".
     """
     learning, exploration, training = config.learning, config.exploration, config.training
     if training.device == "auto" or training.precision == "auto":

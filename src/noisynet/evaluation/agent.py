@@ -89,7 +89,7 @@ class TrainedAgent:
         actor-critic samples from its policy; an agent that explores by ε alone acts the same either
         way. An agent with an LSTM takes one observation at a time; call `begin` when a game begins.
         Raises ValueError for an observation that does not fit the environment, or that contains NaN
-        or infinity.
+        or infinity, and for several given to an LSTM.
         """
         try:
             one = self._kind.is_one(observation)
@@ -103,6 +103,11 @@ class TrainedAgent:
                 f"observation: got {shown(observation)}, expected one of the environment's or "
                 f"several: {error}"
             ) from error
+        if len(rows) > 1 and has_lstm(self.config):
+            raise ValueError(
+                f"observation: got {len(rows)}, expected one at a time: the agent has an LSTM, "
+                "which remembers one game"
+            )
         if deterministic:
             action = self.act(rows)
         elif isinstance(self._agent, ActorCritic):
@@ -149,13 +154,14 @@ class TrainedAgent:
 
         `noise` is a number of draws: with 0 (False) the agent acts by the mean weights, with 1
         (True) under a new draw for each observation, with more by the mean over the draws of Q, or
-        of the policy's probabilities. Raises ValueError for noise if the agent has none.
+        of the policy's probabilities. Raises ValueError for noise if the agent has none, and for
+        more than one draw if it has an LSTM.
         """
         network = self._agent.network
         if not noise:
             with mean_weights(network):
                 return self._agent.greedy(observation)
-        self._check_noise()
+        self._check_noise(noise)
         if noise > 1:
             return self._by_mean_of(observation, noise)
         drawn = draw(network, rows=len(observation), generator=self._generator)
@@ -186,9 +192,14 @@ class TrainedAgent:
         if isinstance(self._agent, ActorCritic):
             self._agent.begin(first)
 
-    def _check_noise(self) -> None:
+    def _check_noise(self, noise: int) -> None:
         if self._agent.noise is None:
             raise ValueError("noise: got True, expected False: the agent has no noisy layer")
+        if noise > 1 and has_lstm(self.config):
+            raise ValueError(
+                f"noise: got {noise}, expected 1 at most: the agent has an LSTM, whose state "
+                "follows one draw at a time"
+            )
 
 
 def evaluate_run(
@@ -270,11 +281,16 @@ def check_noise(path: Path, config: Config, noise: int = True) -> None:
             f"--noise: got {got}, expected off: {path} explores by "
             f"{config.exploration.exploration} and has no noisy layer"
         )
-    if noise > 1 and config.learning.is_actor_critic and config.actor_critic.lstm_size:
+    if noise > 1 and has_lstm(config):
         raise RunError(
             f"--noise: got {got}, expected on or off: {path} has an LSTM, whose state follows one "
             "draw at a time"
         )
+
+
+def has_lstm(config: Config) -> bool:
+    """Return whether the agent has an LSTM, whose state every forward advances."""
+    return config.learning.is_actor_critic and config.actor_critic.lstm_size > 0
 
 
 def games_seed(config: Config) -> int:

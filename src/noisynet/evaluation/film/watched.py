@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ...agents import ActorCritic
 from ...layers import draw, mean_weights, using
-from ..agent import TrainedAgent
+from ..agent import TrainedAgent, has_lstm
 
 Numbers = npt.NDArray[np.float32]
 
@@ -41,16 +41,16 @@ class WatchedAgent(TrainedAgent):
     def look(self, observation: np.ndarray, *, noise: int = False, draws: int = 16) -> ActionValues:
         """Return the values of the actions at one observation (1, *shape), and the chosen action.
 
-        `noise` is a number of draws, as for `act`; an agent with an LSTM uses one at most. The
-        result has `draws` draws, or `noise` if that is more. Raises ValueError for noise if the
-        agent has none.
+        `noise` is a number of draws, as for `act`, which raises the same errors. The result has
+        `draws` draws, or `noise` if that is more.
         """
         if noise:
-            self._check_noise()
+            self._check_noise(noise)
         agent, network = self._agent, self._agent.network
-        actor_critic = isinstance(agent, ActorCritic)
-        kind: Literal["Q", "probability"] = "probability" if actor_critic else "Q"
-        recurrent = actor_critic and self.config.actor_critic.lstm_size > 0
+        recurrent = has_lstm(self.config)
+        kind: Literal["Q", "probability"] = "Q"
+        if isinstance(agent, ActorCritic):
+            kind = "probability"
         drawn = None
         if agent.noise is not None and (noise or not recurrent):
             rows = 1 if recurrent else max(draws, noise)
