@@ -108,9 +108,9 @@ def test_a_gpu_that_is_not_here_is_replaced_by_the_cpu(
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"episodes": 0}, "--episodes: got 0, expected at least 1"),
-        ({"noise": "on"}, "--noise: got 'on', expected False, True or a number of draws"),
-        ({"noise": -1}, "--noise: got -1, expected False, True or a number of draws"),
+        ({"episodes": 0}, "^episodes: got 0, expected a whole number of at least 1"),
+        ({"noise": "on"}, "^noise: got 'on', expected False, True or a number of draws"),
+        ({"noise": -1}, "^noise: got -1, expected False, True or a number of draws"),
     ],
 )
 def test_what_cannot_be_evaluated_is_one_line(
@@ -133,6 +133,9 @@ def test_fewer_environments_play_than_trained(tmp_path: Path) -> None:
     run = start(config.load("pqn-cartpole", {**fields, **small}), tmp_path / "run").folder
     assert TrainedAgent.load(run).config.environment.environments == 8
     assert evaluate_run(run, episodes=1)["episodes"] == 1
+    for wrong in (0, "3"):
+        with pytest.raises(RunError, match=rf"^episodes: got {wrong!r}, expected a whole number"):
+            evaluate_run(run, episodes=wrong)  # pyright: ignore[reportArgumentType]
     assert layer_sigmas(run)[1] == []
 
 

@@ -21,7 +21,7 @@ from ..runs import Config, Run, RunError, RunFolder, checkpoint, open_run
 from ..runs.checkpoint import Checkpoint, fits_config
 from ..runs.errors import shown
 from ..runs.seeds import SEEDS
-from .play import EpisodeResult, UnusableEvaluation, play
+from .play import EpisodeResult, UnusableEvaluation, check_episodes, play
 from .scores import human_normalised, mean_interval, reference_scores
 
 _SEED_OFFSET = 1_000_003
@@ -223,13 +223,16 @@ def evaluate_run(
     `cut` is the number of games that were ended by this limit or by the environment's own. `tell`
     is called with a line of progress every `tell_seconds`.
 
-    Raises RunError, with a one-line message, for a run that is missing, damaged, of a newer format
-    or without a checkpoint, for no `episodes`, and if its agent cannot act with this `noise`.
+    Raises RunError, with a one-line message, for `episodes` below 1, a run that is missing,
+    damaged, of a newer format or without a checkpoint, and if its agent cannot act with this
+    `noise`.
     """
-    if episodes < 1:
-        raise RunError(f"--episodes: got {episodes}, expected at least 1")
+    try:
+        check_episodes(episodes)
+    except UnusableEvaluation as error:
+        raise RunError(str(error)) from error
     if not isinstance(noise, int) or noise < 0:
-        raise RunError(f"--noise: got {noise!r}, expected False, True or a number of draws")
+        raise RunError(f"noise: got {noise!r}, expected False, True or a number of draws")
     run = open_run(path)
     found = run.trained()
     if noise:
@@ -240,19 +243,15 @@ def evaluate_run(
     run = Run(run.folder, on_this_machine(run.config))
     with environments_for(run.config, count=count, seed=seed) as environments:
         agent = TrainedAgent(run, found, environments)
-        try:
-            act = partial(agent.act, noise=noise)
-            results = play(
-                environments,
-                act,
-                episodes,
-                on_first=agent.begin,
-                steps=steps,
-                tell=tell,
-                tell_seconds=tell_seconds,
-            )
-        except UnusableEvaluation as error:
-            raise RunError(str(error)) from error
+        results = play(
+            environments,
+            partial(agent.act, noise=noise),
+            episodes,
+            on_first=agent.begin,
+            steps=steps,
+            tell=tell,
+            tell_seconds=tell_seconds,
+        )
     summary = _summary(run.config, found.step, results, noise, seed)
     return summary | {"unplayed": episodes - len(results)}
 

@@ -36,6 +36,14 @@ class EpisodeResult:
     """Whether a limit on steps ended it, and not the game itself."""
 
 
+def check_episodes(episodes: object) -> None:
+    """Raise UnusableEvaluation for a number of games that cannot be played."""
+    if isinstance(episodes, bool) or not isinstance(episodes, int) or episodes < 1:
+        raise UnusableEvaluation(
+            f"episodes: got {episodes!r}, expected a whole number of at least 1"
+        )
+
+
 def play(
     environments: Environments,
     act: Callable[[npt.NDArray[Any]], npt.ArrayLike],
@@ -61,10 +69,7 @@ def play(
     Raises UnusableEvaluation for `episodes` below 1, and whatever the environments raise. Without
     `steps`, it may never return if an environment has no time limit.
     """
-    if isinstance(episodes, bool) or not isinstance(episodes, int) or episodes < 1:
-        raise UnusableEvaluation(
-            f"episodes: got {episodes!r}, expected a whole number of at least 1"
-        )
+    check_episodes(episodes)
     count = environments.count
     counter = EpisodeCounter(count)
     played = [0] * count
