@@ -18,6 +18,7 @@ from noisynet.runs.folder import RunFolder, default_path
 from noisynet.runs.locks import Lock
 
 CONFIG = "# a comment\ngame: pong\nagent:\n  format: rainbow\n  steps: 10\n"
+STORED = "format: 1\n" + CONFIG
 NOW = datetime(2026, 11, 21, 14, 22, 33)
 
 SOURCE = Path(folder.__file__).parents[1]
@@ -35,11 +36,11 @@ def test_a_run_is_read_back_as_it_was_made(tmp_path: Path) -> None:
     with RunFolder.create(path, CONFIG) as made:
         assert made.locked
         assert made.checkpoints.is_dir()
-        assert made.config_text == CONFIG
+        assert made.config_text == STORED
     read = RunFolder.open(path)
     assert not read.locked
-    assert read.config_text == CONFIG
-    assert read.config_file.read_text() == "format: 1\n" + CONFIG
+    assert read.config_text == STORED
+    assert read.config_file.read_text() == STORED
     assert (read.metrics_file, read.checkpoints, read.replay) == (
         path / "metrics.jsonl",
         path / "checkpoints",
@@ -51,7 +52,7 @@ def test_a_runs_own_config_makes_another_run(tmp_path: Path) -> None:
     with RunFolder.create(tmp_path / "one", CONFIG) as one:
         stored = one.config_file.read_text()
     with RunFolder.create(tmp_path / "two", stored) as two:
-        assert two.config_text == CONFIG
+        assert two.config_text == STORED
         assert two.config_file.read_text() == stored
 
 
@@ -73,7 +74,7 @@ def test_what_a_kill_left_before_there_was_a_run_is_no_hindrance(
     with pytest.raises(RunError, match=r"no config.yaml \(it was killed .* can make it anew"):
         RunFolder.open(tmp_path)
     with RunFolder.create(tmp_path, CONFIG):
-        assert RunFolder.open(tmp_path).config_text == CONFIG
+        assert RunFolder.open(tmp_path).config_text == STORED
         with pytest.raises(RunError, match="not empty"):
             RunFolder.create(tmp_path, CONFIG)
 

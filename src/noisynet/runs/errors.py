@@ -44,6 +44,10 @@ class _Short(reprlib.Repr):
         self.maxstring = self.maxother = self.maxlong = _MOST_SHOWN
         self.maxlist = self.maxtuple = self.maxdict = 12
 
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to write more than 4,300 digits in decimal.
+        return super().repr_int(x, level) if x.bit_length() < 1000 else hex(x)
+
 
 _short = _Short()
 
@@ -67,4 +71,5 @@ def first_line(error: BaseException) -> str:
 def nearest(name: object, known: Iterable[str], count: int = 1, likeness: float = 0.6) -> list[str]:
     """Return the known names that are most similar to a name, the most similar first."""
     # The time grows with the square of the name's length, so the name is cut.
-    return difflib.get_close_matches(str(name)[:_MOST_SHOWN], list(known), count, likeness)
+    word = name[:_MOST_SHOWN] if isinstance(name, str) else shown(name)
+    return difflib.get_close_matches(word, list(known), count, likeness)

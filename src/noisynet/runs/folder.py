@@ -28,7 +28,6 @@ FORMAT = 1
 
 _UNFINISHED = "config.yaml.tmp"
 _KILLED = " (it was killed while it was being made: `noisynet train` can make it anew there)"
-_FORMAT_LINE = re.compile(r"^format:[^\n]*\n?", re.MULTILINE)
 
 
 def default_path(preset: str, root: str | Path = "runs", *, now: datetime | None = None) -> Path:
@@ -62,7 +61,7 @@ class RunFolder:
     def __init__(self, path: Path, config_text: str) -> None:
         self.path = path
         self.config_text = config_text
-        """What config.yaml says, without the line that holds the run's format."""
+        """What config.yaml says, the run's format included."""
         self.config_file = path / "config.yaml"
         self.metrics_file = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
@@ -100,7 +99,7 @@ class RunFolder:
         """
         path = Path(path)
         stored_text = _with_format(path, config_text)
-        run = cls(path, _without_format(stored_text))
+        run = cls(path, stored_text)
         try:
             path.mkdir(parents=True, exist_ok=True)
             cls.check_free(path)
@@ -149,7 +148,9 @@ class RunFolder:
                 )
         except OSError as error:
             raise RunError(f"{path}: cannot be read: {error.strerror}") from error
-        return cls(path, _read_config(file, yaml_text.read(file)))
+        text = yaml_text.read(file)
+        _check_config(file, text)
+        return cls(path, text)
 
     def replace_config(self, config_text: str) -> None:
         """Replace the run's config atomically; the lock must be held.
@@ -160,7 +161,7 @@ class RunFolder:
         stored_text = _with_format(self.path, config_text)
         with writing(self.config_file):
             replace_file(self.config_file, stored_text.encode())
-        self.config_text = _without_format(stored_text)
+        self.config_text = stored_text
 
     @property
     def locked(self) -> bool:
@@ -211,17 +212,14 @@ def _with_format(path: Path, config_text: str) -> str:
             stored_text = config_text
         else:
             stored_text = f"format: {FORMAT}\n{config_text}"
-        _read_config(path / "config.yaml", stored_text)
+        _check_config(path / "config.yaml", stored_text)
     except ValueError as error:
         raise RunError(f"{path}: cannot make a run with a damaged config: {error}") from error
     return stored_text
 
 
-def _without_format(stored_text: str) -> str:
-    return _FORMAT_LINE.sub("", stored_text, count=1)
-
-
-def _read_config(file: Path, stored_text: str) -> str:
+def _check_config(file: Path, stored_text: str) -> None:
+    """Raise RunError for a text that is not a run's config, and NewerFormat for a newer one."""
     try:
         config = yaml_text.load(stored_text)
     except ValueError as error:
@@ -229,7 +227,6 @@ def _read_config(file: Path, stored_text: str) -> str:
     if not isinstance(config, dict):
         raise RunError(f"{file}: damaged: a config is a mapping, got {type(config).__name__}")
     check_format(str(file), config.get("format"))
-    return _without_format(stored_text)
 
 
 def check_format(origin: str, found: object) -> None:

@@ -1,5 +1,6 @@
 """Configs: presets, files, overrides, and what bad ones are told."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -101,11 +102,27 @@ def test_american_spellings_are_ours(tmp_path: Path) -> None:
 
 def test_yaml_round_trip_and_training_again_from_a_run_s_config(tmp_path: Path) -> None:
     chosen = config.load("pong", {"seed": 7, "sigma0": 0.4, "learning_rate": 1e-4})
-    assert config.from_yaml(chosen.to_yaml(), "config.yaml") == chosen
+    for text in (
+        chosen.to_yaml(),
+        '"format": 1\n' + chosen.to_yaml(),
+        json.dumps({"format": 1, **chosen.model_dump(mode="json")}),
+    ):
+        assert config.from_yaml(text, "config.yaml") == chosen
     file = tmp_path / "config.yaml"
     file.write_text("format: 1\n" + chosen.to_yaml())
     again = config.load(str(file))
     assert again.model_copy(update={"preset": "pong"}) == chosen
+
+
+@pytest.mark.parametrize("field", ["seed", "device", "format"])
+def test_a_number_that_python_does_not_write_out_is_one_line(field: str) -> None:
+    digits = "0x" + "f" * 5000
+    text = f"environment:\n  environment: CartPole-v1\ntraining:\n  {field}: {digits}\n"
+    if field == "format":
+        text = f"format: {digits}\n"
+    with pytest.raises(RunError, match=rf"{field}:? (got )?0xff\w+…") as caught:
+        config.from_yaml(text, "config.yaml")
+    assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,6 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
     """
     if name.endswith((".yaml", ".yml")):
         values = _inherited(_read_file(Path(name)), name)
-        # A run's own config.yaml starts with the format of the run's folder.
-        if "format" in values:
-            check_format(name, values.pop("format"))
     elif name in preset_names():
         values = _inherited(_read_preset(name), name)
     elif _is_run(name):
@@ -113,6 +110,9 @@ def _mapping(text: str, origin: str) -> dict[str, Any]:
         raise RunError(f"{origin}: not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise RunError(f"{origin}: got {type(values).__name__}, expected sections of settings")
+    # A run's own config.yaml starts with the format of the run's folder.
+    if "format" in values:
+        check_format(origin, values.pop("format"))
     whole = {
         name: {} if part is None and name in SECTIONS else part for name, part in values.items()
     }
