@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 import noisynet
 from noisynet.assemble import start
+from noisynet.assemble.resolve import local_cpus
 from noisynet.cli import main
 from noisynet.runs import checkpoint, config, open_run
 from noisynet.runs.record import read_run
@@ -186,6 +188,42 @@ def test_a_field_that_may_change_does_while_a_run_goes_on(
     (by_hand / "config.yaml").write_text(text)
     assert main(["resume", str(by_hand)]) == 0
     assert_same(by_hand, by_command)
+
+
+def test_what_a_resumed_run_leaves_open_is_chosen_as_at_its_start(
+    tmp_path: Path, over: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(over, run)
+    opened = ["--device", "auto", "--precision", "auto", "--execution", "auto", "--threads", "0"]
+    assert main(["resume", str(run), "--steps", "700", *opened]) == 0
+    training = open_run(run).config.training
+    assert training.device in ("cpu", "cuda")
+    assert training.precision in ("float32", "bfloat16")
+    assert training.execution in ("plain", "graph")
+    assert training.threads == local_cpus()
+    assert open_run(run).config.made_with == open_run(over).config.made_with
+    # By hand, too, and the run can be evaluated after it.
+    file = run / "config.yaml"
+    file.write_text(re.sub("(device|precision): .*", r"\1: auto", file.read_text()))
+    capsys.readouterr()
+    assert main(["resume", str(run), "--steps", "800"]) == 0
+    assert open_run(run).config.training.device == training.device
+    assert main(["evaluate", str(run), "--episodes", "1"]) == 0
+
+
+def test_more_steps_do_not_begin_a_finished_run_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fields = {**SMALL, "log_every": 1, "update_every": 1, "checkpoint_every": 100_000}
+    run = start(config.load("cartpole", fields), tmp_path / "run").folder
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").mkdir()
+    lines = (run / "metrics.jsonl").read_bytes()
+    for changes in ([], ["--steps", "1000"]):
+        assert main(["resume", str(run), *changes]) == 2
+        assert "holds no checkpoint, and the metrics reach step" in capsys.readouterr().err
+        assert (run / "metrics.jsonl").read_bytes() == lines
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,18 @@ def test_a_run_that_was_stopped_goes_on(
     assert numbers == list(range(1, len(numbers) + 1))
 
 
+def test_another_backend_is_where_the_samplers_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(address: str | None, *, cpus: int) -> Any:
+        raise RunError(f"connecting {cpus} CPUs")
+
+    folder = samplers.start(small(steps=200), tmp_path / "run").folder
+    monkeypatch.setattr(assembler, "connect", connect)
+    with pytest.raises(RunError, match="connecting 2 CPUs"):
+        samplers.resume(folder, changes={"backend": "ray", "steps": 400})
+
+
 def test_a_shard_that_dies_in_the_last_round_is_reported(tmp_path: Path) -> None:
     deaths: list[int] = []
 

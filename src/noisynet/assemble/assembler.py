@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
+import torch
+
 from ..agents import ActorCritic, Agent, ParallelQLearning, QLearning
 from ..envs import Environments, UnusableEnvironment
 from ..replay import FrameReplay
@@ -14,6 +16,7 @@ from ..runs.checkpoint import Checkpoint, fits_config
 from ..runs.config import Config
 from ..runs.errors import RunError, first_line
 from ..runs.folder import RunFolder
+from ..runs.provenance import provenance
 from ..runs.seeds import SEEDS
 from ..training import (
     AsynchronousLoop,
@@ -32,7 +35,7 @@ from .agents import build_agent, measure_frames_of, step_size
 from .environments import make_environments
 from .memory_check import check_frames, check_network
 from .replay import build_replay, reopen_replay
-from .resolve import resolve, set_threads
+from .resolve import is_open, resolve, set_threads
 from .workers import WorkerParts
 
 
@@ -86,6 +89,9 @@ class Assembler:
         check_network(self.config, self.environments)
         with self._fits_environments():
             if found is None:
+                made_with = provenance(torch=torch.__version__)
+                self.config = self.config.replaced(made_with=made_with)
+            if is_open(self.config):
                 self.config = resolve(self.config, self.environments, self._tell)
             self.agent = self._build_agent()
         return self.config

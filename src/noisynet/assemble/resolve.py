@@ -20,7 +20,6 @@ from ..envs import Environments
 from ..replay import Batch
 from ..runs.config import Config
 from ..runs.errors import RunError, first_line
-from ..runs.provenance import provenance
 from .agents import build_agent
 from .allocator import keep_freed_memory
 
@@ -49,7 +48,7 @@ def resolve(
 ) -> Config:
     """Replace every "auto" by a choice, so that the run's config reproduces the run.
 
-    Also notes the versions that the run is made with. The choices are:
+    The choices are:
 
     - device: a GPU if there is one, but the CPU for a3c, whose processes share its memory.
     - execution: a CUDA graph on a GPU if the agent's update can be captured, else plain.
@@ -66,9 +65,7 @@ def resolve(
         device = "cuda" if torch.cuda.is_available() and not shares_memory else "cpu"
     host = config.learning.replay_device == "auto"
     chosen = config.replaced(
-        device=device,
-        made_with=provenance(torch=torch.__version__),
-        replay_device="host" if host else config.learning.replay_device,
+        device=device, replay_device="host" if host else config.learning.replay_device
     )
     if device.startswith("cuda") and config.can_overlap and training.execution != "plain":
         fault = _fault_of_graph(chosen.replaced(execution="graph"), environments)
@@ -84,6 +81,13 @@ def resolve(
         precision = _faster(chosen, "precision", _PRECISIONS, environments)
         chosen = chosen.replaced(precision=precision)
     return chosen
+
+
+def is_open(config: Config) -> bool:
+    """Return whether a config leaves a choice to `resolve`."""
+    training = config.training
+    left = (training.device, training.precision, training.execution, config.learning.replay_device)
+    return "auto" in left
 
 
 def threads_each(config: Config) -> int:

@@ -128,21 +128,24 @@ def train_on(
 ) -> Generator[Event, None, Outcome]:
     """Continue a run from its newest checkpoint; yield its events and return its outcome.
 
-    `changes` are new values of fields of the config, which are written into the run's config.yaml;
-    if `steps` is among them, a run that was solved loses its goal. A run that is over already is
+    `changes` are new values of fields of the config, which are written into the run's config.yaml,
+    "auto" as what was chosen for it; if `steps` is among them, a run that was solved loses its
+    goal. A run that is over already is
     left as it is, and no listener hears of it. Raises RunError and Diverged as `train` does, and
     RunError also for a folder that is damaged or in use, a checkpoint that does not fit the config,
     changes that are not allowed or come after the end, and a new `steps` that the run has reached.
     """
-    folder = run.folder
-    with folder.lock(), assembler:
+    folder, stored = run.folder, run.config
+    with folder.lock(), ExitStack() as parts:
         found = run.newest_checkpoint()
+        if found is None:
+            run.check_unsaved()
         if changes:
             run = run.changed(found, changes)
             assembler.config = run.config
+        parts.enter_context(assembler)
         step, elapsed, committed = 0, 0.0, 0
         if found is None:
-            run.check_unsaved()
             shutil.rmtree(folder.replay, ignore_errors=True)
         else:
             step, elapsed = found.step, float(found.state["elapsed"])
@@ -159,8 +162,8 @@ def train_on(
                     "--steps gives it more to do"
                 )
             return Outcome(folder.path, reason, progress.step, progress.mean_return, before=True)
-        if changes:
-            folder.replace_config(run.config.to_yaml())
+        if config != stored:
+            folder.replace_config(config.to_yaml())
         notes = ["no checkpoint yet: training starts again from the first step"]
         if found is not None:
             now = provenance(torch=torch.__version__)
