@@ -14,7 +14,8 @@ import noisynet
 from noisynet.assemble import start
 from noisynet.assemble.resolve import local_cpus
 from noisynet.cli import main
-from noisynet.runs import checkpoint, config, open_run
+from noisynet.evaluation.examination import examine
+from noisynet.runs import checkpoint, config, open_run, read_metrics
 from noisynet.runs.record import read_run
 
 from ..training.same_run import assert_same_run
@@ -210,6 +211,27 @@ def test_what_a_resumed_run_leaves_open_is_chosen_as_at_its_start(
     assert main(["resume", str(run), "--steps", "800"]) == 0
     assert open_run(run).config.training.device == training.device
     assert main(["evaluate", str(run), "--episodes", "1"]) == 0
+
+
+@pytest.mark.parametrize("preset", ["cartpole-btr", "cartpole-noisy-a2c", "pqn-cartpole"])
+def test_a_run_of_a_gpu_goes_on_without_one(preset: str, tmp_path: Path) -> None:
+    fields = SMALL if preset == "cartpole-btr" else ROLLOUTS
+    run = start(config.load(preset, {**fields, "steps": 600}), tmp_path / "run").folder
+    found = open_run(run).trained()
+    # A GPU's generator has a seed and an offset.
+    arrays = {
+        name: np.full(16, index, np.uint8) if name.startswith("generator.") else array
+        for index, (name, array) in enumerate(found.arrays.items())
+    }
+    checkpoint.write(run / "checkpoints", found.step, arrays, found.state)
+    assert len(examine(run)) > 2
+    assert main(["resume", str(run), "--steps", "3000"]) == 0
+    states = [
+        array.tobytes()
+        for name, array in open_run(run).trained().arrays.items()
+        if name.startswith("generator.")
+    ]
+    assert len(set(states)) == len(states) >= 2
 
 
 def test_more_steps_do_not_begin_a_finished_run_again(

@@ -64,3 +64,17 @@ def test_a_run_and_what_follows_it(
     if "cartpole" in preset:
         assert main(["evaluate", run, "--episodes", "2", "--noise", "on", "--json"]) == 0
         assert len(json.loads(capsys.readouterr().out)["returns"]) == 2
+
+
+@pytest.mark.parametrize("preset", ["cartpole-btr", "cartpole-noisy-a2c", "pqn-cartpole"])
+def test_a_run_moves_to_a_gpu_and_back(preset: str, tmp_path: Path) -> None:
+    run = str(tmp_path / "run")
+    options = [*AGENTS[preset], "--threads", "1", "--device", "cpu", "--steps", "1500"]
+    assert main(["train", preset, *options, "--out", run]) == 0
+    for device, steps in (("cuda", "4000"), ("cpu", "6000")):
+        assert main(["resume", run, "--device", device, "--steps", steps]) == 0
+        assert (
+            torch.tensor([line["loss"] for line in read_metrics(Path(run)) if "loss" in line])
+            .isfinite()
+            .all()
+        )
