@@ -1,5 +1,6 @@
 """A lock file: one holder, named, who loses it with its process and not by a fork."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -79,6 +80,24 @@ def test_a_forked_child_neither_holds_nor_frees_its_parents_lock(tmp_path: Path)
     os.waitpid(child, 0)
     for descriptor in (told, tell, ending, end):
         os.close(descriptor)
+
+
+def test_a_file_that_was_removed_before_it_was_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a process whose run could not begin."""
+    lock = Lock(tmp_path / "a.lock")
+    flock, removed = fcntl.flock, []
+
+    def after_removal(descriptor: int, operation: int) -> None:
+        if not removed:
+            lock.path.unlink()
+            removed.append(descriptor)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", after_removal)
+    with lock, pytest.raises(InUse):
+        Lock(lock.path).acquire()
 
 
 def test_a_look_at_a_lock_leaves_it_free_to_take(tmp_path: Path) -> None:

@@ -51,6 +51,17 @@ class Lock:
         """
         if self._descriptor is not None:
             return
+        descriptor = self._lock()
+        while not _is_at(self.path, descriptor):
+            # Removed since it was opened, with a run that could not begin: the next process would
+            # make another file, and lock that.
+            os.close(descriptor)
+            descriptor = self._lock()
+        self._descriptor = descriptor
+        _held.add(self)
+
+    def _lock(self) -> int:
+        """Open the file, lock it and write the holder into it; return its descriptor."""
         descriptor = open_regular(self.path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -63,8 +74,7 @@ class Lock:
         except OSError:
             os.close(descriptor)
             raise
-        self._descriptor = descriptor
-        _held.add(self)
+        return descriptor
 
     def release(self) -> None:
         """Free the lock, if it is held; the file stays."""
@@ -140,6 +150,14 @@ def _lives(process: int, host: str) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Return whether an open file is the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _named(descriptor: int) -> str:
