@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +19,8 @@ from noisynet.assemble import make_environments, start
 from noisynet.cli import main
 from noisynet.envs import AtariEnvironments, Environments, UnusableEnvironment
 from noisynet.evaluation.agent import evaluate_run
-from noisynet.evaluation.film import pictures
+from noisynet.evaluation.film import pictures, video
+from noisynet.evaluation.film.drawing import FrameDrawer
 from noisynet.evaluation.film.pictures import make_game
 from noisynet.evaluation.film.video import film
 from noisynet.evaluation.film.watched import WatchedAgent
@@ -166,15 +169,26 @@ def test_a_twin_that_cannot_be_made_leaves_nothing_open(monkeypatch: pytest.Monk
     assert len(closed) == 1
 
 
-def test_a_game_that_cannot_be_shown_leaves_nothing_open() -> None:
+@pytest.mark.parametrize("rate", ["as fast as it can", None, 0, float("nan")])
+def test_a_game_whose_rate_is_no_number_has_a_usual_one(rate: Any) -> None:
+    class Odd(CartPoleEnv):
+        metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": rate}
+
+    gymnasium.register("Odd-v0", Odd)
+    try:
+        with closing(make_game(config.load("Odd-v0", {"device": "cpu"}), 0)) as game:
+            assert game.steps_per_second == 30
+    finally:
+        del gymnasium.registry["Odd-v0"]
+
+
+def test_a_game_that_cannot_be_shown_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[gymnasium.Env] = []
 
-    class Odd(CartPoleEnv):
-        metadata: ClassVar[dict[str, Any]] = {
-            "render_modes": ["rgb_array"],
-            "render_fps": "as fast as it can",
-        }
+    def refuse(*_: object, **__: object) -> Environments:
+        raise UnusableEnvironment("refused")
 
+    class Odd(CartPoleEnv):
         def __init__(self, **options: Any) -> None:
             super().__init__(**options)
             opened.append(self)
@@ -184,9 +198,10 @@ def test_a_game_that_cannot_be_shown_leaves_nothing_open() -> None:
             if self in opened:
                 opened.remove(self)
 
+    monkeypatch.setattr(pictures, "GymnasiumEnvironments", refuse)
     gymnasium.register("Odd-v0", Odd)
     try:
-        with pytest.raises(ValueError, match="as fast as it can"):
+        with pytest.raises(UnusableEnvironment, match="refused"):
             make_game(config.load("Odd-v0", {"device": "cpu"}), 0)
     finally:
         del gymnasium.registry["Odd-v0"]
@@ -249,6 +264,26 @@ def test_a_gif_is_bounded_and_says_where_it_is(
     assert "the beginning of a game, 8 steps" in said
     with Image.open(out) as image:
         assert getattr(image, "n_frames", 1) > 4
+
+
+def test_the_last_step_is_shown_for_a_second_also_between_two_frames(
+    run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    drawn: list[int] = []
+    draw = FrameDrawer.draw
+
+    def noted(self: FrameDrawer, picture: Any, look: Any, step: int, game_return: float) -> Any:
+        drawn.append(step)
+        return draw(self, picture, look, step, game_return)
+
+    def count(_: Path, frames: Iterator[Any], *__: object) -> None:
+        drawn.append(len(list(frames)))
+
+    monkeypatch.setattr(FrameDrawer, "draw", noted)
+    monkeypatch.setattr(video, "_write_gif", count)
+    film(run, out=tmp_path / "a.gif", steps=5)
+    # CartPole's 50 steps a second are shown at 25 frames.
+    assert drawn == [0, 2, 4, 5, 3 + 25]
 
 
 def test_the_mean_of_draws_acts_and_they_are_shown(run: Path, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ the same actions, shows the whole screen in colour.
 
 from __future__ import annotations
 
+import math
+import numbers
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -145,7 +147,9 @@ class GymnasiumGame(Game):
     def __init__(self, environments: Environments, drawn: Any) -> None:
         super().__init__(environments)
         self._drawn = drawn
-        self.steps_per_second = float(drawn.metadata.get("render_fps", 30))
+        rate = drawn.metadata.get("render_fps")
+        known = isinstance(rate, numbers.Real) and 0 < rate < math.inf
+        self.steps_per_second = float(rate) if known else 30.0
 
     def picture(self, observation: npt.NDArray[Any]) -> Picture:
         """Return what the environment renders; raises UnusableEnvironment if that is no picture."""

@@ -132,11 +132,12 @@ def _filmed(
             look = agent.look(observation, noise=noise)
             if look.disagreeing is not None:
                 disagreeing.append(look.disagreeing)
-            if step % every == 0 or ended:
+            last = ended or step >= most
+            if step % every == 0 or last:
                 frame = drawer.draw(game.picture(observation), look, step, game_return)
                 # The last frame is shown for a second.
-                yield from [frame] * (round(per_second) if ended or step >= most else 1)
-            if ended or step >= most:
+                yield from [frame] * (round(per_second) if last else 1)
+            if last:
                 return
             taken = game.step(look.action)
             if taken.first[0]:  # the game ended unseen: this is the next one
