@@ -162,6 +162,11 @@ def test_fewer_bytes_than_committed_are_damage(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="come together"):
         MetricsWriter(tmp_path, resume_at=1)
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    (tmp_path / "metrics.jsonl").unlink()
+    files = sorted(tmp_path.iterdir())
+    with pytest.raises(RunError, match="cannot be written: No such file"):
+        MetricsWriter(tmp_path, resume_at=1, committed_bytes=committed)
+    assert sorted(tmp_path.iterdir()) == files
 
 
 def test_damaged_lines_are_left_out_and_counted(tmp_path: Path) -> None:

@@ -46,7 +46,9 @@ class MetricsWriter:
             raise ValueError("resume_at and committed_bytes come together or not at all")
         self._file = folder / FILE_NAME
         with writing(self._file):
-            self._lines = open_regular(self._file, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+            # A file that a checkpoint expects, and that is missing, is not made.
+            make = 0 if committed_bytes else os.O_CREAT
+            self._lines = open_regular(self._file, os.O_RDWR | make | os.O_APPEND)
             try:
                 self._length = self._cut(committed_bytes)
                 self._events = EventFile(folder)
