@@ -122,7 +122,7 @@ class RunFolder:
                     run.checkpoints.rmdir()
                 run.close()
             raise RunError(f"{path}: cannot make a run here: {error.strerror}") from error
-        except RunError:
+        except BaseException:
             run.close()
             raise
         return run
