@@ -154,6 +154,29 @@ def test_json_stands_alone_beside_a_game_that_prints(
     assert errors.startswith("a step\n")
 
 
+def test_a_program_that_calls_a_command_keeps_its_standard_output(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    text = "from noisynet.cli import main; main(['runs', '--json']); print('after')"
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    assert done.stdout == '{"runs": [], "unreadable": []}\nafter\n'
+
+
+def test_whole_numbers_are_read_as_those_of_the_config(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained("Game", tmp_path / "run")
+    assert main(["resume", str(run), "--steps", "4e2", "--trust"]) == 0
+    capsys.readouterr()
+    options = ["--episodes", "2e0", "--steps", "1e3", "--seed", "1_0", "--json", "--trust"]
+    assert main(["evaluate", str(run), *options]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["episodes"], found["seed"]) == (2, 10)
+    for wrong in ("1.5", "1e400", "nan", "0", "2e9"):
+        with pytest.raises(SystemExit):
+            main(["evaluate", str(run), "--episodes", wrong])
+        assert f"--episodes: got '{wrong}', expected a whole number" in capsys.readouterr().err
+
+
 def test_games_that_reach_their_limit_are_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

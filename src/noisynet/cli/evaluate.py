@@ -11,9 +11,9 @@ from .options import (
     add_noise,
     add_steps,
     folder_of,
+    not_negative,
     positive,
     print_json,
-    seed,
 )
 from .parser import Parser
 from .progress import show_progress
@@ -28,7 +28,9 @@ def add_evaluate(evaluate: Parser) -> None:
         "--episodes", type=positive, default=10, metavar="N", help="games to play (default: 10)"
     )
     add_noise(evaluate)
-    evaluate.add_argument("--seed", type=seed, default=None, metavar="N", help="seed of the games")
+    evaluate.add_argument(
+        "--seed", type=not_negative, default=None, metavar="N", help="seed of the games"
+    )
     add_steps(evaluate)
     add_json(evaluate)
     add_trust(evaluate)

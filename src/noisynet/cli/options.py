@@ -23,6 +23,11 @@ def positive(text: str) -> int:
     return _whole(text, 1)
 
 
+def not_negative(text: str) -> int:
+    """Read a whole number of at least 0."""
+    return _whole(text, 0)
+
+
 def as_path(text: str) -> Path:
     """Read a path; expand `~` to a home folder, also in --out=~/run, where no shell does."""
     try:
@@ -31,17 +36,14 @@ def as_path(text: str) -> Path:
         return Path(text)
 
 
-def seed(text: str) -> int:
-    """Read a whole number of at least 0."""
-    return _whole(text, 0)
-
-
 def _whole(text: str, least: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if not least <= value < _LARGEST:
+    """Read a whole number as the config's fields are read: 1e6 is one, too."""
+    from ..runs.config.accepted import number
+
+    value = number(text)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or not least <= value < _LARGEST:
         raise argparse.ArgumentTypeError(
             f"got {text!r}, expected a whole number from {least} to {_LARGEST - 1}"
         )
@@ -186,13 +188,16 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def stdout_for_json(parsed: argparse.Namespace) -> Iterator[None]:
-    """With --json, send whatever else is printed to standard error, such as a game's output."""
+def stdout_for_json(parsed: argparse.Namespace, *, own_process: bool) -> Iterator[None]:
+    """With --json, send whatever else is printed to standard error, such as a game's output.
+
+    With `own_process`, standard output stays redirected: libraries may print as they end.
+    """
     if not getattr(parsed, "json", False):
         yield
         return
     parsed.stdout = sys.stdout
-    if sys.stdout is sys.__stdout__:
+    if own_process and sys.stdout is sys.__stdout__:
         # Libraries in C and a game's processes bypass sys.stdout: redirect the descriptor as well.
         own = os.dup(1)
         os.dup2(2, 1)

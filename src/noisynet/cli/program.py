@@ -143,7 +143,7 @@ def _command(command: Command, arguments: Sequence[str], *, debug: bool, listen:
     try:
         if listen and command.loads_torch and not _asks_for_help(parsed):
             _listen()
-        with stdout_for_json(parsed):
+        with stdout_for_json(parsed, own_process=listen):
             return int(parsed.run(parsed) or 0)
     except RunError as error:
         _explain(debug)

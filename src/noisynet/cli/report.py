@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .options import add_json, add_steps, as_path, print_json, seed
+from .options import add_json, add_steps, as_path, not_negative, print_json
 from .parser import Parser
 from .trust import add_trust, check_trust
 
@@ -22,7 +22,7 @@ def add_report(report: Parser) -> None:
     )
     report.add_argument(
         "--episodes",
-        type=seed,
+        type=not_negative,
         default=5,
         metavar="N",
         help="games that each of up to 4 runs plays for it; 0: none, and no film (default: 5)",

@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .options import add_agent, add_json, add_noise, as_path, folder_of, positive, print_json, seed
+from .options import (
+    add_agent,
+    add_json,
+    add_noise,
+    as_path,
+    folder_of,
+    not_negative,
+    positive,
+    print_json,
+)
 from .parser import Parser
 from .progress import show_progress
 from .trust import add_trust, check_trust
@@ -22,7 +31,9 @@ def add_watch(watch: Parser) -> None:
         help="an .mp4 or .gif (default: RUN/watch.mp4, or NAME.mp4 of a pretrained agent)",
     )
     add_noise(watch)
-    watch.add_argument("--seed", type=seed, default=None, metavar="N", help="seed of the game")
+    watch.add_argument(
+        "--seed", type=not_negative, default=None, metavar="N", help="seed of the game"
+    )
     watch.add_argument(
         "--steps",
         type=positive,

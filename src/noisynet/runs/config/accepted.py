@@ -88,8 +88,8 @@ class Accepted:
             return True if word in _TRUE else False if word in _FALSE else text
         if self.kind == "list":
             parts = word.removeprefix("[").removesuffix("]").strip()
-            return [_number(part.strip()) for part in parts.split(",")] if parts else []
-        return _number(text) if self.kind in ("whole", "number") else text
+            return [number(part.strip()) for part in parts.split(",")] if parts else []
+        return number(text) if self.kind in ("whole", "number") else text
 
 
 def accepted(info: FieldInfo) -> Accepted:
@@ -110,11 +110,12 @@ def is_truth(text: str) -> bool:
     return text.strip().lower() in (*_TRUE, *_FALSE)
 
 
-def _number(text: str) -> int | float | str:
+def number(text: str) -> int | float | str:
+    """Return the number that a text stands for, or the text itself if it stands for none."""
     # As Python reads numbers; YAML reads 010 as 8.
-    for number in (int, float):
+    for kind in (int, float):
         try:
-            return number(text)
+            return kind(text)
         except ValueError:
             continue
     return text
