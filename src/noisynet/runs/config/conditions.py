@@ -4,41 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-
-class Sections(Protocol):
-    """The type of a whole config for its sections, which cannot import `Config` from schema.py."""
-
-    environment: Any
-    network: Any
-    exploration: Any
-    learning: Any
-    rollouts: Any
-    actor_critic: Any
-    plasticity: Any
-    scale: Any
-    training: Any
-
-    @property
-    def learns_beside_play(self) -> bool:
-        """Whether one process plays, and learns from a replay between its steps."""
-        ...
-
-    @property
-    def can_overlap(self) -> bool:
-        """Whether one process can play while it learns from earlier steps."""
-        ...
-
-    @property
-    def why_not_beside_play(self) -> str:
-        """Why the run does not play and learn from a replay in one process."""
-        ...
-
-    @property
-    def why_not_overlap(self) -> str:
-        """Why one process cannot play while it learns from earlier steps."""
-        ...
+if TYPE_CHECKING:
+    from .schema import Config as Sections
+else:
+    # A config is made of its sections, which cannot import it.
+    Sections = Any
 
 
 @dataclass(frozen=True)
