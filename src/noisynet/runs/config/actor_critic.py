@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .agreement import Fits
+from .agreement import needs_policy
 from .changes import MAY_CHANGE
-from .conditions import Acts, Sections, algorithm_which
-from .section import FewThousand, Fraction, PositiveFloat, Real, Section
+from .conditions import Acts, algorithm_which
+from .section import FewThousand, Fraction, NonNegativeFloat, PositiveFloat, Section
 
 OF_ACTOR_CRITIC = Acts(
     lambda config: config.learning.is_actor_critic,
@@ -18,26 +18,6 @@ OF_ACTOR_CRITIC = Acts(
 OF_A3C = Acts(
     lambda config: config.learning.algorithm == "a3c", algorithm_which("trains in one process")
 )
-
-
-def _entropy(config: Sections) -> str | None:
-    bonus = config.actor_critic.entropy_bonus
-    if config.learning.is_actor_critic or not bonus:
-        return None
-    return (
-        f"entropy_bonus: got {bonus:g}, expected 0: {config.learning.algorithm} has no policy "
-        "whose entropy could be paid for"
-    )
-
-
-def _lstm(config: Sections) -> str | None:
-    size = config.actor_critic.lstm_size
-    if config.learning.is_actor_critic or not size:
-        return None
-    return (
-        f"lstm_size: got {size}, expected 0: {config.learning.algorithm} learns single steps, not "
-        "the sequences that an LSTM needs"
-    )
 
 
 class ActorCriticSection(Section):
@@ -50,11 +30,16 @@ class ActorCriticSection(Section):
         default=0.5, description="weight of the value's loss beside the policy's"
     )
     entropy_bonus: Annotated[
-        Real, Field(ge=0, allow_inf_nan=False), OF_ACTOR_CRITIC, Fits(_entropy), MAY_CHANGE
+        NonNegativeFloat,
+        OF_ACTOR_CRITIC,
+        needs_policy("entropy_bonus", " has no policy whose entropy could be paid for"),
+        MAY_CHANGE,
     ] = Field(default=0.0, description="weight of the policy's entropy; 0: no bonus")
-    lstm_size: Annotated[FewThousand, OF_ACTOR_CRITIC, Fits(_lstm)] = Field(
-        default=0, description="units of an LSTM before policy and value; 0: none"
-    )
+    lstm_size: Annotated[
+        FewThousand,
+        OF_ACTOR_CRITIC,
+        needs_policy("lstm_size", " learns single steps, not the sequences that an LSTM needs"),
+    ] = Field(default=0, description="units of an LSTM before policy and value; 0: none")
     workers: Annotated[FewThousand, OF_ACTOR_CRITIC, OF_A3C, MAY_CHANGE] = Field(
         default=2, ge=1, description="a3c: processes, each with all of `environments` for itself"
     )
