@@ -57,13 +57,11 @@ def noise_draws(text: str) -> int:
     kind, _, count = text.partition(":")
     if kind == "mean" and count.isdecimal() and 2 <= int(count) <= _MOST_DRAWS:
         return int(count)
-    from ..runs.errors import nearest
+    from ..runs.errors import did_you_mean
 
-    near = nearest(text, ("off", "on"))
-    meant = f"; did you mean {near[0]}?" if near else ""
     raise argparse.ArgumentTypeError(
         f"got {text!r}, expected off, on or mean:K, K being a number of draws from 2 to "
-        f"{_MOST_DRAWS:,}{meant}"
+        f"{_MOST_DRAWS:,}{did_you_mean(text, ('off', 'on'))}"
     )
 
 
@@ -72,12 +70,11 @@ def one_of(*names: str) -> Callable[[str], str]:
 
     def read(text: str) -> str:
         from ..runs.config.accepted import any_of
-        from ..runs.errors import nearest
+        from ..runs.errors import did_you_mean
 
         if text in names:
             return text
-        near = nearest(text, names)
-        meant = f"; did you mean {near[0]}?" if near else ""
+        meant = did_you_mean(text, names)
         raise argparse.ArgumentTypeError(f"got {text!r}, expected {any_of(names)}{meant}")
 
     return read

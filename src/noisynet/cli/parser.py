@@ -123,7 +123,7 @@ class Parser(argparse.ArgumentParser):
         return list(self._actions)
 
     def _unknown(self, unknown: Sequence[str]) -> str:
-        from ..runs.errors import nearest
+        from ..runs.errors import did_you_mean
 
         names = [one.partition("=")[0] for one in unknown if one.startswith("-") and one != "-"]
         names = [one for one in names if not _NEGATIVE.match(one)]
@@ -132,8 +132,7 @@ class Parser(argparse.ArgumentParser):
         name = names[0]
         if name in self.elsewhere:
             return f"{name}: {self.elsewhere[name]}"
-        near = nearest(name, self.option_strings())
-        meant = f"; did you mean {near[0]}?" if near else ""
+        meant = did_you_mean(name, self.option_strings())
         return f"{name}: no such option{meant} (`{self.prog} {self.lists_all}` lists them)"
 
     def error(self, message: str) -> NoReturn:

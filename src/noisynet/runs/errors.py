@@ -68,6 +68,12 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Return the end of a message that asks for the most similar known name, if there is one."""
+    near = nearest(name, known)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
 def nearest(name: object, known: Iterable[str], count: int = 1, likeness: float = 0.6) -> list[str]:
     """Return the known names that are most similar to a name, the most similar first."""
     # The time grows with the square of the name's length, so the name is cut.

@@ -16,7 +16,7 @@ from typing import Any
 
 from . import checkpoint
 from .config import Config
-from .errors import RunError, nearest
+from .errors import RunError, did_you_mean
 from .evaluations import Evaluation, read_evaluations
 from .opening import open_run
 
@@ -67,8 +67,7 @@ def pretrained(name: str) -> Path:
     Raises RunError, with the nearest name, if there is no agent of this name.
     """
     if name not in names():
-        near = nearest(name, names())
-        meant = f"; did you mean {near[0]}?" if near else ""
+        meant = did_you_mean(name, names())
         raise RunError(f"pretrained: got {name!r}, expected one of {', '.join(names())}{meant}")
     return AGENTS / name
 

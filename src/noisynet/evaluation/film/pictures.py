@@ -8,7 +8,6 @@ the same actions, shows the whole screen in colour.
 from __future__ import annotations
 
 import math
-import numbers
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -148,7 +147,7 @@ class GymnasiumGame(Game):
         super().__init__(environments)
         self._drawn = drawn
         rate = drawn.metadata.get("render_fps")
-        known = isinstance(rate, numbers.Real) and 0 < rate < math.inf
+        known = isinstance(rate, int | float) and 0 < rate < math.inf
         self.steps_per_second = float(rate) if known else 30.0
 
     def picture(self, observation: npt.NDArray[Any]) -> Picture:
