@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import noisynet
@@ -15,7 +16,7 @@ from noisynet.assemble import start
 from noisynet.assemble.resolve import local_cpus
 from noisynet.cli import main
 from noisynet.evaluation.examination import examine
-from noisynet.runs import checkpoint, config, open_run, read_metrics
+from noisynet.runs import checkpoint, config, open_run
 from noisynet.runs.record import read_run
 
 from ..training.same_run import assert_same_run
