@@ -346,3 +346,16 @@ def test_the_doctor_works_within_no_grad() -> None:
         )
         assert not torch.is_grad_enabled()
     assert found["sigma gradient"].status == found["sigma moves"].status == "pass"
+
+
+@pytest.mark.filterwarnings("ignore")  # tracing warns of several things
+def test_a_traced_torso_is_looked_through_and_left_as_it_is() -> None:
+    plain = nn.Sequential(nn.Linear(3, 16), nn.BatchNorm1d(16), nn.ReLU())
+    traced = torch.jit.trace(plain, torch.randn(8, 3))
+    net = nn.Sequential(traced, noisynet.NoisyLinear(16, 2))
+    batch = torch.randn(8, 3)
+    means = traced.get_buffer("1.running_mean").clone()
+    assert noisynet.doctor(net, batch).ok
+    assert noisynet.diagnostics.behaviour(net, batch).q_spread > 0
+    noisynet.diagnostics.units(net, batch)
+    assert torch.equal(traced.get_buffer("1.running_mean"), means)

@@ -52,18 +52,20 @@ def restore_tensors(
     """Yield a function for each tensor of a module to restore its identity, value and gradient."""
     for part in module.modules():
         for register in registers:
-            own: dict[str, Tensor | None] = part.__dict__[register]
-            for name, tensor in list(own.items()):
+            own: dict[str, Tensor | None] | None = part.__dict__.get(register)
+            # A traced module has its tensors outside Python, where no other can take their place.
+            for name, tensor in list((getattr(part, register) if own is None else own).items()):
                 if tensor is not None and not nn.parameter.is_lazy(tensor):
                     yield _entry(own, name, tensor)
 
 
-def _entry(register: dict[str, Tensor | None], name: str, tensor: Tensor) -> Restore:
+def _entry(register: dict[str, Tensor | None] | None, name: str, tensor: Tensor) -> Restore:
     content, gradient = tensor.detach().clone(), tensor.grad
     former = None if gradient is None else gradient.detach().clone()
 
     def restore() -> None:
-        register[name] = tensor
+        if register is not None:
+            register[name] = tensor
         write_back(tensor, content)
         if gradient is not None and former is not None:
             write_back(gradient, former)
