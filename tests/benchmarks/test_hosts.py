@@ -1,7 +1,9 @@
 """The tables of other libraries' agents are those of the kept results."""
 
 import importlib
+import itertools
 import json
+import statistics
 from typing import Any
 
 import pytest
@@ -22,6 +24,23 @@ def test_the_page_shows_what_other_horizons_did_to_tianshou() -> None:
     horizons: Any = importlib.import_module("benchmarks.hosts.tianshou_horizons")
     kept = horizons.KEPT
     assert kept.with_suffix(".md").read_text() == horizons.tables(json.loads(kept.read_text()))
+
+
+def test_the_page_says_what_tianshou_s_agents_reached_with_and_without_noise() -> None:
+    runs = json.loads((run.FOLDER / "tianshou_horizons.json").read_text())["cartpole"]
+    page = " ".join((run.RESULTS.parents[1] / "docs" / "tianshou.md").read_text().split())
+    best = max(one["mean_return"] for one in runs)
+    assert f"no run of either algorithm got beyond {best:.0f} in 40,000 steps" in page
+    means = {
+        key: statistics.fmean(one["mean_return"] for one in group)
+        for key, group in itertools.groupby(
+            runs, lambda one: (one["agent"], one["algorithm"], one["horizon"])
+        )
+    }
+    pairs = [key[1:] for key in means if key[0] == "host"]
+    higher = [key for key in pairs if means["noisy", *key] > means["host", *key]]
+    assert (len(pairs), len(higher)) == (4, 3)
+    assert "In three of the four pairs the mean is higher with noise" in page
 
 
 def test_a_result_is_kept_beside_the_others(tmp_path: Any, monkeypatch: Any) -> None:
