@@ -318,7 +318,7 @@ def test_a_game_that_hangs_is_named_and_what_was_learned_is_saved(
     end = threading.Timer(3.0, os.kill, [os.getpid(), signal.SIGTERM])
     end.daemon = True
     former = signal.getsignal(signal.SIGTERM)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: None)
     end.start()
     try:
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]

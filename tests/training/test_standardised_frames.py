@@ -103,7 +103,7 @@ def test_samplers_act_by_what_the_learner_measured(tmp_path: Path) -> None:
     sampler.close()
     for name in ("torso.frame_mean", "torso.frame_deviation"):
         kept = found.arrays[f"online.{name}"]
-        assert np.array_equal(sampler._agent.online.state_dict()[name].numpy(), kept), name
+        assert np.array_equal(sampler.agent.online.state_dict()[name].numpy(), kept), name
         assert kept.max() < 1
 
 
