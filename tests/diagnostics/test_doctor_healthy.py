@@ -141,6 +141,33 @@ def test_a_head_with_a_mean_and_a_deviation_has_no_noise() -> None:
         assert list(find_noisy_layers(policy)) == ["0"]
 
 
+def test_a_head_with_a_mean_and_a_deviation_is_no_layer_of_the_target() -> None:
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mu, self.sigma = nn.Linear(16, A), nn.Linear(16, A)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.mu(x), self.sigma(x).exp()
+
+    def loss() -> Tensor:
+        for net, seed in zip((policy, target), seeds, strict=True):
+            noisynet.resample(net, generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            wanted = target(batch)[0]
+        return (policy(batch)[0] - wanted).square().mean()
+
+    policy: Any = nn.Sequential(noisynet.NoisyLinear(P, 16), Head())
+    target, batch = copy.deepcopy(policy), torch.randn(B, P)
+    noisynet.hold(policy)
+    noisynet.hold(target)
+    for seeds, expected in (((0, 1), "pass"), ((0, 0), "fail")):  # noqa: B007 - the loss reads them
+        found = noisynet.doctor(policy, batch, act=lambda x: policy(x)[0], loss=loss, target=target)
+        assert found["acting"].message == "noise is on in 1 forwards of noisy layers"
+        assert found["noise in the loss"].status == "pass"
+        assert found["draws in the loss"].status == expected
+
+
 # Acting
 
 
@@ -359,3 +386,19 @@ def test_a_traced_torso_is_looked_through_and_left_as_it_is() -> None:
     assert noisynet.diagnostics.behaviour(net, batch).q_spread > 0
     noisynet.diagnostics.units(net, batch)
     assert torch.equal(traced.get_buffer("1.running_mean"), means)
+
+
+def test_an_agent_may_act_with_vmap_or_where_gradients_are_off() -> None:
+    net = network()
+    noisynet.hold(net)
+    found = noisynet.doctor(net, torch.randn(B, P), act=lambda x: vmap(net)(x).argmax(-1))
+    assert found["acting"].status == "pass"
+    with torch.no_grad():
+        found = noisynet.doctor(
+            net,
+            torch.randn(B, P),
+            act=lambda x: net(x).numpy().argmax(-1),
+            loss=lambda: net(torch.randn(B, P)).square().mean(),
+        )
+        assert not torch.is_grad_enabled()
+    assert found["acting"].status == found["sigma gradient"].status == "pass"

@@ -327,6 +327,17 @@ def test_where_redraws_only_the_rows_of_the_mask(layer: Any) -> None:
     assert torch.equal((layer(x)[0] != before).transpose(0, 1).flatten(1).any(1), done)
 
 
+def test_a_subclass_may_have_a_step_of_its_own() -> None:
+    class Counting(noisynet.NoisyLSTM):
+        def __init__(self) -> None:
+            super().__init__(3, 2)
+            self.step = 0
+
+    layer, input = Counting(), torch.randn(4, 5, 3)
+    noisynet.hold(layer, rows=5)
+    assert layer(input)[0].shape == (4, 5, 2)
+
+
 @pytest.mark.parametrize("rows", [None, 2])
 def test_dropout_acts_between_layers_in_training_mode(noise: str, rows: int | None) -> None:
     layer = NoisyGRU(3, 2, 2, dropout=1.0, noise=noise)

@@ -28,7 +28,6 @@ _DRAWS = 32
 _ACTIONS = 4
 
 
-@torch.enable_grad()
 def doctor(
     model: nn.Module,
     batch: Any = None,
@@ -81,7 +80,8 @@ def doctor(
         if function is not None and not callable(function):
             raise TypeError(f"{name}: got {type(function).__name__}, expected a function or None")
     subject = Subject(model, layers, batch, resample)
-    with preserved(model, None if target is model else target, optimizer):
+    # The loss needs a graph, whatever holds around this call.
+    with torch.enable_grad(), preserved(model, None if target is model else target, optimizer):
         examined = _Examination(
             subject=subject,
             loss=loss,

@@ -63,13 +63,13 @@ def calls_of(layers: Mapping[str, RecognisedLayer], run: Callable[[], object]) -
         nonlocal reading
         if reading or not _WATCHED.get():
             return
-        if module not in known:
-            known[module] = recognise(module)
-        found = known[module]
-        if found is None:
-            return
         reading = True
         try:
+            if module not in known:
+                known[module] = recognise(module)
+            found = known[module]
+            if found is None:
+                return
             sigma = found.tensors(found.sigmas, module)[0]
             noise = read_noise(found, module)
         finally:
@@ -83,7 +83,8 @@ def calls_of(layers: Mapping[str, RecognisedLayer], run: Callable[[], object]) -
                 of="online" if place in places else "other",
                 learning=isinstance(result, Tensor) and result.requires_grad,
                 noise=noise,
-                output=result.detach().clone() if isinstance(result, Tensor) else None,
+                # A tensor of torch.vmap is nothing outside of it.
+                output=result.detach().clone() if _place(result) is not None else None,
                 # A weight has one dimension more than a row of the input that it is applied to.
                 rows=_rows(_first(inputs), sigma.ndim - 1),
                 training=module.training,
@@ -103,10 +104,10 @@ def layers_where_noise_is(calls: Iterable[Call], *, on: bool) -> list[str]:
     return sorted({one.name for one in calls if one.noise is not None and one.noise.is_on is on})
 
 
-def _place(tensor: Tensor) -> int | None:
-    """Return a tensor's address in memory; None for one of `torch.vmap`, which has none."""
+def _place(value: Any) -> int | None:
+    """Return a tensor's address in memory; None for one of `torch.vmap`, and for other objects."""
     try:
-        return tensor.data_ptr()
+        return value.data_ptr() if isinstance(value, Tensor) else None
     except RuntimeError:
         return None
 

@@ -103,27 +103,7 @@ def find_noisy_layers(model: nn.Module) -> dict[str, RecognisedLayer]:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: got {type(model).__name__}, expected an nn.Module")
     found = {name: recognise(module, name) for name, module in model.named_modules()}
-    return {
-        name: layer
-        for name, layer in found.items()
-        if layer is not None and not _is_gaussian_head(layer)
-    }
-
-
-@torch.no_grad()
-def _is_gaussian_head(found: RecognisedLayer) -> bool:
-    """Return whether a module of layers mu and sigma returns both, as a policy's head does."""
-    if "." not in found.sigmas[0] or found.weights()[0][0].ndim != 2:
-        return False
-    try:
-        # A copy, since a forward may store its noise.
-        head = copy.deepcopy(found.module)
-        with buffers_preserved(head):
-            output = head(found.weights()[0][0].new_zeros(1, found.inputs))
-    except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError):
-        # It needs more than its input, or has no forward: its parameters are all that is known.
-        return False
-    return not isinstance(output, Tensor) or output.shape[-1:] != (found.outputs,)
+    return {name: layer for name, layer in found.items() if layer is not None}
 
 
 def recognise(module: nn.Module, name: str = "") -> RecognisedLayer | None:
@@ -150,8 +130,25 @@ def recognise(module: nn.Module, name: str = "") -> RecognisedLayer | None:
     for parameters in (own, nested):
         pairs = _by_layout(parameters) or _by_tokens(parameters)
         if any(parameters[sigma].ndim > 1 for sigma in pairs):
-            return _found(name, module, pairs)
+            found = _found(name, module, pairs)
+            return None if _is_gaussian_head(found) else found
     return None
+
+
+@torch.no_grad()
+def _is_gaussian_head(found: RecognisedLayer) -> bool:
+    """Return whether a module of layers mu and sigma returns both, as a policy's head does."""
+    if "." not in found.sigmas[0] or found.weights()[0][0].ndim != 2:
+        return False
+    try:
+        # A copy, since a forward may store its noise.
+        head = copy.deepcopy(found.module)
+        with buffers_preserved(head):
+            output = head(found.weights()[0][0].new_zeros(1, found.inputs))
+    except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError):
+        # It needs more than its input, or has no forward: its parameters are all that is known.
+        return False
+    return not isinstance(output, Tensor) or output.shape[-1:] != (found.outputs,)
 
 
 def _found(name: str, module: nn.Module, pairs: Mapping[str, str]) -> RecognisedLayer:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 from .forward_calls import Call, calls_of
@@ -30,6 +31,7 @@ class Subject:
         self.layers = layers
         self.batch = batch
         self.resample = resample
+        self._with_gradients = torch.is_grad_enabled()
         self.was_training = model.training
         self.modes = {mode: read_in_mode(model, layers, mode) for mode in (True, False)}
         own = any(noise.is_on for noise in self.modes[self.was_training].values())
@@ -52,9 +54,14 @@ class Subject:
             redraw(self.layers)
 
     def run(self, function: Act) -> tuple[list[Call], Any]:
-        """Run a function on the batch; return the forwards of noisy layers, and its result."""
+        """Run a function on the batch; return the forwards of noisy layers, and its result.
+
+        Gradients are enabled if they were when the subject was made: a program may act inside
+        `torch.no_grad`, and its function count on it.
+        """
         results: list[Any] = []
-        return calls_of(self.layers, lambda: results.append(function(self.batch))), results[0]
+        with torch.set_grad_enabled(self._with_gradients):
+            return calls_of(self.layers, lambda: results.append(function(self.batch))), results[0]
 
 
 def read_in_mode(

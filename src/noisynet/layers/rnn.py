@@ -36,7 +36,7 @@ class NoisyLSTM(NoisySequence, nn.LSTM):  # pyright: ignore[reportIncompatibleVa
     Raises ValueError for an unknown option, and for a batch that does not fit the rows of a draw.
     """
 
-    plain, gates, step = nn.LSTM, 4, staticmethod(lstm_step)
+    plain, gates, _step = nn.LSTM, 4, staticmethod(lstm_step)
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class NoisyGRU(NoisySequence, nn.GRU):  # pyright: ignore[reportIncompatibleVari
     those of `noisynet.NoisyLSTM`. The state is h. With the noise off it is exactly `nn.GRU`.
     """
 
-    plain, gates, step = nn.GRU, 3, staticmethod(gru_step)
+    plain, gates, _step = nn.GRU, 3, staticmethod(gru_step)
 
     def __init__(
         self,
@@ -147,6 +147,5 @@ class NoisyRNN(NoisySequence, nn.RNN):  # pyright: ignore[reportIncompatibleVari
         super().__init__(input_size, hidden_size, num_layers, **options)
 
     @property
-    def step(self) -> Step:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return the equation of one step."""
+    def _step(self) -> Step:  # pyright: ignore[reportIncompatibleMethodOverride]
         return tanh_step if self.nonlinearity == "tanh" else relu_step

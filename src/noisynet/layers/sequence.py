@@ -33,7 +33,7 @@ class NoisySequence(NoisyLayer):
     """
 
     gates: ClassVar[int]
-    step: Step
+    _step: Step
 
     input_size: int
     hidden_size: int
@@ -236,7 +236,7 @@ class NoisySequence(NoisyLayer):
         plain = self._plain_with([weights[0].weight])
         plain.check_forward_args(padded, self._as_hx(state), None)
         output, state = unrolled(
-            self.step,
+            self._step,
             padded.transpose(0, 1) if self.batch_first else padded,
             state,
             weights,
