@@ -100,22 +100,24 @@ def own_draws(
 ) -> Finding:
     """Check whether layers, and the parts of a layer's draw, share random numbers."""
     check = Check("own draws")
-    streams: dict[str, dict[int, Tensor]] = {}
+    streams: dict[str, tuple[list[int], Tensor]] = {}
     for one in layers:
         noises = {at: noise for at, noise in _distinct(one, seen).items() if noise.is_matrix}
         if len(noises) < 2:
             continue
         for part, values in _parts(list(noises.values()), kinds[one]).items():
-            streams[f"{one} {part}"] = dict(zip(noises, values, strict=True))
+            streams[f"{one} {part}"] = list(noises), values
     alike: list[tuple[str, str]] = []
     compared = 0
     for (first, a), (second, b) in combinations(streams.items(), 2):
-        moments = [moment for moment in a if moment in b]
-        length = min(len(next(iter(a.values()))), len(next(iter(b.values()))))
+        moments = [moment for moment in a[0] if moment in b[0]]
+        length = min(a[1].shape[1], b[1].shape[1])
         if len(moments) < 2 or len(moments) * length < _ENOUGH_PAIRS:
             continue
         compared += 1
-        pair = [torch.cat([one[moment][:length] for moment in moments]) for one in (a, b)]
+        pair = [
+            values[[at.index(one) for one in moments], :length].flatten() for at, values in (a, b)
+        ]
         if abs(float(torch.corrcoef(torch.stack(pair))[0, 1])) > ALIKE:
             alike.append((first, second))
     if alike:
