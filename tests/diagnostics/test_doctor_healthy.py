@@ -47,6 +47,19 @@ def test_batch_norm_in_train_mode_with_one_observation_is_skipped() -> None:
 def test_observations_that_hardly_differ_say_nothing_of_the_network() -> None:
     nearly_alike = torch.randn(1, P) + 1e-6 * torch.randn(B, P)
     assert noisynet.doctor(network(), nearly_alike)["policy"].status == "pass"
+    nearly_alike[:, 0] = 1e-6 * torch.randn(B)  # by itself, this feature differs
+    assert noisynet.doctor(network(), nearly_alike)["policy"].status == "pass"
+
+
+def test_a_dead_network_is_found_beside_a_large_constant_feature() -> None:
+    net = network()
+    with torch.no_grad():
+        net[0].bias.fill_(-1e6)
+    batch = torch.randn(64, P)
+    batch[:, 0] = 500.0
+    found = noisynet.doctor(net, batch)["policy"]
+    assert found.status == "fail"
+    assert "same" in found.message
 
 
 def test_a_plain_layer_with_nan_is_neither_dormant_nor_quiet() -> None:

@@ -18,8 +18,8 @@ from ..subject import Subject
 _DRAWS = 16
 _ENOUGH_OBSERVATIONS = 32
 _DIFFERENT = 0.01
-"""Largest standard deviation of a feature over observations, relative to the largest value in them,
-from which on the observations count as different."""
+"""Standard deviation of a feature over observations, relative to the feature's largest value, from
+which on the observations count as different."""
 _BLIND_DEVIATION = 1e-4
 """Standard deviation of an action's Q over observations, relative to its largest |Q|, up to which
 the observations count as not told apart. Dead Pong networks had 0 to 3·10⁻⁵, new ones 0.017 or more
@@ -91,7 +91,9 @@ def _is_blind(q_KBA: Tensor, observations: Any) -> bool:
     if not isinstance(observations, Tensor) or rows < 2 or observations.numel() % rows:
         return False
     each = observations.reshape(rows, -1).float()
-    if bool(each.std(0).max() <= _DIFFERENT * each.abs().max()):
+    largest = each.abs().amax(0)
+    # Beside much larger features, a network may not tell the values of a small one apart.
+    if not ((each.std(0) > _DIFFERENT * largest) & (largest > _DIFFERENT**2 * largest.max())).any():
         return False
     q_KBA = q_KBA.float()
     largest_A = q_KBA.abs().amax((0, 1))
