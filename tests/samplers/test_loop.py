@@ -193,6 +193,38 @@ def test_another_backend_is_where_the_samplers_live(
         samplers.resume(folder, changes={"backend": "ray", "steps": 400})
 
 
+def test_the_address_is_checked_against_the_backend_that_a_resumed_run_changes_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(address: str | None, *, cpus: int) -> Any:
+        raise RunError(f"connecting to {address}, {cpus} CPUs")
+
+    monkeypatch.setattr(assembler, "connect", connect)
+    folder = samplers.start(small(steps=200), tmp_path / "run").folder
+    with pytest.raises(RunError, match="connecting to here:1"):
+        samplers.resume(folder, address="here:1", changes={"backend": "ray", "steps": 400})
+    file = folder / "config.yaml"
+    file.write_text(file.read_text().replace("backend: in-process", "backend: ray"))
+    changes = {"backend": "in-process", "steps": 400}
+    with pytest.raises(RunError, match="--ray: got 'here:1', expected none with --backend in-proc"):
+        samplers.resume(folder, address="here:1", changes=changes)
+
+
+def test_a_resumed_run_leaves_cores_to_its_samplers_if_threads_are_open_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = samplers.start(small(steps=200), tmp_path / "run").folder
+    found = checkpoint.read_newest(folder / "checkpoints")
+    monkeypatch.setattr(assembler, "local_cpus", lambda: 3)
+    building = SamplersAssembler(small(steps=400, backend="ray", threads=0))
+    threads = torch.get_num_threads()
+    try:
+        assert building.prepare(found).training.threads == 1
+        building.environments.close()
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_a_shard_that_dies_in_the_last_round_is_reported(tmp_path: Path) -> None:
     deaths: list[int] = []
 

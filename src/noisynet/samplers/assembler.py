@@ -53,10 +53,6 @@ class SamplersAssembler(Assembler):
     def _check(self) -> None:
         if self.config.scale.actors is None:
             raise ScaleError("--actors: got none, expected how many samplers are to play")
-        if self.address is not None and not self._on_ray:
-            raise ScaleError(
-                f"--ray: got {self.address!r}, expected none with --backend in-process"
-            )
 
     @property
     def _on_ray(self) -> bool:
@@ -67,6 +63,12 @@ class SamplersAssembler(Assembler):
         return self.config.scale.actors or 1
 
     def __enter__(self) -> Self:
+        """Make or connect to what runs samplers; raises ScaleError if that fails."""
+        # Checked here, since the backend of a resumed run may have changed.
+        if self.address is not None and not self._on_ray:
+            raise ScaleError(
+                f"--ray: got {self.address!r}, expected none with --backend in-process"
+            )
         # Until `pop_all`, an error or an interrupt in here ends Ray, too.
         with ExitStack() as resources:
             if not self._on_ray:
@@ -89,8 +91,7 @@ class SamplersAssembler(Assembler):
 
     def prepare(self, found: Checkpoint | None = None) -> Config:
         """Build as `Assembler.prepare` does, leaving a core to each sampler on this machine."""
-        open_ = found is None and not self.config.training.threads
-        if open_ and self.address is None and self._on_ray:
+        if not self.config.training.threads and self.address is None and self._on_ray:
             self.config = self.config.replaced(threads=max(local_cpus() - self._actors, 1))
         return super().prepare(found)
 
