@@ -91,7 +91,8 @@ class Assembler:
             if found is None:
                 made_with = provenance(torch=torch.__version__)
                 self.config = self.config.replaced(made_with=made_with)
-            if is_open(self.config):
+            # At the start also for a graph that is asked for, which may not be possible here.
+            if found is None or is_open(self.config):
                 self.config = resolve(self.config, self.environments, self._tell)
             self.agent = self._build_agent()
         return self.config
