@@ -1,9 +1,12 @@
 """One trial, by what its folder holds: in this process, without Ray."""
 
+import _thread
 import json
 import os
 import resource
 import shutil
+import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +60,32 @@ def test_an_agent_without_noise_is_evaluated_whatever_noise_is_asked_for(tmp_pat
     result = result_of(trial)
     assert result is not None
     assert list(result["evaluations"]) == ["off"]
+
+
+def test_a_trial_saves_as_ray_cancels_it_in_the_background_of_a_script(tmp_path: Path) -> None:
+    """SIGINT is ignored there, where Ray cancels by `interrupt_main`, which then does nothing."""
+    trial = task(tmp_path / "run", steps=10_000_000, checkpoint_every=10_000_000)
+    over, unheard = threading.Event(), threading.Event()
+
+    def cancel() -> None:
+        while reached_step(trial.folder) < 200 and not over.wait(0.1):
+            pass
+        _thread.interrupt_main()
+        if not over.wait(20.0):
+            unheard.set()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    canceller = threading.Thread(target=cancel)
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        canceller.start()
+        assert run_trial(trial) == {"state": "interrupted"}
+    finally:
+        over.set()
+        canceller.join()
+        signal.signal(signal.SIGINT, former)
+    assert not unheard.is_set()
+    assert checkpoint_step(trial.folder) >= 200
 
 
 def test_a_trial_that_is_done_is_left_alone(done: Task) -> None:

@@ -7,6 +7,7 @@ started again on any machine that sees the folder.
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,6 +69,9 @@ def run_trial(task: Task) -> dict[str, str]:
     if task.version != __version__:
         reason = f"noisynet {__version__} on this node, expected {task.version}"
         return {"state": "failed", "reason": reason}
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As in the background of a script; but by SIGINT, Ray asks this process to save and end.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         _wait_for_lock(task)
         if result_of(task) is None:
