@@ -89,7 +89,7 @@ def add_agent(command: argparse.ArgumentParser) -> None:
         "--pretrained",
         type=one_of(*names()),
         metavar="NAME",
-        help=f"in place of RUN, an agent that comes along: {', '.join(names())}",
+        help=f"in place of RUN, a pretrained agent: {', '.join(names())}",
     )
 
 

@@ -113,7 +113,7 @@ class Runner:
                 if ended.interrupted:
                     self._stop()
             except self._ray.exceptions.RaySystemError as error:
-                raise ScaleError(f"Ray is lost: {error}; start again to go on") from error
+                raise ScaleError(f"Ray is lost: {error}; repeat the command to continue") from error
             finally:
                 self._display.close()
         return ended
