@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -104,28 +102,3 @@ def test_a_static_hold_does_not_write_into_the_draw_it_was_given(net: nn.Sequent
     noisynet.hold(net, drawn=drawn, static=True)
     noisynet.resample(net)
     assert all(torch.equal(a, b) for a, b in zip(drawn.flats, kept.flats, strict=True))
-
-
-def test_sigma_gets_a_gradient_in_every_state_but_off(
-    new_net: Callable[..., nn.Sequential], noise: str
-) -> None:
-    net = new_net(noise)
-    x = torch.randn(6, 3)
-
-    def sigma_gradient() -> Tensor | None:
-        net.zero_grad()
-        net(x).square().sum().backward()
-        return net[4].weight_sigma.grad
-
-    for prepare in (
-        noisynet.release,
-        lambda module: noisynet.release(module, per_row=True),
-        noisynet.hold,
-        lambda module: noisynet.hold(module, rows=6),
-    ):
-        prepare(net)
-        for mode in (True, False):
-            net.train(mode)
-            assert float(sigma_gradient().norm()) > 0
-    with noisynet.mean_weights(net):
-        assert sigma_gradient() is None

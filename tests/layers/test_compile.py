@@ -62,25 +62,6 @@ def assert_close(got: list[Tensor], expected: list[Tensor]) -> None:
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("rows", [None, 5])
-def test_a_compiled_forward_uses_each_new_draw(net: nn.Sequential, rows: int | None) -> None:
-    compiled = torch.compile(net, backend="eager", fullgraph=True)
-    x = torch.randn(5, 3)
-    noisynet.hold(net, rows=rows)
-    outputs = [compiled(x)]
-    torch.testing.assert_close(outputs[0], net(x))
-    for _ in range(2):
-        noisynet.resample(net)
-        outputs.append(compiled(x))
-        torch.testing.assert_close(outputs[-1], net(x))
-    with noisynet.mean_weights(net):
-        outputs.append(compiled(x))
-        torch.testing.assert_close(outputs[-1], net(x))
-    noisynet.release(net)
-    outputs += [compiled(x), compiled(x)]
-    assert len({tuple(y.flatten().tolist()) for y in outputs}) == len(outputs)
-
-
 def check_held(net: nn.Sequential, backend: str, state: str) -> None:
     """Resample between forward and backward, three times over, with one compilation."""
     counter = CompileCounterWithBackend(backend)

@@ -106,6 +106,8 @@ def test_the_loss_runs_in_a_deterministic_mode_and_sigma_gets_no_gradient(
         noisynet.release(layer, per_row=state == "per_row")
     assert sigma_learns(layer, training=True)
     assert sigma_learns(layer, training=False)
+    with noisynet.mean_weights(layer):
+        assert not sigma_learns(layer, training=True)
 
     assert sigma_learns(SwitchedByTraining(), training=True)
     assert not sigma_learns(SwitchedByTraining(), training=False)
@@ -255,10 +257,12 @@ def sync_copies_noise(online: nn.Module, target: nn.Module) -> bool:
 def test_noise_in_the_state_dict_so_that_sync_copies_it(noise: str) -> None:
     online, target = sound(noise), sound(noise)
     noisynet.hold(online, target)
+    # A sync leaves the target's draw whole, and so does blending parameters, as soft updates do.
+    held = noisynet.held(target).flats[0]
     assert not noise_is_in_a_register(online)
     assert not sync_copies_noise(online, target)
-    # Blending parameters, as soft updates do, leaves the target's draw whole as well.
-    held = noisynet.held(target).flats[0]
+    with noisynet.mean_weights(online, target):
+        assert sync_copies_noise(online, target)
     with torch.no_grad():
         for mine, theirs in zip(target.parameters(), online.parameters(), strict=True):
             mine.lerp_(theirs, 0.5)

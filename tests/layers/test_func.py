@@ -69,30 +69,6 @@ def test_grad_of_a_functional_call_is_that_of_backward(
         torch.testing.assert_close(gradients[name], parameter.grad)
 
 
-@pytest.mark.parametrize("state", ["held", "rows", "static"])
-def test_an_ensemble_under_vmap_shares_the_held_draw(new_net: NewNet, state: str) -> None:
-    members = [new_net(dtype=torch.float64) for _ in range(3)]
-    template, x = copy.deepcopy(members[0]), torch.randn(5, 3, dtype=torch.float64)
-    put_into(template, state, 5)
-    drawn = noisynet.held(template)
-    stacked, buffers = stack_module_state(members)
-    assert buffers == {}
-    together = vmap(lambda values: functional_call(template, values, (x,)))(stacked)
-    for member, y in zip(members, together, strict=True):
-        with noisynet.using(member, drawn):
-            torch.testing.assert_close(y, member(x))
-
-    def loss(values: dict[str, Tensor]) -> Tensor:
-        return functional_call(template, values, (x,)).square().mean()
-
-    gradients = vmap(grad(loss))({name: value.detach() for name, value in stacked.items()})
-    for number, member in enumerate(members):
-        with noisynet.using(member, drawn):
-            member(x).square().mean().backward()
-        for name, parameter in member.named_parameters():
-            torch.testing.assert_close(gradients[name][number], parameter.grad)
-
-
 @pytest.mark.parametrize("per_row", [False, True])
 def test_an_ensemble_of_fresh_members_draws_as_vmap_is_told(
     net: nn.Sequential, per_row: bool

@@ -237,69 +237,6 @@ def test_one_bias_without_the_other_is_an_error(function: Any, missing: str) -> 
         )
 
 
-@pytest.mark.parametrize("rows", [None, 16])
-@pytest.mark.parametrize("kind", ["factorised", "independent"])
-def test_bfloat16_autocast_is_close_to_float32(kind: str, rows: int | None) -> None:
-    p, q = 64, 32
-    layer = noisynet.NoisyLinear(p, q, noise=kind, sigma0=0.5)
-    noisynet.hold(layer, rows=rows)
-    x = torch.randn(16, p)
-
-    def run(autocast: bool) -> tuple[Tensor, list[Tensor]]:
-        leaf = x.clone().requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            y = layer(leaf)
-        return y, list(torch.autograd.grad(y.float().square().sum(), [leaf, *layer.parameters()]))
-
-    exact, exact_gradients = run(False)
-    fast, fast_gradients = run(True)
-
-    # bfloat16 keeps 8 bits, a relative error of 2⁻⁹ per rounding. Each term passes about four
-    # roundings, and the errors of a sum are below the RMS of its value times a small factor.
-    tolerance = 4 * 2.0**-8
-
-    def error(approximate: Tensor, reference: Tensor) -> float:
-        difference = (approximate.float() - reference).detach()
-        return float(difference.norm() / reference.detach().norm())
-
-    assert fast.dtype == torch.bfloat16
-    assert 0 < error(fast, exact) < tolerance
-    for name, got, expected in zip(
-        ["input", *dict(layer.named_parameters())], fast_gradients, exact_gradients, strict=True
-    ):
-        assert got.dtype == torch.float32, name
-        assert error(got, expected) < tolerance, name
-
-
-@pytest.mark.parametrize("rows", [None, 4])
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"),
-    # A few units in the last place of each, relative to values of order 1 summed over 8 inputs.
-    [(torch.float16, 1e-2), (torch.bfloat16, 8e-2), (torch.float64, 1e-13)],
-)
-def test_layers_of_other_dtypes_compute_in_them(
-    slow_noisy_linear: Callable[..., Tensor],
-    noise: str,
-    dtype: torch.dtype,
-    tolerance: float,
-    rows: int | None,
-) -> None:
-    layer = noisynet.NoisyLinear(8, 6, noise=noise, dtype=dtype)
-    noisynet.hold(layer, rows=rows)
-    x = torch.randn(4, 8, dtype=dtype)
-    y = layer(x)
-    y.sum().backward()
-
-    held = noisynet.held(layer).layer("")
-    exact = slow_noisy_linear(
-        x, layer.weight, layer.bias, layer.weight_sigma, layer.bias_sigma, held
-    )
-    assert y.dtype == dtype
-    assert held.weight_noise().dtype == dtype
-    torch.testing.assert_close(y.double(), exact, rtol=tolerance, atol=tolerance)
-    assert {parameter.grad.dtype for parameter in layer.parameters()} == {dtype}
-
-
 def test_autocast_leaves_float64_alone_as_nn_linear_does(noise: str) -> None:
     layer = noisynet.NoisyLinear(4, 4, noise=noise, dtype=torch.float64)
     noisynet.hold(layer)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
 from collections.abc import Callable
 
 import pytest
@@ -122,18 +120,6 @@ def test_a_first_forward_elsewhere_leaves_nothing_that_learning_trips_over(
     torch.testing.assert_close(y.double(), in_double(layer, x), rtol=1e-5, atol=1e-5)
     assert layer.weight_sigma.grad is not None
     assert layer.weight_sigma.grad.isfinite().all()
-
-
-@pytest.mark.parametrize("way", ["deepcopy", "pickle"])
-def test_a_copy_keeps_the_draw_and_then_draws_apart(noise: str, way: str) -> None:
-    layer, x = NoisyLinear(6, 5, noise=noise), torch.randn(4, 6)
-    noisynet.hold(layer)
-    y = layer(x)
-    twin = copy.deepcopy(layer) if way == "deepcopy" else pickle.loads(pickle.dumps(layer))
-    assert torch.equal(twin(x), y)
-    noisynet.resample(twin)
-    assert not torch.allclose(twin(x), y)
-    assert torch.equal(layer(x), y)
 
 
 def test_only_small_layers_build_their_noise() -> None:

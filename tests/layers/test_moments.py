@@ -78,13 +78,6 @@ def test_the_noise_of_an_output_has_the_variance_of_the_paper() -> None:
     assert_mean(squares, variance, float(squares.var()))
 
 
-def test_factorised_weight_noise_has_rank_one_and_independent_has_full_rank() -> None:
-    factorised = noisynet.draw(noisynet.NoisyLinear(6, 5)).layer("")
-    independent = noisynet.draw(noisynet.NoisyLinear(6, 5, noise="independent")).layer("")
-    assert int(torch.linalg.matrix_rank(factorised.weight_noise())) == 1
-    assert int(torch.linalg.matrix_rank(independent.weight_noise())) == 5
-
-
 def test_the_bias_noise_is_the_output_factor() -> None:
     noise = noisynet.draw(noisynet.NoisyLinear(6, 5)).layer("")
     assert isinstance(noise, FactorisedNoise)

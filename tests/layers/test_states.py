@@ -56,18 +56,6 @@ def test_a_fresh_net_becomes_held_on_resample(net: nn.Sequential, x: Tensor) -> 
     assert torch.equal(net(x), net(x))
 
 
-def test_row_i_uses_draw_i_always(net: nn.Sequential, x: Tensor) -> None:
-    noisynet.hold(net, rows=6)
-    drawn = noisynet.held(net)
-    together = net(x)
-    for row in range(6):
-        with noisynet.using(net, drawn[row]):
-            alone = net(x[row : row + 1])
-        torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-6, atol=1e-6)
-    alike = net(x[:1].expand(6, 3))
-    assert len({tuple(row.tolist()) for row in alike}) == 6
-
-
 @pytest.mark.parametrize("leading", [(), (1,), (4,), (2, 3)])
 def test_rows_serve_any_number_of_leading_dimensions(
     net: nn.Sequential, leading: tuple[int, ...]
@@ -114,19 +102,6 @@ def test_a_mask_of_false_changes_nothing(net: nn.Sequential) -> None:
     former = noisynet.held(net)
     noisynet.resample(net, where=torch.zeros(3, dtype=torch.bool))
     assert same(noisynet.held(net), former)
-
-
-def test_release_per_row_draws_one_for_each_row_anew(net: nn.Sequential) -> None:
-    noisynet.release(net, per_row=True)
-    alike = torch.randn(3).expand(2, 4, 3)
-    first, second = net(alike), net(alike)
-    assert not torch.equal(first, second)
-    assert len({tuple(row.tolist()) for row in first.reshape(-1, 4)}) == 8
-    # Any batch will do, as nothing is held; `release` alone goes back to one for the batch.
-    assert net(torch.randn(7, 3)).shape == (7, 4)
-    noisynet.release(net)
-    output = net(alike).reshape(8, 4)
-    torch.testing.assert_close(output, output[:1].expand(8, 4))
 
 
 def test_hold_again_changes_the_rows(net: nn.Sequential) -> None:
