@@ -14,11 +14,11 @@ import noisynet
 from noisynet.layers import FactorisedNoise, LayerNoise, OutputNoise
 from noisynet.layers.functional import reference_linear
 from noisynet.layers.kernels import factorised, independent
-from noisynet.layers.noise import NoiseKind, NoiseSpec
+from noisynet.layers.noise import NoiseKind, NoiseName, NoiseSpec
 from noisynet.layers.weights import Weights
 
 
-def noise_of_weight(noise: LayerNoise, row: int | None, j: int, i: int) -> Tensor:
+def noise_of_weight(noise: Any, row: int | None, j: int, i: int) -> Tensor:
     """ε_w of output j and input i, as the table in docs says it: f(ε_j) f(ε_i), or as drawn."""
     if isinstance(noise, FactorisedNoise):
         outputs = noise.output if row is None else noise.output[row]
@@ -27,7 +27,7 @@ def noise_of_weight(noise: LayerNoise, row: int | None, j: int, i: int) -> Tenso
     return noise.weight[j, i] if row is None else noise.weight[row, j, i]
 
 
-def noise_of_bias(noise: LayerNoise, row: int | None, j: int) -> Tensor:
+def noise_of_bias(noise: Any, row: int | None, j: int) -> Tensor:
     """ε_b of output j: f(ε_j), or as drawn."""
     drawn = noise.output if isinstance(noise, FactorisedNoise) else noise.bias
     assert drawn is not None
@@ -66,7 +66,7 @@ def slow_noisy_linear() -> Callable[..., Tensor]:
     return noisy_linear_by_loops
 
 
-def two_layers(noise: str = "factorised", dtype: torch.dtype | None = None) -> nn.Sequential:
+def two_layers(noise: NoiseName = "factorised", dtype: torch.dtype | None = None) -> nn.Sequential:
     """A network of two noisy layers of equal size and a plain one in front."""
     return nn.Sequential(
         nn.Linear(3, 4, dtype=dtype),
@@ -88,7 +88,7 @@ def noise(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def net(noise: str) -> nn.Sequential:
+def net(noise: NoiseName) -> nn.Sequential:
     return two_layers(noise)
 
 
@@ -116,7 +116,7 @@ class LinearForm:
     function: Callable[..., Tensor]
     noise: Any
 
-    def __call__(self, *tensors: Tensor | None) -> Tensor:
+    def __call__(self, *tensors: Any) -> Tensor:
         input, *weights = tensors
         return self.function(input, Weights(*weights), self.noise)
 

@@ -72,9 +72,9 @@ def inputs_for(
     return tuple(one.transpose(0, 1) for one in inputs)
 
 
-def plain_with(layer: NoisyMultiheadAttention, weights: Any, output: Any) -> nn.MultiheadAttention:
+def plain_with(layer: Any, weights: Any, output: Any) -> nn.MultiheadAttention:
     """Torch's attention with these (weight, bias) of query, key, value and output."""
-    plain = nn.MultiheadAttention(
+    plain: Any = nn.MultiheadAttention(
         layer.embed_dim,
         layer.num_heads,
         bias=layer.in_proj_bias is not None,
@@ -100,7 +100,7 @@ def plain_with(layer: NoisyMultiheadAttention, weights: Any, output: Any) -> nn.
     return plain
 
 
-def under_the_draw(layer: NoisyMultiheadAttention) -> nn.MultiheadAttention:
+def under_the_draw(layer: NoisyMultiheadAttention) -> Any:
     return plain_with(layer, layer.effective_weight(), layer.out_proj.effective_weight())
 
 
@@ -167,7 +167,8 @@ def test_row_i_of_the_batch_uses_draw_i(
     layer: NoisyMultiheadAttention, batch_first: bool, need_weights: bool
 ) -> None:
     noisynet.hold(layer, rows=N, batch_first=batch_first)
-    drawn, inputs = noisynet.held(layer), inputs_for(layer)
+    drawn: Any = noisynet.held(layer)
+    inputs = inputs_for(layer)
     padding = torch.zeros(N, S, dtype=torch.bool)
     padding[1, 2:] = True
     options = {"key_padding_mask": padding, "need_weights": need_weights}
@@ -210,7 +211,8 @@ def test_fresh_per_row_without_batch_first_is_a_draw_for_each_vector(
     layer = new(noise, {"batch_first": batch_first, **SEPARATE})
     noisynet.release(layer, per_row=True)
     inputs = inputs_for(layer)
-    of_parts = layer._noise_for(list(inputs))
+    any_layer: Any = layer
+    of_parts = any_layer._noise_for(list(inputs))
     assert [one.rows for one in of_parts] == [tuple(one.shape[:-1]) for one in inputs]
     assert all(isinstance(one, OutputNoise) for one in of_parts) == (noise == "independent")
     query = inputs[0][:1, :1].expand_as(inputs[0])
@@ -218,10 +220,12 @@ def test_fresh_per_row_without_batch_first_is_a_draw_for_each_vector(
     assert len({tuple(one.tolist()) for one in y.detach()}) == N * L
 
 
-def test_gradients_are_torchs_on_the_noisy_weights(layer: NoisyMultiheadAttention) -> None:
+def test_gradients_are_torchs_on_the_noisy_weights(layer: Any) -> None:
     """∂σ = ∂w ⊙ ε and ∂μ = ∂w, for each of the four projections."""
     noisynet.hold(layer)
-    drawn, inputs, plain = noisynet.held(layer), inputs_for(layer), under_the_draw(layer)
+    drawn: Any = noisynet.held(layer)
+    plain: Any = under_the_draw(layer)
+    inputs = inputs_for(layer)
     layer(*inputs)[0].pow(3).sum().backward()
     plain(*inputs)[0].pow(3).sum().backward()
     expected = dict(plain.named_parameters())
@@ -236,7 +240,7 @@ def test_gradients_are_torchs_on_the_noisy_weights(layer: NoisyMultiheadAttentio
         if sigma is not None
         else [getattr(layer, f"{one}_proj_weight_sigma") for one in "qkv"]
     )
-    means = (
+    means: list[Any] = (
         [plain.in_proj_weight]
         if sigma is not None
         else [getattr(plain, f"{one}_proj_weight") for one in "qkv"]
@@ -260,7 +264,7 @@ def test_the_means_are_torchs_attention_in_every_form(
     noise: NoiseName, options: dict[str, Any]
 ) -> None:
     noisy = NoisyMultiheadAttention(E, HEADS, noise=noise, dtype=torch.float64, **options)
-    plain = nn.MultiheadAttention(E, HEADS, dtype=torch.float64, **options)
+    plain: Any = nn.MultiheadAttention(E, HEADS, dtype=torch.float64, **options)
     assert isinstance(noisy.out_proj, NonDynamicallyQuantizableLinear)
     result = noisy.load_state_dict(plain.state_dict(), strict=False)
     expected_names = {f"{name}_sigma" for name in plain.state_dict()}
@@ -290,7 +294,7 @@ def test_packed_parameters_take_the_inputs_of_each_projection_as_p(noise: NoiseN
 
 def test_packed_projections_draw_apart(noise: NoiseName) -> None:
     """Factorised noise of the packed matrix as one would give all three the same f(ε_i)."""
-    drawn = noisynet.draw(NoisyMultiheadAttention(E, HEADS, noise=noise)).layer("")
+    drawn: Any = noisynet.draw(NoisyMultiheadAttention(E, HEADS, noise=noise)).layer("")
     assert isinstance(drawn, SequenceNoise)
     parts = [one.weight_noise() for one in drawn.parts]
     for first, second in itertools.combinations(parts, 2):
@@ -434,7 +438,7 @@ def test_an_attention_whose_output_was_replaced_is_left_alone() -> None:
 
 
 def test_attention_that_shares_its_weights_shares_their_sigma() -> None:
-    net = nn.ModuleList([nn.MultiheadAttention(4, 2), nn.MultiheadAttention(4, 2)])
+    net: Any = nn.ModuleList([nn.MultiheadAttention(4, 2), nn.MultiheadAttention(4, 2)])
     net[1].in_proj_weight, net[1].out_proj.weight = net[0].in_proj_weight, net[0].out_proj.weight
     noisynet.noisify(net)
     assert net[1].in_proj_weight_sigma is net[0].in_proj_weight_sigma

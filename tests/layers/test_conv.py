@@ -21,7 +21,7 @@ from noisynet.layers import (
     WeightNoise,
     noisy_conv,
 )
-from noisynet.layers.noise import NoiseSpec
+from noisynet.layers.noise import NoiseName, NoiseSpec
 
 Kernel = dict[tuple[int, ...], Tensor]
 
@@ -97,7 +97,7 @@ def noisy_conv_by_loops(
 
 def arguments(
     shape: tuple[int, ...], groups: int, leading: tuple[int, ...], size: int, bias: bool
-) -> list[Tensor | None]:
+) -> list[Any]:
     """Input, weight, bias and the two σ in float64, for a weight of this shape."""
     input = (*leading, shape[1] * groups, *(size + n for n in range(len(shape) - 2)))
     shapes = (input, shape, shape[:1] if bias else None)
@@ -129,7 +129,7 @@ def draw_noise(
     bias=strategies.booleans(),
 )
 def test_forward_and_all_gradients_are_those_of_equation_9(
-    kind: str,
+    kind: NoiseName,
     spatial: int,
     channels: int,
     outputs: int,
@@ -152,12 +152,12 @@ def test_forward_and_all_gradients_are_those_of_equation_9(
     noise = draw_noise(kind, shape, groups, rows, bias)
     how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
 
-    results = []
-    for function in (noisy_conv, noisy_conv_by_loops):
+    results, cotangent = [], None
+    functions: tuple[Any, ...] = (noisy_conv, noisy_conv_by_loops)
+    for function in functions:
         leaves = [None if t is None else t.clone().requires_grad_() for t in tensors]
         output = function(*leaves, noise, **how)
-        if not results:
-            cotangent = torch.randn_like(output)
+        cotangent = torch.randn_like(output) if cotangent is None else cotangent
         wanted = [leaf for leaf in leaves if leaf is not None]
         results.append([output, *torch.autograd.grad((output * cotangent).sum(), wanted)])
 
@@ -178,7 +178,8 @@ def test_the_backward_keeps_the_factors_and_no_noise_of_the_kernels_size(groups:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        noisy_conv(*tensors, drawn, groups=groups)
+        apply: Any = noisy_conv
+        apply(*tensors, drawn, groups=groups)
     for tensor in tensors:
         kept.pop(tensor.untyped_storage().data_ptr(), None)
     # One kernel, which the convolution itself keeps; beside it the draw, whose parts share memory.
@@ -210,11 +211,11 @@ def test_groups_by_hand() -> None:
     torch.testing.assert_close(y, torch.tensor([[1.0], [3.0]]))
 
 
-def layer_1d(noise: str, **options: Any) -> NoisyConv1d:
+def layer_1d(noise: NoiseName, **options: Any) -> NoisyConv1d:
     return NoisyConv1d(4, 6, 3, stride=2, padding=1, groups=2, noise=noise, **options)
 
 
-def layer_2d(noise: str, **options: Any) -> NoisyConv2d:
+def layer_2d(noise: NoiseName, **options: Any) -> Any:
     return NoisyConv2d(4, 6, (3, 2), padding=1, noise=noise, **options)
 
 
@@ -223,10 +224,10 @@ def images(layer: nn.Module, *leading: int, dtype: torch.dtype | None = None) ->
     return torch.randn(*leading, 4, *size, dtype=dtype)
 
 
-def test_moments_and_rank_of_the_noise(noise: str) -> None:
+def test_moments_and_rank_of_the_noise(noise: NoiseName) -> None:
     layer = NoisyConv2d(4, 6, 3, groups=2, noise=noise)
     rows = 4000
-    drawn = noisynet.draw(layer, rows=rows).layer("")
+    drawn: Any = noisynet.draw(layer, rows=rows).layer("")
     epsilon = drawn.weight_noise()
     assert epsilon.shape == (rows, 6, 18)
     # The variance of ε² is 2 for a normal, and 1 − (2/π)² < 2 for factorised noise. The elements
@@ -242,7 +243,7 @@ def test_moments_and_rank_of_the_noise(noise: str) -> None:
     assert int(torch.linalg.matrix_rank(one, rtol=1e-5)) == (2 if noise == "factorised" else 6)
 
 
-def test_fresh_noise_per_row_has_the_variance_of_the_weights(noise: str) -> None:
+def test_fresh_noise_per_row_has_the_variance_of_the_weights(noise: NoiseName) -> None:
     # With μ = 0 and σ = 1 an output is ε · patch. For a patch of ones its variance is the sum of
     # all E ε_i ε_k: p for both kinds, times 2/π for factorised noise. And positions share a draw.
     layer = NoisyConv1d(2, 3, 2, bias=False, noise=noise)
@@ -261,10 +262,10 @@ def test_fresh_noise_per_row_has_the_variance_of_the_weights(noise: str) -> None
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
 @pytest.mark.parametrize("padding", [1, "same", "valid"])
 def test_padding_is_that_of_torch(
-    noise: str, mode: str, padding: str | int, rows: int | None
+    noise: NoiseName, mode: Any, padding: str | int, rows: int | None
 ) -> None:
     for kind, size in ((NoisyConv1d, (6,)), (NoisyConv2d, (6, 5))):
-        layer = kind(2, 3, 3, padding=padding, padding_mode=mode, noise=noise)
+        layer: Any = kind(2, 3, 3, padding=padding, padding_mode=mode, noise=noise)
         plain_kind = nn.Conv1d if kind is NoisyConv1d else nn.Conv2d
         plain = plain_kind(2, 3, 3, padding=padding, padding_mode=mode)
         noisynet.hold(layer, rows=rows)
@@ -282,7 +283,7 @@ def test_padding_is_that_of_torch(
             assert torch.equal(layer(x[0]), expected)
 
 
-def test_channels_last_is_the_same(noise: str) -> None:
+def test_channels_last_is_the_same(noise: NoiseName) -> None:
     layer = layer_2d(noise)
     for rows in (None, 3):
         noisynet.hold(layer, rows=rows)
@@ -298,9 +299,9 @@ def test_channels_last_is_the_same(noise: str) -> None:
 @pytest.mark.parametrize("of_weight", [False, True])
 @pytest.mark.parametrize("of_input", [False, True])
 def test_the_layout_of_the_output_is_that_of_torch(
-    noise: str, channels: int, of_weight: bool, of_input: bool
+    noise: NoiseName, channels: int, of_weight: bool, of_input: bool
 ) -> None:
-    plain = nn.Conv2d(channels, 6, 3)
+    plain: Any = nn.Conv2d(channels, 6, 3)
     x = torch.randn(5, channels, 7, 6)
     if of_weight:
         plain.to(memory_format=torch.channels_last)
@@ -314,7 +315,7 @@ def test_the_layout_of_the_output_is_that_of_torch(
     assert layer(x).stride() == expected
 
 
-def test_errors_name_what_came_and_what_fits(noise: str) -> None:
+def test_errors_name_what_came_and_what_fits(noise: NoiseName) -> None:
     two = layer_2d(noise)
     for context in (noisynet.mean_weights(two), torch.no_grad()):
         with (

@@ -23,7 +23,7 @@ from noisynet.layers import (
     WeightNoise,
     noisy_conv_transpose,
 )
-from noisynet.layers.noise import NoiseSpec
+from noisynet.layers.noise import NoiseName, NoiseSpec
 
 
 def noise_of_element(noise: WeightNoise, row: int | None, o: int, i: int, group: int) -> Tensor:
@@ -42,7 +42,7 @@ def transposed_by_loops(
     bias: Tensor | None,
     weight_sigma: Tensor,
     bias_sigma: Tensor | None,
-    noise: WeightNoise,
+    noise: Any,
     *,
     stride: int = 1,
     padding: int = 0,
@@ -134,12 +134,12 @@ def test_forward_and_all_gradients_are_those_of_the_loops(
     )
     how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     how["output_padding"] = stride - 1
-    results = []
-    for function in (noisy_conv_transpose, transposed_by_loops):
+    results, cotangent = [], None
+    functions: tuple[Any, ...] = (noisy_conv_transpose, transposed_by_loops)
+    for function in functions:
         leaves = [None if t is None else t.clone().requires_grad_() for t in tensors]
         output = function(*leaves, spec.unflatten(drawn), **how)
-        if not results:
-            cotangent = torch.randn_like(output)
+        cotangent = torch.randn_like(output) if cotangent is None else cotangent
         wanted = [leaf for leaf in leaves if leaf is not None]
         results.append([output, *torch.autograd.grad((output * cotangent).sum(), wanted)])
     for fast, slow in zip(*results, strict=True):
@@ -163,7 +163,7 @@ def test_a_transposed_convolution_by_hand() -> None:
 
 
 @pytest.mark.parametrize("rows", [None, 3])
-def test_an_output_size_is_that_of_torch(noise: str, rows: int | None) -> None:
+def test_an_output_size_is_that_of_torch(noise: NoiseName, rows: int | None) -> None:
     layer = NoisyConvTranspose2d(2, 3, 2, stride=3, noise=noise)
     plain = nn.ConvTranspose2d(2, 3, 2, stride=3)
     plain.load_state_dict(layer.state_dict(), strict=False)

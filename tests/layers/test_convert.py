@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,25 +15,26 @@ from torch.nn.utils import prune
 
 import noisynet
 from noisynet.layers import NoisyLayer, NoisyLinear, noisy_linear
-from noisynet.layers.noise import NoiseSpec
+from noisynet.layers.noise import NoiseName, NoiseSpec
 
 
-def plain_net() -> nn.Sequential:
+def plain_net() -> Any:
     return nn.Sequential(
         nn.Linear(3, 4), nn.ReLU(), nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 2))
     )
 
 
-def test_sigma_gets_the_initial_value_that_is_asked_for(noise: str) -> None:
+def test_sigma_gets_the_initial_value_that_is_asked_for(noise: NoiseName) -> None:
     for sigma0, value in ((None, 0.5 if noise == "factorised" else 0.017), (0.3, 0.3)):
-        net = noisynet.noisify(plain_net(), noise=noise, sigma0=sigma0)
-        for layer in noisynet.noisy_layers(net).values():
+        net: Any = noisynet.noisify(plain_net(), noise=noise, sigma0=sigma0)
+        layers: list[Any] = list(noisynet.noisy_layers(net).values())
+        for layer in layers:
             scale = math.sqrt(layer.in_features) if noise == "factorised" else 1.0
             expected = torch.tensor(value / scale)
             assert torch.equal(layer.weight_sigma, expected.expand_as(layer.weight))
             if layer.bias_sigma is not None:
                 assert torch.equal(layer.bias_sigma, expected.expand_as(layer.bias))
-    assert net[2][0].bias_sigma is None
+        assert net[2][0].bias_sigma is None
 
 
 def test_an_existing_optimizer_goes_on_and_takes_the_sigmas() -> None:
@@ -112,7 +114,9 @@ def test_a_where_that_chooses_nothing_is_an_error() -> None:
 
 def test_tied_layers_stay_one_layer() -> None:
     shared = nn.Linear(3, 3)
-    net = nn.ModuleDict({"a": shared, "b": nn.Sequential(shared, nn.ReLU()), "c": nn.Linear(3, 3)})
+    net: Any = nn.ModuleDict(
+        {"a": shared, "b": nn.Sequential(shared, nn.ReLU()), "c": nn.Linear(3, 3)}
+    )
     noisynet.noisify(net)
     assert net["a"] is net["b"][0]
     assert isinstance(net["a"], NoisyLinear)
@@ -133,7 +137,7 @@ def test_layers_that_share_a_weight_go_on_sharing_it() -> None:
     assert net[1].bias_sigma is not net[0].bias_sigma
     assert len(noisynet.sigma_parameters(net)) == 3
     # They are two layers still, and draw apart.
-    drawn = noisynet.draw(net)
+    drawn: Any = noisynet.draw(net)
     first, second = (drawn.layer(name).weight_noise() for name in ("0", "1"))
     assert not torch.equal(first, second)
     noisynet.denoise(net)
@@ -296,7 +300,9 @@ def test_where_is_asked_about_every_kind_that_can_be_converted() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_every_kind_keeps_what_it_learned_there_and_back(noise: str, dtype: torch.dtype) -> None:
+def test_every_kind_keeps_what_it_learned_there_and_back(
+    noise: NoiseName, dtype: torch.dtype
+) -> None:
     net = Agent().to(dtype).eval()
     inputs = tuple(x.to(dtype) for x in agent_inputs())
     expected = net(*inputs)
@@ -360,7 +366,7 @@ def test_layers_of_different_kinds_share_sigma_where_they_share_a_mean() -> None
 
 
 @pytest.mark.parametrize("where", [None, every])
-def test_a_layer_without_a_shape_or_with_another_forward_is_left_alone(where: object) -> None:
+def test_a_layer_without_a_shape_or_with_another_forward_is_left_alone(where: Any) -> None:
     with warnings.catch_warnings():
         # Older versions of torch say that lazy modules are new.
         warnings.simplefilter("ignore")
@@ -419,7 +425,7 @@ def test_a_root_layer_that_lives_on_keeps_its_own_hook_of_loading() -> None:
 
 
 def test_hooks_of_the_projection_inside_attention_are_kept() -> None:
-    net = nn.ModuleList([nn.MultiheadAttention(4, 2)])
+    net: Any = nn.ModuleList([nn.MultiheadAttention(4, 2)])
     seen: list[nn.Module] = []
     net[0].out_proj.register_state_dict_pre_hook(lambda layer, *_: seen.append(layer))
     for change in (noisynet.noisify, noisynet.denoise):
@@ -464,10 +470,12 @@ def test_denoise_of_a_plain_net_is_the_net() -> None:
 
 def test_a_where_that_is_no_function_is_an_error() -> None:
     net = nn.Sequential(nn.Linear(3, 2))
+    wrong: Any = "independent"
     with pytest.raises(TypeError, match=r"^where: got 'independent', expected a function of"):
-        noisynet.noisify(net, "independent")
+        noisynet.noisify(net, wrong)
+    wrong = None
     with pytest.raises(TypeError, match=r"^got NoneType, expected an nn.Module"):
-        noisynet.noisify(None)
+        noisynet.noisify(wrong)
     noisynet.noisify(net)
     with pytest.raises(
         ValueError, match=r"no nn.Linear or nn.MultiheadAttention that can be noisy, and is noisy"
@@ -484,10 +492,11 @@ def test_a_layer_without_inputs_is_left_alone() -> None:
 
 
 def test_from_linear_says_what_it_cannot_take() -> None:
+    conv: Any = nn.Conv1d(3, 2, 1)
     with pytest.raises(TypeError, match=r"^got a Conv1d, expected an nn.Linear$"):
-        noisynet.NoisyLinear.from_linear(nn.Conv1d(3, 2, 1))
+        noisynet.NoisyLinear.from_linear(conv)
     with pytest.raises(TypeError, match=r"^got a Conv1d, expected an nn.Conv2d$"):
-        noisynet.NoisyConv2d.from_conv(nn.Conv1d(3, 2, 1))
+        noisynet.NoisyConv2d.from_conv(conv)
     with pytest.raises(TypeError, match=r"^got a GRUCell, expected an nn.LSTMCell$"):
         noisynet.NoisyLSTMCell.from_cell(nn.GRUCell(3, 2))
     with pytest.raises(ValueError, match="got a Linear that keeps more than weights and biases"):

@@ -31,15 +31,20 @@ def through_torch_save(module: nn.Module) -> nn.Module:
 COPIES = [copy.deepcopy, through_pickle, through_torch_save]
 
 
+def held_draw(net: nn.Module) -> Any:
+    """The draw that a net holds, where a test knows that there is one."""
+    return noisynet.held(net)
+
+
 def held_values(module: nn.Module) -> Tensor:
-    return torch.cat([flat.flatten() for flat in noisynet.held(module).flats])
+    return torch.cat([flat.flatten() for flat in held_draw(module).flats])
 
 
 @pytest.mark.parametrize("make", COPIES)
 @pytest.mark.parametrize("rows", [None, 4])
 @pytest.mark.parametrize("static", [False, True])
 def test_a_copy_does_the_same_and_then_draws_apart(
-    net: nn.Sequential, make: Callable[[nn.Module], nn.Module], rows: int | None, static: bool
+    net: Any, make: Callable[[nn.Module], nn.Module], rows: int | None, static: bool
 ) -> None:
     noisynet.hold(net, rows=rows, static=static)
     made = make(net)
@@ -47,7 +52,7 @@ def test_a_copy_does_the_same_and_then_draws_apart(
     before = net(x)
     assert torch.equal(made(x), before)
     noisynet.resample(made)
-    assert noisynet.held(made).rows == rows
+    assert held_draw(made).rows == rows
     assert not torch.equal(made(x), before)
     assert torch.equal(net(x), before)
     noisynet.resample(net)
@@ -55,9 +60,7 @@ def test_a_copy_does_the_same_and_then_draws_apart(
 
 
 @pytest.mark.parametrize("make", COPIES)
-def test_a_copy_of_a_fresh_net_is_fresh(
-    net: nn.Sequential, make: Callable[[nn.Module], nn.Module]
-) -> None:
+def test_a_copy_of_a_fresh_net_is_fresh(net: Any, make: Callable[[nn.Module], nn.Module]) -> None:
     noisynet.release(net, per_row=True)
     made = make(net)
     alike = torch.randn(3).expand(2, 3)
@@ -70,7 +73,7 @@ def test_a_copy_of_a_fresh_net_is_fresh(
 @pytest.mark.parametrize("make", COPIES)
 @pytest.mark.parametrize("context", ["using", "mean_weights"])
 def test_a_copy_made_inside_a_context_forgets_it(
-    net: nn.Sequential, make: Callable[[nn.Module], nn.Module], context: str
+    net: Any, make: Callable[[nn.Module], nn.Module], context: str
 ) -> None:
     noisynet.hold(net)
     x = torch.randn(4, 3)
@@ -89,12 +92,12 @@ def test_a_copy_made_inside_a_context_forgets_it(
 
 def test_a_copy_holds_no_more_than_its_own_layer() -> None:
     """Layers hold views of one draw; a pickled layer must not carry the whole model's."""
-    big = nn.Sequential(NoisyLinear(2, 2), NoisyLinear(2, 50_000, noise="factorised"))
+    big: Any = nn.Sequential(NoisyLinear(2, 2), NoisyLinear(2, 50_000, noise="factorised"))
     noisynet.hold(big)
     assert len(pickle.dumps(big[0])) < 20_000
 
 
-def test_another_process_shares_parameters_and_not_noise(net: nn.Sequential) -> None:
+def test_another_process_shares_parameters_and_not_noise(net: Any) -> None:
     """Workers of A3C share the parameters; each must draw for itself, also in place."""
     net.share_memory()
     noisynet.hold(net, static=True)
@@ -105,9 +108,8 @@ def test_another_process_shares_parameters_and_not_noise(net: nn.Sequential) -> 
     assert not any(layer.noise_state.held.is_shared() for layer in (net[2], net[4]))
     with torch.multiprocessing.get_context("spawn").Pool(1) as pool:
         # What the child got is the parent's draw, by value.
-        assert torch.equal(
-            torch.cat([f.flatten() for f in pool.apply(noisynet.held, (net,)).flats]), before
-        )
+        sent: Any = pool.apply(noisynet.held, (net,))
+        assert torch.equal(torch.cat([flat.flatten() for flat in sent.flats]), before)
         pool.apply(noisynet.resample, (net,))
         assert torch.equal(held_values(net), before)
         # The check can see sharing: parameters are shared, and a child's write arrives here.
@@ -115,7 +117,7 @@ def test_another_process_shares_parameters_and_not_noise(net: nn.Sequential) -> 
         assert torch.equal(net[2].weight, torch.full_like(net[2].weight, 3.0))
 
 
-def test_held_noise_follows_the_device_of_loading(net: nn.Sequential) -> None:
+def test_held_noise_follows_the_device_of_loading(net: Any) -> None:
     """A net saved on a GPU and loaded where there is none; `meta` plays the other device."""
     noisynet.hold(net)
     buffer = io.BytesIO()
@@ -124,7 +126,7 @@ def test_held_noise_follows_the_device_of_loading(net: nn.Sequential) -> None:
     loaded: Any = torch.load(buffer, map_location="meta", weights_only=False)
     assert loaded[2].weight.is_meta
     assert loaded(torch.empty(5, 3, device="meta")).shape == (5, 4)
-    assert all(flat.is_meta for flat in noisynet.held(loaded).flats)
+    assert all(flat.is_meta for flat in held_draw(loaded).flats)
 
 
 def test_held_noise_follows_weights_that_are_assigned() -> None:
@@ -133,12 +135,12 @@ def test_held_noise_follows_weights_that_are_assigned() -> None:
     layer.load_state_dict(NoisyLinear(3, 2, dtype=torch.float64).state_dict(), assign=True)
     x = torch.randn(4, 3, dtype=torch.float64)
     assert torch.equal(layer(x), layer(x))
-    assert noisynet.held(layer).flats[0].dtype == torch.float64
+    assert held_draw(layer).flats[0].dtype == torch.float64
 
 
 @pytest.mark.parametrize("move", [*COPIES, lambda net: net.to(torch.float64)])
 def test_what_is_moved_under_inference_mode_can_be_redrawn_and_scaled(
-    net: nn.Sequential, move: Callable[[nn.Module], nn.Module]
+    net: Any, move: Callable[[nn.Module], Any]
 ) -> None:
     noisynet.hold(net, rows=4, static=True)
     scale(net, 0.5)

@@ -19,8 +19,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import noisynet
 from noisynet.layers import NoisyLinear
+from noisynet.layers.noise import NoiseName
 
 P, Q = 6, 5
+
+
+def held_draw(net: nn.Module) -> Any:
+    """The draw that a net holds, where a test knows that there is one."""
+    return noisynet.held(net)
 
 
 class Replica(nn.Module):
@@ -32,8 +38,8 @@ class Replica(nn.Module):
         self.bias = nn.Parameter(torch.empty(outputs).uniform_(-1, 1))
         self.weight_sigma = nn.Parameter(torch.full((outputs, inputs), 0.5 / math.sqrt(inputs)))
         self.bias_sigma = nn.Parameter(torch.full((outputs,), 0.5 / math.sqrt(outputs)))
-        self.register_buffer("weight_noise", torch.zeros(outputs, inputs))
-        self.register_buffer("bias_noise", torch.zeros(outputs))
+        self.weight_noise = nn.Buffer(torch.zeros(outputs, inputs))
+        self.bias_noise = nn.Buffer(torch.zeros(outputs))
         self.reset_noise()
 
     def reset_noise(self) -> None:
@@ -62,7 +68,7 @@ class DrawnOnTheCpu(Replica):
         return functional.linear(x, self.weight + self.weight_sigma * noise)
 
 
-def sound(noise: str = "factorised", **options: Any) -> NoisyLinear:
+def sound(noise: NoiseName = "factorised", **options: Any) -> NoisyLinear:
     return NoisyLinear(P, Q, noise=noise, **options)
 
 
@@ -73,7 +79,7 @@ def explores_in(layer: nn.Module, training: bool) -> bool:
     return not torch.equal(layer(x), layer(x))
 
 
-def test_noise_switched_by_training_so_that_the_agent_never_explores(noise: str) -> None:
+def test_noise_switched_by_training_so_that_the_agent_never_explores(noise: NoiseName) -> None:
     assert explores_in(sound(noise), training=True)
     assert explores_in(sound(noise), training=False)
     # A held draw does not go off either.
@@ -97,7 +103,7 @@ def sigma_learns(layer: Any, training: bool) -> bool:
 
 @pytest.mark.parametrize("state", ["fresh", "per_row", "held", "rows"])
 def test_the_loss_runs_in_a_deterministic_mode_and_sigma_gets_no_gradient(
-    noise: str, state: str
+    noise: NoiseName, state: str
 ) -> None:
     layer = sound(noise)
     if state in ("held", "rows"):
@@ -108,6 +114,7 @@ def test_the_loss_runs_in_a_deterministic_mode_and_sigma_gets_no_gradient(
     assert sigma_learns(layer, training=False)
     with noisynet.mean_weights(layer):
         assert not sigma_learns(layer, training=True)
+        assert layer.weight_sigma.grad is None
 
     assert sigma_learns(SwitchedByTraining(), training=True)
     assert not sigma_learns(SwitchedByTraining(), training=False)
@@ -135,7 +142,7 @@ def means_vary(layer: Any) -> bool:
     return all(len(mean.detach().unique()) == mean.numel() for mean in (layer.weight, layer.bias))
 
 
-def test_means_initialised_to_a_constant(noise: str) -> None:
+def test_means_initialised_to_a_constant(noise: NoiseName) -> None:
     assert means_vary(sound(noise))
 
     constant = Replica()
@@ -160,8 +167,9 @@ def noise_has_rank_one(weight_noise: Tensor) -> bool:
 
 def test_independent_draws_that_are_called_factorised() -> None:
     factorised, independent = sound("factorised"), sound("independent")
-    assert noise_has_rank_one(noisynet.draw(factorised).layer("").weight_noise())
-    assert not noise_has_rank_one(noisynet.draw(independent).layer("").weight_noise())
+    for layer, is_factorised in ((factorised, True), (independent, False)):
+        noise: Any = noisynet.draw(layer).layer("")
+        assert noise_has_rank_one(noise.weight_noise()) == is_factorised
     # Each kind has its own initial σ.
     assert float(factorised.weight_sigma[0, 0].detach()) == pytest.approx(0.5 / math.sqrt(P))
     assert float(independent.weight_sigma[0, 0].detach()) == pytest.approx(0.017)
@@ -177,7 +185,7 @@ def all_differ(tensors: list[Tensor]) -> bool:
 def test_one_random_key_for_every_layer_or_both_factors(generator: int | None) -> None:
     net = nn.Sequential(*(NoisyLinear(4, 4) for _ in range(3)))
     seeded = None if generator is None else torch.Generator().manual_seed(generator)
-    drawn = noisynet.draw(net, generator=seeded)
+    drawn: Any = noisynet.draw(net, generator=seeded)
     layers = [drawn.layer(str(number)) for number in range(3)]
     assert all_differ([factor for noise in layers for factor in (noise.input, noise.output)])
     # The same of fresh forwards: layers with equal μ and σ give different outputs.
@@ -195,7 +203,7 @@ def changes_from_forward_to_forward(layer: nn.Module, forwards: int = 5) -> bool
     return all_differ([layer(x) for _ in range(forwards)])
 
 
-def test_noise_cached_at_the_first_call_and_constant_for_the_run(noise: str) -> None:
+def test_noise_cached_at_the_first_call_and_constant_for_the_run(noise: NoiseName) -> None:
     layer = sound(noise)
     assert changes_from_forward_to_forward(layer)
     noisynet.hold(layer)
@@ -209,7 +217,7 @@ def test_noise_cached_at_the_first_call_and_constant_for_the_run(noise: str) -> 
     assert not changes_from_forward_to_forward(Replica())
 
 
-def test_noise_first_redrawn_when_learning_starts(noise: str) -> None:
+def test_noise_first_redrawn_when_learning_starts(noise: NoiseName) -> None:
     # Acting before the first optimizer step: a layer as it was built, converted or loaded.
     assert changes_from_forward_to_forward(sound(noise))
     assert changes_from_forward_to_forward(noisynet.noisify(nn.Linear(P, Q), noise=noise))
@@ -225,7 +233,7 @@ def test_noise_first_redrawn_when_learning_starts(noise: str) -> None:
     assert not torch.equal(layer(torch.ones(1, P)), former)
 
 
-def test_the_gradients_draw_reused_to_choose_the_next_action(noise: str) -> None:
+def test_the_gradients_draw_reused_to_choose_the_next_action(noise: NoiseName) -> None:
     online = sound(noise)
     target = copy.deepcopy(online)
     noisynet.hold(online, target)
@@ -254,11 +262,11 @@ def sync_copies_noise(online: nn.Module, target: nn.Module) -> bool:
     return torch.equal(online(x), target(x))
 
 
-def test_noise_in_the_state_dict_so_that_sync_copies_it(noise: str) -> None:
+def test_noise_in_the_state_dict_so_that_sync_copies_it(noise: NoiseName) -> None:
     online, target = sound(noise), sound(noise)
     noisynet.hold(online, target)
     # A sync leaves the target's draw whole, and so does blending parameters, as soft updates do.
-    held = noisynet.held(target).flats[0]
+    held: Any = held_draw(target).flats[0]
     assert not noise_is_in_a_register(online)
     assert not sync_copies_noise(online, target)
     with noisynet.mean_weights(online, target):
@@ -266,7 +274,7 @@ def test_noise_in_the_state_dict_so_that_sync_copies_it(noise: str) -> None:
     with torch.no_grad():
         for mine, theirs in zip(target.parameters(), online.parameters(), strict=True):
             mine.lerp_(theirs, 0.5)
-    assert torch.equal(noisynet.held(target).flats[0], held)
+    assert torch.equal(held_draw(target).flats[0], held)
 
     assert noise_is_in_a_register(Replica())
     assert sync_copies_noise(Replica(), Replica())
@@ -286,12 +294,14 @@ def sigma_gradient_is_of_the_forward(
 
 
 @pytest.mark.parametrize("static", [False, True])
-def test_a_second_forward_before_backward_makes_gradients_wrong(noise: str, static: bool) -> None:
+def test_a_second_forward_before_backward_makes_gradients_wrong(
+    noise: NoiseName, static: bool
+) -> None:
     layer = sound(noise)
     noisynet.hold(layer, static=static)
     assert sigma_gradient_is_of_the_forward(
         layer,
-        lambda: noisynet.held(layer).layer("").weight_noise(),
+        lambda: held_draw(layer).layer("").weight_noise(),
         lambda: noisynet.resample(layer),
     )
 
@@ -303,7 +313,7 @@ def test_a_second_forward_before_backward_makes_gradients_wrong(noise: str, stat
 
 
 @pytest.mark.parametrize("state", ["fresh", "per_row", "held", "rows"])
-def test_noise_still_on_at_evaluation_with_no_switch(noise: str, state: str) -> None:
+def test_noise_still_on_at_evaluation_with_no_switch(noise: NoiseName, state: str) -> None:
     layer = sound(noise)
     if state in ("held", "rows"):
         noisynet.hold(layer, rows=4 if state == "rows" else None)
@@ -337,8 +347,8 @@ def conversion_faults(convert: Callable[[nn.Module], nn.Module]) -> set[str]:
 
 
 def convert_badly(module: nn.Module) -> nn.Module:
-    for name in list(module._modules):
-        module._modules[name] = Replica(3, 3)
+    for name, _ in list(module.named_children()):
+        setattr(module, name, Replica(3, 3))
     return module
 
 
@@ -348,7 +358,7 @@ def test_a_converter_that_breaks_what_it_converts() -> None:
     attention = nn.MultiheadAttention(4, 2)
     x = torch.randn(3, 1, 4)
     expected = attention(x, x, x)[0]
-    net = noisynet.noisify(nn.ModuleList([attention, nn.Linear(4, 2)]))
+    net: Any = noisynet.noisify(nn.ModuleList([attention, nn.Linear(4, 2)]))
     with noisynet.mean_weights(net):
         assert torch.equal(net[0](x, x, x)[0], expected)
         with noisynet.using(net[0].out_proj, noisynet.draw(net[0].out_proj)):
@@ -389,7 +399,7 @@ def stays_on_its_device(layer: nn.Module, *steps: Callable[[nn.Module], object])
     return devices.seen == {"meta"}
 
 
-def test_draws_made_on_the_cpu_and_copied(noise: str) -> None:
+def test_draws_made_on_the_cpu_and_copied(noise: NoiseName) -> None:
     assert stays_on_its_device(
         sound(noise, device="meta"),
         lambda layer: noisynet.release(layer, per_row=True),

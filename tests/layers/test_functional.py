@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import hypothesis
 import pytest
@@ -21,7 +21,7 @@ from noisynet.layers import (
     noisy_linear,
     noisy_parameters,
 )
-from noisynet.layers.noise import NoiseSpec, signed_sqrt
+from noisynet.layers.noise import NoiseKind, NoiseName, NoiseSpec, signed_sqrt
 
 NAMES = ("input", "weight", "bias", "weight_sigma", "bias_sigma")
 # Every combination that the functions tell apart: kind of noise, one draw or one per row, bias.
@@ -35,7 +35,7 @@ CASES = [
 
 def arguments(
     inputs: int, outputs: int, leading: tuple[int, ...], bias: bool, dtype: torch.dtype
-) -> list[Tensor | None]:
+) -> list[Any]:
     shapes = [(*leading, inputs), (outputs, inputs), (outputs,), (outputs, inputs), (outputs,)]
     return [
         None if name.startswith("bias") and not bias else torch.randn(shape, dtype=dtype)
@@ -44,19 +44,19 @@ def arguments(
 
 
 def draw_noise(
-    kind: str, inputs: int, outputs: int, rows: int | None, bias: bool, dtype: torch.dtype
-) -> LayerNoise:
+    kind: NoiseKind, inputs: int, outputs: int, rows: int | None, bias: bool, dtype: torch.dtype
+) -> Any:
     spec = NoiseSpec(kind, inputs, outputs, bias)
     leading = () if rows is None else (rows,)
     return spec.unflatten(spec.draw(leading, device=torch.device("cpu"), dtype=dtype))
 
 
-def require_grad(tensors: list[Tensor | None]) -> list[Tensor | None]:
+def require_grad(tensors: list[Any]) -> list[Any]:
     return [None if t is None else t.detach().clone().requires_grad_() for t in tensors]
 
 
 def gradients(
-    function: Callable[..., Tensor], tensors: list[Tensor | None], noise: LayerNoise, weight: Tensor
+    function: Callable[..., Tensor], tensors: list[Any], noise: LayerNoise, weight: Tensor
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     leaves = require_grad(tensors)
     output = function(*leaves, noise)
@@ -77,7 +77,7 @@ def gradients(
 )
 def test_forward_and_all_gradients_are_those_of_equation_9(
     slow_noisy_linear: Callable[..., Tensor],
-    kind: str,
+    kind: NoiseKind,
     inputs: int,
     outputs: int,
     rows: int | None,
@@ -100,7 +100,7 @@ def test_forward_and_all_gradients_are_those_of_equation_9(
 
 @pytest.mark.parametrize(("kind", "rows", "bias"), CASES)
 def test_float32_is_close_to_the_float64_reference(
-    slow_noisy_linear: Callable[..., Tensor], kind: str, rows: int | None, bias: bool
+    slow_noisy_linear: Callable[..., Tensor], kind: NoiseKind, rows: int | None, bias: bool
 ) -> None:
     tensors = arguments(7, 5, (2, 3), bias, torch.float32)
     noise = draw_noise(kind, 7, 5, rows, bias, torch.float32)
@@ -118,7 +118,7 @@ def test_float32_is_close_to_the_float64_reference(
 
 @pytest.mark.parametrize(("kind", "rows", "bias"), CASES)
 def test_first_and_second_derivatives_pass_the_numerical_check(
-    kind: str, rows: int | None, bias: bool
+    kind: NoiseKind, rows: int | None, bias: bool
 ) -> None:
     leaves = require_grad(arguments(3, 2, (2, 3), bias, torch.float64))
     noise = draw_noise(kind, 3, 2, rows, bias, torch.float64)
@@ -127,7 +127,8 @@ def test_first_and_second_derivatives_pass_the_numerical_check(
     def apply(*values: Tensor) -> Tensor:
         values_left = iter(values)
         filled = [None if leaf is None else next(values_left) for leaf in leaves]
-        return noisy_linear(*filled, noise).square()
+        function: Any = noisy_linear
+        return function(*filled, noise).square()
 
     assert torch.autograd.gradcheck(apply, given)
     assert torch.autograd.gradgradcheck(apply, given)
@@ -136,12 +137,13 @@ def test_first_and_second_derivatives_pass_the_numerical_check(
 @pytest.mark.parametrize("frozen", range(5))
 @pytest.mark.parametrize("kind", ["factorised", "independent"])
 def test_gradients_stay_right_when_one_argument_is_frozen(
-    slow_noisy_linear: Callable[..., Tensor], kind: str, frozen: int
+    slow_noisy_linear: Callable[..., Tensor], kind: NoiseKind, frozen: int
 ) -> None:
     tensors = arguments(3, 2, (4,), True, torch.float64)
     noise = draw_noise(kind, 3, 2, None, True, torch.float64)
     results = []
-    for function in (noisy_linear, slow_noisy_linear):
+    functions: tuple[Any, ...] = (noisy_linear, slow_noisy_linear)
+    for function in functions:
         leaves = require_grad(tensors)
         leaves[frozen].requires_grad_(False)
         function(*leaves, noise).square().sum().backward()
@@ -155,8 +157,8 @@ def test_gradients_stay_right_when_one_argument_is_frozen(
 
 def test_a_layer_of_two_by_two_by_hand() -> None:
     # ε_i = (4, −9) and ε_j = (1, −16) give f = (2, −3) and (1, −4), so ε_w = ((2, −3), (−8, 12)).
-    layer = noisynet.NoisyLinear(2, 2, dtype=torch.float64)
-    double = {"dtype": torch.float64}
+    layer: Any = noisynet.NoisyLinear(2, 2, dtype=torch.float64)
+    double: dict[str, Any] = {"dtype": torch.float64}
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]], **double))
         layer.bias.copy_(torch.tensor([0.5, -0.5], **double))
@@ -171,7 +173,7 @@ def test_a_layer_of_two_by_two_by_hand() -> None:
         y = layer(x)
     y.sum().backward()
 
-    close = {"rtol": 1e-14, "atol": 1e-14}
+    close: dict[str, Any] = {"rtol": 1e-14, "atol": 1e-14}
     torch.testing.assert_close(weight, torch.tensor([[1.2, 1.4], [0.6, 8.8]], **double), **close)
     torch.testing.assert_close(bias, torch.tensor([0.6, -1.3], **double), **close)
     torch.testing.assert_close(y, torch.tensor([4.6, 16.9], **double), **close)
@@ -207,18 +209,19 @@ def test_signed_sqrt_by_hand() -> None:
 
 @pytest.mark.parametrize(("kind", "rows", "bias"), CASES)
 def test_noisy_parameters_are_what_the_function_applies(
-    kind: str, rows: int | None, bias: bool
+    kind: NoiseKind, rows: int | None, bias: bool
 ) -> None:
     input, *parameters = arguments(4, 5, (6, 3), bias, torch.float64)
     noise = draw_noise(kind, 4, 5, rows, bias, torch.float64)
-    weight, noisy_bias = noisy_parameters(*parameters, noise)
+    effective, apply = (cast(Any, one) for one in (noisy_parameters, noisy_linear))
+    weight, noisy_bias = effective(*parameters, noise)
 
     assert weight.shape == ((5, 4) if rows is None else (3, 5, 4))
     assert (noisy_bias is None) == (not bias)
     expected = (weight @ input.unsqueeze(-1)).squeeze(-1)
     if noisy_bias is not None:
         expected = expected + noisy_bias
-    torch.testing.assert_close(noisy_linear(input, *parameters, noise), expected)
+    torch.testing.assert_close(apply(input, *parameters, noise), expected)
 
 
 @pytest.mark.parametrize("function", [noisy_linear, noisy_conv, noisy_conv_transpose])
@@ -226,7 +229,7 @@ def test_noisy_parameters_are_what_the_function_applies(
 def test_one_bias_without_the_other_is_an_error(function: Any, missing: str) -> None:
     kernel = () if function is noisy_linear else (1, 1)
     weight, biases = torch.ones(2, 2, *kernel), {"bias": torch.ones(2), "bias_sigma": torch.ones(2)}
-    noise = noisynet.draw(noisynet.NoisyLinear(2, 2)).layer("")
+    noise: Any = noisynet.draw(noisynet.NoisyLinear(2, 2)).layer("")
     with pytest.raises(ValueError, match=f"^{missing}: got None beside the other, expected both"):
         function(
             torch.ones(3, 2, *kernel),
@@ -237,7 +240,7 @@ def test_one_bias_without_the_other_is_an_error(function: Any, missing: str) -> 
         )
 
 
-def test_autocast_leaves_float64_alone_as_nn_linear_does(noise: str) -> None:
+def test_autocast_leaves_float64_alone_as_nn_linear_does(noise: NoiseName) -> None:
     layer = noisynet.NoisyLinear(4, 4, noise=noise, dtype=torch.float64)
     noisynet.hold(layer)
     x = torch.randn(2, 4, dtype=torch.float64)
@@ -250,7 +253,7 @@ def test_autocast_leaves_float64_alone_as_nn_linear_does(noise: str) -> None:
 
 @pytest.mark.parametrize("rows", [None, 2])
 def test_an_input_of_another_dtype_is_an_error_as_in_nn_linear(
-    noise: str, rows: int | None
+    noise: NoiseName, rows: int | None
 ) -> None:
     layer = noisynet.NoisyLinear(4, 4, noise=noise, dtype=torch.float64)
     noisynet.hold(layer, rows=rows)
@@ -258,7 +261,7 @@ def test_an_input_of_another_dtype_is_an_error_as_in_nn_linear(
         layer(torch.randn(2, 4))
 
 
-def test_gradients_per_sample_by_vmap_are_those_of_a_loop(noise: str) -> None:
+def test_gradients_per_sample_by_vmap_are_those_of_a_loop(noise: NoiseName) -> None:
     layer = noisynet.NoisyLinear(3, 2, noise=noise, dtype=torch.float64)
     noisynet.hold(layer)
     parameters = {name: value.detach() for name, value in layer.named_parameters()}

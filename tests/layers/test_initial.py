@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import noisynet
 from noisynet.layers import initial
-from noisynet.layers.noise import NoiseSpec
+from noisynet.layers.noise import NoiseName, NoiseSpec
 
 FACTORISED_ONLY = ["kaixhin", "torchrl", "tianshou", "pfrl", "dopamine"]
 # √3136 = 56 and √64 = 8: (σ of the weight, σ of the bias) of a layer 3136 → 64, by hand.
@@ -44,7 +44,7 @@ def distance_to_uniform(values: Tensor, bound: float) -> float:
 
 
 @pytest.mark.parametrize("name", ["weight", "bias"])
-def test_means_are_uniform_within_the_papers_bound(noise: str, name: str) -> None:
+def test_means_are_uniform_within_the_papers_bound(noise: NoiseName, name: str) -> None:
     # Eight layers, so that the biases are enough numbers: 2000.
     layers = [noisynet.NoisyLinear(P, Q, noise=noise) for _ in range(8)]
     values = torch.cat([getattr(layer, name).detach().flatten() for layer in layers])
@@ -57,28 +57,28 @@ def test_means_are_uniform_within_the_papers_bound(noise: str, name: str) -> Non
     assert distance_to_uniform(values, bound * math.sqrt(P / Q)) > 4.5
 
 
-def test_sigma0_takes_the_place_of_the_papers(noise: str) -> None:
-    layer = noisynet.NoisyLinear(P, Q, noise=noise, sigma0=0.4)
+def test_sigma0_takes_the_place_of_the_papers(noise: NoiseName) -> None:
+    layer: Any = noisynet.NoisyLinear(P, Q, noise=noise, sigma0=0.4)
     expected = torch.tensor(0.4 / math.sqrt(P) if noise == "factorised" else 0.4)
     assert torch.equal(layer.weight_sigma, expected.expand(Q, P))
     assert torch.equal(layer.bias_sigma, expected.expand(Q))
 
 
-def test_sigma0_of_zero_is_a_layer_without_noise(noise: str) -> None:
+def test_sigma0_of_zero_is_a_layer_without_noise(noise: NoiseName) -> None:
     layer = noisynet.NoisyLinear(4, 3, noise=noise, sigma0=0)
     x = torch.randn(5, 4)
     expected = torch.nn.functional.linear(x, layer.weight, layer.bias)
     torch.testing.assert_close(layer(x), expected, rtol=1e-6, atol=1e-6)
 
 
-def test_without_bias_there_is_no_bias_sigma(noise: str) -> None:
+def test_without_bias_there_is_no_bias_sigma(noise: NoiseName) -> None:
     layer = noisynet.NoisyLinear(P, Q, bias=False, noise=noise)
     assert layer.bias is None
     assert layer.bias_sigma is None
     assert dict(layer.named_parameters()).keys() == {"weight", "weight_sigma"}
 
 
-def test_reset_parameters_starts_again(noise: str) -> None:
+def test_reset_parameters_starts_again(noise: NoiseName) -> None:
     layer = noisynet.NoisyLinear(P, Q, noise=noise)
     former = layer.weight.detach().clone()
     with torch.no_grad():
@@ -90,7 +90,7 @@ def test_reset_parameters_starts_again(noise: str) -> None:
     assert float(layer.weight.detach().abs().max()) <= BOUND[noise]
 
 
-def test_reset_sigmas_leaves_the_means(noise: str) -> None:
+def test_reset_sigmas_leaves_the_means(noise: NoiseName) -> None:
     layer = noisynet.NoisyLinear(P, Q, noise=noise)
     former = layer.weight.detach().clone()
     with torch.no_grad():
@@ -100,9 +100,8 @@ def test_reset_sigmas_leaves_the_means(noise: str) -> None:
     assert torch.equal(layer.weight, former)
 
 
-def sigmas(layer: noisynet.NoisyLinear) -> tuple[Tensor, Tensor]:
+def sigmas(layer: Any) -> tuple[Tensor, Tensor]:
     """The one σ of all weights, and the one of all biases."""
-    assert layer.bias_sigma is not None
     (of_weight,), (of_bias,) = layer.weight_sigma.unique(), layer.bias_sigma.unique()
     return of_weight.detach(), of_bias.detach()
 
@@ -117,7 +116,7 @@ def test_every_preset_is_checked_here() -> None:
 
 
 @pytest.mark.parametrize("init", FACTORISED_SIGMAS)
-def test_factorised_sigma_of_each_preset_by_hand(init: str) -> None:
+def test_factorised_sigma_of_each_preset_by_hand(init: Any) -> None:
     layer = noisynet.NoisyLinear(3136, 64, init=init)
     of_weight, of_bias = sigmas(layer)
     assert torch.equal(of_weight, torch.tensor(FACTORISED_SIGMAS[init][0]))
@@ -125,13 +124,13 @@ def test_factorised_sigma_of_each_preset_by_hand(init: str) -> None:
 
 
 @pytest.mark.parametrize("init", ["paper", "book"])
-def test_independent_sigma_of_each_preset_by_hand(init: str) -> None:
+def test_independent_sigma_of_each_preset_by_hand(init: Any) -> None:
     layer = noisynet.NoisyLinear(3136, 64, noise="independent", init=init)
     assert sigmas(layer) == (torch.tensor(0.017), torch.tensor(0.017))
 
 
 @pytest.mark.parametrize("init", FACTORISED_SIGMAS)
-def test_a_given_sigma0_is_scaled_as_the_preset_scales_its_own(init: str) -> None:
+def test_a_given_sigma0_is_scaled_as_the_preset_scales_its_own(init: Any) -> None:
     # 3136 → 512, the first noisy layer of the Nature network: 0.1/56, and 0.1/√512 ≈ 0.0044194.
     layer = noisynet.NoisyLinear(3136, 512, init=init, sigma0=0.1)
     of_weight, of_bias = sigmas(layer)
@@ -142,7 +141,7 @@ def test_a_given_sigma0_is_scaled_as_the_preset_scales_its_own(init: str) -> Non
 
 @pytest.mark.parametrize("init", FACTORISED_SIGMAS)
 @pytest.mark.parametrize("name", ["weight", "bias"])
-def test_every_preset_draws_factorised_means_within_one_over_root_p(init: str, name: str) -> None:
+def test_every_preset_draws_factorised_means_within_one_over_root_p(init: Any, name: str) -> None:
     layers = [noisynet.NoisyLinear(P, Q, init=init) for _ in range(8)]
     values = torch.cat([getattr(layer, name).detach().flatten() for layer in layers])
     bound = 1 / math.sqrt(P)
@@ -163,7 +162,7 @@ def test_the_books_independent_means_are_the_papers(name: str) -> None:
 
 
 @pytest.mark.parametrize("init", FACTORISED_ONLY)
-def test_a_preset_without_independent_noise_says_so(init: str) -> None:
+def test_a_preset_without_independent_noise_says_so(init: Any) -> None:
     message = f"'{init}', which has factorised noise only, expected one of book, paper"
     with pytest.raises(ValueError, match=message):
         noisynet.NoisyLinear(3, 2, noise="independent", init=init)
@@ -172,7 +171,7 @@ def test_a_preset_without_independent_noise_says_so(init: str) -> None:
 
 
 @pytest.mark.parametrize("init", FACTORISED_SIGMAS)
-def test_noisify_gives_the_presets_sigma_and_keeps_the_means(init: str) -> None:
+def test_noisify_gives_the_presets_sigma_and_keeps_the_means(init: Any) -> None:
     net = nn.Sequential(nn.Linear(3136, 64))
     former = net[0].weight
     noisynet.noisify(net, init=init)
@@ -183,7 +182,7 @@ def test_noisify_gives_the_presets_sigma_and_keeps_the_means(init: str) -> None:
 
 
 @pytest.mark.parametrize("init", FACTORISED_SIGMAS)
-def test_reset_parameters_keeps_to_the_preset(init: str) -> None:
+def test_reset_parameters_keeps_to_the_preset(init: Any) -> None:
     layer = noisynet.NoisyLinear(3136, 64, init=init)
     with torch.no_grad():
         layer.weight_sigma.fill_(7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,14 +12,14 @@ from torch import Tensor, nn
 import noisynet
 from noisynet.layers import NoisyLinear
 from noisynet.layers.kernels import dispatch
+from noisynet.layers.noise import NoiseName
 
 Change = Callable[[NoisyLinear], object]
 
 
-def in_double(layer: NoisyLinear, x: Tensor) -> Tensor:
+def in_double(layer: Any, x: Tensor) -> Tensor:
     """The layer under the draw it holds, from its parameters as they are now."""
-    drawn = noisynet.held(layer)
-    assert drawn is not None
+    drawn: Any = noisynet.held(layer)
     noise = drawn.layer("")
     weight = layer.weight.double() + layer.weight_sigma.double() * noise.weight_noise().double()
     bias = layer.bias.double() + layer.bias_sigma.double() * noise.bias_noise().double()
@@ -30,22 +31,22 @@ def by_data(layer: NoisyLinear) -> None:
     layer.weight_sigma.data.copy_(torch.randn(layer.weight_sigma.shape))
 
 
-def by_numpy(layer: NoisyLinear) -> None:
+def by_numpy(layer: Any) -> None:
     layer.bias_sigma.detach().numpy()[:] = 3.0
 
 
 def write_into_the_draw(layer: NoisyLinear) -> None:
-    drawn = noisynet.draw(layer)
+    drawn: Any = noisynet.draw(layer)
     noisynet.hold(layer, drawn=drawn)
     layer(torch.randn(2, layer.in_features))
     drawn.flats[0].mul_(-2.0)
 
 
-def stand_in(layer: NoisyLinear) -> None:
+def stand_in(layer: Any) -> None:
     # As tensordict's `to_module` does with tensors that are no Parameters.
     for name in ("weight", "bias_sigma"):
-        parameter = layer._parameters.pop(name)
-        assert parameter is not None
+        parameter = getattr(layer, name)
+        delattr(layer, name)
         layer.__dict__[name] = parameter.detach() * 2
 
 
@@ -70,8 +71,11 @@ CHANGES: dict[str, Change] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("learns", [False, True])
-def test_a_forward_sees_what_changed_since_the_last(noise: str, change: str, learns: bool) -> None:
-    layer, x = NoisyLinear(6, 5, noise=noise), torch.randn(4, 6)
+def test_a_forward_sees_what_changed_since_the_last(
+    noise: NoiseName, change: str, learns: bool
+) -> None:
+    layer: Any = NoisyLinear(6, 5, noise=noise)
+    x = torch.randn(4, 6)
     noisynet.hold(layer)
     with torch.set_grad_enabled(learns):
         layer(x)
@@ -85,7 +89,7 @@ def test_a_forward_sees_what_changed_since_the_last(noise: str, change: str, lea
             torch.testing.assert_close(y.double(), in_double(layer, x), rtol=1e-5, atol=1e-5)
 
 
-def test_using_and_mean_weights_stand_above_what_is_kept(noise: str) -> None:
+def test_using_and_mean_weights_stand_above_what_is_kept(noise: NoiseName) -> None:
     layer, x = NoisyLinear(6, 5, noise=noise), torch.randn(4, 6)
     noisynet.hold(layer)
     y, drawn = layer(x), noisynet.draw(layer)
@@ -103,7 +107,7 @@ def test_using_and_mean_weights_stand_above_what_is_kept(noise: str) -> None:
 
 @pytest.mark.parametrize("first", ["inference_mode", "vmap", "grad"])
 def test_a_first_forward_elsewhere_leaves_nothing_that_learning_trips_over(
-    noise: str, first: str
+    noise: NoiseName, first: str
 ) -> None:
     layer, x = NoisyLinear(6, 5, noise=noise), torch.randn(4, 6)
     noisynet.hold(layer)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ def assert_uncorrelated(first: Tensor, second: Tensor) -> None:
 
 def test_factors_have_the_moments_of_f() -> None:
     layer = noisynet.NoisyLinear(3, 2)
-    noise = noisynet.draw(layer, rows=DRAWS).layer("")
+    noise: Any = noisynet.draw(layer, rows=DRAWS).layer("")
     assert isinstance(noise, FactorisedNoise)
     for factor in (noise.input, noise.output):
         assert_mean(factor, 0.0, ABSOLUTE)
@@ -48,7 +49,7 @@ def test_factors_have_the_moments_of_f() -> None:
 
 
 def test_factorised_weight_noise_has_mean_square_two_over_pi() -> None:
-    noise = noisynet.draw(noisynet.NoisyLinear(3, 2), rows=DRAWS).layer("")
+    noise: Any = noisynet.draw(noisynet.NoisyLinear(3, 2), rows=DRAWS).layer("")
     # The weights of one draw depend on each other: each is checked over the draws.
     for weight in noise.weight_noise().flatten(1).T:
         assert_mean(weight, 0.0, 2 / math.pi)
@@ -57,7 +58,9 @@ def test_factorised_weight_noise_has_mean_square_two_over_pi() -> None:
 
 
 def test_independent_noise_is_standard_normal() -> None:
-    noise = noisynet.draw(noisynet.NoisyLinear(3, 2, noise="independent"), rows=DRAWS).layer("")
+    noise: Any = noisynet.draw(noisynet.NoisyLinear(3, 2, noise="independent"), rows=DRAWS).layer(
+        ""
+    )
     for values in (noise.weight_noise(), noise.bias_noise()):
         assert_mean(values, 0.0, 1.0)
         assert_mean(values.square(), 1.0, 2.0)
@@ -79,36 +82,37 @@ def test_the_noise_of_an_output_has_the_variance_of_the_paper() -> None:
 
 
 def test_the_bias_noise_is_the_output_factor() -> None:
-    noise = noisynet.draw(noisynet.NoisyLinear(6, 5)).layer("")
+    noise: Any = noisynet.draw(noisynet.NoisyLinear(6, 5)).layer("")
     assert isinstance(noise, FactorisedNoise)
     assert torch.equal(noise.bias_noise(), noise.output)
     assert torch.equal(noise.weight_noise(), torch.outer(noise.output, noise.input))
 
 
-def test_layers_and_factors_are_independent_of_each_other(net: nn.Sequential) -> None:
+def test_layers_and_factors_are_independent_of_each_other(net: Any) -> None:
     values = values_of(noisynet.draw(net, rows=DRAWS))
     for columns in (values, values.abs()):
         correlations = torch.corrcoef(columns.T.double()).fill_diagonal_(0)
         assert float(correlations.abs().max()) < 5 / math.sqrt(DRAWS)
 
 
-def test_rows_are_independent_of_each_other(net: nn.Sequential) -> None:
+def test_rows_are_independent_of_each_other(net: Any) -> None:
     values = values_of(noisynet.draw(net, rows=DRAWS))
     assert_uncorrelated(values[:-1], values[1:])
     assert_uncorrelated(values[: DRAWS // 2], values[DRAWS // 2 :])
 
 
-def test_networks_are_independent_of_each_other(net: nn.Sequential) -> None:
+def test_networks_are_independent_of_each_other(net: Any) -> None:
     online, target, again = noisynet.draw(net, net, net, rows=DRAWS)
     assert_uncorrelated(values_of(online), values_of(target))
     assert_uncorrelated(values_of(target), values_of(again))
 
 
-def test_draws_after_each_other_are_independent(net: nn.Sequential) -> None:
+def test_draws_after_each_other_are_independent(net: Any) -> None:
     noisynet.hold(net, rows=DRAWS)
-    former = noisynet.held(net)
+    former: Any = noisynet.held(net)
     noisynet.resample(net)
-    assert_uncorrelated(values_of(former), values_of(noisynet.held(net)))
+    now: Any = noisynet.held(net)
+    assert_uncorrelated(values_of(former), values_of(now))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

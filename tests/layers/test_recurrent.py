@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 import noisynet
 from noisynet.layers import CellNoise, NoisyGRUCell, NoisyLSTMCell, OutputNoise
+from noisynet.layers.noise import NoiseName
 
 CELLS = [NoisyLSTMCell, NoisyGRUCell]
 MEANS = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
 
 
 @pytest.fixture(params=CELLS, ids=["lstm", "gru"])
-def cell(request: pytest.FixtureRequest, noise: str) -> Any:
+def cell(request: pytest.FixtureRequest, noise: NoiseName) -> Any:
     return request.param(3, 2, noise=noise, sigma0=0.5)
 
 
@@ -62,11 +63,16 @@ def step_by_loops(
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("kind", CELLS)
 def test_forward_and_gradients_are_those_of_the_equations(
-    slow_noisy_linear: Callable[..., Tensor], kind: Any, noise: str, bias: bool, rows: int | None
+    slow_noisy_linear: Callable[..., Tensor],
+    kind: Any,
+    noise: NoiseName,
+    bias: bool,
+    rows: int | None,
 ) -> None:
     cell = kind(3, 2, bias, noise=noise, sigma0=0.5, dtype=torch.float64)
     noisynet.hold(cell, rows=rows)
-    drawn = noisynet.held(cell).layer("")
+    held: Any = noisynet.held(cell)
+    drawn = held.layer("")
     x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     state = random_state(cell, 4, dtype=torch.float64)
     leaves = [x, *cell.parameters()]
@@ -122,13 +128,14 @@ def test_a_gru_of_one_unit_by_hand() -> None:
     assert float(h) == pytest.approx((1 - sigmoid(1)) * new + sigmoid(1))
 
 
-def test_the_two_weights_draw_apart_with_the_moments_of_noise(noise: str) -> None:
+def test_the_two_weights_draw_apart_with_the_moments_of_noise(noise: NoiseName) -> None:
     cell = NoisyLSTMCell(2, 2, noise=noise)
-    drawn = noisynet.draw(cell, rows=4000).layer("")
+    drawn: Any = noisynet.draw(cell, rows=4000).layer("")
     assert isinstance(drawn, CellNoise)
     assert drawn.rows == (4000,)
     expected = 2 / math.pi if noise == "factorised" else 1.0
-    both = [drawn.input.weight_noise(), drawn.hidden.weight_noise()]
+    parts: tuple[Any, ...] = drawn.parts
+    both = [part.weight_noise() for part in parts]
     for epsilon in both:
         assert epsilon.shape == (4000, 8, 2)
         # The variance of ε² is at most 2: five standard errors of 4000 values.

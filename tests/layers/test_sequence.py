@@ -74,7 +74,8 @@ def sequences(layer: Any, time: int, batch: int, dtype: torch.dtype | None = Non
 
 def parts_of(layer: Any) -> dict[str, tuple[Any, ...]]:
     """{"ih_l0": (μ, μ_b, σ, σ_b, noise), …} of the draw that a layer holds."""
-    drawn = noisynet.held(layer).layer("")
+    held: Any = noisynet.held(layer)
+    drawn = held.layer("")
     assert isinstance(drawn, SequenceNoise)
     found: dict[str, tuple[Any, ...]] = {}
     for (name, _), part in zip(layer.weight_names(), drawn.parts, strict=True):
@@ -86,7 +87,7 @@ def parts_of(layer: Any) -> dict[str, tuple[Any, ...]]:
 
 def by_loops(layer: Any, slow: Callable[..., Tensor], input: Tensor, hx: Any) -> Any:
     """The equations of torch's documentation, a step and a gate at a time, each from eq. 9."""
-    parts, n = parts_of(layer), layer.hidden_size
+    parts, n, gates = parts_of(layer), layer.hidden_size, layer.gates
     state = list(hx) if isinstance(hx, tuple) else [hx]
     x = input.transpose(0, 1) if layer.batch_first else input
     finals: list[list[Tensor]] = []
@@ -99,7 +100,7 @@ def by_loops(layer: Any, slow: Callable[..., Tensor], input: Tensor, hx: Any) ->
             times = range(len(x))
             for t in reversed(times) if direction else times:
                 a, b = slow(x[t], *parts[f"ih_{end}"]), slow(h, *parts[f"hh_{end}"])
-                gate = [slice(k * n, (k + 1) * n) for k in range(layer.gates)]
+                gate = [slice(k * n, (k + 1) * n) for k in range(gates)]
                 if isinstance(layer, nn.LSTM):
                     i, f, o = (torch.sigmoid(a[:, gate[k]] + b[:, gate[k]]) for k in (0, 1, 3))
                     c = [f * c[0] + i * torch.tanh(a[:, gate[2]] + b[:, gate[2]])]
@@ -294,7 +295,8 @@ def test_a_held_forward_sees_weights_that_changed_by_data(layer: Any) -> None:
     layer.weight_hh_l0_sigma.data.mul_(-3.0)
     plain = PLAIN[type(layer)](3, 2, 2, bidirectional=True)
     weights = {name: mean.detach() for name, mean in layer.named_parameters()}
-    drawn = noisynet.held(layer).layer("")
+    held: Any = noisynet.held(layer)
+    drawn = held.layer("")
     for (weight, bias), part in zip(layer.weight_names(), drawn.parts, strict=True):
         weights[weight] = weights[weight] + weights[f"{weight}_sigma"] * part.weight_noise()
         weights[bias] = weights[bias] + weights[f"{bias}_sigma"] * part.bias_noise()
@@ -317,7 +319,7 @@ def test_a_compiled_net_uses_each_new_draw(layer: Any, rows: int | None) -> None
         def forward(self, x: Tensor) -> Tensor:
             return self.head(self.memory(x)[0])
 
-    torch._dynamo.reset()
+    torch.compiler.reset()
     net = Net()
     # Not as one graph: the compiler leaves torch's recurrent layers to PyTorch.
     compiled = torch.compile(net, backend="eager")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,15 @@ from torch import Tensor, nn
 
 import noisynet
 from noisynet.layers import Draw, NoisyLinear
+from noisynet.layers.noise import NoiseName
 
 
-def same(first: Draw, second: Draw) -> bool:
+def held_draw(net: nn.Module) -> Any:
+    """The draw that a net holds, where a test knows that there is one."""
+    return noisynet.held(net)
+
+
+def same(first: Any, second: Any) -> bool:
     """Whether two draws hold the same values, layer by layer."""
     names = [slot.name for slot in first.slots]
     assert names == [slot.name for slot in second.slots]
@@ -29,7 +36,7 @@ def x() -> Tensor:
     return torch.randn(6, 3)
 
 
-def test_a_new_net_is_fresh_and_draws_at_every_forward(net: nn.Sequential, x: Tensor) -> None:
+def test_a_new_net_is_fresh_and_draws_at_every_forward(net: Any, x: Tensor) -> None:
     assert noisynet.held(net) is None
     assert not torch.equal(net(x), net(x))
     # One draw for the whole batch: equal rows in, equal rows out.
@@ -37,7 +44,7 @@ def test_a_new_net_is_fresh_and_draws_at_every_forward(net: nn.Sequential, x: Te
     torch.testing.assert_close(together, together[:1].expand(6, 4))
 
 
-def test_held_noise_stays_until_it_is_redrawn(net: nn.Sequential, x: Tensor) -> None:
+def test_held_noise_stays_until_it_is_redrawn(net: Any, x: Tensor) -> None:
     noisynet.hold(net)
     first = net(x)
     assert torch.equal(net(x), first)
@@ -50,16 +57,14 @@ def test_held_noise_stays_until_it_is_redrawn(net: nn.Sequential, x: Tensor) -> 
     assert not torch.equal(net(x), net(x))
 
 
-def test_a_fresh_net_becomes_held_on_resample(net: nn.Sequential, x: Tensor) -> None:
+def test_a_fresh_net_becomes_held_on_resample(net: Any, x: Tensor) -> None:
     noisynet.resample(net)
-    assert noisynet.held(net).rows is None
+    assert held_draw(net).rows is None
     assert torch.equal(net(x), net(x))
 
 
 @pytest.mark.parametrize("leading", [(), (1,), (4,), (2, 3)])
-def test_rows_serve_any_number_of_leading_dimensions(
-    net: nn.Sequential, leading: tuple[int, ...]
-) -> None:
+def test_rows_serve_any_number_of_leading_dimensions(net: Any, leading: tuple[int, ...]) -> None:
     noisynet.hold(net, rows=6)
     batch = torch.randn(*leading, 6, 3)
     together = net(batch)
@@ -69,11 +74,11 @@ def test_rows_serve_any_number_of_leading_dimensions(
         torch.testing.assert_close(net(time_in), time_out, rtol=1e-6, atol=1e-6)
 
 
-def test_resample_keeps_the_rows(net: nn.Sequential) -> None:
+def test_resample_keeps_the_rows(net: Any) -> None:
     noisynet.hold(net, rows=5)
-    former = noisynet.held(net)
+    former: Any = noisynet.held(net)
     noisynet.resample(net)
-    now = noisynet.held(net)
+    now: Any = noisynet.held(net)
     assert former.rows == now.rows == 5
     for name in noisynet.noisy_layers(net):
         changed = former.layer(name).weight_noise() != now.layer(name).weight_noise()
@@ -83,13 +88,13 @@ def test_resample_keeps_the_rows(net: nn.Sequential) -> None:
 @pytest.mark.parametrize("as_list", [False, True])
 @pytest.mark.parametrize("static", [False, True])
 def test_where_redraws_only_the_rows_of_the_mask(
-    net: nn.Sequential, x: Tensor, static: bool, as_list: bool
+    net: Any, x: Tensor, static: bool, as_list: bool
 ) -> None:
     noisynet.hold(net, rows=6, static=static)
-    former, former_output = noisynet.held(net), net(x)
+    former, former_output = held_draw(net), net(x)
     done = torch.tensor([True, False, False, True, False, False])
     noisynet.resample(net, where=done.tolist() if as_list else done)
-    now, output = noisynet.held(net), net(x)
+    now, output = held_draw(net), net(x)
     assert same(now[~done], former[~done])
     assert torch.equal(output[~done], former_output[~done])
     for row in (0, 3):
@@ -97,23 +102,23 @@ def test_where_redraws_only_the_rows_of_the_mask(
         assert not torch.equal(output[row], former_output[row])
 
 
-def test_a_mask_of_false_changes_nothing(net: nn.Sequential) -> None:
+def test_a_mask_of_false_changes_nothing(net: Any) -> None:
     noisynet.hold(net, rows=3)
-    former = noisynet.held(net)
+    former: Any = noisynet.held(net)
     noisynet.resample(net, where=torch.zeros(3, dtype=torch.bool))
     assert same(noisynet.held(net), former)
 
 
-def test_hold_again_changes_the_rows(net: nn.Sequential) -> None:
+def test_hold_again_changes_the_rows(net: Any) -> None:
     noisynet.hold(net, rows=3)
     noisynet.hold(net, rows=2)
-    assert noisynet.held(net).rows == 2
+    assert held_draw(net).rows == 2
     noisynet.hold(net)
-    assert noisynet.held(net).rows is None
+    assert held_draw(net).rows is None
 
 
-def test_hold_takes_a_draw(net: nn.Sequential, x: Tensor) -> None:
-    drawn = noisynet.draw(net, rows=6)
+def test_hold_takes_a_draw(net: Any, x: Tensor) -> None:
+    drawn: Any = noisynet.draw(net, rows=6)
     noisynet.hold(net, drawn=drawn)
     held = net(x)
     assert same(noisynet.held(net), drawn)
@@ -122,9 +127,9 @@ def test_hold_takes_a_draw(net: nn.Sequential, x: Tensor) -> None:
         assert torch.equal(net(x), held)
 
 
-def test_held_gives_a_value_that_later_redraws_do_not_change(net: nn.Sequential) -> None:
+def test_held_gives_a_value_that_later_redraws_do_not_change(net: Any) -> None:
     noisynet.hold(net, static=True)
-    value = noisynet.held(net)
+    value: Any = noisynet.held(net)
     kept = value.clone()
     noisynet.resample(net)
     assert same(value, kept)
@@ -137,7 +142,7 @@ def test_several_modules_each_get_a_draw_of_their_own(
     online, target = new_net(noise), new_net(noise)
     noisynet.hold(online, target)
     assert not same(noisynet.held(online), noisynet.held(target))
-    former = noisynet.held(online), noisynet.held(target)
+    former: Any = noisynet.held(online), noisynet.held(target)
     noisynet.resample(online, target)
     assert not same(noisynet.held(online), former[0])
     assert not same(noisynet.held(target), former[1])
@@ -146,10 +151,10 @@ def test_several_modules_each_get_a_draw_of_their_own(
     assert noisynet.held(online) is noisynet.held(target) is None
 
 
-def test_using_puts_a_draw_in_force_and_restores_what_was(net: nn.Sequential, x: Tensor) -> None:
+def test_using_puts_a_draw_in_force_and_restores_what_was(net: Any, x: Tensor) -> None:
     noisynet.hold(net)
     held = net(x)
-    drawn = noisynet.draw(net)
+    drawn: Any = noisynet.draw(net)
     with noisynet.using(net, drawn):
         first = net(x)
         assert torch.equal(net(x), first)
@@ -162,11 +167,11 @@ def test_using_puts_a_draw_in_force_and_restores_what_was(net: nn.Sequential, x:
 @pytest.mark.parametrize("context", ["using", "mean_weights"])
 @pytest.mark.parametrize("state", ["fresh", "held", "rows"])
 def test_the_former_state_comes_back_after_an_error(
-    net: nn.Sequential, x: Tensor, context: str, state: str
+    net: Any, x: Tensor, context: str, state: str
 ) -> None:
     if state != "fresh":
         noisynet.hold(net, rows=6 if state == "rows" else None)
-    former = noisynet.held(net)
+    former: Any = noisynet.held(net)
     manager = (
         noisynet.using(net, noisynet.draw(net))
         if context == "using"
@@ -185,7 +190,7 @@ def test_the_former_state_comes_back_after_an_error(
         assert torch.equal(net(x), expected)
 
 
-def test_contexts_nest(net: nn.Sequential, x: Tensor) -> None:
+def test_contexts_nest(net: Any, x: Tensor) -> None:
     noisynet.hold(net)
     first, second = noisynet.draw(net, net)
 
@@ -209,7 +214,7 @@ def test_contexts_nest(net: nn.Sequential, x: Tensor) -> None:
 
 
 @pytest.mark.parametrize("change", ["hold", "resample"])
-def test_what_is_held_may_change_inside_using(net: nn.Sequential, x: Tensor, change: str) -> None:
+def test_what_is_held_may_change_inside_using(net: Any, x: Tensor, change: str) -> None:
     noisynet.hold(net)
     held = net(x)
     with noisynet.using(net, noisynet.draw(net)):
@@ -222,7 +227,7 @@ def test_what_is_held_may_change_inside_using(net: nn.Sequential, x: Tensor, cha
     assert torch.equal(net(x), after)
 
 
-def test_mean_weights_is_bit_equal_to_plain_layers(net: nn.Sequential, x: Tensor) -> None:
+def test_mean_weights_is_bit_equal_to_plain_layers(net: Any, x: Tensor) -> None:
     layers = [net[0], net[2], net[4]]
     plain = x
     for number, layer in enumerate(layers):
@@ -234,9 +239,7 @@ def test_mean_weights_is_bit_equal_to_plain_layers(net: nn.Sequential, x: Tensor
             assert torch.equal(net(x), plain)
 
 
-def test_mean_weights_takes_several_modules_and_ones_without_noise(
-    net: nn.Sequential, x: Tensor
-) -> None:
+def test_mean_weights_takes_several_modules_and_ones_without_noise(net: Any, x: Tensor) -> None:
     plain = nn.Linear(3, 2)
     expected = plain(x)
     with noisynet.mean_weights(net, plain, net[2]):
@@ -246,7 +249,7 @@ def test_mean_weights_takes_several_modules_and_ones_without_noise(
 
 
 @pytest.mark.parametrize("state", ["fresh", "per_row", "held", "rows"])
-def test_train_and_eval_change_nothing(net: nn.Sequential, x: Tensor, state: str) -> None:
+def test_train_and_eval_change_nothing(net: Any, x: Tensor, state: str) -> None:
     if state in ("fresh", "per_row"):
         noisynet.release(net, per_row=state == "per_row")
     else:
@@ -261,7 +264,7 @@ def test_train_and_eval_change_nothing(net: nn.Sequential, x: Tensor, state: str
     assert torch.equal(outputs[0][0], outputs[0][1]) == (state in ("held", "rows"))
 
 
-def test_part_of_a_net_can_be_held_alone(net: nn.Sequential) -> None:
+def test_part_of_a_net_can_be_held_alone(net: Any) -> None:
     noisynet.hold(net[2])
     x = torch.randn(2, 4)
     assert torch.equal(net[2](x), net[2](x))
@@ -290,8 +293,8 @@ def test_repr_says_kind_and_state() -> None:
         assert described() == start + "(using a draw))"
 
 
-def test_effective_weight_is_what_the_state_says(noise: str) -> None:
-    layer = NoisyLinear(3, 2, noise=noise)
+def test_effective_weight_is_what_the_state_says(noise: NoiseName) -> None:
+    layer: Any = NoisyLinear(3, 2, noise=noise)
     x = torch.randn(5, 3)
     noisynet.hold(layer)
     weight, bias = layer.effective_weight()
@@ -303,13 +306,13 @@ def test_effective_weight_is_what_the_state_says(noise: str) -> None:
         assert layer.effective_weight() == (layer.weight, layer.bias)
 
 
-def test_noisy_layers_are_listed_by_name(net: nn.Sequential) -> None:
+def test_noisy_layers_are_listed_by_name(net: Any) -> None:
     assert noisynet.noisy_layers(net) == {"2": net[2], "4": net[4]}
     assert noisynet.noisy_layers(net[2]) == {"": net[2]}
     assert noisynet.noisy_layers(nn.Linear(2, 2)) == {}
 
 
-def test_sigma_parameters_lists_each_sigma_once(net: nn.Sequential) -> None:
+def test_sigma_parameters_lists_each_sigma_once(net: Any) -> None:
     tied = nn.ModuleList([net, net[2], nn.Sequential(net[4])])
     expected = [net[2].weight_sigma, net[2].bias_sigma, net[4].weight_sigma, net[4].bias_sigma]
     assert [id(p) for p in noisynet.sigma_parameters(tied)] == [id(p) for p in expected]
@@ -339,6 +342,7 @@ def test_attach_resamples_now_and_after_each_step(new_net: Callable[..., nn.Sequ
 
 
 def test_attach_warns_of_an_optimizer_that_lacks_sigma() -> None:
+    net: Any
     net, target = (nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)) for _ in range(2))
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     noisynet.noisify(net)
@@ -355,7 +359,7 @@ def test_attach_warns_of_an_optimizer_that_lacks_sigma() -> None:
         noisynet.attach(of_last, net).remove()
 
 
-def test_attach_keeps_the_rows_and_uses_its_generator(net: nn.Sequential) -> None:
+def test_attach_keeps_the_rows_and_uses_its_generator(net: Any) -> None:
     noisynet.hold(net, rows=4)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
     state = torch.get_rng_state()

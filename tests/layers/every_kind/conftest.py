@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 import noisynet
 from noisynet import layers
+from noisynet.layers.noise import NoiseName
 
 NewTensor = Callable[..., Tensor]
 
@@ -42,9 +43,9 @@ class Kind:
     @property
     def takes_more_dimensions(self) -> bool:
         """Whether more dimensions may stand before the rows."""
-        return issubclass(self.plain, nn.Linear | nn.modules.conv._ConvNd)
+        return not (self.is_attention or issubclass(self.plain, nn.RNNBase | nn.RNNCellBase))
 
-    def build(self, noise: str, **options: Any) -> Any:
+    def build(self, noise: NoiseName, **options: Any) -> Any:
         """The noisy layer, with σ large enough to be seen."""
         return self.noisy(*self.sizes, noise=noise, sigma0=0.5, **self.options, **options)
 

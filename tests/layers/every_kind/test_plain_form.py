@@ -33,7 +33,7 @@ def plain_parameters(layer: Any) -> dict[str, Tensor]:
     parts = [weight for weight, _ in made]
     given = {f"out_proj.{name}": one for name, one in plain_parameters(layer.out_proj).items()}
     given["in_proj_bias"] = torch.cat([bias for _, bias in made])
-    if layer.in_proj_weight is None:
+    if "q_proj_weight" in dict(layer.named_parameters()):
         given |= {f"{name}_proj_weight": one for name, one in zip("qkv", parts, strict=True)}
     else:
         given["in_proj_weight"] = torch.cat(parts)
@@ -41,7 +41,7 @@ def plain_parameters(layer: Any) -> dict[str, Tensor]:
 
 
 def test_a_shared_draw_is_the_plain_layer_of_the_noisy_weights(
-    kind: Any, noise: str, as_one: AsOne
+    kind: Any, noise: Any, as_one: AsOne
 ) -> None:
     layer, inputs = kind.build(noise, dtype=torch.float64), kind.inputs(dtype=torch.float64)
     plain = kind.build_plain(dtype=torch.float64)
@@ -63,7 +63,7 @@ def test_a_shared_draw_is_the_plain_layer_of_the_noisy_weights(
 
 
 def test_it_is_a_layer_of_torch_whose_checkpoint_loads(
-    kind: Any, noise: str, as_one: AsOne
+    kind: Any, noise: Any, as_one: AsOne
 ) -> None:
     layer, plain, inputs = kind.build(noise), kind.build_plain(), kind.inputs()
     assert isinstance(layer, kind.plain)
@@ -91,7 +91,7 @@ def test_it_is_a_layer_of_torch_whose_checkpoint_loads(
 
 
 def test_no_noise_in_any_register_and_draws_are_values(
-    kind: Any, noise: str, as_one: AsOne, rows: int | None
+    kind: Any, noise: Any, as_one: AsOne, rows: int | None
 ) -> None:
     layer, other, inputs = kind.build(noise), kind.build(noise), kind.inputs()
     with torch.no_grad():
@@ -114,7 +114,7 @@ def test_no_noise_in_any_register_and_draws_are_values(
 
 
 def test_bfloat16_autocast_is_close_to_float32(
-    kind: Any, noise: str, as_one: AsOne, rows: int | None
+    kind: Any, noise: Any, as_one: AsOne, rows: int | None
 ) -> None:
     layer, inputs = kind.build(noise), kind.inputs()
     parameters = list(layer.parameters())
@@ -141,7 +141,12 @@ def test_bfloat16_autocast_is_close_to_float32(
     [(torch.float16, 2.0**-8), (torch.bfloat16, 2.0**-5), (torch.float64, 1e-6)],
 )
 def test_layers_of_other_dtypes_compute_in_them(
-    kind: Any, noise: str, as_one: AsOne, dtype: torch.dtype, tolerance: float, rows: int | None
+    kind: Any,
+    noise: Any,
+    as_one: AsOne,
+    dtype: torch.dtype,
+    tolerance: float,
+    rows: int | None,
 ) -> None:
     layer, inputs = kind.build(noise), kind.inputs()
     kind.hold(layer, rows)
@@ -197,7 +202,7 @@ LARGE: dict[str, tuple[Callable[..., Any], dict[str, int]]] = {
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_initial_values_take_each_weights_own_inputs_as_p(name: str, noise: str) -> None:
+def test_initial_values_take_each_weights_own_inputs_as_p(name: str, noise: Any) -> None:
     make, inputs = LARGE[name]
     values = {name: one.detach() for name, one in make(noise=noise).named_parameters()}
     for weight, p in inputs.items():

@@ -16,7 +16,7 @@ import noisynet
 AsOne = Callable[[Any], Tensor]
 
 
-def test_row_i_uses_draw_i_always(kind: Any, noise: str, as_one: AsOne) -> None:
+def test_row_i_uses_draw_i_always(kind: Any, noise: Any, as_one: AsOne) -> None:
     layer = kind.build(noise, dtype=torch.float64)
     kind.hold(layer, kind.rows)
     done = torch.tensor([True, False, False, True])
@@ -33,14 +33,14 @@ def test_row_i_uses_draw_i_always(kind: Any, noise: str, as_one: AsOne) -> None:
         assert torch.equal(changed.any(1), done & (math.prod(outer) > 0))
 
 
-def test_a_draw_for_each_row_fits_no_other_batch(kind: Any, noise: str) -> None:
+def test_a_draw_for_each_row_fits_no_other_batch(kind: Any, noise: Any) -> None:
     layer, inputs = kind.build(noise), kind.inputs()
     kind.hold(layer, kind.rows)
     with pytest.raises(ValueError, match="one draw for each of 4 rows"):
         layer(*kind.narrow(inputs, 2))
 
 
-def test_a_shared_draw_stays_until_it_is_redrawn(kind: Any, noise: str, as_one: AsOne) -> None:
+def test_a_shared_draw_stays_until_it_is_redrawn(kind: Any, noise: Any, as_one: AsOne) -> None:
     layer, inputs = kind.build(noise), kind.alike()
     kind.hold(layer)
     held = as_one(layer(*inputs))
@@ -54,7 +54,7 @@ def test_a_shared_draw_stays_until_it_is_redrawn(kind: Any, noise: str, as_one: 
     torch.testing.assert_close(fresh, fresh[:1].expand_as(fresh))
 
 
-def test_release_per_row_draws_one_for_each_row_anew(kind: Any, noise: str, as_one: AsOne) -> None:
+def test_release_per_row_draws_one_for_each_row_anew(kind: Any, noise: Any, as_one: AsOne) -> None:
     layer, alike = kind.build(noise), kind.alike()
     kind.release_per_row(layer)
     output = kind.by_row(layer(*alike))

@@ -20,7 +20,11 @@ AsOne = Callable[[Any], Tensor]
 
 @pytest.mark.parametrize("make", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
 def test_a_copy_does_the_same_and_then_draws_apart(
-    kind: Any, noise: str, as_one: AsOne, make: Callable[[nn.Module], nn.Module], rows: int | None
+    kind: Any,
+    noise: Any,
+    as_one: AsOne,
+    make: Callable[[nn.Module], nn.Module],
+    rows: int | None,
 ) -> None:
     layer, inputs = kind.build(noise), kind.inputs()
     kind.hold(layer, rows)
@@ -36,7 +40,7 @@ def test_a_copy_does_the_same_and_then_draws_apart(
 
 @pytest.mark.parametrize("static", [False, True])
 def test_redrawing_between_forward_and_backward_changes_no_gradient(
-    kind: Any, noise: str, as_one: AsOne, static: bool
+    kind: Any, noise: Any, as_one: AsOne, static: bool
 ) -> None:
     layer, inputs = kind.build(noise), kind.inputs()
     kind.hold(layer, static=static)
@@ -49,7 +53,7 @@ def test_redrawing_between_forward_and_backward_changes_no_gradient(
     torch.testing.assert_close(now, expected)
 
 
-def test_built_on_meta_and_filled_later(kind: Any, noise: str, as_one: AsOne) -> None:
+def test_built_on_meta_and_filled_later(kind: Any, noise: Any, as_one: AsOne) -> None:
     layer, inputs = kind.build(noise, device="meta"), kind.inputs()
     kind.hold(layer, kind.rows)
     if not kind.is_sequence:
@@ -74,7 +78,7 @@ def test_built_on_meta_and_filled_later(kind: Any, noise: str, as_one: AsOne) ->
     assert float(values.square().mean()) == pytest.approx(expected, abs=bound)
 
 
-def test_reset_parameters_reaches_tensors_that_stand_for_parameters(kind: Any, noise: str) -> None:
+def test_reset_parameters_reaches_tensors_that_stand_for_parameters(kind: Any, noise: Any) -> None:
     """TensorDict's functional swap takes parameters out and puts tensors in as attributes."""
     layer = kind.build(noise)
     parameters = dict(layer.named_parameters())
@@ -99,11 +103,11 @@ def test_reset_parameters_reaches_tensors_that_stand_for_parameters(kind: Any, n
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_a_compiled_forward_uses_each_new_draw(
-    kind: Any, noise: str, as_one: AsOne, rows: int | None
+    kind: Any, noise: Any, as_one: AsOne, rows: int | None
 ) -> None:
     if kind.is_sequence:
         pytest.skip("the compiler leaves these to PyTorch: test_sequence.py")
-    torch._dynamo.reset()
+    torch.compiler.reset()
     layer, inputs = kind.build(noise), kind.inputs()
     compiled = torch.compile(layer, backend="eager", fullgraph=True)
     kind.hold(layer, rows)
@@ -115,13 +119,13 @@ def test_a_compiled_forward_uses_each_new_draw(
     assert not torch.equal(first, second)
     with noisynet.mean_weights(layer):
         torch.testing.assert_close(as_one(compiled(*inputs)), as_one(layer(*inputs)))
-    torch._dynamo.reset()
+    torch.compiler.reset()
 
 
 # What PyTorch says of its own kernels of an LSTM and of grouped convolutions.
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 def test_an_ensemble_by_vmap_is_that_of_a_loop(
-    kind: Any, noise: str, as_one: AsOne, rows: int | None
+    kind: Any, noise: Any, as_one: AsOne, rows: int | None
 ) -> None:
     layer, inputs = kind.build(noise), kind.inputs()
     members = [kind.build(noise) for _ in range(2)]
@@ -144,7 +148,7 @@ def test_an_ensemble_by_vmap_is_that_of_a_loop(
 
 
 def test_first_and_second_derivatives_pass_the_numerical_check(
-    kind: Any, noise: str, as_one: AsOne, rows: int | None
+    kind: Any, noise: Any, as_one: AsOne, rows: int | None
 ) -> None:
     layer = kind.build(noise, dtype=torch.float64)
     kind.hold(layer, rows)
