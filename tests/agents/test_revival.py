@@ -14,6 +14,7 @@ import noisynet
 from noisynet.agents import (
     ActorCritic,
     Agent,
+    LossNotFinite,
     ParallelQLearning,
     QLearning,
     Revival,
@@ -114,6 +115,15 @@ def update(agent: Agent) -> None:
         if not agent.updates_left:
             agent.begin(make_rollout(agent))
         agent.update()
+
+
+@pytest.mark.parametrize("preset", ["cartpole", "pqn-cartpole", "cartpole-noisy-a2c"])
+def test_a_network_that_an_update_ruined_is_told_as_a_loss_is(preset: str) -> None:
+    agent = make_agent(preset, redo_every=1, environments=8)
+    agent.optimizer.param_groups[0]["lr"] = 1e38
+    said = "the network's activations became NaN or infinite at update 1"
+    with pytest.raises(LossNotFinite, match=said):
+        update(agent)
 
 
 @pytest.mark.parametrize("preset", ["cartpole", "pqn-cartpole", "cartpole-noisy-a2c"])

@@ -528,3 +528,16 @@ def test_an_optimizer_that_keeps_other_shapes_is_one_line() -> None:
     optimizer.step()
     with pytest.raises(ValueError, match=r"^optimizer: got Adafactor, which keeps '\w+' of "):
         noisynet.revive(net, optimizer, BATCH)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_activations_that_are_not_finite_are_one_line(wrong: float) -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), noisynet.NoisyLinear(4, 2))
+    with torch.no_grad():
+        net[0].bias[0] = wrong
+    before = copy.deepcopy(net.state_dict())
+    optimizer = torch.optim.Adam(net.parameters())
+    with pytest.raises(ValueError, match=r"^net: got activations of '0' that are NaN or infinite"):
+        noisynet.revive(net, optimizer, torch.randn(8, 3))
+    for name, value in net.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0, equal_nan=True)

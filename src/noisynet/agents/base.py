@@ -13,11 +13,12 @@ from torch import Tensor
 from ..layers import noisy_layers
 from ..layers.outputs import Outputs
 from ..networks import ActorCriticNetwork, QNetwork
+from ..plasticity import ActivationsNotFinite
 from ..runs.seeds import stream
 from .exploration import LearnedNoise, Redraw
 from .noise_control import Control, NoiseControl, Observations
 from .noise_metrics import noise_figures
-from .optimizers import is_finite
+from .optimizers import LossNotFinite, is_finite
 from .revival import Revival
 from .saved_arrays import (
     check_noise_kind,
@@ -104,10 +105,18 @@ class BaseAgent(ABC, Generic[NetworkT]):
         return is_finite(self.network)
 
     def _apply_cures(self, revival: Revival, arguments: Any, updates: int) -> None:
-        """Apply the cures that are due after `updates`; see `Revival.apply`."""
-        found = revival.apply(
-            self.network, self.optimizer, arguments, updates=updates, seed=self._seed
-        )
+        """Apply the cures that are due after `updates`; see `Revival.apply`.
+
+        Raises LossNotFinite if the network's activations are NaN or infinite.
+        """
+        try:
+            found = revival.apply(
+                self.network, self.optimizer, arguments, updates=updates, seed=self._seed
+            )
+        except ActivationsNotFinite as error:
+            raise LossNotFinite(
+                f"the network's activations became NaN or infinite at update {updates}"
+            ) from error
         self.revived += found.count
 
     # Metrics

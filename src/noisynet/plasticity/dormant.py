@@ -11,9 +11,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..diagnostics.unit_flow import HiddenLayer
-from ..diagnostics.units import is_dormant, measure_units
+from ..diagnostics.units import is_dormant, measure_units, scores
 from .initial_values import new_initial_values, why_not_reinitialisable
 from .moments import check_knows, forget_part
+
+
+class ActivationsNotFinite(ValueError):
+    """Activations that are NaN or infinite, which no new units cure."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,19 @@ class Part:
 def search(
     net: nn.Module, batch: Any, *, threshold: float, draws: int, seed: int
 ) -> tuple[dict[str, HiddenLayer], dict[str, Tensor]]:
-    """Return the hidden layers of a network, and the indices of the dormant units of each."""
+    """Return the hidden layers of a network, and the indices of the dormant units of each.
+
+    Raises ActivationsNotFinite.
+    """
     device = next(net.parameters(), torch.empty(0)).device
     generator = torch.Generator(device).manual_seed(seed)
     layers = measure_units(net, batch, draws=draws, generator=generator)
+    broken = [repr(name) for name, layer in layers.items() if scores(layer).isnan().any()]
+    if broken:
+        raise ActivationsNotFinite(
+            f"net: got activations of {', '.join(broken)} that are NaN or infinite on the batch, "
+            "expected finite ones"
+        )
     return layers, {
         name: is_dormant(layer, threshold).nonzero().squeeze(1).to(device)
         for name, layer in layers.items()

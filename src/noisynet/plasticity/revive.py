@@ -65,8 +65,8 @@ def revive(
 
     Raises TypeError for anything but an optimizer; ValueError if nothing is asked for, for a
     parameter that the optimizer lacks, a threshold or `shrink` outside [0, 1), a part that does not
-    exist, cannot be reinitialised or has nothing that learns, and a network none of whose layers
-    can be treated.
+    exist, cannot be reinitialised or has nothing that learns, a network none of whose layers can
+    be treated, and activations that are NaN or infinite.
     """
     parts = [reset] if isinstance(reset, str) else list(reset)
     _check(net, optimizer, batch, threshold, shrink, parts)
