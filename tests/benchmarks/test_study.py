@@ -26,6 +26,19 @@ def test_the_table_is_that_of_the_runs() -> None:
     assert (RESULTS / "runs.md").read_text() == study.table(study.read_runs())
 
 
+def test_the_page_says_by_how_little_a_small_sigma0_is_ahead_in_area() -> None:
+    rows = study_report.summary(
+        study.read_runs(), list(study.TASKS), list(study.ARMS), study.SHARED
+    )
+    area = {row["arm"]: row["area_interval"] for row in rows if row["task"] == study_report.SHARED}
+    noise = area["noise σ0 0.4"][0]
+    schedules = max(high for arm, (_, high) in area.items() if arm.startswith("epsilon"))
+    assert noise > schedules
+    page = " ".join((ROOT / "docs" / "study.md").read_text().split())
+    assert f"the lower end of its interval is {noise:.3f}" in page
+    assert f"the upper end of the best schedule's interval is {schedules:.3f}" in page
+
+
 def test_no_run_counts_twice_and_none_is_missing() -> None:
     counts = Counter((one["task"], one["arm"], one["seed"]) for one in study.read_runs())
     assert set(counts.values()) == {1}
