@@ -199,7 +199,7 @@ def test_what_is_no_environment_is_refused(thing: Any) -> None:
 def test_fields_are_checked() -> None:
     with pytest.raises(RunError, match="got 'stepz', expected the name of a field; did you mean"):
         noisynet.train(Match, stepz=3)
-    with pytest.raises(RunError, match="did you mean 'own_network'"):
+    with pytest.raises(RunError, match="did you mean own_network"):
         noisynet.train(Match, network=nn.Linear(3, 3))
     with pytest.raises(RunError, match="expected a preset"):
         noisynet.train("cartpol")

@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from ..runs import yaml_text
 from ..runs.config import with_present_names
 from ..runs.config.section import Count, FewThousand, PositiveInt, Seed
-from ..runs.errors import RunError, cut, first_line, nearest, shown
+from ..runs.errors import RunError, cut, did_you_mean, first_line, shown
 from .published import PublishedName
 
 _MOST_PROBLEMS = 100
@@ -233,11 +233,9 @@ def _text(file: str) -> str:
             raise SuiteErrors([str(error)]) from None
     ready = ready_suites()
     if file not in ready:
-        near = nearest(file, ready)
-        hint = f"; nearest: {near[0]}" if near else ""
-        raise SuiteErrors(
-            [f"FILE: got {shown(file)}, expected a YAML file or one of {', '.join(ready)}{hint}"]
-        )
+        expected = f"a YAML file or one of {', '.join(ready)}"
+        meant = did_you_mean(file, ready)
+        raise SuiteErrors([f"FILE: got {shown(file)}, expected {expected}{meant}"])
     return (resources.files("noisynet.suite") / "suites" / f"{file}.yaml").read_text("utf-8")
 
 
@@ -266,9 +264,8 @@ def _problem(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         part = next((_PARTS[one] for one in reversed(place[:-1]) if one in _PARTS), Suite)
         known = list(part.model_fields)
-        near = nearest(place[-1], known)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
-        return f"unknown key {shown(name)}; {hint}"
+        hint = did_you_mean(place[-1], known) or f"; expected one of {', '.join(known)}"
+        return f"unknown key {shown(name)}{hint}"
     if error["type"] == "value_error":
         return f"{cut(name)}: {error.get('ctx', {}).get('error', error['msg'])}"
     message = error["msg"].replace("Input should be ", "expected ")

@@ -16,7 +16,7 @@ from ..envs import UnusableEnvironment
 from ..evaluation.scores import atari57_games
 from ..runs import config as run_config
 from ..runs.config import SECTION_OF, Config, option_name
-from ..runs.errors import RunError, cut, nearest, shown
+from ..runs.errors import RunError, cut, did_you_mean, shown
 from .file import Space, Suite, SuiteErrors
 from .published import atari_environment, atari_game
 
@@ -193,13 +193,12 @@ def _environments(suite: Suite, problems: list[str]) -> list[str]:
     """List the environment ids of games and environments."""
     known = atari57_games()
     games = known if suite.games == "atari57" else suite.games
-    for game in games:
-        if game not in known:
-            near = nearest(game, known)
-            hint = f"; nearest: {near[0]}" if near else ""
-            problems.append(
-                f"games: got {shown(game)}, expected names of Atari's 57, such as ms_pacman{hint}"
-            )
+    problems += [
+        f"games: got {shown(game)}, expected names of Atari's 57, such as ms_pacman"
+        f"{did_you_mean(game, known)}"
+        for game in games
+        if game not in known
+    ]
     ids = [atari_environment(game) for game in games if game in known]
     both = [one for one in suite.environments if one in ids]
     problems += [f"environments: {one} is among the games already" for one in both]
@@ -227,8 +226,7 @@ def _unknown(name: str) -> str | None:
         return f"{name} is set by `{own[name]}`"
     if name in SECTION_OF:
         return None
-    near = nearest(name, SECTION_OF)
-    return f"unknown key {shown(name)}" + (f"; did you mean {near[0]!r}?" if near else "")
+    return f"unknown key {shown(name)}{did_you_mean(name, SECTION_OF)}"
 
 
 def _with_valid_fields(cells: Sequence[_Cell], problems: list[str]) -> list[_Cell]:

@@ -95,7 +95,7 @@ def test_american_spellings_are_ours(tmp_path: Path) -> None:
     assert config.load(str(path), {"prioritised": False}).learning.prioritised is False
     path.write_text("extends: pong\nlearning:\n  prioritized: true\n  prioritised: false\n")
     with pytest.raises(
-        RunError, match=r"unknown key 'learning\.prioritized'; did you mean 'priorit"
+        RunError, match=r"unknown key 'learning\.prioritized'; did you mean priorit"
     ):
         config.load(str(path))
 
@@ -166,8 +166,8 @@ def test_a_value_that_does_not_fit_is_named_with_what_it_takes(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("learning:\n  learning_rat: 1\n", "did you mean 'learning_rate'"),
-        ("lerning:\n  n_step: 1\n", "did you mean 'learning'"),
+        ("learning:\n  learning_rat: 1\n", "did you mean learning_rate"),
+        ("lerning:\n  n_step: 1\n", "did you mean learning"),
         ("- a list\n", "got list"),
         ("a: [1\n", "not valid YAML"),
         ("extends: nothing\n", "extends: got 'nothing'"),
@@ -265,7 +265,7 @@ def test_an_unknown_field_is_named_with_the_nearest() -> None:
     with pytest.raises(RunError) as caught:
         config.load("control", {"stepz": 1})
     assert str(caught.value) == (
-        "config: got 'stepz', expected the name of a field; did you mean 'steps'?"
+        "config: got 'stepz', expected the name of a field; did you mean steps?"
     )
 
 

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, Field, model_validator
 from pydantic_core import ErrorDetails
 
-from ..errors import RunError, cut, nearest, shown
+from ..errors import RunError, cut, did_you_mean, shown
 from . import former_versions, spelling
 from .accepted import Accepted, accepted
 from .actor_critic import ActorCriticSection
@@ -224,8 +224,7 @@ def _in_words(problem: ErrorDetails) -> str:
         return str(problem.get("ctx", {}).get("error", problem["msg"]))
     if problem["type"] == "extra_forbidden":
         known = list(SECTION_OF) if len(place) > 1 else [*SECTIONS, "extends"]
-        near = nearest(place[-1], known)
-        return f"unknown key {shown(name)}" + (f"; did you mean {near[0]!r}?" if near else "")
+        return f"unknown key {shown(name)}{did_you_mean(place[-1], known)}"
     got = "nothing" if problem["type"] == "missing" else shown(problem["input"])
     field = place[1] if len(place) > 1 and place[1] in SECTION_OF else None
     if place == ["environment"] and problem["type"] == "missing":
@@ -264,9 +263,10 @@ def overridden(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[
         if name in ("preset", "made_with"):
             nested[name] = value
         elif name not in SECTION_OF:
-            near = nearest(name, SECTION_OF)
-            meant = f"; did you mean {near[0]!r}?" if near else ""
-            raise RunError(f"config: got {shown(name)}, expected the name of a field{meant}")
+            raise RunError(
+                f"config: got {shown(name)}, expected the name of a field"
+                f"{did_you_mean(name, SECTION_OF)}"
+            )
         else:
             section = nested.setdefault(SECTION_OF[name], {})
             if isinstance(section, dict):
