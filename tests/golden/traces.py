@@ -1,6 +1,7 @@
 """Short seeded runs of every kind, reduced to hashes: what a change of the house must not move.
 
-    python tests/golden/traces.py          writes traces.json anew, for a change that is meant
+    python -m tests.golden.traces             writes traces.json anew, for a change that is meant
+    python -m tests.golden.traces --beside    adds this kind of machine to it
 
 A trace holds the hash of every array of the last checkpoint (parameters, moments, generators, held
 draws), the hash of all metrics but the times and the figures of units, which are younger than the
@@ -11,16 +12,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.numpy import load_file
 
 from noisynet.cli import main
+
+from .recordings import machine, with_recording
 
 FILE = Path(__file__).with_name("traces.json")
 
@@ -61,18 +62,6 @@ KINDS = {
 }
 
 
-def where() -> dict[str, str]:
-    """Return what equal bits depend on besides the code."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "flags": hashlib.sha256(flags.encode()).hexdigest()[:16],
-        "torch": torch.__version__.partition("+")[0],
-    }
-
-
 def _arguments(kind: str) -> list[str]:
     preset, *options = KINDS[kind].split()
     return [preset, *_ALL.split(), *options]  # of an option that stands twice, the last counts
@@ -94,20 +83,27 @@ def trace(kind: str, folder: Path) -> dict[str, Any]:
     ]
     told = "\n".join(json.dumps(record, sort_keys=True) for record in metrics)
     return {
-        "step": int(checkpoint.name.removeprefix("step_")),
-        "arrays": digest.hexdigest(),
-        "metrics": hashlib.sha256(told.encode()).hexdigest(),
         "first_figures": next(record for record in metrics if "loss" in record),
+        "hashes": {
+            "step": int(checkpoint.name.removeprefix("step_")),
+            "arrays": digest.hexdigest(),
+            "metrics": hashlib.sha256(told.encode()).hexdigest(),
+        },
     }
 
 
-def _record() -> None:
-    traces: dict[str, Any] = {"where": where()}
+def _record(*, beside: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        for number, kind in enumerate(KINDS):
-            traces[kind] = trace(kind, Path(folder) / str(number))
-    FILE.write_text(json.dumps(traces, indent=1, ensure_ascii=False) + "\n")
+        traces = {
+            kind: trace(kind, Path(folder) / str(number)) for number, kind in enumerate(KINDS)
+        }
+    hashes = {kind: one["hashes"] for kind, one in traces.items()}
+    former = json.loads(FILE.read_text())
+    if not beside:
+        former["first_figures"] = {kind: one["first_figures"] for kind, one in traces.items()}
+    former["recordings"] = with_recording(former["recordings"], hashes, machine(), beside=beside)
+    FILE.write_text(json.dumps(former, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
-    _record()
+    _record(beside="--beside" in sys.argv)

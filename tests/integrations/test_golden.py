@@ -1,20 +1,18 @@
 """Short seeded runs inside other people's agents, bit for bit as they were recorded.
 
-    python tests/integrations/test_golden.py sb3-dqn …     records these anew, for a change meant
+    python -m tests.integrations.test_golden sb3-dqn …             records these anew, if meant
+    python -m tests.integrations.test_golden sb3-dqn … --beside    adds this kind of machine
 
-A record holds the hash of every parameter and buffer after the run, and what equal bits depend on
-besides the code: processor, Python packages. Where one of them differs the test is skipped.
+A recording holds the hash of every parameter and buffer after the run. On a machine of which there
+is none the test is skipped.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,8 @@ import torch
 from torch import nn
 
 import noisynet
+
+from ..golden.recordings import machine, one_thread, recorded, with_recording
 
 FILE = Path(__file__).with_name("golden.json")
 
@@ -160,29 +160,8 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
 """What runs, and the packages of the host."""
 
 
-def where(packages: tuple[str, ...]) -> dict[str, str]:
-    """What equal bits depend on besides the code."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "processor's flags": hashlib.sha256(flags.encode()).hexdigest()[:16],
-        **{
-            package: version(package).partition("+")[0]
-            for package in ("torch", "numpy", "gymnasium", *packages)
-        },
-    }
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+def here(kind: str) -> dict[str, str]:
+    return machine("numpy", "gymnasium", *KINDS[kind][1])
 
 
 def trace(kind: str) -> str:
@@ -201,27 +180,20 @@ def trace(kind: str) -> str:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_is_the_one_recorded(kind: str) -> None:
-    packages = KINDS[kind][1]
     host = kind.partition("-")[0]
     pytest.importorskip("stable_baselines3" if host == "sb3" else host)
-    recorded = json.loads(FILE.read_text())[kind]
-    here = where(packages)
-    other = [
-        f"{name}: {was}, here {here[name]}"
-        for name, was in recorded["where"].items()
-        if here[name] != was
-    ]
-    if other:
-        pytest.skip(f"recorded elsewhere, where sums may round otherwise ({'; '.join(other)})")
-    assert trace(kind) == recorded["parameters"]
+    hash_ = recorded(json.loads(FILE.read_text()), kind, here(kind))
+    if hash_ is None:
+        pytest.skip(f"no bits are recorded for {here(kind)}")
+    assert trace(kind) == hash_
 
 
-def record(kinds: list[str]) -> None:
-    records = json.loads(FILE.read_text()) if FILE.exists() else {}
+def record(kinds: list[str], *, beside: bool) -> None:
     for kind in kinds:
-        records[kind] = {"where": where(KINDS[kind][1]), "parameters": trace(kind)}
-    FILE.write_text(json.dumps(records, indent=2, sort_keys=True) + "\n")
+        former = json.loads(FILE.read_text())
+        recordings = with_recording(former, {kind: trace(kind)}, here(kind), beside=beside)
+        FILE.write_text(json.dumps(recordings, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
-    record(sys.argv[1:])
+    record([one for one in sys.argv[1:] if one in KINDS], beside="--beside" in sys.argv)

@@ -1,10 +1,10 @@
 """Outputs and gradients of every layer, kind of noise, state and form, bit for bit as recorded.
 
-    python tests/layers/test_golden.py
+    python -m tests.layers.test_golden             writes golden.json anew, for a change meant
+    python -m tests.layers.test_golden --beside    adds this kind of machine to it
 
-records golden.json anew, which is only right where numbers were meant to change. Bits depend on the
-processor and on torch, so golden.json says which it was recorded with: on others, values that are
-close take the place of hashes.
+Bits depend on the processor and on torch: on a machine of which there is no recording, the test
+holds values to those that are close.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import pickle
-import platform
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -27,6 +27,8 @@ from torch.func import functional_call, grad, jvp, vmap
 
 import noisynet
 from noisynet.layers import noisy_linear
+
+from ..golden.recordings import machine, one_thread, recorded, with_recording
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*deprecated:DeprecationWarning")
 
@@ -269,33 +271,6 @@ def outcome(case: Case) -> tuple[str, float, float]:
     return digest.hexdigest()[:16], round(size, 4), round(direction, 4)
 
 
-def machine() -> dict[str, str]:
-    """What bits depend on."""
-    processor = platform.processor() or platform.machine()
-    about = Path("/proc/cpuinfo")
-    if about.exists():
-        lines = [line.partition(":") for line in about.read_text().splitlines()]
-        values = {name.strip(): value.strip() for name, _, value in reversed(lines)}
-        parts = (values.get(name, "") for name in ("model name", "cpu family", "model", "stepping"))
-        processor = " ".join(part for part in parts if part) or processor
-    return {
-        "processor": processor,
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-    }
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums of several threads have another order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def record() -> dict[str, Any]:
     return json.loads(RECORD.read_text())
@@ -305,19 +280,15 @@ def record() -> dict[str, Any]:
 def test_numbers_are_those_recorded(group: str, record: dict[str, Any]) -> None:
     with one_thread():
         found = {name: outcome(case) for name, case in GROUPS[group].items()}
-    expected = {name: tuple(values) for name, values in record["cases"][group].items()}
+    close = record["close"][group]
     # bfloat16 keeps 8 bits, and a case sums up some thirty tensors.
     tolerance = 0.2 if "bfloat16" in group else 2e-3
-    for name, values in found.items():
-        assert values[1:] == pytest.approx(expected[name][1:], abs=tolerance), name
-    if machine() != record["recorded with"]:
-        pytest.skip(
-            f"the values are close; bits were recorded with {record['recorded with']}, "
-            f"this is {machine()}"
-        )
-    assert {name: values[0] for name, values in found.items()} == {
-        name: values[0] for name, values in expected.items()
-    }
+    for name, (_, *values) in found.items():
+        assert values == pytest.approx(close[name], abs=tolerance), name
+    hashes = recorded(record["recordings"], group, machine())
+    if hashes is None:
+        pytest.skip(f"the values are close; no bits are recorded for {machine()}")
+    assert {name: values[0] for name, values in found.items()} == hashes
 
 
 @pytest.mark.parametrize("name", ["linear, large", "conv2d", "gru cell"])
@@ -328,21 +299,39 @@ def test_a_second_run_makes_the_same_bits(name: str, noise: str) -> None:
 
 
 def test_no_group_is_missing_from_the_record(record: dict[str, Any]) -> None:
-    assert {name: set(cases) for name, cases in record["cases"].items()} == {
-        name: set(cases) for name, cases in GROUPS.items()
-    }
+    names = {name: set(cases) for name, cases in GROUPS.items()}
+    for groups in (record["close"], *(one["hashes"] for one in record["recordings"])):
+        assert {name: set(cases) for name, cases in groups.items()} == names
 
 
-def main() -> None:
+def main(*, beside: bool) -> None:
     with one_thread():
         cases = {
             group: {name: outcome(case) for name, case in parts.items()}
             for group, parts in GROUPS.items()
         }
-    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(parts)}" for name, parts in cases.items())
-    about = json.dumps(machine())
-    RECORD.write_text(f'{{"recorded with": {about},\n"cases": {{\n{lines}\n}}}}\n')
+    hashes = {
+        group: {name: values[0] for name, values in parts.items()} for group, parts in cases.items()
+    }
+    former = json.loads(RECORD.read_text())
+    if not beside:
+        former["close"] = {
+            group: {name: values[1:] for name, values in parts.items()}
+            for group, parts in cases.items()
+        }
+    former["recordings"] = with_recording(former["recordings"], hashes, machine(), beside=beside)
+    recordings = ",\n".join(
+        f'{{"machine": {json.dumps(one["machine"])},\n"hashes": {_a_line_each(one["hashes"])}}}'
+        for one in former["recordings"]
+    )
+    close = _a_line_each(former["close"])
+    RECORD.write_text(f'{{"close": {close},\n"recordings": [{recordings}]}}\n')
+
+
+def _a_line_each(groups: dict[str, Any]) -> str:
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(parts)}" for name, parts in groups.items())
+    return f"{{\n{lines}\n}}"
 
 
 if __name__ == "__main__":
-    main()
+    main(beside="--beside" in sys.argv)
