@@ -20,13 +20,14 @@ def result(step: int, noise: str, *returns: float) -> dict[str, object]:
     return {"step": step, "noise": noise, "returns": list(returns), "mean": 0.0}
 
 
-def test_the_newest_of_each_step_and_noise_is_read(tmp_path: Path) -> None:
+def test_the_newest_of_the_most_games_is_read_for_each_step_and_noise(tmp_path: Path) -> None:
     assert read_evaluations(tmp_path) == []
     for one in (
         result(10, "off", 1.0, 2.0),
         result(10, "on", 3.0),
         result(20, "off", 4.0),
         result(10, "off", 5.0, 7.0),
+        result(10, "off", 100.0),
     ):
         keep_evaluation(tmp_path, one)
     found = read_evaluations(tmp_path)

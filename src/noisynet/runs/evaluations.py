@@ -54,9 +54,10 @@ def keep_evaluation(folder: Path, result: Mapping[str, Any]) -> None:
 
 
 def read_evaluations(folder: Path) -> list[Evaluation]:
-    """Return the newest evaluation of each step and noise, in the order in which they were made.
+    """Return an evaluation of each step and noise, in the order in which they were made.
 
-    Damaged lines are left out, and a file that cannot be read counts as empty.
+    It is the one with the most games, and of equally many games the newest. Damaged lines are left
+    out, and a file that cannot be read counts as empty.
     """
     try:
         lines = read_file(folder / FILE_NAME).splitlines()
@@ -65,7 +66,10 @@ def read_evaluations(folder: Path) -> list[Evaluation]:
     found: dict[tuple[int, str], Evaluation] = {}
     for line in lines:
         one = _read(line)
-        if one is not None:
+        if one is None:
+            continue
+        former = found.get((one.step, one.noise))
+        if former is None or len(one.returns) >= len(former.returns):
             found.pop((one.step, one.noise), None)
             found[one.step, one.noise] = one
     return list(found.values())
