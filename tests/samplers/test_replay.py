@@ -17,6 +17,7 @@ from noisynet.replay import Batch, FrameReplay, PrioritySettings
 from noisynet.samplers.messages import ReplayFragment
 from noisynet.samplers.shard import Shard, ShardPlan
 from noisynet.samplers.sharded_replay import LocalHost, ShardedReplay, ShardLost, with_shards
+from noisynet.training import WorkersFailed
 
 STACK, STEPS, ENVIRONMENTS = 3, 5, 2
 Make = Callable[..., Shard]
@@ -379,6 +380,28 @@ def test_a_restored_shard_does_not_wait_for_a_dead_sampler(
     assert not play(replay, players[1])
     assert play(replay, players[1])
     assert not replay.can_sample(1)
+
+
+@pytest.mark.parametrize("left_out", [False, True])
+def test_a_shard_that_dies_again_and_again_ends_the_run(
+    mortal_replay: Callable[..., ShardedReplay],
+    hosts: list[Mortal],
+    monkeypatch: pytest.MonkeyPatch,
+    left_out: bool,
+) -> None:
+    replay, players = mortal_replay(2, 1), [Player(0), Player(1)]
+    assert all(play(replay, player) for player in players)
+    replay.commit()
+    # It survives two deaths in a row, if it answers after them.
+    hosts[0].dead = True
+    monkeypatch.setattr(Mortal, "dead", property(lambda one: len(hosts) < 3, lambda *_: None))
+    assert replay.can_sample(1)
+    assert len(replay.restarted) == 2
+    if left_out:
+        replay.leave_out(0)
+    monkeypatch.setattr(Mortal, "dead", True)
+    with pytest.raises(WorkersFailed, match=r"^shard 0 died 3 times without an answer: killed$"):
+        replay.can_sample(1)
 
 
 def test_a_shard_that_dies_before_the_first_commit_of_a_resumed_run(

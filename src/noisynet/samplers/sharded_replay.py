@@ -12,12 +12,17 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..replay import Batch, importance_weights
+from ..training import WorkersFailed
 from .backend import ParcelLost
 from .messages import Fragment
 from .shard import Drawn, Inserted, Shard, ShardPlan
 
 Answer = Callable[[], Any]
 """Waits for a shard's answer if need be, and returns it. Raises ShardLost or ParcelLost."""
+
+
+_MOST_DEATHS = 3
+"""In a row, without an answer in between; restarts do not help after that."""
 
 
 class ShardLost(Exception):
@@ -84,7 +89,8 @@ class ShardedReplay:
     The rows of a batch are divided among the shards in proportion to the sums of their priorities
     at the last batch, or to their numbers of records if draws are uniform. Importance weights are
     exact for the shares that were drawn: w ∝ P(i)^-β with P(i) = share · p_i / Σp of the shard. A
-    shard that dies is restored from its last commit; later records are lost.
+    shard that dies is restored from its last commit; later records are lost. Every method raises
+    WorkersFailed if a shard dies again and again without having answered.
     """
 
     def __init__(
@@ -110,6 +116,8 @@ class ShardedReplay:
         self._hosts = [make(plan, state) for plan, state in zip(plans, self._saved, strict=True)]
         self._wait("check_windows", n_step)
         self._lives = [0] * len(plans)
+        self._deaths = [0] * len(plans)
+        """Deaths of each shard since it last answered."""
         self._masses: list[float | None] = [None] * len(plans)
         self._sizes: list[int] = []
         self._out: set[int] = set()
@@ -136,6 +144,7 @@ class ShardedReplay:
             return False
         except ParcelLost:
             return False
+        self._deaths[shard] = 0
         if told.accepted:
             self._out.discard(sampler)
         self._commit_due |= told.must_commit
@@ -202,16 +211,22 @@ class ShardedReplay:
         return rows
 
     def _ask_all(self, method: str, *arguments: Any) -> list[Any]:
-        """Call a method of every shard, and once more of any shard that died and was restored."""
+        """Call a method of every shard, and again of any shard that died and was restored."""
         answers = [host.call(method, *arguments) for host in self._hosts]
-        found: list[Any] = []
-        for shard, answer in enumerate(answers):
+        return [
+            self._answer(shard, answer, method, *arguments) for shard, answer in enumerate(answers)
+        ]
+
+    def _answer(self, shard: int, answer: Answer, method: str, *arguments: Any) -> Any:
+        while True:
             try:
-                found.append(answer())
+                found = answer()
             except ShardLost as lost:
                 self._restart(shard, lost)
-                found.append(self._hosts[shard].call(method, *arguments)())
-        return found
+                answer = self._hosts[shard].call(method, *arguments)
+            else:
+                self._deaths[shard] = 0
+                return found
 
     def _shares(self, sizes: list[int], rows: int) -> dict[int, int]:
         """Return each shard's number of rows, if any: in expectation proportional to its mass."""
@@ -261,6 +276,11 @@ class ShardedReplay:
             host.close()
 
     def _restart(self, shard: int, lost: ShardLost) -> None:
+        self._deaths[shard] += 1
+        if self._deaths[shard] >= _MOST_DEATHS:
+            raise WorkersFailed(
+                f"shard {shard} died {self._deaths[shard]} times without an answer: {lost}"
+            ) from lost
         self._hosts[shard].close()
         self._hosts[shard] = self._make(self._plans[shard], self._saved[shard])
         self._lives[shard] += 1
