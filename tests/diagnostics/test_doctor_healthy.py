@@ -176,7 +176,7 @@ def test_a_head_with_a_mean_and_a_deviation_is_no_layer_of_the_target() -> None:
     noisynet.hold(target)
     for seeds, expected in (((0, 1), "pass"), ((0, 0), "fail")):  # noqa: B007 - the loss reads them
         found = noisynet.doctor(policy, batch, act=lambda x: policy(x)[0], loss=loss, target=target)
-        assert found["acting"].message == "noise is on in 1 forwards of noisy layers"
+        assert found["acting"].message == "noise is on in 1 forward of noisy layers"
         assert found["noise in the loss"].status == "pass"
         assert found["draws in the loss"].status == expected
 

@@ -97,3 +97,8 @@ def listed(names: Iterable[str], most: int = 4) -> str:
     every = [repr(name) for name in names]
     more = f" and {len(every) - most} more" if len(every) > most else ""
     return ", ".join(every[:most]) + more
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: 1 layer, 3 layers."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from ..findings import Check, Finding, listed
+from ..findings import Check, Finding, counted, listed
 from ..forward_calls import Call, layers_where_noise_is
 from ..read_noise import NoiseByLayer, same_draws
 from ..recognise import RecognisedLayer
@@ -83,7 +83,7 @@ def acting(layers: Mapping[str, RecognisedLayer], calls: Sequence[Call] | None) 
             f"noise is off in {listed(off)} when the agent acts: it does not explore by noise",
             _cure(layers),
         )
-    return check.passed(f"noise is on in {len(calls)} forwards of noisy layers")
+    return check.passed(f"noise is on in {counted(len(calls), 'forward')} of noisy layers")
 
 
 def rows(calls: Sequence[Call] | None, environments: int) -> Finding:

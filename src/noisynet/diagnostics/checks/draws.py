@@ -9,7 +9,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from ..findings import Check, Finding, listed
+from ..findings import Check, Finding, counted, listed
 from ..read_noise import Noise, NoiseByLayer, same_draws
 from ..recognise import RecognisedLayer
 from .parameters import Kind
@@ -92,7 +92,7 @@ def redraws(
             methods = ", ".join(by_method)
             cure = f"call {methods} of the layers themselves, after every optimizer step"
         return check.failed(f"the noise of {listed(stuck)} stays the same over {how}", cure)
-    return check.passed(f"each of {len(common)} layers has new noise after {how}")
+    return check.passed(f"new noise in {counted(len(common), 'layer')} after {how}")
 
 
 def own_draws(

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ..findings import Check, Finding, listed
+from ..findings import Check, Finding, counted, listed
 from ..forward_calls import Call, layers_where_noise_is
 from ..read_noise import Noise, NoiseByLayer, same_draws
 from ..recognise import RecognisedLayer
@@ -38,7 +38,7 @@ def in_the_loss(layers: Mapping[str, RecognisedLayer], calls: Sequence[Call] | N
         return check.failed(
             f"the loss runs {listed(off)} without noise: σ cannot learn", _cure(layers, off)
         )
-    return check.passed(f"on in {len(learned)} forwards with a gradient")
+    return check.passed(f"on in {counted(len(learned), 'forward')} with a gradient")
 
 
 def gradients(layers: Mapping[str, RecognisedLayer], loss: Tensor | None) -> Finding:

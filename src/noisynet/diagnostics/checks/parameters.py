@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from ...layers import NoisyLayer
 from ...layers.initial import PRESETS, initial_sigmas, mean_bound
 from ...layers.noise import NoiseKind
-from ..findings import Check, Finding, listed
+from ..findings import Check, Finding, counted, listed
 from ..recognise import RecognisedLayer, tokens
 
 Kind = NoiseKind | Literal["unknown"]
@@ -202,7 +202,7 @@ def initial_mean(layers: Mapping[str, RecognisedLayer], kinds: Mapping[str, Kind
         )
     if not compared:
         return check.skipped("σ has been trained: the initial μ is gone")
-    return check.passed(f"the paper's uniform μ in {compared} layers")
+    return check.passed(f"the paper's uniform μ in {counted(compared, 'layer')}")
 
 
 def sigma_size(layers: Mapping[str, RecognisedLayer]) -> Finding:
@@ -315,7 +315,7 @@ def in_the_optimizer(layers: Mapping[str, RecognisedLayer], optimizer: Optimizer
     learned = [one for one, found in layers.items() if found.learns_sigma]
     if not learned:
         return check.skipped("σ is not learned (learned=False)")
-    return check.passed(f"σ of all {len(learned)} layers is in it")
+    return check.passed(f"σ of {counted(len(learned), 'layer')} is in it")
 
 
 def weight_decay(layers: Mapping[str, RecognisedLayer], optimizer: Optimizer | None) -> Finding:

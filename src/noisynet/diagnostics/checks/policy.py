@@ -12,7 +12,7 @@ from torch.func import functional_call
 from ...layers import draw, mean_weights, noisy_layers, using
 from ...layers.outputs import ToValues, values_of
 from ..behaviour import measure
-from ..findings import Check, Finding
+from ..findings import Check, Finding, counted
 from ..subject import Subject
 
 _DRAWS = 16
@@ -70,7 +70,7 @@ def policy_noise(subject: Subject, values: ToValues | None) -> Finding:
     message = (
         f"effective ε {found.effective_epsilon:.3f}: that share of greedy actions is not the mean "
         f"weights' (spread of Q {found.q_spread:.3g}, gap of the best two {found.q_gap:.3g}, "
-        f"{_DRAWS} draws of {len(mean)} observations)"
+        f"{_DRAWS} draws of {counted(len(mean), 'observation')})"
     )
     if found.effective_epsilon == 0 and len(mean) < _ENOUGH_OBSERVATIONS:
         return check.skipped(

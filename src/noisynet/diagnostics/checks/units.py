@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..findings import Check, Finding, listed
+from ..findings import Check, Finding, counted, listed
 from ..units import THRESHOLD, units
 
 _MANY = 0.9
@@ -50,7 +50,7 @@ def dormant_units(model: nn.Module, batch: Any) -> Finding:
     worst = max(dormant, key=dormant.__getitem__)
     message = (
         f"{dormant[worst]:.0%} of {worst!r} are dormant, their mean activity at most {THRESHOLD:g} "
-        f"of their layer's ({len(found)} layers, the others at most as many)"
+        f"of their layer's (of {counted(len(found), 'layer')}, this has the most)"
     )
     if dormant[worst] > _MANY:
         return check.warned(message, _CURE)
