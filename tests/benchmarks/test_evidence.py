@@ -419,3 +419,49 @@ def test_the_page_names_every_difference_that_iqn_and_munchausen_make_on_small_t
         ("Chain-10", "area", "both − DQN", "+"),
         ("Chain-10", "area", "both: noise − ε", "+"),
     }
+
+
+def test_what_the_page_says_of_faults() -> None:
+    records = faults.PART.records()
+    text = " ".join(PAGE.split())
+    found = {(task, arm, figure): compare.paired(records, task, arm, faults.RIGHT, figure)
+             for task in ("CartPole", "DeepSea-8") for arm in faults.FAULTS
+             for figure in ("area", "final")}  # fmt: skip
+    assert {one.seeds for one in found.values()} == {10}
+    assert len(found) == 36
+    assert "Of these 36 differences" in text
+    told = {key: one.sign for key, one in found.items() if one.sign}
+    acting, shared = "acting without noise", "one draw for all environments"
+    assert told == {
+        ("CartPole", FROZEN, "area"): -1,
+        ("CartPole", FROZEN, "final"): -1,
+        ("DeepSea-8", FROZEN, "area"): -1,
+        ("DeepSea-8", FROZEN, "final"): -1,
+        ("CartPole", acting, "area"): 1,
+        ("CartPole", acting, "final"): 1,
+        ("DeepSea-8", acting, "area"): -1,
+        ("DeepSea-8", shared, "area"): -1,
+        ("CartPole", OTHERS, "final"): 1,
+        ("DeepSea-8", OTHERS, "area"): -1,
+        ("DeepSea-8", "bias σ over √q", "area"): -1,
+    }
+    assert f"these return {-found['CartPole', FROZEN, 'final'].difference:.0f} less" in text
+
+    def lost(arm: str) -> float:
+        one = found["DeepSea-8", arm, "area"]
+        return -one.difference / one.theirs
+
+    assert 1 / 3 < lost(acting) < 2 / 5  # more than a third
+    assert 0.29 < lost(shared) < 1 / 3  # almost a third
+    assert abs(lost(OTHERS) - lost(shared)) < 0.05  # as much
+    assert f"costs {100 * lost('bias σ over √q'):.0f} % of the area" in text
+    assert f"cost {100 * lost(shared):.0f} to {100 * lost('bias σ over √q'):.0f} %" in text
+
+    def without_treasure(arm: str) -> int:
+        return sum(one["final"] < 0.5 for one in records
+                   if (one["task"], one["arm"]) == ("DeepSea-8", arm))  # fmt: skip
+
+    failed = {arm: without_treasure(arm) for arm in faults.ARMS}
+    assert {arm: count for arm, count in failed.items() if count} == {
+        FROZEN: 10, acting: 3, shared: 3, OTHERS: 3, "bias σ over √q": 1
+    }  # fmt: skip
