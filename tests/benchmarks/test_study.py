@@ -175,3 +175,10 @@ def test_the_page_says_where_a_target_is_ahead_and_where_behind() -> None:
     page = " ".join((ROOT / "docs" / "control.md").read_text().split())
     assert f"is ahead of the best $\\sigma_0$ on {' and '.join(ahead)}, behind it on " in page
     assert f"behind it on {' and '.join(behind)}, and not told from it" in page
+
+
+def test_a_run_that_ends_no_game_has_the_return_of_the_games_after_it() -> None:
+    task = study.Task("control", "CartPole-v1", 8, games=2)  # one step of each environment
+    found = study.measure("CartPole", task, "noise", 0, study.ARMS)
+    assert found["area"] == pytest.approx(found["final"])
+    assert len(found["curve"]) == study.POINTS
