@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -400,6 +401,16 @@ def test_what_the_page_says_of_minatar_by_pqn() -> None:
     assert f"and behind on {behind}." in " ".join((root / "README.md").read_text().split())
     for task in ("MinAtar Breakout", "MinAtar Freeway"):
         assert compare.paired(records, task, "noise", "epsilon", "area").sign == 1
+
+    held = [one for one in records if one["task"] in by_pqn and one["arm"] == minatar.TARGET]
+    nothing = Counter(one["task"].partition(" ")[0] for one in held if one["final"] == 0)
+    assert (len(held), nothing) == (25, {"Freeway": 2, "Seaquest": 3, "SpaceInvaders": 1})
+    learned = {one["seed"]: one["area"] for one in held
+               if one["task"] == "Freeway by PQN" and one["final"]}  # fmt: skip
+    plain = [one["area"] for one in records if one["seed"] in learned
+             and (one["task"], one["arm"]) == ("Freeway by PQN", "noise")]  # fmt: skip
+    areas = float(np.mean(list(learned.values()))), float(np.mean(plain))
+    assert "their area is {:.1f}, and {:.1f} with".format(*areas) in text
 
 
 def test_the_page_names_every_difference_that_iqn_and_munchausen_make_on_small_tasks() -> None:
