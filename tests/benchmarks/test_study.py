@@ -16,7 +16,7 @@ study: Any = importlib.import_module("benchmarks.study.run")
 cartpole: Any = importlib.import_module("benchmarks.study.cartpole")
 control: Any = importlib.import_module("benchmarks.study.control")
 evidence: Any = importlib.import_module("benchmarks.study.evidence")
-held: Any = importlib.import_module("benchmarks.study.held")
+target_held: Any = importlib.import_module("benchmarks.study.target_held")
 part: Any = importlib.import_module("benchmarks.study.part")
 seeds: Any = importlib.import_module("benchmarks.pong.seeds")
 study_report: Any = importlib.import_module("benchmarks.study.report")
@@ -123,17 +123,19 @@ def test_every_run_of_the_control_study_has_a_valid_config() -> None:
 
 def test_what_was_measured_is_cut_into_ten_equal_parts_of_the_run() -> None:
     steps = np.arange(1_000, 21_001, 100)
-    parts = held.means(steps, np.where(steps <= 3_000, 0.5, 0.05))
+    parts = target_held.means(steps, np.where(steps <= 3_000, 0.5, 0.05))
     assert parts == pytest.approx([0.5, *[0.05] * 9])
 
 
 def test_the_table_of_held_targets_is_that_of_its_runs() -> None:
-    records = held.PART.records()
-    assert held.FILE.with_suffix(".md").read_text() == held.table(records)
-    assert not held.PART.missing()
+    records = target_held.PART.records()
+    assert target_held.FILE.with_suffix(".md").read_text() == target_held.table(records)
+    assert not target_held.PART.missing()
     for one in records:
         assert len(one["parts"]) == 10
-        within = sum(abs(part / held.WANTED - 1) <= held.WITHIN for part in one["parts"])
+        within = sum(
+            abs(part / target_held.WANTED - 1) <= target_held.WITHIN for part in one["parts"]
+        )
         assert within >= 9
 
 
@@ -141,7 +143,7 @@ def test_the_table_of_held_targets_is_that_of_its_runs() -> None:
     ("main", "options"),
     [
         (evidence.main, ["--jobs"]),
-        (lambda: part.run_part(held.PART, None), ["--jobs"]),
+        (lambda: part.run_part(target_held.PART, None), ["--jobs"]),
         (seeds.main, ["pqn-pong", "--machine", "two cores", "--at-once"]),
     ],
 )
@@ -163,9 +165,11 @@ def test_a_number_of_processes_that_there_cannot_be_is_one_line(
 
 
 def test_every_training_under_a_target_has_a_valid_config() -> None:
-    for preset, settings in held.RUNS.values():
-        chosen = study.config.load(preset, {**settings, "noise_target": held.WANTED, "seed": 3})
-        assert chosen.exploration.noise_target == held.WANTED
+    for preset, settings in target_held.RUNS.values():
+        chosen = study.config.load(
+            preset, {**settings, "noise_target": target_held.WANTED, "seed": 3}
+        )
+        assert chosen.exploration.noise_target == target_held.WANTED
 
 
 def test_the_page_says_where_a_target_is_ahead_and_where_behind() -> None:

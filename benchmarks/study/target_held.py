@@ -1,12 +1,12 @@
 """Measure how well a target is held: effective ε over trainings under a target of 0.05.
 
-    python -m benchmarks.study.held --machine "…"    runs what is missing, then writes the table
-    python -m benchmarks.study.held --table           only the table
+    python -m benchmarks.study.target_held --machine "…"    runs what is missing, then the table
+    python -m benchmarks.study.target_held --table           only the table
 
 Each training, from the end of its warm-up on, is cut into ten parts of equal length, and the result
 has the mean effective ε of each part. It is measured by the run's own figures, which are separate
 from the measurements of the target, and in Stable-Baselines3 by `NoiseCallback`. Every finished run
-is one line of results/study/held.jsonl.
+is one line of results/study/target_held.jsonl.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ..tables import markdown_table
 from .compare import signed
 from .part import Part, Record, run_part
 
-FILE = RESULTS / "study" / "held.jsonl"
+FILE = RESULTS / "study" / "target_held.jsonl"
 WANTED = 0.05
 ARM = f"target {WANTED:g}"
 PARTS = 10
