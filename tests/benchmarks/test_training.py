@@ -56,13 +56,15 @@ def test_the_products_that_are_timed_alone_are_those_of_the_floor(agent: str) ->
 
 
 @pytest.mark.parametrize("agent", floor.AGENTS)
-def test_an_update_takes_longer_than_its_floor(agent: str) -> None:
-    found = floor.floor("float32", 1, agent, seconds=0.5)
-    share = found["share"]
-    assert isinstance(share, float)
-    assert 0 < share < 1
-    assert found["update_ms"] == pytest.approx(found["floor_ms"] / share)
-    assert 0 < found["products_ms"] < found["update_ms"]
+def test_a_floor_is_the_products_of_an_update_at_the_speed_that_was_measured(agent: str) -> None:
+    # Which of these times is the shorter is not tested: other work on the machine can reverse it.
+    found = floor.floor("float32", 1, agent, seconds=0.2)
+    preset, fields = floor.AGENTS[agent]
+    chosen = config.load(preset, {"device": "cpu", "precision": "float32", "threads": 1, **fields})
+    gmacs = floor.update_multiply_adds(chosen) / 1e9
+    assert found["floor_ms"] == pytest.approx(1e3 * gmacs / found["gmacs_per_second"])
+    assert found["share"] == pytest.approx(found["floor_ms"] / found["update_ms"])
+    assert min(found["products_ms"], found["update_ms"], found["gmacs_per_second"]) > 0
 
 
 class OneStep(gymnasium.Env[np.ndarray, np.int64]):

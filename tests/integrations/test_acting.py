@@ -66,13 +66,40 @@ def test_they_are_made_once() -> None:
     net, made = network(), []
     for layer in (net[0], net[2]):
         own = layer.effective_weight
-        layer.effective_weight = lambda own=own: made.append(0) or own()
+        layer.effective_weight = lambda own=own, **given: made.append(0) or own(**given)
     acting = ActingWeights(net)
     with torch.no_grad():
         for _ in range(3):
             with acting.used():
                 net(torch.randn(5, 4))
     assert len(made) == 2
+
+
+@pytest.mark.parametrize("kind", ["factorised", "independent"])
+def test_they_are_made_again_in_the_same_memory(kind: Any) -> None:
+    net, seen = noisynet.noisify(nn.Linear(4, 8), noise=kind), torch.randn(5, 4)
+    acting = ActingWeights(net)
+    places: list[int] = []
+    own = net.effective_weight
+
+    def told(**given: Any) -> Any:
+        weight, bias = own(**given)
+        places.append(weight.data_ptr())
+        return weight, bias
+
+    net.effective_weight = told
+    for _ in range(3):
+        noisynet.hold(net)
+        # Made in inference_mode first, and changed outside it.
+        with torch.inference_mode(not places), torch.no_grad(), acting.used():
+            found = net(seen)
+        assert torch.equal(found, net(seen))
+    assert len(places) == 3
+    assert len(set(places)) == 1
+    net, seen = net.double(), seen.double()
+    with torch.no_grad(), acting.used():
+        found = net(seen)
+    assert torch.equal(found, net(seen))
 
 
 def test_other_states_and_forwards_that_learn_are_left_alone() -> None:
@@ -106,3 +133,9 @@ def test_an_error_and_a_copy_leave_nothing_behind() -> None:
         with both["acting"].used():
             found = both["net"](torch.ones(1, 4))
         assert torch.equal(found, both["net"](torch.ones(1, 4)))
+        with acting.used():
+            own = net(torch.ones(1, 4))
+        with both["acting"].used():
+            both["net"](torch.ones(1, 4))
+        with acting.used():
+            assert torch.equal(net(torch.ones(1, 4)), own)

@@ -29,6 +29,7 @@ class ActingWeights:
             # Subclasses, and layers with parametrised weights, compute their own.
             if type(layer) is NoisyLinear and not parametrised_names(layer)
         ]
+        self._memory: dict[NoisyLinear, Tensor] = {}
         self._made_of: list[Any] = []
         # Keeps the held draw alive: no other tensor can take its id, which `_made_of` compares.
         self._made: list[tuple[Tensor | None, Callable[[Tensor], Tensor]]] = []
@@ -41,7 +42,7 @@ class ActingWeights:
             return
         made_of = self._ingredients()
         if made_of != self._made_of:
-            self._made = [(one.noise_state.held, _forward_of(one)) for one in self._layers]
+            self._made = [(one.noise_state.held, self._forward_of(one)) for one in self._layers]
             self._made_of = made_of
         for layer, (_, forward) in zip(self._layers, self._made, strict=True):
             layer.__dict__["forward"] = forward
@@ -65,6 +66,16 @@ class ActingWeights:
             *[one.data_ptr() for one in tensors if one is not None],
         ]
 
+    def _forward_of(self, layer: NoisyLinear) -> Callable[[Tensor], Tensor]:
+        mean = layer.weight
+        memory = self._memory.get(layer)
+        if memory is None or memory.device != mean.device or memory.dtype != mean.dtype:
+            with torch.inference_mode(False):  # it may be used outside inference_mode later
+                memory = self._memory[layer] = torch.empty_like(mean)
+        # New memory for a large weight would take longer than the arithmetic.
+        weight, bias = layer.effective_weight(memory=memory)
+        return partial(functional.linear, weight=weight, bias=bias)
+
 
 def _holds_for_batch(layer: NoisyLinear) -> bool:
     state = layer.noise_state
@@ -75,8 +86,3 @@ def _holds_for_batch(layer: NoisyLinear) -> bool:
         and held.ndim == 1
         and "forward" not in layer.__dict__
     )
-
-
-def _forward_of(layer: NoisyLinear) -> Callable[[Tensor], Tensor]:
-    weight, bias = layer.effective_weight()
-    return partial(functional.linear, weight=weight, bias=bias)

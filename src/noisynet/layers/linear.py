@@ -101,16 +101,17 @@ class NoisyLinear(NoisyLayer, nn.Linear):
         reference = self.noise_reference
         return self.noise_spec().draw_rows(leading, device=reference.device, dtype=reference.dtype)
 
-    def effective_weight(self) -> tuple[Tensor, Tensor | None]:
+    def effective_weight(self, *, memory: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Return the (weight, bias) under the draw in force.
 
         Shapes (q, p) and (q,), or (rows, q, p) and (rows, q) with one draw per row. A fresh layer
-        makes a new draw for this call; with the noise off these are the means themselves.
+        makes a new draw for this call; with the noise off these are the means themselves. With
+        gradients off, the weight can be built in `memory` of its shape, which a caller reuses.
         """
         noise = self.noise_in_force()
         if noise is None:
             return self.weight, self.bias
-        return self._learned().under(noise)
+        return self._learned().under(noise, memory)
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer to (…, p), or to (…, rows, p) under one draw per row; return (…, q)."""

@@ -61,13 +61,14 @@ class FactorisedNoise:
         """Return the leading dimensions of the draw, or None where all rows share it."""
         return None if self.output.ndim == 1 else tuple(self.output.shape[:-1])
 
-    def weight_noise(self) -> Tensor:
-        """Build ε_w, shape (…, q, p)."""
+    def weight_noise(self, memory: Tensor | None = None) -> Tensor:
+        """Build ε_w, shape (…, q, p); in `memory` of that shape, if it is built by one product."""
         if self.weight is not None:
             return self.weight
         if self.groups == 1:
             if self.output.ndim == 1:
-                return torch.outer(self.output, self.input)  # one call in place of three
+                # One call in place of three.
+                return torch.outer(self.output, self.input, out=memory)
             return self.output.unsqueeze(-1) * self.input.unsqueeze(-2)
         output = self.output.unflatten(-1, (self.groups, -1)).unsqueeze(-1)
         input = self.input.unflatten(-1, (self.groups, -1)).unsqueeze(-2)
@@ -101,7 +102,7 @@ class IndependentNoise:
         """Return the leading dimensions of the draw, or None where all rows share it."""
         return None if self.weight.ndim == 2 else tuple(self.weight.shape[:-2])
 
-    def weight_noise(self) -> Tensor:
+    def weight_noise(self, memory: Tensor | None = None) -> Tensor:  # noqa: ARG002 - as above
         """Return ε_w, shape (…, q, p)."""
         return self.weight
 
