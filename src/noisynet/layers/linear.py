@@ -111,7 +111,8 @@ class NoisyLinear(NoisyLayer, nn.Linear):
         noise = self.noise_in_force()
         if noise is None:
             return self.weight, self.bias
-        return self._learned().under(noise, memory)
+        learned = self._learned()
+        return learned.under(noise) if memory is None else learned.under_in(memory, noise)
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer to (…, p), or to (…, rows, p) under one draw per row; return (…, q)."""

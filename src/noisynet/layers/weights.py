@@ -18,16 +18,15 @@ class Weights(NamedTuple):
     weight_sigma: Tensor
     bias_sigma: Tensor | None
 
-    def under(
-        self, noise: WeightNoise, memory: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return μ_w + σ_w ⊙ ε_w, shape (…, q, p), and μ_b + σ_b ⊙ ε_b, shape (…, q) or None.
-
-        The weight is built in `memory` of its shape, if given, which needs gradients to be off.
-        """
-        weight_noise = noise.weight_noise(memory)
-        noisy_weight = torch.addcmul(self.weight, self.weight_sigma, weight_noise, out=memory)
+    def under(self, noise: WeightNoise) -> tuple[Tensor, Tensor | None]:
+        """Return μ_w + σ_w ⊙ ε_w, shape (…, q, p), and μ_b + σ_b ⊙ ε_b, shape (…, q) or None."""
+        noisy_weight = torch.addcmul(self.weight, self.weight_sigma, noise.weight_noise())
         return noisy_weight, self.bias_under(noise)
+
+    def under_in(self, memory: Tensor, noise: WeightNoise) -> tuple[Tensor, Tensor | None]:
+        """Return the same as `under`, the weight built in `memory`; gradients must be off."""
+        torch.addcmul(self.weight, self.weight_sigma, noise.weight_noise(memory), out=memory)
+        return memory, self.bias_under(noise)
 
     def by_factors(self, noise: WeightNoise) -> tuple[Tensor, Tensor | None]:
         """Return the same as `under`; a backward keeps the factors of factorised noise, not ε_w."""
