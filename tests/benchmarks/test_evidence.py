@@ -410,7 +410,17 @@ def test_what_the_page_says_of_minatar_by_pqn() -> None:
     plain = [one["area"] for one in records if one["seed"] in learned
              and (one["task"], one["arm"]) == ("Freeway by PQN", "noise")]  # fmt: skip
     areas = float(np.mean(list(learned.values()))), float(np.mean(plain))
-    assert "their area is {:.1f}, and {:.1f} with".format(*areas) in text
+    assert "have an area of {:.1f} there, and {:.1f} under noise".format(*areas) in text
+
+
+def test_the_page_says_how_many_runs_of_dqn_there_are() -> None:
+    every = Counter((one["task"], one["arm"]) for one in minatar.PART.records()
+                    if not one["task"].endswith("by PQN"))  # fmt: skip
+    whole = {key for key, count in every.items() if count == 5}
+    assert whole == {(f"MinAtar {game}", arm) for game in ("Breakout", "Freeway")
+                     for arm in ("noise", "epsilon")}  # fmt: skip
+    assert max(count for key, count in every.items() if key not in whole) == 2
+    assert "the rest of DQN has two seeds at most so far" in " ".join(PAGE.split())
 
 
 def test_the_page_names_every_difference_that_iqn_and_munchausen_make_on_small_tasks() -> None:

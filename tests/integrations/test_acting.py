@@ -139,3 +139,19 @@ def test_an_error_and_a_copy_leave_nothing_behind() -> None:
             both["net"](torch.ones(1, 4))
         with acting.used():
             assert torch.equal(net(torch.ones(1, 4)), own)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["factorised", "independent"])
+@pytest.mark.parametrize("rows", [None, 3])
+def test_a_weight_is_built_in_the_memory_that_is_given(kind: Any, rows: int | None) -> None:
+    layer = noisynet.noisify(nn.Linear(4, 8), noise=kind)
+    noisynet.hold(layer, rows=rows)
+    expected = layer.effective_weight()
+    memory = torch.full_like(expected[0], torch.nan)
+    weight, bias = layer.effective_weight(memory=memory)
+    assert weight is memory
+    assert torch.equal(weight, expected[0])
+    assert torch.equal(bias, expected[1])
+    with pytest.raises(ValueError, match=r"memory: got shape \(4, 8\), expected \((3, )?8, 4\)"):
+        layer.effective_weight(memory=torch.empty(4, 8))

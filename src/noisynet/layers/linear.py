@@ -106,7 +106,8 @@ class NoisyLinear(NoisyLayer, nn.Linear):
 
         Shapes (q, p) and (q,), or (rows, q, p) and (rows, q) with one draw per row. A fresh layer
         makes a new draw for this call; with the noise off these are the means themselves. With
-        gradients off, the weight can be built in `memory` of its shape, which a caller reuses.
+        gradients off, the weight can be built in `memory`, which a caller reuses; raises ValueError
+        if that has another shape.
         """
         noise = self.noise_in_force()
         if noise is None:

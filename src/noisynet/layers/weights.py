@@ -24,7 +24,13 @@ class Weights(NamedTuple):
         return noisy_weight, self.bias_under(noise)
 
     def under_in(self, memory: Tensor, noise: WeightNoise) -> tuple[Tensor, Tensor | None]:
-        """Return the same as `under`, the weight built in `memory`; gradients must be off."""
+        """Return the same as `under`, the weight built in `memory`; gradients must be off.
+
+        Raises ValueError for memory of another shape, which torch would resize.
+        """
+        shape = (*(noise.rows or ()), *self.weight.shape)
+        if tuple(memory.shape) != shape:
+            raise ValueError(f"memory: got shape {tuple(memory.shape)}, expected {shape}")
         torch.addcmul(self.weight, self.weight_sigma, noise.weight_noise(memory), out=memory)
         return memory, self.bias_under(noise)
 

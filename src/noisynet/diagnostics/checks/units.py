@@ -50,7 +50,7 @@ def dormant_units(model: nn.Module, batch: Any) -> Finding:
     worst = max(dormant, key=dormant.__getitem__)
     message = (
         f"{dormant[worst]:.0%} of {worst!r} are dormant, their mean activity at most {THRESHOLD:g} "
-        f"of their layer's (of {counted(len(found), 'layer')}, this has the most)"
+        f"of their layer's (the largest share in {counted(len(found), 'layer')})"
     )
     if dormant[worst] > _MANY:
         return check.warned(message, _CURE)

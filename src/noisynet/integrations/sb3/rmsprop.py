@@ -16,7 +16,11 @@ ParameterState = tuple[Tensor, Tensor, Tensor]
 """A parameter, its gradient and the running mean of its squares; or a block of each."""
 
 _BLOCK = 1 << 16
-"""Values that are updated together: 256 KiB of each of four arrays, which fit a core's cache."""
+"""Values that are updated together, 256 KiB of each of four arrays.
+
+With fewer, the calls take longer: a step on 3.4 M parameters took 5.5 ms with 1 << 14, and 3.7 ms
+with this (one core of an AMD EPYC).
+"""
 
 
 class BlockedRMSprop(RMSprop):
