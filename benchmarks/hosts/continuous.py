@@ -69,6 +69,11 @@ class Task:
     environments: int = 1
     wrapper: Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]] | None = None
 
+    @property
+    def is_mujoco(self) -> bool:
+        """Whether MuJoCo simulates it."""
+        return self.environment.startswith(("HalfCheetah", "Hopper"))
+
 
 # The network of SAC's paper for all, so that arms and tasks differ in nothing else.
 _REPLAY: Options = {"learning_starts": 1000, "policy_kwargs": {"net_arch": [256, 256]}}

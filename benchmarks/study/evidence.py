@@ -44,7 +44,7 @@ def _planned(part: Part) -> tuple[str, ...]:
 
 
 _OF_DQN = tuple(task for task in minatar.TASKS if minatar.arms_of(task) is minatar.OF_DQN)
-_MUJOCO = tuple(task for task in continuous.TASKS if task.startswith(("HalfCheetah", "Hopper")))
+_MUJOCO = tuple(name for name, task in continuous.TASKS.items() if task.is_mujoco)
 _CLASSIC = tuple(task for task in continuous.TASKS if task not in _MUJOCO)
 _OF_PQN = tuple(task for task in minatar.TASKS if task not in _OF_DQN)
 SERIES = {

@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import gymnasium
 import pytest
 
 pytest.importorskip("stable_baselines3")
@@ -37,6 +38,15 @@ def test_every_arm_is_built_with_one_way_to_explore(task: str, arm: str) -> None
         assert getattr(model, "action_noise", None) is None
         learned = [one.requires_grad for one in noisynet.sigma_parameters(model.policy)]
         assert set(learned) == {arm != "adaptive"}
+
+
+@pytest.mark.parametrize("name", agents.TASKS)
+def test_mujoco_has_fewer_arms(name: str) -> None:
+    task = agents.TASKS[name]
+    is_mujoco = "mujoco" in str(gymnasium.spec(task.environment).entry_point)
+    assert task.is_mujoco == is_mujoco
+    assert set(study.PART.arms[name]) <= set(agents.ARMS[task.algorithm])
+    assert (study.PART.arms[name] == tuple(agents.ARMS[task.algorithm])) != is_mujoco
 
 
 def line(arm: str, seed: int, final: float) -> dict[str, Any]:
