@@ -116,6 +116,7 @@ class Arm:
 
 
 _ROWS: Options = {"draw_per_environment": True}
+_BUFFER: Options = {"rollout_buffer_class": NoisyRolloutBuffer}
 
 
 def _noisy(policy: Any, **policy_kwargs: Any) -> Arm:
@@ -144,14 +145,12 @@ ARMS: dict[str, dict[str, Arm]] = {
     "ppo": {
         "Gaussian": Arm(),
         "gSDE": Arm(options={"use_sde": True, "sde_sample_freq": 4}),
-        "learned": Arm(
-            NoisyPPOPolicy, {"rollout_buffer_class": NoisyRolloutBuffer}, policy_kwargs=_ROWS
+        "learned": Arm(NoisyPPOPolicy, _BUFFER, policy_kwargs=_ROWS),
+        "learned, last layer": Arm(
+            NoisyPPOPolicy, _BUFFER, policy_kwargs={**_ROWS, "noise_in": "last"}
         ),
         "adaptive": Arm(
-            NoisyPPOPolicy,
-            {"rollout_buffer_class": NoisyRolloutBuffer},
-            policy_kwargs={**_ROWS, "learned": False},
-            adapts=True,
+            NoisyPPOPolicy, _BUFFER, policy_kwargs={**_ROWS, "learned": False}, adapts=True
         ),
     },
     "recurrent": {
