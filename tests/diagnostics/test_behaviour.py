@@ -187,3 +187,23 @@ def test_a_monitor_in_a_loop_of_one_s_own() -> None:
     expected = {"snr/0", "sigma/2", "noise/effective_epsilon", "noise/effective_epsilon/env_3"}
     assert expected <= set(heard[0])
     assert trained(3)[0] == heard
+
+
+def test_dropout_does_not_count_as_noise() -> None:
+    net = noisynet.noisify(
+        nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Dropout(0.5), nn.Linear(64, 4))
+    )
+    observations = torch.randn(64, 4)
+    noisynet.control.scale(net, 0.0)
+    assert noisynet.behaviour(net, observations).effective_epsilon == 0
+    noisynet.control.scale(net, 1e-6)
+    assert "effective ε 0.000" in noisynet.doctor(net, observations)["policy"].message
+    noisynet.control.scale(net, 1.0)
+    assert noisynet.behaviour(net, observations).effective_epsilon > 0
+    # Dropout has no part in the target either, which would silence the noise to make up for it.
+    controller = noisynet.control.target(net, effective_epsilon=0.1)
+    for _ in range(60):
+        controller.update(observations)
+    assert noisynet.control.scale(net) > 0.05
+    net.eval()
+    assert noisynet.behaviour(net, observations).effective_epsilon == pytest.approx(0.1, abs=0.06)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -97,3 +98,41 @@ def test_a_net_learns_under_autocast(
     for got, expected in zip(fast_gradients, exact_gradients, strict=True):
         assert got.dtype == torch.float32
         assert error(got, expected) < 4 * TOLERANCE[torch.bfloat16]
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+def test_noise_at_the_outputs_does_not_overflow_float16(*, autocast: bool) -> None:
+    layer = noisynet.NoisyLinear(8, 4, noise="independent", bias=False)
+    with torch.no_grad():
+        layer.weight_sigma.fill_(1e-4)
+    x = torch.full((64, 8), 400.0)  # x² is beyond float16, and so is σ², on the other side
+    noisynet.release(layer, per_row=True)
+    if not autocast:
+        layer, x = layer.half(), x.half()
+    with torch.autocast("cpu", torch.float16, enabled=autocast):
+        y = layer(x)
+        with noisynet.mean_weights(layer):
+            mean = layer(x)
+    deviation = (y.float() - mean.float()).std().item()
+    assert deviation == pytest.approx(1e-4 * 400 * 8**0.5, rel=0.5)
+    (gradient,) = torch.autograd.grad(y.float().square().mean(), [layer.weight_sigma])
+    assert bool(gradient.isfinite().all())
+    assert bool(gradient.any())
+
+
+@pytest.mark.parametrize("state", ["held", "static", "using"])
+def test_weights_of_another_dtype_take_a_draw_with_them(state: str) -> None:
+    """As in FSDP's mixed precision, a forward may bring copies of the weights in bfloat16."""
+    net = noisynet.noisify(nn.Sequential(nn.Linear(P, 16), nn.ReLU(), nn.Linear(16, Q)))
+    drawn = noisynet.draw(net)
+    low = {name: value.bfloat16() for name, value in net.named_parameters()}
+    x = torch.randn(ROWS, P)
+    with contextlib.ExitStack() as noise:
+        if state == "using":
+            noise.enter_context(noisynet.using(net, drawn))
+        else:
+            noisynet.hold(net, drawn=drawn, static=state == "static")
+        y = torch.func.functional_call(net, low, (x.bfloat16(),))
+        expected = net(x)
+    assert y.dtype == torch.bfloat16
+    assert error(y, expected) < 0.05

@@ -568,3 +568,34 @@ def test_denoise_takes_a_subclass_that_computes_the_same() -> None:
     plain = noisynet.denoise(nn.Sequential(layer))[0]
     assert type(plain) is nn.Linear
     assert plain.weight is layer.weight
+
+
+class OldStyle(nn.Module):
+    """A module that loops over a plain list, and registers its layers beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = [nn.Linear(4, 16), nn.Linear(16, 2)]
+        self.by_name = {"first": (self.layers[0], "relu")}
+        self.itself: list[Any] = []
+        self.itself.append(self.itself)
+        for number, layer in enumerate(self.layers):
+            self.add_module(f"fc{number}", layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, _ = self.by_name["first"]
+        return self.layers[1](first(x).relu())
+
+
+def test_layers_in_plain_lists_are_replaced_there_too() -> None:
+    net, x = OldStyle(), torch.randn(8, 4)
+    before = net(x)
+    noisynet.noisify(net)
+    assert list(noisynet.noisy_layers(net)) == ["fc0", "fc1"]
+    assert net.layers == [net.fc0, net.fc1]
+    assert net.by_name["first"] == (net.fc0, "relu")
+    assert not torch.equal(net(x), net(x))
+    assert noisynet.doctor(net, x).ok
+    noisynet.denoise(net)
+    assert all(type(one) is nn.Linear for one in net.layers)
+    assert torch.equal(net(x), before)

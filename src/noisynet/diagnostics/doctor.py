@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..layers.kernels.tracing import uncompiled
 from ..layers.outputs import ToValues
 from .checks import acting, control, draws, learning, parameters
 from .checks.policy import policy_noise
@@ -80,8 +81,9 @@ def doctor(
         if function is not None and not callable(function):
             raise TypeError(f"{name}: got {type(function).__name__}, expected a function or None")
     subject = Subject(model, layers, batch, resample)
+    kept = preserved(model, None if target is model else target, optimizer)
     # The loss needs a graph, whatever holds around this call.
-    with torch.enable_grad(), preserved(model, None if target is model else target, optimizer):
+    with torch.enable_grad(), uncompiled(), kept:
         examined = _Examination(
             subject=subject,
             loss=loss,

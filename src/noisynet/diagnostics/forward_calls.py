@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -93,7 +94,10 @@ def calls_of(layers: Mapping[str, RecognisedLayer], run: Callable[[], object]) -
 
     handle = register_module_forward_hook(note)
     try:
-        run()
+        with warnings.catch_warnings():
+            # A compiled module calls the hook twice; it is none of the layers.
+            warnings.filterwarnings("ignore", r"Using `torch.compile\(module\)` when there are gl")
+            run()
     finally:
         handle.remove()
     return calls

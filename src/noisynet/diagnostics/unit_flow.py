@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from ..layers import NoisyLayer
+from ..layers.kernels.tracing import uncompiled
 from ..layers.layer import keeps_more
 from ..layers.parametrised import parametrised_names
 
@@ -102,7 +103,7 @@ def hidden_layers(
     With `into`, the result of an earlier forward, measurements are added to those of its layers.
     """
     following = _Following(model, {} if into is None else into, keep_features=keep_features)
-    with torch.no_grad():
+    with torch.no_grad(), uncompiled():
         following.run(run)
     return following.layers
 
@@ -221,6 +222,8 @@ class _Following(TorchFunctionMode):
     # Layers
 
     def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if module not in self._names:
+            return  # a former layer that another network kept: it shares the hooks of the new one
         self._inside += 1
         if self._inside > 1 or isinstance(module, _NORMS):
             return
@@ -255,6 +258,8 @@ class _Following(TorchFunctionMode):
             layer.readers[name] = Reader(module, place.block)
 
     def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if module not in self._names:
+            return
         self._inside -= 1
         if self._inside or not isinstance(output, Tensor):
             return

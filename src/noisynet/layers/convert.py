@@ -283,5 +283,36 @@ def _replaced(module: nn.Module, replacements: dict[int, nn.Module]) -> nn.Modul
         if id(part) in replacements and part is not module:
             parent, _, own_name = name.rpartition(".")
             setattr(root.get_submodule(parent), own_name, replacements[id(part)])
+    for part in root.modules():
+        for name, value in list(vars(part).items()):
+            if name not in _REGISTERS:
+                vars(part)[name] = _with_new_layers(value, replacements, set())
     keep_off_fast_paths(root)
     return root
+
+
+_REGISTERS = frozenset(vars(nn.Module()))
+"""The attributes in which PyTorch itself keeps parts, tensors and hooks."""
+
+
+def _with_new_layers(value: Any, replacements: dict[int, nn.Module], seen: set[int]) -> Any:
+    """Put new layers in the places of former ones in plain lists, tuples and dicts of a module.
+
+    A forward may loop over such a list, beside which the layers are registered one by one.
+    """
+    if isinstance(value, nn.Module):
+        return replacements.get(id(value), value)
+    if type(value) not in (list, dict, tuple) or id(value) in seen:
+        return value
+    seen.add(id(value))
+    if type(value) is dict:
+        for key, one in value.items():
+            value[key] = _with_new_layers(one, replacements, seen)
+        return value
+    now = [_with_new_layers(one, replacements, seen) for one in value]
+    if all(one is former for one, former in zip(now, value, strict=True)):
+        return value
+    if type(value) is tuple:
+        return tuple(now)
+    value[:] = now
+    return value

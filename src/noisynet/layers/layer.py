@@ -199,7 +199,7 @@ class NoisyLayer(nn.Module):
                     # All other dimensions share the weights, so nothing is drawn at the outputs.
                     return state.scaled(self._fresh(leading[:1], batch_first=True))
                 return state.scaled(self._fresh(()))
-            if not state.static:
+            if not state.static and flat.dtype == self.noise_reference.dtype:
                 return state.noise_of_held(self)
             if torch.is_grad_enabled() or in_jit_trace():
                 # Later draws go into the same memory; a backward or a trace still needs this one.
@@ -208,6 +208,8 @@ class NoisyLayer(nn.Module):
             return None
         if torch.compiler.is_compiling():
             warn_of_frozen_draw()
+        # FSDP's mixed precision and `functional_call` bring weights of another dtype to a forward.
+        flat = flat.to(self.noise_reference.dtype)
         first = state.batch_first if state.override is None else state.override_batch_first
         return state.scaled(self.noise_spec().unflatten(flat, first))
 

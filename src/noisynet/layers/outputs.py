@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .kernels.tracing import uncompiled
 from .noise import Draw
 from .restoring import buffers_preserved
 from .states import draw, mean_weights, using
@@ -30,9 +31,18 @@ def check_draws(draws: int, least: int) -> None:
 
 
 def outputs_under(values: Callable[[Draw | None], Tensor], drawn: Draw) -> Outputs:
-    """Return the outputs of `values` under each row of a draw, and under None: the mean weights."""
-    mean = values(None)
-    return torch.stack([values(drawn[row]) for row in range(drawn.rows or 0)]), mean
+    """Return the outputs of `values` under each row of a draw, and under None: the mean weights.
+
+    Each begins with the same random numbers, so that dropout drops the same units in all of them.
+    """
+    devices = {one.device for one in drawn.flats if one.device.type == "cuda"}
+
+    def alike(one: Draw | None) -> Tensor:
+        with torch.random.fork_rng(devices=devices):
+            return values(one)
+
+    mean = alike(None)
+    return torch.stack([alike(drawn[row]) for row in range(drawn.rows or 0)]), mean
 
 
 @torch.no_grad()
@@ -57,7 +67,7 @@ def outputs_of_model(
         with mean_weights(model) if one is None else using(model, one):
             return values_of(model(*arguments), arguments, values)
 
-    with buffers_preserved(model):
+    with buffers_preserved(model), uncompiled():
         return outputs_under(values_under, draw(model, rows=draws, generator=generator))
 
 

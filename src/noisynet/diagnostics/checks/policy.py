@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from ...layers import draw, mean_weights, noisy_layers, using
 from ...layers.outputs import ToValues, values_of
+from ...layers.restoring import cuda_devices
 from ..behaviour import measure
 from ..findings import Check, Finding, counted
 from ..subject import Subject
@@ -40,8 +41,10 @@ def policy_noise(subject: Subject, values: ToValues | None) -> Finding:
         for one, found in subject.layers.items()
         for sigma, tensor in zip(found.sigmas, found.tensors(found.sigmas), strict=True)
     }
+    ours = noisy_layers(model)
+    drawn = draw(model, rows=_DRAWS) if ours else None
     try:
-        with mean_weights(model):
+        with _same_numbers(model), mean_weights(model):
             mean = values_of(functional_call(model, quiet, arguments), arguments, values)
     except ValueError as error:
         return check.skipped(str(error))
@@ -53,9 +56,11 @@ def policy_noise(subject: Subject, values: ToValues | None) -> Finding:
             "go back to a checkpoint before it; clip gradients, lower the step size",
         )
     noisy: list[Tensor] = []
-    for _ in range(_DRAWS):
-        subject.redraw()
-        with using(model, draw(model)) if noisy_layers(model) else nullcontext():
+    for number in range(_DRAWS):
+        if len(ours) < len(subject.layers):
+            subject.redraw()
+        own_draw = nullcontext() if drawn is None else using(model, drawn[number])
+        with _same_numbers(model), own_draw:
             noisy.append(values_of(model(*arguments), arguments, values))
     # A last layer that starts at 0 tells observations apart by its noise alone.
     if _is_blind(torch.stack([mean, *noisy]), arguments[0]):
@@ -98,3 +103,13 @@ def _is_blind(q_KBA: Tensor, observations: Any) -> bool:
     q_KBA = q_KBA.float()
     largest_A = q_KBA.abs().amax((0, 1))
     return bool(largest_A.any()) and bool((q_KBA.std(1) <= _BLIND_DEVIATION * largest_A).all())
+
+
+def _same_numbers(model: nn.Module) -> AbstractContextManager[Any]:
+    """Begin each forward with the same random numbers, so that dropout does not count as noise.
+
+    Layers of other libraries may draw their noise from these numbers, so there it counts.
+    """
+    if not noisy_layers(model):
+        return nullcontext()
+    return torch.random.fork_rng(devices=cuda_devices(model))

@@ -24,6 +24,12 @@ def at_outputs(input: Tensor, weights: Weights, noise: OutputNoise) -> Tensor:
     mean = functional.linear(input, weights.weight, weights.bias)
     sigmas = (weights.weight_sigma, weights.bias_sigma)
     normals = noise.normals.to(mean.dtype)
+    if mean.dtype == torch.float16:
+        # Squares leave its range: x² overflows from 256 on, and σ² of a small σ is 0.
+        bias_sigma = None if sigmas[1] is None else sigmas[1].float()
+        with torch.autocast(input.device.type, enabled=False):
+            deviation = _deviation(input.float(), sigmas[0].float(), bias_sigma)
+        return mean + (deviation * noise.normals).to(mean.dtype)
     if needs_plain_operations(input, *sigmas):
         return torch.addcmul(mean, _deviation(input, *sigmas), normals)
     dtype = autocast_dtype(input)

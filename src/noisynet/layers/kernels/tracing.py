@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +45,18 @@ def warn_of_frozen_draw() -> None:
 
 # The compiler calls it while tracing, but does not trace it: see `_in_onnx_export` below.
 warn_of_frozen_draw._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """Run compiled modules as they were written inside the block.
+
+    Compiled code calls no hooks of others, and a measurement that comes with hooks or other draws
+    would compile it again.
+    """
+    # Without the compiler's modules nothing is compiled, and importing them takes seconds.
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 def needs_plain_operations(*tensors: Tensor | None) -> bool:
