@@ -18,6 +18,8 @@ from noisynet.envs import (
     Environments,
     GymnasiumEnvironments,
     UnusableEnvironment,
+    being_imported,
+    imported_function,
     make,
 )
 from noisynet.envs.arguments import nearest_names
@@ -305,6 +307,27 @@ def test_games_that_failed_are_not_saved(monkeypatch: pytest.MonkeyPatch) -> Non
     pole.step([0, 1])
 
 
+def test_actions_are_numbers_of_numpy_as_in_gymnasium_s_own_vectors() -> None:
+    """An environment may ask an action for its `item()` or `dtype`."""
+    taken: list[Any] = []
+
+    class Item(gymnasium.Env[Any, Any]):
+        observation_space = spaces.Box(-1, 1, (2,), np.float32)
+        action_space = spaces.Discrete(2, start=3)
+
+        def reset(self, **_: Any) -> Any:
+            return np.zeros(2, np.float32), {}
+
+        def step(self, action: Any) -> Any:
+            taken.append(action)
+            return np.zeros(2, np.float32), float(action.item()), False, False, {}
+
+    environments = GymnasiumEnvironments("Item", [Item()], seed=0)
+    environments.reset()
+    assert environments.step(np.array([1])).reward.tolist() == [4.0]
+    assert type(taken[0]) is np.int64
+
+
 def test_an_interrupt_is_no_failure_of_the_environment() -> None:
     def interrupt(self: Any) -> Any:
         raise KeyboardInterrupt
@@ -404,6 +427,21 @@ def test_a_function_makes_each_environment_and_they_are_seeded_here() -> None:
     assert len(np.unique(first)) == 3
     assert np.array_equal(first[1:], make("my_games:Own", 2, seed=6).reset())
     assert ends(own, 30) == []
+
+
+@pytest.mark.usefixtures("_own")
+def test_a_module_is_being_imported_in_its_own_thread_alone(tmp_path: Path) -> None:
+    (tmp_path / "my_slow.py").write_text(
+        "import noisynet.envs, threading\n"
+        "within = noisynet.envs.being_imported()\n"
+        "other = []\n"
+        "look = threading.Thread(target=lambda: other.append(noisynet.envs.being_imported()))\n"
+        "look.start(); look.join()\n"
+        "def game(): return (within, other)\n"
+    )
+    assert imported_function("my_slow:game")() == ("my_slow:game", [None])
+    assert being_imported() is None
+    sys.modules.pop("my_slow")
 
 
 @pytest.mark.usefixtures("_own")

@@ -28,15 +28,24 @@ class Picture(nn.Module):
 
 
 def test_a_torso_takes_any_leading_dimensions_and_bytes_as_brightness() -> None:
-    torso = make_torso(Picture, (3, 8, 8))
+    torso = make_torso(Picture, (3, 36, 36))
     assert isinstance(torso, OwnTorso)
     assert torso.features == 5
-    image = torch.randint(0, 256, (2, 7, 3, 8, 8), dtype=torch.uint8)
+    image = torch.randint(0, 256, (2, 7, 3, 36, 36), dtype=torch.uint8)
     assert torso(image).shape == (2, 7, 5)
     assert torch.equal(torso(image), torso(image / 255))
     assert torch.equal(torso.prepare(torch.full((1,), 255, dtype=torch.uint8)), torch.ones(1))
-    network = build_q_network((3, 8, 8), 2, torso=Picture, head_hidden=8)
+    network = build_q_network((3, 36, 36), 2, torso=Picture, head_hidden=8)
     assert network(image).shape == (2, 7, 2)
+
+
+def test_the_bytes_of_small_images_stay_as_they_are_in_every_torso() -> None:
+    symbols = torch.randint(0, 2, (5, 4, 10, 10), dtype=torch.uint8)
+    for torso in (
+        make_torso(lambda _: nn.Flatten(), (4, 10, 10)),
+        make_torso("minatar", (4, 10, 10)),
+    ):
+        assert torch.equal(torso.prepare(symbols), symbols.float())
 
 
 def test_what_gives_no_features_is_refused() -> None:

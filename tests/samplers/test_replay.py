@@ -219,12 +219,13 @@ def test_without_room_steps_wait_for_the_commit(make: Make) -> None:
     shard, player = make(samplers=(0,), capacity=20, slack=4), Player(0)
     for _ in range(4):
         player.send(shard)
-    shard.commit()
+    stored = shard.commit()
     fragment = player.fragment()
     told = shard.insert(0, 0, player.number, fragment)
     assert told.accepted
     assert told.must_commit
     shard.commit()
+    make(stored, samplers=(0,), capacity=20, slack=4)  # its checkpoint is the newest on disk
     newest = {int(when) for _, when in shard.sample(500, 1, 1.0, None).batch.observation_tm1[:, -1]}
     assert max(newest) >= player.time - 2
 

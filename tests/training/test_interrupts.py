@@ -3,9 +3,14 @@
 import os
 import signal
 import threading
+import time
+from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
+from noisynet.assemble import train
+from noisynet.runs import config, open_run
 from noisynet.training import interrupts
 from noisynet.training.interrupts import INTERRUPTS, on_interrupt
 
@@ -57,6 +62,54 @@ def test_a_later_interrupt_raises_and_a_later_kill_does_not(
     assert signal.getsignal(signal.SIGINT) is former
 
 
+@pytest.mark.parametrize("first_to_end", [0, 1])
+def test_blocks_may_end_in_any_order(first_to_end: int) -> None:
+    """A program can train two runs by turns."""
+    former = [signal.getsignal(number) for number in INTERRUPTS]
+    acted: list[str] = []
+
+    def block(name: str) -> Generator[None]:
+        with on_interrupt(lambda: acted.append(name)) as interrupt:
+            while True:
+                signal.raise_signal(signal.SIGTERM)
+                with interrupt.left_to_caller():
+                    yield
+
+    blocks = [block("a"), block("b")]
+    for one in (*blocks, *blocks):
+        next(one)
+    assert acted == ["a", "b", "a", "b"]
+    blocks.pop(first_to_end).close()
+    next(blocks[0])
+    assert acted[4:] == ["ba"[first_to_end]]
+    blocks[0].close()
+    assert [signal.getsignal(number) for number in INTERRUPTS] == former
+
+
+def test_a_suspended_block_leaves_signals_to_the_caller() -> None:
+    heard: list[int] = []
+    former = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        with on_interrupt(lambda: heard.append(0)) as interrupt:
+            with interrupt.left_to_caller():
+                signal.raise_signal(signal.SIGTERM)
+                with pytest.raises(KeyboardInterrupt):
+                    signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+        assert heard == [signal.SIGTERM, 0]
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+def test_checks_for_a_hang_do_not_reach_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are signals too, whose default would end the process."""
+    monkeypatch.setattr(interrupts, "LOOK_SECONDS", 0.01)
+    with on_interrupt(lambda: None, hung=lambda _: None) as interrupt:
+        signal.raise_signal(signal.SIGTERM)
+        with interrupt.left_to_caller():
+            time.sleep(0.1)
+
+
 def test_other_threads_leave_signals_alone() -> None:
     former = signal.getsignal(signal.SIGINT)
     found: list[object] = []
@@ -95,3 +148,13 @@ def test_signals_are_listened_to_where_nobody_else_does() -> None:
     assert signal.set_wakeup_fd(-1) == tell
     os.close(hear)
     os.close(tell)
+
+
+def test_a_named_generator_of_train_can_be_left_and_closed(tmp_path: Path) -> None:
+    events = train(config.load("cartpole", {"steps": 600, "environments": 1}), tmp_path / "run")
+    next(events)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    events.close()
+    run = open_run(tmp_path / "run")
+    assert run.newest_checkpoint() is not None

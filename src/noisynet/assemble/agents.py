@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,9 @@ from ..runs.seeds import SEEDS
 from . import own_objects
 from .environments import make_environments, side_by_side
 
+_SEEDED = threading.RLock()
+"""Held while torch's global generator has a seed of ours: other threads may build agents too."""
+
 
 def build_agent(
     config: Config,
@@ -68,7 +72,7 @@ def build_agent(
     }
     body = _body(config)
     # Initialising the network does not change the caller's random state.
-    with torch.random.fork_rng(devices=[]):
+    with _SEEDED, torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.stream("network"))
         if learning.is_actor_critic:
             section = config.actor_critic

@@ -62,7 +62,7 @@ class GymnasiumEnvironments(SyncEnvironments):
         return self.kind.read(seen)
 
     def _play(self, index: int, action: int) -> tuple[object, SupportsFloat, object, object]:
-        step = self._environments[index].step(self.first_action + action)
+        step = self._environments[index].step(np.int64(self.first_action + action))
         seen, reward, terminated, truncated, _ = step
         return self.kind.read(seen), reward, terminated, truncated
 

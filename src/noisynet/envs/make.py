@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -113,10 +114,11 @@ def imported_function(place: str) -> Callable[..., Any]:
 
 def being_imported() -> str | None:
     """Return the `module:function` whose module is being imported now; None if none is."""
-    return _being_imported
+    return getattr(_importing, "place", None)
 
 
-_being_imported: str | None = None
+_importing = threading.local()
+"""`place` while this thread imports one; other threads may call `train` meanwhile."""
 
 
 def _named(place: str) -> tuple[ModuleType, str]:
@@ -135,11 +137,10 @@ def _function(place: str, module: ModuleType, name: str) -> Callable[..., Any]:
 
 def _imported(place: str, name: str) -> ModuleType:
     """Import a module, also from the current folder if Python does not look there by itself."""
-    global _being_imported
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)  # it stays: the module may import its neighbours later
-    _being_imported = place
+    _importing.place = place
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -149,7 +150,7 @@ def _imported(place: str, name: str) -> ModuleType:
     except (Exception, SystemExit) as error:
         raise _import_failed(place, name, error) from error
     finally:
-        _being_imported = None
+        _importing.place = None
 
 
 def _import_failed(place: str, name: str, error: BaseException) -> UnusableEnvironment:

@@ -238,6 +238,14 @@ def normalised_image(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(1, channels, affine=False)
 
 
+def is_large_image(shape: Sequence[int]) -> bool:
+    """Return whether observations are images that the Nature CNN can take, whose bytes are pixels.
+
+    The bytes of smaller images are symbols, as in MinAtar.
+    """
+    return len(shape) == 3 and min(shape[1:]) >= NatureTorso.smallest
+
+
 def as_floats(observation: Tensor) -> Tensor:
     """Return integers as floats of the same value, and floats as they are."""
     if observation.is_floating_point():

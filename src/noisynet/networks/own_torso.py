@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .image_torsos import as_floats
+from .image_torsos import as_floats, is_large_image
 
 MakeTorso = Callable[[tuple[int, ...]], nn.Module]
 """Builds a torso, (B, *shape) to (B, features), from an observation's shape."""
@@ -16,8 +16,8 @@ MakeTorso = Callable[[tuple[int, ...]], nn.Module]
 class OwnTorso(nn.Module):
     """A user's module as a torso: observations (…, *shape) to features (…, features).
 
-    The module receives floats (B, *shape) and returns (B, features). Integers, such as the bytes of
-    images, are divided by 255 first.
+    The module receives floats (B, *shape) and returns (B, features). The bytes of large images
+    (`is_large_image`) are divided by 255 first.
     """
 
     def __init__(self, body: nn.Module, observation_shape: Sequence[int]) -> None:
@@ -25,6 +25,7 @@ class OwnTorso(nn.Module):
         super().__init__()
         self.body = body
         self.observation_shape = tuple(observation_shape)
+        self._brightness = is_large_image(observation_shape)
         shown = (2, *observation_shape)
         try:
             with torch.no_grad():
@@ -42,10 +43,10 @@ class OwnTorso(nn.Module):
         self.features = int(probe.shape[1])
 
     def prepare(self, observation: Tensor) -> Tensor:
-        """Turn bytes into floats in 0…1; `forward` calls this itself."""
+        """Turn integers into floats, brightness in 0…1; `forward` calls this itself."""
         if observation.is_floating_point():
             return observation
-        return as_floats(observation).div_(255)
+        return as_floats(observation).div_(255 if self._brightness else 1)
 
     def forward(self, observation: Tensor) -> Tensor:
         """Return features (…, features)."""

@@ -8,7 +8,14 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from ..layers import noisy_layers
-from .image_torsos import FirstDQNTorso, FramesTorso, MinAtarTorso, NatureTorso, as_floats
+from .image_torsos import (
+    FirstDQNTorso,
+    FramesTorso,
+    MinAtarTorso,
+    NatureTorso,
+    as_floats,
+    is_large_image,
+)
 from .own_torso import MakeTorso, OwnTorso
 from .patch_torsos import DataEfficientTorso, WholePatchTorso
 from .residual_torso import ImpalaSettings, ImpalaTorso
@@ -99,7 +106,7 @@ def make_torso(
     if name == "auto":
         name = "mlp"
         if len(observation_shape) == 3:
-            name = "nature" if min(observation_shape[1:]) >= 36 else "minatar"
+            name = "nature" if is_large_image(observation_shape) else "minatar"
     if name in _FRAMES_TORSOS:
         return _FRAMES_TORSOS[name](
             observation_shape, standardised=standardise_frames, layer_norm=layer_norm

@@ -158,10 +158,12 @@ class Shard:
 
     def size(self, n_step: int) -> int:
         """Count the records; 0 while none can be drawn."""
+        self._flush()
         return len(self._ring) if self._ring.can_sample(n_step) else 0
 
     def sample(self, size: int, n_step: int, discount: float, beta: float | None) -> Drawn:
         """Draw transitions, uniformly or by priority."""
+        self._flush()
         batch = self._ring.sample(size, n_step, discount, beta=beta)
         assert batch.indices is not None, "a batch of a replay has them"
         priority, total = self._ring.priorities(batch.indices)
@@ -174,14 +176,13 @@ class Shard:
     def commit(self) -> dict[str, Any]:
         """Write the ring to disk; return the state that reopens it, as plain JSON values.
 
-        Steps that still wait for other samplers are not part of it.
+        Steps that still wait, for other samplers or for room, are not part of it. They go in with
+        the next call: until the state is stored, the ring must hold what the former commit needs.
         """
-        state = {
+        return {
             "ring": self._ring.commit(),
             "lanes": {str(number): [one.life, one.last] for number, one in self._lanes.items()},
         }
-        self._flush()
-        return state
 
     def _checked(self, fragment: ReplayFragment) -> dict[str, np.ndarray]:
         """Return a fragment's arrays, all checked before any of them is added."""
@@ -225,7 +226,7 @@ class Shard:
         lanes = list(self._lanes.values())
         while any(lane.rows for lane in lanes) and all(lane.rows or lane.out for lane in lanes):
             if self._ring.room == 0:
-                # The next commit makes room, and calls this again.
+                # The next commit makes room, and the next call after it comes back here.
                 return
             rows = [lane.rows.popleft() if lane.rows else self._filler() for lane in lanes]
             self._ring.add(

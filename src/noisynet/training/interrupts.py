@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from types import FrameType
+from typing import Any
 
 from .hang_guard import exit_if_hung
 
@@ -27,12 +28,102 @@ INTERRUPTS = [
 ]
 
 
+class Interrupt:
+    """The handler of the signals within one `on_interrupt`.
+
+    Blocks may end in any order, since a program can train two runs by turns: a handler whose block
+    is over, or left to the caller, passes signals on to the one before it.
+    """
+
+    def __init__(
+        self, act: Callable[[], object], hung: Callable[[float | None], Exception | None] | None
+    ) -> None:
+        self._act = act
+        self._hung = hung
+        self._first: float | None = None
+        self._over = threading.Event()
+        self._is_left = False
+        self._former: dict[int, Any] = {}
+        self._looks: threading.Thread | None = None
+
+    def install(self, signals: Sequence[signal.Signals]) -> None:
+        """Take the place of the handlers; raise ValueError outside the main thread."""
+        for number in signals:
+            self._former[number] = signal.signal(number, self)
+
+    def remove(self) -> None:
+        """Put the former handlers back, except below one that was installed later."""
+        self._over.set()
+        if self._looks is not None:
+            self._looks.join()
+        for number in self._former:
+            if signal.getsignal(number) is self:
+                signal.signal(number, self._below(number))
+
+    @contextmanager
+    def left_to_caller(self) -> Iterator[None]:
+        """Leave signals to the handler before this one, while a generator is suspended."""
+        self._is_left = True
+        try:
+            yield
+        finally:
+            self._is_left = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal."""
+        global _heard
+        if self._over.is_set() or self._is_left:
+            if self._over.is_set() or self._looks is None or number != self._look_signal:
+                self._pass_on(number, frame)
+            return
+        now = time.monotonic()
+        if self._first is None:
+            self._first = _heard = now
+            if self._hung is not None:
+                self._look()
+        if self._hung is not None and (error := self._hung(None)) is not None:
+            raise error
+        if number == signal.SIGINT and now - self._first > SAME_SECONDS:
+            raise KeyboardInterrupt
+        self._act()
+
+    @property
+    def _look_signal(self) -> int:
+        return list(self._former)[-1]
+
+    def _look(self) -> None:
+        """Start to signal this thread, so that it checks for a hang again and again."""
+        this_thread = threading.get_ident()
+
+        def look() -> None:
+            while not self._over.wait(LOOK_SECONDS):
+                signal.pthread_kill(this_thread, self._look_signal)
+
+        self._looks = threading.Thread(target=look, daemon=True)
+        self._looks.start()
+
+    def _below(self, number: int) -> Any:
+        """Return the handler before this one whose block is not over."""
+        handler = self._former[number]
+        while isinstance(handler, Interrupt) and handler._over.is_set():
+            handler = handler._former[number]
+        return handler
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        handler = self._below(number)
+        if callable(handler):
+            handler(number, frame)
+        elif handler is signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+
 @contextmanager
 def on_interrupt(
     act: Callable[[], object],
     signals: Sequence[signal.Signals] = INTERRUPTS,
     hung: Callable[[float | None], Exception | None] | None = None,
-) -> Iterator[None]:
+) -> Iterator[Interrupt]:
     """Call `act` when one of the signals arrives, in place of its usual handler.
 
     A signal that is ignored (`nohup`, a job in the background of a script) stays ignored.
@@ -44,34 +135,11 @@ def on_interrupt(
     main thread, which alone can set handlers, nothing changes.
     """
     heeded = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
-    first: float | None = None
-    over = threading.Event()
-    this_thread = threading.get_ident()
-
-    def look() -> None:
-        while not over.wait(LOOK_SECONDS):
-            signal.pthread_kill(this_thread, heeded[-1])
-
-    looks = threading.Thread(target=look, daemon=True)
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        global _heard
-        nonlocal first
-        now = time.monotonic()
-        if first is None:
-            first = _heard = now
-            if hung is not None:
-                looks.start()
-        if hung is not None and (error := hung(None)) is not None:
-            raise error
-        if number == signal.SIGINT and now - first > SAME_SECONDS:
-            raise KeyboardInterrupt
-        act()
-
+    handler = Interrupt(act, hung)
     try:
-        former = {number: signal.signal(number, note) for number in heeded}
+        handler.install(heeded)
     except ValueError:  # not the main thread
-        yield
+        yield handler
         return
     try:
         # The KeyboardInterrupt may have been swallowed by an import that catches every exception.
@@ -79,13 +147,9 @@ def on_interrupt(
         if _raised and signals is INTERRUPTS:
             act()
         with nullcontext() if hung is None else exit_if_hung(heeded, hung):
-            yield
+            yield handler
     finally:
-        over.set()
-        if looks.ident is not None:
-            looks.join()
-        for number, handler in former.items():
-            signal.signal(number, handler)
+        handler.remove()
 
 
 def interrupt_once() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -85,11 +85,12 @@ class Outcome:
 
 def finish(events: Generator[Event, None, Outcome]) -> Outcome:
     """Train to the end, and return the outcome."""
-    while True:
-        try:
-            next(events)
-        except StopIteration as end:
-            return end.value
+    with closing(events):
+        while True:
+            try:
+                next(events)
+            except StopIteration as end:
+                return end.value
 
 
 def train(
@@ -234,7 +235,7 @@ class _Session:
         progress = self._loop.progress
         ended: TrainingEnded | None = None
         try:
-            with on_interrupt(progress.stop, hung=hangs):
+            with on_interrupt(progress.stop, hung=hangs) as interrupt:
                 for event in events:
                     self._write(event)
                     if isinstance(event, CheckpointDue | TrainingEnded):
@@ -242,7 +243,8 @@ class _Session:
                     if isinstance(event, TrainingEnded):
                         ended = event
                     self._notify(lambda one, event=event: one.on_event(event, self._elapsed))
-                    yield event
+                    with interrupt.left_to_caller():
+                        yield event
         except GeneratorExit:
             # The caller has left the loop: finish the step in progress, and save what was learned.
             progress.stop()
