@@ -259,3 +259,16 @@ def test_what_cannot_be_is_left_alone_with_its_reason() -> None:
 def no_cache_left() -> Iterator[None]:
     yield
     assert parametrize._cache == {}
+
+
+def test_sigma_may_be_parametrised_too() -> None:
+    layer = noisynet.NoisyLinear(3, 2)
+    parametrize.register_parametrization(layer, "weight_sigma", nn.Softplus())
+    found = {id(one) for one in noisynet.sigma_parameters(layer)}
+    own = layer.get_parameter("parametrizations.weight_sigma.original")
+    assert found == {id(own), id(layer.bias_sigma)}
+    assert not torch.equal(layer(torch.ones(1, 3)), layer(torch.ones(1, 3)))
+    parametrize.register_parametrization(layer, "bias_sigma", nn.Softplus())
+    assert len(noisynet.sigma_parameters(layer)) == 2
+    with pytest.raises(ValueError, match="got a σ that a parametrisation computes, expected its"):
+        noisynet.doctor(layer, torch.ones(1, 3))

@@ -67,12 +67,15 @@ def doctor(
     The model, target and optimizer are left as they were, with their values, gradients, modes and
     draws, and so are the global generators. What the functions change elsewhere stays changed.
     Raises TypeError if the model or target is not a module, a function is not callable, or the loss
-    is not a tensor of one value.
+    is not a tensor of one value, and ValueError for a parametrised σ.
     """
     layers = find_noisy_layers(model)
     found = parameters.layers_found(layers, type(model).__name__)
     if not layers:
         return Diagnosis([found])
+    for name, layer in layers.items():
+        if not layer.sigmas:
+            raise ValueError(f"{name!r}: got a σ that a parametrisation computes, expected its own")
     if target is not None and not isinstance(target, nn.Module):
         raise TypeError(f"target: got {type(target).__name__}, expected an nn.Module or None")
     functions = {"loss": loss, "act": act, "evaluate": evaluate, "resample": resample,

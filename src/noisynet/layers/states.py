@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from .layer import NoisyLayer
 from .noise import Draw, LayerSpec, Slot, check_batch_first, check_rows, standard_normals
 from .noise_state import OFF, Off
+from .parametrised import parametrised_names
 
 
 def noisy_layers(module: nn.Module) -> dict[str, NoisyLayer]:
@@ -39,9 +40,11 @@ def sigma_parameters(module: nn.Module) -> list[nn.Parameter]:
     """
     found: dict[int, nn.Parameter] = {}
     for layer in noisy_layers(module).values():
-        for name, parameter in layer.named_parameters(recurse=False):
-            if name.endswith("_sigma"):
-                found[id(parameter)] = parameter
+        own = list(layer.named_parameters(recurse=False))
+        for name in parametrised_names(layer):
+            part = layer.get_submodule(f"parametrizations.{name}")
+            own += [(name, parameter) for parameter in part.parameters()]
+        found |= {id(parameter): parameter for name, parameter in own if name.endswith("_sigma")}
     return list(found.values())
 
 
