@@ -182,6 +182,21 @@ def test_a_game_whose_rate_is_no_number_has_a_usual_one(rate: Any) -> None:
         del gymnasium.registry["Odd-v0"]
 
 
+@pytest.mark.parametrize("mode", ["rgb_array", None])
+def test_an_environment_of_one_s_own_is_drawn_by_itself_if_it_was_made_to(
+    mode: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"pole_{mode}"
+    (tmp_path / f"{module}.py").write_text(
+        "import gymnasium\n"
+        f"def pole(): return gymnasium.make('CartPole-v1', render_mode={mode!r})\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with closing(make_game(config.load(f"{module}:pole", SMALL), seed=0)) as game:
+        picture = game.picture(game.reset())
+    assert (picture.shape == (400, 600, 3)) == (mode == "rgb_array")
+
+
 def test_a_game_that_cannot_be_shown_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[gymnasium.Env] = []
 

@@ -57,6 +57,12 @@ class GymnasiumEnvironments(SyncEnvironments):
             can_save_state=all(_is_classic(environment) for environment in environments),
         )
 
+    @property
+    def rendering(self) -> "gymnasium.Env[Any, Any] | None":
+        """The first environment if it was made to render pictures."""
+        first = self._environments[0]
+        return first if first.render_mode == "rgb_array" else None
+
     def _begin(self, index: int, seed: int | None) -> object:
         seen, _ = self._environments[index].reset(seed=seed)
         return self.kind.read(seen)

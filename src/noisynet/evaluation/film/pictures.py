@@ -87,7 +87,9 @@ def make_game(config: Config, seed: int) -> Game:
         drawn = _drawn_by_gymnasium(name, seed)
         if drawn is not None:
             return drawn
-    return ObservedGame(make_environments(config, count=1, seed=seed))
+    made = make_environments(config, count=1, seed=seed)
+    drawn = made.rendering if isinstance(made, GymnasiumEnvironments) else None
+    return ObservedGame(made) if drawn is None else GymnasiumGame(made, drawn)
 
 
 class AtariGame(Game):
