@@ -211,6 +211,8 @@ def test_presets_lists_them_all(capsys: pytest.CaptureFixture[str]) -> None:
             ["--noise: got 'onn', expected off, on or mean:K", "did you"],
         ),
         (["--print-completion", "fish"], ["got fish, expected bash or zsh"]),
+        (["train", ""], ["PRESET: got '', expected a preset"]),
+        (["train", "cartpole", "--out", ""], ["--out: got '', expected a path"]),
     ],
 )
 def test_bad_input_ends_with_one_line_that_says_what_is_wrong(

@@ -299,3 +299,14 @@ def test_a_config_that_cannot_be_put_in_place_leaves_the_run_as_it_was(
     assert "config.yaml: cannot be written: No space left on device" in capsys.readouterr().err
     monkeypatch.undo()
     assert files(over) == before
+
+
+def test_a_resume_that_cannot_begin_leaves_the_config_as_it_was(
+    over: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = over / "metrics.jsonl"
+    metrics.write_bytes(metrics.read_bytes()[:100])
+    before = (over / "config.yaml").read_bytes()
+    assert main(["resume", str(over), "--steps", "700"]) == 2
+    assert "metrics.jsonl: damaged: got 100 bytes" in capsys.readouterr().err
+    assert (over / "config.yaml").read_bytes() == before

@@ -35,6 +35,20 @@ def test_probability_of_improvement_by_hand() -> None:
     assert probability_of_improvement([[1], [9]], [[1], [2]]) == pytest.approx((0.5 + 1) / 2)
 
 
+def test_repeats_of_a_seed_count_once(write_run) -> None:
+    """The seed is 0 unless it is given, so a run that is trained again is the same run."""
+    ours = [write_run(f"n{number}", [30.0], seed=0) for number in range(3)]
+    theirs = [
+        write_run(f"e{number}", [20.0], seed=0, preset="cartpole-epsilon") for number in range(3)
+    ]
+    found = compared(*ours, *theirs)
+    (game,) = found["games"]
+    assert [row["interval"] for row in game["variants"]] == [None, None]
+    assert [row["scores"] for row in game["variants"]] == [[30], [20]]
+    assert game["improvement"] == []
+    assert "3 runs, of which 2 repeat another (the same seed and score)" in str(found["notes"])
+
+
 def test_improvement_and_its_opposite_add_up_to_one() -> None:
     generator = np.random.default_rng(1)
     ours, theirs = generator.integers(0, 5, (2, 3, 7)).astype(float)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -60,5 +61,12 @@ def test_runs_are_found_at_any_depth(write_run, tmp_path: Path) -> None:
     place.mkdir(parents=True)
     (tmp_path / "moved").rename(place / "deep")
     assert find_runs(tmp_path) == [place / "deep"]
+    shutil.rmtree(place / "deep" / "checkpoints")  # as in a copy for reports
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "back").symlink_to(tmp_path)
+    (tmp_path / "links" / "best").symlink_to(place / "deep")
+    assert find_runs(tmp_path / "one") == [place / "deep"]
+    assert find_runs(tmp_path / "links" / "best") == [tmp_path / "links" / "best"]
+    assert len(find_runs(tmp_path)) == 1
     with pytest.raises(RunError, match="no such folder"):
         find_runs(tmp_path / "missing")

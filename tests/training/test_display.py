@@ -51,6 +51,15 @@ def shown(terminal: bool) -> str:
     return output.getvalue()
 
 
+@pytest.mark.parametrize("name", ["[seed=0]", "[/a]x"])
+def test_a_folder_s_name_is_no_markup(name: str) -> None:
+    output = io.StringIO()
+    display = LiveDisplay(Console(file=output, force_terminal=True, width=120, height=40))
+    display.started(Path("runs") / name, config.load("pong"), 0, [])
+    display.closed()
+    assert f"runs/{name}" in output.getvalue()
+
+
 GAME_LINE = (
     r"Game 12: return -21 in 760 steps, mean return -20\.50 of 12 games, loss {loss}, "
     r"step 9,120 of 1,000,000 \(36,480 frames\), [\d,]+ steps/s, 0:01:15 so far, "

@@ -23,6 +23,7 @@ _noisynet() {{
             *) command="${{COMP_WORDS[i]}}"; break ;;
         esac
     done
+    case "$word" in -*) before="" ;; esac
     case "$command $before" in
 {cases}
         *) case "$word" in -*) case "$command" in
@@ -49,8 +50,14 @@ def script(shell: str) -> str:
         options.append(f'                {name}) words="{" ".join(parser.option_strings())}" ;;')
     text = _FUNCTION.format(cases="\n".join(cases), options="\n".join(options))
     if shell == "zsh":
-        return f"autoload -Uz bashcompinit && bashcompinit\n{text}"
+        return _FOR_ZSH + text
     return text
+
+
+_FOR_ZSH = """\
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
+autoload -Uz bashcompinit && bashcompinit
+"""
 
 
 def _values(name: str, parser: Parser) -> Iterator[tuple[str, str]]:

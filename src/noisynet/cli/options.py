@@ -30,6 +30,8 @@ def not_negative(text: str) -> int:
 
 def as_path(text: str) -> Path:
     """Read a path; expand `~` to a home folder, also in --out=~/run, where no shell does."""
+    if not text:  # as of a variable of a script that is not set
+        raise argparse.ArgumentTypeError("got '', expected a path")
     try:
         return Path(text).expanduser()
     except RuntimeError:  # the home folder of an unknown user

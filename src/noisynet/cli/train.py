@@ -56,7 +56,7 @@ def _train(parsed: argparse.Namespace) -> int:
     from ..runs import config
 
     restore_preset(parsed)
-    preset = parsed.preset or _PRESET
+    preset = _PRESET if parsed.preset is None else parsed.preset
     given = overrides(parsed)
     chosen = config.load(preset, given)
     if parsed.help or parsed.help_all:

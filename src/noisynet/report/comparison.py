@@ -77,6 +77,15 @@ def _game(game: str, variants: Sequence[Variant], notes: list[str]) -> dict[str,
             f"{', '.join(map(str, windows))}"
         )
     scores = {label: [_score(run, step) for run in runs] for label, runs in members.items()}
+    for label, runs in members.items():
+        # A seed that ended alike is the same run again, and says nothing of the spread.
+        kept = {(run.seed, score): run for run, score in zip(runs, scores[label], strict=True)}
+        if len(kept) < len(runs):
+            notes.append(
+                f"{game}, {label}: {len(runs)} runs, of which {len(runs) - len(kept)} repeat "
+                "another (the same seed and score) and are not counted: train with --seed"
+            )
+        members[label], scores[label] = list(kept.values()), [score for _, score in kept]
     rows: list[dict[str, Any]] = []
     for label, runs in members.items():
         row = _row(label, [scores[label]])

@@ -139,8 +139,13 @@ def find_runs(root: Path) -> list[Path]:
     if not root.is_dir():
         raise RunError(f"{root}: no such folder")
     found: list[Path] = []
-    for place, folders, files in os.walk(root):
-        if "config.yaml" in files and "checkpoints" in folders:
+    seen: set[str] = set()  # a link may lead back
+    for place, folders, files in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        if "config.yaml" in files and ("checkpoints" in folders or "metrics.jsonl" in files):
             found.append(Path(place))
             folders.clear()  # a run holds no runs
         folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -10,6 +10,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from ..runs.config import Config
 from .events import (
@@ -223,5 +224,5 @@ class LiveDisplay(_Display):
         table.add_column(style="dim")
         table.add_column()
         for name, value in self._rows.items():
-            table.add_row(name, value)
+            table.add_row(name, Text(value))  # not markup: a folder may be called [seed=0]
         return Group(bar, table)

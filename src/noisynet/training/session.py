@@ -163,8 +163,12 @@ def train_on(
                     "--steps gives it more to do"
                 )
             return Outcome(folder.path, reason, progress.step, progress.mean_return, before=True)
+        begun = parts.enter_context(ExitStack())
         if config != stored:
+            former = folder.config_text
             folder.replace_config(config.to_yaml())
+            # A resume that cannot begin leaves the config as it was.
+            begun.callback(folder.replace_config, former)
         notes = ["no checkpoint yet: training starts again from the first step"]
         if found is not None:
             now = provenance(torch=torch.__version__)
@@ -173,6 +177,7 @@ def train_on(
         with MetricsWriter(folder.path, resume_at=step, committed_bytes=committed) as metrics:
             session = _Session(folder, config, loop, metrics, list(listeners), elapsed)
             session.begin(notes)
+            begun.pop_all()
             return (yield from session.run())
 
 
