@@ -270,6 +270,72 @@ def test_the_optimizer_s_faults() -> None:
     assert "weight_decay=0" in found["weight decay"].cure
 
 
+def test_two_optimizers_of_one_network() -> None:
+    agent = Agent()
+    of_matrices: Any = getattr(torch.optim, "Muon", torch.optim.SGD)  # from torch 2.9 on
+
+    def pair(without: nn.Parameter | None = None) -> list[torch.optim.Optimizer]:
+        given = [one for one in agent.online.parameters() if one is not without]
+        matrices, vectors = ([one for one in given if one.ndim == ndim] for ndim in (2, 1))
+        return [
+            of_matrices(matrices, lr=1e-3, momentum=0.9, weight_decay=0.0),
+            torch.optim.AdamW(vectors, weight_decay=0.0),
+        ]
+
+    both = pair()
+    noisynet.attach(both, agent.online)
+    before = everything(agent)
+    found = agent.examined(optimizer=both, update=None)
+    assert everything(agent) == before
+    assert not any(one.state for one in both)
+    assert found.ok
+    for check in ("optimizer", "weight decay", "sigma moves", "redraw between updates"):
+        assert found[check].status == "pass", str(found[check])
+    # Either alone lacks some σ, and so may both together.
+    for one in both:
+        assert agent.examined(optimizer=one, update=None)["optimizer"].status == "fail"
+    found = agent.examined(optimizer=pair(without=agent.online[2].weight_sigma), update=None)
+    assert "σ of '2' is not in any of the optimizers" in found["optimizer"].message
+    assert found["optimizer"].status == found["sigma moves"].status == "fail"
+    both[0].param_groups[0]["weight_decay"] = 0.1
+    assert "0.1 on σ" in agent.examined(optimizer=both)["weight decay"].message
+    # The state of one of them shows that learning has begun.
+    assert agent.examined(optimizer=both)["warm-up"].status == "warn"
+    agent.loss().backward()
+    both[1].step()
+    assert "taken steps already" in agent.examined(optimizer=both)["warm-up"].message
+
+
+def test_a_step_that_takes_a_closure_is_not_tried() -> None:
+    agent = Agent()
+    optimizer = torch.optim.LBFGS(agent.online.parameters(), max_iter=4)
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        loss = agent.online(agent.batch).square().mean()
+        loss.backward()
+        return loss.item()
+
+    def update() -> None:
+        optimizer.step(closure)
+        noisynet.resample(agent.online)
+
+    def history() -> list[Any]:
+        state = optimizer.state_dict()["state"][0]
+        return [[one.tolist() for one in state[name]] for name in ("old_dirs", "old_stps", "ro")]
+
+    update()
+    before = history()
+    assert before[0]
+    found = agent.examined(optimizer=optimizer, update=None)
+    for check in ("sigma moves", "redraw between updates"):
+        assert found[check].status == "skipped"
+        assert found[check].message == "the step of LBFGS takes a closure: give update="
+    found = agent.examined(optimizer=optimizer, update=update)
+    assert found["sigma moves"].status == found["redraw between updates"].status == "pass"
+    assert history() == before
+
+
 def test_sigma_that_is_frozen_collapsed_exploded_or_broken() -> None:
     for change, check, said in (
         (lambda sigma: sigma.requires_grad_(False), "sigma gradient", "frozen"),
@@ -503,6 +569,11 @@ def test_bad_input() -> None:
         noisynet.doctor(net, batch, target=3)  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="act: got int, expected a function"):
         noisynet.doctor(net, batch, act=3)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"^optimizer: got an empty list, expected the torch"):
+        noisynet.doctor(net, batch, optimizer=[])
+    for wrong in (net, [torch.optim.Adam(net.parameters()), net]):
+        with pytest.raises(TypeError, match=r"^optimizer: got Sequential, expected the torch"):
+            noisynet.doctor(net, batch, optimizer=wrong)
     with pytest.raises(TypeError, match=r"loss: its function gave shape \(8, 3\)"):
         noisynet.doctor(net, batch, loss=lambda: net(batch))
     with pytest.raises(TypeError, match="loss: its function gave float"):

@@ -41,6 +41,26 @@ def held_values(module: nn.Module) -> Tensor:
 
 
 @pytest.mark.parametrize("make", COPIES)
+def test_a_copied_optimizer_does_not_redraw_until_attached_again(net: Any, make: Any) -> None:
+    noisynet.hold(net)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
+    noisynet.attach(optimizer, net)
+    copied, of_copy = make((net, optimizer))
+    assert of_copy.param_groups[0]["params"][0] is next(copied.parameters())
+    before = held_values(net)
+    of_copy.step()
+    assert torch.equal(held_values(copied), before)
+    noisynet.attach(of_copy, copied)
+    attached = held_values(copied)
+    of_copy.step()
+    assert not torch.equal(held_values(copied), attached)
+    # Each redraws its own network alone.
+    assert torch.equal(held_values(net), before)
+    optimizer.step()
+    assert not torch.equal(held_values(net), before)
+
+
+@pytest.mark.parametrize("make", COPIES)
 @pytest.mark.parametrize("rows", [None, 4])
 @pytest.mark.parametrize("static", [False, True])
 def test_a_copy_does_the_same_and_then_draws_apart(

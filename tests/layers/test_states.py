@@ -359,6 +359,54 @@ def test_attach_warns_of_an_optimizer_that_lacks_sigma() -> None:
         noisynet.attach(of_last, net).remove()
 
 
+def test_attach_redraws_once_per_step_of_all_optimizers(net: Any) -> None:
+    optimizers = [
+        torch.optim.SGD([one for one in net.parameters() if one.ndim == ndim], lr=0.0)
+        for ndim in (2, 1)
+    ]
+    noisynet.hold(net)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # each lacks some σ, and both together have all
+        generator = torch.Generator().manual_seed(5)
+        handle = noisynet.attach(optimizers, net, generator=generator)
+    reference = torch.Generator().manual_seed(5)
+    drawn = noisynet.draw(net, generator=reference)
+    for _ in range(2):
+        optimizers[0].step()
+        assert same(noisynet.held(net), drawn)
+        optimizers[1].step()
+        drawn = noisynet.draw(net, generator=reference)
+        assert same(noisynet.held(net), drawn)
+    handle.remove()
+    optimizers[1].step()
+    assert same(noisynet.held(net), drawn)
+
+
+def test_attach_warns_of_a_sigma_that_no_optimizer_has() -> None:
+    net: Any = noisynet.noisify(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)))
+    means = [one for name, one in net.named_parameters() if "sigma" not in name]
+    of_means = torch.optim.SGD(means, lr=0.1)
+    of_sigmas = torch.optim.SGD(noisynet.sigma_parameters(net), lr=0.01)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        noisynet.attach((of_means, of_sigmas), net).remove()
+    of_first = torch.optim.SGD(noisynet.sigma_parameters(net[0]), lr=0.01)
+    with pytest.warns(UserWarning, match=r"optimizers have the means of '2' and lack their σ"):
+        noisynet.attach([of_means, of_first], net).remove()
+
+
+def test_attach_takes_optimizers_alone(net: Any) -> None:
+    noisynet.hold(net)
+    before = noisynet.held(net)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"^optimizer: got an empty tuple, expected the torch"):
+        noisynet.attach((), net)
+    for wrong in (net, [optimizer, net]):
+        with pytest.raises(TypeError, match=r"^optimizer: got Sequential, expected the torch"):
+            noisynet.attach(wrong, net)
+    assert same(noisynet.held(net), before)
+
+
 def test_attach_keeps_the_rows_and_uses_its_generator(net: Any) -> None:
     noisynet.hold(net, rows=4)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.0)

@@ -40,13 +40,23 @@ def made(noise: str = "factorised", hidden: int = 6, dead: tuple[int, ...] = (1,
 def stepped(net: nn.Module, steps: int = 3, **options: Any) -> torch.optim.Adam:
     """Return an optimizer that remembers some gradients, of a network left as it was."""
     optimizer = torch.optim.Adam(net.parameters(), **{"lr": 1e-3, **options})
+    take_steps(net, [optimizer], steps)
+    return optimizer
+
+
+def take_steps(net: nn.Module, optimizers: list[torch.optim.Optimizer], steps: int = 3) -> None:
     before = copy.deepcopy(net.state_dict())
     for _ in range(steps):
-        optimizer.zero_grad()
+        net.zero_grad()
         net(BATCH).square().mean().backward()
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
     net.load_state_dict(before)
-    return optimizer
+
+
+def matrices_and_vectors(net: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    of_ndim = {ndim: [one for one in net.parameters() if one.ndim == ndim] for ndim in (2, 1)}
+    return of_ndim[2], of_ndim[1]
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -153,6 +163,53 @@ def test_the_moments_are_those_of_new_weights() -> None:
             assert torch.equal(stays, was.index_select(dim, torch.tensor(others))), name
             expected = 0.0 if entry == "exp_avg" else float(stays.mean())
             assert new.flatten().tolist() == pytest.approx([expected] * new.numel(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{"batch": BATCH}, {"shrink": 0.5}, {"batch": BATCH, "shrink": 0.5, "reset": "2"}]
+)
+def test_two_optimizers_of_a_network_do_as_one(options: dict[str, Any]) -> None:
+    net, twin = made(), made()
+    noisynet.hold(net, generator=seeded(1))
+    noisynet.hold(twin, generator=seeded(1))
+    one = stepped(net)
+    matrices, vectors = map(torch.optim.Adam, matrices_and_vectors(twin))
+    take_steps(twin, [matrices, vectors])
+    found = noisynet.revive(net, one, generator=seeded(), **options)
+    assert noisynet.revive(twin, (matrices, vectors), generator=seeded(), **options) == found
+    for parameter, copied in zip(net.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(parameter, copied)
+        owner, other = (matrices, vectors) if copied.ndim == 2 else (vectors, matrices)
+        assert copied not in other.state
+        assert owner.state[copied].keys() == one.state[parameter].keys()
+        for entry, value in one.state[parameter].items():
+            assert torch.equal(owner.state[copied][entry], value), entry
+
+
+def test_muon_for_the_matrices_and_adamw_for_the_rest() -> None:
+    net, twin = made(), made()
+    matrices, vectors = matrices_and_vectors(twin)
+    # torch has Muon from 2.9 on; SGD with momentum keeps the same state.
+    of_matrices: Any = getattr(torch.optim, "Muon", torch.optim.SGD)
+    muon, adamw = of_matrices(matrices, lr=1e-3, momentum=0.9), torch.optim.AdamW(vectors)
+    take_steps(twin, [muon, adamw])
+    for one in matrices:
+        muon.state[one]["momentum_buffer"].fill_(1.0)
+    for one in vectors:
+        adamw.state[one]["exp_avg"].fill_(1.0)
+    noisynet.revive(net, stepped(net), BATCH, generator=seeded())
+    assert noisynet.revive(twin, [muon, adamw], BATCH, generator=seeded()).units == {"0": (1, 4)}
+    assert all(map(torch.equal, net.parameters(), twin.parameters()))
+    rows, columns = torch.ones(6, 4), torch.ones(3, 6)
+    rows[[1, 4]] = columns[:, [1, 4]] = 0.0
+    for name in ("weight", "weight_sigma"):
+        for layer, expected in (("0", rows), ("2", columns)):
+            state = muon.state[twin.get_parameter(f"{layer}.{name}")]
+            assert torch.equal(state["momentum_buffer"], expected)
+    for name in ("bias", "bias_sigma"):
+        for layer, expected in (("0", rows[:, 0]), ("2", torch.ones(3))):
+            state = adamw.state[twin.get_parameter(f"{layer}.{name}")]
+            assert torch.equal(state["exp_avg"], expected)
 
 
 @pytest.mark.parametrize("cleared", [False, True])
@@ -506,8 +563,14 @@ def test_an_optimizer_that_does_not_know_the_parameters_is_one_line() -> None:
     for options in ({"batch": BATCH}, {"shrink": 0.5}, {"reset": "2"}):
         with pytest.raises(ValueError, match=r"^optimizer: got one without '0.weight_sigma', "):
             noisynet.revive(net, torch.optim.Adam(means), **options)
-        with pytest.raises(TypeError, match=r"^optimizer: got NoneType, expected the torch.optim"):
-            noisynet.revive(net, None, **options)  # type: ignore[arg-type]
+        halves = [torch.optim.Adam(means[:2]), torch.optim.Adam(means[2:])]
+        with pytest.raises(ValueError, match=r"^optimizer: got 2 without '0.weight_sigma', "):
+            noisynet.revive(net, halves, **options)
+        with pytest.raises(ValueError, match=r"^optimizer: got an empty list, expected the torch"):
+            noisynet.revive(net, [], **options)
+        for wrong in (None, [*halves, None]):
+            with pytest.raises(TypeError, match=r"^optimizer: got NoneType, expected the torch.op"):
+                noisynet.revive(net, wrong, **options)  # type: ignore[arg-type]
     assert all(torch.equal(one, before[name]) for name, one in net.state_dict().items())
 
 

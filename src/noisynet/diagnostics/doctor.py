@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from torch.optim import Optimizer
 
 from ..layers.kernels.tracing import uncompiled
 from ..layers.outputs import ToValues
+from ..layers.states import optimizers_in
 from .checks import acting, control, draws, learning, parameters
 from .checks.policy import policy_noise
 from .checks.units import dormant_units
@@ -37,7 +39,7 @@ def doctor(
     target: nn.Module | None = None,
     act: Act | None = None,
     evaluate: Act | None = None,
-    optimizer: Optimizer | None = None,
+    optimizer: Optimizer | Sequence[Optimizer] | None = None,
     resample: Callable[[], Any] | None = None,
     values: ToValues | None = None,
     update: Callable[[], Any] | None = None,
@@ -57,17 +59,21 @@ def doctor(
       are compared;
     - `evaluate`: the same, in the way that the agent is evaluated;
     - `loss`: computes the loss once and returns it, a tensor of one value with its graph;
-    - `target`: the target network; `optimizer`: the optimizer that trains the model;
+    - `target`: the target network;
+    - `optimizer`: the optimizer that trains the model, or a sequence of them that have its
+      parameters together, in the order in which they step;
     - `resample`: the program's own redraw; by default, each layer's own method is called;
     - `values`: makes Q (B, A) from the model's output, such as a distribution (B, A, atoms);
-    - `update`: runs a whole update; by default, one step of loss and optimizer is tried;
+    - `update`: runs a whole update; by default, one step of loss and optimizer is tried, unless
+      that step takes a closure;
     - `on_policy`: the loss must run under the draw that acted (A2C, A3C, PPO);
     - `epsilon`, `entropy_bonus`: what else explores.
 
-    The model, target and optimizer are left as they were, with their values, gradients, modes and
+    The model, target and optimizers are left as they were, with their values, gradients, modes and
     draws, and so are the global generators. What the functions change elsewhere stays changed.
-    Raises TypeError if the model or target is not a module, a function is not callable, or the loss
-    is not a tensor of one value, and ValueError for a parametrised σ.
+    Raises TypeError if the model or target is not a module, a function is not callable, an
+    optimizer is something else, or the loss is not a tensor of one value; ValueError for an empty
+    sequence of optimizers, and for a parametrised σ.
     """
     layers = find_noisy_layers(model)
     found = parameters.layers_found(layers, type(model).__name__)
@@ -83,8 +89,9 @@ def doctor(
     for name, function in functions.items():
         if function is not None and not callable(function):
             raise TypeError(f"{name}: got {type(function).__name__}, expected a function or None")
+    optimizers = () if optimizer is None else optimizers_in(optimizer)
     subject = Subject(model, layers, batch, resample)
-    kept = preserved(model, None if target is model else target, optimizer)
+    kept = preserved(model, None if target is model else target, *optimizers)
     # The loss needs a graph, whatever holds around this call.
     with torch.enable_grad(), uncompiled(), kept:
         examined = _Examination(
@@ -92,7 +99,7 @@ def doctor(
             loss=loss,
             act=act,
             evaluate=evaluate,
-            optimizer=optimizer,
+            optimizers=optimizers,
             update=update,
             values=values,
             on_policy=on_policy,
@@ -119,7 +126,7 @@ class _Examination:
     loss: Callable[[], Tensor] | None
     act: Act | None
     evaluate: Act | None
-    optimizer: Optimizer | None
+    optimizers: Sequence[Optimizer]
     update: Callable[[], Any] | None
     values: ToValues | None
     on_policy: bool
@@ -157,7 +164,7 @@ class _Examination:
         return seen if all(any(noise.is_on for noise in one.values()) for one in seen) else []
 
     def layers(self) -> list[Finding]:
-        """Check the layers: σ, μ, scale, stored noise, the optimizer, and the device of draws."""
+        """Check the layers: σ, μ, scale, stored noise, the optimizers, and the device of draws."""
         layers = self.subject.layers
         weight = next(iter(layers.values())).weights()[0][0]
         made = {name: largest_cpu_tensor(found) for name, found in layers.items()}
@@ -167,8 +174,8 @@ class _Examination:
             control.control(layers),
             parameters.sigma_size(layers),
             parameters.registered_noise(layers),
-            parameters.in_the_optimizer(layers, self.optimizer),
-            parameters.weight_decay(layers, self.optimizer),
+            parameters.in_the_optimizer(layers, self.optimizers),
+            parameters.weight_decay(layers, self.optimizers),
             learning.device_of_draws(
                 {name: count for name, count in made.items() if count},
                 on_accelerator=weight.device.type not in ("cpu", "meta"),
@@ -211,8 +218,8 @@ class _Examination:
         subject, layers = self.subject, self.subject.layers
         training, evaluating = subject.modes[True], subject.modes[False]
         began = None
-        if self.act is not None and self.optimizer is not None:
-            began = bool(self.optimizer.state)
+        if self.act is not None and self.optimizers:
+            began = any(bool(one.state) for one in self.optimizers)
         evaluated = None if self.evaluate is None else subject.run(self.evaluate)[0]
         acted = self.acts[0] if self.acts else None
         return [
@@ -229,7 +236,7 @@ class _Examination:
                 [seen_in(calls) for calls in self.acts],
                 learning_began=began,
                 holds_rollout=self.on_policy,
-                keeps_state=_keeps_state(self.optimizer),
+                keeps_state=any(map(_keeps_state, self.optimizers)),
             ),
             acting.other_exploration(
                 epsilon=epsilon,
@@ -298,19 +305,24 @@ class _Examination:
 
     def updating(self) -> list[Finding]:
         """Check an update: the program's own, or one step of the loss of `learning`."""
-        layers, optimizer, loss = self.subject.layers, self.optimizer, self.computed_loss
+        layers, optimizers, loss = self.subject.layers, self.optimizers, self.computed_loss
+        closures = [type(one).__name__ for one in optimizers if _takes_closure(one)]
         sigmas = {name: found.weights()[0][1].detach().clone() for name, found in layers.items()}
         before, fresh = self._noise_now()
         if self.update is not None:
             self.update()
-        elif loss is not None and optimizer is not None and loss.requires_grad:
-            optimizer.zero_grad()
+        elif loss is not None and optimizers and not closures and loss.requires_grad:
+            for one in optimizers:
+                one.zero_grad()
             loss.backward()
-            optimizer.step()
+            for one in optimizers:
+                one.step()
         else:
-            missing = "update=, or loss= and optimizer=" if optimizer is None else "loss="
+            reason = f"it takes {'loss=' if optimizers else 'update=, or loss= and optimizer='}"
+            if closures:
+                reason = f"the step of {closures[0]} takes a closure: give update="
             names = ("sigma moves", "redraw between updates")
-            return [Check(name).skipped(f"it takes {missing}") for name in names]
+            return [Check(name).skipped(reason) for name in names]
         after, _ = self._noise_now()
         return [
             learning.sigma_moves(layers, sigmas),
@@ -331,11 +343,17 @@ class _Examination:
         return first, bool(first) and not same_draws(first, second)
 
 
-def _keeps_state(optimizer: Optimizer | None) -> bool:
+def _keeps_state(optimizer: Optimizer) -> bool:
     """Return whether an optimizer has state after its first step; SGD without momentum has none."""
     if not isinstance(optimizer, torch.optim.SGD):
         return True
     return any(group["momentum"] for group in optimizer.param_groups)
+
+
+def _takes_closure(optimizer: Optimizer) -> bool:
+    """Return whether an optimizer's step needs a function that computes the loss, as LBFGS does."""
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty
 
 
 def _has_dropout(model: nn.Module) -> bool:

@@ -90,6 +90,8 @@ def _optimizer(optimizer: Optimizer) -> Iterator[Restore]:
             for key, (value, content) in state.items():
                 if isinstance(value, Tensor):
                     write_back(value, content)
+                elif isinstance(value, list):
+                    value[:] = content  # the history of LBFGS
                 entries[key] = value
             optimizer.state[parameter] = entries
 
@@ -97,6 +99,8 @@ def _optimizer(optimizer: Optimizer) -> Iterator[Restore]:
 
 
 def _copied(value: Any) -> Any:
+    if isinstance(value, list):
+        return [*value]
     return value.detach().clone() if isinstance(value, Tensor) else value
 
 

@@ -366,25 +366,54 @@ def _override(
 
 
 def attach(
-    optimizer: Optimizer, *modules: nn.Module, generator: torch.Generator | None = None
+    optimizer: Optimizer | Sequence[Optimizer],
+    *modules: nn.Module,
+    generator: torch.Generator | None = None,
 ) -> RemovableHandle:
     """Resample each module now, and again after every `optimizer.step()`.
 
-    Each module gets its own draw; pass both the online and the target network. Call `remove()` on
-    the returned handle to stop. Warns if the optimizer has a layer's means but lacks its σ, as one
-    that was built before `noisify` does. Raises ValueError for a module without noisy layers.
+    Each module gets its own draw; pass both the online and the target network. If a network has
+    several optimizers, such as Muon for its matrices and AdamW for the rest, pass them as a
+    sequence, in the order in which they step: noise is redrawn after each step of the last one.
+    Call `remove()` on the returned handle to stop.
+
+    A copy of an optimizer, by `copy.deepcopy` or pickle, has no hook, and so does not redraw:
+    attach again to the copy.
+
+    Warns if no optimizer has the σ of a layer whose means are in one, as happens if it was built
+    before `noisify`. Raises TypeError for anything but optimizers, and ValueError for an empty
+    sequence and for a module without noisy layers.
     """
+    optimizers = optimizers_in(optimizer)
     resample(*modules, generator=generator)
-    _warn_of_missing_sigmas(optimizer, modules)
+    _warn_of_missing_sigmas(optimizers, modules)
 
     def redraw(*_: object) -> None:
         resample(*modules, generator=generator)
 
-    return optimizer.register_step_post_hook(redraw)
+    return optimizers[-1].register_step_post_hook(redraw)
 
 
-def _warn_of_missing_sigmas(optimizer: Optimizer, modules: Sequence[nn.Module]) -> None:
-    learned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+def optimizers_in(optimizer: Optimizer | Sequence[Optimizer]) -> tuple[Optimizer, ...]:
+    """Return the optimizers of an argument that is one of them or a sequence.
+
+    Raises TypeError for anything but optimizers, and ValueError for an empty sequence.
+    """
+    optimizers = tuple(optimizer) if isinstance(optimizer, Sequence) else (optimizer,)
+    wrong = [type(one).__name__ for one in optimizers if not isinstance(one, Optimizer)]
+    expected = (
+        "expected the torch.optim.Optimizer that has the network's parameters, or a sequence of "
+        "them"
+    )
+    if wrong:
+        raise TypeError(f"optimizer: got {wrong[0]}, {expected}")
+    if not optimizers:
+        raise ValueError(f"optimizer: got an empty {type(optimizer).__name__}, {expected}")
+    return optimizers
+
+
+def _warn_of_missing_sigmas(optimizers: Sequence[Optimizer], modules: Sequence[nn.Module]) -> None:
+    learned = {id(p) for one in optimizers for group in one.param_groups for p in group["params"]}
     lacking: list[str] = []
     for module in modules:
         for name, layer in noisy_layers(module).items():
@@ -398,8 +427,10 @@ def _warn_of_missing_sigmas(optimizer: Optimizer, modules: Sequence[nn.Module]) 
             if any(of_means) and not all(of_sigmas):
                 lacking.append(repr(name))
     if lacking:
+        several = len(optimizers) > 1
+        have, lack = ("optimizers have", "lack") if several else ("optimizer has", "lacks")
         warnings.warn(
-            f"attach: the optimizer has the means of {', '.join(lacking)} and lacks their σ, which "
+            f"attach: the {have} the means of {', '.join(lacking)} and {lack} their σ, which "
             "would stay as they are: build it after noisify, or "
             'optimizer.add_param_group({"params": noisynet.sigma_parameters(net)})',
             stacklevel=3,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +72,7 @@ def why_not_treatable(layer: HiddenLayer, owners: Mapping[int, int]) -> str | No
 
 @torch.no_grad()
 def reinitialise_units(
-    optimizer: Optimizer,
+    optimizers: Sequence[Optimizer],
     layers: Mapping[str, HiddenLayer],
     units: Mapping[str, Tensor],
     names: Mapping[nn.Module, str],
@@ -88,7 +88,7 @@ def reinitialise_units(
     """
     outgoing = [part for name in units for part in _outgoing(layers[name], units[name], names)]
     incoming = [part for name in units for part in _incoming(layers[name], units[name], names)]
-    check_knows(optimizer, [(part.name, part.parameter) for part in (*outgoing, *incoming)])
+    check_knows(optimizers, [(part.name, part.parameter) for part in (*outgoing, *incoming)])
     for part in outgoing:
         part.parameter.index_fill_(part.dim, part.index, 0)
     modules = [one for name in units for one in (layers[name].module, *layers[name].norms)]
@@ -100,7 +100,8 @@ def reinitialise_units(
         drawn = values[id(part.parameter)].index_select(part.dim, part.index)
         part.parameter.index_copy_(part.dim, part.index, drawn)
     for part in (*outgoing, *incoming):
-        forget_part(optimizer, part.parameter, part.dim, part.index)
+        for optimizer in optimizers:
+            forget_part(optimizer, part.parameter, part.dim, part.index)
 
 
 def _outgoing(layer: HiddenLayer, units: Tensor, names: Mapping[nn.Module, str]) -> Iterator[Part]:

@@ -9,7 +9,7 @@ tensor stays, its step count is reset as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -24,30 +24,31 @@ _BEGIN_WITH_ZEROS = (
 """Optimizers whose state is reset in place, where a CUDA graph reads it; others build a new one."""
 
 
-def check_knows(optimizer: Optimizer, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
-    """Raise an error unless the optimizer has all parameters, given with their names.
+def check_knows(
+    optimizers: Sequence[Optimizer], parameters: Iterable[tuple[str, nn.Parameter]]
+) -> None:
+    """Raise an error unless the optimizers together have all parameters, given with their names.
 
-    Raises TypeError for anything but an optimizer, and ValueError for a parameter that it lacks or
-    whose state has another shape than the parameter.
+    Raises ValueError for a parameter that none of them has or whose state has another shape than
+    the parameter.
     """
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(
-            f"optimizer: got {type(optimizer).__name__}, expected the torch.optim.Optimizer that "
-            "has the network's parameters"
-        )
-    known = {id(one) for group in optimizer.param_groups for one in group["params"]}
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    known = {id(one) for group in groups for one in group["params"]}
+    count = "one" if len(optimizers) == 1 else len(optimizers)
     for name, parameter in parameters:
         if id(parameter) not in known:
             raise ValueError(
-                f"optimizer: got one without {name!r}, expected one that has every parameter that "
-                "changes: build it from net.parameters(), after noisify"
+                f"optimizer: got {count} without {name!r}, expected every parameter that changes: "
+                "build from net.parameters(), after noisify"
             )
-        for entry, value in _state(optimizer, parameter).items():
-            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
-                raise ValueError(
-                    f"optimizer: got {type(optimizer).__name__}, which keeps {entry!r} of {name!r} "
-                    "in another shape, expected one that keeps a number for each weight"
-                )
+        for optimizer in optimizers:
+            for entry, value in _state(optimizer, parameter).items():
+                if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                    raise ValueError(
+                        f"optimizer: got {type(optimizer).__name__}, which keeps {entry!r} of "
+                        f"{name!r} in another shape, expected one that keeps a number for each "
+                        "weight"
+                    )
 
 
 def forget(optimizer: Optimizer, parameter: nn.Parameter) -> None:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from ..diagnostics.units import DRAWS, THRESHOLD, check_threshold
 from ..layers.outputs import check_draws
+from ..layers.states import optimizers_in
 from .dormant import reinitialise_units, search, why_not_treatable
 from .initial_values import new_seed
 from .moments import check_knows
@@ -36,7 +37,7 @@ class Revived:
 
 def revive(
     net: nn.Module,
-    optimizer: Optimizer,
+    optimizer: Optimizer | Sequence[Optimizer],
     batch: Any = None,
     *,
     threshold: float = THRESHOLD,
@@ -58,24 +59,29 @@ def revive(
     - `reset`: the named parts of the network, such as `"head"`, are reinitialised (SR-SPR, BBF).
 
     Several cures are applied in the order shrink, reset, batch: `shrink=0.5, reset="head"` is what
-    SR-SPR and BBF do. The optimizer must have all parameters that change, and its state for them is
-    reset (see the guide). Held draws stay held and valid, since ε depends on neither μ nor σ. A
-    target network is not changed: copy the network into it after `shrink` and `reset`. `generator`,
-    on any device, makes the call repeatable.
+    SR-SPR and BBF do. The optimizer, or a sequence of them together, must have all parameters that
+    change; the state of each is reset in the optimizer that has it (see the guide). Held draws stay
+    held and valid, since ε depends on neither μ nor σ. A target network is not changed: copy the
+    network into it after `shrink` and `reset`. `generator`, on any device, makes the call
+    repeatable.
 
-    Raises TypeError for anything but an optimizer; ValueError if nothing is asked for, for a
-    parameter that the optimizer lacks, a threshold or `shrink` outside [0, 1), a part that does not
-    exist, cannot be reinitialised or has nothing that learns, a network none of whose layers can
-    be treated, and activations that are NaN or infinite.
+    Raises TypeError for anything but optimizers; ValueError if nothing is asked for, for an empty
+    sequence, a parameter that no optimizer has, a threshold or `shrink` outside [0, 1), a part that
+    does not exist, cannot be reinitialised or has nothing that learns, a network none of whose
+    layers can be treated, and activations that are NaN or infinite.
     """
     parts = [reset] if isinstance(reset, str) else list(reset)
-    _check(net, optimizer, batch, threshold, shrink, parts)
+    _check(net, batch, threshold, shrink, parts)
+    optimizers = optimizers_in(optimizer)
+    # Checked before anything is measured or changed.
+    learned = [(name, one) for name, one in net.named_parameters() if one.requires_grad]
+    check_knows(optimizers, learned)
     check_draws(draws, least=0)
     if shrink is not None:
         seed = new_seed(generator)
-        move_to_new(net, [""], optimizer, kept=shrink, seed=seed, why="shrink")
+        move_to_new(net, [""], optimizers, kept=shrink, seed=seed, why="shrink")
     if parts:
-        move_to_new(net, parts, optimizer, kept=0.0, seed=new_seed(generator), why="reset")
+        move_to_new(net, parts, optimizers, kept=0.0, seed=new_seed(generator), why="reset")
     if batch is None:
         return Revived()
     # One seed for both the draws that measure and the new initial values.
@@ -96,7 +102,7 @@ def revive(
     treated = {name: units for name, units in found.items() if reasons[name] is None}
     names = {module: name for name, module in net.named_modules()}
     if treated:
-        reinitialise_units(optimizer, layers, treated, names, seed)
+        reinitialise_units(optimizers, layers, treated, names, seed)
     return Revived(
         units={name: tuple(units.tolist()) for name, units in treated.items()},
         left={name: reasons[name] or "" for name in found if name not in treated},
@@ -105,7 +111,6 @@ def revive(
 
 def _check(
     net: nn.Module,
-    optimizer: Optimizer,
     batch: Any,
     threshold: float,
     shrink: float | None,
@@ -130,7 +135,3 @@ def _check(
             raise ValueError(
                 f"reset: got {part!r}, a {kind}, expected a part with weights that learn"
             )
-    # Checked before anything is measured or changed.
-    check_knows(
-        optimizer, [(name, one) for name, one in net.named_parameters() if one.requires_grad]
-    )

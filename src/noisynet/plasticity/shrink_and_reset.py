@@ -20,13 +20,19 @@ from .moments import check_knows, forget
 
 @torch.no_grad()
 def move_to_new(
-    net: nn.Module, names: Sequence[str], optimizer: Optimizer, *, kept: float, seed: int, why: str
+    net: nn.Module,
+    names: Sequence[str],
+    optimizers: Sequence[Optimizer],
+    *,
+    kept: float,
+    seed: int,
+    why: str,
 ) -> None:
     """Move all parameters of the named parts of a network to kept · θ + (1 - kept) · θ₀.
 
     θ₀ are new initial values. With `kept` above 0, |σ| moves and the sign stays, since σ and -σ are
     the same noise, and would cancel each other. Frozen parameters stay as they are, and a tensor
-    that several modules share is moved once. The optimizer's state of moved parameters is reset.
+    that several modules share is moved once. The optimizers' state of moved parameters is reset.
     Raises ValueError, with a message that begins with `why`, for a module whose parameters cannot
     be reinitialised.
     """
@@ -48,7 +54,7 @@ def move_to_new(
             if parameter.requires_grad:
                 label = f"{inner}.{name}".removeprefix(".")
                 moved.setdefault(id(parameter), (label, parameter, values[name]))
-    check_knows(optimizer, [(name, parameter) for name, parameter, _ in moved.values()])
+    check_knows(optimizers, [(name, parameter) for name, parameter, _ in moved.values()])
     sigmas = {id(one) for one in sigma_parameters(net)}
     for _, parameter, value in moved.values():
         if not kept:
@@ -58,4 +64,5 @@ def move_to_new(
             parameter.copy_(sign * parameter.abs().lerp(value.abs(), 1 - kept))
         else:
             parameter.lerp_(value, 1 - kept)
-        forget(optimizer, parameter)
+        for optimizer in optimizers:
+            forget(optimizer, parameter)

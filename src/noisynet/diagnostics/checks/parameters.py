@@ -296,36 +296,42 @@ def _says_noise(key: str) -> bool:
     return any(one.startswith("eps") or "epsilon" in one or "noise" in one for one in tokens(key))
 
 
-def in_the_optimizer(layers: Mapping[str, RecognisedLayer], optimizer: Optimizer | None) -> Finding:
-    """Check whether the optimizer has σ among its parameters."""
+def in_the_optimizer(
+    layers: Mapping[str, RecognisedLayer], optimizers: Sequence[Optimizer]
+) -> Finding:
+    """Check whether one of the optimizers has σ among its parameters."""
     check = Check("optimizer")
-    if optimizer is None:
+    if not optimizers:
         return check.skipped("no optimizer was given")
+    several = len(optimizers) > 1
     absent = [
         one
-        for one, groups in _groups_of_sigma(layers, optimizer).items()
+        for one, groups in _groups_of_sigma(layers, optimizers).items()
         if None in groups and layers[one].learns_sigma
     ]
     if absent:
         return check.failed(
-            f"σ of {listed(absent)} is not in the optimizer: it will never move",
+            f"σ of {listed(absent)} is not in "
+            f"{'any of the optimizers' if several else 'the optimizer'}: it will never move",
             "build it after noisify, or optimizer.add_param_group({'params': "
             "noisynet.sigma_parameters(model)})",
         )
     learned = [one for one, found in layers.items() if found.learns_sigma]
     if not learned:
         return check.skipped("σ is not learned (learned=False)")
-    return check.passed(f"σ of {counted(len(learned), 'layer')} is in it")
+    return check.passed(
+        f"σ of {counted(len(learned), 'layer')} is in {'them' if several else 'it'}"
+    )
 
 
-def weight_decay(layers: Mapping[str, RecognisedLayer], optimizer: Optimizer | None) -> Finding:
+def weight_decay(layers: Mapping[str, RecognisedLayer], optimizers: Sequence[Optimizer]) -> Finding:
     """Check whether weight decay pulls σ towards 0."""
     check = Check("weight decay")
-    if optimizer is None:
+    if not optimizers:
         return check.skipped("no optimizer was given")
     decays = {
         one: max(float(group.get("weight_decay", 0)) for group in groups if group is not None)
-        for one, groups in _groups_of_sigma(layers, optimizer).items()
+        for one, groups in _groups_of_sigma(layers, optimizers).items()
         if any(group is not None for group in groups) and layers[one].learns_sigma
     }
     decayed = {one: decay for one, decay in decays.items() if decay}
@@ -339,10 +345,15 @@ def weight_decay(layers: Mapping[str, RecognisedLayer], optimizer: Optimizer | N
 
 
 def _groups_of_sigma(
-    layers: Mapping[str, RecognisedLayer], optimizer: Optimizer
+    layers: Mapping[str, RecognisedLayer], optimizers: Sequence[Optimizer]
 ) -> dict[str, list[dict[str, Any] | None]]:
-    """Return the optimizer's group of each σ of each layer; None for a σ that is in no group."""
-    groups = {id(one): group for group in optimizer.param_groups for one in group["params"]}
+    """Return the optimizers' group of each σ of each layer; None for a σ that is in no group."""
+    groups = {
+        id(one): group
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for one in group["params"]
+    }
     return {
         one: [groups.get(id(sigma)) for sigma in found.tensors(found.sigmas)]
         for one, found in layers.items()
