@@ -57,17 +57,19 @@ def _print(found: dict[str, Any]) -> None:
 
 def _print_part(console: Any, title: str, part: dict[str, Any]) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     console.print(title, soft_wrap=True, markup=False)
     scores = Table(box=None, pad_edge=False)
     names = ["variant", "runs", "mean", "IQM", "95 % interval"]
     solved = any(row.get("solved_at") is not None for row in part["variants"])
     for name in [*names, "solved at step"] if solved else names:
-        scores.add_column(
-            name, justify="left" if name == "variant" else "right", no_wrap=name != "variant"
-        )
+        if name == "variant":
+            scores.add_column(name, overflow="fold", min_width=len(name))
+        else:
+            scores.add_column(name, justify="right", no_wrap=True)
     for row in part["variants"]:
-        cells = [row["label"], str(row["runs"]), f"{row['mean']:.2f}", f"{row['iqm']:.2f}"]
+        cells = [Text(row["label"]), str(row["runs"]), f"{row['mean']:.2f}", f"{row['iqm']:.2f}"]
         cells.append(_said(row["interval"]))
         if solved:
             cells.append("-" if row["solved_at"] is None else f"{row['solved_at']:,.0f}")
