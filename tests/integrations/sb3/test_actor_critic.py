@@ -71,8 +71,8 @@ class Watch(BaseCallback):
         return True
 
 
-def collect(model: Any) -> None:
-    _, callback = model._setup_learn(1000, None)
+def collect(model: Any, callback: Any = None) -> None:
+    _, callback = model._setup_learn(1000, callback)
     assert model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
     model.policy.set_training_mode(True)
 
@@ -100,6 +100,26 @@ def test_the_first_ratio_is_one(name: str, options: dict[str, Any]) -> None:
         assert ratio < 1e-5
         assert value < 1e-5
         model.policy.optimizer.step()
+
+
+class DoctorAndPrediction(BaseCallback):
+    """The doctor takes a step of the optimizer, and a prediction sets the host's mode."""
+
+    def _on_step(self) -> bool:
+        if self.n_calls == 5:
+            policy, seen = self.model.policy, self.model._last_obs
+            batch, _ = policy.obs_to_tensor(seen)
+            loss = lambda: policy.get_distribution(batch).entropy().mean()  # noqa: E731
+            noisynet.doctor(policy, batch, loss=loss, optimizer=policy.optimizer)
+            self.model.predict(seen, deterministic=True)
+        return True
+
+
+def test_nothing_redraws_in_the_middle_of_a_rollout() -> None:
+    model = agent("ppo")
+    collect(model, DoctorAndPrediction())
+    with torch.no_grad():
+        assert max(largest_deviation(model)) < 1e-5
 
 
 def test_a_new_draw_in_the_update_would_show() -> None:
@@ -240,6 +260,24 @@ def test_samples_know_their_environment() -> None:
             data.observations.observations, data.observations.rows, strict=True
         ):
             assert (own[row] == observation.numpy()).all(-1).any()
+
+
+@pytest.mark.parametrize("rows", [1, ENVIRONMENTS, 7])
+def test_as_many_observations_as_environments_have_their_draws(rows: int) -> None:
+    policy = agent("ppo", **PER_ENVIRONMENT).learn(64).policy
+    seen = torch.randn(rows, 4)
+
+    def found() -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.no_grad():
+            return policy.get_distribution(seen).distribution.logits, policy(seen)[1]
+
+    drawn, other = noisynet.held(policy), noisynet.draw(policy)
+    with noisynet.using(policy, drawn) if rows == ENVIRONMENTS else noisynet.mean_weights(policy):
+        expected = found()
+    assert all(map(torch.equal, found(), expected))
+    # A draw in force is always used.
+    with noisynet.using(policy, other):
+        assert not any(map(torch.equal, found(), expected))
 
 
 def test_a_rollout_of_draws_per_environment_wants_rows() -> None:

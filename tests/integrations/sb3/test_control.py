@@ -18,7 +18,7 @@ from stable_baselines3.common.env_util import make_vec_env
 
 import noisynet
 from noisynet.control import Linear, scale
-from noisynet.integrations.sb3 import NoiseControl, NoisyDQNPolicy, NoisyPPOPolicy
+from noisynet.integrations.sb3 import NoiseCallback, NoiseControl, NoisyDQNPolicy, NoisyPPOPolicy
 
 QUIET = {"exploration_initial_eps": 0.0, "exploration_final_eps": 0.0}
 
@@ -81,6 +81,30 @@ def test_a_target_moves_in_every_training_when_it_is_due() -> None:
         reset_num_timesteps=False,
     )
     assert moved[0] == 320 + 48 + 4
+
+
+def test_a_training_in_short_parts_is_one_training() -> None:
+    def trained(parts: int) -> tuple[float, list[int]]:
+        model = PPO(
+            NoisyPPOPolicy,
+            make_vec_env("CartPole-v1", 2, seed=0),
+            n_steps=16,
+            batch_size=32,
+            n_epochs=1,
+            device="cpu",
+            seed=0,
+        )
+        control = NoiseControl(effective_epsilon=0.05, every=48)
+        log, logged_at = NoiseCallback(every=48), []
+        log.figures = lambda: logged_at.append(model.num_timesteps) or {}
+        for _ in range(parts):
+            model.learn(160 // parts, callback=[control, log], reset_num_timesteps=False)
+        return scale(model.policy), logged_at
+
+    # Five rollouts of 32 steps, each shorter than `every`. The host resets the environments.
+    moved, logged_at = trained(parts=5)
+    assert moved != 1
+    assert logged_at == trained(parts=1)[1] == [64, 128]
 
 
 def test_the_draws_that_measure_follow_from_the_seed() -> None:

@@ -176,6 +176,38 @@ def test_small_grids_and_matrices_are_flattened_as_before(space: spaces.Box) -> 
     assert extractor_of(space) == "FlattenExtractor"
 
 
+class Grid(gymnasium.Env[np.ndarray, int]):
+    """Images of MiniGrid's shape."""
+
+    observation_space = spaces.Box(0, 255, (7, 7, 3), np.uint8)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, Any]:
+        super().reset(seed=seed)
+        return self._seen(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, Any]:
+        return self._seen(), float(action), False, False, {}
+
+    def _seen(self) -> np.ndarray:
+        return self.np_random.integers(0, 256, (7, 7, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "policy", "options"),
+    [
+        (PPO, NoisyPPOPolicy, {"n_steps": 8, "batch_size": 8}),
+        (DQN, NoisyDQNPolicy, {"buffer_size": 10, "learning_starts": 0, **NO_EPSILON}),
+    ],
+)
+def test_images_too_small_for_the_cnn_are_flattened_as_by_the_host(
+    algorithm: Any, policy: Any, options: dict[str, Any]
+) -> None:
+    model = algorithm(policy, Grid(), device="cpu", **options).learn(8)
+    assert isinstance(model.policy.noisy_network.features_extractor, FlattenExtractor)
+    assert model.predict(np.zeros((5, 7, 7, 3), np.uint8))[0].shape == (5,)
+
+
 def test_an_option_of_another_extractor() -> None:
     options = {"features_extractor_kwargs": {"features_dim": 8}}
     expected = "features_extractor_kwargs: got features_dim, expected none for FlattenExtractor"

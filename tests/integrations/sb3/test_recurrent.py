@@ -191,6 +191,25 @@ def test_predict_is_the_mean_weights_or_noise() -> None:
     assert np.abs(noisy - sure).mean() > 0.02
 
 
+@pytest.mark.parametrize("rows", [1, ENVIRONMENTS, 7])
+def test_as_many_observations_as_environments_have_their_draws(rows: int) -> None:
+    model = agent("one per environment")
+    collect(model)
+    policy, seen = model.policy, torch.randn(rows, 4)
+    zeros, starts = torch.zeros(1, rows, 16), torch.ones(rows)
+    states = RNNStates((zeros, zeros), (zeros, zeros))
+
+    @torch.no_grad()
+    def found() -> tuple[torch.Tensor, torch.Tensor]:
+        distribution, _ = policy.get_distribution(seen, states.pi, starts)
+        return distribution.distribution.logits, policy(seen, states, starts)[1]
+
+    drawn = noisynet.held(policy)
+    with noisynet.using(policy, drawn) if rows == ENVIRONMENTS else noisynet.mean_weights(policy):
+        expected = found()
+    assert all(map(torch.equal, found(), expected))
+
+
 def test_the_host_s_loop_over_starts_gives_the_same() -> None:
     policy = agent("one draw").policy
     noisynet.hold(policy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,12 +17,11 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor
 from torch.distributions import Categorical
 
-from ...layers import Draw, draw, hold, mean_weights, release
+from ...layers import Draw, draw, hold, mean_weights, noisy_layers, release
 from ..acting import ActingWeights
 from ..host import run_under, takes_rows
 from .algorithm import ALGORITHMS
-from .noisy_policy import NoisyPolicy, add_noise, batch_size
-
+from .noisy_policy import NoisyPolicy, add_noise, batch_size, draw_for
 
 class ObservationsOfRows(NamedTuple):
     """A minibatch's observations and their environments, which are rows (B,) of the draw."""
@@ -115,16 +115,25 @@ class RolloutPolicy(NoisyPolicy, ActorCriticPolicy):
         super().set_training_mode(mode)
         self._starts = not mode and self._updated
 
+    def predict(self, *arguments: Any, **options: Any) -> Any:
+        """Choose actions; the host does not collect by this, so no rollout starts here."""
+        starts = self._starts
+        try:
+            return super().predict(*arguments, **options)
+        finally:
+            self._starts = starts
+
     def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Return action, value and log-probability for the host's collection.
 
-        With `deterministic`, the action is the policy's mode under the mean weights.
+        With `deterministic`, the action is the policy's mode under the mean weights. With a draw
+        for each environment, any other number of observations is evaluated by the mean weights.
         """
-        if deterministic:
-            with mean_weights(self):
-                return super().forward(obs, deterministic=True)
-        if self._starts:
+        if self._starts and not deterministic and noisy_layers(self):
             self._draw_for_rollout(obs)
+        if deterministic or self._lacks_draws_for(obs):
+            with mean_weights(self):
+                return super().forward(obs, deterministic)
         if self._rollout_draw is None or self._holds:
             with self._acting.used():
                 return super().forward(obs)
@@ -139,6 +148,13 @@ class RolloutPolicy(NoisyPolicy, ActorCriticPolicy):
             hold(self, drawn=self._rollout_draw)
         else:
             release(self)
+
+    def _lacks_draws_for(self, obs: PyTorchObs) -> bool:
+        """Return whether the draws in force are those of another number of environments."""
+        drawn = self._rollout_draw
+        if drawn is None or drawn.rows in (None, batch_size(obs)):
+            return False
+        return all(one.noise_state.override is None for one in noisy_layers(self).values())
 
     def _whole(self, obs: Any) -> Any:
         return super().forward(obs, deterministic=True)
@@ -160,6 +176,15 @@ class RolloutPolicy(NoisyPolicy, ActorCriticPolicy):
             rows=rows,
             probe=(self._whole, obs),
         )
+
+    def get_distribution(self, obs: PyTorchObs, *states: Any, **named: Any) -> Any:
+        """Return the policy under the draw in force.
+
+        With a draw for each environment, any other number of observations is evaluated by the mean
+        weights.
+        """
+        with mean_weights(self) if self._lacks_draws_for(obs) else nullcontext():
+            return super().get_distribution(obs, *states, **named)
 
     def predict_values(self, obs: PyTorchObs) -> Tensor:
         """Estimate values under the draw in force: (N, 1).
@@ -201,8 +226,7 @@ class RolloutPolicy(NoisyPolicy, ActorCriticPolicy):
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         if deterministic:
             return self.greedy(observation, None)
-        drawn = draw(self, rows=batch_size(observation))
-        return self._under(drawn, super()._predict, observation)
+        return self._under(draw_for(self, observation), super()._predict, observation)
 
     def greedy(self, obs: PyTorchObs, drawn: Draw | None) -> Tensor:
         """Choose the mode of the policy under a draw, or under the mean weights: (N, …)."""

@@ -42,6 +42,13 @@ ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
 }
 """Each policy, and the algorithm that it is for."""
 
+_OF_THE_HOST = {"__init__", "_check_algorithm", "_setup_model", "_sample_action"}
+"""The only functions whose local variables are read.
+
+Before Python 3.13, reading them keeps all of them alive until the function returns: in a user's
+loop over models, the former model with its replay buffer.
+"""
+
 
 def check_algorithm(policy: BasePolicy, expected: type[BaseAlgorithm]) -> BaseAlgorithm | None:
     """Return the algorithm that is building a policy; None if no algorithm is.
@@ -84,7 +91,7 @@ def collecting_algorithm() -> OffPolicyAlgorithm | None:
 
 
 def _owner(frame: FrameType) -> object:
-    return frame.f_locals.get("self")
+    return frame.f_locals.get("self") if frame.f_code.co_name in _OF_THE_HOST else None
 
 
 def _rivals(algorithm: BaseAlgorithm) -> list[str]:

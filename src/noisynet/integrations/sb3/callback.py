@@ -17,7 +17,7 @@ from ...layers import draw
 from ...layers.outputs import Outputs, outputs_under
 from ...layers.restoring import buffers_preserved
 from .algorithm import ALGORITHMS
-from .noisy_policy import NoisyPolicy
+from .noisy_policy import NoisyPolicy, uncompiled
 
 
 class WatchingCallback(BaseCallback):
@@ -40,14 +40,23 @@ class WatchingCallback(BaseCallback):
                 )
         self.every, self.observations, self.draws = every, observations, draws
         self._seen: deque[Any] = deque()
+        self._watched: NoisyPolicy | None = None
 
     def _init_callback(self) -> None:
-        self.policy()
-        self._seen = deque(maxlen=max(1, self.observations // self.training_env.num_envs))
+        policy = self.policy()
+        # A training that goes on may call `learn` for less than `every` steps at a time.
+        if policy is not self._watched or self.model.num_timesteps == 0:
+            self._seen = deque(maxlen=max(1, self.observations // self.training_env.num_envs))
+            self._begin()
+            self._watched = policy
+
+    def _begin(self) -> None:
+        """Prepare for a training from the model's present step on."""
+        raise NotImplementedError
 
     def policy(self) -> NoisyPolicy:
         """Return the model's policy; raises TypeError if it is not a noisy one."""
-        policy = self.model.policy
+        policy = uncompiled(self.model.policy)
         if not isinstance(policy, NoisyPolicy):
             expected = ", ".join(ALGORITHMS)
             raise TypeError(
@@ -94,12 +103,10 @@ class NoiseCallback(WatchingCallback):
         super().__init__(every=every, observations=observations, draws=draws, verbose=verbose)
         self._logged_at = 0
 
-    def _init_callback(self) -> None:
-        super()._init_callback()
+    def _begin(self) -> None:
         self._generator = torch.Generator(self.model.device).manual_seed(self.model.seed or 0)
-
-    def _on_training_start(self) -> None:
-        self._logged_at = self.num_timesteps
+        # The host sets the callback's own `num_timesteps` later.
+        self._logged_at = self.model.num_timesteps
 
     def _on_rollout_end(self) -> None:
         if self.num_timesteps - self._logged_at < self.every:

@@ -15,10 +15,10 @@ from stable_baselines3.td3.policies import Actor as TD3HostActor
 from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor, nn
 
-from ...layers import Draw, draw, noisy_layers
+from ...layers import Draw, noisy_layers
 from ..host import run_under
 from .algorithm import ALGORITHMS
-from .noisy_policy import NoisyNetwork, add_noise, batch_size, made_noisy
+from .noisy_policy import NoisyNetwork, add_noise, draw_for, made_noisy, uncompiled
 from .off_policy import OffPolicyNoise, Redraw
 
 
@@ -33,7 +33,7 @@ class _NoisyActor(NoisyNetwork):
         raise NotImplementedError
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
-        drawn = None if deterministic else draw(self, rows=batch_size(observation))
+        drawn = None if deterministic else draw_for(self, observation)
         return self.act(observation, drawn, deterministic)
 
 
@@ -51,6 +51,10 @@ class NoisyTD3Actor(_NoisyActor, TD3HostActor):
 
 class _SquashedActor(_NoisyActor):
     """A noisy actor with a squashed Gaussian on top."""
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> Tensor:
+        """Return samples under the noise in force, or modes under the mean weights: (N, …)."""
+        return self.act(obs, None, True) if deterministic else super().forward(obs)
 
     def action_log_prob(self, obs: PyTorchObs) -> tuple[Tensor, Tensor]:
         """Return actions and their log π(a|s, ε) for the host's losses.
@@ -110,7 +114,7 @@ class NoisyContinuousPolicy(OffPolicyNoise):
     @property
     def noisy_network(self) -> Any:
         """The network whose noise explores."""
-        return self.actor
+        return uncompiled(self.actor)
 
     @property
     def scaled_modules(self) -> tuple[nn.Module, ...]:

@@ -47,8 +47,7 @@ class NoiseControl(WatchingCallback):
         self._control = control
         self._seed = options.get("seed")
 
-    def _init_callback(self) -> None:
-        super()._init_callback()
+    def _begin(self) -> None:
         check_space(self._control, self.model.action_space)
         self._control.seed = (self.model.seed or 0) if self._seed is None else self._seed
         # The host sets the callback's own `num_timesteps` later.

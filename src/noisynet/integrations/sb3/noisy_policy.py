@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import re
+import threading
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, get_args
@@ -24,7 +26,15 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer, RMSprop
 
-from ...layers import Draw, NoiseName, mean_weights, noisify, sigma_parameters
+from ...layers import (
+    Draw,
+    NoiseName,
+    draw,
+    mean_weights,
+    noisify,
+    noisy_layers,
+    sigma_parameters,
+)
 from .algorithm import check_algorithm
 from .rmsprop import BlockedRMSprop, supports
 
@@ -60,7 +70,28 @@ class NoiseOptions:
             raise ValueError(f"noise_in: got {self.noise_in!r}, expected one of {expected}")
 
 
-class NoisyPolicy(BasePolicy):
+_PREDICTING = threading.RLock()
+"""One prediction at a time: the draw in force in a layer is in force for all threads."""
+
+
+class NoisyModel(BasePolicy):
+    """A policy or network with noise, for several threads and for copies."""
+
+    def predict(self, *arguments: Any, **options: Any) -> Any:
+        """Choose actions as the host does, in one thread at a time."""
+        with _PREDICTING:
+            return super().predict(*arguments, **options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        if "action_dist" in state:
+            # The graph of the last minibatch hangs on it, and cannot be copied.
+            state["action_dist"] = bare = copy.copy(state["action_dist"])
+            bare.distribution = bare.gaussian_actions = None
+        return state
+
+
+class NoisyPolicy(NoisyModel):
     """The base of the noisy policies; it comes before the host's policy among the bases."""
 
     algorithm: ClassVar[type[BaseAlgorithm]]
@@ -157,7 +188,7 @@ class NoisyPolicy(BasePolicy):
         return {**super()._get_constructor_parameters(), **asdict(self._noise)}
 
 
-class NoisyNetwork(BasePolicy):
+class NoisyNetwork(NoisyModel):
     """A noisy network of the host, which can act and be saved by itself, as a policy can.
 
     It is the base of the noisy networks, and comes before the host's network among the bases.
@@ -274,12 +305,15 @@ def _extractor_for(
 ) -> type[BaseFeaturesExtractor]:
     """Choose the features extractor: combined for a dict, a CNN for an image, else flat.
 
+    Images that are too small for the CNN, such as MiniGrid's, are flattened, as by `MlpPolicy`.
+
     Raises ValueError for frames that the host does not recognise as images.
     """
     if isinstance(space, spaces.Dict):
         return CombinedExtractor
     if is_image_space(space, normalized_image=not normalize_images):
-        return NatureCNN
+        height_and_width = sorted(space.shape or ())[1:]
+        return NatureCNN if min(height_and_width) >= _SMALLEST_FRAME else FlattenExtractor
     if sum(size >= _SMALLEST_FRAME for size in space.shape or ()) > 1:
         raise ValueError(
             f"{policy}: got observations of {space.dtype} of shape {space.shape}, expected images "
@@ -301,6 +335,16 @@ def _check_options_of(
             f"{' or '.join(expected) or 'none'} for {extractor.__name__}, which the observations "
             "ask for; another is chosen by features_extractor_class"
         )
+
+
+def uncompiled(module: Any) -> Any:
+    """Return the module that `torch.compile` wraps, or the module itself."""
+    return getattr(module, "_orig_mod", module)
+
+
+def draw_for(network: nn.Module, observation: PyTorchObs) -> Draw | None:
+    """Draw noise for each row of an observation; return None for a denoised network."""
+    return draw(network, rows=batch_size(observation)) if noisy_layers(network) else None
 
 
 def batch_size(observation: PyTorchObs) -> int:

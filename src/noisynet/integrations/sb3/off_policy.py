@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...layers import Draw, draw
 from .algorithm import collecting_algorithm
-from .noisy_policy import NoisyPolicy, batch_size
+from .noisy_policy import NoisyPolicy, batch_size, draw_for
 
 Redraw = Literal["update", "episode"]
 
@@ -72,9 +72,9 @@ class OffPolicyNoise(NoisyPolicy):
         """Return the draw to act under, one for each row; None for the mean weights."""
         if deterministic:
             return None
-        rows = batch_size(observation)
         if not self._collects:
-            return draw(self.noisy_network, rows=rows)
+            return draw_for(self.noisy_network, observation)
+        rows = batch_size(observation)
         if rows not in self._held:
             self._held[rows] = draw(self.noisy_network, rows=rows)
         return self._held[rows]

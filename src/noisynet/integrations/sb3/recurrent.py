@@ -23,7 +23,7 @@ from ...layers import Draw, draw, hold, mean_weights, noisy_layers, using
 from ..host import takes_rows
 from .actor_critic import ObservationsOfRows, RolloutPolicy
 from .algorithm import ALGORITHMS, check_algorithm
-from .noisy_policy import batch_size
+from .noisy_policy import batch_size, draw_for
 
 States = tuple[Tensor, Tensor]
 _Host: Any = RecurrentActorCriticPolicy
@@ -130,14 +130,15 @@ class NoisyRecurrentPPOPolicy(RolloutPolicy, RecurrentActorCriticPolicy):
     ) -> tuple[Tensor, Tensor, Tensor, RNNStates]:
         """Return action, value, log-probability and states for the host's collection.
 
-        With `deterministic`, the action is the policy's mode under the mean weights.
+        With `deterministic`, the action is the policy's mode under the mean weights. With a draw
+        for each environment, any other number of observations is evaluated by the mean weights.
         """
         arguments = (obs, lstm_states, episode_starts)
-        if deterministic:
-            with mean_weights(self):
-                return _Host.forward(self, *arguments, deterministic=True)
-        if self._starts:
+        if self._starts and not deterministic and noisy_layers(self):
             self._draw_for_rollout(obs)
+        if deterministic or self._lacks_draws_for(obs):
+            with mean_weights(self):
+                return _Host.forward(self, *arguments, deterministic)
         with self._acting.used():
             return _Host.forward(self, *arguments)
 
@@ -222,7 +223,7 @@ class NoisyRecurrentPPOPolicy(RolloutPolicy, RecurrentActorCriticPolicy):
         episode_starts: Tensor,
         deterministic: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        drawn = None if deterministic else draw(self, rows=batch_size(observation))
+        drawn = None if deterministic else draw_for(self, observation)
         with mean_weights(self) if drawn is None else using(self, drawn):
             return _Host._predict(self, observation, lstm_states, episode_starts, deterministic)
 

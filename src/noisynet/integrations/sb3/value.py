@@ -9,10 +9,10 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 from torch import Tensor
 
-from ...layers import Draw, draw
+from ...layers import Draw
 from ..host import run_under
 from .algorithm import ALGORITHMS
-from .noisy_policy import NoisyNetwork, batch_size, made_noisy
+from .noisy_policy import NoisyNetwork, draw_for, made_noisy, uncompiled
 from .off_policy import OffPolicyNoise
 
 
@@ -28,7 +28,7 @@ class _NoisyValues(NoisyNetwork):
         return run_under(drawn, self, super().forward, obs)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = True) -> Tensor:
-        drawn = None if deterministic else draw(self, rows=batch_size(observation))
+        drawn = None if deterministic else draw_for(self, observation)
         return self.action_values(observation, drawn).argmax(dim=1)
 
 
@@ -89,7 +89,7 @@ class NoisyDQNPolicy(NoisyValuePolicy, DQNPolicy):  # pyright: ignore[reportInco
     @property
     def noisy_network(self) -> QNetwork:
         """The network whose noise explores."""
-        return self.q_net
+        return uncompiled(self.q_net)
 
     def make_q_net(self) -> NoisyQNetwork:
         """Build one network, online or target, with noisy layers."""
@@ -108,7 +108,7 @@ class NoisyQRDQNPolicy(NoisyValuePolicy, QRDQNPolicy):  # pyright: ignore[report
     @property
     def noisy_network(self) -> QuantileNetwork:
         """The network whose noise explores."""
-        return self.quantile_net
+        return uncompiled(self.quantile_net)
 
     def make_quantile_net(self) -> NoisyQuantileNetwork:
         """Build one network, online or target, with noisy layers."""
