@@ -91,18 +91,20 @@ def run_under(
     rows: Sequence[int] | None = None,
     probe: tuple[Forward, Any] | None = None,
     joined: Callable[[list[Any], list[int]], Any] | None = None,
+    apart: bool = False,
 ) -> Any:
     """Run `forward` on a batch of the host under a draw, or under the mean weights for None.
 
     If the draw has rows, row i of the batch, its first dimension, uses draw i, or draw `rows[i]` if
     `rows` is given. A network whose layers see other rows runs once for each draw, on the rows that
-    use it. If `forward` is only a part of the network, `probe` is a forward of all of it, and its
-    batch. `joined` replaces `join` for outputs of the host's own types.
+    use it, and so does any network if `apart`. If `forward` is only a part of the network, `probe`
+    is a forward of all of it, and its batch. `joined` replaces `join` for outputs of the host's own
+    types.
     """
     if drawn is None:
         with mean_weights(network):
             return forward(batch)
-    if drawn.rows is None or takes_rows(network, *(probe or (forward, batch))):
+    if drawn.rows is None or (not apart and takes_rows(network, *(probe or (forward, batch)))):
         with using(network, drawn if rows is None else drawn[rows]):
             return forward(batch)
     numbers = range(drawn.rows) if rows is None else rows

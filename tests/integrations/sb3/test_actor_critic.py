@@ -122,6 +122,19 @@ def test_nothing_redraws_in_the_middle_of_a_rollout() -> None:
         assert max(largest_deviation(model)) < 1e-5
 
 
+def test_large_independent_noise_of_a_minibatch_is_one_draw_at_a_time() -> None:
+    # Large enough for one forward for each draw, instead of an ε of all weights for each sample.
+    kwargs = {"draw_per_environment": True, "noise": "independent", "net_arch": [128, 128]}
+    model = agent("ppo", **{**PER_ENVIRONMENT, "policy_kwargs": kwargs})
+    collect(model)
+    layer, shapes = model.policy.action_net, set()
+    layer.register_forward_pre_hook(lambda *_: shapes.add(layer.noise_state.override.shape))
+    with torch.no_grad():
+        assert max(largest_deviation(model)) < 1e-5
+    size = layer.weight.numel() + layer.bias.numel()
+    assert shapes == {(size,)}
+
+
 def test_a_new_draw_in_the_update_would_show() -> None:
     model = agent("ppo")
     collect(model)

@@ -23,6 +23,14 @@ from ..host import run_under, takes_rows
 from .algorithm import ALGORITHMS
 from .noisy_policy import NoisyPolicy, add_noise, batch_size, draw_for
 
+_NUMBERS_OF_A_FORWARD = 1 << 16
+"""Values of ε that take as long as one more forward and backward of a small network.
+
+PPO's update with independent noise in two layers of 64, 64 samples: 2.8 ms for 4 draws apart, 13.7
+ms for 32, and 4 ms together (one core of an AMD EPYC).
+"""
+
+
 class ObservationsOfRows(NamedTuple):
     """A minibatch's observations and their environments, which are rows (B,) of the draw."""
 
@@ -175,7 +183,18 @@ class RolloutPolicy(NoisyPolicy, ActorCriticPolicy):
             (obs, *more),
             rows=rows,
             probe=(self._whole, obs),
+            apart=rows is not None and self._is_large(drawn, len(rows)),
         )
+
+    def _is_large(self, drawn: Draw | None, samples: int) -> bool:
+        """Return whether a forward for each draw is faster than an ε for each sample.
+
+        An ε of independent noise has the size of all weights, gigabytes for a minibatch of images.
+        """
+        if drawn is None or self._noise.noise == "factorised":
+            return False
+        numbers = samples * sum(flat.shape[-1] for flat in drawn.flats)
+        return numbers > (drawn.rows or 1) * _NUMBERS_OF_A_FORWARD
 
     def get_distribution(self, obs: PyTorchObs, *states: Any, **named: Any) -> Any:
         """Return the policy under the draw in force.
