@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -14,9 +15,11 @@ pytest.importorskip("stable_baselines3")
 pytest.importorskip("sb3_contrib")
 
 import noisynet
+from noisynet.evaluation.scores import bootstrap_interval, interquartile_mean, interquartile_means
 
 agents: Any = importlib.import_module("benchmarks.hosts.continuous")
 study: Any = importlib.import_module("benchmarks.study.continuous")
+signed = importlib.import_module("benchmarks.study.compare").signed
 TD3 = "Pendulum, TD3"
 CASES = [
     (next(name for name, task in agents.TASKS.items() if task.algorithm == algorithm), arm)
@@ -84,3 +87,51 @@ def test_pendulum_is_learned_by_noise_alone(arm: str, monkeypatch: pytest.Monkey
     monkeypatch.setitem(agents.TASKS, TD3, replace(agents.TASKS[TD3], steps=8000))
     # A random player gets about -1200, and one that swings up and holds about -150.
     assert study.run(TD3, arm, seed=0)["final"] > -400
+
+
+def test_what_the_page_says_of_the_runs() -> None:
+    records = study.PART.records()
+    text = " ".join((Path(__file__).parents[2] / "docs" / "sb3.md").read_text().split())
+    pendulum, memory = "Pendulum, PPO", "CartPole without velocities, RecurrentPPO"
+
+    def values(task: str, arm: str, figure: str) -> list[float]:
+        return [one[figure] for one in records if (one["task"], one["arm"]) == (task, arm)]
+
+    def iqm(task: str, arm: str, figure: str) -> str:
+        return signed(interquartile_mean(values(task, arm, figure)), plus=False)
+
+    def interval(task: str, arm: str, figure: str) -> tuple[float, float]:
+        found = bootstrap_interval(interquartile_means, [values(task, arm, figure)])
+        assert found is not None
+        return found
+
+    def are_told(task: str, one: str, other: str, figure: str) -> bool:
+        (low, high), (least, most) = (interval(task, arm, figure) for arm in (one, other))
+        return high < least or most < low
+
+    played = {one["task"] for one in records}
+    assert {
+        len(values(task, arm, "final")) for task in played for arm in study.PART.arms[task]
+    } == {5}
+    assert not {task for task in played if agents.TASKS[task].is_mujoco or "Mountain" in task}
+    last = "learned, last layer"
+    for task, arm, figure in (
+        *((pendulum, arm, "final") for arm in ("learned", "Gaussian", "gSDE", "adaptive", last)),
+        *((pendulum, arm, "area") for arm in (last, "Gaussian")),
+        *((memory, arm, "area") for arm in ("neither", "entropy bonus", "learned", last)),
+        (memory, "learned, per environment", "area"),
+        *((TD3, arm, "area") for arm in ("learned", "learned, critics too")),
+    ):
+        assert iqm(task, arm, figure) in text
+    assert are_told(pendulum, "learned", "Gaussian", "final")
+    assert are_told(pendulum, last, "Gaussian", "area")
+    for arm in ("neither", "entropy bonus"):
+        assert are_told(memory, "learned", arm, "area")
+        assert not are_told(memory, last, arm, "area")
+    assert are_told(TD3, "learned", "learned, critics too", "area")
+    for task, host in ((TD3, "Gaussian"), ("Pendulum, SAC", "squashed Gaussian")):
+        assert not any(are_told(task, arm, host, "final") for arm in study.PART.arms[task])
+        ends = sorted(
+            interquartile_mean(values(task, arm, "final")) for arm in study.PART.arms[task]
+        )
+        assert f"between {signed(ends[0], plus=False)} and {signed(ends[-1], plus=False)}" in text
