@@ -72,5 +72,10 @@ def test_for_zsh_the_same_by_its_own_emulation(
     assert main(["--print-completion", "zsh"]) == 0
     printed = capsys.readouterr().out
     assert printed.endswith(f"autoload -Uz bashcompinit && bashcompinit\n{script}")
+    zsh = shutil.which("zsh")
+    if zsh is not None:  # a shell that has not set up completion itself
+        ask = f"{printed}\nprint -r -- $_comps[noisynet]"
+        done = subprocess.run([zsh, "-f", "-c", ask], capture_output=True, text=True, check=True)
+        assert "_noisynet" in done.stdout
     assert main(["--print-completion=bash"]) == 0
     assert capsys.readouterr().out == script

@@ -49,6 +49,17 @@ def test_repeats_of_a_seed_count_once(write_run) -> None:
     assert "3 runs, of which 2 repeat another (the same seed and score)" in str(found["notes"])
 
 
+def test_a_narrow_terminal_keeps_the_names_of_variants(
+    write_run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [write_run("n", [30.0]), write_run("e", [20.0], preset="cartpole-epsilon")]
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main(["compare", *map(str, runs)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    folded = "".join(line[:8].strip() for line in lines)
+    assert "ε-greedy" in folded
+
+
 def test_improvement_and_its_opposite_add_up_to_one() -> None:
     generator = np.random.default_rng(1)
     ours, theirs = generator.integers(0, 5, (2, 3, 7)).astype(float)
