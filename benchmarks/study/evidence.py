@@ -19,7 +19,7 @@ from noisynet.cli.options import positive
 
 from ..provenance import RESULTS, provenance
 from ..tables import markdown_table
-from . import atari100k, components, continuous, control, faults, minatar, verdict
+from . import atari100k, components, control, exploring, faults, minatar, verdict
 from .part import Part, run_all
 from .run import SHARED
 
@@ -44,8 +44,8 @@ def _planned(part: Part) -> tuple[str, ...]:
 
 
 _OF_DQN = tuple(task for task in minatar.TASKS if minatar.arms_of(task) is minatar.OF_DQN)
-_MUJOCO = tuple(name for name, task in continuous.TASKS.items() if task.is_mujoco)
-_CLASSIC = tuple(task for task in continuous.TASKS if task not in _MUJOCO)
+_MUJOCO = tuple(name for name, task in exploring.TASKS.items() if task.is_mujoco)
+_CLASSIC = tuple(task for task in exploring.TASKS if task not in _MUJOCO)
 _OF_PQN = tuple(task for task in minatar.TASKS if task not in _OF_DQN)
 SERIES = {
     "faults, small tasks": Series("faults", ("CartPole", "DeepSea-8"), faults.PART),
@@ -62,8 +62,8 @@ SERIES = {
     "IQN and Munchausen, MinAtar": Series(
         "components", _OF_DQN, components.PART
     ),
-    "continuous actions and memory": Series("continuous", _CLASSIC, continuous.PART),
-    "MuJoCo": Series("continuous", _MUJOCO, continuous.PART),
+    "Stable-Baselines3": Series("exploring", _CLASSIC, exploring.PART),
+    "MuJoCo": Series("exploring", _MUJOCO, exploring.PART),
 }  # fmt: skip
 
 

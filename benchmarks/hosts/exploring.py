@@ -1,9 +1,9 @@
-"""Stable-Baselines3's agents with continuous actions, and with a memory: ways to explore.
+"""Ways to explore in Stable-Baselines3: agents with continuous actions, with a memory, on policy.
 
-    python -m benchmarks.hosts.continuous --algorithm td3 --machine "…"
+    python -m benchmarks.hosts.exploring --algorithm td3 --machine "…"
 
 times learned noise and the host's own exploration in turns, as run.py does. What each way learns
-is compared in ../study/continuous.py. The MuJoCo tasks need `pip install 'gymnasium[mujoco]'
+is compared in ../study/exploring.py. The MuJoCo tasks need `pip install 'gymnasium[mujoco]'
 'mujoco<4'`.
 """
 
@@ -21,13 +21,14 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
-from stable_baselines3 import PPO, SAC, TD3
+from stable_baselines3 import A2C, PPO, SAC, TD3
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 
 from noisynet.integrations.sb3 import (
     NoiseControl,
+    NoisyA2CPolicy,
     NoisyPPOPolicy,
     NoisyRecurrentPPO,
     NoisyRecurrentPPOPolicy,
@@ -77,17 +78,22 @@ class Task:
 
 # The network of SAC's paper for all, so that arms and tasks differ in nothing else.
 _REPLAY: Options = {"learning_starts": 1000, "policy_kwargs": {"net_arch": [256, 256]}}
-# The host's RL Zoo has these for RecurrentPPO on CartPole without velocities.
-_MEMORY: Options = {
+# The host's RL Zoo has these for PPO and RecurrentPPO, and its own defaults for A2C. Its normalised
+# observations of Acrobot are left out.
+_CARTPOLE: Options = {
     "n_steps": 32,
     "batch_size": 256,
     "n_epochs": 20,
     "gae_lambda": 0.8,
     "gamma": 0.98,
     "learning_rate": 1e-3,
+}
+_MEMORY: Options = {
+    **_CARTPOLE,
     "policy_kwargs": {"lstm_hidden_size": 64, "enable_critic_lstm": True},
 }
 _PPO: Options = {"n_steps": 1024, "gae_lambda": 0.95, "gamma": 0.9, "learning_rate": 1e-3}
+_ACROBOT: Options = {"n_steps": 256, "n_epochs": 4, "gae_lambda": 0.94}
 TASKS = {
     "Pendulum, TD3": Task("Pendulum-v1", "td3", 20_000, _REPLAY),
     "Pendulum, SAC": Task("Pendulum-v1", "sac", 20_000, _REPLAY),
@@ -101,6 +107,10 @@ TASKS = {
     "CartPole without velocities, RecurrentPPO": Task(
         "CartPole-v1", "recurrent", 100_000, _MEMORY, environments=8, wrapper=WithoutVelocities
     ),
+    "CartPole, PPO": Task("CartPole-v1", "discrete ppo", 60_000, _CARTPOLE, environments=8),
+    "CartPole, A2C": Task("CartPole-v1", "a2c", 100_000, environments=8),
+    "Acrobot, PPO": Task("Acrobot-v1", "discrete ppo", 200_000, _ACROBOT, environments=16),
+    "Acrobot, A2C": Task("Acrobot-v1", "a2c", 200_000, environments=16),
 }
 
 
@@ -121,6 +131,16 @@ _BUFFER: Options = {"rollout_buffer_class": NoisyRolloutBuffer}
 
 def _noisy(policy: Any, **policy_kwargs: Any) -> Arm:
     return Arm(policy, policy_kwargs=policy_kwargs)
+
+
+def _of_discrete_actions(policy: Any, host: str = "MlpPolicy") -> dict[str, Arm]:
+    """Return the arms of an algorithm that samples its actions from its policy."""
+    return {
+        "neither": Arm(host),
+        "entropy bonus": Arm(host, {"ent_coef": 0.01}),
+        "learned, all layers": _noisy(policy, noise_in="all"),
+        "learned, last layer": _noisy(policy, noise_in="last"),
+    }
 
 
 ARMS: dict[str, dict[str, Arm]] = {
@@ -145,25 +165,38 @@ ARMS: dict[str, dict[str, Arm]] = {
     "ppo": {
         "Gaussian": Arm(),
         "gSDE": Arm(options={"use_sde": True, "sde_sample_freq": 4}),
-        "learned": Arm(NoisyPPOPolicy, _BUFFER, policy_kwargs=_ROWS),
+        "learned, all layers": Arm(
+            NoisyPPOPolicy, _BUFFER, policy_kwargs={**_ROWS, "noise_in": "all"}
+        ),
         "learned, last layer": Arm(
             NoisyPPOPolicy, _BUFFER, policy_kwargs={**_ROWS, "noise_in": "last"}
         ),
         "adaptive": Arm(
-            NoisyPPOPolicy, _BUFFER, policy_kwargs={**_ROWS, "learned": False}, adapts=True
+            NoisyPPOPolicy,
+            _BUFFER,
+            policy_kwargs={**_ROWS, "noise_in": "all", "learned": False},
+            adapts=True,
         ),
     },
     "recurrent": {
-        "neither": Arm("MlpLstmPolicy"),
-        "entropy bonus": Arm("MlpLstmPolicy", {"ent_coef": 0.01}),
-        "learned": Arm(NoisyRecurrentPPOPolicy),
-        "learned, per environment": Arm(
-            NoisyRecurrentPPOPolicy, policy_kwargs=_ROWS, algorithm=NoisyRecurrentPPO
+        **_of_discrete_actions(NoisyRecurrentPPOPolicy, "MlpLstmPolicy"),
+        "learned, all layers, per environment": Arm(
+            NoisyRecurrentPPOPolicy,
+            policy_kwargs={**_ROWS, "noise_in": "all"},
+            algorithm=NoisyRecurrentPPO,
         ),
-        "learned, last layer": _noisy(NoisyRecurrentPPOPolicy, noise_in="last"),
     },
+    "discrete ppo": _of_discrete_actions(NoisyPPOPolicy),
+    "a2c": _of_discrete_actions(NoisyA2CPolicy),
 }
-_ALGORITHMS: dict[str, Any] = {"td3": TD3, "sac": SAC, "ppo": PPO, "recurrent": RecurrentPPO}
+_ALGORITHMS: dict[str, Any] = {
+    "td3": TD3,
+    "sac": SAC,
+    "ppo": PPO,
+    "recurrent": RecurrentPPO,
+    "discrete ppo": PPO,
+    "a2c": A2C,
+}
 
 
 def build(task: Task, arm: Arm, seed: int) -> tuple[Any, list[BaseCallback]]:
@@ -190,18 +223,19 @@ def environments_of(task: Task, seed: int, number: int) -> Any:
 
 
 TIMED_STEPS = {"vector": 1024}
-_HOSTS_OWN = {
-    "td3": "Gaussian",
-    "sac": "squashed Gaussian",
-    "ppo": "Gaussian",
-    "recurrent": "entropy bonus",
+_TIMED = {
+    "td3": ("Gaussian", "learned"),
+    "sac": ("squashed Gaussian", "learned"),
+    "ppo": ("Gaussian", "learned, last layer"),
+    "recurrent": ("entropy bonus", "learned, last layer"),
 }
+"""The arms to time of each algorithm: the host's own exploration, and ours by default."""
 
 
 def agent(algorithm: str, *, noisy: bool, observations: str) -> Timed:  # noqa: ARG001
     """Build the agent to time: learned noise or the host's own, on the algorithm's first task."""
     task = next(one for one in TASKS.values() if one.algorithm == algorithm)
-    arm = ARMS[algorithm]["learned" if noisy else _HOSTS_OWN[algorithm]]
+    arm = ARMS[algorithm][_TIMED[algorithm][noisy]]
     return Timed(build(task, arm, seed=0)[0])
 
 
@@ -210,7 +244,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--algorithm", choices=_HOSTS_OWN, required=True)
+    parser.add_argument("--algorithm", choices=_TIMED, required=True)
     parser.add_argument(
         "--machine", required=True, help="in words: processor, cores, what else ran"
     )

@@ -1,11 +1,11 @@
-"""Compare ways to explore with continuous actions and with a memory, in Stable-Baselines3.
+"""Compare ways to explore in Stable-Baselines3: continuous actions, a memory, on-policy agents.
 
-    python -m benchmarks.study.continuous --machine "…"    runs what is missing, then the table
-    python -m benchmarks.study.continuous --table           only the table and the picture
+    python -m benchmarks.study.exploring --machine "…"    runs what is missing, then the table
+    python -m benchmarks.study.exploring --table           only the table and the picture
 
 The ways are the host's Gaussian and OU noise, gSDE and entropy bonus, learned noise, and adaptive
-parameter noise; ../hosts/continuous.py has their settings. Each has five paired seeds. Every
-finished run is one line of results/study/continuous.jsonl.
+parameter noise; ../hosts/exploring.py has their settings. Each has five paired seeds. Every
+finished run is one line of results/study/exploring.jsonl.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from ..hosts.continuous import ARMS, TASKS, build, environments_of
+from ..hosts.exploring import ARMS, TASKS, build, environments_of
 from ..provenance import RESULTS
 from ..tables import markdown_table
 from .compare import iqm_cell
@@ -26,7 +26,7 @@ from .part import Part, Record, run_part
 from .report import plot
 from .run import curve_of
 
-FILE = RESULTS / "study" / "continuous.jsonl"
+FILE = RESULTS / "study" / "exploring.jsonl"
 GAMES = 20
 
 
@@ -90,7 +90,7 @@ def table(records: Sequence[Record]) -> str:
 
 def draw(records: Sequence[Record], folder: Path) -> None:
     """Draw the returns of training games."""
-    plot(records, PART.arms, folder / "continuous.png")
+    plot(records, PART.arms, folder / "exploring.png")
 
 
 ON_MUJOCO = {
@@ -123,6 +123,10 @@ PART = Part(
         "Hopper, TD3": 12.0,
         "Hopper, SAC": 15.0,
         "CartPole without velocities, RecurrentPPO": 3.0,
+        "CartPole, PPO": 0.5,
+        "CartPole, A2C": 0.4,
+        "Acrobot, PPO": 1.0,
+        "Acrobot, A2C": 0.5,
     },
     table=table,
     draw=draw,

@@ -1,4 +1,4 @@
-"""The comparison in continuous control: its agents, and the table of its runs."""
+"""The comparison of ways to explore: its agents, and the table of its runs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ pytest.importorskip("sb3_contrib")
 import noisynet
 from noisynet.evaluation.scores import bootstrap_interval, interquartile_mean, interquartile_means
 
-agents: Any = importlib.import_module("benchmarks.hosts.continuous")
-study: Any = importlib.import_module("benchmarks.study.continuous")
+agents: Any = importlib.import_module("benchmarks.hosts.exploring")
+study: Any = importlib.import_module("benchmarks.study.exploring")
 signed = importlib.import_module("benchmarks.study.compare").signed
 TD3 = "Pendulum, TD3"
 CASES = [
@@ -114,19 +114,19 @@ def test_what_the_page_says_of_the_runs() -> None:
         len(values(task, arm, "final")) for task in played for arm in study.PART.arms[task]
     } == {5}
     assert not {task for task in played if agents.TASKS[task].is_mujoco or "Mountain" in task}
-    last = "learned, last layer"
+    every, last = "learned, all layers", "learned, last layer"
     for task, arm, figure in (
-        *((pendulum, arm, "final") for arm in ("learned", "Gaussian", "gSDE", "adaptive", last)),
+        *((pendulum, arm, "final") for arm in (every, "Gaussian", "gSDE", "adaptive", last)),
         *((pendulum, arm, "area") for arm in (last, "Gaussian")),
-        *((memory, arm, "area") for arm in ("neither", "entropy bonus", "learned", last)),
-        (memory, "learned, per environment", "area"),
+        *((memory, arm, "area") for arm in ("neither", "entropy bonus", every, last)),
+        (memory, f"{every}, per environment", "area"),
         *((TD3, arm, "area") for arm in ("learned", "learned, critics too")),
     ):
         assert iqm(task, arm, figure) in text
-    assert are_told(pendulum, "learned", "Gaussian", "final")
+    assert are_told(pendulum, every, "Gaussian", "final")
     assert are_told(pendulum, last, "Gaussian", "area")
     for arm in ("neither", "entropy bonus"):
-        assert are_told(memory, "learned", arm, "area")
+        assert are_told(memory, every, arm, "area")
         assert not are_told(memory, last, arm, "area")
     assert are_told(TD3, "learned", "learned, critics too", "area")
     for task, host in ((TD3, "Gaussian"), ("Pendulum, SAC", "squashed Gaussian")):
