@@ -48,7 +48,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ppo": {
         "steps": 120_000,
         "environments": 8,
-        "noise": {"sigma0": 0.5, "noise_in": "all"},
+        "noise": {"sigma0": 0.5, "noise_in": "last"},
         "training": {
             "entropy_coeff": 0.0,
             "lr": 1e-3,

@@ -65,9 +65,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
             "gamma": 0.98,
             "learning_rate": 1e-3,
             "ent_coef": 0.0,
+            "policy_kwargs": {"noise_in": "last"},
         },
     },
-    "a2c": {"steps": 400_000, "environments": 8, "options": {"ent_coef": 0.0}},
+    "a2c": {
+        "steps": 400_000,
+        "environments": 8,
+        "options": {"ent_coef": 0.0, "policy_kwargs": {"noise_in": "last"}},
+    },
 }
 TIMED_STEPS = {"vector": 2048, "image": 256}
 
@@ -145,8 +150,9 @@ def agent(algorithm: str, *, noisy: bool, observations: str) -> Timed:
         rate = {"exploration_initial_eps": 0.05, "exploration_final_eps": 0.05}
         options |= rate if replays else {"ent_coef": 0.01}
         if "policy_kwargs" in options:
-            shape = options["policy_kwargs"].items()
-            options["policy_kwargs"] = {name: value for name, value in shape if name != "sigma0"}
+            kwargs = options["policy_kwargs"].items()
+            noise = ("sigma0", "noise_in")
+            options["policy_kwargs"] = {name: value for name, value in kwargs if name not in noise}
     return Timed(kind(policy, environments, seed=0, device="cpu", **options))
 
 

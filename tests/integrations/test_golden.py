@@ -56,6 +56,7 @@ def sb3_ppo(**options: Any) -> nn.Module:
     from noisynet.integrations.sb3 import NoisyPPOPolicy
 
     environments = make_vec_env("CartPole-v1", 4, seed=0)
+    options.setdefault("policy_kwargs", {"noise_in": "all"})
     own: dict[str, Any] = {"n_steps": 32, "batch_size": 32, "n_epochs": 2}
     model = PPO(NoisyPPOPolicy, environments, seed=0, device="cpu", **own, **options)
     return model.learn(600).policy

@@ -61,12 +61,17 @@ autoload -Uz bashcompinit && bashcompinit
 
 
 def _values(name: str, parser: Parser) -> Iterator[tuple[str, str]]:
-    """Yield (pattern, values), a case of the script, for each option with a choice of values."""
-    if name == "train":
-        from ..runs import config
+    """Yield (pattern, values), a case of the script, for each word with a choice of values."""
+    from ..runs.config import preset_names
+    from ..runs.pretrained import names
+    from ..suite.file import ready_suites
 
-        yield '"train train"', " ".join(config.preset_names())
+    first = {"train": preset_names, "suite": ready_suites}
+    if name in first:
+        yield f'"{name} {name}"', " ".join(first[name]())
     for action in parser.actions():
+        if "--pretrained" in action.option_strings:
+            yield f'"{name} --pretrained"', " ".join(names())
         if words := _choices(action):
             patterns = "|".join(f'"{name} {option}"' for option in action.option_strings)
             yield patterns, words

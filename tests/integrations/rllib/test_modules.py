@@ -48,6 +48,8 @@ def module_of(
     observations: gymnasium.Space[Any] = CARTPOLE.observation_space,
     **options: Any,
 ) -> Any:
+    # Noise in all layers asks more of the adapter than that of the outputs, PPO's default.
+    options = {"noise_in": "all", **options}
     config = add_noise(config.rl_module(model_config=SMALL | (model or {})), **options)
     spaces = {"default_policy": (observations, CARTPOLE.action_space)}
     module = config.get_rl_module_spec(spaces=spaces, inference_only=inference_only).build()
@@ -176,6 +178,19 @@ def test_where_the_noise_is(noise_in: str, expected: set[str]) -> None:
     for layer in layers.values():
         assert layer.noise == "independent"
         assert torch.allclose(layer.weight_sigma, torch.tensor(0.1))
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (PPOConfig, {"pi.net.mlp.0", "vf.net.mlp.0"}),
+        (DQNConfig, {"encoder.net.mlp.0", "af.net.mlp.0", "vf.net.mlp.0"}),
+    ],
+)
+def test_where_the_noise_is_by_default(config: Any, expected: set[str]) -> None:
+    module = module_of(config(), noise_in=None, inference_only=False)
+    online = {path for path in noisynet.noisy_layers(module) if "target" not in path}
+    assert online == expected
 
 
 def test_images() -> None:

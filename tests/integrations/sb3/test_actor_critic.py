@@ -13,6 +13,7 @@ pytest.importorskip("sb3_contrib")
 
 import numpy as np
 import torch
+from sb3_contrib import RecurrentPPO
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -24,6 +25,7 @@ from noisynet.integrations.sb3 import (
     NoisyA2CPolicy,
     NoisyDictRolloutBuffer,
     NoisyPPOPolicy,
+    NoisyRecurrentPPOPolicy,
     NoisyRolloutBuffer,
 )
 
@@ -46,7 +48,11 @@ def agent(name: str, environment: Any = "CartPole-v1", **options: Any) -> Any:
     environments = make_vec_env(
         environment, options.pop("environments", ENVIRONMENTS), seed=0, env_kwargs=limit
     )
-    return algorithm(policy, environments, device="cpu", seed=0, **{**own, **options})
+    # Noise in all layers asks more of the adapter than that of the output layers, the default.
+    kwargs = {"noise_in": "all", **options.pop("policy_kwargs", {})}
+    return algorithm(
+        policy, environments, policy_kwargs=kwargs, device="cpu", seed=0, **{**own, **options}
+    )
 
 
 class Watch(BaseCallback):
@@ -261,6 +267,15 @@ def test_where_the_noise_is() -> None:
     assert layers["last"] == {"action_net", "value_net"}
     assert layers["all"] == layers["head"]
     assert len(layers["all"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "policy"),
+    [(PPO, NoisyPPOPolicy), (A2C, NoisyA2CPolicy), (RecurrentPPO, NoisyRecurrentPPOPolicy)],
+)
+def test_the_outputs_alone_are_noisy_by_default(algorithm: Any, policy: Any) -> None:
+    model = algorithm(policy, "CartPole-v1", n_steps=16, device="cpu")
+    assert set(noisynet.noisy_layers(model.policy)) == {"action_net", "value_net"}
 
 
 def test_samples_know_their_environment() -> None:

@@ -46,7 +46,7 @@ AGENTS: dict[str, tuple[Any, Any, str, dict[str, Any]]] = {
 def agent(name: str) -> Any:
     algorithm, policy, environment, options = AGENTS[name]
     environments = make_vec_env(environment, 2, seed=0)
-    kwargs = {"net_arch": [16]}
+    kwargs = {"net_arch": [16], "noise_in": "all"}
     return algorithm(policy, environments, policy_kwargs=kwargs, device="cpu", seed=0, **options)
 
 

@@ -47,6 +47,7 @@ def agent(kind: str, environment: Any = "CartPole-v1", **options: Any) -> Any:
     own = {
         "lstm_hidden_size": 16,
         "net_arch": [16],
+        "noise_in": "all",
         "draw_per_environment": algorithm is NoisyRecurrentPPO,
     }
     settings = {

@@ -136,7 +136,11 @@ def test_a_rollout_over_sets_is_learned_under_the_draws_that_acted(
     model: Any = PPO(
         NoisyPPOPolicy,
         make_vec_env(Entities, environments, seed=0),
-        policy_kwargs={"features_extractor_class": encoder, "draw_per_environment": True},
+        policy_kwargs={
+            "features_extractor_class": encoder,
+            "noise_in": "all",
+            "draw_per_environment": True,
+        },
         rollout_buffer_class=NoisyRolloutBuffer,
         n_steps=6,
         batch_size=6,

@@ -31,14 +31,15 @@ def add_noise(
     *,
     noise: NoiseName = "factorised",
     sigma0: float | None = None,
-    noise_in: str = "all",
+    noise_in: str | None = None,
 ) -> Config:
     """Set the noisy RLModule for an algorithm in its config, and return the config.
 
-    Options are those of `NoisyDQNRLModule`. The config's RLModule, if it has one, is replaced; so
-    is the default learner of DQN and PPO, by one with the fused Adam and fewer checks. Raises
-    TypeError for an algorithm that is not supported, and ValueError for unknown options and for the
-    old API stack; warns of an entropy bonus and of the host's `noisy=True`.
+    Options are those of `NoisyDQNRLModule`; without `noise_in`, the module's default applies. The
+    config's RLModule, if it has one, is replaced; so is the default learner of DQN and PPO, by one
+    with the fused Adam and fewer checks. Raises TypeError for an algorithm that is not supported,
+    and ValueError for unknown options and for the old API stack; warns of an entropy bonus and of
+    the host's `noisy=True`.
     """
     module = next((ours for kind, ours in _MODULES.items() if type(config) is kind), None)
     if module is None:
@@ -53,6 +54,7 @@ def add_noise(
             ".api_stack(enable_rl_module_and_learner=True, "
             "enable_env_runner_and_connector_v2=True)"
         )
+    noise_in = module.noise_in if noise_in is None else noise_in
     check_noise_in(noise_in)
     noisify(nn.Linear(1, 1), noise=noise, sigma0=sigma0)
     bonus = getattr(config, "entropy_coeff", 0.0)

@@ -140,12 +140,15 @@ class NoisySACRLModule(_OffPolicyNoise, DefaultSACTorchRLModule):
 class NoisyPPORLModule(NoisyRLModule, DefaultPPOTorchRLModule):
     """Exploration by learned noise in RLlib's PPO.
 
-    Options and errors are those of `NoisyDQNRLModule`. Exploration holds one draw for each
+    Options and errors are those of `NoisyDQNRLModule`, but by default only the outputs are noisy
+    (`noise_in="last"`). Exploration holds one draw for each
     environment over the rollout, until new weights arrive, and stores its seed with each action.
     From the seed, the learner computes the same noise for the policy, the value function and the
     advantages, so that the first ratio is 1. Inference uses the mean weights.
     Source: Fortunato et al., §3.2.
     """
+
+    noise_in = "last"
 
     def setup(self) -> None:
         """Build the host's networks, and make their layers noisy."""

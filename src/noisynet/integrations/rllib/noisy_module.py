@@ -22,6 +22,8 @@ class NoisyRLModule(TorchRLModule):
 
     noisy_parts: ClassVar[tuple[str, ...]] = ("",)
     """What the names of the layers that may be noisy begin with."""
+    noise_in: ClassVar[str] = "all"
+    """The noisy layers, unless `model_config` chooses others."""
 
     def setup(self) -> None:
         """Build the host's networks, and make their layers noisy.
@@ -50,7 +52,7 @@ class NoisyRLModule(TorchRLModule):
         # then.
         if self.get_initial_state() or options.get("use_lstm"):
             raise ValueError(f"{name}: got a recurrent module, expected one with use_lstm=False")
-        noise_in = options.get("noise_in", "all")
+        noise_in = options.get("noise_in", self.noise_in)
         check_noise_in(noise_in)
         linears = [
             path

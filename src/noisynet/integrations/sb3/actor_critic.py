@@ -86,12 +86,18 @@ class RolloutPolicy(NoisyPolicy, ActorCriticPolicy):
     so that the policy that learns is the one that acted (§3.1).
     """
 
-    def __init__(self, *arguments: Any, draw_per_environment: bool = False, **options: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        noise_in: str = "last",
+        draw_per_environment: bool = False,
+        **options: Any,
+    ) -> None:
         self.draw_per_environment = draw_per_environment
         self._rollout_draw: Draw | None = None
         self._updated = self._starts = True
         self._holds = False
-        super().__init__(*arguments, **options)
+        super().__init__(*arguments, noise_in=noise_in, **options)
 
     def _check_algorithm(self) -> BaseAlgorithm | None:
         algorithm = super()._check_algorithm()
@@ -274,9 +280,9 @@ class NoisyPPOPolicy(RolloutPolicy):
     """Exploration by learned noise in `stable_baselines3.PPO`: `PPO(NoisyPPOPolicy, env, …)`.
 
     `policy_kwargs` accepts the options of the host's policy, and also `noise` and `sigma0` (as in
-    `noisynet.NoisyLinear`); `noise_in`: "all" (every fully connected layer), "head" (those after
-    the features extractor) or "last" (the outputs); `learned` (if false, σ keeps its initial value,
-    and a scale can adapt); and `draw_per_environment`, which needs
+    `noisynet.NoisyLinear`); `noise_in`: "last" (the outputs, the default), "head" (every fully
+    connected layer after the features extractor) or "all" (those in it, too); `learned` (if false,
+    σ keeps its initial value, and a scale can adapt); and `draw_per_environment`, which needs
     `rollout_buffer_class=NoisyRolloutBuffer`. The observations determine the features extractor.
     Raises TypeError in another algorithm, and ValueError for unknown options or a network without
     `nn.Linear`; warns of an entropy bonus left on. Source: Fortunato et al., §3.1.

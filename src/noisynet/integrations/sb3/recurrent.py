@@ -68,7 +68,7 @@ class NoisyRecurrentPPO(RecurrentPPO):
 
 # The host's recurrent policy takes more arguments than its base does, and so does this one.
 class NoisyRecurrentPPOPolicy(RolloutPolicy, RecurrentActorCriticPolicy):
-    """Exploration by learned noise in `sb3_contrib.RecurrentPPO`, in LSTMs and heads.
+    """Exploration by learned noise in `sb3_contrib.RecurrentPPO`, in outputs, or in LSTMs, too.
 
     `RecurrentPPO(NoisyRecurrentPPOPolicy, env, …)`. Options, errors and source are those of
     `NoisyPPOPolicy`, except that "all" and "head" of `noise_in` include the LSTMs, and that
