@@ -51,7 +51,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "noise": {"sigma0": 0.5, "noise_in": "last"},
         "training": {
             "entropy_coeff": 0.0,
-            "lr": 1e-3,
+            "lr": [[0, 1e-3], [120_000, 1e-5]],
             "train_batch_size_per_learner": 1024,
             "minibatch_size": 256,
             "num_epochs": 10,

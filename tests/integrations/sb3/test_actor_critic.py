@@ -274,7 +274,7 @@ def test_where_the_noise_is() -> None:
     [(PPO, NoisyPPOPolicy), (A2C, NoisyA2CPolicy), (RecurrentPPO, NoisyRecurrentPPOPolicy)],
 )
 def test_the_outputs_alone_are_noisy_by_default(algorithm: Any, policy: Any) -> None:
-    model = algorithm(policy, "CartPole-v1", n_steps=16, device="cpu")
+    model = algorithm(policy, make_vec_env("CartPole-v1", 4), n_steps=16, device="cpu")
     assert set(noisynet.noisy_layers(model.policy)) == {"action_net", "value_net"}
 
 
