@@ -129,6 +129,27 @@ def test_what_the_page_says_of_the_runs() -> None:
         assert are_told(memory, every, arm, "area")
         assert not are_told(memory, last, arm, "area")
     assert are_told(TD3, "learned", "learned, critics too", "area")
+    on_policy = [task for task in study.PART.arms if every in study.PART.arms[task]]
+    assert len(on_policy) == 6
+    for task in on_policy:
+        areas = [interquartile_mean(values(task, arm, "area")) for arm in (every, last)]
+        assert areas[0] < areas[1]
+        host = study.PART.arms[task][0]
+        assert not are_told(task, last, host, "final")
+    cartpole, acrobot = ("CartPole, PPO", "CartPole, A2C"), ("Acrobot, PPO", "Acrobot, A2C")
+    lasts, nones = ([iqm(task, arm, "area") for task in cartpole] for arm in (last, "neither"))
+    assert f"(area {lasts[0]} and {nones[0]} with PPO, {lasts[1]} and {nones[1]} with A2C)" in text
+    assert "the area is {} and {},".format(*(iqm(task, every, "area") for task in cartpole)) in text
+    assert not any(are_told(task, last, "neither", "area") for task in cartpole)
+    arms = study.PART.arms[cartpole[1]]
+    assert all(are_told(cartpole[1], every, arm, "area") for arm in arms if arm != every)
+    for arm in (every, last):
+        assert are_told(acrobot[0], arm, "neither", "area")
+        assert not are_told(acrobot[1], arm, "neither", "area")
+    areas = [iqm(acrobot[0], arm, "area") for arm in (last, every, "neither")]
+    assert (
+        "(area {} in the output layers, {} in all layers, {} with neither)".format(*areas) in text
+    )
     for task, host in ((TD3, "Gaussian"), ("Pendulum, SAC", "squashed Gaussian")):
         assert not any(are_told(task, arm, host, "final") for arm in study.PART.arms[task])
         ends = sorted(

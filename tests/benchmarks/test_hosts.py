@@ -64,12 +64,3 @@ def test_the_page_on_peers_shows_what_their_suites_did() -> None:
         failed = [name for tests in one["failures"].values() for name in tests]
         assert len(failed) == one["counts"]["failed"]
         assert suites.UNEXPLAINED not in one["failures"]
-
-
-def test_the_page_says_how_many_parameters_a2c_has_on_images() -> None:
-    sb3: Any = importlib.import_module("benchmarks.hosts.sb3")
-    page = " ".join((run.RESULTS.parents[1] / "docs" / "sb3.md").read_text().split())
-    models = [sb3.agent("a2c", noisy=noisy, observations="image")._model for noisy in (True, False)]
-    sizes = [sum(one.numel() for one in model.policy.parameters()) / 1e6 for model in models]
-    assert "{:.1f} million parameters in place of {:.1f} for every ten".format(*sizes) in page
-    assert {model.n_steps * model.n_envs for model in models} == {10}
