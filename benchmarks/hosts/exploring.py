@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium
@@ -133,6 +133,11 @@ def _noisy(policy: Any, **policy_kwargs: Any) -> Arm:
     return Arm(policy, policy_kwargs=policy_kwargs)
 
 
+def _per_environment(**policy_kwargs: Any) -> Arm:
+    """Return noise in PPO with a draw for each environment."""
+    return Arm(NoisyPPOPolicy, _BUFFER, policy_kwargs={**_ROWS, **policy_kwargs})
+
+
 def _of_discrete_actions(policy: Any, host: str = "MlpPolicy") -> dict[str, Arm]:
     """Return the arms of an algorithm that samples its actions from its policy."""
     return {
@@ -165,17 +170,13 @@ ARMS: dict[str, dict[str, Arm]] = {
     "ppo": {
         "Gaussian": Arm(),
         "gSDE": Arm(options={"use_sde": True, "sde_sample_freq": 4}),
-        "learned, all layers": Arm(
-            NoisyPPOPolicy, _BUFFER, policy_kwargs={**_ROWS, "noise_in": "all"}
+        "learned, all layers": _per_environment(noise_in="all"),
+        "learned, last layer": _per_environment(noise_in="last"),
+        "adaptive, all layers": replace(
+            _per_environment(noise_in="all", learned=False), adapts=True
         ),
-        "learned, last layer": Arm(
-            NoisyPPOPolicy, _BUFFER, policy_kwargs={**_ROWS, "noise_in": "last"}
-        ),
-        "adaptive": Arm(
-            NoisyPPOPolicy,
-            _BUFFER,
-            policy_kwargs={**_ROWS, "noise_in": "all", "learned": False},
-            adapts=True,
+        "adaptive, last layer": replace(
+            _per_environment(noise_in="last", learned=False), adapts=True
         ),
     },
     "recurrent": {

@@ -35,12 +35,13 @@ def test_every_arm_is_built_with_one_way_to_explore(task: str, arm: str) -> None
     model, callbacks = agents.build(settings, agents.ARMS[settings.algorithm][arm], seed=0)
     noisy = arm.startswith(("learned", "adaptive"))
     assert bool(noisynet.noisy_layers(model.policy)) == noisy
-    assert bool(callbacks) == (arm == "adaptive")
+    adapts = arm.startswith("adaptive")
+    assert bool(callbacks) == adapts
     if noisy:
         assert not model.use_sde
         assert getattr(model, "action_noise", None) is None
         learned = [one.requires_grad for one in noisynet.sigma_parameters(model.policy)]
-        assert set(learned) == {arm != "adaptive"}
+        assert set(learned) == {not adapts}
 
 
 @pytest.mark.parametrize("name", agents.TASKS)
@@ -116,7 +117,7 @@ def test_what_the_page_says_of_the_runs() -> None:
     assert not {task for task in played if agents.TASKS[task].is_mujoco or "Mountain" in task}
     every, last = "learned, all layers", "learned, last layer"
     for task, arm, figure in (
-        *((pendulum, arm, "final") for arm in (every, "Gaussian", "gSDE", "adaptive", last)),
+        *((pendulum, arm, "final") for arm in study.PART.arms[pendulum]),
         *((pendulum, arm, "area") for arm in (last, "Gaussian")),
         *((memory, arm, "area") for arm in ("neither", "entropy bonus", every, last)),
         (memory, f"{every}, per environment", "area"),
