@@ -118,14 +118,16 @@ def test_what_the_page_says_of_the_runs() -> None:
     every, last = "learned, all layers", "learned, last layer"
     for task, arm, figure in (
         *((pendulum, arm, "final") for arm in study.PART.arms[pendulum]),
-        *((pendulum, arm, "area") for arm in (last, "Gaussian")),
+        *((pendulum, arm, "area") for arm in (last, "adaptive, last layer", "Gaussian")),
         *((memory, arm, "area") for arm in ("neither", "entropy bonus", every, last)),
         (memory, f"{every}, per environment", "area"),
         *((TD3, arm, "area") for arm in ("learned", "learned, critics too")),
     ):
         assert iqm(task, arm, figure) in text
     assert are_told(pendulum, every, "Gaussian", "final")
-    assert are_told(pendulum, last, "Gaussian", "area")
+    for arm in (last, "adaptive, last layer"):
+        assert are_told(pendulum, arm, "Gaussian", "area")
+        assert not are_told(pendulum, arm, "Gaussian", "final")
     for arm in ("neither", "entropy bonus"):
         assert are_told(memory, every, arm, "area")
         assert not are_told(memory, last, arm, "area")
