@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..layers.kernels.tracing import uncompiled
+from ..layers.optimizers import optimizers_in
 from ..layers.outputs import ToValues
-from ..layers.states import optimizers_in
 from .checks import acting, control, draws, learning, parameters
 from .checks.policy import policy_noise
 from .checks.units import dormant_units

@@ -4,6 +4,7 @@ from .attention import NoisyMultiheadAttention
 from .conv import NoisyConv1d, NoisyConv2d, NoisyConv3d
 from .conv_transposed import NoisyConvTranspose1d, NoisyConvTranspose2d, NoisyConvTranspose3d
 from .convert import denoise, noisify
+from .draws import Draw
 from .functional import noisy_conv, noisy_conv_transpose, noisy_linear, noisy_parameters
 from .initial import InitName
 from .layer import NoisyLayer
@@ -11,7 +12,6 @@ from .lazy import LazyNoisyConv1d, LazyNoisyConv2d, LazyNoisyLinear
 from .linear import NoisyLinear
 from .noise import (
     CellNoise,
-    Draw,
     FactorisedNoise,
     IndependentNoise,
     LayerNoise,
@@ -22,11 +22,11 @@ from .noise import (
     SequenceNoise,
     WeightNoise,
 )
+from .optimizers import attach, sigma_parameters
 from .peers import load_peer_state_dict
 from .recurrent import NoisyGRUCell, NoisyLSTMCell
 from .rnn import NoisyGRU, NoisyLSTM, NoisyRNN
 from .states import (
-    attach,
     draw,
     held,
     hold,
@@ -34,7 +34,6 @@ from .states import (
     noisy_layers,
     release,
     resample,
-    sigma_parameters,
     using,
 )
 

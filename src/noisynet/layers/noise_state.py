@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
+from .draws import tensor_from_bytes, tensor_to_bytes
 from .kernels.tracing import needs_plain_operations, warn_of_frozen_draw
-from .noise import LayerNoise, tensor_from_bytes, tensor_to_bytes
+from .noise import LayerNoise
 
 if TYPE_CHECKING:
     from .layer import NoisyLayer

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .draws import Draw
 from .kernels.tracing import uncompiled
-from .noise import Draw
 from .restoring import buffers_preserved
 from .states import draw, mean_weights, using
 

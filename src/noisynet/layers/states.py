@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -11,13 +10,11 @@ from typing import overload
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
+from .draws import Draw, Slot, check_batch_first, check_rows
 from .layer import NoisyLayer
-from .noise import Draw, LayerSpec, Slot, check_batch_first, check_rows, standard_normals
+from .noise import LayerSpec, standard_normals
 from .noise_state import OFF, Off
-from .parametrised import parametrised_names
 
 
 def noisy_layers(module: nn.Module) -> dict[str, NoisyLayer]:
@@ -30,22 +27,6 @@ def noisy_layers(module: nn.Module) -> dict[str, NoisyLayer]:
             f"got {type(module).__name__}, expected an nn.Module; options go by name, as rows=8"
         )
     return {name: part for name, part in module.named_modules() if isinstance(part, NoisyLayer)}
-
-
-def sigma_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """List all σ of a module, each once, for an existing optimizer or a group without weight decay.
-
-    Weight decay pulls σ towards 0, and so switches exploration off: put these parameters into a
-    group with `weight_decay=0`.
-    """
-    found: dict[int, nn.Parameter] = {}
-    for layer in noisy_layers(module).values():
-        own = list(layer.named_parameters(recurse=False))
-        for name in parametrised_names(layer):
-            part = layer.get_submodule(f"parametrizations.{name}")
-            own += [(name, parameter) for parameter in part.parameters()]
-        found |= {id(parameter): parameter for name, parameter in own if name.endswith("_sigma")}
-    return list(found.values())
 
 
 def _require_layers(module: nn.Module) -> dict[str, NoisyLayer]:
@@ -363,75 +344,3 @@ def _override(
     finally:
         for name, state in states.items():
             state.override, state.override_batch_first = former[name]
-
-
-def attach(
-    optimizer: Optimizer | Sequence[Optimizer],
-    *modules: nn.Module,
-    generator: torch.Generator | None = None,
-) -> RemovableHandle:
-    """Resample each module now, and again after every `optimizer.step()`.
-
-    Each module gets its own draw; pass both the online and the target network. If a network has
-    several optimizers, such as Muon for its matrices and AdamW for the rest, pass them as a
-    sequence, in the order in which they step: noise is redrawn after each step of the last one.
-    Call `remove()` on the returned handle to stop.
-
-    A copy of an optimizer, by `copy.deepcopy` or pickle, has no hook, and so does not redraw:
-    attach again to the copy.
-
-    Warns if no optimizer has the σ of a layer whose means are in one, as happens if it was built
-    before `noisify`. Raises TypeError for anything but optimizers, and ValueError for an empty
-    sequence and for a module without noisy layers.
-    """
-    optimizers = optimizers_in(optimizer)
-    resample(*modules, generator=generator)
-    _warn_of_missing_sigmas(optimizers, modules)
-
-    def redraw(*_: object) -> None:
-        resample(*modules, generator=generator)
-
-    return optimizers[-1].register_step_post_hook(redraw)
-
-
-def optimizers_in(optimizer: Optimizer | Sequence[Optimizer]) -> tuple[Optimizer, ...]:
-    """Return the optimizers of an argument that is one of them or a sequence.
-
-    Raises TypeError for anything but optimizers, and ValueError for an empty sequence.
-    """
-    optimizers = tuple(optimizer) if isinstance(optimizer, Sequence) else (optimizer,)
-    wrong = [type(one).__name__ for one in optimizers if not isinstance(one, Optimizer)]
-    expected = (
-        "expected the torch.optim.Optimizer that has the network's parameters, or a sequence of "
-        "them"
-    )
-    if wrong:
-        raise TypeError(f"optimizer: got {wrong[0]}, {expected}")
-    if not optimizers:
-        raise ValueError(f"optimizer: got an empty {type(optimizer).__name__}, {expected}")
-    return optimizers
-
-
-def _warn_of_missing_sigmas(optimizers: Sequence[Optimizer], modules: Sequence[nn.Module]) -> None:
-    learned = {id(p) for one in optimizers for group in one.param_groups for p in group["params"]}
-    lacking: list[str] = []
-    for module in modules:
-        for name, layer in noisy_layers(module).items():
-            parameters = dict(layer.named_parameters())
-            of_means = [id(p) in learned for key, p in parameters.items() if "_sigma" not in key]
-            of_sigmas = [
-                id(p) in learned
-                for key, p in parameters.items()
-                if "_sigma" in key and p.requires_grad
-            ]
-            if any(of_means) and not all(of_sigmas):
-                lacking.append(repr(name))
-    if lacking:
-        several = len(optimizers) > 1
-        have, lack = ("optimizers have", "lack") if several else ("optimizer has", "lacks")
-        warnings.warn(
-            f"attach: the {have} the means of {', '.join(lacking)} and {lack} their σ, which "
-            "would stay as they are: build it after noisify, or "
-            'optimizer.add_param_group({"params": noisynet.sigma_parameters(net)})',
-            stacklevel=3,
-        )

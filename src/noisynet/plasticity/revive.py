@@ -12,8 +12,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..diagnostics.units import DRAWS, THRESHOLD, check_threshold
+from ..layers.optimizers import optimizers_in
 from ..layers.outputs import check_draws
-from ..layers.states import optimizers_in
 from .dormant import reinitialise_units, search, why_not_treatable
 from .initial_values import new_seed
 from .moments import check_knows

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ...layers import Draw, noisy_layers
-from ...layers.noise import LayerSpec, Slot
+from ...layers.draws import Slot
+from ...layers.noise import LayerSpec
 from ...layers.states import using_repeatedly
 
 DrawContext = Callable[[], AbstractContextManager[None]]
