@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..layers.outputs import ToValues
-from .checks import acting, control, draws, learning, parameters
+from .checks import acting, control, draws, initial, learning, optimizer, parameters
 from .checks.policy import policy_noise
 from .checks.units import dormant_units
 from .findings import Check, Finding
@@ -79,13 +79,13 @@ class Examination:
         weight = next(iter(layers.values())).weights()[0][0]
         made = {name: largest_cpu_tensor(found) for name, found in layers.items()}
         return [
-            parameters.initial_sigma(layers, self.kinds),
-            parameters.initial_mean(layers, self.kinds),
+            initial.initial_sigma(layers, self.kinds),
+            initial.initial_mean(layers, self.kinds),
             control.control(layers),
             parameters.sigma_size(layers),
             parameters.registered_noise(layers),
-            parameters.in_the_optimizer(layers, self.optimizers),
-            parameters.weight_decay(layers, self.optimizers),
+            optimizer.in_the_optimizer(layers, self.optimizers),
+            optimizer.weight_decay(layers, self.optimizers),
             learning.device_of_draws(
                 {name: count for name, count in made.items() if count},
                 on_accelerator=weight.device.type not in ("cpu", "meta"),

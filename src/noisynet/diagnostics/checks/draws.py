@@ -12,7 +12,7 @@ from torch import Tensor
 from ..findings import Check, Finding, counted, listed
 from ..read_noise import Noise, NoiseByLayer, same_draws
 from ..recognise import RecognisedLayer
-from .parameters import Kind
+from .initial import Kind
 
 ALIKE = 0.9
 """Correlation above which two sets of draws count as one. For 32 pairs of independent normals,
