@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from noisynet.evaluation.agent import evaluate_run, noise_in_words
+from noisynet.evaluation.agent import evaluate_run
+from noisynet.evaluation.conditions import noise_in_words
 from noisynet.runs import Config, Run, config, open_run
 from noisynet.runs import checkpoint as checkpoints
 from noisynet.runs.evaluations import keep_evaluation, read_evaluations

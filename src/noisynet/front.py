@@ -11,7 +11,8 @@ from rich.console import Console
 from . import assemble
 from .assemble import own_objects
 from .envs import being_imported
-from .evaluation.agent import TrainedAgent, torch_threads_restored
+from .evaluation.agent import TrainedAgent
+from .evaluation.conditions import torch_threads_restored
 from .runs import RunError, config, default_path, open_run
 from .runs.config import MAY_BE_OWN, SECTION_OF, Config
 from .runs.errors import shown

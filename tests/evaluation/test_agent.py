@@ -11,7 +11,8 @@ import torch
 
 import noisynet
 from noisynet.assemble import start
-from noisynet.evaluation.agent import TrainedAgent, evaluate_run, on_this_machine
+from noisynet.evaluation.agent import TrainedAgent, evaluate_run
+from noisynet.evaluation.conditions import on_this_machine
 from noisynet.evaluation.film.watched import WatchedAgent
 from noisynet.report.layer_sigmas import layer_sigmas
 from noisynet.runs import config

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from noisynet.cli import main
-from noisynet.evaluation.agent import TrainedAgent, environments_for, on_this_machine
+from noisynet.evaluation.agent import TrainedAgent
+from noisynet.evaluation.conditions import environments_for, on_this_machine
 from noisynet.runs import open_run
 from noisynet.runs.pretrained import agent_cards, names, pretrained
 

@@ -53,7 +53,7 @@ def _watch(parsed: argparse.Namespace) -> int:
     from ..runs.errors import RunError
 
     try:
-        from ..evaluation.agent import noise_in_words
+        from ..evaluation.conditions import noise_in_words
         from ..evaluation.film import default_name, film
     except ImportError as error:
         raise RunError(f"needs {error.name}: {install_command('train')}") from None

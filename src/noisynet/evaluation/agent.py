@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -12,19 +12,25 @@ import numpy as np
 import torch
 
 from ..agents import ActorCritic
-from ..assemble import build_agent, make_environments, side_by_side
-from ..assemble.resolve import has_device
-from ..envs import Environments, Unfit, UnusableEnvironment, observation_kind_and_first_action
+from ..assemble import build_agent, side_by_side
+from ..envs import Environments, Unfit, observation_kind_and_first_action
 from ..envs.calls import check_finite
 from ..layers import draw, mean_weights, using
 from ..runs import Config, Run, RunError, RunFolder, checkpoint, open_run
 from ..runs.checkpoint import Checkpoint, fits_config
 from ..runs.errors import shown
-from ..runs.seeds import SEEDS
+from .conditions import (
+    check_noise,
+    environments_for,
+    games_seed,
+    has_lstm,
+    noise_in_words,
+    on_this_machine,
+    torch_threads_restored,
+)
 from .play import EpisodeResult, UnusableEvaluation, check_episodes, play
 from .scores import human_normalised, mean_interval, reference_scores
 
-_SEED_OFFSET = 1_000_003
 _SIDE_BY_SIDE = 8
 MOST_STEPS = 50_000
 """Default limit on the agent steps of a game; the longest games of Atari have 27,000."""
@@ -265,70 +271,6 @@ def limit_note(result: dict[str, Any]) -> str | None:
         f"{result['cut']} of {result['episodes']} games reached the limit of "
         f"{max(result['lengths']):,} steps"
     )
-
-
-def noise_in_words(noise: int) -> str:
-    """Return the name of a number of draws: off, on or mean:K."""
-    return ("off", "on")[noise] if noise < 2 else f"mean:{int(noise)}"
-
-
-def check_noise(path: Path, config: Config, noise: int = True) -> None:
-    """Raise RunError if a run's agent has no noise to act under, or cannot average over draws."""
-    got = noise_in_words(noise)
-    if not config.exploration.has_noise:
-        raise RunError(
-            f"--noise: got {got}, expected off: {path} explores by "
-            f"{config.exploration.exploration} and has no noisy layer"
-        )
-    if noise > 1 and has_lstm(config):
-        raise RunError(
-            f"--noise: got {got}, expected on or off: {path} has an LSTM, whose state follows one "
-            "draw at a time"
-        )
-
-
-def has_lstm(config: Config) -> bool:
-    """Return whether the agent has an LSTM, whose state every forward advances."""
-    return config.learning.is_actor_critic and config.actor_critic.lstm_size > 0
-
-
-def games_seed(config: Config) -> int:
-    """Return the default seed of evaluation games, which is never the training seed."""
-    return (config.training.seed + _SEED_OFFSET) % SEEDS
-
-
-def on_this_machine(config: Config) -> Config:
-    """Set torch's threads as in the run; return its config, with the CPU for a missing GPU.
-
-    A thread on every core would slow down other processes, such as a training run.
-    """
-    torch.set_num_threads(max(config.training.threads, 1))
-    return config if has_device(config.training.device) else config.replaced(device="cpu")
-
-
-@contextmanager
-def torch_threads_restored() -> Iterator[None]:
-    """Restore torch's number of threads at the end, so that the calling program keeps its own."""
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@contextmanager
-def environments_for(
-    config: Config, *, count: int | None = None, seed: int | None = None
-) -> Iterator[Environments]:
-    """Make a run's environments and close them at the end; raises RunError if they fail.
-
-    `count` and `seed` are the config's unless given.
-    """
-    try:
-        with closing(make_environments(config, count=count, seed=seed)) as environments:
-            yield environments
-    except UnusableEnvironment as error:
-        raise RunError(str(error)) from error
 
 
 def _summary(

@@ -19,7 +19,7 @@ from ..runs.checkpoint import fits_config
 from ..runs.evaluations import Evaluation, newest_by_noise, read_evaluations
 from ..runs.seeds import SEEDS
 from ..training.player import Player, play_rollout
-from .agent import environments_for, on_this_machine
+from .conditions import environments_for, on_this_machine
 from .scores import mean_difference_interval
 
 _SEED_OFFSET = 2_000_003

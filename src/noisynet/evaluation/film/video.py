@@ -19,7 +19,7 @@ from ...disk import replacing
 from ...envs import UnusableEnvironment
 from ...extras import install_command
 from ...runs.errors import RunError, writing
-from ..agent import check_noise, games_seed, noise_in_words
+from ..conditions import check_noise, games_seed, noise_in_words
 from .drawing import FrameDrawer
 from .pictures import Game, make_game
 from .watched import WatchedAgent

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from ...agents import ActorCritic
 from ...layers import draw, mean_weights, using
-from ..agent import TrainedAgent, has_lstm
+from ..agent import TrainedAgent
+from ..conditions import has_lstm
 
 Numbers = npt.NDArray[np.float32]
 
