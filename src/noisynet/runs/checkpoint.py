@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import re
 import shutil
 import zlib
@@ -29,6 +28,7 @@ from safetensors import SafetensorError
 
 from ..disk import read_file, sync_folder, write_file
 from .errors import NewerFormat, RunError, first_line, shown
+from .plain_json import decode, encode, to_json
 from .saved_state import Document, problem_of
 
 FORMAT = 1
@@ -45,13 +45,6 @@ _INSPECTION_NAME = re.compile(r"(?!step_|tmp_)[a-z]+_\d+")
 _SIGNED = ("int8", "int16", "int32", "int64")
 _UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
 _KINDS = ("bool", *_SIGNED, *_UNSIGNED, "float16", "float32", "float64", "complex64")
-
-# JSON has no infinity: it is written as an object with this key.
-_FLOAT_TAG = "__float__"
-# Python refuses to read decimal integers above a limit, which an environment variable can lower to
-# 640 digits. A generator's state that is larger goes into the arrays.
-_LARGEST_INTEGER_BITS = 2000
-
 
 # What restoring raises if the values do not belong to this config.
 _MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -214,7 +207,7 @@ def _write_whole(
         "format": FORMAT,
         "step": step,
         "arrays": {"size": len(content), "crc32": zlib.crc32(content)},
-        "state": _encode(dict(state), "state"),
+        "state": encode(dict(state), "state"),
     }
     document["crc32"] = _document_checksum(document)
 
@@ -226,7 +219,7 @@ def _write_whole(
             _delete(leftover)
         temporary.mkdir()
         write_file(temporary / _ARRAYS, content)
-        write_file(temporary / _STATE, (_to_json(document) + "\n").encode())
+        write_file(temporary / _STATE, (to_json(document) + "\n").encode())
         sync_folder(temporary)
         if path.exists():
             # The same step again. A folder cannot be renamed over a full one, so the old one gets a
@@ -310,7 +303,7 @@ def _read_document(path: Path) -> dict[str, Any]:
     wanted = document.pop("crc32", None)
     try:
         got = _document_checksum(document)
-        document["state"] = _decode(document.get("state"))
+        document["state"] = decode(document.get("state"))
     except (ValueError, TypeError, RecursionError) as error:
         raise DamagedCheckpoint(f"{file}: damaged: {error}") from error
     if got != wanted:
@@ -321,44 +314,4 @@ def _read_document(path: Path) -> dict[str, Any]:
 
 
 def _document_checksum(document: dict[str, Any]) -> int:
-    return zlib.crc32(_to_json(document).encode())
-
-
-def _to_json(value: object) -> str:
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
-
-
-def _encode(value: object, place: str) -> object:
-    """Return `value` as JSON can hold it, or raise an error that names what JSON cannot hold."""
-    if isinstance(value, int) and value.bit_length() > _LARGEST_INTEGER_BITS:
-        raise ValueError(f"{place}: takes integers of at most {_LARGEST_INTEGER_BITS} bits")
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else {_FLOAT_TAG: repr(float(value))}
-    if isinstance(value, list):
-        return [_encode(item, f"{place}[{index}]") for index, item in enumerate(value)]
-    if isinstance(value, dict):
-        return {_check_key(key, place): _encode(v, f"{place}[{key!r}]") for key, v in value.items()}
-    raise TypeError(
-        f"{place}: takes dict, list, int, float, str, bool or None, got {type(value).__name__}"
-    )
-
-
-def _check_key(key: object, place: str) -> str:
-    # json would silently turn a key such as 3 into "3".
-    if not isinstance(key, str):
-        raise TypeError(f"{place}: a key is text, got {key!r}")
-    if key == _FLOAT_TAG:
-        raise ValueError(f"{place}: the key {key!r} is reserved")
-    return key
-
-
-def _decode(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_decode(item) for item in value]
-    if isinstance(value, dict):
-        if _FLOAT_TAG in value:
-            return float(value[_FLOAT_TAG])
-        return {key: _decode(item) for key, item in value.items()}
-    return value
+    return zlib.crc32(to_json(document).encode())

@@ -54,8 +54,8 @@ def add_noise(
             ".api_stack(enable_rl_module_and_learner=True, "
             "enable_env_runner_and_connector_v2=True)"
         )
-    noise_in = module.noise_in if noise_in is None else noise_in
-    check_noise_in(noise_in)
+    where: str = module.noise_in if noise_in is None else noise_in
+    check_noise_in(where)
     noisify(nn.Linear(1, 1), noise=noise, sigma0=sigma0)
     bonus = getattr(config, "entropy_coeff", 0.0)
     if bonus:
@@ -73,6 +73,6 @@ def add_noise(
     learner = LEARNERS.get(config.learner_class)
     if learner is not None:
         config.learners(learner_class=learner)
-    options = {"noise": noise, "sigma0": sigma0, "noise_in": noise_in}
+    options = {"noise": noise, "sigma0": sigma0, "noise_in": where}
     config.rl_module(rl_module_spec=RLModuleSpec(module_class=module, model_config=options))
     return config
