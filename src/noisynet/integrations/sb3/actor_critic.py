@@ -21,7 +21,8 @@ from ...layers import Draw, draw, hold, mean_weights, noisy_layers, release
 from ..acting import ActingWeights
 from ..host import run_under, takes_rows
 from .algorithm import ALGORITHMS
-from .noisy_policy import NoisyPolicy, add_noise, batch_size, draw_for
+from .noise_options import add_noise
+from .noisy_policy import NoisyPolicy, batch_size, draw_for
 
 _NUMBERS_OF_A_FORWARD = 1 << 16
 """Values of ε that take as long as one more forward and backward of a small network.

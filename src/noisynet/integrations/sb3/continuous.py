@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from ...layers import Draw, noisy_layers
 from ..host import run_under
 from .algorithm import ALGORITHMS
-from .noisy_policy import NoisyNetwork, add_noise, draw_for, made_noisy, uncompiled
+from .noise_options import add_noise
+from .noisy_policy import NoisyNetwork, draw_for, made_noisy, uncompiled
 from .off_policy import OffPolicyNoise, Redraw
 
 

@@ -1,26 +1,21 @@
-"""The common part of the noisy policies: options, noisy layers, and an optimizer that has σ."""
+"""The common part of the noisy policies and networks, and an optimizer that has σ."""
 
 from __future__ import annotations
 
 import copy
 import functools
-import inspect
-import re
 import threading
-from collections.abc import Callable, Iterable, Mapping, Set
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, get_args
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from typing import Any, ClassVar
 
 from gymnasium import spaces
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
-    CombinedExtractor,
     FlattenExtractor,
-    NatureCNN,
 )
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
@@ -31,44 +26,13 @@ from ...layers import (
     NoiseName,
     draw,
     mean_weights,
-    noisify,
     noisy_layers,
     sigma_parameters,
 )
 from .algorithm import check_algorithm
+from .extractors import check_options_of, extractor_for
+from .noise_options import NoiseOptions, add_noise
 from .rmsprop import BlockedRMSprop, supports
-
-NoiseIn = Literal["all", "head", "last"]
-_EXTRACTORS = ("features_extractor", "pi_features_extractor", "vf_features_extractor")
-_LSTMS = ("lstm_actor", "lstm_critic")
-_OUTPUTS = re.compile(r"action_net|value_net|mu|qf\d+")
-_WIDTH_OF_THE_GAUSSIAN = "log_std"
-"""SAC's layer for the width, which has no noise: the temperature controls its output."""
-
-_SMALLEST_FRAME = 36
-"""Least height and width of a frame for the host's CNN."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoiseOptions:
-    """Options of the noise in a policy's network, by the names that the policies take."""
-
-    noise: NoiseName
-    """Kind of noise: "factorised" or "independent"."""
-    sigma0: float | None
-    """σ0 of the initial σ, as in `NoisyLinear`; None for the paper's value."""
-    noise_in: str
-    """Which layers are noisy. "all": every fully connected layer, those of the features extractor
-    too, as in the paper (§3.1, §3.2), and RecurrentPPO's LSTMs. "head": those after the features
-    extractor. "last": the output layers."""
-    learned: bool
-    """Whether σ is learned; otherwise a scale can adapt in its place (arXiv 1706.01905)."""
-
-    def __post_init__(self) -> None:
-        if self.noise_in not in get_args(NoiseIn):
-            expected = ", ".join(map(repr, get_args(NoiseIn)))
-            raise ValueError(f"noise_in: got {self.noise_in!r}, expected one of {expected}")
-
 
 _PREDICTING = threading.RLock()
 """One prediction at a time: the draw in force in a layer is in force for all threads."""
@@ -114,10 +78,10 @@ class NoisyPolicy(NoisyModel):
         # The host's constructor builds the networks, which need this.
         self._noise = NoiseOptions(noise=noise, sigma0=sigma0, noise_in=noise_in, learned=learned)
         if features_extractor_class is None:
-            features_extractor_class = _extractor_for(
+            features_extractor_class = extractor_for(
                 observation_space, normalize_images, policy=type(self).__name__
             )
-            _check_options_of(features_extractor_class, options.get("features_extractor_kwargs"))
+            check_options_of(features_extractor_class, options.get("features_extractor_kwargs"))
         # The host gives this advice only to policies with the class name of its own perceptron.
         if isinstance(algorithm, A2C | PPO) and features_extractor_class is FlattenExtractor:
             algorithm._maybe_recommend_cpu(type(self).__name__)  # pyright: ignore[reportPrivateUsage]
@@ -234,43 +198,6 @@ def _noisy_kind(noisy: type[NoisyNetwork], host: type[BasePolicy]) -> type[BaseP
     return noisy if noisy.__bases__[1] is host else type(noisy.__name__, (noisy, host), {})
 
 
-def add_noise(network: nn.Module, options: NoiseOptions, *, policy: str) -> None:
-    """Make the chosen `nn.Linear` of a network noisy in place, keeping its means.
-
-    Raises ValueError for a network without one to choose, and for unknown options.
-    """
-    chosen = _chosen(network, options.noise_in)
-    if not chosen:
-        raise ValueError(
-            f"{policy}: noise_in={options.noise_in!r} finds no nn.Linear in "
-            f"{type(network).__name__}, expected at least one to make noisy"
-        )
-    noisify(
-        network,
-        lambda name, _: name in chosen,
-        noise=options.noise,
-        sigma0=options.sigma0,
-        learned=options.learned,
-    )
-
-
-def _chosen(network: nn.Module, noise_in: str) -> Set[str]:
-    every = [
-        name
-        for name, part in network.named_modules()
-        if type(part) is (nn.LSTM if name in _LSTMS else nn.Linear)
-        and name != _WIDTH_OF_THE_GAUSSIAN
-    ]
-    head = [name for name in every if not name.startswith(_EXTRACTORS)]
-    if noise_in == "all":
-        return set(every)
-    if noise_in == "head":
-        return set(head)
-    last_of_parts = {name.partition(".")[0]: name for name in head}
-    outputs = {name for part, name in last_of_parts.items() if _OUTPUTS.fullmatch(part)}
-    return outputs or set(head[-1:])
-
-
 def optimizer_of(
     network: nn.Module,
     optimizer_class: type[Optimizer],
@@ -298,43 +225,6 @@ def optimizer_of(
             group["params"] = [one for one in group["params"] if id(one) not in sigmas]
             optimizer.add_param_group(spared)
     return optimizer
-
-
-def _extractor_for(
-    space: spaces.Space[Any], normalize_images: bool, *, policy: str
-) -> type[BaseFeaturesExtractor]:
-    """Choose the features extractor: combined for a dict, a CNN for an image, else flat.
-
-    Images that are too small for the CNN, such as MiniGrid's, are flattened, as by `MlpPolicy`.
-
-    Raises ValueError for frames that the host does not recognise as images.
-    """
-    if isinstance(space, spaces.Dict):
-        return CombinedExtractor
-    if is_image_space(space, normalized_image=not normalize_images):
-        height_and_width = sorted(space.shape or ())[1:]
-        return NatureCNN if min(height_and_width) >= _SMALLEST_FRAME else FlattenExtractor
-    if sum(size >= _SMALLEST_FRAME for size in space.shape or ()) > 1:
-        raise ValueError(
-            f"{policy}: got observations of {space.dtype} of shape {space.shape}, expected images "
-            "as the host knows them: uint8 from 0 to 255, with channels; for normalised images, "
-            "channels first, pass normalize_images=False, and for a perceptron over all values "
-            "features_extractor_class=FlattenExtractor"
-        )
-    return FlattenExtractor
-
-
-def _check_options_of(
-    extractor: type[BaseFeaturesExtractor], options: Mapping[str, Any] | None
-) -> None:
-    expected = list(inspect.signature(extractor).parameters)[1:]
-    unknown = [name for name in options or () if name not in expected]
-    if unknown:
-        raise ValueError(
-            f"features_extractor_kwargs: got {', '.join(unknown)}, expected "
-            f"{' or '.join(expected) or 'none'} for {extractor.__name__}, which the observations "
-            "ask for; another is chosen by features_extractor_class"
-        )
 
 
 def uncompiled(module: Any) -> Any:
