@@ -1,4 +1,4 @@
-"""Ways to explore in Stable-Baselines3: agents with continuous actions, with a memory, on policy.
+"""Ways to explore in Stable-Baselines3: continuous actions, memory, and on-policy agents.
 
     python -m benchmarks.hosts.exploring --algorithm td3 --machine "…"
 
@@ -78,8 +78,8 @@ class Task:
 
 # The network of SAC's paper for all, so that arms and tasks differ in nothing else.
 _REPLAY: Options = {"learning_starts": 1000, "policy_kwargs": {"net_arch": [256, 256]}}
-# The host's RL Zoo has these for PPO and RecurrentPPO, and its own defaults for A2C. Its normalised
-# observations of Acrobot are left out.
+# From the host's RL Zoo, which has the host's defaults for A2C. Its falling learning rates and
+# clipping ranges, and its normalised observations of Acrobot, are left out.
 _CARTPOLE: Options = {
     "n_steps": 32,
     "batch_size": 256,

@@ -1,4 +1,4 @@
-"""Compare ways to explore in Stable-Baselines3: continuous actions, a memory, on-policy agents.
+"""Compare ways to explore in Stable-Baselines3: continuous actions, memory, on-policy agents.
 
     python -m benchmarks.study.exploring --machine "…"    runs what is missing, then the table
     python -m benchmarks.study.exploring --table           only the table and the picture

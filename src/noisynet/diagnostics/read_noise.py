@@ -11,15 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..layers import FactorisedNoise, IndependentNoise, NoisyLayer, resample
-from ..layers.noise import CellNoise, SequenceNoise
+from ..layers.noise import CellNoise, NoiseKind, SequenceNoise
 from ..layers.noise_state import Off
 from .recognise import RecognisedLayer
+
+Kind = NoiseKind | Literal["unknown"]
 
 COLUMNS = 8
 """How many columns of ε_w are read: enough to tell two draws apart."""

@@ -6,7 +6,6 @@ drawing for a whole model usually takes one random call.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -16,6 +15,25 @@ import torch
 from torch import Tensor
 
 from .noise import CellSpec, LayerNoise, LayerSpec, NoiseSpec, SequenceSpec
+from .tensor_bytes import tensor_from_bytes, tensor_to_bytes
+
+
+def check_rows(rows: int | None) -> None:
+    """Raise ValueError unless `rows` is None or a positive integer."""
+    if rows is None:
+        return
+    if isinstance(rows, bool) or not isinstance(rows, int | Integral) or rows < 1:
+        raise ValueError(f"rows: got {rows!r}, expected a positive integer or None")
+
+
+def check_batch_first(batch_first: bool | None, rows: int | None) -> None:
+    """Raise ValueError unless `batch_first` is a bool or None, and is True only with rows."""
+    if batch_first is not None and not isinstance(batch_first, bool):
+        raise ValueError(f"batch_first: got {batch_first!r}, expected True or False")
+    if batch_first and rows is None:
+        raise ValueError(
+            "batch_first: got True for a draw that all rows share, expected it with rows=…"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,36 +127,6 @@ def _as_index(index: Any) -> Tensor:
         ) from None
     # An empty list has no dtype to read.
     return tensor if tensor.numel() else tensor.long()
-
-
-def check_rows(rows: int | None) -> None:
-    """Raise ValueError unless `rows` is None or a positive integer."""
-    if rows is None:
-        return
-    if isinstance(rows, bool) or not isinstance(rows, int | Integral) or rows < 1:
-        raise ValueError(f"rows: got {rows!r}, expected a positive integer or None")
-
-
-def check_batch_first(batch_first: bool | None, rows: int | None) -> None:
-    """Raise ValueError unless `batch_first` is a bool or None, and is True only with rows."""
-    if batch_first is not None and not isinstance(batch_first, bool):
-        raise ValueError(f"batch_first: got {batch_first!r}, expected True or False")
-    if batch_first and rows is None:
-        raise ValueError(
-            "batch_first: got True for a draw that all rows share, expected it with rows=…"
-        )
-
-
-def tensor_to_bytes(tensor: Tensor) -> bytes:
-    """Serialise a tensor to bytes, which, unlike its own pickling, never share memory."""
-    buffer = io.BytesIO()
-    torch.save(tensor.detach().clone(), buffer)
-    return buffer.getvalue()
-
-
-def tensor_from_bytes(data: bytes, place: Any = "cpu") -> Tensor:
-    """Restore a tensor from `tensor_to_bytes` on the CPU, or where torch's `map_location` says."""
-    return torch.load(io.BytesIO(data), map_location=place, weights_only=True)
 
 
 def _former_device_or_cpu(storage: Any, device: str) -> Any:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
-from .draws import tensor_from_bytes, tensor_to_bytes
 from .kernels.tracing import needs_plain_operations, warn_of_frozen_draw
 from .noise import LayerNoise
+from .tensor_bytes import tensor_from_bytes, tensor_to_bytes
 
 if TYPE_CHECKING:
     from .layer import NoisyLayer

@@ -1,4 +1,4 @@
-"""Plain values as JSON: also infinities and NaN, and nothing that would be read back otherwise."""
+"""Plain values as JSON, infinities and NaN included; refuses what would be read back changed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 # JSON has no infinity: it is written as an object with this key.
 _FLOAT_TAG = "__float__"
 # Python refuses to read decimal integers above a limit, which an environment variable can lower to
-# 640 digits. A generator's state that is larger goes into the arrays.
+# 640 digits.
 _LARGEST_INTEGER_BITS = 2000
 
 

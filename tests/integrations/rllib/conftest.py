@@ -52,7 +52,8 @@ def config_of() -> Callable[..., Any]:
             .debugging(seed=0, log_level="ERROR")
             .reporting(min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=0)
         )
-        return add_noise(config) if noisy else config
+        # Noise in all layers asks more of the adapter than that of the outputs, PPO's default.
+        return add_noise(config, noise_in="all") if noisy else config
 
     return configured
 

@@ -192,6 +192,11 @@ def test_where_the_noise_is_by_default(config: Any, expected: set[str]) -> None:
     assert set(noisynet.noisy_layers(module)) == expected
 
 
+def test_noise_is_in_both_outputs_of_ppo_s_learner() -> None:
+    layers = noisynet.noisy_layers(module_of(PPOConfig(), noise_in=None))
+    assert set(layers) == {"pi.net.mlp.2", "vf.net.mlp.2"}
+
+
 def test_images() -> None:
     model = {"conv_filters": [[4, 8, 4], [8, 4, 2]], "fcnet_hiddens": [16]}
     module = module_of(dqn(), observations=IMAGES, model=model)

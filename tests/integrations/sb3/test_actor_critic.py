@@ -278,6 +278,21 @@ def test_the_outputs_alone_are_noisy_by_default(algorithm: Any, policy: Any) -> 
     assert set(noisynet.noisy_layers(model.policy)) == {"action_net", "value_net"}
 
 
+def test_weights_with_noise_in_other_layers_are_refused_in_one_line(tmp_path: Path) -> None:
+    model = agent("ppo")  # in all layers
+    del model.policy_kwargs["noise_in"]  # as saved when that was the default
+    model.save(tmp_path / "model")
+    message = r"^NoisyPPOPolicy: got σ of 12 tensors, expected 4: .*give noise_in and critic_noise"
+    with pytest.raises(ValueError, match=message):
+        PPO.load(tmp_path / "model", device="cpu")
+    as_saved = {"policy_kwargs": {"noise_in": "all"}}
+    loaded = PPO.load(tmp_path / "model", device="cpu", custom_objects=as_saved)
+    seen = np.ones((3, 4), np.float32)
+    assert (
+        loaded.predict(seen, deterministic=True)[0] == model.predict(seen, deterministic=True)[0]
+    ).all()
+
+
 def test_samples_know_their_environment() -> None:
     model = agent("ppo", **PER_ENVIRONMENT)
     collect(model)

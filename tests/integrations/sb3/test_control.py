@@ -88,6 +88,7 @@ def test_a_training_in_short_parts_is_one_training() -> None:
         model = PPO(
             NoisyPPOPolicy,
             make_vec_env("CartPole-v1", 2, seed=0),
+            policy_kwargs={"noise_in": "all"},
             n_steps=16,
             batch_size=32,
             n_epochs=1,
@@ -130,6 +131,7 @@ def test_ppo_learns_a_rollout_under_the_scale_that_acted() -> None:
     model = PPO(
         NoisyPPOPolicy,
         make_vec_env("Pendulum-v1", 2, seed=0),
+        policy_kwargs={"noise_in": "all"},
         n_steps=32,
         batch_size=16,
         n_epochs=1,

@@ -35,7 +35,6 @@ def test_the_benchmark_leaves_nothing_but_noise_to_explore() -> None:
 def test_noise_alone_learns_cartpole_and_its_sigmas_move() -> None:
     model = hosts_sb3.build("ppo", seed=0)
     before = [one.detach().clone() for one in noisynet.sigma_parameters(model.policy)]
-    # 20,000 steps gave 87 on one processor, over 100 on another; 40,000 gave 500 with three seeds.
     model.learn(40_000)
     assert np.mean(hosts_sb3.play(model, seed=0, games=20)) >= LEARNED
     for was, now in zip(before, noisynet.sigma_parameters(model.policy), strict=True):

@@ -70,7 +70,9 @@ class Game(gymnasium.Env[Any, Any]):
 def learns(name: str, policy: Any, seen: spaces.Space[Any], actions: spaces.Space[Any]) -> bool:
     """Whether the host learns in these spaces, by a policy of ours or its own."""
     algorithm: Any = ALGORITHMS[name]
-    options: dict[str, Any] = {"policy_kwargs": {"net_arch": [4]}}
+    # In all layers, so that extractors and LSTMs are noisy, too.
+    noise = {} if isinstance(policy, str) else {"noise_in": "all"}
+    options: dict[str, Any] = {"policy_kwargs": {"net_arch": [4], **noise}}
     if issubclass(algorithm, OnPolicyAlgorithm):
         options["n_steps"] = 4
     else:

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from ..findings import Check, Finding, counted, listed
-from ..read_noise import Noise, NoiseByLayer, same_draws
+from ..read_noise import Kind, Noise, NoiseByLayer, same_draws
 from ..recognise import RecognisedLayer
-from .initial import Kind
 
 ALIKE = 0.9
 """Correlation above which two sets of draws count as one. For 32 pairs of independent normals,

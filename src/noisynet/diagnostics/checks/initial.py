@@ -5,20 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from itertools import combinations
-from typing import Literal
 
 from torch import Tensor
 
 from ...layers import NoisyLayer
 from ...layers.initial import PRESETS, initial_sigmas, mean_bound
-from ...layers.noise import NoiseKind
 from ..findings import Check, Finding, counted, listed
+from ..read_noise import Kind
 from ..recognise import RecognisedLayer
 
-Kind = NoiseKind | Literal["unknown"]
 
-
-def is_constant(tensor: Tensor) -> bool:
+def _is_constant(tensor: Tensor) -> bool:
     """Return whether all values of a tensor are the same, as those of σ are before training."""
     return bool(tensor.min() == tensor.max())
 
@@ -34,7 +31,7 @@ def initial_sigma(layers: Mapping[str, RecognisedLayer], kinds: Mapping[str, Kin
     untouched = {
         one: found
         for one, found in layers.items()
-        if all(is_constant(sigma) for sigma in found.tensors(found.sigmas))
+        if all(_is_constant(sigma) for sigma in found.tensors(found.sigmas))
     }
     if not untouched:
         return check.skipped("σ has been trained: its initial value is gone")
@@ -148,7 +145,7 @@ def initial_mean(layers: Mapping[str, RecognisedLayer], kinds: Mapping[str, Kind
     constant = [
         one
         for one, found in layers.items()
-        if any(mean.numel() > 1 and is_constant(mean) for mean, _ in found.weights())
+        if any(mean.numel() > 1 and _is_constant(mean) for mean, _ in found.weights())
     ]
     if constant:
         values = {float(layers[one].weights()[0][0].detach().flatten()[0]) for one in constant}
@@ -164,7 +161,7 @@ def initial_mean(layers: Mapping[str, RecognisedLayer], kinds: Mapping[str, Kind
     compared = 0
     for one, found in layers.items():
         kind = kinds[one]
-        untouched = all(is_constant(sigma) for sigma in found.tensors(found.sigmas))
+        untouched = all(_is_constant(sigma) for sigma in found.tensors(found.sigmas))
         if kind == "unknown" or not untouched:
             continue
         compared += 1

@@ -35,7 +35,8 @@ def add_noise(
 ) -> Config:
     """Set the noisy RLModule for an algorithm in its config, and return the config.
 
-    Options are those of `NoisyDQNRLModule`; without `noise_in`, the module's default applies. The
+    Options are those of `NoisyDQNRLModule`; `noise_in` is "last" for PPO by default, "all" for DQN
+    and SAC. The
     config's RLModule, if it has one, is replaced; so is the default learner of DQN and PPO, by one
     with the fused Adam and fewer checks. Raises TypeError for an algorithm that is not supported,
     and ValueError for unknown options and for the old API stack; warns of an entropy bonus and of

@@ -63,7 +63,8 @@ class NoisyDQNRLModule(_OffPolicyNoise, DefaultDQNTorchRLModule):
     """Exploration by learned noise in RLlib's DQN, with whichever of its extensions are on.
 
     `model_config` takes `noise`, `sigma0` (as `noisynet.NoisyLinear` has them) and `noise_in`:
-    "all" (every fully connected layer), "head" (those after the encoder) or "last" (the outputs).
+    "all" (every fully connected layer, the default), "head" (those after the encoder) or "last"
+    (the outputs).
 
     Exploration uses a draw for each environment, held until new weights arrive; before the first
     update, it is redrawn at every step. Inference uses the mean weights. In training, every forward
@@ -141,11 +142,10 @@ class NoisyPPORLModule(NoisyRLModule, DefaultPPOTorchRLModule):
     """Exploration by learned noise in RLlib's PPO.
 
     Options and errors are those of `NoisyDQNRLModule`, but by default only the outputs are noisy
-    (`noise_in="last"`). Exploration holds one draw for each
-    environment over the rollout, until new weights arrive, and stores its seed with each action.
-    From the seed, the learner computes the same noise for the policy, the value function and the
-    advantages, so that the first ratio is 1. Inference uses the mean weights.
-    Source: Fortunato et al., §3.2.
+    (`noise_in="last"`). Exploration holds one draw for each environment over the rollout, until new
+    weights arrive, and stores its seed with each action. From the seed, the learner computes the
+    same noise for the policy, the value function and the advantages, so that the first ratio is 1.
+    Inference uses the mean weights. Source: Fortunato et al., §3.2.
     """
 
     noise_in = "last"

@@ -177,11 +177,11 @@ class NoisyTD3Policy(NoisyContinuousPolicy, TD3Policy):
 
     Leave out `action_noise`. `policy_kwargs` accepts the options of the host's policy, and also
     `noise`, `sigma0` and `learned` (as in `noisynet.NoisyLinear`); `noise_in`: "all" (every fully
-    connected layer of the actor), "head" (those after the features extractor) or "last" (the
-    output); `redraw`: "episode" (in each environment when its episode ends) or "update" (after
-    every update of the actor); and `critic_noise` (noise in the critics and their targets as well).
-    Raises TypeError in another algorithm, and ValueError for unknown options or a network without
-    `nn.Linear`; warns of action noise left on.
+    connected layer of the actor, the default), "head" (those after the features extractor) or
+    "last" (the output); `redraw`: "episode" (in each environment when its episode ends) or "update"
+    (after every update of the actor); and `critic_noise` (noise in the critics and their targets as
+    well). Raises TypeError in another algorithm, and ValueError for unknown options or a network
+    without `nn.Linear`; warns of action noise left on.
     Sources: Fortunato et al., §3.1; Plappert et al., arXiv 1706.01905.
     """
 

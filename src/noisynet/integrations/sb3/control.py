@@ -24,7 +24,8 @@ class NoiseControl(WatchingCallback):
     The scale moves at the start of a rollout, so that PPO and A2C learn from a rollout under the
     noise that acted. Online and target networks have the same scale; the noise of critics, as in
     TD3, keeps its own. With `policy_kwargs={"learned": False}`, this is adaptive parameter noise
-    (Plappert et al., arXiv 1706.01905). The log gets `noise/scale` and `noise/measured`.
+    (Plappert et al., arXiv 1706.01905; theirs is in all layers). The log gets `noise/scale` and
+    `noise/measured`.
 
     Options and errors are those of `HostControl`, with at least two `draws`; raises TypeError for a
     model without a noisy policy, and for a target that does not fit the actions.

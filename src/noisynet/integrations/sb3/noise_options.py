@@ -41,9 +41,9 @@ class NoiseOptions:
 
 
 def add_noise(network: nn.Module, options: NoiseOptions, *, policy: str) -> None:
-    """Make the chosen `nn.Linear` of a network noisy in place, keeping its means.
+    """Make the chosen layers of a network noisy in place, keeping their means.
 
-    Raises ValueError for a network without one to choose, and for unknown options.
+    Raises ValueError for a network without one to choose, and for an unknown kind or σ0.
     """
     chosen = _chosen(network, options.noise_in)
     if not chosen:

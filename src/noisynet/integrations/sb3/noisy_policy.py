@@ -94,6 +94,19 @@ class NoisyPolicy(NoisyModel):
             **options,
         )
 
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load weights; raise ValueError for those of a policy with noise in other layers."""
+        noisy, saved = map(_names_of_sigma, (self.state_dict(), state_dict))
+        if strict and noisy and saved and noisy != saved:
+            raise ValueError(
+                f"{type(self).__name__}: got σ of {len(saved)} tensors, expected {len(noisy)}: the "
+                "policy was saved with noise in other layers; give noise_in and critic_noise as it "
+                "had them, to load() in custom_objects={'policy_kwargs': …}"
+            )
+        return super().load_state_dict(state_dict, strict, assign)
+
     def _check_algorithm(self) -> BaseAlgorithm | None:
         return check_algorithm(self, self.algorithm)
 
@@ -150,6 +163,10 @@ class NoisyPolicy(NoisyModel):
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), **asdict(self._noise)}
+
+
+def _names_of_sigma(state: Mapping[str, Any]) -> set[str]:
+    return {key for key in state if key.endswith("_sigma")}
 
 
 class NoisyNetwork(NoisyModel):

@@ -1,4 +1,4 @@
-"""The noisy policy for sb3-contrib's RecurrentPPO, with noise in LSTMs held over the rollout."""
+"""The noisy policy for sb3-contrib's RecurrentPPO, whose noise is held over the rollout."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class NoisyRecurrentPPO(RecurrentPPO):
 
 # The host's recurrent policy takes more arguments than its base does, and so does this one.
 class NoisyRecurrentPPOPolicy(RolloutPolicy, RecurrentActorCriticPolicy):
-    """Exploration by learned noise in `sb3_contrib.RecurrentPPO`, in outputs, or in LSTMs, too.
+    """Exploration by learned noise in `sb3_contrib.RecurrentPPO`.
 
     `RecurrentPPO(NoisyRecurrentPPOPolicy, env, …)`. Options, errors and source are those of
     `NoisyPPOPolicy`, except that "all" and "head" of `noise_in` include the LSTMs, and that
@@ -159,7 +159,7 @@ class NoisyRecurrentPPOPolicy(RolloutPolicy, RecurrentActorCriticPolicy):
                 raise ValueError(
                     f"{type(self).__name__}: draw_per_environment=True: the layers of "
                     f"{type(extractor).__name__} see other rows than the environments; pass "
-                    "noise_in='head'"
+                    "noise_in='head', or 'last', the default"
                 )
 
     def predict_values(  # pyright: ignore[reportIncompatibleMethodOverride]

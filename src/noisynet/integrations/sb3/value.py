@@ -75,13 +75,13 @@ class NoisyDQNPolicy(NoisyValuePolicy, DQNPolicy):  # pyright: ignore[reportInco
     """Exploration by learned noise in `stable_baselines3.DQN`: `DQN(NoisyDQNPolicy, env, …)`.
 
     `policy_kwargs` accepts the options of the host's policy, and also `noise`, `sigma0` and
-    `learned` (as in `noisynet.NoisyLinear`); `noise_in`: "all" (every fully connected layer),
-    "head" (those after the features extractor) or "last"; and `redraw`: "update" (after every
-    update) or "episode" (in each environment when its episode ends). With `learned=False`, noise
-    acts, and the losses see the mean weights. The observations determine the features extractor:
-    the host's CNN for images, its combined one for a dict. Raises TypeError in another algorithm,
-    and ValueError for unknown options or a network without `nn.Linear`; warns of ε-greedy left on.
-    Source: Fortunato et al., §3.1, eq. 14.
+    `learned` (as in `noisynet.NoisyLinear`); `noise_in`: "all" (every fully connected layer, the
+    default), "head" (those after the features extractor) or "last"; and `redraw`: "update" (after
+    every update) or "episode" (in each environment when its episode ends). With `learned=False`,
+    noise acts, and the losses see the mean weights. The observations determine the features
+    extractor: the host's CNN for images, its combined one for a dict. Raises TypeError in another
+    algorithm, and ValueError for unknown options or a network without `nn.Linear`; warns of
+    ε-greedy left on. Source: Fortunato et al., §3.1, eq. 14.
     """
 
     algorithm = ALGORITHMS["NoisyDQNPolicy"]

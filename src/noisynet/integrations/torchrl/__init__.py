@@ -19,3 +19,7 @@ from .control import NoiseControl  # noqa: E402
 from .noisy_policy import NoisyPolicy  # noqa: E402
 
 __all__ = ["NoiseControl", "NoisyPolicy", "attach"]
+
+# Pickled policies store where their class is found: here, whichever file defines it.
+for _name in __all__:
+    globals()[_name].__module__ = __name__
