@@ -40,6 +40,15 @@ _REPLAY: dict[str, Any] = {
     **_NO_EPSILON,
 }
 _NETWORK: dict[str, Any] = {"net_arch": [128, 128], "sigma0": 0.2}
+# From the host's RL Zoo, for PPO, with a constant learning rate and clipping range.
+CARTPOLE: dict[str, Any] = {
+    "n_steps": 32,
+    "batch_size": 256,
+    "n_epochs": 20,
+    "gae_lambda": 0.8,
+    "gamma": 0.98,
+    "learning_rate": 1e-3,
+}
 SETTINGS: dict[str, dict[str, Any]] = {
     "dqn": {
         "steps": 80_000,
@@ -53,20 +62,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "learning_rate": [1e-3, 1e-4],
         "options": {**_REPLAY, "policy_kwargs": {**_NETWORK, "n_quantiles": 10}},
     },
-    # From the host's RL Zoo for CartPole, with a constant learning rate and clipping range.
     "ppo": {
         "steps": 80_000,
         "environments": 8,
-        "options": {
-            "n_steps": 32,
-            "batch_size": 256,
-            "n_epochs": 20,
-            "gae_lambda": 0.8,
-            "gamma": 0.98,
-            "learning_rate": 1e-3,
-            "ent_coef": 0.0,
-            "policy_kwargs": {"noise_in": "last"},
-        },
+        "options": {**CARTPOLE, "ent_coef": 0.0, "policy_kwargs": {"noise_in": "last"}},
     },
     "a2c": {
         "steps": 400_000,

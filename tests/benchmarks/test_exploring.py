@@ -143,6 +143,8 @@ def test_what_the_page_says_of_the_runs() -> None:
         assert areas[every] < areas[last]
         assert not are_told(task, last, host, "final")
         for arm, behind in smaller.items():
+            finals = [interquartile_mean(values(task, one, "final")) for one in (arm, host)]
+            assert not are_told(task, arm, host, "final") or finals[0] < finals[1]
             if are_told(task, arm, host, "area"):
                 assert areas[arm] < areas[host]
                 behind.add(task)

@@ -26,16 +26,7 @@ from .optimizers import attach, sigma_parameters
 from .peers import load_peer_state_dict
 from .recurrent import NoisyGRUCell, NoisyLSTMCell
 from .rnn import NoisyGRU, NoisyLSTM, NoisyRNN
-from .states import (
-    draw,
-    held,
-    hold,
-    mean_weights,
-    noisy_layers,
-    release,
-    resample,
-    using,
-)
+from .states import draw, held, hold, mean_weights, noisy_layers, release, resample, using
 
 __all__ = [
     "CellNoise",

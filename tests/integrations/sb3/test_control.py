@@ -39,6 +39,19 @@ def dqn(**options: Any) -> Any:
     return DQN(NoisyDQNPolicy, make_vec_env("CartPole-v1", 4, seed=0), **settings)
 
 
+def ppo(environment: str, **options: Any) -> PPO:
+    """PPO with noise in all layers, and one epoch for each rollout of two environments."""
+    return PPO(
+        NoisyPPOPolicy,
+        make_vec_env(environment, 2, seed=0),
+        policy_kwargs={"noise_in": "all"},
+        n_epochs=1,
+        device="cpu",
+        seed=0,
+        **options,
+    )
+
+
 def test_a_schedule_sets_both_networks_by_the_host_s_steps() -> None:
     model = dqn()
     seen: list[tuple[int, float]] = []
@@ -85,16 +98,7 @@ def test_a_target_moves_in_every_training_when_it_is_due() -> None:
 
 def test_a_training_in_short_parts_is_one_training() -> None:
     def trained(parts: int) -> tuple[float, list[int]]:
-        model = PPO(
-            NoisyPPOPolicy,
-            make_vec_env("CartPole-v1", 2, seed=0),
-            policy_kwargs={"noise_in": "all"},
-            n_steps=16,
-            batch_size=32,
-            n_epochs=1,
-            device="cpu",
-            seed=0,
-        )
+        model = ppo("CartPole-v1", n_steps=16, batch_size=32)
         control = NoiseControl(effective_epsilon=0.05, every=48)
         log, logged_at = NoiseCallback(every=48), []
         log.figures = lambda: logged_at.append(model.num_timesteps) or {}
@@ -128,16 +132,7 @@ def test_a_saved_model_keeps_no_scale_and_a_policy_does(tmp_path: Path) -> None:
 
 
 def test_ppo_learns_a_rollout_under_the_scale_that_acted() -> None:
-    model = PPO(
-        NoisyPPOPolicy,
-        make_vec_env("Pendulum-v1", 2, seed=0),
-        policy_kwargs={"noise_in": "all"},
-        n_steps=32,
-        batch_size=16,
-        n_epochs=1,
-        device="cpu",
-        seed=0,
-    )
+    model = ppo("Pendulum-v1", n_steps=32, batch_size=16)
     scales: list[float] = []
     ratios: list[float] = []
     policy = model.policy

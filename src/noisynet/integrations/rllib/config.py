@@ -36,11 +36,10 @@ def add_noise(
     """Set the noisy RLModule for an algorithm in its config, and return the config.
 
     Options are those of `NoisyDQNRLModule`; `noise_in` is "last" for PPO by default, "all" for DQN
-    and SAC. The
-    config's RLModule, if it has one, is replaced; so is the default learner of DQN and PPO, by one
-    with the fused Adam and fewer checks. Raises TypeError for an algorithm that is not supported,
-    and ValueError for unknown options and for the old API stack; warns of an entropy bonus and of
-    the host's `noisy=True`.
+    and SAC. The config's RLModule, if it has one, is replaced; so is the default learner of DQN and
+    PPO, by one with the fused Adam and fewer checks. Raises TypeError for an algorithm that is not
+    supported, and ValueError for unknown options and for the old API stack; warns of an entropy
+    bonus and of the host's `noisy=True`.
     """
     module = next((ours for kind, ours in _MODULES.items() if type(config) is kind), None)
     if module is None:

@@ -13,22 +13,12 @@ from gymnasium import spaces
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.torch_layers import (
-    BaseFeaturesExtractor,
-    FlattenExtractor,
-)
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer, RMSprop
 
-from ...layers import (
-    Draw,
-    NoiseName,
-    draw,
-    mean_weights,
-    noisy_layers,
-    sigma_parameters,
-)
+from ...layers import Draw, NoiseName, draw, mean_weights, noisy_layers, sigma_parameters
 from .algorithm import check_algorithm
 from .extractors import check_options_of, extractor_for
 from .noise_options import NoiseOptions, add_noise

@@ -9,11 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
-from torchrl.modules import (
-    AdditiveGaussianModule,
-    EGreedyModule,
-    OrnsteinUhlenbeckProcessModule,
-)
+from torchrl.modules import AdditiveGaussianModule, EGreedyModule, OrnsteinUhlenbeckProcessModule
 from torchrl.objectives import DDPGLoss, DistributionalDQNLoss, DQNLoss, SACLoss, TD3Loss
 
 from ...layers import noisy_layers, release
