@@ -10,7 +10,7 @@ import pytest
 from noisynet.assemble import start
 from noisynet.cli import main
 from noisynet.evaluation.agent import TrainedAgent
-from noisynet.evaluation.examination import over_the_run, returns_by_noise, sigma_figures
+from noisynet.evaluation.run_findings import over_the_run, returns_by_noise, sigma_figures
 from noisynet.runs import config
 from noisynet.runs.evaluations import Evaluation
 

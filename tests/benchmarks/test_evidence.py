@@ -16,7 +16,7 @@ from noisynet.agents import QLearning
 from noisynet.agents.q_learning import Draws
 from noisynet.assemble import build_agent, make_environments
 from noisynet.diagnostics import Diagnosis
-from noisynet.evaluation.examination import _values  # pyright: ignore[reportPrivateUsage]
+from noisynet.evaluation.examine_run import _values  # pyright: ignore[reportPrivateUsage]
 from noisynet.layers import Draw, noisy_layers
 from noisynet.runs import config
 from noisynet.runs.config import Config

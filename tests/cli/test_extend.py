@@ -15,7 +15,7 @@ import noisynet
 from noisynet.assemble import start
 from noisynet.assemble.resolve import local_cpus
 from noisynet.cli import main
-from noisynet.evaluation.examination import examine
+from noisynet.evaluation.examine_run import examine
 from noisynet.runs import checkpoint, config, open_run
 from noisynet.runs.record import read_run
 

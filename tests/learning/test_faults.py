@@ -15,7 +15,7 @@ from noisynet import noisy_layers
 from noisynet.agents import ActorCritic, QLearning
 from noisynet.agents.exploration import LearnedNoise
 from noisynet.assemble import start
-from noisynet.evaluation.examination import examine
+from noisynet.evaluation.examine_run import examine
 from noisynet.runs import config
 
 Patch = pytest.MonkeyPatch

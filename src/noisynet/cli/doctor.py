@@ -20,7 +20,7 @@ def add_doctor(doctor: Parser) -> None:
 
 def _doctor(parsed: argparse.Namespace) -> int:
     check_trust([parsed.folder], trust=parsed.trust)
-    from ..evaluation.examination import examine
+    from ..evaluation.examine_run import examine
 
     diagnosis = examine(parsed.folder)
     if parsed.json:
