@@ -13,7 +13,7 @@ pytest.importorskip("sb3_contrib")
 
 import numpy as np
 from stable_baselines3 import DQN, PPO
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EveryNTimesteps
 from stable_baselines3.common.env_util import make_vec_env
 
 import noisynet
@@ -168,6 +168,16 @@ def test_what_is_refused() -> None:
     plain = DQN("MlpPolicy", make_vec_env("CartPole-v1", 1), device="cpu")
     with pytest.raises(TypeError, match="NoiseControl: got DQNPolicy, expected one of"):
         plain.learn(8, callback=NoiseControl(effective_epsilon=0.1))
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_callback_for_events_is_refused(listed: bool) -> None:
+    """EveryNTimesteps forwards no rollout: inside it the callbacks would do nothing."""
+    for inner in (NoiseControl(effective_epsilon=0.1), NoiseCallback()):
+        callback = EveryNTimesteps(4, CallbackList([inner]) if listed else inner)
+        expected = f"{type(inner).__name__}: got EveryNTimesteps around it"
+        with pytest.raises(TypeError, match=expected):
+            dqn().learn(8, callback=callback)
 
 
 class Measured(BaseCallback):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, EventCallback
 
 from ...control.goals import action_deviation
 from ...diagnostics import mean_sigma, snr
@@ -23,8 +23,8 @@ from .noisy_policy import NoisyPolicy, uncompiled
 class WatchingCallback(BaseCallback):
     """A callback that stores the last `observations` observations of a noisy policy.
 
-    Raises TypeError for a model without a noisy policy, and ValueError for numbers that are too
-    small.
+    Raises TypeError for a model without a noisy policy and inside a callback for events, such as
+    EveryNTimesteps, and ValueError for numbers that are too small.
     """
 
     def __init__(self, *, every: int, observations: int, draws: int, verbose: int = 0) -> None:
@@ -43,6 +43,7 @@ class WatchingCallback(BaseCallback):
         self._watched: NoisyPolicy | None = None
 
     def _init_callback(self) -> None:
+        self._check_parent()
         policy = self.policy()
         # A training that goes on may call `learn` for less than `every` steps at a time.
         if policy is not self._watched or self.model.num_timesteps == 0:
@@ -53,6 +54,19 @@ class WatchingCallback(BaseCallback):
     def _begin(self) -> None:
         """Prepare for a training from the model's present step on."""
         raise NotImplementedError
+
+    def _on_training_start(self) -> None:
+        # A CallbackList inside a callback for events sets the parent after `_init_callback`.
+        self._check_parent()
+
+    def _check_parent(self) -> None:
+        """Raise TypeError inside a callback for events, which forwards no rollout."""
+        if isinstance(self.parent, EventCallback):
+            raise TypeError(
+                f"{type(self).__name__}: got {type(self.parent).__name__} around it, which "
+                "forwards steps alone, expected it in the list of callbacks; `every` sets its "
+                "interval"
+            )
 
     def policy(self) -> NoisyPolicy:
         """Return the model's policy; raises TypeError if it is not a noisy one."""
@@ -93,8 +107,8 @@ class NoiseCallback(WatchingCallback):
     the mean weights), `noise/action_entropy`, `noise/q_spread` and `noise/q_gap`, as in
     `noisynet.behaviour`; for continuous actions `noise/action_deviation`, their standard deviation
     from those of the mean weights. It has its own random generator, so logging does not change a
-    run. Raises TypeError for a model without a noisy policy, and ValueError for numbers that are
-    too small.
+    run. Raises TypeError for a model without a noisy policy and inside a callback for events, such
+    as EveryNTimesteps, and ValueError for numbers that are too small.
     """
 
     def __init__(

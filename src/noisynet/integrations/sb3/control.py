@@ -28,7 +28,8 @@ class NoiseControl(WatchingCallback):
     `noise/measured`.
 
     Options and errors are those of `HostControl`, with at least two `draws`; raises TypeError for a
-    model without a noisy policy, and for a target that does not fit the actions.
+    model without a noisy policy, for a target that does not fit the actions, and inside a callback
+    for events, such as EveryNTimesteps.
     """
 
     def __init__(
