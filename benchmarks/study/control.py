@@ -1,12 +1,12 @@
-"""Compare noise that is held at a target with the best of five σ0: tasks × arms × paired seeds.
+"""Compare noise that is held at a target with the best of six σ0: tasks × arms × paired seeds.
 
     python -m benchmarks.study.control --machine "…"    runs what is missing, then writes the table
     python -m benchmarks.study.control --table           only the table
 
-The tasks are the study's five that all arms play; its own runs with σ0 0.1 and 0.5 count here too.
-Each of the other finished runs is one line of results/study/control.jsonl, so that an interrupted
-study continues where it stopped; seed i of every arm plays the same environments. The best σ0 of a
-task is chosen from the same runs with which it is compared, which favours it.
+The tasks are the study's five that all arms play, and each σ0 is an arm of the study (runs.jsonl).
+Each finished run under the target is one line of results/study/control.jsonl, so that an
+interrupted study continues where it stopped; seed i of every arm plays the same environments. The
+best σ0 of a task is chosen from the same runs with which it is compared, which favours it.
 """
 
 from __future__ import annotations
@@ -22,24 +22,26 @@ from noisynet.evaluation.scores import mean_interval
 from ..provenance import RESULTS
 from ..tables import markdown_table
 from .part import Part, Record, run_part
+from .run import ARMS as STUDY
 from .run import SHARED, read_runs, run
 
 FILE = RESULTS / "study" / "control.jsonl"
 TARGET = "target 0.05"
+SIGMAS = {
+    arm: f"{settings['sigma0']:g}"
+    for arm, settings in STUDY.items()
+    if list(settings) == ["sigma0"]
+}
+"""The study's arms that differ in σ0 alone, and their σ0."""
 ARMS: dict[str, dict[str, Any]] = {
     TARGET: {"noise_target": 0.05, "sigma0": 0.5},
-    **{f"σ0 {value:g}": {"sigma0": value} for value in (0.1, 0.25, 0.5, 0.75, 1.0)},
+    **{arm: STUDY[arm] for arm in SIGMAS},
 }
-OF_STUDY = {"noise": "σ0 0.5", "noise σ0 0.1": "σ0 0.1"}
 
 
 def runs_of_study() -> list[Record]:
-    """Return the study's runs that belong to an arm of this module, under the name of that arm."""
-    return [
-        {**one, "arm": OF_STUDY[one["arm"]]}
-        for one in read_runs()
-        if one["task"] in SHARED and one["arm"] in OF_STUDY
-    ]
+    """Return the study's runs of these tasks that differ in σ0 alone."""
+    return [one for one in read_runs() if one["task"] in SHARED and one["arm"] in SIGMAS]
 
 
 def compared(records: Sequence[Record], task: str) -> Record | None:
@@ -52,8 +54,8 @@ def compared(records: Sequence[Record], task: str) -> Record | None:
     common = sorted(set.intersection(*(set(of_arm) for of_arm in areas.values())))
     if not common:
         return None
-    means = {arm: float(np.mean([areas[arm][seed] for seed in common])) for arm in ARMS}
-    best = max((arm for arm in ARMS if arm != TARGET), key=means.__getitem__)
+    means = {arm: float(np.mean([of[seed] for seed in common])) for arm, of in areas.items()}
+    best = max(SIGMAS, key=means.__getitem__)
     differences = [areas[TARGET][seed] - areas[best][seed] for seed in common]
     held = [
         one["effective_epsilon"][1:]
@@ -64,7 +66,7 @@ def compared(records: Sequence[Record], task: str) -> Record | None:
         "task": task,
         "seeds": len(common),
         "target": means[TARGET],
-        "best": best,
+        "best": SIGMAS[best],
         "area of the best": means[best],
         "difference": float(np.mean(differences)),
         "interval": mean_interval(differences),
@@ -91,7 +93,7 @@ def table(records: Sequence[Record]) -> str:
             task,
             str(found["seeds"]),
             f"{found['target']:.2f}",
-            f"{found['best'].removeprefix('σ0 ')}: {found['area of the best']:.2f}",
+            f"{found['best']}: {found['area of the best']:.2f}",
             shown,
             "–" if found["held"] is None else f"{found['held']:.3f}",
         ])  # fmt: skip

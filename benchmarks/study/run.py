@@ -69,7 +69,10 @@ ARMS: dict[str, dict[str, Any]] = {
     "epsilon": {**_EPSILON, "epsilon_share": 0.25},
     # Which is less sensitive: σ0, or the schedule of ε?
     "noise σ0 0.1": {"sigma0": 0.1},
+    "noise σ0 0.25": {"sigma0": 0.25},
     "noise σ0 0.4": {"sigma0": 0.4},
+    "noise σ0 0.75": {"sigma0": 0.75},
+    "noise σ0 1": {"sigma0": 1.0},
     "epsilon over 10 %": {**_EPSILON, "epsilon_share": 0.1},
     "epsilon over 50 %": {**_EPSILON, "epsilon_share": 0.5},
     # What the papers leave open.

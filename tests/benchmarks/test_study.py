@@ -37,6 +37,39 @@ def test_the_page_says_by_how_little_a_small_sigma0_is_ahead_in_area() -> None:
     page = " ".join((ROOT / "docs" / "study.md").read_text().split())
     assert f"the lower end of its interval is {noise:.3f}" in page
     assert f"the upper end of the best schedule's interval is {schedules:.3f}" in page
+    assert all(area[f"noise{arm}"][0] < schedules for arm in ("", " σ0 0.25"))
+
+
+def test_the_pages_say_how_sensitive_noise_and_epsilon_are() -> None:
+    rows = study_report.summary(
+        study.read_runs(), list(study.TASKS), list(study.ARMS), study.SHARED
+    )
+    pooled = {row["arm"]: row for row in rows if row["task"] == study_report.SHARED}
+    of_noise = {arm: pooled[arm]["area"] for arm in control.SIGMAS}
+    of_epsilon = [row["area"] for arm, row in pooled.items() if arm.startswith("epsilon")]
+    assert len(of_epsilon) == 3
+    best = max(of_noise, key=of_noise.__getitem__)
+    assert best == "noise σ0 0.4"
+    worst = "noise σ0 1"
+    assert min(of_noise, key=of_noise.__getitem__) == worst
+    assert min(pooled, key=lambda arm: pooled[arm]["final"]) == worst
+    readme, page = (
+        " ".join((ROOT / name).read_text().split()) for name in ("README.md", "docs/study.md")
+    )
+    assert f"from {of_noise[best]:.3f} (0.4) down to {of_noise[worst]:.3f} (1)" in readme
+    spread = max(of_epsilon), min(of_epsilon)
+    assert "three schedules of ε from {:.3f} to {:.3f}".format(*spread) in readme
+    assert "three schedules have areas from {1:.3f} to {0:.3f}".format(*spread) in page
+    small = [of_noise[f"noise{arm}"] for arm in ("", " σ0 0.1", " σ0 0.25", " σ0 0.4")]
+    assert f"areas from {min(small):.3f} to {max(small):.3f}" in page
+    assert f"loses: {of_noise['noise σ0 0.75']:.3f} at 0.75, and {of_noise[worst]:.3f} at 1" in page
+    assert f"the worst in final return ({pooled[worst]['final']:.3f})" in page
+    runs = study.read_runs()
+    found = sum(one["final"] > 0.5 for one in runs
+                if (one["task"], one["arm"]) == ("DeepSea-8", worst))  # fmt: skip
+    assert found == 6
+    for text in (readme, page):
+        assert f"{len(runs):,} runs" in text
 
 
 def test_no_run_counts_twice_and_none_is_missing() -> None:
@@ -93,11 +126,11 @@ def control_runs(areas: dict[str, list[float]]) -> list[dict[str, Any]]:
 
 def test_a_target_is_compared_with_the_best_sigma0_seed_by_seed() -> None:
     areas = {arm: [1.0, 1.0, 1.0] for arm in control.ARMS}
-    areas["σ0 0.5"] = [10.0, 20.0, 30.0]
+    areas["noise"] = [10.0, 20.0, 30.0]
     areas[control.TARGET] = [11.0, 22.0, 33.0, 99.0]  # a seed that the others lack does not count
     runs = control_runs(areas)
     found = control.compared(runs, "CartPole")
-    assert (found["best"], found["seeds"]) == ("σ0 0.5", 3)
+    assert (found["best"], found["seeds"]) == ("0.5", 3)
     assert found["difference"] == 2.0
     # Differences 1, 2, 3: Student's t of two degrees of freedom at 95 % is 4.303.
     assert abs(found["interval"][0] - (2.0 - 4.302652729696142 / 3**0.5)) < 1e-9
@@ -107,11 +140,12 @@ def test_a_target_is_compared_with_the_best_sigma0_seed_by_seed() -> None:
 
 
 def test_the_study_s_runs_count_where_an_arm_is_theirs() -> None:
-    for theirs, ours in control.OF_STUDY.items():
-        assert study.ARMS[theirs] == control.ARMS[ours]
+    assert list(control.SIGMAS.values()) == ["0.5", "0.1", "0.25", "0.4", "0.75", "1"]
     counts = Counter((one["task"], one["arm"], one["seed"]) for one in control.PART.records())
     assert set(counts.values()) == {1}
-    assert not any(arm in control.OF_STUDY.values() for _, arm, _ in control.PART.missing())
+    assert not control.PART.missing()
+    kept = part.read_lines(control.FILE)
+    assert {one["arm"] for one in kept} == {control.TARGET}
 
 
 def test_every_run_of_the_control_study_has_a_valid_config() -> None:
