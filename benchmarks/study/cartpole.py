@@ -23,10 +23,18 @@ from noisynet.runs import config
 
 from ..provenance import RESULTS, provenance
 from ..tables import markdown_table
+from .part import Record
 
 FILE = RESULTS / "study" / "cartpole.jsonl"
 GAMES = 100
 GOAL = 475.0
+RIVALS = {
+    "cartpole": "cartpole-epsilon",
+    "cartpole-noisy-dqn": "cartpole-dqn",
+    "cartpole-noisy-dueling": "cartpole-dueling",
+    "pqn-cartpole": "pqn-cartpole-epsilon",
+}
+"""The presets that explore by noise, and those that differ from them in ε-greedy alone."""
 
 
 def run_seed(preset: str, seed: int) -> dict[str, Any]:
@@ -51,6 +59,23 @@ def read_results() -> dict[str, dict[str, Any]]:
     """Return the kept results by preset."""
     lines = FILE.read_text().splitlines() if FILE.exists() else []
     return {result["preset"]: result for result in map(json.loads, lines)}
+
+
+def rivals() -> list[Record]:
+    """Return the runs of presets that explore by noise, and of those by ε-greedy beside them."""
+    results = read_results()
+    return [
+        {
+            "task": f"CartPole, `{noisy}`",
+            "arm": arm,
+            "seed": one["seed"],
+            "final": one["mean_return"],
+            "wall_seconds": one["wall_seconds"],
+        }
+        for noisy, greedy in RIVALS.items()
+        for arm, preset in (("noise", noisy), ("epsilon", greedy))
+        for one in results[preset]["runs"]
+    ]
 
 
 def run_preset(preset: str, seeds: int, machine: str) -> None:

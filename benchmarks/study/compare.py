@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtr
 
 from noisynet.evaluation.scores import (
     bootstrap_interval,
@@ -27,6 +28,8 @@ class Compared:
     difference: float
     interval: tuple[float, float] | None
     """The 95 % interval of the difference (Student's t); None for fewer than two seeds."""
+    p_value: float | None
+    """Of the difference, two-sided, by the same t; None if it is the same for each seed."""
 
     @property
     def sign(self) -> int:
@@ -50,7 +53,16 @@ def paired(
         theirs=float(second.mean()),
         difference=float((first - second).mean()),
         interval=mean_interval(first - second),
+        p_value=_p_value(first - second),
     )
+
+
+def _p_value(differences: np.ndarray) -> float | None:
+    number = len(differences)
+    if number < 2 or np.ptp(differences) == 0:
+        return None
+    error = float(differences.std(ddof=1)) / number**0.5
+    return 2 * float(stdtr(number - 1, -abs(float(differences.mean())) / error))
 
 
 def ratios(

@@ -44,7 +44,10 @@ def run(task: str, arm: str, seed: int) -> Record | None:
 
 
 def table(records: Sequence[Record]) -> str:
-    """Return a table with two rows for each task that has runs: final games, and area."""
+    """Return a table with two rows for each task: final games, and area.
+
+    A task without two seeds of an arm has no interval to show, and is left out.
+    """
     if not records:
         return "No run has been finished yet.\n"
     every = [*records, *read_runs(), *minatar.PART.records()]
@@ -54,13 +57,13 @@ def table(records: Sequence[Record]) -> str:
     )  # fmt: skip
     rows: list[list[str]] = []
     for task in TASKS:
-        if not any(one["task"] == task for one in records):
-            continue
         for figure in ("final", "area"):
             noise = {one["seed"]: one[figure] for one in every
                      if (one["task"], one["arm"]) == (task, "noise")}  # fmt: skip
             pairs = [*((arm, "noise") for arm in list(ARMS)[:3]), (BOTH, BOTH_BY_EPSILON)]
             found = [paired(every, task, *pair, figure) for pair in pairs]
+            if all(one is None or one.seeds < 2 for one in found):
+                continue
             cells = ["–" if one is None else cell(one) for one in found]
             rows.append([task, figure, mean_cell(list(noise.values())), *cells])
     return "\n".join(markdown_table(heads, rows)) + "\n"

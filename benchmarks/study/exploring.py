@@ -21,7 +21,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from ..hosts.exploring import ARMS, TASKS, build, environments_of
 from ..provenance import RESULTS
 from ..tables import markdown_table
-from .compare import iqm_cell
+from .compare import cell, iqm_cell, paired
 from .part import Part, Record, run_part
 from .report import plot
 from .run import curve_of
@@ -68,21 +68,38 @@ def run(name: str, arm: str, seed: int) -> Record:
     }
 
 
+BASELINES = {"td3": "Gaussian", "sac": "squashed Gaussian", "ppo": "Gaussian"}
+"""The host's own way to explore, with which the others are compared; else *neither*."""
+
+
+def baseline_of(name: str) -> str:
+    """Return the arm of a task with which its other arms are compared."""
+    return BASELINES.get(TASKS[name].algorithm, "neither")
+
+
 def table(records: Sequence[Record]) -> str:
-    """Return a table for each task that has runs: interquartile means and their intervals."""
+    """Return a table for each task that has runs: interquartile means, and paired differences."""
     if not records:
         return "No run has been finished yet.\n"
     lines: list[str] = []
     for name, task in TASKS.items():
+        baseline = baseline_of(name)
         rows: list[list[str]] = []
         for arm in PART.arms[name]:
             mine = [one for one in records if (one["task"], one["arm"]) == (name, arm)]
-            if mine:
-                figures = [[one[key] for one in mine] for key in ("final", "area")]
-                minutes = [one["wall_seconds"] / 60 for one in mine]
-                rows.append([arm, *map(iqm_cell, (*figures, minutes))])
+            if not mine:
+                continue
+            row = [arm]
+            for figure in ("final", "area"):
+                more = None if arm == baseline else paired(records, name, arm, baseline, figure)
+                row += [
+                    iqm_cell([one[figure] for one in mine]),
+                    "–" if more is None else cell(more),
+                ]
+            rows.append([*row, iqm_cell([one["wall_seconds"] / 60 for one in mine])])
         if rows:
-            heads = ("explores by", "games by the mean weights", "training games", "minutes")
+            minus = f"minus {baseline}"
+            heads = ("explores by", "final", minus, "area", minus, "minutes")
             title = f"### {name}: {task.environment}, {task.steps:,} steps"
             lines += [title, "", *markdown_table(heads, rows), ""]
     return "\n".join(lines)

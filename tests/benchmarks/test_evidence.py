@@ -317,10 +317,19 @@ def test_tables_are_right_with_no_run_and_with_some() -> None:
     assert "| ε-greedy | 1 [1, 1] (n = 3) | – |" in table
 
 
+def test_one_seed_of_the_parts_is_not_shown() -> None:
+    game = "MinAtar Asterix"
+    runs = [line(game, "IQN", seed, 2.0 + seed) for seed in range(2)]
+    assert game not in components.table(runs[:1])
+    assert f"| {game} | final |" in components.table(runs)
+
+
 def test_where_noise_is_behind_comes_first() -> None:
     def of(task: str, difference: float) -> Any:
-        one = compare.Compared(2, difference, 0.0, difference, (difference - 1, difference + 1))
-        return verdict.Row(task, one, one, [1.5, 1.5, 1.5])
+        interval = (difference - 1, difference + 1)
+        one = compare.Compared(2, difference, 0.0, difference, interval, 0.01)
+        none = compare.Compared(2, 0.0, 0.0, 0.0, (-1.0, 1.0), 0.5)
+        return verdict.Row(task, none, one, one, [1.5, 1.5, 1.5])
 
     rows = sorted([of("a", 0.5), of("b", 3.0), of("c", -3.0)], key=lambda row: row.sign)
     table = verdict.table(rows)
@@ -328,7 +337,41 @@ def test_where_noise_is_behind_comes_first() -> None:
         ["| c", "behind"], ["| a", "not told"], ["| b", "ahead"]
     ]  # fmt: skip
     assert table.splitlines()[2].endswith("| 1.5 [1.5, 1.5] (n = 3) |")
-    assert table.endswith("3 tasks: 1 behind, 1 not told, 1 ahead.\n")
+    said = "3 tasks: 1 behind, 1 not told, 1 ahead. With a false discovery rate of 5 %, "
+    assert table.endswith(f"{said}4 of the 4 bold differences remain.\n")
+
+
+def test_the_area_while_epsilon_falls_does_not_decide() -> None:
+    none, more = (
+        compare.Compared(2, 1.0, 0.0, 1.0, interval, 0.01) for interval in ((-1, 3), (0.5, 1.5))
+    )
+    assert verdict.Row("a", none, more, none, [1.0]).sign == 0
+    assert verdict.Row("a", none, none, more, [1.0]).sign == 1
+    assert verdict.Row("a", more, None, None, [1.0]).sign == 1
+    assert verdict._later([0.0] * 25 + [2.0] * 75, 0.25) == 2.0
+
+
+def test_differences_that_chance_explains_are_named() -> None:
+    def of(task: str, p_value: float | None) -> Any:
+        interval = (0.0, 0.0) if p_value is None else (0.5, 1.5) if p_value < 0.05 else (-1.0, 3.0)
+        one = compare.Compared(5, 1.0, 0.0, 1.0, interval, p_value)
+        return verdict.Row(task, one, None, None, [1.0])
+
+    # Benjamini and Hochberg: 0.04 is above 2/4 of 0.05, and 0.001 below 1/4; equal runs count out.
+    rows = [of("a", 0.001), of("b", 0.04), of("c", 0.3), of("d", 0.9), of("e", None)]
+    assert verdict.doubtful(rows) == (2, ["b (final)"])
+    assert verdict.table(rows).endswith("1 of the 2 bold differences remain: all but b (final).\n")
+    assert verdict.doubtful([]) == (0, [])
+
+
+def test_the_p_value_is_that_of_the_interval() -> None:
+    # Differences 1, 2, 6: t = 3/√(7/3) = 1.964; at two degrees of freedom p = 1 − t/√(2 + t²).
+    records = [line("a", "x", seed, area) for seed, area in enumerate([2.0, 4.0, 9.0])]
+    records += [line("a", "y", seed, 1.0 + seed) for seed in range(3)]
+    t = 3 / (7 / 3) ** 0.5
+    found = compare.paired(records, "a", "x", "y", "area")
+    assert found.p_value == pytest.approx(1 - t / (2 + t * t) ** 0.5)
+    assert compare.paired(records, "a", "x", "x", "area").p_value is None
 
 
 @pytest.mark.parametrize("name", evidence.SERIES)
@@ -386,19 +429,27 @@ def test_what_the_page_says_of_minatar_by_pqn() -> None:
     of_arms = ("noise", "epsilon", minatar.SHARED_DRAW)
     seaquest = tuple(mean("Seaquest by PQN", arm, "final") for arm in of_arms)
     assert "{:.1f} against {:.1f} of ε-greedy, and {:.1f} with one draw".format(*seaquest) in text
-    finals = [one["final"] for one in records
-              if (one["task"], one["arm"]) == ("Seaquest by PQN", "noise")]  # fmt: skip
-    by_seed = f"from {min(finals):.1f} to {max(finals):.1f} by seed"
-    assert by_seed in text
+    noise, epsilon = (
+        sorted(one["final"] for one in records
+               if (one["task"], one["arm"]) == ("Seaquest by PQN", arm))
+        for arm in ("noise", "epsilon")
+    )  # fmt: skip
+    assert round(noise[0]) == 3
+    assert noise[3] < 7.0
+    assert pytest.approx(epsilon[0], abs=0.05) == 5.5
+    assert epsilon[1] > 20.5
+    assert f"Four of its five seeds return 3 to 7, and one {noise[4]:.1f}" in text
     root = Path(__file__).parents[2]
     page_of_pqn = " ".join((root / "docs" / "agents" / "pqn.md").read_text().split())
-    assert f"on Seaquest it returns {seaquest[0]:.1f}, {by_seed}" in page_of_pqn
+    assert f"on Seaquest it returns {seaquest[0]:.1f}, and four of its five seeds" in page_of_pqn
     assert (
         "it returned {2:.1f} after a million steps, the twin {1:.1f}".format(*seaquest)
         in page_of_pqn
     )
     behind = " and ".join(told("noise", "final", -1))
-    assert f"and behind on {behind}." in " ".join((root / "README.md").read_text().split())
+    assert f"and behind on {behind}, and probably on Seaquest." in " ".join(
+        (root / "README.md").read_text().split()
+    )
 
     held = [one for one in records if one["task"] in by_pqn and one["arm"] == minatar.TARGET]
     nothing = Counter(one["task"].partition(" ")[0] for one in held if one["final"] == 0)
@@ -424,6 +475,17 @@ def test_what_the_page_says_of_minatar_by_dqn() -> None:
     assert told("noise", "epsilon", "final") == {"Asterix": 1}
     ahead = dict.fromkeys(("Breakout", "Freeway", "Seaquest", "SpaceInvaders"), 1)
     assert told("noise", "epsilon", "area") == ahead
+    for rivals in records:
+        rivals["later"] = float(np.mean(rivals["curve"][25:]))
+        rivals["last"] = float(np.mean(rivals["curve"][75:]))
+    assert told("noise", "epsilon", "later") == {"Freeway": 1, "Seaquest": 1}
+    last = compare.paired(records, "MinAtar SpaceInvaders", "noise", "epsilon", "last")
+    text = " ".join(PAGE.split())
+    low, high = (-end for end in last.interval)
+    assert f"return {-last.difference:.1f} less ({high:.1f} to {low:.1f})" in text
+    still = [one["effective_epsilon"][-1] for one in records
+             if (one["task"], one["arm"]) == ("MinAtar SpaceInvaders", "noise")]  # fmt: skip
+    assert 0.2 < np.mean(still) < 0.3
     assert told(minatar.TARGET, "noise", "final") == {}
     assert told(minatar.TARGET, "noise", "area") == {"SpaceInvaders": 1}
 

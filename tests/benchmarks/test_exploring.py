@@ -15,11 +15,11 @@ pytest.importorskip("stable_baselines3")
 pytest.importorskip("sb3_contrib")
 
 import noisynet
-from noisynet.evaluation.scores import bootstrap_interval, interquartile_mean, interquartile_means
+from noisynet.evaluation.scores import interquartile_mean
 
 agents: Any = importlib.import_module("benchmarks.hosts.exploring")
 study: Any = importlib.import_module("benchmarks.study.exploring")
-signed = importlib.import_module("benchmarks.study.compare").signed
+compare: Any = importlib.import_module("benchmarks.study.compare")
 TD3 = "Pendulum, TD3"
 CASES = [
     (next(name for name, task in agents.TASKS.items() if task.algorithm == algorithm), arm)
@@ -71,9 +71,14 @@ def test_the_table_has_the_runs_that_there_are() -> None:
     # The middle half of four, and an interval that the bad run widens.
     assert learned[1].startswith("−165 [−")
     assert learned[1].endswith("(n = 4)")
-    assert learned[2].startswith("−215 [−")
-    assert learned[3] == "1 [1, 1] (n = 4) |"
+    assert learned[3].startswith("−215 [−")
+    assert learned[5] == "1 [1, 1] (n = 4) |"
     assert next(row for row in rows if row[0] == "| OU")[1] == "n = 1"
+    assert (learned[2], learned[4]) == ("–", "–")  # no run of the host's own way to explore
+    more = study.table([*runs, *(line("Gaussian", seed, -150 - 10 * seed) for seed in range(3))])
+    learned = next(row for row in more.splitlines() if row.startswith("| learned |"))
+    assert " | 0 [0, 0] (n = 3) | " in learned
+    assert "| explores by | final | minus Gaussian | area | minus Gaussian | minutes |" in more
 
 
 @pytest.mark.slow
@@ -102,16 +107,18 @@ def test_what_the_page_says_of_the_runs() -> None:
         return [one[figure] for one in records if (one["task"], one["arm"]) == (task, arm)]
 
     def iqm(task: str, arm: str, figure: str) -> str:
-        return signed(interquartile_mean(values(task, arm, figure)), plus=False)
+        return compare.signed(interquartile_mean(values(task, arm, figure)), plus=False)
 
-    def interval(task: str, arm: str, figure: str) -> tuple[float, float]:
-        found = bootstrap_interval(interquartile_means, [values(task, arm, figure)])
-        assert found is not None
-        return found
+    def more(task: str, arm: str, other: str, figure: str) -> Any:
+        return compare.paired(records, task, arm, other, figure)
 
-    def are_told(task: str, one: str, other: str, figure: str) -> bool:
-        (low, high), (least, most) = (interval(task, arm, figure) for arm in (one, other))
-        return high < least or most < low
+    def is_told(task: str, arm: str, other: str, figure: str) -> bool:
+        return more(task, arm, other, figure).sign != 0
+
+    def by(task: str, arm: str, other: str, figure: str) -> str:
+        found = more(task, arm, other, figure)
+        low, high = sorted(abs(end) for end in found.interval)
+        return f"{abs(found.difference):.0f} ({low:.0f} to {high:.0f})"
 
     played = {one["task"] for one in records}
     assert {
@@ -127,45 +134,67 @@ def test_what_the_page_says_of_the_runs() -> None:
         *((TD3, arm, "area") for arm in ("learned", "learned, critics too")),
     ):
         assert iqm(task, arm, figure) in text
-    assert are_told(pendulum, every, "Gaussian", "final")
+    assert is_told(pendulum, every, "Gaussian", "final")
     for arm in (last, "adaptive, last layer"):
-        assert are_told(pendulum, arm, "Gaussian", "area")
-        assert not are_told(pendulum, arm, "Gaussian", "final")
+        assert is_told(pendulum, arm, "Gaussian", "area")
+        assert not is_told(pendulum, arm, "Gaussian", "final")
     for arm in ("neither", "entropy bonus"):
-        assert are_told(memory, every, arm, "area")
-        assert not are_told(memory, last, arm, "area")
-    assert are_told(TD3, "learned", "learned, critics too", "area")
+        assert is_told(memory, every, arm, "area")
+        assert not is_told(memory, last, arm, "area")
+    assert is_told(TD3, "learned", "learned, critics too", "area")
     on_policy = [task for task in study.PART.arms if every in study.PART.arms[task]]
     smaller: dict[str, set[str]] = {every: set(), last: set()}
+    below_bonus: set[str] = set()
     for task in on_policy:
         host = study.PART.arms[task][0]
         areas = {arm: interquartile_mean(values(task, arm, "area")) for arm in (host, every, last)}
         assert areas[every] < areas[last]
-        assert not are_told(task, last, host, "final")
+        assert not is_told(task, last, host, "final")
+        bonus = "Gaussian" if task == pendulum else "entropy bonus"
+        if more(task, every, bonus, "area").sign < 0:
+            below_bonus.add(task)
         for arm, behind in smaller.items():
             finals = [interquartile_mean(values(task, one, "final")) for one in (arm, host)]
-            assert not are_told(task, arm, host, "final") or finals[0] < finals[1]
-            if are_told(task, arm, host, "area"):
+            assert not is_told(task, arm, host, "final") or finals[0] < finals[1]
+            if is_told(task, arm, host, "area"):
                 assert areas[arm] < areas[host]
                 behind.add(task)
+    assert len(below_bonus) == 5
     cartpole, acrobot = ("CartPole, PPO", "CartPole, A2C"), ("Acrobot, PPO", "Acrobot, A2C")
     assert smaller == {
         every: {pendulum, memory, cartpole[1], acrobot[0]},
         last: {pendulum, acrobot[0]},
     }
-    apart = {task for task in on_policy if are_told(task, every, last, "area")}
+    apart = {task for task in on_policy if is_told(task, every, last, "area")}
     assert apart == {pendulum, memory, cartpole[1]}
     lasts, plain = ([iqm(task, arm, "area") for task in cartpole] for arm in (last, "neither"))
     assert f"(area {lasts[0]} and {plain[0]} with PPO, {lasts[1]} and {plain[1]} with A2C)" in text
     assert "the area is {} and {},".format(*(iqm(task, every, "area") for task in cartpole)) in text
     arms = study.PART.arms[cartpole[1]]
-    assert all(are_told(cartpole[1], every, arm, "area") for arm in arms if arm != every)
+    assert all(is_told(cartpole[1], every, arm, "area") for arm in arms if arm != every)
     areas = [iqm(acrobot[0], arm, "area") for arm in (last, every, "neither")]
     words = "(area {} in the output layers, {} in all layers, {} without)"
     assert words.format(*areas) in text
-    for task, host in ((TD3, "Gaussian"), ("Pendulum, SAC", "squashed Gaussian")):
-        assert not any(are_told(task, arm, host, "final") for arm in study.PART.arms[task])
-        ends = sorted(
-            interquartile_mean(values(task, arm, "final")) for arm in study.PART.arms[task]
-        )
-        assert f"between {signed(ends[0], plus=False)} and {signed(ends[-1], plus=False)}" in text
+    lost = by(cartpole[0], every, "entropy bonus", "area")
+    assert f"below that of the entropy bonus by {lost}" in text
+    assert not any(is_told(TD3, arm, "Gaussian", "final") for arm in study.PART.arms[TD3])
+    ends = sorted(interquartile_mean(values(TD3, arm, "final")) for arm in study.PART.arms[TD3])
+    between = " and ".join(compare.signed(end, plus=False) for end in (ends[0], ends[-1]))
+    assert f"without any noise included: between {between}" in text
+    assert f"adaptive noise, by {by(TD3, 'adaptive', 'Gaussian', 'area')} compared" in text
+    sac, own = "Pendulum, SAC", "squashed Gaussian"
+    told = {arm for arm in study.PART.arms[sac] if is_told(sac, arm, own, "final")}
+    assert told == {"gSDE"}
+    assert f"ends lower by {by(sac, 'gSDE', own, 'final')}" in text
+    assert (
+        more(sac, "learned", own, "area").sign
+        < 0
+        < more(sac, "learned, last layer", own, "area").sign
+    )
+    found = {arm: by(sac, arm, own, "area").replace(" (", ", ").rstrip(")")
+             for arm in ("learned", "adaptive", "learned, last layer")}  # fmt: skip
+    assert f"(area lower by {found['learned']})" in text
+    assert f"(by {found['adaptive']})" in text
+    assert f"(area higher by {found['learned, last layer']})" in text
+    sooner = by(sac, "learned, last layer", "learned", "area").replace(" (", ", ").rstrip(")")
+    assert f"than with noise in all layers (area higher by {sooner})" in text

@@ -63,7 +63,7 @@ def mean_interval(
     an interval of zero width, which says only that these games did not differ.
 
     It is not a bootstrap: at 95 % confidence and n = 5, the share of intervals that contained the
-    true mean was 0.97 (Student), 0.84 (percentile) and 0.84 (BCa) for normal returns, and 0.88,
+    true mean was 0.95 (Student), 0.84 (percentile) and 0.84 (BCa) for normal returns, and 0.88,
     0.79 and 0.80 for exponential ones; from n = 30 on they agree. For skewed returns it contains
     the mean less often than stated, and it may extend beyond the scores that a game can give.
 
