@@ -67,3 +67,17 @@ def test_a2c_has_it_unless_other_options_are_asked_for() -> None:
     kwargs = {"optimizer_class": RMSprop, "optimizer_kwargs": {"momentum": 0.9}}
     model = A2C(NoisyA2CPolicy, "CartPole-v1", policy_kwargs=kwargs, device="cpu")
     assert type(model.policy.optimizer) is RMSprop
+
+
+def test_the_options_on_the_page_select_torch_s_own() -> None:
+    """The host replaces `optimizer_kwargs` with its own unless there is an `optimizer_class`."""
+
+    def optimizer(**kwargs: Any) -> Any:
+        model = A2C(NoisyA2CPolicy, "CartPole-v1", policy_kwargs=kwargs, device="cpu")
+        return model.policy.optimizer
+
+    options = {"alpha": 0.99, "eps": 1e-5, "foreach": False}
+    chosen = optimizer(optimizer_class=RMSprop, optimizer_kwargs=options)
+    assert type(chosen) is RMSprop
+    assert chosen.defaults == {**optimizer().defaults, "foreach": False}
+    assert type(optimizer(optimizer_kwargs=options)) is BlockedRMSprop

@@ -311,6 +311,17 @@ def test_adam_is_fused_unless_the_user_says_otherwise() -> None:
     assert plain.defaults["foreach"]
 
 
+def test_qrdqn_accepts_optimizer_options_only_with_the_class() -> None:
+    """The host replaces `optimizer_kwargs` with its own unless there is an `optimizer_class`."""
+    options = {"optimizer_kwargs": {"eps": 0.005 / 256}}
+    chosen = {"optimizer_class": torch.optim.Adam, **options}
+    defaults = agent("qrdqn", policy_kwargs=chosen).policy.optimizer.defaults
+    assert defaults["eps"] == 0.005 / 256
+    assert defaults["fused"]
+    ignored = agent("qrdqn", policy_kwargs=options).policy.optimizer.defaults
+    assert ignored["eps"] != 0.005 / 256
+
+
 # The bar that the host takes from tqdm says of itself that it is experimental.
 @pytest.mark.filterwarnings("ignore:rich is experimental")
 def test_the_progress_bar() -> None:
