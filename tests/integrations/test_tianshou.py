@@ -395,6 +395,42 @@ def test_what_the_noise_does_is_measured_without_touching_the_policy() -> None:
     assert silent.q_spread < 1e-5
 
 
+def masked(observation: np.ndarray, *allowed: int) -> Batch:
+    """The host's observations of an environment that allows some of its actions."""
+    mask = np.zeros((len(observation), 2), bool)
+    mask[:, allowed] = True
+    return Batch(obs=observation, mask=mask)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_the_actions_that_a_mask_forbids_are_never_greedy(name: str) -> None:
+    policy = agent(name).policy
+    observation = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    every = masked(observation, 0, 1)
+    found = [
+        policy.behaviour(one, draws=8, generator=torch.Generator().manual_seed(0))
+        for one in (observation, every, masked(observation, 1))
+    ]
+    assert found[0].effective_epsilon == found[1].effective_epsilon > 0
+    assert (found[2].effective_epsilon, found[2].action_entropy) == (0.0, 0.0)
+
+
+def test_a_target_is_measured_under_the_masks_that_the_policy_acted_under() -> None:
+    algorithm = agent("dqn")
+    control = NoiseControl(algorithm, effective_epsilon=0.1, every=1, observations=32)
+    policy = algorithm.policy.eval()
+    observation = np.random.default_rng(0).normal(size=(ENVIRONMENTS, 4)).astype(np.float32)
+    with policy_within_training_step(policy):
+        for _ in range(8):
+            seen = masked(observation, 1)
+            assert set(policy(Batch(obs=seen, info=[None] * ENVIRONMENTS)).act) == {1}
+    assert control.target.measure(control._seen.last()) == 0
+    for step in (1, 2):
+        before = scale(algorithm)
+        control(0, step)
+        assert scale(algorithm) > before
+
+
 @pytest.mark.parametrize("length", [None, 3])
 @pytest.mark.parametrize("count", [2, 3])
 def test_in_a_recurrent_network_the_rows_of_a_draw_are_the_environments(

@@ -155,8 +155,9 @@ class _NoisyPolicy(_Host):
     ) -> Behaviour:
         """Measure what the noise does to greedy actions on observations (B, …).
 
-        The figures are those of `noisynet.behaviour`. The policy's mode, draws and steps stay
-        unchanged. Raises ValueError for fewer than two draws.
+        The figures are those of `noisynet.behaviour`. In observations with a mask, only the actions
+        that it allows are greedy. The policy's mode, draws and steps stay unchanged. Raises
+        ValueError for fewer than two draws.
         """
         if draws < 2:
             raise ValueError(f"draws: got {draws!r}, expected at least 2")
@@ -164,13 +165,17 @@ class _NoisyPolicy(_Host):
         return measure_draws(self.values_of(observations), drawn)
 
     def values_of(self, observations: Any) -> Callable[[Draw | None], Tensor]:
-        """Return a function from a draw, or None for the mean weights, to Q (B, A)."""
+        """Return a function from a draw, or None for the mean weights, to Q (B, A).
+
+        An action that a mask in the observations forbids has the low Q that the host gives it.
+        """
         batch = Batch(obs=observations, info=[None] * len(observations))
+        mask = getattr(batch.obs, "mask", None)
         forward = super().forward
 
         def values(one: Draw | None) -> Tensor:
             with mean_weights(self.model) if one is None else using(self.model, one):
-                return self.compute_q_value(forward(batch).logits, None)
+                return self.compute_q_value(forward(batch).logits, mask)
 
         return values
 
