@@ -28,6 +28,8 @@ from torch import nn
 
 import noisynet
 from noisynet.control import Linear, scale
+from noisynet.diagnostics.forward_calls import calls_of
+from noisynet.diagnostics.recognise import find_noisy_layers
 from noisynet.integrations.tianshou import (
     NoiseControl,
     NoisyC51Policy,
@@ -429,6 +431,29 @@ def test_a_target_is_measured_under_the_masks_that_the_policy_acted_under() -> N
         before = scale(algorithm)
         control(0, step)
         assert scale(algorithm) > before
+
+
+class Normed(nn.Module):
+    """Q by a network with running means."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
+
+    def forward(self, obs: Any, state: Any = None, info: Any = None) -> Any:
+        return self.net(torch.as_tensor(obs)), state
+
+
+def test_a_measurement_leaves_running_means_alone_and_does_not_count_as_acting() -> None:
+    policy = NoisyDiscreteQLearningPolicy(
+        model=Normed(), action_space=gymnasium.spaces.Discrete(2)
+    ).train()
+    before = copy.deepcopy(dict(policy.model.named_buffers()))
+    observation = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    layers = find_noisy_layers(policy.model)
+    assert calls_of(layers, lambda: policy.behaviour(observation)) == []
+    for name, buffer in policy.model.named_buffers():
+        assert torch.equal(buffer, before[name])
 
 
 @pytest.mark.parametrize("length", [None, 3])

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..control import Schedule
 from ..diagnostics import Behaviour
 from ..diagnostics.behaviour import measure_draws
+from ..diagnostics.forward_calls import unwatched
 from ..layers import Draw, NoiseName, draw, mean_weights, noisify, noisy_layers, using
 from ..layers.noise import noise_kind
 from ..layers.outputs import Outputs, outputs_under
@@ -156,13 +157,14 @@ class _NoisyPolicy(_Host):
         """Measure what the noise does to greedy actions on observations (B, …).
 
         The figures are those of `noisynet.behaviour`. In observations with a mask, only the actions
-        that it allows are greedy. The policy's mode, draws and steps stay unchanged. Raises
-        ValueError for fewer than two draws.
+        that it allows are greedy. The policy's mode, draws and buffers (running means) and torch's
+        global generators stay unchanged. Raises ValueError for fewer than two draws.
         """
         if draws < 2:
             raise ValueError(f"draws: got {draws!r}, expected at least 2")
-        drawn = draw(self.model, rows=draws, generator=generator)
-        return measure_draws(self.values_of(observations), drawn)
+        with unwatched(), buffers_preserved(self):
+            drawn = draw(self.model, rows=draws, generator=generator)
+            return measure_draws(self.values_of(observations), drawn)
 
     def values_of(self, observations: Any) -> Callable[[Draw | None], Tensor]:
         """Return a function from a draw, or None for the mean weights, to Q (B, A).
