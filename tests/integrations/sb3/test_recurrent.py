@@ -18,6 +18,7 @@ from sb3_contrib import RecurrentPPO
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.distributions import CategoricalDistribution
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import SimpleMultiObsEnv
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -29,6 +30,7 @@ from noisynet.integrations.sb3 import (
     NoiseControl,
     NoisyRecurrentPPO,
     NoisyRecurrentPPOPolicy,
+    recurrent,
 )
 
 ENVIRONMENTS = 4
@@ -290,6 +292,41 @@ class Sets(BaseFeaturesExtractor):
 
     def forward(self, seen: torch.Tensor) -> torch.Tensor:
         return self.layer(seen.reshape(-1, 2, 2)).mean(1)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_over_sets_a_row_of_a_prediction_has_its_own_draw_and_memory(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With as many rows as entities, too."""
+    model = agent("one draw", policy_kwargs={"features_extractor_class": Sets}).learn(64)
+    policy = model.policy
+    # The greedy action of a policy without its Gaussian or its dice is all noise of the weights.
+    monkeypatch.setattr(CategoricalDistribution, "sample", CategoricalDistribution.mode)
+    drawn = noisynet.draw(policy, rows=rows)
+    monkeypatch.setattr(recurrent, "draw_for", lambda *_: drawn)
+    generator = np.random.default_rng(0)
+    seen = generator.normal(size=(rows, 4)).astype(np.float32)
+    memory = tuple(generator.normal(size=(2, 1, rows, 16)).astype(np.float32))
+    starts = np.arange(rows) % 2 == 1
+    actions, following = policy.predict(seen, memory, starts)
+    logits = policy.action_values(torch.from_numpy(seen), drawn)
+    for row in range(rows):
+        own = tuple(one[:, [row]] for one in memory)
+        with noisynet.using(policy, drawn[row]), torch.no_grad():
+            distribution, states = RecurrentActorCriticPolicy.get_distribution(
+                policy,
+                torch.from_numpy(seen[[row]]),
+                tuple(map(torch.from_numpy, own)),
+                torch.tensor(starts[[row]], dtype=torch.float32),
+            )
+        assert actions[row] == distribution.mode()
+        for found, expected in zip(following, states, strict=True):
+            assert np.allclose(found[:, [row]], expected, atol=1e-6)
+        expected = policy.action_values(torch.from_numpy(seen[[row]]), drawn[row])
+        assert torch.allclose(logits[row], expected[0], atol=1e-6)
+    # The memory that is returned is for the next prediction.
+    assert policy.predict(seen, following, starts)[0].shape == (rows,)
 
 
 def test_what_is_refused() -> None:

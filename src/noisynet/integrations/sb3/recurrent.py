@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from ...layers import Draw, draw, hold, mean_weights, noisy_layers, using
-from ..host import takes_rows
+from ..host import run_under, takes_rows
 from .actor_critic import ObservationsOfRows, RolloutPolicy
 from .algorithm import ALGORITHMS, check_algorithm
 from .noisy_policy import batch_size, draw_for
@@ -151,16 +152,26 @@ class NoisyRecurrentPPOPolicy(RolloutPolicy, RecurrentActorCriticPolicy):
         hold(self, drawn=self._rollout_draw)
 
     def _check_extractors(self, obs: PyTorchObs) -> None:
+        unfit = self._extractor_of_other_rows(obs)
+        if unfit is not None:
+            raise ValueError(
+                f"{type(self).__name__}: draw_per_environment=True: the layers of "
+                f"{type(unfit).__name__} see other rows than the environments; pass "
+                "noise_in='head', or 'last', the default"
+            )
+
+    def _extractor_of_other_rows(self, obs: PyTorchObs) -> nn.Module | None:
+        """Return a features extractor whose noisy layers see other rows than a batch has, if any.
+
+        All other layers see the rows of the batch: that is how the host calls them.
+        """
         for extractor in (self.pi_features_extractor, self.vf_features_extractor):
             probe = lambda one, of=extractor: super(  # noqa: E731
                 RecurrentActorCriticPolicy, self
             ).extract_features(one, of)
             if noisy_layers(extractor) and not takes_rows(extractor, probe, obs):
-                raise ValueError(
-                    f"{type(self).__name__}: draw_per_environment=True: the layers of "
-                    f"{type(extractor).__name__} see other rows than the environments; pass "
-                    "noise_in='head', or 'last', the default"
-                )
+                return extractor
+        return None
 
     def predict_values(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, obs: PyTorchObs, lstm_states: States, episode_starts: Tensor
@@ -223,24 +234,61 @@ class NoisyRecurrentPPOPolicy(RolloutPolicy, RecurrentActorCriticPolicy):
         episode_starts: Tensor,
         deterministic: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        def forward(obs: PyTorchObs, states: States, starts: Tensor) -> tuple[Tensor, States]:
+            return _Host._predict(self, obs, states, starts, deterministic)
+
         drawn = None if deterministic else draw_for(self, observation)
-        with mean_weights(self) if drawn is None else using(self, drawn):
-            return _Host._predict(self, observation, lstm_states, episode_starts, deterministic)
+        return self._step_under(drawn, forward, observation, lstm_states, episode_starts)
+
+    def _step_under(
+        self,
+        drawn: Draw | None,
+        forward: Callable[[PyTorchObs, States, Tensor], tuple[Tensor, States]],
+        obs: PyTorchObs,
+        states: States,
+        starts: Tensor,
+    ) -> tuple[Tensor, States]:
+        """Take one step from some states under a draw, one for each row, or the mean weights."""
+        if drawn is None or drawn.rows is None or self._extractor_of_other_rows(obs) is None:
+            with mean_weights(self) if drawn is None else using(self, drawn):
+                return forward(obs, states, starts)
+
+        def rows_first(batch: tuple[PyTorchObs, States, Tensor]) -> tuple[Tensor, States]:
+            seen, states_of_rows, starts_of_rows = batch
+            result, following = forward(seen, _swapped(states_of_rows), starts_of_rows)
+            return result, _swapped(following)
+
+        batch = (obs, _swapped(states), starts)
+        result, following = run_under(drawn, self, rows_first, batch, apart=True)
+        return result, _swapped(following)
 
     def greedy(self, obs: PyTorchObs, drawn: Draw | None) -> Tensor:
         """Choose the mode of the policy at an episode's start, under a draw or the mean weights."""
-        return self._policy_at_start(obs, drawn).mode()
+        return self._at_start(obs, drawn, lambda policy: policy.mode())
 
     def action_values(self, obs: PyTorchObs, drawn: Draw | None) -> Tensor:
         """Return the logits of all discrete actions at an episode's start: (N, actions).
 
         Raises TypeError for other actions, which have no logits.
         """
-        return self._logits(self._policy_at_start(obs, drawn))
+        return self._at_start(obs, drawn, self._logits)
 
-    def _policy_at_start(self, obs: PyTorchObs, drawn: Draw | None) -> Any:
+    def _at_start(
+        self, obs: PyTorchObs, drawn: Draw | None, result: Callable[[Any], Tensor]
+    ) -> Tensor:
+        """Return a result of the policy's distribution at an episode's start."""
+
+        def forward(obs: PyTorchObs, states: States, starts: Tensor) -> tuple[Tensor, States]:
+            distribution, following = _Host.get_distribution(self, obs, states, starts)
+            return result(distribution), following
+
         layers, _, hidden = self.lstm_hidden_state_shape
         zeros = torch.zeros(layers, batch_size(obs), hidden, device=self.device)
         starts = torch.ones(batch_size(obs), device=self.device)
-        with mean_weights(self) if drawn is None else using(self, drawn):
-            return _Host.get_distribution(self, obs, (zeros, zeros), starts)[0]
+        return self._step_under(drawn, forward, obs, (zeros, zeros), starts)[0]
+
+
+def _swapped(states: States) -> States:
+    """Return states (layers, rows, features) as (rows, layers, features), or the reverse."""
+    hidden, cell = states
+    return hidden.transpose(0, 1).contiguous(), cell.transpose(0, 1).contiguous()
