@@ -310,9 +310,10 @@ def test_as_many_observations_as_environments_have_their_draws(rows: int) -> Non
     policy = agent("ppo", **PER_ENVIRONMENT).learn(64).policy
     seen = torch.randn(rows, 4)
 
-    def found() -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.no_grad():
-            return policy.get_distribution(seen).distribution.logits, policy(seen)[1]
+    @torch.no_grad()
+    def found() -> list[torch.Tensor]:
+        logits = policy.get_distribution(seen).distribution.logits
+        return [logits, policy.predict_values(seen), policy(seen)[1]]
 
     drawn, other = noisynet.held(policy), noisynet.draw(policy)
     with noisynet.using(policy, drawn) if rows == ENVIRONMENTS else noisynet.mean_weights(policy):

@@ -203,14 +203,18 @@ def test_as_many_observations_as_environments_have_their_draws(rows: int) -> Non
     states = RNNStates((zeros, zeros), (zeros, zeros))
 
     @torch.no_grad()
-    def found() -> tuple[torch.Tensor, torch.Tensor]:
+    def found() -> list[torch.Tensor]:
         distribution, _ = policy.get_distribution(seen, states.pi, starts)
-        return distribution.distribution.logits, policy(seen, states, starts)[1]
+        value = policy.predict_values(seen, states.vf, starts)
+        return [distribution.distribution.logits, value, policy(seen, states, starts)[1]]
 
-    drawn = noisynet.held(policy)
+    drawn, other = noisynet.held(policy), noisynet.draw(policy)
     with noisynet.using(policy, drawn) if rows == ENVIRONMENTS else noisynet.mean_weights(policy):
         expected = found()
     assert all(map(torch.equal, found(), expected))
+    # A draw in force is always used.
+    with noisynet.using(policy, other):
+        assert not any(map(torch.equal, found(), expected))
 
 
 def test_the_host_s_loop_over_starts_gives_the_same() -> None:

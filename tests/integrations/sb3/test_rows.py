@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -128,12 +129,8 @@ def test_collection_and_prediction_over_sets() -> None:
     assert model.predict(seen, deterministic=False)[0].shape == (ENTITIES,)
 
 
-@pytest.mark.parametrize("environments", [ENTITIES, 2])
-@pytest.mark.parametrize("encoder", ENCODERS)
-def test_a_rollout_over_sets_is_learned_under_the_draws_that_acted(
-    encoder: Any, environments: int
-) -> None:
-    model: Any = PPO(
+def over_sets(encoder: Any, environments: int) -> Any:
+    return PPO(
         NoisyPPOPolicy,
         make_vec_env(Entities, environments, seed=0),
         policy_kwargs={
@@ -147,6 +144,14 @@ def test_a_rollout_over_sets_is_learned_under_the_draws_that_acted(
         device="cpu",
         seed=0,
     )
+
+
+@pytest.mark.parametrize("environments", [ENTITIES, 2])
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_a_rollout_over_sets_is_learned_under_the_draws_that_acted(
+    encoder: Any, environments: int
+) -> None:
+    model = over_sets(encoder, environments)
     _, callback = model._setup_learn(100, None)
     assert model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
     policy, buffer = model.policy, model.rollout_buffer
@@ -160,9 +165,41 @@ def test_a_rollout_over_sets_is_learned_under_the_draws_that_acted(
         value, log_prob, _ = policy.evaluate_actions(data.observations, data.actions.flatten())
         assert torch.allclose(value.flatten(), data.old_values, atol=1e-6)
         assert torch.allclose(log_prob, data.old_log_prob, atol=1e-6)
-    # What asks without naming an environment never takes the draws by size.
-    policy.get_distribution(torch.rand(environments + 1, ENTITIES, 4))
     model.learn(24)
+
+
+@pytest.mark.parametrize("environments", [ENTITIES, 2])
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_over_sets_a_policy_is_asked_under_the_rollout_s_draws(
+    encoder: Any, environments: int
+) -> None:
+    model = over_sets(encoder, environments).learn(24)
+    policy, drawn = model.policy, model.policy._rollout_draw
+
+    @torch.no_grad()
+    def found(seen: torch.Tensor) -> list[torch.Tensor]:
+        logits = policy.get_distribution(seen).distribution.logits
+        return [logits, policy.predict_values(seen), policy(seen)[1]]
+
+    seen = torch.rand(environments, ENTITIES, 4)
+    for row in range(environments):
+        with noisynet.using(policy, drawn[row]):
+            expected = found(seen[[row]])
+        for one, other in zip(found(seen), expected, strict=True):
+            assert torch.allclose(one[[row]], other, atol=1e-6)
+    # What asks without naming an environment never takes the draws by size.
+    more = torch.rand(environments + 1, ENTITIES, 4)
+    with noisynet.mean_weights(policy):
+        by_the_means = found(more)
+        # The user's choice counts more than the rollout's.
+        assert all(
+            torch.allclose(one[:environments], other, atol=1e-6)
+            for one, other in zip(by_the_means, found(more[:environments]), strict=True)
+        )
+    assert all(map(torch.equal, found(more), by_the_means))
+    plain = noisynet.denoise(copy.deepcopy(policy))
+    assert torch.allclose(plain.get_distribution(more).distribution.logits, by_the_means[0])
+    assert torch.allclose(plain(more[:environments])[1], by_the_means[1][:environments])
 
 
 class OwnNetwork(QNetwork):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,12 +11,12 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor
 from torch.distributions import Categorical
 
-from ...layers import Draw, draw, hold, mean_weights, noisy_layers, release
+from ...layers import Draw, draw, hold, mean_weights, noisy_layers, release, using
 from ..acting import ActingWeights
 from ..host import run_under, takes_rows
 from .algorithm import ALGORITHMS
@@ -145,7 +144,7 @@ class RolloutPolicy(NoisyPolicy, ActorCriticPolicy):
         if deterministic or self._lacks_draws_for(obs):
             with mean_weights(self):
                 return super().forward(obs, deterministic)
-        if self._rollout_draw is None or self._holds:
+        if self._rollout_draw is None or self._holds or not self._obeys_rollout():
             with self._acting.used():
                 return super().forward(obs)
         return self._under(self._rollout_draw, super().forward, obs)
@@ -165,7 +164,12 @@ class RolloutPolicy(NoisyPolicy, ActorCriticPolicy):
         drawn = self._rollout_draw
         if drawn is None or drawn.rows in (None, batch_size(obs)):
             return False
-        return all(one.noise_state.override is None for one in noisy_layers(self).values())
+        return self._obeys_rollout()
+
+    def _obeys_rollout(self) -> bool:
+        """Return whether there is noise, and neither `using` nor `mean_weights` sets it."""
+        layers = noisy_layers(self).values()
+        return bool(layers) and all(one.noise_state.override is None for one in layers)
 
     def _whole(self, obs: Any) -> Any:
         return super().forward(obs, deterministic=True)
@@ -205,8 +209,20 @@ class RolloutPolicy(NoisyPolicy, ActorCriticPolicy):
         With a draw for each environment, any other number of observations is evaluated by the mean
         weights.
         """
-        with mean_weights(self) if self._lacks_draws_for(obs) else nullcontext():
+        if self._lacks_draws_for(obs):
+            with mean_weights(self):
+                return super().get_distribution(obs, *states, **named)
+        drawn = self._rollout_draw
+        if drawn is None or self._holds or not self._obeys_rollout():
             return super().get_distribution(obs, *states, **named)
+        # Layers that see other rows hold nothing; those of the output layer are the batch's.
+        latent = self._under(drawn, self._latent_of_actor, obs)
+        with using(self, drawn):
+            return self._get_action_dist_from_latent(latent)
+
+    def _latent_of_actor(self, obs: PyTorchObs) -> Tensor:
+        features = BaseModel.extract_features(self, obs, self.pi_features_extractor)
+        return self.mlp_extractor.forward_actor(features)
 
     def predict_values(self, obs: PyTorchObs) -> Tensor:
         """Estimate values under the draw in force: (N, 1).
@@ -215,7 +231,7 @@ class RolloutPolicy(NoisyPolicy, ActorCriticPolicy):
         weights: at a time limit, the host asks for one value without the environment's number.
         """
         drawn = self._rollout_draw
-        if drawn is None or drawn.rows is None:
+        if drawn is None or drawn.rows is None or not self._obeys_rollout():
             with self._acting.used():
                 return super().predict_values(obs)
         fits = drawn.rows == batch_size(obs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -149,6 +150,7 @@ class NoisyRecurrentPPOPolicy(RolloutPolicy, RecurrentActorCriticPolicy):
             self._check_extractors(obs)
         self._rollout_draw = draw(self, rows=rows)
         self._updated = self._starts = False
+        self._holds = True
         hold(self, drawn=self._rollout_draw)
 
     def _check_extractors(self, obs: PyTorchObs) -> None:
@@ -181,12 +183,8 @@ class NoisyRecurrentPPOPolicy(RolloutPolicy, RecurrentActorCriticPolicy):
         With a draw for each environment, any other number of observations is evaluated by the mean
         weights: at a time limit, the host asks for one value without the environment's number.
         """
-        values = _Host.predict_values
-        drawn = self._rollout_draw
-        if drawn is None or drawn.rows in (None, batch_size(obs)):
-            return values(self, obs, lstm_states, episode_starts)
-        with mean_weights(self):
-            return values(self, obs, lstm_states, episode_starts)
+        with mean_weights(self) if self._lacks_draws_for(obs) else nullcontext():
+            return _Host.predict_values(self, obs, lstm_states, episode_starts)
 
     def evaluate_actions(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
