@@ -72,12 +72,12 @@ class NoiseHandler:
         self.target_every, self.redraw, self.snr_every = target_every, redraw, snr_every
 
     def attach(self, engine: Engine) -> RemovableEventHandle:
-        """Update the target and redraw, now and after the iterations that follow.
+        """Redraw now, and redraw, update the target and measure after the iterations that follow.
 
-        The returned handle's `remove()` ends this. Raises TypeError for anything but an engine.
+        Until its first update, the target keeps its means and σ, such as those of a checkpoint. The
+        returned handle's `remove()` ends this. Raises TypeError for anything but an engine.
         """
         _require_engine("NoiseHandler", engine)
-        self.copy_to_target()
         self._draw()
         return engine.add_event_handler(Events.ITERATION_COMPLETED, self._after_iteration)
 
