@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import noisynet
-from noisynet.integrations.host import check_host, follow
+from noisynet.integrations.host import check_host, follow, to_device
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,6 +48,15 @@ def test_a_draw_follows_its_layers(rows: int | None) -> None:
     assert all(flat.is_meta for flat in nowhere.flats)
     net.to_empty(device="cpu")
     assert follow(nowhere, net).flats[0].std() > 0
+
+
+def test_a_batch_is_moved_with_all_its_parts() -> None:
+    one = torch.ones(2, 3)
+    moved = to_device(({"seen": one, "more": (one,)}, None), torch.device("meta"))
+    assert moved[0]["seen"].is_meta
+    assert moved[0]["more"][0].is_meta
+    assert moved[1] is None
+    assert to_device(one, one.device) is one
 
 
 def adapter_files() -> list[Path]:

@@ -254,3 +254,48 @@ def test_a_target_is_held_on_the_batches_and_a_checkpoint_keeps_it(tmp_path: Pat
         control.attach(3)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="has no noisy layer"):
         NoiseControl(nn.Linear(2, 2), effective_epsilon=0.1)
+
+
+@pytest.mark.parametrize(
+    ("batch", "got"),
+    [
+        (3, "int, expected observations"),
+        (None, "NoneType, expected observations"),
+        ((), r"\(\), expected observations"),
+        ((torch.tensor(1.0), 2), r"a tensor of torch.float32 of shape \(\), expected obs"),
+        (["a", "b"], "str, expected observations"),
+        (
+            {"seen": torch.randn(8, 3), "action": torch.ones(8)},
+            "a dict of seen, action, on which the m",
+        ),
+        (
+            [torch.ones(8, 3, dtype=torch.uint8)],
+            r"a tensor of torch.uint8 of shape \(8, 3\), on which",
+        ),
+        ([torch.randn(8, 4)], r"a tensor of torch.float32 of shape \(8, 4\), on which the m"),
+    ],
+)
+def test_batches_without_observations_are_told_what_to_pass(batch: Any, got: str) -> None:
+    engine = Engine(lambda *_: None)
+    engine.logger.setLevel("CRITICAL")  # it logs the error, too
+    NoiseControl(network(), effective_epsilon=0.1, every=1).attach(engine)
+    with pytest.raises(TypeError, match=f"^NoiseControl: got {got}.*; pass seen=, a function"):
+        engine.run([batch], max_epochs=1)
+
+
+def test_what_is_seen_has_as_many_rows_in_each_part() -> None:
+    engine = Engine(lambda *_: None)
+    engine.logger.setLevel("CRITICAL")
+    parts = (torch.randn(8, 3), torch.randn(1, 8))
+    NoiseControl(network(), effective_epsilon=0.1, seen=lambda _: parts).attach(engine)
+    with pytest.raises(TypeError, match=r"got \(a tensor .*, a tensor .*\), expected observations"):
+        engine.run([0])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_batches_on_another_device_than_the_network() -> None:
+    net = network().cuda()
+    engine = Engine(lambda *_: None)
+    NoiseControl(net, effective_epsilon=0.1, every=1).attach(engine)
+    engine.run(batches(3))
+    assert "noise_measured" in engine.state.metrics

@@ -457,6 +457,12 @@ def test_a_schedule_over_frames_sets_actor_and_loss() -> None:
         control(None)  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_target_is_measured_on_a_batch_of_another_device() -> None:
+    control = NoiseControl(noisy_actor().cuda(), effective_epsilon=0.1, every=8)
+    assert "noise/measured" in control(collected())
+
+
 @pytest.mark.parametrize("atoms", [False, True])
 def test_a_target_is_measured_on_what_was_collected(atoms: bool) -> None:
     torch.manual_seed(0)

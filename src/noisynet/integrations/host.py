@@ -152,6 +152,15 @@ def join(outputs: list[Any], order: list[int]) -> Any:
     return None if first is None else torch.cat(outputs)[order]
 
 
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Return a batch of a type that `take` accepts with its tensors on a device."""
+    if isinstance(batch, tuple):
+        return tuple(to_device(part, device) for part in batch)
+    if isinstance(batch, dict):
+        return {name: to_device(part, device) for name, part in batch.items()}
+    return batch.to(device) if isinstance(batch, torch.Tensor) else batch
+
+
 def size_of(batch: Any) -> int:
     """Return the number of rows of a batch of a type that `take` accepts."""
     if isinstance(batch, tuple):

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from typing import Any, Unpack
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..control import Schedule
 from ..diagnostics import snr
 from ..layers import noisy_layers, resample
 from ..layers.outputs import Outputs, ToValues, outputs_of_model
 from .control import ControlOptions, HostControl, RecentObservations
-from .host import check_host
+from .host import check_host, size_of, to_device
 
 TESTED = {"pytorch-ignite": "0.5.5"}
 """The version of the host that this was tested with."""
@@ -105,11 +105,13 @@ class NoiseControl(HostControl):
 
     With `NoiseControl(network, target, effective_epsilon=0.05).attach(trainer)`, both networks get
     the same scale, and the first is measured. Its observations are what `seen` returns for the
-    engine after an iteration or, without `seen`, `engine.state.batch` or the first part of it;
-    `values` turns an output of another shape into (B, A). `engine.state.metrics` gets `noise_scale`
-    and `noise_measured`. The host's `Checkpoint` can save the control, by its `state_dict`.
+    engine after an iteration, a tensor (rows, …) or a tuple or dict of such, on any device. Without
+    `seen`, they are `engine.state.batch` or the first part of it. `values` turns an output of
+    another shape into (B, A). `engine.state.metrics` gets `noise_scale` and `noise_measured`. The
+    host's `Checkpoint` can save the control, by its `state_dict`.
 
-    Options and errors are those of `HostControl`; raises ValueError for networks without noise.
+    Options and errors are those of `HostControl`; raises ValueError for networks without noise, and
+    in an iteration TypeError for a batch that is no observations, or none that can be measured.
     """
 
     def __init__(
@@ -124,9 +126,17 @@ class NoiseControl(HostControl):
         super().__init__(schedule, **options)
 
         def outputs(observations: Any, generator: torch.Generator) -> Outputs:
-            return outputs_of_model(
-                network, observations, draws=self.draws, generator=generator, values=values
-            )
+            observations = to_device(observations, generator.device)
+            try:
+                return outputs_of_model(
+                    network, observations, draws=self.draws, generator=generator, values=values
+                )
+            except (TypeError, RuntimeError) as error:
+                reason = str(error).partition("\n")[0]
+                raise TypeError(
+                    f"NoiseControl: got {_described(observations)}, on which the measurement fails "
+                    f"({reason}); {_SEEN}"
+                ) from error
 
         self._seen_of = seen or _first_of_batch
         self._seen = RecentObservations(self.observations)
@@ -142,16 +152,41 @@ class NoiseControl(HostControl):
 
     def _after_iteration(self, engine: Engine) -> None:
         if self.goal is not None:
-            self._seen.add(self._seen_of(engine))
+            observations = self._seen_of(engine)
+            if not _has_rows(observations):
+                raise TypeError(
+                    f"NoiseControl: got {_described(observations)}, expected observations; {_SEEN}"
+                )
+            self._seen.add(observations)
         figures = self.move_by(engine.state.iteration, self._seen)
         engine.state.metrics.update(
             {name.replace("/", "_"): value for name, value in figures.items()}
         )
 
 
+_SEEN = "pass seen=, a function from the engine to a tensor (rows, …) or a tuple of such"
+
+
 def _first_of_batch(engine: Engine) -> Any:
     batch = engine.state.batch
-    return batch[0] if isinstance(batch, tuple | list) else batch
+    return batch[0] if isinstance(batch, tuple | list) and batch else batch
+
+
+def _has_rows(observations: Any) -> bool:
+    if isinstance(observations, tuple | dict) and observations:
+        parts = list(observations.values() if isinstance(observations, dict) else observations)
+        return all(map(_has_rows, parts)) and len(set(map(size_of, parts))) == 1
+    return isinstance(observations, Tensor) and observations.ndim > 0
+
+
+def _described(observations: Any) -> str:
+    if isinstance(observations, tuple):
+        return f"({', '.join(map(_described, observations))})"
+    if isinstance(observations, dict):
+        return f"a dict of {', '.join(map(str, observations))}"
+    if isinstance(observations, Tensor):
+        return f"a tensor of {observations.dtype} of shape {tuple(observations.shape)}"
+    return type(observations).__name__
 
 
 def _require_engine(what: str, engine: Any) -> None:

@@ -88,8 +88,10 @@ class NoiseControl(HostControl):
         batch = len(next(iter(observations.values())))
 
         def values(one: Draw | None) -> Tensor:
+            # A collector may store its batches on another device.
+            seen = TensorDict(dict(observations), [batch], device=generator.device)
             with mean_weights(self._actor) if one is None else using(self._actor, one):
-                return self._values(self._actor(TensorDict(dict(observations), [batch])))
+                return self._values(self._actor(seen))
 
         deterministic = set_exploration_type(ExplorationType.DETERMINISTIC)
         with buffers_preserved(self._actor), deterministic:
