@@ -99,6 +99,9 @@ def test_what_is_refused() -> None:
     for options in ({}, {"schedule": Linear(1, 0.1, 10), "effective_epsilon": 0.1}):
         with pytest.raises(ValueError, match="NoiseControl: expected one of schedule"):
             HostControl(**options)
+    slip: Any = 0.05
+    with pytest.raises(TypeError, match=r"schedule: got 0\.05, expected .* effective_epsilon="):
+        HostControl(slip)
     for wrong in (0.0, 1.0, 1.5, math.nan):
         with pytest.raises(ValueError, match=r"effective_epsilon: got .*, expected a"):
             HostControl(effective_epsilon=wrong)

@@ -73,7 +73,7 @@ class HostControl:
     draws from `seed`; `gain` and `factor` are those of `noisynet.control.target`.
 
     Raises ValueError for none or several of the three, for numbers that are too small, and for
-    values that `noisynet.control` refuses.
+    values that `noisynet.control` refuses; TypeError for a schedule that is no function.
     """
 
     def __init__(
@@ -89,6 +89,11 @@ class HostControl:
         factor: float = 1.01,
         seed: int = 0,
     ) -> None:
+        if schedule is not None and not callable(schedule):
+            raise TypeError(
+                f"NoiseControl: schedule: got {schedule!r}, expected a function of the step; a "
+                "target goes by its name, effective_epsilon= or action_deviation="
+            )
         goals: list[Goal] = []
         if effective_epsilon is not None:
             goals.append(EffectiveEpsilon(effective_epsilon, gain))

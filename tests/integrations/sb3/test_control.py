@@ -163,6 +163,10 @@ def test_ppo_learns_a_rollout_under_the_scale_that_acted() -> None:
 def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match="NoiseControl: draws: got 1, expected at least 2"):
         NoiseControl(effective_epsilon=0.1, draws=1)
+    with pytest.raises(
+        RuntimeError, match=r"^NoiseCallback: it has no model yet, pass it to learn"
+    ):
+        NoiseCallback().figures()
     with pytest.raises(TypeError, match=r"got action deviation 0\.2 for Discrete actions"):
         dqn().learn(8, callback=NoiseControl(action_deviation=0.2))
     plain = DQN("MlpPolicy", make_vec_env("CartPole-v1", 1), device="cpu")

@@ -69,7 +69,14 @@ class WatchingCallback(BaseCallback):
             )
 
     def policy(self) -> NoisyPolicy:
-        """Return the model's policy; raises TypeError if it is not a noisy one."""
+        """Return the model's policy.
+
+        Raises RuntimeError before the first `learn`, and TypeError if it is not a noisy one.
+        """
+        if not hasattr(self, "model"):
+            raise RuntimeError(
+                f"{type(self).__name__}: it has no model yet, pass it to learn(…, callback=…) first"
+            )
         policy = uncompiled(self.model.policy)
         if not isinstance(policy, NoisyPolicy):
             expected = ", ".join(ALGORITHMS)
@@ -130,7 +137,10 @@ class NoiseCallback(WatchingCallback):
             self.logger.record(f"noise/{name}", value)
 
     def figures(self) -> dict[str, float]:
-        """Return SNR and mean |σ| of each layer, and how the noise changes the actions."""
+        """Return SNR and mean |σ| of each layer, and how the noise changes the actions.
+
+        Raises RuntimeError before the first `learn`.
+        """
         network = self.policy().noisy_network
         figures = {f"snr/{name}": value for name, value in snr(network).items()}
         figures |= {f"sigma/{name}": value for name, value in mean_sigma(network).items()}
