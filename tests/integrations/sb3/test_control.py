@@ -12,13 +12,20 @@ pytest.importorskip("stable_baselines3")
 pytest.importorskip("sb3_contrib")
 
 import numpy as np
-from stable_baselines3 import DQN, PPO
+import torch
+from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EveryNTimesteps
 from stable_baselines3.common.env_util import make_vec_env
 
 import noisynet
 from noisynet.control import Linear, scale
-from noisynet.integrations.sb3 import NoiseCallback, NoiseControl, NoisyDQNPolicy, NoisyPPOPolicy
+from noisynet.integrations.sb3 import (
+    NoiseCallback,
+    NoiseControl,
+    NoisyDQNPolicy,
+    NoisyPPOPolicy,
+    NoisySACPolicy,
+)
 
 QUIET = {"exploration_initial_eps": 0.0, "exploration_final_eps": 0.0}
 
@@ -122,13 +129,60 @@ def test_the_draws_that_measure_follow_from_the_seed() -> None:
     assert scale_after() == scale_after(seed=0) != scale_after(seed=1)
 
 
-def test_a_saved_model_keeps_no_scale_and_a_policy_does(tmp_path: Path) -> None:
-    model = dqn()
-    model.learn(40, callback=NoiseControl(lambda _: 0.5))
-    assert scale(model.policy) == 0.5
+def sac(**options: Any) -> SAC:
+    return SAC(
+        NoisySACPolicy,
+        make_vec_env("Pendulum-v1", 2, seed=0),
+        policy_kwargs={"net_arch": [16], "learned": False},
+        learning_starts=20,
+        batch_size=8,
+        buffer_size=1000,
+        device="cpu",
+        seed=0,
+        **options,
+    )
+
+
+RESUMED = {
+    "dqn": (dqn, {"effective_epsilon": 0.05, "every": 16, "draws": 2}),
+    "sac": (sac, {"action_deviation": 0.1, "every": 16, "draws": 2, "factor": 1.2}),
+}
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_a_control_is_saved_beside_the_model_and_resumed(name: str, tmp_path: Path) -> None:
+    build, options = RESUMED[name]
+    model, control = build(), NoiseControl(**options)
+    model.learn(200, callback=control)
+    saved = scale(model.policy.noisy_network)
+    assert saved != 1
     model.save(tmp_path / "model")
+    torch.save(control.state_dict(), tmp_path / "control")
     # The host saves state_dicts, and builds the policy anew.
-    assert scale(DQN.load(tmp_path / "model").policy) == 1.0
+    loaded = type(model).load(tmp_path / "model", env=model.get_env())
+    assert scale(loaded.policy.noisy_network) == 1
+    resumed = NoiseControl(**options)
+    resumed.load_state_dict(torch.load(tmp_path / "control"))
+    assert resumed.state_dict() == control.state_dict()
+    scales: list[float] = []
+
+    class Watch(BaseCallback):
+        def _on_step(self) -> bool:
+            scales.append(scale(self.model.policy.noisy_network))
+            return True
+
+    loaded.learn(100, callback=[resumed, Watch()], reset_num_timesteps=False)
+    assert scales[0] == saved
+    assert len(set(scales)) > 1
+    assert {scale(module) for module in loaded.policy.scaled_modules} == {scales[-1]}
+    # A state is loaded once: later trainings go on.
+    loaded.learn(50, callback=resumed, reset_num_timesteps=False)
+    counts = [one.state_dict()["measurements"] for one in (control, resumed)]
+    assert counts[1] > counts[0] + 5
+    # A control that has a model takes it, too.
+    resumed.load_state_dict(control.state_dict())
+    loaded.learn(2, callback=resumed)
+    assert scale(loaded.policy.noisy_network) == saved
 
 
 def test_ppo_learns_a_rollout_under_the_scale_that_acted() -> None:
@@ -167,6 +221,8 @@ def test_what_is_refused() -> None:
         RuntimeError, match=r"^NoiseCallback: it has no model yet, pass it to learn"
     ):
         NoiseCallback().figures()
+    with pytest.raises(RuntimeError, match=r"^NoiseControl: it has no model yet, pass it to learn"):
+        NoiseControl(effective_epsilon=0.1).state_dict()
     with pytest.raises(TypeError, match=r"got action deviation 0\.2 for Discrete actions"):
         dqn().learn(8, callback=NoiseControl(action_deviation=0.2))
     plain = DQN("MlpPolicy", make_vec_env("CartPole-v1", 1), device="cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Unpack
 
 import torch
@@ -25,7 +26,7 @@ class NoiseControl(WatchingCallback):
     noise that acted. Online and target networks have the same scale; the noise of critics, as in
     TD3, keeps its own. With `policy_kwargs={"learned": False}`, this is adaptive parameter noise
     (Plappert et al., arXiv 1706.01905; theirs is in all layers). The log gets `noise/scale` and
-    `noise/measured`.
+    `noise/measured`. `state_dict` and `load_state_dict` are for a training that is resumed.
 
     Options and errors are those of `HostControl`, with at least two `draws`; raises TypeError for a
     model without a noisy policy, for a target that does not fit the actions, and inside a callback
@@ -48,6 +49,27 @@ class NoiseControl(WatchingCallback):
         )
         self._control = control
         self._seed = options.get("seed")
+        self._loaded: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state to resume from: the host's own files do not store the scale.
+
+        Raises RuntimeError before the first `learn`.
+        """
+        if self._loaded is not None:
+            return dict(self._loaded)
+        self.policy()  # raises if there is none
+        return self._control.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned, at the beginning of the next `learn`."""
+        self._loaded = dict(state)
+
+    def _init_callback(self) -> None:
+        super()._init_callback()
+        if self._loaded is not None:
+            self._control.load_state_dict(self._loaded)
+            self._loaded = None
 
     def _begin(self) -> None:
         check_space(self._control, self.model.action_space)
