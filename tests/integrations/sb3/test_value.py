@@ -6,6 +6,7 @@ import base64
 import copy
 import json
 import pickletools
+import re
 import zipfile
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +31,7 @@ from torch.nn import functional
 import noisynet
 from noisynet.integrations.sb3 import NoiseCallback, NoisyDQNPolicy, NoisyQRDQNPolicy
 
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "sb3.md"
 AGENTS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "dqn": (DQN, NoisyDQNPolicy, {}),
     "qrdqn": (QRDQN, NoisyQRDQNPolicy, {"n_quantiles": 5}),
@@ -320,6 +322,22 @@ def test_qrdqn_accepts_optimizer_options_only_with_the_class() -> None:
     assert defaults["fused"]
     ignored = agent("qrdqn", policy_kwargs=options).policy.optimizer.defaults
     assert ignored["eps"] != 0.005 / 256
+
+
+def test_the_page_shows_what_the_doctor_says_of_the_default_network() -> None:
+    model = agent("dqn", policy_kwargs={"net_arch": None})
+    found = noisynet.doctor(
+        model.q_net,
+        torch.randn(8, 4),
+        act=lambda batch: model.predict(batch.numpy(), deterministic=False)[0],
+        evaluate=lambda batch: model.predict(batch.numpy(), deterministic=True)[0],
+        target=model.q_net_target,
+    )
+    blocks = re.findall(r"^```text\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    of_stock_layers, of_ours = (one for one in blocks if "acting: noise is" in one)
+    assert set(of_ours.splitlines()) <= set(str(found).splitlines())
+    names = ", ".join(map(repr, noisynet.noisy_layers(model.q_net)))
+    assert f"noise is off in {names} when the agent acts" in of_stock_layers
 
 
 # The bar that the host takes from tqdm says of itself that it is experimental.
