@@ -430,6 +430,21 @@ def test_bfloat16_gives_nearly_the_same_loss() -> None:
     assert rough == pytest.approx(exact, rel=0.05)
 
 
+@pytest.mark.parametrize("exploration", ["noise", "epsilon"])
+@pytest.mark.parametrize("double", [True, False])
+def test_every_parameter_has_a_gradient_in_bfloat16(double: bool, exploration: str) -> None:
+    """Also with `double`, where the online net runs under no_grad before it runs with gradients."""
+    agent = make_agent(precision="bfloat16", double=double, exploration=exploration)
+    loss, _ = agent.loss_and_errors(make_batch())
+    loss.backward()
+    without = [
+        name
+        for name, one in agent.online.named_parameters()
+        if one.grad is None or not one.grad.any()
+    ]
+    assert without == []
+
+
 def test_an_agent_wants_its_device_and_precision_chosen() -> None:
     with pytest.raises(ValueError, match="expected what was chosen"):
         make_agent(precision="auto")

@@ -85,5 +85,7 @@ def autocast_for(precision: str, device: torch.device) -> AbstractContextManager
     """Compute products inside in bfloat16 or float32; raise ValueError for another precision."""
     check_choice("precision", precision, ("float32", "bfloat16"))
     if precision == "bfloat16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
+        # Before https://github.com/pytorch/pytorch/pull/165068, a weight that was first used under
+        # no_grad stayed cached without history, and got no gradient from its later uses.
+        return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False)
     return nullcontext()
