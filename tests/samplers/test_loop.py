@@ -143,6 +143,32 @@ def test_updates_follow_steps_and_no_fragment_is_older_than_the_bound(
     assert sum(game.game_steps for game in games) <= loop.progress.step
 
 
+def test_updates_that_wait_for_a_whole_transition_do_not_hold_up_the_samplers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = InProcessSamplers.take
+
+    def taken(backend: InProcessSamplers, timeout: float) -> Any:
+        happened = take(backend, timeout)
+        assert happened is not None, "no sampler was asked, so nothing will ever arrive"
+        return happened
+
+    monkeypatch.setattr(InProcessSamplers, "take", taken)
+    # Rounds of two updates, of which some thirty are due before the first transition is whole.
+    chosen = small(
+        environments=1,
+        fragment_steps=1,
+        n_step=20,
+        batch_size=8,
+        warmup_steps=8,
+        update_every=1,
+        steps=200,
+    )
+    loop, _ = run(chosen, tmp_path / "run")
+    assert loop.progress.step >= 200
+    assert 0 <= loop.progress.step - 8 - loop.agent.updates <= 2 * 2
+
+
 def test_the_run_is_an_ordinary_one(tmp_path: Path) -> None:
     from noisynet.evaluation.agent import evaluate_run
 

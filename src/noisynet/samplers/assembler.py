@@ -108,6 +108,7 @@ class SamplersAssembler(Assembler):
             replay,
             self._crew(agent),
             learner.schedule,
+            n_step=self.config.learning.n_step,
             environments=self.environments.count,
             fragment_steps=section.fragment_steps,
             weights_every=section.weights_every,

@@ -17,16 +17,18 @@ class SampledReplaySource(Source[None]):
     """A source that asks samplers for fragments and inserts them into a replay.
 
     Steps are counted when they reach the replay. Two bounds hold at any time. First, updates never
-    run ahead of the schedule, and samplers are asked for nothing while more updates are due than
-    one round of fragments brings. Second, the weights behind a fragment are at most `max_staleness`
-    updates old when it arrives: the learner waits for fragments that would become older, and drops
-    those that are older all the same, because their sampler took long to start.
+    run ahead of the schedule, and once the replay can be drawn from, samplers are asked for nothing
+    while more updates are due than one round of fragments brings. Second, the weights behind a
+    fragment are at most `max_staleness` updates old when it arrives: the learner waits for
+    fragments that would become older, and drops those that are older all the same, because their
+    sampler took long to start.
 
     Args:
         agent: the agent that learns; its updates say how old weights are.
         replay: the replay that takes the fragments.
         crew: the samplers.
         schedule: schedule of the agent's updates.
+        n_step: steps of a transition that the agent learns from.
         environments: number of environments of each sampler.
         fragment_steps: steps of each environment in a fragment.
         weights_every: least number of updates between two publications of the weights.
@@ -40,6 +42,7 @@ class SampledReplaySource(Source[None]):
         crew: Crew,
         schedule: UpdateSchedule,
         *,
+        n_step: int,
         environments: int,
         fragment_steps: int,
         weights_every: int,
@@ -49,6 +52,7 @@ class SampledReplaySource(Source[None]):
         self.replay = replay
         self.crew = crew
         self._schedule = schedule
+        self._n_step = n_step
         self._environments = environments
         # Updates that one fragment of every sampler makes due, at least one.
         steps = len(crew.members) * fragment_steps * environments
@@ -86,7 +90,9 @@ class SampledReplaySource(Source[None]):
 
     def _ask(self, progress: Progress) -> None:
         """Ask every sampler for as many fragments as it may be asked for."""
-        if self._schedule.updates_due(progress.step) - self.agent.updates > self._round:
+        behind = self._schedule.updates_due(progress.step) - self.agent.updates > self._round
+        # Updates that lack a whole transition are taken only after more fragments.
+        if behind and self.replay.can_sample(self._n_step):
             return
         for member in self.crew.members:
             while self.crew.may_ask(member):
