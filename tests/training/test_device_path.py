@@ -206,7 +206,7 @@ def resolved_on_a_gpu(
     """Resolve a config as where there is a GPU, on which the made-up update is this one."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(resolving, "_trial", lambda *_: update)
+    monkeypatch.setattr(resolving, "trial_update", lambda *_: update)
     with closing(make_environments(chosen)) as environments:
         return resolve(set_threads(chosen), environments, tell)
 

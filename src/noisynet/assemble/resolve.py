@@ -9,19 +9,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ..agents import (
-    ActorCritic,
-    ParallelQLearning,
-    Rollout,
-    StaticMinibatches,
-    StaticUpdates,
-)
+from ..agents import LossNotFinite
 from ..envs import Environments
-from ..replay import Batch
 from ..runs.config import Config
 from ..runs.errors import RunError, first_line
-from .agents import build_agent
 from .allocator import keep_freed_memory
+from .trial import trial_update
 
 _PRECISIONS = ("float32", "bfloat16")
 _UPDATES_TO_A_GRAPH = 5
@@ -52,7 +45,8 @@ def resolve(
 
     - device: a GPU if there is one, but the CPU for a3c, whose processes share its memory.
     - execution: a CUDA graph on a GPU if the agent's update can be captured, else plain.
-    - precision: the one with which an update on a made-up batch is faster.
+    - precision: the one with which an update on a made-up batch is faster; float32 if its loss is
+      not finite there.
     - replay_device: the host.
 
     `tell` is called with a few words on what is measured. Raises RunError for a setting that the
@@ -78,7 +72,11 @@ def resolve(
         chosen = chosen.replaced(execution="plain")
     if training.precision == "auto":
         tell(f"measuring which precision is faster here: {' or '.join(_PRECISIONS)}")
-        precision = _faster(chosen, "precision", _PRECISIONS, environments)
+        try:
+            precision = _faster(chosen, "precision", _PRECISIONS, environments)
+        except LossNotFinite as error:
+            tell(f"precision is float32: with made-up observations, {first_line(error)}")
+            precision = "float32"
         chosen = chosen.replaced(precision=precision)
     return chosen
 
@@ -105,7 +103,7 @@ def _fault_of_graph(config: Config, environments: Environments) -> str | None:
     """Return why updates cannot run as one CUDA graph here; None where they can."""
     if config.training.precision == "auto":
         config = config.replaced(precision="float32")
-    update = _trial(config, environments)
+    update = trial_update(config, environments)
     try:
         for _ in range(_UPDATES_TO_A_GRAPH):
             update()
@@ -136,8 +134,13 @@ def local_cpus() -> int:
 
 
 def _faster(config: Config, field: str, values: tuple[str, ...], environments: Environments) -> str:
-    """Return the value of a field with which an update is fastest; all of them must work."""
-    updates = {value: _trial(config.replaced(**{field: value}), environments) for value in values}
+    """Return the value of a field with which an update is fastest; all of them must work.
+
+    Raises LossNotFinite if the loss of an update is not finite on the made-up batch.
+    """
+    updates = {
+        value: trial_update(config.replaced(**{field: value}), environments) for value in values
+    }
     times: dict[str, list[float]] = {value: [] for value in updates}
     on_gpu = config.training.device.startswith("cuda")
     # The first rounds warm up caches and allocators, and capture graphs.
@@ -150,54 +153,3 @@ def _faster(config: Config, field: str, values: tuple[str, ...], environments: E
                 torch.cuda.synchronize(config.training.device)
             times[value].append(time.perf_counter() - start)
     return min(times, key=lambda value: float(np.median(times[value][practice:])))
-
-
-def _trial(config: Config, environments: Environments) -> Callable[[], object]:
-    """Return a function that takes one update of a new agent on made-up experience."""
-    agent = build_agent(config, environments.observation_shape, environments.action_count)
-    from_graph = config.training.execution == "graph"
-    if isinstance(agent, ActorCritic):
-        rollout = _made_up_rollout(config, environments)
-        return lambda: agent.update(rollout)
-    if isinstance(agent, ParallelQLearning):
-        rollout = _made_up_rollout(config, environments)
-        minibatches = StaticMinibatches(agent) if from_graph else agent
-
-        def update() -> None:
-            if not agent.updates_left:
-                agent.begin(rollout)
-            minibatches.update()
-
-        return update
-    batch = _made_up_batch(config, environments)
-    updates = StaticUpdates(agent) if from_graph else agent
-    return lambda: updates.update(batch)
-
-
-def _made_up_batch(config: Config, environments: Environments) -> Batch[np.ndarray]:
-    size = config.learning.batch_size
-    shape = (size, *environments.observation_shape)
-    observation = np.zeros(shape, environments.observation_dtype)
-    return Batch(
-        observation_tm1=observation,
-        action_tm1=np.zeros(size, np.int64),
-        return_t=np.zeros(size, np.float32),
-        discount_t=np.zeros(size, np.float32),
-        observation_t=observation,
-    )
-
-
-def _made_up_rollout(config: Config, environments: Environments) -> Rollout:
-    steps, count = config.rollouts.rollout_steps, environments.count
-    none = np.zeros((steps, count), bool)
-    shape = (steps + 1, count, *environments.observation_shape)
-    return Rollout.of_steps(
-        observation=np.zeros(shape, environments.observation_dtype),
-        first=np.zeros((steps + 1, count), bool),
-        action=np.zeros((steps, count), np.int64),
-        reward=np.zeros((steps, count), np.float32),
-        terminated=none,
-        truncated=none,
-        ignored=none,
-        discount=config.learning.discount,
-    )
