@@ -32,6 +32,7 @@ from ..training import (
 )
 from ..training.replay_learner import Memory
 from .agents import build_agent, measure_frames_of, step_size
+from .cures import check_cures
 from .environments import make_environments
 from .memory_check import check_frames, check_network
 from .replay import build_replay, reopen_replay
@@ -94,6 +95,7 @@ class Assembler:
             # At the start also for a graph that is asked for, which may not be possible here.
             if found is None or is_open(self.config):
                 self.config = resolve(self.config, self.environments, self._tell)
+            check_cures(self.config, self.environments)
             self.agent = self._build_agent()
         return self.config
 
