@@ -366,6 +366,18 @@ def test_two_updates_of_a_value_based_preset(preset: str) -> None:
     assert_same(agent.online, online, before, worst=1e-5 if in_double else 1e-2)
 
 
+@pytest.mark.parametrize("preset", ["dqn", "noisy-dqn", "double", "dueling", "noisy-dueling"])
+def test_small_gradients_move_weights_as_in_the_dqn_paper(preset: str) -> None:
+    """There the gradient is a sum over the batch, and 0.01 is added under the root."""
+    learning = config.load(preset).learning
+    gradient = torch.logspace(-9, -5, 5).double()
+    centred_square = 1e-12
+    summed = gradient * learning.batch_size
+    paper = summed / (learning.batch_size**2 * centred_square + 0.01) ** 0.5
+    ours = gradient / (centred_square**0.5 + learning.rmsprop_epsilon)
+    assert torch.allclose(ours, paper, rtol=1e-3)
+
+
 # Actor-critics
 
 

@@ -157,7 +157,7 @@ class LearningSection(Section):
         default=0.95, description="RMSProp's decay of the mean square (Mnih et al. 2015)"
     )
     rmsprop_epsilon: Annotated[PositiveFloat, WITH_RMSPROP, MAY_CHANGE] = Field(
-        default=0.01, description="RMSProp's ε (Mnih et al. 2015), beside the root"
+        default=0.01, description="RMSProp's ε, added to the root of the mean square"
     )
     rmsprop_centred: Annotated[bool, WITH_RMSPROP] = Field(
         default=True, description="RMSProp divides by the deviation, not by the mean square"
