@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from noisynet.assemble import build_agent
 from noisynet.runs import RunError, config
 from noisynet.runs.config.conditions import ALWAYS, Acts
 
@@ -30,6 +31,13 @@ from noisynet.runs.config.conditions import ALWAYS, Acts
         ("cartpole", {"target_quantiles": 8}, "quantiles is 0"),
         ("cartpole-iqn", {"loss": "squared"}, "a loss of their own"),
         ("cartpole-c51", {"loss": "squared"}, "a loss of their own"),
+        ("pong", {"torso_hidden": [64], "torso": "auto"}, "the torso of images has fixed layers"),
+        ("MinAtar/Breakout-v1", {"torso_hidden": [64]}, "the torso of images has fixed layers"),
+        (
+            "control",
+            {"environment": "MinAtar/Breakout-v1", "torso_hidden": [64, 64]},
+            "the torso of images has fixed layers",
+        ),
         ("cartpole", {"layer_norm_in": "head"}, "layer_norm is false"),
         ("pong", {"spectral_norm": True}, "torso is nature, not impala"),
         ("cartpole", {"epsilon_until": 100}, "there is no ε"),
@@ -44,6 +52,12 @@ def test_fields_that_would_do_nothing_are_refused(
 ) -> None:
     with pytest.raises(RunError, match=f"would do nothing: .*{reason}"):
         config.load(preset, overrides)
+
+
+def test_an_mlp_that_is_asked_for_has_hidden_layers_where_its_torso_is_refused_later() -> None:
+    chosen = config.load("MinAtar/Breakout-v1", {"torso": "mlp", "torso_hidden": [64]})
+    with pytest.raises(ValueError, match=r"^mlp torso: got observations of shape \(4, 10, 10\)"):
+        build_agent(chosen.replaced(device="cpu", precision="float32"), (4, 10, 10), 6)
 
 
 def conditions(info: Any) -> list[Acts]:

@@ -16,10 +16,14 @@ _TORSOS = (
 # The user's own code: where it can be imported, or <the name of an object in their program>.
 _OWN = r"[\w.]+:\w+|<.+>"
 
-ON_VECTORS = Acts(
-    lambda config: not config.environment.is_atari and config.network.torso in ("auto", "mlp"),
-    lambda _: "the torso of images has fixed layers",
-)
+
+def _has_mlp(config: Sections) -> bool:
+    torso, environment = config.network.torso, config.environment
+    images = environment.is_atari or environment.is_minatar
+    return torso == "mlp" or (torso == "auto" and not images)
+
+
+ON_VECTORS = Acts(_has_mlp, lambda _: "the torso of images has fixed layers")
 WITH_ATOMS = Acts(
     lambda config: config.network.atoms > 0,
     lambda _: "atoms is 0, values are no distributions",
