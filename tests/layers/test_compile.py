@@ -226,6 +226,20 @@ def test_drawing_inside_what_is_compiled(net: Any, state: str) -> None:
     assert counter.frame_count == 2
 
 
+def test_rows_are_picked_inside_what_is_compiled(net: Any) -> None:
+    drawn = noisynet.draw(net, rows=8)
+    x, index = torch.randn(3, 3), torch.tensor([5, 0, 2])
+
+    def picked(index: Tensor) -> Tensor:
+        with noisynet.using(net, drawn[index]):
+            by_index = net(x)
+        with noisynet.using(net, drawn[5:].clone()):
+            return by_index + net(x)
+
+    compiled = torch.compile(picked, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(index), picked(index))
+
+
 @pytest.mark.parametrize("state", ["fresh", "held"])
 def test_an_exported_net_keeps_the_draw_it_held(net: Any, state: str) -> None:
     x = torch.randn(BATCH, 3)

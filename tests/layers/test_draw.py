@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import pickle
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +279,43 @@ def test_noise_drawn_under_inference_mode_can_be_learned_with(net: nn.Sequential
     with torch.inference_mode():
         noisynet.resample(net)
     assert float(gradient().norm()) > 0
+
+
+def saved_and_loaded(drawn: Draw) -> Draw:
+    file = io.BytesIO()
+    torch.save(drawn, file)
+    file.seek(0)
+    return torch.load(file)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda drawn: drawn[torch.tensor([2, 0, 1])][[1, 2, 0]],
+        lambda drawn: drawn[torch.tensor([True, True, True])],
+        lambda drawn: drawn[:],
+        lambda drawn: drawn.clone(),
+        lambda drawn: drawn.to(torch.float64).to(torch.float32),
+        deepcopy,
+        lambda drawn: pickle.loads(pickle.dumps(drawn)),
+        saved_and_loaded,
+    ],
+    ids=["index", "mask", "slice", "clone", "to", "deepcopy", "pickle", "load"],
+)
+def test_what_a_draw_becomes_under_inference_mode_can_be_learned_with(
+    net: nn.Sequential, make: Callable[[Draw], Draw]
+) -> None:
+    drawn = noisynet.draw(net, rows=3)
+    with torch.inference_mode():
+        made = make(drawn)
+    assert equal(made, drawn)
+    gradients = []
+    for one in (drawn, made):
+        net.zero_grad()
+        with noisynet.using(net, one):
+            net(torch.ones(3, 3)).sum().backward()
+        gradients.append(net[4].weight_sigma.grad)
+    assert torch.equal(*gradients)
 
 
 def test_an_empty_list_picks_no_row(net: nn.Sequential) -> None:

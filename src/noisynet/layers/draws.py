@@ -6,7 +6,7 @@ drawing for a whole model usually takes one random call.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
@@ -55,8 +55,8 @@ class Draw:
     draw that all rows share. It can be moved with `to`, copied, pickled and sent to another process
     (as bytes: nothing is shared); where its device does not exist, it arrives on the CPU.
     `batch_first` says which dimension of a layer's input the rows are: the first one, or the one
-    beside the features. Everything made from a draw keeps it. `noisynet.draw` makes it,
-    `noisynet.using` applies it.
+    beside the features. Everything made from a draw keeps it, and can be learned with, even if it
+    was made under `torch.inference_mode`. `noisynet.draw` makes it, `noisynet.using` applies it.
     """
 
     flats: tuple[Tensor, ...]
@@ -98,19 +98,22 @@ class Draw:
                 )
             if index.dtype != torch.bool:
                 index = index.long()  # torch would take uint8 for a mask
-        flats = tuple(
-            flat[index.to(flat.device) if isinstance(index, Tensor) else index]
-            for flat in self.flats
+        return self._with_each(
+            lambda flat: flat[index.to(flat.device) if isinstance(index, Tensor) else index]
         )
-        return replace(self, flats=flats)
 
     def to(self, *args: Any, **kwargs: Any) -> Draw:
         """Return the draw moved or converted, as `torch.Tensor.to` does."""
-        return replace(self, flats=tuple(flat.to(*args, **kwargs) for flat in self.flats))
+        return self._with_each(lambda flat: flat.to(*args, **kwargs))
 
     def clone(self) -> Draw:
         """Copy the draw into memory of its own."""
-        return replace(self, flats=tuple(flat.clone() for flat in self.flats))
+        return self._with_each(lambda flat: flat.clone())
+
+    def _with_each(self, change: Callable[[Tensor], Tensor]) -> Draw:
+        # Not a decorator: torch.compile does not accept a chain such as d[1:].clone() with it.
+        with torch.inference_mode(False):
+            return replace(self, flats=tuple(map(change, self.flats)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by value, so that no two processes ever share the memory of a draw."""
@@ -136,6 +139,7 @@ def _former_device_or_cpu(storage: Any, device: str) -> Any:
         return storage
 
 
+@torch.inference_mode(False)
 def _draw_from_bytes(
     flats: tuple[bytes, ...], slots: tuple[Slot, ...], batch_first: bool = False
 ) -> Draw:
