@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -395,6 +396,65 @@ def test_units_before_attention_and_an_lstm_are_left_and_named(kind: Any) -> Non
     assert 2 in found.units["second"]
     moved = {name for name, one in net.named_parameters() if not torch.equal(one, before[name])}
     assert moved == {"second.weight", "second.bias", "last.weight"}
+
+
+class Uses(nn.Module):
+    """Units of `first` that are used in a given way, and units of `own` that are used plainly."""
+
+    def __init__(self, use: Callable[[Any, Tensor], Tensor], head: nn.Module | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.use = use
+        self.first, self.other, self.own = (nn.Linear(4, 4) for _ in range(3))
+        self.norm, self.last = nn.LayerNorm(4), nn.Linear(4, 2)
+        self.head = nn.Linear(4, 2) if head is None else head
+        with torch.no_grad():
+            self.norm.bias.copy_(torch.tensor([9.0, -9.0, 9.0, -9.0]))
+            for layer in (self.first, self.other, self.own):
+                layer.bias.fill_(2.0)
+        dead_units(self, [1, 3], "first")
+        dead_units(self, [2], "own")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.use(self, x) + self.last(self.own(x).relu())
+
+    def revived(self) -> noisynet.Revived:
+        """Revive, and check that the network says the same."""
+        before = self(BATCH)
+        optimizer = torch.optim.Adam(self.parameters())
+        # With this seed, both new units of `first` are active.
+        found = noisynet.revive(self, optimizer, BATCH, threshold=0, draws=0, generator=seeded())
+        torch.testing.assert_close(self(BATCH), before, rtol=1e-5, atol=1e-6)
+        return found
+
+
+@pytest.mark.parametrize(
+    ("use", "by"),
+    [
+        (lambda net, x: net.head(net.first(x).relu()) + net.head(net.other(x).relu()), "head"),
+        (lambda net, x: net.head(net.first(x).relu()) + net.head(x), "head"),
+        (lambda net, x: net.head(x) + net.head(net.first(x).relu()), "head"),
+        (lambda net, x: net.head(net.norm(net.first(x)).relu()) + net.norm(x)[:, :2], "norm"),
+    ],
+    ids=["another layer's units", "the input", "the input first", "a norm of the input"],
+)
+def test_units_whose_reader_reads_something_else_too_are_left(use: Any, by: str) -> None:
+    found = Uses(use).revived()
+    assert found.units == {"own": (2,)}
+    assert found.left == {"first": f"read by {by!r}, which reads something else too"}
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda net, x: net.head(net.first(x).relu()) + net.head(2 * net.first(-x).relu()),
+        lambda net, x: net.head(net.first(x).relu() * net.other(x).relu()),
+    ],
+    ids=["one layer twice", "a product"],
+)
+def test_a_reader_of_the_same_units_at_two_places_keeps_them_silent(use: Any) -> None:
+    found = Uses(use).revived()
+    assert (found.units, found.left) == ({"first": (1, 3), "own": (2,)}, {})
 
 
 def test_a_parametrised_layer_is_left_and_not_shrunk() -> None:

@@ -136,6 +136,8 @@ class _Following(TorchFunctionMode):
         # Tensors are kept alive with their places, since an id is reused after its tensor is freed.
         self._places: dict[int, tuple[Tensor, frozenset[_Place]]] = {}
         self._norms: dict[str, list[nn.Module]] = {}
+        self._read: dict[nn.Module, set[frozenset[tuple[str, int]]]] = {}
+        """The (layer, block) of the units that each call of a module read, by module."""
         self._lost: dict[str, str] = {}
         """What ended the trace of a layer's units, before or after their activation, by layer."""
         self._inside = 0
@@ -157,6 +159,11 @@ class _Following(TorchFunctionMode):
                 handle.remove()
         for tensor in tensors_in(result):
             self._lose(self._of(tensor), "the network returns it")
+        for layer in self.layers.values():
+            for module in (*layer.norms, *(reader.module for reader in layer.readers.values())):
+                if len(self._read.get(module, ())) > 1:
+                    by = f"{self._names[module]!r}, which reads something else too"
+                    self._lost.setdefault(layer.name, by)
         for name, by in self._lost.items():
             if name in self.layers and self.layers[name].unknown is None:
                 self.layers[name].unknown = by
@@ -225,14 +232,17 @@ class _Following(TorchFunctionMode):
         if module not in self._names:
             return  # a former layer that another network kept: it shares the hooks of the new one
         self._inside += 1
+        given = list(tensors_in((args, kwargs)))
+        places = self._of(given[0]) if given else frozenset[_Place]()
+        read = frozenset((place.layer, place.block) for place in places)
+        self._read.setdefault(module, set()).add(read)
         if self._inside > 1 or isinstance(module, _NORMS):
             return
-        given = list(tensors_in((args, kwargs)))
         if _units_of(module) is None:
             by = f"{self._names[module]!r}, a {type(module).__name__}"
             self._lose((place for one in given for place in self._of(one)), by)
             return
-        for place in self._of(given[0]) if given else ():
+        for place in places:
             if place.active:
                 self._reads(module, place)
             else:
