@@ -457,6 +457,38 @@ def test_a_reader_of_the_same_units_at_two_places_keeps_them_silent(use: Any) ->
     assert (found.units, found.left) == ({"first": (1, 3), "own": (2,)}, {})
 
 
+COMPILED_READERS: dict[str, Callable[[], Any]] = {
+    "RecursiveScriptModule": lambda: torch.jit.script(nn.Sequential(nn.Linear(4, 2))),
+    "TopLevelTracedModule": lambda: torch.jit.trace(nn.Linear(4, 2), BATCH),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated:DeprecationWarning")
+@pytest.mark.parametrize("kind", COMPILED_READERS)
+@pytest.mark.parametrize("seen_too", [False, True])
+def test_units_that_a_script_module_reads_are_left(kind: str, seen_too: bool) -> None:
+    def use(net: Any, x: Tensor) -> Tensor:
+        h = net.first(x).relu()
+        return net.head(h) + net.other(h)[:, :2] if seen_too else net.head(h)
+
+    found = Uses(use, COMPILED_READERS[kind]()).revived()
+    assert found.units == {"own": (2,)}
+    assert found.left == {"first": f"read by 'head', a {kind}"}
+    assert not torch.nn.modules.module._has_any_global_hook()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated:DeprecationWarning")
+def test_units_that_nothing_was_seen_to_read_are_left() -> None:
+    doubled = torch.jit.script(_doubled)
+    found = Uses(lambda net, x: doubled(net.first(x).relu())[:, :2]).revived()
+    assert found.units == {"own": (2,)}
+    assert found.left == {"first": "nothing that was seen reads it"}
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return 2 * x
+
+
 def test_a_parametrised_layer_is_left_and_not_shrunk() -> None:
     net = three_layers()
     nn.utils.parametrizations.spectral_norm(net[0])

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
@@ -152,6 +153,10 @@ class _Following(TorchFunctionMode):
                         module.register_forward_pre_hook(self._enter, with_kwargs=True),
                         module.register_forward_hook(self._leave, with_kwargs=True),
                     ]
+            if any(isinstance(module, torch.jit.ScriptModule) for module in self._names):
+                # A ScriptModule does not accept hooks of its own. With keyword arguments, PyTorch
+                # would keep part of the hook after its removal.
+                handles.append(register_module_forward_hook(self._scripted))
             with self:
                 result = run()
         finally:
@@ -239,14 +244,21 @@ class _Following(TorchFunctionMode):
         if self._inside > 1 or isinstance(module, _NORMS):
             return
         if _units_of(module) is None:
-            by = f"{self._names[module]!r}, a {type(module).__name__}"
-            self._lose((place for one in given for place in self._of(one)), by)
+            self._read_by_another_kind(module, given)
             return
         for place in places:
             if place.active:
                 self._reads(module, place)
             else:
                 self._lose([place], f"{self._names[module]!r}, without its activation")
+
+    def _scripted(self, module: nn.Module, args: Any, _output: Any) -> None:
+        if isinstance(module, torch.jit.ScriptModule) and module in self._names:
+            self._read_by_another_kind(module, tensors_in(args))
+
+    def _read_by_another_kind(self, module: nn.Module, given: Iterable[Tensor]) -> None:
+        by = f"{self._names[module]!r}, a {type(module).__name__}"
+        self._lose((place for one in given for place in self._of(one)), by)
 
     def _reads(self, module: nn.Module, place: _Place) -> None:
         name, layer = self._names[module], self.layers[place.layer]

@@ -59,6 +59,8 @@ def why_not_treatable(layer: HiddenLayer, owners: Mapping[int, int]) -> str | No
     """
     if layer.unknown is not None:
         return f"read by {layer.unknown}"
+    if not layer.readers:
+        return "nothing that was seen reads it"
     if getattr(layer.module, "groups", 1) != 1:
         return "a convolution of several groups"
     modules = [layer.module, *layer.norms, *(reader.module for reader in layer.readers.values())]
