@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import noisynet
 from noisynet.plasticity.moments import forget_part
@@ -674,6 +675,35 @@ def test_a_module_that_cannot_be_drawn_is_one_line() -> None:
     lazy = nn.Sequential(noisynet.LazyNoisyLinear(3))
     with pytest.raises(ValueError, match=r"^reset: got '0', a LazyNoisyLinear: it has no shape"):
         noisynet.revive(lazy, torch.optim.Adam(lazy.parameters()), reset="0")
+
+
+COMPUTED: dict[str, Callable[[nn.Module], Any]] = {
+    "prune": lambda layer: prune.l1_unstructured(layer, "weight", 0.3),
+    "spectral_norm": nn.utils.spectral_norm,
+    "weight_norm": nn.utils.weight_norm,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
+@pytest.mark.parametrize("how", COMPUTED)
+@pytest.mark.parametrize("with_graph", [False, True])
+@pytest.mark.parametrize("options", [{"reset": "2"}, {"shrink": 0.5}])
+def test_a_weight_computed_from_others_is_one_line_and_changes_nothing(
+    how: str, with_graph: bool, options: dict[str, Any]
+) -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    COMPUTED[how](net[2])
+    with torch.set_grad_enabled(with_graph):
+        net(BATCH)  # keeps the weight with its graph, if there is one
+    optimizer = torch.optim.Adam(net.parameters())
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole line is compared
+        noisynet.revive(net, optimizer, **options)
+    assert str(caught.value) == (
+        f"{next(iter(options))}: got '2', a Linear: its weight is computed from other parameters "
+        "(pruned or normalised)"
+    )
+    assert all(torch.equal(one, before[name]) for name, one in net.state_dict().items())
 
 
 def test_an_optimizer_that_keeps_other_shapes_is_one_line() -> None:

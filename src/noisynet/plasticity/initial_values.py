@@ -45,6 +45,11 @@ def why_not_reinitialisable(module: nn.Module) -> str | None:
     """Return why a module's own parameters cannot be reinitialised; None if they can."""
     if is_uninitialised(module):
         return "it has no shape yet: run one forward first"
+    own = [name for name, _ in module.named_parameters(recurse=False)]
+    for name, value in vars(module).items():
+        # Pruning, and the norms from before parametrisations: weight from weight_orig, for example.
+        if isinstance(value, Tensor) and any(one.startswith(f"{name}_") for one in own):
+            return f"its {name} is computed from other parameters (pruned or normalised)"
     if not callable(getattr(module, "reset_parameters", None)):
         return "it has parameters and no method reset_parameters"
     return None
