@@ -602,6 +602,14 @@ def test_a_reset_draws_a_part_and_leaves_the_rest() -> None:
     assert all(map(torch.equal, held.flats, after.flats))
 
 
+def test_a_reset_needs_the_optimizer_of_its_part_alone() -> None:
+    net, twin = made(), made()
+    head = torch.optim.Adam(twin.get_submodule("2").parameters())
+    noisynet.revive(net, stepped(net), reset="2", generator=seeded())
+    noisynet.revive(twin, head, reset="2", generator=seeded())
+    assert all(map(torch.equal, net.parameters(), twin.parameters()))
+
+
 def test_frozen_weights_are_neither_shrunk_nor_reset() -> None:
     net = made()
     net.get_submodule("0").requires_grad_(False)
@@ -653,11 +661,12 @@ def test_an_optimizer_that_does_not_know_the_parameters_is_one_line() -> None:
     net = made()
     means = [one for name, one in net.named_parameters() if "sigma" not in name]
     before = copy.deepcopy(net.state_dict())
-    for options in ({"batch": BATCH}, {"shrink": 0.5}, {"reset": "2"}):
-        with pytest.raises(ValueError, match=r"^optimizer: got one without '0.weight_sigma', "):
+    for options, lacking in (({"batch": BATCH}, 0), ({"shrink": 0.5}, 0), ({"reset": "2"}, 2)):
+        said = rf"^optimizer: got {{}} without '{lacking}.weight_sigma', "
+        with pytest.raises(ValueError, match=said.format("one")):
             noisynet.revive(net, torch.optim.Adam(means), **options)
         halves = [torch.optim.Adam(means[:2]), torch.optim.Adam(means[2:])]
-        with pytest.raises(ValueError, match=r"^optimizer: got 2 without '0.weight_sigma', "):
+        with pytest.raises(ValueError, match=said.format(2)):
             noisynet.revive(net, halves, **options)
         with pytest.raises(ValueError, match=r"^optimizer: got an empty list, expected the torch"):
             noisynet.revive(net, [], **options)

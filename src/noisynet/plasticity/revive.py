@@ -60,7 +60,8 @@ def revive(
 
     Several cures are applied in the order shrink, reset, batch: `shrink=0.5, reset="head"` is what
     SR-SPR and BBF do. The optimizer, or a sequence of them together, must have all parameters that
-    change; the state of each is reset in the optimizer that has it (see the guide). Held draws stay
+    may change: those of the named parts for a reset alone, otherwise all that learn. The state of
+    each is reset in the optimizer that has it (see the guide). Held draws stay
     held and valid, since ε depends on neither μ nor σ. A target network is not changed: copy the
     network into it after `shrink` and `reset`. `generator`, on any device, makes the call
     repeatable.
@@ -73,9 +74,10 @@ def revive(
     parts = [reset] if isinstance(reset, str) else list(reset)
     _check(net, batch, threshold, shrink, parts)
     optimizers = optimizers_in(optimizer)
-    # Checked before anything is measured or changed.
-    learned = [(name, one) for name, one in net.named_parameters() if one.requires_grad]
-    check_knows(optimizers, learned)
+    if batch is not None or shrink is not None:
+        # Any layer may change; a reset alone checks its parts itself, before it changes them.
+        learned = [(name, one) for name, one in net.named_parameters() if one.requires_grad]
+        check_knows(optimizers, learned)
     check_draws(draws, least=0)
     if shrink is not None:
         seed = new_seed(generator)
