@@ -602,6 +602,29 @@ def test_a_reset_draws_a_part_and_leaves_the_rest() -> None:
     assert all(map(torch.equal, held.flats, after.flats))
 
 
+def test_running_statistics_of_a_reset_part_begin_anew() -> None:
+    net = nn.Sequential(
+        nn.BatchNorm1d(4),
+        nn.Linear(4, 3),
+        nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3, affine=False), nn.BatchNorm1d(3)),
+        nn.Linear(3, 2),
+    )
+    net[2][2].requires_grad_(False)
+    net(BATCH)
+    before = {name: value.clone() for name, value in net.named_buffers()}
+    optimizer = torch.optim.Adam(net.parameters())
+    noisynet.revive(net, optimizer, shrink=0.5)
+    assert all(torch.equal(one, before[name]) for name, one in net.named_buffers())
+    noisynet.revive(net, optimizer, reset="2")
+    for name, value in net.named_buffers():
+        if name.startswith(("2.0.", "2.1.")):
+            assert not torch.equal(value, before[name])
+            assert bool((value == float(name.endswith("var"))).all()), name
+        else:
+            # Outside of the part, or frozen.
+            assert torch.equal(value, before[name]), name
+
+
 def test_a_reset_needs_the_optimizer_of_its_part_alone() -> None:
     net, twin = made(), made()
     head = torch.optim.Adam(twin.get_submodule("2").parameters())

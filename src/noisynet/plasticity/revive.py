@@ -56,7 +56,8 @@ def revive(
       little, by their mean and deviation.
     - `shrink`: every parameter becomes shrink · θ + (1 - shrink) · θ₀ with new initial θ₀ (shrink
       and perturb, arXiv 1910.08475).
-    - `reset`: the named parts of the network, such as `"head"`, are reinitialised (SR-SPR, BBF).
+    - `reset`: the named parts of the network, such as `"head"`, are reinitialised, with the running
+      statistics in them (SR-SPR, BBF).
 
     Several cures are applied in the order shrink, reset, batch: `shrink=0.5, reset="head"` is what
     SR-SPR and BBF do. The optimizer, or a sequence of them together, must have all parameters that

@@ -8,6 +8,7 @@ the noise would die out, and exploration with it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,17 +32,21 @@ def move_to_new(
     """Move all parameters of the named parts of a network to kept · θ + (1 - kept) · θ₀.
 
     θ₀ are new initial values. With `kept` above 0, |σ| moves and the sign stays, since σ and -σ are
-    the same noise, and would cancel each other. Frozen parameters stay as they are, and a tensor
-    that several modules share is moved once. The optimizers' state of moved parameters is reset.
-    Raises ValueError, with a message that begins with `why`, for a module whose parameters cannot
-    be reinitialised.
+    the same noise, and would cancel each other. With `kept` at 0, running statistics (BatchNorm)
+    begin anew as well. What is frozen stays as it is, and a tensor that several modules share is
+    moved once. The optimizers' state of moved parameters is reset. Raises ValueError, with a
+    message that begins with `why`, for a module whose parameters cannot be reinitialised.
     """
     modules: dict[nn.Module, str] = {}
+    normalising: list[Any] = []
     for name in names:
         part = net.get_submodule(name)
         for inner, module in part.named_modules(prefix=name):
-            if any(one.requires_grad for one in module.parameters(recurse=False)):
+            learn = [one.requires_grad for one in module.parameters(recurse=False)]
+            if any(learn):
                 modules.setdefault(module, inner)
+            if hasattr(module, "reset_running_stats") and (any(learn) or not learn):
+                normalising.append(module)
     for module, name in modules.items():
         reason = why_not_reinitialisable(module)
         if reason is not None:
@@ -55,6 +60,9 @@ def move_to_new(
                 label = f"{inner}.{name}".removeprefix(".")
                 moved.setdefault(id(parameter), (label, parameter, values[name]))
     check_knows(optimizers, [(name, parameter) for name, parameter, _ in moved.values()])
+    if not kept:
+        for module in normalising:
+            module.reset_running_stats()
     sigmas = {id(one) for one in sigma_parameters(net)}
     for _, parameter, value in moved.values():
         if not kept:
