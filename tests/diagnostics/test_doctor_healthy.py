@@ -81,6 +81,26 @@ def test_the_policy_is_measured_on_any_number_of_observations() -> None:
     assert noisynet.doctor(net, torch.randn(64, P))["policy"].status == "pass"
 
 
+def test_the_policy_of_layers_that_share_a_sigma_is_measured_as_that_of_others() -> None:
+    def plain() -> nn.Sequential:
+        return nn.Sequential(
+            nn.Linear(P, P), nn.ReLU(), nn.Linear(P, P), nn.ReLU(), nn.Linear(P, A)
+        )
+
+    tied, untied = plain(), noisynet.noisify(plain())
+    tied[2].weight, tied[2].bias = tied[0].weight, tied[0].bias
+    tied = noisynet.noisify(tied)
+    assert tied[0].weight_sigma is tied[2].weight_sigma
+    untied.load_state_dict(tied.state_dict())
+    batch = torch.randn(64, P)
+    findings = []
+    for net in (tied, untied):
+        torch.manual_seed(1)
+        findings.append(noisynet.doctor(net, batch)["policy"])
+    assert findings[0] == findings[1]
+    assert findings[0].status == "pass"
+
+
 def test_values_make_q_of_a_distribution() -> None:
     class Distributional(nn.Module):
         def __init__(self) -> None:

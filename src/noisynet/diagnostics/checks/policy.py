@@ -45,7 +45,9 @@ def policy_noise(subject: Subject, values: ToValues | None) -> Finding:
     drawn = draw(model, rows=_DRAWS) if ours else None
     try:
         with _same_numbers(model), mean_weights(model):
-            mean = values_of(functional_call(model, quiet, arguments), arguments, values)
+            # Layers that share a σ name it more than once.
+            output = functional_call(model, quiet, arguments, tie_weights=False)
+            mean = values_of(output, arguments, values)
     except ValueError as error:
         return check.skipped(str(error))
     if mean.shape[-1] < 2:
