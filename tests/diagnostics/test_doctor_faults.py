@@ -149,6 +149,49 @@ def test_an_option_that_is_accepted_and_ignored(replicas: ModuleType, batch: Ten
     assert noisynet.doctor(ours(), batch)["layers"].status == "pass"
 
 
+class LazyOfAnotherLibrary(nn.Module):
+    """A noisy layer as TorchRL's lazy one, before its first input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight_mu = nn.UninitializedParameter()
+        self.weight_sigma = nn.UninitializedParameter()
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        ([noisynet.LazyNoisyLinear], "1 lazy layer has no shape yet: '0'"),
+        (
+            [noisynet.LazyNoisyLinear, nn.ReLU, noisynet.LazyNoisyLinear],
+            "2 lazy layers have no shape yet: '0', '2'",
+        ),
+        (
+            [lambda _: noisynet.NoisyLinear(P, 4), noisynet.LazyNoisyLinear],
+            "1 lazy layer has no shape yet: '1'",
+        ),
+    ],
+    ids=["one", "two", "beside another"],
+)
+def test_lazy_layers_without_a_shape(layers: list[Any], said: str, batch: Tensor) -> None:
+    model = nn.Sequential(*(one() if one is nn.ReLU else one(4) for one in layers))
+    found = noisynet.doctor(model, batch, act=greedy(model))
+    finds(found, "layers", "fail", f"{said}; nothing was examined", "run one forward first")
+    assert len(found) == 1
+    # No forward of the doctor has given them a shape.
+    assert noisynet.doctor(model)["layers"] == found["layers"]
+    model(batch)
+    assert noisynet.doctor(model, batch)["layers"].status == "pass"
+
+
+def test_a_lazy_layer_of_another_library_without_a_shape() -> None:
+    model = nn.Sequential(noisynet.NoisyLinear(P, A), LazyOfAnotherLibrary())
+    finds(noisynet.doctor(model), "layers", "fail", "1 lazy layer has no shape yet: '1'", "forward")
+    # A plain lazy layer is no noisy one.
+    plain = nn.Sequential(nn.LazyLinear(P))
+    finds(noisynet.doctor(plain), "layers", "fail", "has no noisy layer", "noisify")
+
+
 def test_means_that_are_constant(replicas: ModuleType, batch: Tensor) -> None:
     found = noisynet.doctor(replicas.net(replicas.RLlibLike), batch)
     finds(found, "initial mean", "fail", "outputs of the layer are alike", "U[−1/√p, +1/√p]")

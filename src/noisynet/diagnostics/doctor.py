@@ -16,7 +16,7 @@ from .checks import parameters
 from .examination import Examination
 from .findings import Diagnosis
 from .preserve import preserved
-from .recognise import find_noisy_layers
+from .recognise import find_noisy_layers, noisy_layers_without_shape
 from .subject import Act, Subject
 
 
@@ -38,7 +38,8 @@ def doctor(
 ) -> Diagnosis:
     """Check whether a model's noise acts, changes and is learned; return a finding per check.
 
-    `model` may have noisynet's layers or another library's, which are recognised by structure.
+    `model` may have noisynet's layers or another library's, which are recognised by structure; lazy
+    ones need one forward before, to have a shape.
     `batch` is an observation batch (B, …), or the tuple of arguments that the model takes; it is
     also passed to `act` and `evaluate`. A check that needs an argument which is not given is
     skipped, with a finding that names the argument:
@@ -65,8 +66,9 @@ def doctor(
     sequence of optimizers, and for a parametrised σ.
     """
     layers = find_noisy_layers(model)
-    found = parameters.layers_found(layers, type(model).__name__)
-    if not layers:
+    without_shape = noisy_layers_without_shape(model)
+    found = parameters.layers_found(layers, without_shape, type(model).__name__)
+    if not layers or without_shape:
         return Diagnosis([found])
     for name, layer in layers.items():
         if not layer.sigmas:

@@ -98,12 +98,25 @@ class RecognisedLayer:
 def find_noisy_layers(model: nn.Module) -> dict[str, RecognisedLayer]:
     """List the noisy layers of a model, of noisynet or of another library, {name: layer}.
 
-    Lazy layers without a shape are left out. Raises TypeError for anything but a module.
+    Lazy layers without a shape are left out: see `noisy_layers_without_shape`. Raises TypeError for
+    anything but a module.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: got {type(model).__name__}, expected an nn.Module")
     found = {name: recognise(module, name) for name, module in model.named_modules()}
     return {name: layer for name, layer in found.items() if layer is not None}
+
+
+def noisy_layers_without_shape(model: nn.Module) -> list[str]:
+    """List the names of a model's lazy noisy layers, of any library, that have no shape yet."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if any(
+            is_lazy(parameter) and tokens(own) & _SIGMA
+            for own, parameter in module.named_parameters(recurse=False)
+        )
+    ]
 
 
 def recognise(module: nn.Module, name: str = "") -> RecognisedLayer | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...layers.initial import mean_bound
-from ..findings import Check, Finding, listed
+from ..findings import Check, Finding, counted, listed
 from ..recognise import RecognisedLayer, tokens
 
 COLLAPSED = 1000.0
@@ -19,9 +19,18 @@ EXPLODED = 0.05
 0.5 for independent noise of up to 10,000 inputs."""
 
 
-def layers_found(layers: Mapping[str, RecognisedLayer], model: str) -> Finding:
-    """Check whether a model has noisy layers, and report whose they are."""
+def layers_found(
+    layers: Mapping[str, RecognisedLayer], without_shape: Sequence[str], model: str
+) -> Finding:
+    """Check whether a model has noisy layers, all with a shape, and report whose they are."""
     check = Check("layers")
+    if without_shape:
+        have = "has" if len(without_shape) == 1 else "have"
+        return check.failed(
+            f"{counted(len(without_shape), 'lazy layer')} {have} no shape yet: "
+            f"{listed(without_shape)}; nothing was examined",
+            "run one forward first",
+        )
     if not layers:
         return check.failed(
             f"{model} has no noisy layer: nothing in it explores by noise, whatever its options",
