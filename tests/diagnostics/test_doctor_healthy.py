@@ -101,6 +101,17 @@ def test_the_policy_of_layers_that_share_a_sigma_is_measured_as_that_of_others()
     assert findings[0].status == "pass"
 
 
+def test_a_target_that_draws_at_every_forward_has_draws_of_its_own() -> None:
+    """Each network is read from the same state of the generators, which the doctor restores."""
+    net = network()
+    target = copy.deepcopy(net)
+    for batch in (None, torch.randn(B, P)):
+        assert noisynet.doctor(net, batch, target=target)["target"].status == "pass"
+    noisynet.hold(net)
+    noisynet.hold(target, drawn=noisynet.held(net))
+    assert noisynet.doctor(net, target=target)["target"].status == "fail"
+
+
 def test_values_make_q_of_a_distribution() -> None:
     class Distributional(nn.Module):
         def __init__(self) -> None:

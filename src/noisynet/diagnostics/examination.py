@@ -18,9 +18,10 @@ from .checks.units import dormant_units
 from .findings import Check, Finding
 from .forward_calls import Call, calls_of
 from .layer_trials import largest_cpu_tensor, redrawn_before_backward
+from .preserve import preserved
 from .read_noise import NoiseByLayer, is_fresh, read_all, same_draws
 from .recognise import find_noisy_layers
-from .subject import Act, Subject, read_in_mode, seen_in
+from .subject import Act, Subject, seen_in
 from .unit_flow import tensors_in
 
 _DRAWS = 32
@@ -185,7 +186,12 @@ class Examination:
         subject = self.subject
         seen: NoiseByLayer | None = None
         if target is not None:
-            seen = read_in_mode(target, find_noisy_layers(target), subject.mode)
+            with preserved(target):
+                target.train(subject.mode)
+                # Fresh noise is read from the generators' state from which the online network's
+                # was: the second time, it is other noise.
+                for _ in range(2):
+                    seen = read_all(find_noisy_layers(target))
         same = target is subject.model
         return learning.target_draws(subject.modes[subject.mode], seen, same_module=same)
 
