@@ -189,6 +189,27 @@ def test_a_monitor_in_a_loop_of_one_s_own() -> None:
     assert trained(3)[0] == heard
 
 
+@pytest.mark.parametrize("actions", [1, 3])
+def test_a_monitor_of_continuous_actions(actions: int) -> None:
+    net = noisynet.noisify(nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, actions)))
+    batch = torch.randn(6, 5)
+    outputs: list[Tensor] = []
+
+    def noted(action: Tensor) -> Tensor:
+        outputs.append(action)
+        return action
+
+    monitor = noisynet.NoiseMonitor(net, every=1, draws=4, values=noted, continuous=True)
+    figures = monitor.step(batch)
+    assert figures is not None
+    assert {one for one in figures if one.startswith("noise/")} == {"noise/action_deviation"}
+    mean, *noisy = outputs
+    squares = [float((one - mean).square().mean()) for one in noisy]
+    assert len(squares) == 4
+    assert figures["noise/action_deviation"] == pytest.approx(math.sqrt(sum(squares) / 4))
+    assert "snr/0" in figures
+
+
 def test_dropout_does_not_count_as_noise() -> None:
     net = noisynet.noisify(
         nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Dropout(0.5), nn.Linear(64, 4))

@@ -202,6 +202,60 @@ def test_few_observations_are_too_few_to_call_the_noise_idle(rows: int, status: 
     assert "effective ε 0.000" in policy.message
 
 
+def actor(actions: int = 2, bias: float = 1.0) -> Any:
+    """A network of continuous actions, the first of them always the largest."""
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Linear(P, 16), nn.ReLU(), nn.Linear(16, actions), nn.Tanh())
+    with torch.no_grad():
+        net[2].weight *= 0.1
+        net[2].bias.fill_(-bias)[0] = bias
+    net = noisynet.noisify(net)
+    noisynet.control.scale(net, 0.1)
+    return net
+
+
+def test_continuous_actions_are_no_actions_to_choose_from() -> None:
+    batch = torch.randn(64, P)
+    mistaken = noisynet.doctor(actor(), batch)["policy"]
+    assert mistaken.status == "warn"
+    assert "continuous actions, continuous=True" in mistaken.cure
+    found = noisynet.doctor(actor(), batch, continuous=True)["policy"]
+    assert found.status == "pass"
+    assert found.message.startswith("action deviation 0.0")
+    # One dimension of an action is enough.
+    alone = noisynet.doctor(actor(1), batch)["policy"]
+    assert (alone.status, "continuous=True" in alone.message) == ("skipped", True)
+    assert noisynet.doctor(actor(1), batch, continuous=True)["policy"].status == "pass"
+
+
+def test_continuous_actions_that_hardly_move_or_never_change() -> None:
+    batch = torch.randn(64, P)
+    net = actor()
+    noisynet.control.scale(net, 1e-6)
+    found = noisynet.doctor(net, batch, continuous=True)["policy"]
+    assert found.status == "warn"
+    assert "moves no action" in found.message
+    found = noisynet.doctor(actor(bias=50.0), batch, continuous=True)["policy"]
+    assert found.status == "fail"
+    assert "the actions are the same for 64 observations that differ" in found.message
+    net[2].weight.data.fill_(math.nan)
+    found = noisynet.doctor(net, batch, continuous=True)["policy"]
+    assert (found.status, found.message) == ("fail", "by the mean weights, the actions are NaN")
+
+
+def test_the_deviation_of_continuous_actions_is_that_of_the_noise() -> None:
+    # Only the biases have noise, of deviation 0.3: 16 draws of 400 are 6,400 values, whose root
+    # mean square has a standard error of 0.3 / √12,800 = 0.0027.
+    torch.manual_seed(0)
+    net = noisynet.NoisyLinear(P, 400, noise="independent")
+    with torch.no_grad():
+        net.weight_sigma.zero_()
+        net.bias_sigma.fill_(0.3)
+    message = noisynet.doctor(net, torch.randn(B, P), continuous=True)["policy"].message
+    assert float(message.split()[2].rstrip(":")) == pytest.approx(0.3, abs=0.014)
+    assert "16 draws of 8 observations" in message
+
+
 def test_a_network_that_tells_no_observations_apart_is_dead() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(P, 8), nn.ReLU(), noisynet.NoisyLinear(8, 3))

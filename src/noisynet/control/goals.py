@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ..layers.outputs import check_values, effective_epsilon
+from ..layers.outputs import action_deviation, check_values, effective_epsilon
 from .scale import as_number, checked_number
 
 
@@ -89,11 +89,6 @@ class _UpOrDown:
         Source: Plappert et al., arXiv 1706.01905, §3.
         """
         return scale * self.factor if measured <= self.wanted else scale / self.factor
-
-
-def action_deviation(noisy_KBA: Tensor, mean_BA: Tensor) -> float:
-    """Return the root mean square deviation of actions (K, B, A) under K draws from the means'."""
-    return float((noisy_KBA - mean_BA).float().square().mean().sqrt())
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ def doctor(
     values: ToValues | None = None,
     update: Callable[[], Any] | None = None,
     on_policy: bool = False,
+    continuous: bool = False,
     epsilon: float | None = None,
     entropy_bonus: float | None = None,
 ) -> Diagnosis:
@@ -53,10 +54,13 @@ def doctor(
     - `optimizer`: the optimizer that trains the model, or a sequence of them that have its
       parameters together, in the order in which they step;
     - `resample`: the program's own redraw; by default, each layer's own method is called;
-    - `values`: makes Q (B, A) from the model's output, such as a distribution (B, A, atoms);
+    - `values`: makes Q, logits or continuous actions (B, A) from any other output of the model,
+      such as a distribution (B, A, atoms);
     - `update`: runs a whole update; by default, one step of loss and optimizer is tried, unless
       that step takes a closure;
     - `on_policy`: the loss must run under the draw that acted (A2C, A3C, PPO);
+    - `continuous`: the model returns continuous actions (B, A), not Q or logits: how far the noise
+      moves them is measured, and not how often it changes the greedy action;
     - `epsilon`, `entropy_bonus`: what else explores.
 
     The model, target and optimizers are left as they were, with their values, gradients, modes and
@@ -94,6 +98,7 @@ def doctor(
             update=update,
             values=values,
             on_policy=on_policy,
+            continuous=continuous,
         )
         return Diagnosis(
             [

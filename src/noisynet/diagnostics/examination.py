@@ -41,6 +41,7 @@ class Examination:
     update: Callable[[], Any] | None
     values: ToValues | None
     on_policy: bool
+    continuous: bool
 
     acts: list[list[Call]] = field(default_factory=list)
     """Forwards of each action; none without `act`."""
@@ -116,7 +117,7 @@ class Examination:
         if not subject.shows_noise:
             return Check("policy").skipped("noise is off here")
         with subject.in_noisy_mode():
-            return policy_noise(subject, self.values)
+            return policy_noise(subject, self.values, continuous=self.continuous)
 
     def units(self) -> Finding:
         """Check how many units of the hidden layers are dormant."""

@@ -102,6 +102,11 @@ def effective_epsilon(noisy_q_KBA: Tensor, mean_q_BA: Tensor) -> Tensor:
     return (noisy_q_KBA.argmax(-1) != mean_q_BA.argmax(-1)).float().mean(0)
 
 
+def action_deviation(noisy_KBA: Tensor, mean_BA: Tensor) -> float:
+    """Return the root mean square deviation of actions (K, B, A) under K draws from the means'."""
+    return float((noisy_KBA - mean_BA).float().square().mean().sqrt())
+
+
 def check_values(noisy_q_KBA: Tensor, mean_q_BA: Tensor, least_draws: int) -> None:
     """Raise ValueError unless shapes agree, with enough draws, at least one row and two actions."""
     if noisy_q_KBA.ndim != 3 or noisy_q_KBA.shape[1:] != mean_q_BA.shape:

@@ -311,12 +311,14 @@ def test_the_doctor_before_and_after(name: str) -> None:
             loss=loss,
             target=getattr(model, "actor_target", None),
             optimizer=model.actor.optimizer,
+            continuous=True,
         )
 
     for steps in (0, 30):
         model.learn(steps)
         found = diagnosis()
         assert found.ok, str(found)
+        assert found["policy"].message.startswith("action deviation 0.")
 
 
 class Encoder(BaseFeaturesExtractor):

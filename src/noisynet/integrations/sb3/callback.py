@@ -10,11 +10,10 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback, EventCallback
 
-from ...control.goals import action_deviation
 from ...diagnostics import mean_sigma, snr
 from ...diagnostics.behaviour import measure
 from ...layers import draw
-from ...layers.outputs import Outputs, outputs_under
+from ...layers.outputs import Outputs, action_deviation, outputs_under
 from ...layers.restoring import buffers_preserved
 from .algorithm import ALGORITHMS
 from .noisy_policy import NoisyPolicy, uncompiled
