@@ -104,6 +104,24 @@ def test_what_is_no_forward_takes_no_step(plain_and_input: tuple[nn.Module, Tens
     assert equal(buffers(net), before)
 
 
+def test_reading_the_weight_is_a_step_as_a_forward_is() -> None:
+    read, ran = (noisynet.noisify(spectral_norm(nn.Linear(5, 4))) for _ in range(2))
+    with torch.no_grad():
+        read.parametrizations.weight.original.normal_()  # other weights than the vectors are for
+    ran.load_state_dict(read.state_dict())
+    before = buffers(read)
+    ran(torch.randn(3, 5))
+    for reading in (lambda: read.effective_weight(), lambda: read.weight):
+        reading()
+        assert equal(buffers(read), buffers(ran))
+        ran(torch.randn(3, 5))
+    assert not equal(buffers(read), before)
+    read.eval()
+    before = buffers(read)
+    read.effective_weight()
+    assert equal(buffers(read), before)
+
+
 def test_the_noise_is_added_to_the_normalised_mean(noise: str) -> None:
     layer = noisynet.noisify(spectral_norm(nn.Linear(5, 4)).double(), noise=noise)
     noisynet.hold(layer)
