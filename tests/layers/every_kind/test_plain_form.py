@@ -121,8 +121,13 @@ def test_bfloat16_autocast_is_close_to_float32(
     kind.hold(layer, rows)
     exact = as_one(layer(*inputs))
     with torch.autocast("cpu", torch.bfloat16):
+        try:
+            plain = kind.build_plain()(*inputs)
+        except RuntimeError as error:
+            if "primitive descriptor" not in str(error):
+                raise
+            pytest.skip("PyTorch's own layer has no bfloat16 on this CPU")
         result = layer(*inputs)
-        plain = kind.build_plain()(*inputs)
     if not kind.is_sequence:  # With a draw for each row, an LSTM's output is float32.
         for one, expected in zip(tree_leaves(result), tree_leaves(plain), strict=True):
             assert one.dtype == expected.dtype
