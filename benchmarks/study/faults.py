@@ -6,7 +6,8 @@
 The faults are those that other libraries have (docs/doctor.md); `faulty.py` puts each into our
 agent, whose other choices stay. Every finished run is one line of results/study/faults.jsonl, so
 that an interrupted study continues where it stopped; seed i of every arm plays the same
-environments, and what a fault costs is the mean difference over seeds.
+environments, and what a fault costs is the mean difference over seeds. On MinAtar, the agent
+without a fault is that of the study (runs.jsonl).
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from ..tables import markdown_table
 from . import faulty
 from .compare import cell, paired
 from .part import Part, Record, run_part
-from .run import TASKS, measure
+from .run import ARMS as STUDY
+from .run import TASKS, measure, read_runs
 
 FILE = RESULTS / "study" / "faults.jsonl"
 RIGHT = "as the paper has it"
@@ -92,6 +94,13 @@ def table(records: Sequence[Record]) -> str:
     return "\n".join(parts)
 
 
+def runs_of_study() -> list[Record]:
+    """Return the study's runs on MinAtar that have the settings of the agent without a fault."""
+    (arm,) = (name for name, settings in STUDY.items() if settings == ARMS[RIGHT])
+    return [{**one, "arm": RIGHT} for one in read_runs()
+            if one["task"] == "MinAtar Breakout" and one["arm"] == arm]  # fmt: skip
+
+
 PART = Part(
     file=FILE,
     arms=dict.fromkeys(SEEDS, tuple(ARMS)),
@@ -99,6 +108,7 @@ PART = Part(
     run=run,
     # Medians of the study's runs by noise (runs.jsonl).
     minutes={"CartPole": 0.43, "DeepSea-8": 0.25, "MinAtar Breakout": 6.6},
+    others=runs_of_study,
     table=table,
 )
 
