@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import noisynet
-from noisynet.diagnostics.unit_flow import HiddenLayer, hidden_layers
+from noisynet.diagnostics.hidden_layer import HiddenLayer
+from noisynet.diagnostics.unit_flow import hidden_layers
 from noisynet.diagnostics.units import effective_rank
 
 

@@ -33,7 +33,7 @@ class Subject:
         self.resample = resample
         self._with_gradients = torch.is_grad_enabled()
         self.was_training = model.training
-        self.modes = {mode: read_in_mode(model, layers, mode) for mode in (True, False)}
+        self.modes = {mode: _read_in_mode(model, layers, mode) for mode in (True, False)}
         own = any(noise.is_on for noise in self.modes[self.was_training].values())
         self.mode = self.was_training if own else not self.was_training
         self.shows_noise = any(noise.is_on for noise in self.modes[self.mode].values())
@@ -64,7 +64,7 @@ class Subject:
             return calls_of(self.layers, lambda: results.append(function(self.batch))), results[0]
 
 
-def read_in_mode(
+def _read_in_mode(
     model: nn.Module, layers: Mapping[str, RecognisedLayer], mode: bool
 ) -> NoiseByLayer:
     """Return the noise of each layer in train (True) or eval mode; the model stays as it was."""

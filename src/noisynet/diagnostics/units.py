@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ..layers import draw, mean_weights, noisy_layers, using
 from ..layers.restoring import buffers_preserved
 from .forward_calls import unwatched
-from .unit_flow import HiddenLayer, hidden_layers
+from .hidden_layer import HiddenLayer
+from .unit_flow import hidden_layers
 
 THRESHOLD = 0.025
 """Score up to which a unit counts as dormant (arXiv 2302.12902)."""

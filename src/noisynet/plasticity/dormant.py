@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..diagnostics.unit_flow import HiddenLayer
+from ..diagnostics.hidden_layer import HiddenLayer
 from ..diagnostics.units import is_dormant, measure_units, scores
 from .initial_values import new_initial_values, why_not_reinitialisable
 from .moments import check_knows, forget_part
