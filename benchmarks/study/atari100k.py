@@ -48,7 +48,7 @@ ARMS = {
     "target-0.05": "noise held at ε 0.05",
     OTHERS: "one layer as others have it, σ0 0.1",
 }
-EPSILON_SHARE = 0.04
+EPSILON_SHARE = 0.036
 """The share of a run until ε has fallen: 1,600 steps of warm-up and 2,000 more, of 100,000."""
 AGENTS = PUBLISHED["atari100k"].agents
 

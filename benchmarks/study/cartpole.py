@@ -28,7 +28,7 @@ from .part import Record
 FILE = RESULTS / "study" / "cartpole.jsonl"
 GAMES = 100
 GOAL = 475.0
-RIVALS = {
+TWINS = {
     "cartpole": "cartpole-epsilon",
     "cartpole-noisy-dqn": "cartpole-dqn",
     "cartpole-noisy-dueling": "cartpole-dueling",
@@ -61,8 +61,8 @@ def read_results() -> dict[str, dict[str, Any]]:
     return {result["preset"]: result for result in map(json.loads, lines)}
 
 
-def rivals() -> list[Record]:
-    """Return the runs of presets that explore by noise, and of those by ε-greedy beside them."""
+def twins() -> list[Record]:
+    """Return the runs of presets that explore by noise, and of their twins by ε-greedy."""
     results = read_results()
     return [
         {
@@ -72,7 +72,7 @@ def rivals() -> list[Record]:
             "final": one["mean_return"],
             "wall_seconds": one["wall_seconds"],
         }
-        for noisy, greedy in RIVALS.items()
+        for noisy, greedy in TWINS.items()
         for arm, preset in (("noise", noisy), ("epsilon", greedy))
         for one in results[preset]["runs"]
     ]

@@ -62,7 +62,7 @@ def rows() -> list[Row]:
     # The share of a run in which ε falls.
     for records, noise, falls in (
         (small, "noise", ARMS["epsilon"]["epsilon_share"]),
-        (cartpole.rivals(), "noise", None),
+        (cartpole.twins(), "noise", None),
         (by_dqn, "noise", minatar.OF_DQN["epsilon"]["epsilon_share"]),
         (by_pqn, "noise", minatar.OF_PQN["epsilon"]["epsilon_share"]),
         (atari, atari100k.AUTHORS, atari100k.EPSILON_SHARE),

@@ -31,6 +31,7 @@ faulty: Any = importlib.import_module("benchmarks.study.faulty")
 faults: Any = importlib.import_module("benchmarks.study.faults")
 components: Any = importlib.import_module("benchmarks.study.components")
 minatar: Any = importlib.import_module("benchmarks.study.minatar")
+cartpole: Any = importlib.import_module("benchmarks.study.cartpole")
 atari100k: Any = importlib.import_module("benchmarks.study.atari100k")
 verdict: Any = importlib.import_module("benchmarks.study.verdict")
 evidence: Any = importlib.import_module("benchmarks.study.evidence")
@@ -255,6 +256,9 @@ def test_the_arm_beside_the_suite_s_is_the_authors_under_another_name() -> None:
         "ms_pacman-der-sigma-0.1-seed2",
     )
     assert others.config == authors.config
+    epsilon = atari100k.trial_of("ALE/MsPacman-v5", atari100k.EPSILON, 2).config
+    fallen = epsilon.learning.warmup_steps + epsilon.exploration.epsilon_steps
+    assert fallen / epsilon.training.steps == atari100k.EPSILON_SHARE
     assert set(atari100k.ARMS) == {*atari100k.suite().variants, atari100k.OTHERS}
     planned = [task for task, seeds in atari100k.PART.seeds.items() if seeds]
     assert len(planned) == 5
@@ -362,6 +366,20 @@ def test_differences_that_chance_explains_are_named() -> None:
     assert verdict.doubtful(rows) == (2, ["b (final)"])
     assert verdict.table(rows).endswith("1 of the 2 bold differences remain: all but b (final).\n")
     assert verdict.doubtful([]) == (0, [])
+
+
+def test_the_presets_that_are_compared_differ_in_exploration_alone() -> None:
+    for pair in cartpole.TWINS.items():
+        noisy, greedy = (config.load(preset).model_dump() for preset in pair)
+        kinds = [one.pop("exploration")["exploration"] for one in (noisy, greedy)]
+        assert kinds == ["noise", "epsilon"]
+        names = [one.pop("preset") for one in (noisy, greedy)]
+        assert names == list(pair)
+        assert noisy == greedy
+    (ours,) = (row for row in verdict.rows() if row.task == "CartPole, `cartpole`")
+    low, high = ours.final.interval
+    page = " ".join((ROOT / "docs" / "agents.md").read_text().split())
+    assert f"by {ours.final.difference:.0f} ({low:.0f} to {high:.0f}); its σ0" in page
 
 
 def test_the_p_value_is_that_of_the_interval() -> None:

@@ -228,6 +228,13 @@ def test_the_twins_are_compared_as_the_pages_say() -> None:
         text = " ".join((root / page).read_text().split())
         assert f"{round(found['mean'], -3):,} steps more" in text
         assert f"{thousands[0]} to {thousands[1]}" in text
+    apart = np.subtract(*([one["steps"] for one in runs] for runs in (epsilon, noise)))
+    text = " ".join((root / "docs" / "does-it-pay.md").read_text().split())
+    assert f"by {round(float(np.median(apart)), -3):,.0f} steps in the median" in text
+    ends = [summary[name]["noise_off"]["mean"] for name in seeds.TWINS]
+    assert "return {1:.1f} (19.8 to 20.0), those with noise {0:.1f}".format(*ends) in text
+    text = " ".join((root / "README.md").read_text().split())
+    assert "then returned {1:.1f}, those with noise {0:.1f}.".format(*ends) in text
     text = " ".join((root / "docs" / "performance.md").read_text().split())
     assert f"medians are {medians[0]:,} and {medians[1]:,} steps" in text
     for name in seeds.TWINS:

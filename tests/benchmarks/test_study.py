@@ -14,6 +14,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "study"
 
 study: Any = importlib.import_module("benchmarks.study.run")
 cartpole: Any = importlib.import_module("benchmarks.study.cartpole")
+compare: Any = importlib.import_module("benchmarks.study.compare")
 control: Any = importlib.import_module("benchmarks.study.control")
 evidence: Any = importlib.import_module("benchmarks.study.evidence")
 target_held: Any = importlib.import_module("benchmarks.study.target_held")
@@ -70,6 +71,18 @@ def test_the_pages_say_how_sensitive_noise_and_epsilon_are() -> None:
     assert found == 6
     for text in (readme, page):
         assert f"{len(runs):,} runs" in text
+
+
+def test_what_the_pages_say_of_single_tasks() -> None:
+    runs = study.read_runs()
+    for task in study.SHARED:
+        for figure in ("final", "area"):
+            more = compare.paired(runs, task, "all layers", "last layers", figure)
+            assert more.sign <= 0, (task, figure)  # nowhere clearly better
+    acrobot = compare.paired(runs, "Acrobot", "noise", "epsilon", "area")
+    low, high = (-end for end in acrobot.interval)
+    page = " ".join((ROOT / "docs" / "study.md").read_text().split())
+    assert f"in area is −{-acrobot.difference:.0f} (−{low:.0f} to −{high:.0f})" in page
 
 
 def test_no_run_counts_twice_and_none_is_missing() -> None:
