@@ -187,7 +187,8 @@ class HostControl:
         return {"scale": self.scale, "measurements": measurements, "moved_at": self._moved_at}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state that `state_dict` returned."""
+        """Restore a state that `state_dict` returned; raises TypeError for anything else."""
+        check_state(state)
         self._moved_at = int(state["moved_at"])
         if self._target is not None:
             self._target.load_state_dict(state)
@@ -198,3 +199,15 @@ class HostControl:
         words = getattr(self.schedule, "words", "a schedule")
         set_scale(self._modules, value, control=words)
         return value
+
+
+def check_state(state: Any) -> None:
+    """Raise TypeError for anything but a state that `HostControl.state_dict` returned."""
+    expected = {"scale": int | float, "measurements": int, "moved_at": int}
+    if not isinstance(state, Mapping) or not all(
+        isinstance(state.get(name), kind) for name, kind in expected.items()
+    ):
+        raise TypeError(
+            f"NoiseControl: state: got {state!r}, expected what state_dict() returned: "
+            f"{', '.join(expected)}"
+        )

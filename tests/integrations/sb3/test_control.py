@@ -230,6 +230,14 @@ def test_what_is_refused() -> None:
         plain.learn(8, callback=NoiseControl(effective_epsilon=0.1))
 
 
+@pytest.mark.parametrize("state", [{}, {"scale": 0.5}, 3, {"scale": "1", "measurements": 0}])
+def test_a_damaged_state_is_refused_at_once(state: Any) -> None:
+    control = NoiseControl(effective_epsilon=0.1)
+    with pytest.raises(TypeError, match=r"NoiseControl: state: got .*, expected what state_dict"):
+        control.load_state_dict(state)
+    dqn().learn(8, callback=control)  # as if nothing had been loaded
+
+
 @pytest.mark.parametrize("listed", [False, True])
 def test_a_callback_for_events_is_refused(listed: bool) -> None:
     """EveryNTimesteps forwards no rollout: inside it the callbacks would do nothing."""

@@ -9,7 +9,7 @@ import torch
 
 from ...control import Schedule
 from ...layers.outputs import Outputs
-from ..control import ControlOptions, HostControl
+from ..control import ControlOptions, HostControl, check_state
 from ..spaces import check_space
 from .callback import WatchingCallback
 
@@ -62,7 +62,11 @@ class NoiseControl(WatchingCallback):
         return self._control.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state that `state_dict` returned, at the beginning of the next `learn`."""
+        """Restore a state that `state_dict` returned, at the beginning of the next `learn`.
+
+        Raises TypeError for anything else.
+        """
+        check_state(state)
         self._loaded = dict(state)
 
     def _init_callback(self) -> None:
