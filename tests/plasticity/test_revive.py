@@ -266,6 +266,21 @@ def test_any_optimizer_of_torch_goes_on(make: Any) -> None:
     assert noisynet.units(net, BATCH)["0"].dormant < 1
 
 
+def test_rprop_steps_new_weights_by_the_size_of_those_that_stay() -> None:
+    net = made()
+    optimizer = torch.optim.Rprop(net.parameters(), lr=0.01)
+    dead_units(net, [1, 4])
+    for _ in range(2):
+        optimizer.zero_grad()
+        net(BATCH).sum().backward()
+        optimizer.step()
+    noisynet.revive(net, optimizer, BATCH, generator=seeded())
+    optimizer.zero_grad()
+    net(BATCH).sum().backward()
+    optimizer.step()
+    assert net.get_parameter("2.weight")[:, [1, 4]].abs().amax() > 0.005
+
+
 def image_net() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(

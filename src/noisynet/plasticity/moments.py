@@ -1,10 +1,10 @@
 """An optimizer's state for reinitialised weights, reset so that nothing of the old weights remains.
 
-A mean of gradients is set to 0. A mean of their squares is set to its average over the weights of
-the same tensor that stay. A 0 would be taken for a mean over a long history: Adam counts steps per
-tensor, so its correction for a short history is over, and the new weights would take steps of up to
-6.6 times the learning rate for some hundred updates, which is how units die. If no weight of a
-tensor stays, its step count is reset as well.
+A mean of gradients is set to 0. A mean of their squares, and Rprop's step size, are set to their
+average over the weights of the same tensor that stay. A 0 would be taken for a mean over a long
+history: Adam counts steps per tensor, so its correction for a short history is over, and the new
+weights would take steps of up to 6.6 times the learning rate for some hundred updates, which is how
+units die. If no weight of a tensor stays, its step count is reset as well.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-_SQUARES = ("exp_avg_sq", "max_exp_avg_sq", "exp_inf", "square_avg", "sum", "acc_delta")
+_SIZES = (
+    "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "square_avg", "sum", "acc_delta", "step_size",
+)  # fmt: skip
 """Names of entries in the state of torch's optimizers that a step is divided by or scaled with."""
 _BEGIN_WITH_ZEROS = (
     torch.optim.Adam, torch.optim.RAdam, torch.optim.RMSprop, torch.optim.Adagrad,
@@ -74,7 +76,7 @@ def forget_part(optimizer: Optimizer, parameter: nn.Parameter, dim: int, index: 
     for entry, value in state.items():
         if not isinstance(value, Tensor) or not value.ndim:
             continue
-        if entry in _SQUARES:
+        if entry in _SIZES:
             others = value.index_select(dim, stays.nonzero().squeeze(1))
             value.index_fill_(dim, index, others.mean())
         else:
