@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noisynet.replay import Batch, FrameReplay, ReplayDamaged
+
+from .streams import add_step, random_stream
 
 SIZES: dict[str, Any] = {
     "capacity": 40,
@@ -28,17 +29,14 @@ SIZES: dict[str, Any] = {
 WINDOW, SLACK = 20, 8
 
 
-@pytest.fixture(scope="session")
-def fill(random_stream: Callable[..., Any], add_step: Callable[..., None]) -> Callable[..., None]:
+STREAM = random_stream(1, 2, 400, 0.2)
+
+
+def fill(start: int, stop: int, *replays: FrameReplay) -> None:
     """Add the steps from `start` up to, without, `stop` of one long stream to each replay."""
-    steps = random_stream(1, 2, 400, 0.2)
-
-    def fill(start: int, stop: int, *replays: FrameReplay) -> None:
-        for records in steps[start:stop]:
-            for replay in replays:
-                add_step(replay, records, SIZES["frame_shape"])
-
-    return fill
+    for records in STREAM[start:stop]:
+        for replay in replays:
+            add_step(replay, records, SIZES["frame_shape"])
 
 
 def in_files(folder: Path, **sizes: Any) -> FrameReplay:
@@ -65,7 +63,7 @@ def assert_same_samples(one: FrameReplay, other: FrameReplay) -> None:
             np.testing.assert_array_equal(one_field, other_field)
 
 
-def test_files_and_memory_sample_the_same(tmp_path: Path, fill: Callable[..., None]):
+def test_files_and_memory_sample_the_same(tmp_path: Path):
     file, memory = in_files(tmp_path / "ring"), in_memory()
     for start in range(0, 70, 5):
         fill(start, start + 5, file, memory)
@@ -78,7 +76,6 @@ def test_files_and_memory_sample_the_same(tmp_path: Path, fill: Callable[..., No
 @given(before=st.integers(8, 70), after=st.integers(0, SLACK), more=st.integers(0, 30))
 def test_reopening_is_as_if_nothing_had_happened(
     tmp_path_factory: pytest.TempPathFactory,
-    fill: Callable[..., None],
     before: int,
     after: int,
     more: int,
@@ -104,7 +101,7 @@ def test_reopening_is_as_if_nothing_had_happened(
     assert_same_samples(reopened, memory)
 
 
-def test_a_replay_reopened_twice_and_a_commit_of_nothing(tmp_path: Path, fill: Callable[..., None]):
+def test_a_replay_reopened_twice_and_a_commit_of_nothing(tmp_path: Path):
     empty = in_files(tmp_path)
     state = through_json(empty.commit())
     fill(0, 50, empty)  # nothing was committed that could be lost
@@ -117,7 +114,7 @@ def test_a_replay_reopened_twice_and_a_commit_of_nothing(tmp_path: Path, fill: C
     assert_same_samples(first, second)
 
 
-def test_the_slack_runs_out_with_a_warning_and_an_error(tmp_path: Path, fill: Callable[..., None]):
+def test_the_slack_runs_out_with_a_warning_and_an_error(tmp_path: Path):
     replay = in_files(tmp_path)
     assert (replay.room, replay.must_commit) == (None, False)
     fill(0, 60, replay)
@@ -140,9 +137,7 @@ def test_the_slack_runs_out_with_a_warning_and_an_error(tmp_path: Path, fill: Ca
     fill(68, 76, replay)
 
 
-def test_a_commit_waits_for_every_file(
-    tmp_path: Path, fill: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-):
+def test_a_commit_waits_for_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     replay = in_files(tmp_path)
     fill(0, 10, replay)
     flushed = []
@@ -151,7 +146,7 @@ def test_a_commit_waits_for_every_file(
     assert sorted(flushed) == ["action.bin", "flags.bin", "frames.bin", "reward.bin"]
 
 
-def test_a_ring_that_is_not_full_has_more_room(tmp_path: Path, fill: Callable[..., None]):
+def test_a_ring_that_is_not_full_has_more_room(tmp_path: Path):
     replay = in_files(tmp_path)
     fill(0, 10, replay)
     state = through_json(replay.commit())
@@ -164,7 +159,7 @@ def test_a_ring_that_is_not_full_has_more_room(tmp_path: Path, fill: Callable[..
     assert_same_samples(FrameReplay.reopen(tmp_path, state), twin)
 
 
-def test_an_overwritten_commit_is_recognised(tmp_path: Path, fill: Callable[..., None]):
+def test_an_overwritten_commit_is_recognised(tmp_path: Path):
     replay = in_files(tmp_path)
     fill(0, 60, replay)
     old = replay.commit()
@@ -179,7 +174,7 @@ def test_an_overwritten_commit_is_recognised(tmp_path: Path, fill: Callable[...,
     assert FrameReplay.reopen(tmp_path, new).head == 72
 
 
-def test_the_ring_of_another_run_is_recognised(tmp_path: Path, fill: Callable[..., None]):
+def test_the_ring_of_another_run_is_recognised(tmp_path: Path):
     states = []
     for start, name in ((0, "one"), (100, "two")):
         replay = in_files(tmp_path / name)
@@ -248,7 +243,7 @@ def test_a_killed_process_leaves_its_commit(tmp_path: Path):
 
 
 @pytest.fixture
-def committed(tmp_path: Path, fill: Callable[..., None]) -> tuple[Path, dict[str, object]]:
+def committed(tmp_path: Path) -> tuple[Path, dict[str, object]]:
     replay = in_files(tmp_path)
     fill(0, 60, replay)
     return tmp_path, replay.commit()
@@ -364,7 +359,7 @@ def test_a_ring_that_is_there_is_not_overwritten(committed: tuple[Path, dict[str
     assert FrameReplay.reopen(folder, state).head == 60
 
 
-def test_memory_has_nothing_to_commit(fill: Callable[..., None]):
+def test_memory_has_nothing_to_commit():
     replay = in_memory()
     fill(0, 100, replay)
     assert (replay.room, replay.must_commit) == (None, False)

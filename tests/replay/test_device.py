@@ -1,6 +1,5 @@
 """A replay with its frames on a device: the batches of `FrameReplay`, from the CPU as a device."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,8 @@ import torch
 
 from noisynet.replay import Batch, FrameReplay, PrioritySettings
 from noisynet.replay.device import DeviceReplay
+
+from .streams import add_step, random_stream
 
 CPU = torch.device("cpu")
 PRIORITY = PrioritySettings(exponent=0.6, epsilon=1e-3)
@@ -36,11 +37,7 @@ def assert_equal(batch: Batch, there: Batch) -> None:
 @pytest.mark.parametrize("priority", [None, PRIORITY])
 @pytest.mark.parametrize(("stack", "n_step"), [(1, 1), (3, 1), (4, 3)])
 def test_the_same_records_are_drawn_and_the_same_batches_come_of_them(
-    random_stream: Callable[..., Any],
-    add_step: Callable[..., None],
-    stack: int,
-    n_step: int,
-    priority: PrioritySettings | None,
+    stack: int, n_step: int, priority: PrioritySettings | None
 ) -> None:
     host = make(stack=stack, priority=priority)
     there = DeviceReplay(make(stack=stack, priority=priority), CPU)
@@ -65,9 +62,7 @@ def test_the_same_records_are_drawn_and_the_same_batches_come_of_them(
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.bool_])
-def test_frames_of_every_kind(
-    random_stream: Callable[..., Any], add_step: Callable[..., None], dtype: Any
-) -> None:
+def test_frames_of_every_kind(dtype: Any) -> None:
     host = make(frame_dtype=dtype)
     there = DeviceReplay(make(frame_dtype=dtype), CPU)
     frames = np.random.Generator(np.random.PCG64(1)).normal(size=(40, 2, 3, 2)).astype(dtype)
@@ -86,9 +81,7 @@ def test_frames_of_every_kind(
     assert_equal(host.sample(20, 2, 0.9), there.sample(20, 2, 0.9))
 
 
-def test_batches_share_nothing_unless_one_is_given_back(
-    random_stream: Callable[..., Any], add_step: Callable[..., None]
-) -> None:
+def test_batches_share_nothing_unless_one_is_given_back() -> None:
     there = DeviceReplay(make(), CPU)
     for records in random_stream(8, 2, 30, 0.2):
         add_step(there, records, (3, 2))
@@ -107,10 +100,7 @@ def test_batches_share_nothing_unless_one_is_given_back(
 
 @pytest.mark.parametrize("priority", [None, PRIORITY])
 def test_a_commit_is_that_of_the_files_and_frames_come_back_from_it(
-    tmp_path: Path,
-    random_stream: Callable[..., Any],
-    add_step: Callable[..., None],
-    priority: PrioritySettings | None,
+    tmp_path: Path, priority: PrioritySettings | None
 ) -> None:
     steps = random_stream(8, 2, 75, 0.2)
     host = make(tmp_path / "host", priority=priority)
@@ -137,9 +127,7 @@ def test_a_commit_is_that_of_the_files_and_frames_come_back_from_it(
         assert_equal(batch, there.sample(32, 2, 0.9, beta=beta))
 
 
-def test_what_was_not_committed_when_it_was_taken_over_still_is_not(
-    tmp_path: Path, random_stream: Callable[..., Any], add_step: Callable[..., None]
-) -> None:
+def test_what_was_not_committed_when_it_was_taken_over_still_is_not(tmp_path: Path) -> None:
     steps = random_stream(8, 2, 50, 0.2)
     replay = make(tmp_path / "ring")
     for records in steps[:40]:
@@ -150,9 +138,7 @@ def test_what_was_not_committed_when_it_was_taken_over_still_is_not(
     assert there.room == 8
 
 
-def test_bad_arguments_are_named(
-    random_stream: Callable[..., Any], add_step: Callable[..., None]
-) -> None:
+def test_bad_arguments_are_named() -> None:
     there = DeviceReplay(make(), CPU)
     with pytest.raises(RuntimeError, match="none of its 0 records can be sampled"):
         there.sample(4, 1, 0.9)

@@ -1,7 +1,6 @@
 """The replay against a reference in plain lists, and at the edges that matter."""
 
 import math
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +12,8 @@ from hypothesis import strategies as st
 from noisynet.replay import Batch, FrameReplay, slack_for
 from noisynet.replay.ring import RingShape
 from noisynet.replay.sampling import gather_batch, scan_samplable
+
+from .streams import Record, Reference, add_step, assert_equal, random_stream
 
 DISCOUNT = 0.9
 
@@ -33,12 +34,7 @@ def everything(replay: FrameReplay, n_step: int, discount: float = DISCOUNT) -> 
     return gather_batch(replay._ring, samplable(replay, n_step), n_step, discount)
 
 
-def assert_equal(left: Batch, right: Batch) -> None:
-    for name in Batch.__dataclass_fields__:
-        np.testing.assert_array_equal(getattr(left, name), getattr(right, name), err_msg=name)
-
-
-def play(replay: FrameReplay, add_step: Callable[..., None], marks: str, record: Any) -> None:
+def play(replay: FrameReplay, marks: str) -> None:
     """Add one environment's records: F first, T terminated, U truncated, I ignored, . none.
 
     Marks of one record stand together, records apart. Frame, action and reward count from 1.
@@ -46,7 +42,7 @@ def play(replay: FrameReplay, add_step: Callable[..., None], marks: str, record:
     for place, letters in enumerate(marks.split(), start=1):
         flags = {"F": "first", "T": "terminated", "U": "truncated", "I": "ignored"}
         wanted = {flags[letter]: True for letter in letters if letter != "."}
-        add_step(replay, [record(place, place, float(place), **wanted)], (2,))
+        add_step(replay, [Record(place, place, float(place), **wanted)], (2,))
 
 
 # Against the reference
@@ -64,9 +60,6 @@ def play(replay: FrameReplay, add_step: Callable[..., None], marks: str, record:
     cut=st.booleans(),
 )
 def test_every_transition_equals_the_reference(
-    reference: Any,
-    random_stream: Callable[..., Any],
-    add_step: Callable[..., None],
     seed: int,
     environments: int,
     steps: int,
@@ -78,7 +71,7 @@ def test_every_transition_equals_the_reference(
 ):
     window = stack + n_step + room
     replay = make(capacity=window * environments, environments=environments, stack=stack)
-    expected = reference(stack)
+    expected = Reference(stack)
     vector_steps = random_stream(seed, environments, steps, end)
     if cut:  # a second run goes on where a first was interrupted: episodes without an end
         vector_steps += random_stream(seed + 1, environments, steps, end, start=steps)
@@ -115,9 +108,9 @@ def test_every_transition_equals_the_reference(
 # By hand
 
 
-def test_an_episode_of_six_steps_gives_six_transitions(record: Any, add_step: Callable[..., None]):
+def test_an_episode_of_six_steps_gives_six_transitions():
     replay = make()
-    play(replay, add_step, "F . . . . T I F", record)
+    play(replay, "F . . . . T I F")
     batch = everything(replay, 3, 0.5)
     assert batch.action_tm1.tolist() == [1, 2, 3, 4, 5, 6]
     # 1 + 2/2 + 3/4 = 2.75 and so on; the last two windows are cut short by the end.
@@ -126,32 +119,30 @@ def test_an_episode_of_six_steps_gives_six_transitions(record: Any, add_step: Ca
     assert batch.observation_t[:3, 0].tolist() == [4, 5, 6]
 
 
-def test_a_terminated_episode_needs_no_record_after_it(record: Any, add_step: Callable[..., None]):
+def test_a_terminated_episode_needs_no_record_after_it():
     replay = make()
-    play(replay, add_step, "F . T", record)
+    play(replay, "F . T")
     assert everything(replay, 3).action_tm1.tolist() == [1, 2, 3]
 
 
-def test_the_newest_steps_wait_for_their_window(record: Any, add_step: Callable[..., None]):
+def test_the_newest_steps_wait_for_their_window():
     replay = make()
-    play(replay, add_step, "F . . . .", record)
+    play(replay, "F . . . .")
     assert everything(replay, 1).action_tm1.tolist() == [1, 2, 3, 4]
     assert everything(replay, 3).action_tm1.tolist() == [1, 2]
 
 
-def test_the_pseudo_step_is_never_sampled(record: Any, add_step: Callable[..., None]):
+def test_the_pseudo_step_is_never_sampled():
     replay = make(stack=2)
-    play(replay, add_step, "F . T I F . U I F . .", record)
+    play(replay, "F . T I F . U I F . .")
     for n_step in (1, 2, 3):
         assert not {4, 8} & set(everything(replay, n_step).action_tm1.tolist())
     assert not {4, 8} & set(replay.sample(500, 1, DISCOUNT).action_tm1.tolist())
 
 
-def test_a_truncation_bootstraps_from_the_terminal_observation(
-    record: Any, add_step: Callable[..., None]
-):
+def test_a_truncation_bootstraps_from_the_terminal_observation():
     replay = make(stack=3)
-    play(replay, add_step, "F . U I F . .", record)
+    play(replay, "F . U I F . .")
     batch = everything(replay, 2, 0.5)
     assert batch.action_tm1.tolist() == [1, 2, 3, 5]
     assert batch.return_t.tolist() == [2.0, 3.5, 3.0, 8.0]
@@ -160,9 +151,9 @@ def test_a_truncation_bootstraps_from_the_terminal_observation(
     assert batch.observation_t[:, :, 0].tolist() == [[1, 2, 3], [2, 3, 4], [2, 3, 4], [5, 6, 7]]
 
 
-def test_a_lost_life_ends_the_window_but_not_the_stack(record: Any, add_step: Callable[..., None]):
+def test_a_lost_life_ends_the_window_but_not_the_stack():
     replay = make(stack=3)
-    play(replay, add_step, "F . T . . .", record)
+    play(replay, "F . T . . .")
     batch = everything(replay, 2, 0.5)
     assert batch.action_tm1.tolist() == [1, 2, 3, 4]
     assert batch.return_t.tolist() == [2.0, 3.5, 3.0, 6.5]
@@ -170,32 +161,30 @@ def test_a_lost_life_ends_the_window_but_not_the_stack(record: Any, add_step: Ca
     assert batch.observation_tm1[3, :, 0].tolist() == [2, 3, 4]
 
 
-def test_nothing_crosses_an_episode_that_was_cut_off(record: Any, add_step: Callable[..., None]):
+def test_nothing_crosses_an_episode_that_was_cut_off():
     replay = make(stack=2)
-    play(replay, add_step, "F . . F . . .", record)
+    play(replay, "F . . F . . .")
     batch = everything(replay, 2)
     assert batch.action_tm1.tolist() == [1, 4, 5]
     assert batch.observation_tm1[:, :, 0].tolist() == [[0, 1], [0, 4], [4, 5]]
 
 
-def test_a_truncation_whose_last_observation_is_lost_is_left_out(
-    record: Any, add_step: Callable[..., None]
-):
+def test_a_truncation_whose_last_observation_is_lost_is_left_out():
     replay = make()
-    play(replay, add_step, "F . U F . .", record)
+    play(replay, "F . U F . .")
     assert everything(replay, 1).action_tm1.tolist() == [1, 2, 4, 5]
 
 
-def test_a_stack_that_left_the_window_is_left_out(record: Any, add_step: Callable[..., None]):
+def test_a_stack_that_left_the_window_is_left_out():
     replay = make(capacity=6, stack=4)
-    play(replay, add_step, "F . . . . . . .", record)
+    play(replay, "F . . . . . . .")
     assert sorted(everything(replay, 1).action_tm1.tolist()) == [6, 7]
 
 
 # Sampling
 
 
-def test_sampling_is_uniform(random_stream: Callable[..., Any], add_step: Callable[..., None]):
+def test_sampling_is_uniform():
     replay = make(capacity=300, environments=3, stack=2, seed=11)
     for records in random_stream(3, 3, 150, 0.3):
         add_step(replay, records, (2,))
@@ -215,22 +204,18 @@ def test_sampling_is_uniform(random_stream: Callable[..., Any], add_step: Callab
     assert abs(repeats - chance) < 4 * math.sqrt(chance)
 
 
-def test_few_valid_records_are_found_and_uniform(record: Any, add_step: Callable[..., None]):
+def test_few_valid_records_are_found_and_uniform():
     replay = make(capacity=20_000)
     for place in range(20_000):  # all pseudo-steps but three
         real = place in (70, 9_000, 15_000)
-        add_step(replay, [record(1, place, 1.0, terminated=real, ignored=not real)], (2,))
+        add_step(replay, [Record(1, place, 1.0, terminated=real, ignored=not real)], (2,))
     batch = replay.sample(3_000, 1, DISCOUNT)
     actions, counts = np.unique(batch.action_tm1, return_counts=True)
     assert actions.tolist() == [70, 9_000, 15_000]
     assert np.abs(counts - 1_000).max() < 4 * math.sqrt(3_000 * 2 / 9)
 
 
-def test_sampling_lists_the_records_only_when_few_are_valid(
-    random_stream: Callable[..., Any],
-    add_step: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_sampling_lists_the_records_only_when_few_are_valid(monkeypatch: pytest.MonkeyPatch):
     replay = make(capacity=400, stack=4)
     for records in random_stream(2, 1, 500, 0.05):
         add_step(replay, records, (2,))
@@ -243,9 +228,7 @@ def test_sampling_lists_the_records_only_when_few_are_valid(
         assert len(replay.sample(64, 3, DISCOUNT)) == 64
 
 
-def test_a_seed_gives_one_sequence(
-    random_stream: Callable[..., Any], add_step: Callable[..., None]
-):
+def test_a_seed_gives_one_sequence():
     replays = [make(environments=2, stack=2, seed=seed) for seed in (5, 5, 6)]
     for records in random_stream(0, 2, 60):
         for replay in replays:
@@ -257,9 +240,7 @@ def test_a_seed_gives_one_sequence(
     assert (one[0].indices != other[0].indices).any()
 
 
-def test_batches_share_nothing_unless_asked(
-    random_stream: Callable[..., Any], add_step: Callable[..., None]
-):
+def test_batches_share_nothing_unless_asked():
     replay, twin = make(stack=2), make(stack=2)
     for records in random_stream(0, 1, 60):
         add_step(replay, records, (2,))
@@ -279,7 +260,7 @@ def test_batches_share_nothing_unless_asked(
         _ = twin.sample(9, 2, DISCOUNT, out=one)
 
 
-def test_vector_observations_keep_their_type(add_step: Callable[..., None]):
+def test_vector_observations_keep_their_type():
     replay = FrameReplay(
         capacity=9,
         environments=1,
@@ -342,9 +323,7 @@ def test_slack_is_room_for_the_steps_between_two_commits(
     assert slack_for(**sizes, commit_every=commit_every) == expected
 
 
-def test_capacity_is_rounded_up_to_a_multiple_of_the_environments(
-    random_stream: Callable[..., Any], add_step: Callable[..., None]
-):
+def test_capacity_is_rounded_up_to_a_multiple_of_the_environments():
     replay = make(capacity=20, environments=3)
     assert replay.capacity == 21
     for records in random_stream(0, 3, 30):
@@ -428,11 +407,11 @@ def test_sizes_that_cannot_work_are_refused(sizes: Any, message: str):
         _ = make(**sizes)
 
 
-def test_sampling_nothing_is_a_clear_error(record: Any, add_step: Callable[..., None]):
+def test_sampling_nothing_is_a_clear_error():
     replay = make(stack=2)
     with pytest.raises(RuntimeError, match="none of its 0 records can be sampled"):
         _ = replay.sample(4, 2, DISCOUNT)
-    play(replay, add_step, "F .", record)
+    play(replay, "F .")
     assert not replay.can_sample(2)
     with pytest.raises(RuntimeError, match=r"none of its 2 records .* n_step 2 and stack 2"):
         _ = replay.sample(4, 2, DISCOUNT)

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ from noisynet.replay import (
 from noisynet.replay.sampling import scan_samplable
 from noisynet.replay.sum_tree import SumTree
 
+from .streams import Record, Reference, add_step, assert_equal, random_stream
+
 DISCOUNT = 0.9
 PLAIN = PrioritySettings(exponent=1.0, epsilon=1e-9)  # the priority is the error
 
@@ -39,13 +40,7 @@ def make(**sizes: Any) -> FrameReplay:
     return FrameReplay(frame_shape=(2,), frame_dtype=np.uint8, **sizes)
 
 
-def fill(
-    replay: FrameReplay,
-    random_stream: Callable[..., Any],
-    add_step: Callable[..., None],
-    steps: int,
-    **options: Any,
-) -> None:
+def fill(replay: FrameReplay, steps: int, **options: Any) -> None:
     environments = replay._ring.shape.environments
     for records in random_stream(3, environments, steps, **options):
         add_step(replay, records, (2,))
@@ -55,11 +50,6 @@ def leaves(replay: FrameReplay) -> np.ndarray:
     """Return the priorities as they are, (steps of the window, environments)."""
     assert replay._sampler is not None
     return replay._sampler.leaves.reshape(replay._ring.shape.window, -1).copy()
-
-
-def assert_equal(left: Batch, right: Batch) -> None:
-    for name in Batch.__dataclass_fields__:
-        np.testing.assert_array_equal(getattr(left, name), getattr(right, name), err_msg=name)
 
 
 # The tree of sums
@@ -164,9 +154,6 @@ def test_of_an_index_given_twice_the_last_counts():
     other_n_step=st.integers(0, 4),
 )
 def test_only_what_the_reference_allows_is_drawn(
-    reference: Any,
-    random_stream: Callable[..., Any],
-    add_step: Callable[..., None],
     seed: int,
     environments: int,
     end: float,
@@ -180,7 +167,7 @@ def test_only_what_the_reference_allows_is_drawn(
     """Against a dict of priorities by record, through ends of episodes, wraps and updates."""
     window = stack + n_step + room
     replay = make(capacity=window * environments, environments=environments, stack=stack)
-    slow, priorities, largest = reference(stack), {}, 1.0
+    slow, priorities, largest = Reference(stack), {}, 1.0
     generator = np.random.default_rng(seed)
     steps = random_stream(seed, environments, sum(pauses), end)
     if cut:
@@ -226,12 +213,10 @@ def test_only_what_the_reference_allows_is_drawn(
             used = other_n_step if used == n_step and other_n_step <= n_step else n_step
 
 
-def drawn_often(
-    random_stream: Callable[..., Any], add_step: Callable[..., None], batch_size: int, batches: int
-) -> tuple[np.ndarray, np.ndarray]:
+def drawn_often(batch_size: int, batches: int) -> tuple[np.ndarray, np.ndarray]:
     """Return how often each record was drawn, and its P(i), where P(i) > 0."""
     replay = make(capacity=24, environments=2, stack=2, seed=11)
-    fill(replay, random_stream, add_step, 40, end=0.2)
+    fill(replay, 40, end=0.2)
     first = replay.sample(100, 2, DISCOUNT, beta=1.0)
     errors = np.random.default_rng(1).exponential(size=100) ** 2
     replay.update_priorities(first.indices, errors)
@@ -245,10 +230,8 @@ def drawn_often(
     return counts[priority > 0], priority[priority > 0] / priority.sum()
 
 
-def test_records_are_drawn_in_proportion_to_their_priority(
-    random_stream: Callable[..., Any], add_step: Callable[..., None]
-):
-    counts, chance = drawn_often(random_stream, add_step, 1, 6_000)
+def test_records_are_drawn_in_proportion_to_their_priority():
+    counts, chance = drawn_often(1, 6_000)
     freedom = len(counts) - 1
     assert freedom > 10
     chi_square = ((counts - 6_000 * chance) ** 2 / (6_000 * chance)).sum()
@@ -256,20 +239,16 @@ def test_records_are_drawn_in_proportion_to_their_priority(
     assert abs(chi_square - freedom) < 4 * math.sqrt(2 * freedom)
 
 
-def test_a_batch_has_one_record_of_each_equal_part(
-    random_stream: Callable[..., Any], add_step: Callable[..., None]
-):
+def test_a_batch_has_one_record_of_each_equal_part():
     # A record that fills L parts of the sum is drawn L times, but for the parts at its two ends.
-    counts, chance = drawn_often(random_stream, add_step, 500, 1)
+    counts, chance = drawn_often(500, 1)
     assert (np.abs(counts - 500 * chance) < 2).all()
     assert counts.sum() == 500
 
 
-def test_no_exponent_draws_all_alike(
-    random_stream: Callable[..., Any], add_step: Callable[..., None]
-):
+def test_no_exponent_draws_all_alike():
     replay = make(priority=PrioritySettings(exponent=0.0, epsilon=0.1))
-    fill(replay, random_stream, add_step, 60)
+    fill(replay, 60)
     batch = replay.sample(20, 1, DISCOUNT, beta=1.0)
     replay.update_priorities(batch.indices, np.arange(20.0))
     can = np.concatenate(list(scan_samplable(replay._ring, 1))) % replay.capacity
@@ -281,29 +260,27 @@ def test_no_exponent_draws_all_alike(
 # Priorities and weights, by hand
 
 
-def test_a_new_transition_has_the_largest_priority_so_far(
-    record: Any, add_step: Callable[..., None]
-):
+def test_a_new_transition_has_the_largest_priority_so_far():
     replay = make(priority=PrioritySettings(exponent=0.5, epsilon=0.25))
     for place in range(4):
-        add_step(replay, [record(place, place, 0.0, first=place == 0)], (2,))
+        add_step(replay, [Record(place, place, 0.0, first=place == 0)], (2,))
     batch = replay.sample(3, 1, DISCOUNT, beta=0.4)
     assert batch.indices.tolist() == [0, 1, 2]  # three equal parts, three records
     assert leaves(replay)[:5, 0].tolist() == [1.0, 1.0, 1.0, 0.0, 0.0]
     # √(δ + 0.25): 6 gives 2.5; 2 gives 1.5; 0 gives 0.5.
     replay.update_priorities(batch.indices, np.array([6.0, 2.0, 0.0]))
     assert leaves(replay)[:4, 0].tolist() == [2.5, 1.5, 0.5, 0.0]
-    add_step(replay, [record(4, 4, 0.0)], (2,))
+    add_step(replay, [Record(4, 4, 0.0)], (2,))
     _ = replay.sample(1, 1, DISCOUNT, beta=0.4)
     assert leaves(replay)[:5, 0].tolist() == [2.5, 1.5, 0.5, 2.5, 0.0]
     # The largest so far stays, when the record that had it falls.
     replay.update_priorities(np.array([0, 3]), np.array([0, 2]))
-    add_step(replay, [record(5, 5, 0.0)], (2,))
+    add_step(replay, [Record(5, 5, 0.0)], (2,))
     _ = replay.sample(1, 1, DISCOUNT, beta=0.4)
     assert leaves(replay)[:6, 0].tolist() == [0.5, 1.5, 0.5, 1.5, 2.5, 0.0]
 
 
-def test_importance_weights_by_hand(record: Any, add_step: Callable[..., None]):
+def test_importance_weights_by_hand():
     # P = 1/8, 1/4, 1/2, 1/8 of N = 4: (N·P)^-1 = 2, 1, 1/2, 2, and after division by the largest:
     priority_B = np.array([1.0, 2.0, 4.0, 1.0])
     assert importance_weights(priority_B, 1.0).tolist() == [1.0, 0.5, 0.25, 1.0]
@@ -314,7 +291,7 @@ def test_importance_weights_by_hand(record: Any, add_step: Callable[..., None]):
 
     replay = make(priority=PrioritySettings(exponent=1.0, epsilon=1.0))
     for place in range(4):
-        add_step(replay, [record(place, place, 0.0, first=place == 0)], (2,))
+        add_step(replay, [Record(place, place, 0.0, first=place == 0)], (2,))
     batch = replay.sample(3, 1, DISCOUNT, beta=1.0)
     replay.update_priorities(batch.indices, np.array([0.0, 1.0, 4.0]))  # priorities 1, 2, 5
     drawn = replay.sample(8, 1, DISCOUNT, beta=0.7)  # one of each part of length 1
@@ -366,14 +343,14 @@ def test_beta_refuses_what_makes_no_sense(arguments: Any, message: str):
 # Updates that come late or are wrong
 
 
-def test_what_was_overwritten_is_passed_over(record: Any, add_step: Callable[..., None]):
+def test_what_was_overwritten_is_passed_over():
     replay = make(capacity=6, stack=2)
     for place in range(6):
-        add_step(replay, [record(place, place, 0.0, first=place == 0)], (2,))
+        add_step(replay, [Record(place, place, 0.0, first=place == 0)], (2,))
     batch = replay.sample(5, 1, DISCOUNT, beta=1.0)
     assert batch.indices.tolist() == [0, 1, 2, 3, 4]
     for place in range(6, 9):
-        add_step(replay, [record(place, place, 0.0)], (2,))
+        add_step(replay, [Record(place, place, 0.0)], (2,))
     # Records 0 to 2 are overwritten, and record 3 has lost the beginning of its stack.
     replay.update_priorities(batch.indices, np.array([100.0, 100, 100, 0.5, 0.25]))
     _ = replay.sample(1, 1, DISCOUNT, beta=1.0)
@@ -402,31 +379,23 @@ BAD_UPDATES = [
 
 
 @pytest.mark.parametrize(("indices", "errors", "message"), BAD_UPDATES)
-def test_a_wrong_update_changes_nothing(
-    random_stream: Callable[..., Any],
-    add_step: Callable[..., None],
-    indices: Any,
-    errors: Any,
-    message: str,
-):
+def test_a_wrong_update_changes_nothing(indices: Any, errors: Any, message: str):
     replay, twin = make(), make()
     for one in (replay, twin):
-        fill(one, random_stream, add_step, 30)
+        fill(one, 30)
         _ = one.sample(4, 2, DISCOUNT, beta=1.0)
     with pytest.raises(ValueError, match=message) as caught:
         replay.update_priorities(indices, errors)
     assert "\n" not in str(caught.value)
-    fill(replay, random_stream, add_step, 5)
-    fill(twin, random_stream, add_step, 5)
+    fill(replay, 5)
+    fill(twin, 5)
     assert_equal(replay.sample(30, 2, DISCOUNT, beta=1.0), twin.sample(30, 2, DISCOUNT, beta=1.0))
     np.testing.assert_array_equal(leaves(replay), leaves(twin))
 
 
-def test_an_update_of_nothing_is_nothing(
-    random_stream: Callable[..., Any], add_step: Callable[..., None]
-):
+def test_an_update_of_nothing_is_nothing():
     replay = make()
-    fill(replay, random_stream, add_step, 30)
+    fill(replay, 30)
     _ = replay.sample(4, 2, DISCOUNT, beta=1.0)
     before = leaves(replay)
     replay.update_priorities(np.array([], np.int64), np.array([]))
@@ -456,11 +425,9 @@ def test_a_draw_by_priority_needs_beta(beta: Any):
         _ = make().sample(4, 1, DISCOUNT, beta=beta)
 
 
-def test_a_uniform_replay_has_no_priorities(
-    random_stream: Callable[..., Any], add_step: Callable[..., None]
-):
+def test_a_uniform_replay_has_no_priorities():
     replay = make(priority=None)
-    fill(replay, random_stream, add_step, 30)
+    fill(replay, 30)
     batch = replay.sample(4, 1, DISCOUNT)
     assert batch.weights is None
     with pytest.raises(ValueError, match=r"beta: got 0\.4, expected None"):
@@ -469,24 +436,20 @@ def test_a_uniform_replay_has_no_priorities(
         replay.update_priorities(batch.indices, np.ones(4))
 
 
-def test_a_uniform_sample_is_what_it_was_before_there_were_priorities(
-    random_stream: Callable[..., Any], add_step: Callable[..., None]
-):
+def test_a_uniform_sample_is_what_it_was_before_there_were_priorities():
     # Drawn by the version before: a running study depends on it.
     replay = make(priority=None, environments=2, stack=2, seed=5)
-    fill(replay, random_stream, add_step, 60)
+    fill(replay, 60)
     batch = replay.sample(12, 3, DISCOUNT)
     slot_B, environment_B = batch.indices // 2 % 20, batch.indices % 2
     assert slot_B.tolist() == [13, 16, 16, 9, 10, 12, 1, 7, 11, 8, 2, 2]
     assert environment_B.tolist() == [0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 1, 1]
 
 
-def test_a_seed_gives_one_sequence(
-    random_stream: Callable[..., Any], add_step: Callable[..., None]
-):
+def test_a_seed_gives_one_sequence():
     one, same, other = (make(seed=seed) for seed in (5, 5, 6))
     for replay in (one, same, other):
-        fill(replay, random_stream, add_step, 60)
+        fill(replay, 60)
     left, right, stranger = (r.sample(9, 2, DISCOUNT, beta=0.5) for r in (one, same, other))
     assert_equal(left, right)
     assert (left.indices != stranger.indices).any()
@@ -504,13 +467,7 @@ SIZES: dict[str, Any] = {"capacity": 40, "environments": 2, "stack": 3, "seed": 
 SLACK = 8
 
 
-def advance(
-    steps: list[Any],
-    add_step: Callable[..., None],
-    start: int,
-    stop: int,
-    *replays: FrameReplay,
-) -> list[list[Batch]]:
+def advance(steps: list[Any], start: int, stop: int, *replays: FrameReplay) -> list[list[Batch]]:
     """Add steps, and after each sample and update the same way in every replay."""
     batches: list[list[Batch]] = [[] for _ in replays]
     for step in range(start, stop):
@@ -529,21 +486,16 @@ def advance(
 @settings(max_examples=40)
 @given(before=st.integers(0, 70), after=st.integers(0, SLACK - 2), more=st.integers(1, 40))
 def test_reopening_is_as_if_nothing_had_happened(
-    tmp_path_factory: pytest.TempPathFactory,
-    random_stream: Callable[..., Any],
-    add_step: Callable[..., None],
-    before: int,
-    after: int,
-    more: int,
+    tmp_path_factory: pytest.TempPathFactory, before: int, after: int, more: int
 ):
     folder = tmp_path_factory.mktemp("ring")
     steps = random_stream(1, 2, 400, 0.2)
     # One in memory, whose ring has no slack: files and memory sample the same.
     replay, memory = make(**SIZES, slack=SLACK, folder=folder), make(**SIZES)
-    _ = advance(steps, add_step, 0, before, replay, memory)
+    _ = advance(steps, 0, before, replay, memory)
     state = json.loads(json.dumps(replay.commit()))
     # What follows the commit must leave no trace: other steps, samples and priorities.
-    _ = advance(steps, add_step, 200, 200 + after, replay)
+    _ = advance(steps, 200, 200 + after, replay)
     del replay
 
     reopened = FrameReplay.reopen(folder, state)
@@ -551,37 +503,33 @@ def test_reopening_is_as_if_nothing_had_happened(
         **state["priorities"],
         "file": 1 - state["priorities"]["file"],
     }
-    left, right = advance(steps, add_step, before, before + more, reopened, memory)
+    left, right = advance(steps, before, before + more, reopened, memory)
     assert len(left) == len(right)
     for one, other in zip(left, right, strict=True):
         for name in ("indices", "weights", "observation_tm1", "return_t", "discount_t"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
 
 
-def test_the_commit_before_outlives_a_commit_that_was_not_stored(
-    tmp_path: Path, random_stream: Callable[..., Any], add_step: Callable[..., None]
-):
+def test_the_commit_before_outlives_a_commit_that_was_not_stored(tmp_path: Path):
     steps = random_stream(1, 2, 400, 0.2)
     replay = make(**SIZES, slack=SLACK, folder=tmp_path)
-    _ = advance(steps, add_step, 0, 50, replay)
+    _ = advance(steps, 0, 50, replay)
     state = replay.commit()
     stored = leaves(replay)
-    _ = advance(steps, add_step, 50, 55, replay)
+    _ = advance(steps, 50, 55, replay)
     assert (leaves(replay) != stored).any()
     _ = replay.commit()
     for _ in range(2):  # and once more, from where it was reopened
         reopened = FrameReplay.reopen(tmp_path, state)
         np.testing.assert_array_equal(leaves(reopened), stored)
-        _ = advance(steps, add_step, 50, 55, reopened)
+        _ = advance(steps, 50, 55, reopened)
         _ = reopened.commit()
 
 
 @pytest.fixture
-def committed(
-    tmp_path: Path, random_stream: Callable[..., Any], add_step: Callable[..., None]
-) -> tuple[Path, dict[str, Any]]:
+def committed(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     replay = make(**SIZES, slack=SLACK, folder=tmp_path)
-    _ = advance(random_stream(1, 2, 60, 0.2), add_step, 0, 60, replay)
+    _ = advance(random_stream(1, 2, 60, 0.2), 0, 60, replay)
     return tmp_path, json.loads(json.dumps(replay.commit()))
 
 

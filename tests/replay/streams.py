@@ -1,12 +1,10 @@
 """Streams of records for the tests of the replay, and the slow, obvious reference."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import pytest
 
-from noisynet.replay import FrameReplay
+from noisynet.replay import Batch, FrameReplay
 
 
 @dataclass
@@ -104,7 +102,7 @@ class Reference:
         return [0] * (self.stack - len(frames)) + frames
 
 
-def add(replay: FrameReplay, records: list[Record], frame_shape: tuple[int, ...]) -> None:
+def add_step(replay: FrameReplay, records: list[Record], frame_shape: tuple[int, ...]) -> None:
     """Add one vector step; a frame is filled with its number."""
     frames = np.stack([np.full(frame_shape, record.frame, np.uint8) for record in records])
     replay.add(
@@ -118,7 +116,7 @@ def add(replay: FrameReplay, records: list[Record], frame_shape: tuple[int, ...]
     )
 
 
-def stream(
+def random_stream(
     seed: int, environments: int, steps: int, end: float = 0.1, start: int = 0
 ) -> list[list[Record]]:
     """Return `steps` vector steps of NEXT_STEP environments with every kind of ending."""
@@ -150,21 +148,6 @@ def stream(
     return result
 
 
-@pytest.fixture(scope="session")
-def record() -> type[Record]:
-    return Record
-
-
-@pytest.fixture(scope="session")
-def reference() -> type[Reference]:
-    return Reference
-
-
-@pytest.fixture(scope="session")
-def add_step() -> Callable[..., None]:
-    return add
-
-
-@pytest.fixture(scope="session")
-def random_stream() -> Callable[..., list[list[Record]]]:
-    return stream
+def assert_equal(left: Batch, right: Batch) -> None:
+    for name in Batch.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(left, name), getattr(right, name), err_msg=name)
