@@ -12,6 +12,8 @@ import noisynet
 from noisynet.control import Cosine, scale
 from noisynet.control.scale import set_scale
 
+from . import replicas
+
 
 def network(**options: Any) -> nn.Module:
     torch.manual_seed(2)
@@ -39,7 +41,7 @@ def test_which_control_is_on() -> None:
     assert said(net) == ("fail", "the scale is 0: no noise acts")
 
 
-def test_layers_of_others_have_no_scale(replicas: Any) -> None:
+def test_layers_of_others_have_no_scale() -> None:
     finding = noisynet.doctor(replicas.KaixhinLike(4, 3))["control"]
     assert (finding.status, finding.message) == (
         "skipped",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,6 +12,8 @@ from torch import Tensor, nn
 
 import noisynet
 from noisynet.diagnostics import Diagnosis
+
+from . import replicas
 
 P, A, B = 6, 4, 8
 
@@ -75,9 +76,7 @@ def finds(diagnosis: Diagnosis, check: str, status: str, said: str, cure: str) -
         assert not diagnosis.ok
 
 
-def test_the_collector_s_eval_mode_switches_the_noise_off(
-    replicas: ModuleType, batch: Tensor
-) -> None:
+def test_the_collector_s_eval_mode_switches_the_noise_off(batch: Tensor) -> None:
     model = replicas.net(replicas.TianshouLike)
     found = noisynet.doctor(model, batch, act=collector(model))
     finds(found, "acting", "fail", "does not explore by noise", "NoisyLinear")
@@ -93,7 +92,7 @@ def test_the_collector_s_eval_mode_switches_the_noise_off(
     assert noisynet.doctor(sound, batch)["modes"].status == "pass"
 
 
-def test_the_loss_runs_deterministically(replicas: ModuleType, batch: Tensor) -> None:
+def test_the_loss_runs_deterministically(batch: Tensor) -> None:
     model = replicas.net(replicas.TorchRLLike)
     target = copy.deepcopy(model)
 
@@ -115,7 +114,7 @@ def test_the_loss_runs_deterministically(replicas: ModuleType, batch: Tensor) ->
     assert found["noise in the loss"].status == found["sigma gradient"].status == "pass"
 
 
-def test_a_redraw_that_touches_nothing(replicas: ModuleType, batch: Tensor) -> None:
+def test_a_redraw_that_touches_nothing(batch: Tensor) -> None:
     model = replicas.net(replicas.TorchRLLike)
     loss_module = replicas.LossThatHidesItsNetwork(model)
 
@@ -142,7 +141,7 @@ def test_a_redraw_that_touches_nothing(replicas: ModuleType, batch: Tensor) -> N
     assert found["redraw"].status == "pass"
 
 
-def test_an_option_that_is_accepted_and_ignored(replicas: ModuleType, batch: Tensor) -> None:
+def test_an_option_that_is_accepted_and_ignored(batch: Tensor) -> None:
     found = noisynet.doctor(replicas.QNetWithAnIgnoredOption(noisy=True), batch)
     finds(found, "layers", "fail", "has no noisy layer", "noisify")
     assert len(found) == 1
@@ -192,7 +191,7 @@ def test_a_lazy_layer_of_another_library_without_a_shape() -> None:
     finds(noisynet.doctor(plain), "layers", "fail", "has no noisy layer", "noisify")
 
 
-def test_means_that_are_constant(replicas: ModuleType, batch: Tensor) -> None:
+def test_means_that_are_constant(batch: Tensor) -> None:
     found = noisynet.doctor(replicas.net(replicas.RLlibLike), batch)
     finds(found, "initial mean", "fail", "outputs of the layer are alike", "U[−1/√p, +1/√p]")
     assert noisynet.doctor(ours(), batch)["initial mean"].status == "pass"
@@ -200,18 +199,14 @@ def test_means_that_are_constant(replicas: ModuleType, batch: Tensor) -> None:
 
 
 @pytest.mark.parametrize("layer", ["KaixhinLike", "PFRLLike"])
-def test_sigma_of_the_bias_over_the_root_of_the_outputs(
-    replicas: ModuleType, batch: Tensor, layer: str
-) -> None:
+def test_sigma_of_the_bias_over_the_root_of_the_outputs(batch: Tensor, layer: str) -> None:
     found = noisynet.doctor(replicas.net(getattr(replicas, layer)), batch)
     preset = "kaixhin" if layer == "KaixhinLike" else "pfrl"
     finds(found, "initial sigma", "warn", preset, "σ0/√p")
     assert "the paper's" in noisynet.doctor(ours(), batch)["initial sigma"].message
 
 
-def test_independent_draws_with_the_sigma_of_factorised_ones(
-    replicas: ModuleType, batch: Tensor
-) -> None:
+def test_independent_draws_with_the_sigma_of_factorised_ones(batch: Tensor) -> None:
     found = noisynet.doctor(replicas.net(replicas.CleanRLLike), batch)
     finds(found, "initial sigma", "fail", "independent draws", "factorised noise")
     assert noisynet.doctor(ours("independent"), batch)["initial sigma"].status == "pass"
@@ -227,14 +222,14 @@ def test_independent_draws_with_the_sigma_of_factorised_ones(
     finds(noisynet.doctor(chosen), "initial sigma", "pass", "0.05", "")
 
 
-def test_one_random_key_for_all(replicas: ModuleType, batch: Tensor) -> None:
+def test_one_random_key_for_all(batch: Tensor) -> None:
     found = noisynet.doctor(replicas.net(replicas.OneKey), batch)
     finds(found, "own draws", "fail", "one random key", "a key")
     for kind in ("factorised", "independent"):
         assert noisynet.doctor(ours(kind), batch)["own draws"].status == "pass"
 
 
-def test_noise_that_is_cached_for_the_whole_run(replicas: ModuleType, batch: Tensor) -> None:
+def test_noise_that_is_cached_for_the_whole_run(batch: Tensor) -> None:
     found = noisynet.doctor(replicas.net(replicas.Cached), batch)
     finds(found, "redraw", "fail", "stays the same", "NoisyLinear")
     # One draw seen often is one draw, from which neither can be told.
@@ -245,7 +240,7 @@ def test_noise_that_is_cached_for_the_whole_run(replicas: ModuleType, batch: Ten
     assert noisynet.doctor(ours(), batch)["redraw"].status == "pass"
 
 
-def test_a_warm_up_under_one_draw(replicas: ModuleType, batch: Tensor) -> None:
+def test_a_warm_up_under_one_draw(batch: Tensor) -> None:
     model = replicas.net(replicas.CleanRLLike)
     optimizer = torch.optim.Adam(model.parameters())
     found = noisynet.doctor(model, batch, act=greedy(model), optimizer=optimizer)
@@ -257,7 +252,7 @@ def test_a_warm_up_under_one_draw(replicas: ModuleType, batch: Tensor) -> None:
     assert found["warm-up"].status == "pass"
 
 
-def test_the_gradient_s_draw_chooses_the_next_action(replicas: ModuleType, batch: Tensor) -> None:
+def test_the_gradient_s_draw_chooses_the_next_action(batch: Tensor) -> None:
     model = replicas.net(replicas.KaixhinLike)
     target = copy.deepcopy(model)
     for layer in target:
@@ -278,7 +273,7 @@ def test_the_gradient_s_draw_chooses_the_next_action(replicas: ModuleType, batch
     assert found["draws in the loss"].status == "pass"
 
 
-def test_a_sync_that_copies_the_noise_to_the_target(replicas: ModuleType, batch: Tensor) -> None:
+def test_a_sync_that_copies_the_noise_to_the_target(batch: Tensor) -> None:
     model = replicas.net(replicas.KaixhinLike)
     target = replicas.net(replicas.KaixhinLike)
     target.load_state_dict(model.state_dict())
@@ -301,12 +296,12 @@ def test_a_sync_that_copies_the_noise_to_the_target(replicas: ModuleType, batch:
     finds(noisynet.doctor(sound, batch, target=sound), "target", "fail", "itself", "deepcopy")
 
 
-def test_noise_among_the_parameters(replicas: ModuleType, batch: Tensor) -> None:
+def test_noise_among_the_parameters(batch: Tensor) -> None:
     found = noisynet.doctor(replicas.net(replicas.TianshouLike), batch)
     finds(found, "state_dict", "fail", "ε (eps_p) is in the parameters", "persistent=False")
 
 
-def test_a_second_forward_that_spoils_the_gradient(replicas: ModuleType, batch: Tensor) -> None:
+def test_a_second_forward_that_spoils_the_gradient(batch: Tensor) -> None:
     found = noisynet.doctor(replicas.net(replicas.BookLike), batch)
     finds(found, "backward", "fail", "of the wrong draw", "new tensors")
     for kind in ("factorised", "independent"):
@@ -319,7 +314,7 @@ def test_a_second_forward_that_spoils_the_gradient(replicas: ModuleType, batch: 
     finds(found, "backward", "pass", "is an error", "")
 
 
-def test_no_switch_at_evaluation(replicas: ModuleType, batch: Tensor) -> None:
+def test_no_switch_at_evaluation(batch: Tensor) -> None:
     model = replicas.net(replicas.PFRLLike)
     found = noisynet.doctor(model, batch)
     finds(found, "evaluation", "fail", "no other switch", "mean_weights")
@@ -338,14 +333,14 @@ def test_no_switch_at_evaluation(replicas: ModuleType, batch: Tensor) -> None:
     finds(found, "evaluation", "fail", "during evaluation", "mean_weights")
 
 
-def test_draws_made_on_the_cpu(replicas: ModuleType, batch: Tensor) -> None:
+def test_draws_made_on_the_cpu(batch: Tensor) -> None:
     found = noisynet.doctor(replicas.net(replicas.DrawnOnCpu), batch)
     finds(found, "device", "warn", "32 numbers copied each time", "device=weight.device")
     for kind in ("factorised", "independent"):
         assert noisynet.doctor(ours(kind), batch)["device"].status == "pass"
 
 
-def test_numbers_of_another_distribution(replicas: ModuleType, batch: Tensor) -> None:
+def test_numbers_of_another_distribution(batch: Tensor) -> None:
     # DrawnOnCpu forgets f: its factors are plain normals.
     found = noisynet.doctor(replicas.net(replicas.DrawnOnCpu), batch)
     finds(found, "distribution", "fail", "expected 0.798", "√|x|")
@@ -355,7 +350,7 @@ def test_numbers_of_another_distribution(replicas: ModuleType, batch: Tensor) ->
 
 @pytest.mark.parametrize("layer", ["KaixhinLike", "CleanRLLike", "TianshouLike"])
 def test_a_step_of_loss_and_optimizer_is_tried_in_layers_that_redraw_in_place(
-    replicas: ModuleType, batch: Tensor, layer: str
+    batch: Tensor, layer: str
 ) -> None:
     # A redraw between this loss and its backward would be an error.
     model = replicas.net(getattr(replicas, layer))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,6 +12,8 @@ from torch.func import functional_call, stack_module_state, vmap
 
 import noisynet
 from noisynet.diagnostics.recognise import find_noisy_layers
+
+from . import replicas
 
 P, A, B = 6, 3, 8
 
@@ -325,7 +326,7 @@ def test_a_target_that_values_the_action_under_the_draw_that_chose_it() -> None:
 # Layers of other libraries
 
 
-def test_layers_that_draw_in_place_at_every_forward(replicas: ModuleType) -> None:
+def test_layers_that_draw_in_place_at_every_forward() -> None:
     class InPlace(replicas.BookLike):
         """The book's layer without `.data`: autograd notices a second draw before backward."""
 
@@ -345,7 +346,7 @@ def test_layers_that_draw_in_place_at_every_forward(replicas: ModuleType) -> Non
     assert "is an error, not a wrong gradient" in found["backward"].message
 
 
-def test_an_ensemble_under_vmap_beside_the_network(replicas: ModuleType) -> None:
+def test_an_ensemble_under_vmap_beside_the_network() -> None:
     batch = torch.randn(B, P)
 
     def found(build: Any) -> noisynet.Diagnosis:
@@ -368,7 +369,7 @@ def test_an_ensemble_under_vmap_beside_the_network(replicas: ModuleType) -> None
         assert found(build)["sigma gradient"].status == "pass"
 
 
-def test_what_a_layer_caches_at_its_first_forward_is_gone_afterwards(replicas: ModuleType) -> None:
+def test_what_a_layer_caches_at_its_first_forward_is_gone_afterwards() -> None:
     class Caching(replicas.KaixhinLike):
         def forward(self, x: Tensor) -> Tensor:
             if not hasattr(self, "noise"):
@@ -380,7 +381,7 @@ def test_what_a_layer_caches_at_its_first_forward_is_gone_afterwards(replicas: M
     assert not any(hasattr(part, "noise") for part in net.modules())
 
 
-def test_one_key_for_independent_noise_of_layers_of_other_shapes(replicas: ModuleType) -> None:
+def test_one_key_for_independent_noise_of_layers_of_other_shapes() -> None:
     class OneKey(replicas.CleanRLLike):
         calls = 0
 
@@ -397,7 +398,7 @@ def test_one_key_for_independent_noise_of_layers_of_other_shapes(replicas: Modul
     assert noisynet.doctor(replicas.net(replicas.CleanRLLike))["own draws"].status == "pass"
 
 
-def test_a_constant_made_on_the_cpu_is_no_draw(replicas: ModuleType) -> None:
+def test_a_constant_made_on_the_cpu_is_no_draw() -> None:
     class WithConstant(replicas.BookLike):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) * float(torch.tensor([1.0]))

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 import noisynet
 
+from .references import new_net, new_tensors
+
 P, Q, ROWS = 64, 32, 40
 NAMES = ("x", "weight", "bias", "weight_sigma", "bias_sigma")
 # Bits of the significand: a relative error of 2⁻ᵇⁱᵗˢ⁻¹ per rounding. A term passes about four
@@ -34,7 +36,7 @@ def error(got: Tensor, expected: Tensor) -> float:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_of_every_form(new_form: Any, new_tensors: Any, dtype: torch.dtype) -> None:
+def test_autocast_of_every_form(new_form: Any, dtype: torch.dtype) -> None:
     form = new_form(P, Q, ROWS, torch.float32)
     tensors = new_tensors(P, Q, ROWS, torch.float32)
 
@@ -52,7 +54,7 @@ def test_autocast_of_every_form(new_form: Any, new_tensors: Any, dtype: torch.dt
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_every_form_in_another_dtype(new_form: Any, new_tensors: Any, dtype: torch.dtype) -> None:
+def test_every_form_in_another_dtype(new_form: Any, dtype: torch.dtype) -> None:
     form, tensors = new_form(P, Q, ROWS, dtype), new_tensors(P, Q, ROWS, dtype)
     in_double = tuple(tensor.double() for tensor in tensors)
     exact, exact_gradients = differentiate(form.to(torch.float64), in_double)
@@ -66,9 +68,7 @@ def test_every_form_in_another_dtype(new_form: Any, new_tensors: Any, dtype: tor
 
 @pytest.mark.parametrize("state", ["fresh", "per row", "held", "rows", "mean"])
 @pytest.mark.parametrize("rows", [8, ROWS])
-def test_a_net_learns_under_autocast(
-    new_net: Callable[..., nn.Sequential], noise: str, state: str, rows: int
-) -> None:
+def test_a_net_learns_under_autocast(noise: str, state: str, rows: int) -> None:
     """Between layers the activations are bfloat16 already; σ and μ stay float32."""
     net, x = new_net(noise), torch.randn(rows, 3)
     if state in ("held", "rows"):

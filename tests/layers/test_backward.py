@@ -18,11 +18,6 @@ STATES = [
 ]
 
 
-def held_draw(net: nn.Module) -> Any:
-    """The draw that a net holds, where a test knows that there is one."""
-    return noisynet.held(net)
-
-
 def gradients(net: nn.Module, loss: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(loss, list(net.parameters()), retain_graph=True))
 
@@ -41,7 +36,7 @@ def test_drawing_again_before_backward_does_not_change_gradients(
     of_forward: Any = noisynet.held(net)
     loss = net(x).square().sum()
     noisynet.resample(net)
-    assert not torch.equal(of_forward.flats[0], held_draw(net).flats[0])
+    assert not torch.equal(of_forward.flats[0], noisynet.held(net).flats[0])
     for got, expected in zip(
         gradients(net, loss), gradients_under(net, of_forward, x), strict=True
     ):
@@ -88,17 +83,17 @@ def test_static_noise_keeps_its_address(net: Any, rows: int | None) -> None:
     def addresses() -> list[int]:
         return [layer.noise_state.held.data_ptr() for layer in layers]
 
-    fixed, former = addresses(), held_draw(net)
+    fixed, former = addresses(), noisynet.held(net)
     assert len(set(fixed)) == len(layers)
     noisynet.resample(net)
     assert addresses() == fixed
-    assert not torch.equal(held_draw(net).flats[0], former.flats[0])
+    assert not torch.equal(noisynet.held(net).flats[0], former.flats[0])
     if rows is not None:
         noisynet.resample(net, where=[True, False, True])
         assert addresses() == fixed
     noisynet.hold(net, drawn=former, static=True)
     assert addresses() == fixed
-    assert torch.equal(held_draw(net).flats[0], former.flats[0])
+    assert torch.equal(noisynet.held(net).flats[0], former.flats[0])
 
 
 def test_a_static_hold_does_not_write_into_the_draw_it_was_given(net: Any) -> None:

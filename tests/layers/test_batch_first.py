@@ -20,15 +20,16 @@ from noisynet.layers.kernels import dispatch
 from noisynet.layers.noise import NoiseName
 from noisynet.layers.weights import Weights
 
+from .references import new_net
+
 # PyTorch's own forward derivatives are loaded with it.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*deprecated:DeprecationWarning")
 
 ROWS = 3
-NewNet = Callable[..., nn.Sequential]
 
 
 @pytest.fixture
-def double_net(new_net: NewNet, noise: str) -> nn.Sequential:
+def double_net(noise: str) -> nn.Sequential:
     return new_net(noise, torch.float64)
 
 

@@ -18,6 +18,8 @@ from torch.fx.proxy import TraceError
 import noisynet
 from noisynet.layers import Draw
 
+from .references import new_net
+
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*should not be instantiated:DeprecationWarning",
     "ignore:.*torch.jit.script.*deprecated:DeprecationWarning",
@@ -172,9 +174,7 @@ def test_the_counting_would_notice(net: Any) -> None:
         compiled(torch.randn(BATCH, 3))
 
 
-def test_a_compiled_training_step_follows_the_plain_one(
-    new_net: Callable[..., nn.Sequential], noise: str
-) -> None:
+def test_a_compiled_training_step_follows_the_plain_one(noise: str) -> None:
     """Ten steps with `attach`, compiled and not, from the same start under the same draws."""
     net, twin = new_net(noise), new_net(noise)
     twin.load_state_dict(net.state_dict())

@@ -31,13 +31,8 @@ def through_torch_save(module: nn.Module) -> nn.Module:
 COPIES = [copy.deepcopy, through_pickle, through_torch_save]
 
 
-def held_draw(net: nn.Module) -> Any:
-    """The draw that a net holds, where a test knows that there is one."""
-    return noisynet.held(net)
-
-
 def held_values(module: nn.Module) -> Tensor:
-    return torch.cat([flat.flatten() for flat in held_draw(module).flats])
+    return torch.cat([flat.flatten() for flat in noisynet.held(module).flats])
 
 
 @pytest.mark.parametrize("make", COPIES)
@@ -72,7 +67,7 @@ def test_a_copy_does_the_same_and_then_draws_apart(
     before = net(x)
     assert torch.equal(made(x), before)
     noisynet.resample(made)
-    assert held_draw(made).rows == rows
+    assert noisynet.held(made).rows == rows
     assert not torch.equal(made(x), before)
     assert torch.equal(net(x), before)
     noisynet.resample(net)
@@ -146,7 +141,7 @@ def test_held_noise_follows_the_device_of_loading(net: Any) -> None:
     loaded: Any = torch.load(buffer, map_location="meta", weights_only=False)
     assert loaded[2].weight.is_meta
     assert loaded(torch.empty(5, 3, device="meta")).shape == (5, 4)
-    assert all(flat.is_meta for flat in held_draw(loaded).flats)
+    assert all(flat.is_meta for flat in noisynet.held(loaded).flats)
 
 
 def test_held_noise_follows_weights_that_are_assigned() -> None:
@@ -155,7 +150,7 @@ def test_held_noise_follows_weights_that_are_assigned() -> None:
     layer.load_state_dict(NoisyLinear(3, 2, dtype=torch.float64).state_dict(), assign=True)
     x = torch.randn(4, 3, dtype=torch.float64)
     assert torch.equal(layer(x), layer(x))
-    assert held_draw(layer).flats[0].dtype == torch.float64
+    assert noisynet.held(layer).flats[0].dtype == torch.float64
 
 
 @pytest.mark.parametrize("move", [*COPIES, lambda net: net.to(torch.float64)])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,6 +15,8 @@ from torch import Tensor, distributed, nn
 import noisynet
 from noisynet.layers import Draw
 
+from . import distributed_worker as worker
+
 SCRIPT = Path(__file__).with_name("distributed_worker.py")
 pytestmark = pytest.mark.skipif(
     not (distributed.is_available() and distributed.is_gloo_available()), reason="no gloo"
@@ -24,17 +24,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def worker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("distributed_worker", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def ranks(worker: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """Run all policies on all ranks, and give what each rank told."""
     folder = tmp_path_factory.mktemp("ranks")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -68,12 +58,12 @@ def load(net: nn.Module, parameters: list[Tensor]) -> None:
             mine.copy_(given)
 
 
-def gradients(net: nn.Module, drawn: Draw, x: Tensor, worker: ModuleType) -> list[Tensor]:
+def gradients(net: nn.Module, drawn: Draw, x: Tensor) -> list[Tensor]:
     with noisynet.using(net, drawn):
         return list(torch.autograd.grad(worker.loss_of(net, x), list(net.parameters())))
 
 
-def whole_batch(worker: ModuleType, step: int) -> Tensor:
+def whole_batch(step: int) -> Tensor:
     return torch.cat([worker.batch(step, rank) for rank in range(worker.RANKS)])
 
 
@@ -116,14 +106,12 @@ def test_the_seed_says_who_draws_what(ranks: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.parametrize("policy", ["same", "apart"])
-def test_gradients_are_the_mean_of_each_ranks_own(
-    ranks: list[dict[str, Any]], worker: ModuleType, policy: str
-) -> None:
+def test_gradients_are_the_mean_of_each_ranks_own(ranks: list[dict[str, Any]], policy: str) -> None:
     net = worker.new_net(seed=5)
     for step in range(worker.STEPS):
         load(net, ranks[0][policy]["parameters"][step])
         by_rank = [
-            gradients(net, told[policy]["draws"][step], worker.batch(step, rank), worker)
+            gradients(net, told[policy]["draws"][step], worker.batch(step, rank))
             for rank, told in enumerate(ranks)
         ]
         mean = [torch.stack(parts).mean(0) for parts in zip(*by_rank, strict=True)]
@@ -131,26 +119,26 @@ def test_gradients_are_the_mean_of_each_ranks_own(
 
 
 def test_the_same_draw_everywhere_is_one_process_with_the_whole_batch(
-    ranks: list[dict[str, Any]], worker: ModuleType
+    ranks: list[dict[str, Any]],
 ) -> None:
     net = worker.new_net(seed=5)
     told = ranks[0]["same"]
     for step in range(worker.STEPS):
         load(net, told["parameters"][step])
-        whole = whole_batch(worker, step)
-        assert_close(told["gradients"][step], gradients(net, told["draws"][step], whole, worker))
+        whole = whole_batch(step)
+        assert_close(told["gradients"][step], gradients(net, told["draws"][step], whole))
     # Fresh noise from generators in one state: the next draw of each is the same.
     told = ranks[0]["same, fresh"]
     for step in range(worker.STEPS):
         load(net, told["parameters"][step])
         torch.set_rng_state(told["states"][step])
-        loss = worker.loss_of(net, whole_batch(worker, step))
+        loss = worker.loss_of(net, whole_batch(step))
         expected = torch.autograd.grad(loss, list(net.parameters()))
         assert_close(told["gradients"][step], list(expected))
 
 
 def test_a_draw_per_rank_is_one_process_with_a_draw_for_each_part(
-    ranks: list[dict[str, Any]], worker: ModuleType
+    ranks: list[dict[str, Any]],
 ) -> None:
     net = worker.new_net(seed=5)
     for step in range(worker.STEPS):
@@ -159,4 +147,4 @@ def test_a_draw_per_rank_is_one_process_with_a_draw_for_each_part(
         flats = [torch.stack(parts) for parts in zip(*(d.flats for d in draws), strict=True)]
         of_rows = Draw(tuple(flats), draws[0].slots)
         x = torch.stack([worker.batch(step, rank) for rank in range(worker.RANKS)], dim=1)
-        assert_close(ranks[0]["apart"]["gradients"][step], gradients(net, of_rows, x, worker))
+        assert_close(ranks[0]["apart"]["gradients"][step], gradients(net, of_rows, x))

@@ -19,6 +19,8 @@ import noisynet
 from noisynet.layers import Draw, NoisyLinear
 from noisynet.layers.states import using_repeatedly
 
+from .references import new_net
+
 
 def equal(first: Draw, second: Draw) -> bool:
     return len(first.flats) == len(second.flats) and all(
@@ -249,7 +251,7 @@ def test_a_draw_is_frozen(net: nn.Sequential) -> None:
         drawn.flats = ()
 
 
-def test_several_modules_give_a_tuple(new_net: Callable[..., nn.Sequential], noise: str) -> None:
+def test_several_modules_give_a_tuple(noise: str) -> None:
     online, target = new_net(noise), new_net(noise)
     draws = noisynet.draw(online, target, rows=3)
     assert [drawn.rows for drawn in draws] == [3, 3]

@@ -25,18 +25,18 @@ from torch.func import (
 import noisynet
 from noisynet.layers.noise import NoiseName
 
+from .references import new_net, new_tensors
+
 # PyTorch's own forward derivatives are loaded with it.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*deprecated:DeprecationWarning")
 
 P, Q, ROWS = 3, 2, 4
 STATES = ["fresh", "per row", "held", "rows", "static"]
 NewForm = Callable[..., Callable[..., Tensor]]
-NewTensors = Callable[..., tuple[Tensor, ...]]
-NewNet = Callable[..., nn.Sequential]
 
 
 @pytest.fixture
-def double_net(new_net: NewNet, noise: NoiseName) -> nn.Sequential:
+def double_net(noise: NoiseName) -> nn.Sequential:
     return new_net(noise, torch.float64)
 
 
@@ -113,9 +113,7 @@ MOVED = [pytest.param(None, id="all"), *range(5)]
 
 
 @pytest.mark.parametrize("moved", MOVED)
-def test_jvp_is_the_slope_by_differences(
-    new_form: NewForm, new_tensors: NewTensors, moved: int | None
-) -> None:
+def test_jvp_is_the_slope_by_differences(new_form: NewForm, moved: int | None) -> None:
     form, values = new_form(P, Q, ROWS), new_tensors(P, Q, ROWS)
     tangents = tuple(
         torch.randn_like(value) if moved in (None, number) else torch.zeros_like(value)
@@ -156,7 +154,7 @@ def test_forward_derivative_of_a_net(double_net: Any, state: str) -> None:
     torch.testing.assert_close((cotangent * forward).sum(), (backward * direction).sum())
 
 
-def test_jacobians_agree_in_every_direction(new_form: NewForm, new_tensors: NewTensors) -> None:
+def test_jacobians_agree_in_every_direction(new_form: NewForm) -> None:
     form, values = new_form(P, Q, ROWS), new_tensors(P, Q, ROWS)
     everything = tuple(range(5))
     by_backward = torch.autograd.functional.jacobian(form, values)
@@ -169,9 +167,7 @@ def test_jacobians_agree_in_every_direction(new_form: NewForm, new_tensors: NewT
             torch.testing.assert_close(a, b)
 
 
-def test_hessians_agree_with_those_of_two_backwards(
-    new_form: NewForm, new_tensors: NewTensors
-) -> None:
+def test_hessians_agree_with_those_of_two_backwards(new_form: NewForm) -> None:
     form, values = new_form(P, Q, ROWS), new_tensors(P, Q, ROWS)
 
     def loss(*given: Tensor) -> Tensor:

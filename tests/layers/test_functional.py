@@ -23,6 +23,8 @@ from noisynet.layers import (
 )
 from noisynet.layers.noise import NoiseKind, NoiseName, NoiseSpec, signed_sqrt
 
+from .references import slow_noisy_linear
+
 NAMES = ("input", "weight", "bias", "weight_sigma", "bias_sigma")
 # Every combination that the functions tell apart: kind of noise, one draw or one per row, bias.
 CASES = [
@@ -76,13 +78,7 @@ def gradients(
     bias=strategies.booleans(),
 )
 def test_forward_and_all_gradients_are_those_of_equation_9(
-    slow_noisy_linear: Callable[..., Tensor],
-    kind: NoiseKind,
-    inputs: int,
-    outputs: int,
-    rows: int | None,
-    outer: list[int],
-    bias: bool,
+    kind: NoiseKind, inputs: int, outputs: int, rows: int | None, outer: list[int], bias: bool
 ) -> None:
     leading = (*outer, *(() if rows is None else (rows,)))
     tensors = arguments(inputs, outputs, leading, bias, torch.float64)
@@ -100,7 +96,7 @@ def test_forward_and_all_gradients_are_those_of_equation_9(
 
 @pytest.mark.parametrize(("kind", "rows", "bias"), CASES)
 def test_float32_is_close_to_the_float64_reference(
-    slow_noisy_linear: Callable[..., Tensor], kind: NoiseKind, rows: int | None, bias: bool
+    kind: NoiseKind, rows: int | None, bias: bool
 ) -> None:
     tensors = arguments(7, 5, (2, 3), bias, torch.float32)
     noise = draw_noise(kind, 7, 5, rows, bias, torch.float32)
@@ -136,9 +132,7 @@ def test_first_and_second_derivatives_pass_the_numerical_check(
 
 @pytest.mark.parametrize("frozen", range(5))
 @pytest.mark.parametrize("kind", ["factorised", "independent"])
-def test_gradients_stay_right_when_one_argument_is_frozen(
-    slow_noisy_linear: Callable[..., Tensor], kind: NoiseKind, frozen: int
-) -> None:
+def test_gradients_stay_right_when_one_argument_is_frozen(kind: NoiseKind, frozen: int) -> None:
     tensors = arguments(3, 2, (4,), True, torch.float64)
     noise = draw_noise(kind, 3, 2, None, True, torch.float64)
     results = []

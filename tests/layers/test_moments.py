@@ -7,7 +7,6 @@ time in two million; a correlation of n independent pairs within 5/√n.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,6 +15,8 @@ from torch import Tensor, nn
 
 import noisynet
 from noisynet.layers import Draw, FactorisedNoise
+
+from .references import new_net
 
 DRAWS = 20_000
 ABSOLUTE = math.sqrt(2 / math.pi)  # E|ε| of a standard normal
@@ -116,9 +117,7 @@ def test_draws_after_each_other_are_independent(net: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_moments_hold_in_other_dtypes(
-    new_net: Callable[..., nn.Sequential], dtype: torch.dtype
-) -> None:
+def test_moments_hold_in_other_dtypes(dtype: torch.dtype) -> None:
     values = values_of(noisynet.draw(new_net(dtype=dtype), rows=10_000))
     assert values.dtype == dtype
     # bfloat16 rounds each value by at most 2⁻⁹ of itself, which moves a mean of squares by less.

@@ -14,6 +14,8 @@ import noisynet
 from noisynet.layers import CellNoise, NoisyGRUCell, NoisyLSTMCell, OutputNoise
 from noisynet.layers.noise import NoiseName
 
+from .references import slow_noisy_linear
+
 CELLS = [NoisyLSTMCell, NoisyGRUCell]
 MEANS = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
 
@@ -63,11 +65,7 @@ def step_by_loops(
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("kind", CELLS)
 def test_forward_and_gradients_are_those_of_the_equations(
-    slow_noisy_linear: Callable[..., Tensor],
-    kind: Any,
-    noise: NoiseName,
-    bias: bool,
-    rows: int | None,
+    kind: Any, noise: NoiseName, bias: bool, rows: int | None
 ) -> None:
     cell = kind(3, 2, bias, noise=noise, sigma0=0.5, dtype=torch.float64)
     noisynet.hold(cell, rows=rows)

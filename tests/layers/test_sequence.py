@@ -16,6 +16,8 @@ from noisynet.layers import NoisyGRU, NoisyLSTM, NoisyRNN, SequenceNoise
 from noisynet.layers.kernels import dispatch
 from noisynet.layers.noise import NoiseName
 
+from .references import slow_noisy_linear
+
 # What PyTorch says of a plain LSTM with a projection, too.
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 
@@ -125,11 +127,7 @@ def by_loops(layer: Any, slow: Callable[..., Tensor], input: Tensor, hx: Any) ->
 @form
 @pytest.mark.parametrize("rows", [None, 2])
 def test_forward_and_gradients_are_those_of_the_equations(
-    slow_noisy_linear: Callable[..., Tensor],
-    kind: Any,
-    options: str,
-    noise: NoiseName,
-    rows: int | None,
+    kind: Any, options: str, noise: NoiseName, rows: int | None
 ) -> None:
     layer = build(kind, options, noise, dtype=torch.float64)
     noisynet.hold(layer, rows=rows)

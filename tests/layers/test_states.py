@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,10 +13,7 @@ import noisynet
 from noisynet.layers import Draw, NoisyLinear
 from noisynet.layers.noise import NoiseName
 
-
-def held_draw(net: nn.Module) -> Any:
-    """The draw that a net holds, where a test knows that there is one."""
-    return noisynet.held(net)
+from .references import new_net
 
 
 def same(first: Any, second: Any) -> bool:
@@ -59,7 +55,7 @@ def test_held_noise_stays_until_it_is_redrawn(net: Any, x: Tensor) -> None:
 
 def test_a_fresh_net_becomes_held_on_resample(net: Any, x: Tensor) -> None:
     noisynet.resample(net)
-    assert held_draw(net).rows is None
+    assert noisynet.held(net).rows is None
     assert torch.equal(net(x), net(x))
 
 
@@ -91,10 +87,10 @@ def test_where_redraws_only_the_rows_of_the_mask(
     net: Any, x: Tensor, static: bool, as_list: bool
 ) -> None:
     noisynet.hold(net, rows=6, static=static)
-    former, former_output = held_draw(net), net(x)
+    former, former_output = noisynet.held(net), net(x)
     done = torch.tensor([True, False, False, True, False, False])
     noisynet.resample(net, where=done.tolist() if as_list else done)
-    now, output = held_draw(net), net(x)
+    now, output = noisynet.held(net), net(x)
     assert same(now[~done], former[~done])
     assert torch.equal(output[~done], former_output[~done])
     for row in (0, 3):
@@ -112,9 +108,9 @@ def test_a_mask_of_false_changes_nothing(net: Any) -> None:
 def test_hold_again_changes_the_rows(net: Any) -> None:
     noisynet.hold(net, rows=3)
     noisynet.hold(net, rows=2)
-    assert held_draw(net).rows == 2
+    assert noisynet.held(net).rows == 2
     noisynet.hold(net)
-    assert held_draw(net).rows is None
+    assert noisynet.held(net).rows is None
 
 
 def test_hold_takes_a_draw(net: Any, x: Tensor) -> None:
@@ -136,9 +132,7 @@ def test_held_gives_a_value_that_later_redraws_do_not_change(net: Any) -> None:
     assert not same(value, noisynet.held(net))
 
 
-def test_several_modules_each_get_a_draw_of_their_own(
-    new_net: Callable[..., nn.Sequential], noise: str
-) -> None:
+def test_several_modules_each_get_a_draw_of_their_own(noise: str) -> None:
     online, target = new_net(noise), new_net(noise)
     noisynet.hold(online, target)
     assert not same(noisynet.held(online), noisynet.held(target))
@@ -323,7 +317,7 @@ def test_sigma_parameters_lists_each_sigma_once(net: Any) -> None:
     assert noisynet.sigma_parameters(nn.Linear(2, 2)) == []
 
 
-def test_attach_resamples_now_and_after_each_step(new_net: Callable[..., nn.Sequential]) -> None:
+def test_attach_resamples_now_and_after_each_step() -> None:
     online, target = new_net(), new_net()
     optimizer = torch.optim.SGD(online.parameters(), lr=0.0)
     handle = noisynet.attach(optimizer, online, target)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +10,8 @@ from torch import nn
 from torch.optim import SGD, AdamW
 
 import noisynet
+
+from .references import new_net
 
 DECAY, RATE, STEPS = 0.5, 0.1, 4
 
@@ -36,9 +37,7 @@ def shrinking(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, flo
 
 
 @pytest.mark.parametrize("kind", [SGD, AdamW])
-def test_two_groups_leave_sigma_alone(
-    new_net: Callable[..., nn.Sequential], noise: str, kind: type[SGD | AdamW]
-) -> None:
+def test_two_groups_leave_sigma_alone(noise: str, kind: type[SGD | AdamW]) -> None:
     shrunk = (1 - RATE * DECAY) ** STEPS
     net = new_net(noise)
     before = noisynet.snr(net)

@@ -18,6 +18,8 @@ import noisynet
 from noisynet.layers import NoisyLinear
 from noisynet.layers.kernels import dispatch, scratch
 
+from ..references import new_tensors
+
 
 @pytest.fixture(autouse=True)
 def _small_layers_use_scratch_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,7 +29,6 @@ def _small_layers_use_scratch_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 P, Q, ROWS = 5, 4, 3
 NewForm = Callable[..., Callable[..., Tensor]]
-NewTensors = Callable[..., tuple[Tensor, ...]]
 
 
 def leaves(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -45,7 +46,7 @@ def assert_equal(got: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_forwards_of_one_shape_before_their_backwards(
-    new_form: NewForm, new_tensors: NewTensors, order: tuple[int, ...]
+    new_form: NewForm, order: tuple[int, ...]
 ) -> None:
     forms = [new_form(P, Q, ROWS) for _ in order]
     tensors = [leaves(new_tensors(P, Q, ROWS)) for _ in order]
@@ -55,7 +56,7 @@ def test_forwards_of_one_shape_before_their_backwards(
         assert_equal(gradients(outputs[number], tensors[number]), alone[number])
 
 
-def test_backward_twice_through_one_graph(new_form: NewForm, new_tensors: NewTensors) -> None:
+def test_backward_twice_through_one_graph(new_form: NewForm) -> None:
     form, other = new_form(P, Q, ROWS), new_form(P, Q, ROWS)
     given = leaves(new_tensors(P, Q, ROWS))
     y = form(*given)
@@ -65,24 +66,20 @@ def test_backward_twice_through_one_graph(new_form: NewForm, new_tensors: NewTen
     assert_equal(gradients(y, given), first)
 
 
-def test_derivatives_of_first_and_second_order(new_form: NewForm, new_tensors: NewTensors) -> None:
+def test_derivatives_of_first_and_second_order(new_form: NewForm) -> None:
     form, given = new_form(P, Q, ROWS), leaves(new_tensors(P, Q, ROWS))
     assert torch.autograd.gradcheck(form, given)
     assert torch.autograd.gradgradcheck(form, given)
 
 
 @pytest.mark.parametrize("frozen", range(5))
-def test_second_derivatives_with_one_argument_frozen(
-    new_form: NewForm, new_tensors: NewTensors, frozen: int
-) -> None:
+def test_second_derivatives_with_one_argument_frozen(new_form: NewForm, frozen: int) -> None:
     form, given = new_form(2, 3, 2), leaves(new_tensors(2, 3, 2))
     given[frozen].requires_grad_(False)
     assert torch.autograd.gradgradcheck(form, given)
 
 
-def test_a_second_derivative_after_another_forward(
-    new_form: NewForm, new_tensors: NewTensors
-) -> None:
+def test_a_second_derivative_after_another_forward(new_form: NewForm) -> None:
     """A gradient penalty: the first derivative is made, others compute, then it is derived."""
     form, given = new_form(P, Q, ROWS), leaves(new_tensors(P, Q, ROWS))
 
@@ -100,9 +97,7 @@ def test_a_second_derivative_after_another_forward(
     assert_equal(penalty(others), penalty(lambda: None))
 
 
-def test_batched_cotangents_as_in_a_vectorised_jacobian(
-    new_form: NewForm, new_tensors: NewTensors
-) -> None:
+def test_batched_cotangents_as_in_a_vectorised_jacobian(new_form: NewForm) -> None:
     form, given = new_form(P, Q, ROWS), new_tensors(P, Q, ROWS)
     one_by_one = torch.autograd.functional.jacobian(form, given)
     together = torch.autograd.functional.jacobian(form, given, vectorize=True)
@@ -112,7 +107,7 @@ def test_batched_cotangents_as_in_a_vectorised_jacobian(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_first_used_under_inference_mode_then_for_learning(
-    new_form: NewForm, new_tensors: NewTensors, dtype: torch.dtype
+    new_form: NewForm, dtype: torch.dtype
 ) -> None:
     def act_then_learn() -> None:
         form = new_form(P, Q, ROWS, torch.float32)
@@ -232,9 +227,7 @@ def test_threads_that_draw_at_once_get_the_gradients_of_their_own_draws(noise: s
     assert drawn.unique().numel() == drawn.numel()
 
 
-def test_a_forward_here_and_its_backward_in_another_thread(
-    new_form: NewForm, new_tensors: NewTensors
-) -> None:
+def test_a_forward_here_and_its_backward_in_another_thread(new_form: NewForm) -> None:
     form, other = new_form(P, Q, ROWS), new_form(P, Q, ROWS)
     given, values = leaves(new_tensors(P, Q, ROWS)), leaves(new_tensors(P, Q, ROWS))
     expected = gradients(form(*given), given)
