@@ -1,4 +1,4 @@
-"""Small value-based agents, and batches for them."""
+"""Small value-based agents, batches for them, and one of their layers worked out slowly."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from noisynet import Draw
 from noisynet.agents import QLearning
 from noisynet.assemble import build_agent
 from noisynet.replay import Batch
@@ -39,3 +40,16 @@ def make_batch(seed: int = 0, weighted: bool = False, size: int = SIZE) -> Batch
         observation_t=generator.normal(size=(size, *SHAPE)).astype(np.float32),
         weights=generator.random(size).astype(np.float32) if weighted else None,
     )
+
+
+def slow_layer(
+    weights: dict[str, np.ndarray], noise: Draw | None, name: str, x: np.ndarray
+) -> np.ndarray:
+    """Apply one layer to one row in float64."""
+    weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+    if noise is not None and f"{name}.weight_sigma" in weights:
+        drawn: Any = noise.layer(name)
+        outputs, inputs = (np.asarray(one, np.float64) for one in (drawn.output, drawn.input))
+        weight = weight + weights[f"{name}.weight_sigma"] * np.outer(outputs, inputs)
+        bias = bias + weights[f"{name}.bias_sigma"] * outputs
+    return weight @ x.astype(np.float64) + bias

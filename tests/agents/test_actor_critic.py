@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from noisynet import Draw, held, noisy_layers, resample
+from noisynet import held, noisy_layers, resample
 from noisynet.agents import ActorCritic, LossNotFinite, Rollout, adam, losses
 from noisynet.assemble import build_agent
 from noisynet.assemble.agents import step_size
 from noisynet.networks import NoiseSettings, build_actor_critic_network
 from noisynet.runs import Config, config
+
+from .small_agents import slow_layer
 
 SHAPE, ACTIONS, STEPS, ROWS = (4,), 3, 5, 4
 
@@ -146,19 +148,6 @@ def test_each_environment_has_a_draw_of_its_own_redrawn_after_each_update() -> N
         assert not any(torch.isclose(one, other).any() for other in rows[index + 1 :])
 
 
-def slow_layer(
-    weights: dict[str, np.ndarray], noise: Draw | None, name: str, row: int, x: np.ndarray
-) -> np.ndarray:
-    weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
-    if noise is not None and f"{name}.weight_sigma" in weights:
-        drawn = noise[row].layer(name)
-        outputs = np.asarray(drawn.output, np.float64)  # type: ignore[union-attr]
-        inputs = np.asarray(drawn.input, np.float64)  # type: ignore[union-attr]
-        weight = weight + weights[f"{name}.weight_sigma"] * np.outer(outputs, inputs)
-        bias = bias + weights[f"{name}.bias_sigma"] * outputs
-    return weight @ x + bias
-
-
 def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
@@ -181,13 +170,14 @@ def test_the_loss_is_the_papers(preset: str, lstm_size: int, gae_lambda: float) 
     rollout, _ = play(agent)
     taken, policy_loss, value_loss, entropy = 0, 0.0, 0.0, 0.0
     for row in range(ROWS):
+        drawn = None if noise is None else noise[row]
         if core is not None:
             hidden, cell = (one[row].double().numpy() for one in core)
         values, policies = [], []
         for t in range(STEPS + 1):
             x = rollout.observation[t, row].astype(np.float64)
-            x = np.maximum(slow_layer(weights, noise, "torso.layers.0", row, x), 0)
-            x = np.maximum(slow_layer(weights, noise, "hidden", row, x), 0)
+            x = np.maximum(slow_layer(weights, drawn, "torso.layers.0", x), 0)
+            x = np.maximum(slow_layer(weights, drawn, "hidden", x), 0)
             if core is not None:
                 if rollout.first[t, row]:
                     hidden, cell = np.zeros_like(hidden), np.zeros_like(cell)
@@ -200,8 +190,8 @@ def test_the_loss_is_the_papers(preset: str, lstm_size: int, gae_lambda: float) 
                 i, f, g, o = np.split(gates, 4)
                 cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(g)
                 x = hidden = sigmoid(o) * np.tanh(cell)
-            logits = slow_layer(weights, noise, "head.policy", row, x)
-            values.append(slow_layer(weights, noise, "head.value", row, x)[0])
+            logits = slow_layer(weights, drawn, "head.policy", x)
+            values.append(slow_layer(weights, drawn, "head.value", x)[0])
             powers = np.exp(logits - logits.max())
             policies.append(powers / powers.sum())
         # Row 0 terminates at step 1 and row 1 is truncated at step 2; the next step restarts.

@@ -12,44 +12,27 @@ import torch
 from noisynet import held
 from noisynet.agents import LossNotFinite, QLearning, StaticUpdates
 from noisynet.agents.device_graph import DeviceGraph
-from noisynet.assemble import build_agent, start
+from noisynet.assemble import start
 from noisynet.assemble.agents import step_size
-from noisynet.replay import Batch, FrameReplay
+from noisynet.replay import FrameReplay
 from noisynet.replay.device import DeviceReplay
 from noisynet.runs import Config, config, read_metrics
+
+from . import small_agents
+from .small_agents import built, make_batch
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
 
-SHAPE, ACTIONS, SIZE = (4,), 3, 16
-
 
 def settings(**overrides: Any) -> Config:
-    chosen = {"device": "cuda", "precision": "float32", "threads": 1, **overrides}
-    return config.load("cartpole", chosen)
-
-
-def built(chosen: Config) -> QLearning:
-    agent = build_agent(chosen, SHAPE, ACTIONS)
-    assert isinstance(agent, QLearning)
-    return agent
+    return small_agents.settings(**{"device": "cuda", **overrides})
 
 
 def make_agent(**overrides: Any) -> QLearning:
     return built(settings(**overrides))
-
-
-def make_batch(seed: int) -> Batch[np.ndarray]:
-    generator = np.random.Generator(np.random.PCG64(seed))
-    return Batch(
-        observation_tm1=generator.normal(size=(SIZE, *SHAPE)).astype(np.float32),
-        action_tm1=generator.integers(ACTIONS, size=SIZE),
-        return_t=generator.normal(size=SIZE).astype(np.float32),
-        discount_t=np.full(SIZE, 0.97, np.float32),
-        observation_t=generator.normal(size=(SIZE, *SHAPE)).astype(np.float32),
-    )
 
 
 @pytest.mark.parametrize("devices", [("cpu", "cuda"), ("cuda", "cpu")])

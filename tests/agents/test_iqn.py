@@ -1,4 +1,4 @@
-"""Implicit quantiles and Munchausen targets in the agent: its loss against a slow one, its τ."""
+"""The agent's loss with Q-values or implicit quantiles against a slow one, and its τ."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from noisynet.networks import build_q_network
 from noisynet.replay import Batch
 from noisynet.runs import config
 
-SHAPE, ACTIONS, SIZE = (4,), 3, 6
+from . import small_agents
+from .small_agents import ACTIONS, SHAPE, slow_layer
+
+SIZE = 6
 FIRST = np.zeros(8, bool)
 IQN = {"quantiles": 4, "target_quantiles": 5, "acting_quantiles": 3}
 MUNCHAUSEN = {"munchausen": 0.9, "entropy_temperature": 0.3, "log_policy_least": -0.2}
@@ -34,42 +37,21 @@ def make_agent(preset: str = "cartpole", **overrides: Any) -> QLearning:
 
 
 def make_batch(seed: int = 0) -> Batch[np.ndarray]:
-    generator = np.random.Generator(np.random.PCG64(seed))
-    return Batch(
-        observation_tm1=generator.normal(size=(SIZE, *SHAPE)).astype(np.float32),
-        action_tm1=generator.integers(ACTIONS, size=SIZE),
-        return_t=generator.normal(size=SIZE).astype(np.float32),
-        discount_t=np.where(generator.random(SIZE) < 0.3, 0, 0.97).astype(np.float32),
-        observation_t=generator.normal(size=(SIZE, *SHAPE)).astype(np.float32),
-        weights=np.linspace(0.2, 1, SIZE).astype(np.float32),
-    )
-
-
-def layer(weights: Weights, noise: Draw | None, name: str, x: np.ndarray) -> np.ndarray:
-    """Apply one layer to one row in float64."""
-    weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
-    if noise is not None and f"{name}.weight_sigma" in weights:
-        drawn: Any = noise.layer(name)
-        rows = np.asarray(drawn.output, np.float64)
-        weight = weight + weights[f"{name}.weight_sigma"] * np.outer(
-            rows, np.asarray(drawn.input, np.float64)
-        )
-        bias = bias + weights[f"{name}.bias_sigma"] * rows
-    return weight @ x + bias
+    return small_agents.make_batch(seed, weighted=True, size=SIZE)
 
 
 def values(
     weights: Weights, noise: Draw | None, x: np.ndarray, tau: float | None, dueling: bool
 ) -> np.ndarray:
     """Return Q (actions,) of one row, or its quantiles at one τ."""
-    features = np.maximum(layer(weights, noise, "torso.layers.0", x), 0)
+    features = np.maximum(slow_layer(weights, noise, "torso.layers.0", x), 0)
     if tau is not None:
         cosines = np.cos(np.pi * tau * np.arange(64))
-        features = features * np.maximum(layer(weights, noise, "head.embedding", cosines), 0)
+        features = features * np.maximum(slow_layer(weights, noise, "head.embedding", cosines), 0)
 
     def stream(name: str) -> np.ndarray:
-        hidden = np.maximum(layer(weights, noise, f"head.{name}.0", features), 0)
-        return layer(weights, noise, f"head.{name}.2", hidden)
+        hidden = np.maximum(slow_layer(weights, noise, f"head.{name}.0", features), 0)
+        return slow_layer(weights, noise, f"head.{name}.2", hidden)
 
     if dueling:
         advantage = stream("advantage")
@@ -85,11 +67,8 @@ def log_policy(q: np.ndarray, temperature: float) -> np.ndarray:
 
 @pytest.mark.parametrize("dueling", [True, False])
 @pytest.mark.parametrize("exploration", ["noise", "epsilon"])
-@pytest.mark.parametrize(
-    ("targets", "quantiles"),
-    # The others of plain Q are in test_q_learning.py.
-    [("munchausen", True), ("double", True), ("greedy", True), ("munchausen", False)],
-)
+@pytest.mark.parametrize("targets", ["munchausen", "double", "greedy"])
+@pytest.mark.parametrize("quantiles", [True, False])
 def test_the_loss_is_the_papers(
     dueling: bool, exploration: str, targets: str, quantiles: bool
 ) -> None:
@@ -142,7 +121,7 @@ def test_the_loss_is_the_papers(
         assert batch.weights is not None
         total += float(batch.weights[row]) * loss / SIZE
         errors.append(error)
-    found, found_errors = agent.loss_and_errors(batch, draws, samples)
+    found, found_errors = agent.loss_and_errors(batch, draws, samples if quantiles else None)
     assert float(found.detach()) == pytest.approx(total, rel=1e-5)
     np.testing.assert_allclose(found_errors.numpy(), errors, rtol=1e-4)
 

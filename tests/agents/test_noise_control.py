@@ -14,10 +14,10 @@ from noisynet.agents import ActorCritic, ParallelQLearning, QLearning, StaticUpd
 from noisynet.assemble import build_agent, resume, start
 from noisynet.control import scale, sigma_penalty
 from noisynet.evaluation.agent import TrainedAgent
-from noisynet.replay import Batch
 from noisynet.runs import checkpoint, config, open_run, read_metrics
 
-SHAPE, ACTIONS = (4,), 3
+from .small_agents import ACTIONS, SHAPE, make_batch
+
 BASE = {
     "device": "cpu", "precision": "float32", "threads": 1, "environments": 4,
     "torso_hidden": [8], "head_hidden": 8,
@@ -31,17 +31,6 @@ def make_agent(preset: str = "cartpole", **overrides: Any) -> Any:
 
 def observations(seed: int, rows: int = 4) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(rows, *SHAPE)).astype(np.float32)
-
-
-def make_batch(size: int = 8) -> Batch[np.ndarray]:
-    generator = np.random.default_rng(0)
-    return Batch(
-        observation_tm1=observations(1, size),
-        action_tm1=generator.integers(ACTIONS, size=size),
-        return_t=generator.normal(size=size).astype(np.float32),
-        discount_t=np.full(size, 0.9, np.float32),
-        observation_t=observations(2, size),
-    )
 
 
 def test_a_schedule_sets_both_networks_at_every_step() -> None:
@@ -109,7 +98,7 @@ def test_a_target_of_implicit_quantiles_is_one_of_their_mean_at_fixed_fractions(
     # standard errors of such points.
     assert float(np.mean(found)) == pytest.approx(0.05, abs=0.013)
 
-    draws, tau = agent.draws(), agent._quantiles.of_update(8, choice=False)
+    draws, tau = agent.draws(), agent._quantiles.of_update(16, choice=False)
     loss, errors = agent.loss_and_errors(make_batch(), draws, tau)
     agent.set_penalty_weight(2.5)  # half of the way to penalty_high
     penalised, same_errors = agent.loss_and_errors(make_batch(), draws, tau)

@@ -1,4 +1,4 @@
-"""The value-based agent: its update against a slow one, its draws, its state."""
+"""The value-based agent: its loss of distributions against a slow one, its draws, its state."""
 
 from dataclasses import replace
 
@@ -13,64 +13,9 @@ from noisynet.networks import NoiseSettings, build_q_network
 from noisynet.replay import Batch
 from noisynet.runs import config
 
-from .small_agents import ACTIONS, SHAPE, built, make_agent, make_batch, settings
+from .small_agents import ACTIONS, SHAPE, built, make_agent, make_batch, settings, slow_layer
 
 FIRST = np.zeros(4, bool)
-
-
-def slow_layer(
-    weights: dict[str, np.ndarray], noise: Draw | None, name: str, x: np.ndarray
-) -> np.ndarray:
-    """Apply one layer to one row in float64."""
-    weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
-    if noise is not None and f"{name}.weight_sigma" in weights:
-        drawn = noise.layer(name)
-        rows = np.asarray(drawn.output, np.float64)  # type: ignore[union-attr]
-        columns = np.asarray(drawn.input, np.float64)  # type: ignore[union-attr]
-        weight = weight + weights[f"{name}.weight_sigma"] * np.outer(rows, columns)
-        bias = bias + weights[f"{name}.bias_sigma"] * rows
-    return weight @ x.astype(np.float64) + bias
-
-
-def slow_q(
-    weights: dict[str, np.ndarray], noise: Draw | None, observation: np.ndarray, dueling: bool
-) -> np.ndarray:
-    """Work the network out in float64, one row and one layer after the other."""
-    streams = slow_layers(weights, noise, observation, ["advantage", "value"] if dueling else ["q"])
-    if not dueling:
-        return streams["q"]
-    advantage = streams["advantage"]
-    return streams["value"] + advantage - advantage.mean(1, keepdims=True)
-
-
-@pytest.mark.parametrize("double", [True, False])
-@pytest.mark.parametrize("dueling", [True, False])
-@pytest.mark.parametrize("exploration", ["noise", "epsilon"])
-@pytest.mark.parametrize("loss", ["huber", "squared"])
-def test_the_loss_is_the_paper_s(double: bool, dueling: bool, exploration: str, loss: str) -> None:
-    agent = make_agent(double=double, dueling=dueling, exploration=exploration, loss=loss)
-    with torch.no_grad():
-        for parameter in agent.target.parameters():
-            parameter.add_(0.01)  # so that it matters which net is asked
-    batch = make_batch()
-    draws = agent.draws()
-    online, target, choice = draws
-    weights = {
-        name: {key: value.double().numpy() for key, value in net.state_dict().items()}
-        for name, net in (("online", agent.online), ("target", agent.target))
-    }
-    q_target_t = slow_q(weights["target"], target, batch.observation_t, dueling)
-    q_tm1 = slow_q(weights["online"], online, batch.observation_tm1, dueling)
-    q_choice_t = slow_q(weights["online"], choice, batch.observation_t, dueling)
-    total = 0.0
-    for row, action in enumerate(batch.action_tm1):
-        best = q_choice_t[row].argmax() if double else q_target_t[row].argmax()
-        wanted = batch.return_t[row] + batch.discount_t[row] * q_target_t[row, best]
-        error = abs(wanted - q_tm1[row, action])
-        total += 0.5 * error**2 if loss == "squared" or error <= 1 else error - 0.5
-    mean, errors = agent.loss_and_errors(batch, draws)
-    assert float(mean.detach()) == pytest.approx(total / 16, rel=1e-5)
-    assert errors.shape == (16,)
 
 
 def slow_layers(
@@ -389,29 +334,19 @@ def test_the_learning_rate_falls_linearly_where_it_is_asked_to() -> None:
         assert sooner(100 * done) == pytest.approx(rate)
 
 
-def test_a_gradient_that_is_not_finite_leaves_the_parameters_alone() -> None:
-    agent = make_agent()
-    weight = next(agent.online.parameters())
-    weight.register_hook(lambda gradient: gradient * float("nan"))
+def test_a_loss_or_gradient_that_is_not_finite_leaves_the_parameters_alone() -> None:
+    agent, batch = make_agent(), make_batch()
     before = {name: value.clone() for name, value in agent.online.state_dict().items()}
+    batch.return_t[3] = np.nan
+    with pytest.raises(LossNotFinite, match="loss became nan at update 1"):
+        agent.update(batch)
+    next(agent.online.parameters()).register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(LossNotFinite, match="gradient became nan"):
         agent.update(make_batch())
     assert all(
         torch.equal(value, before[name]) for name, value in agent.online.state_dict().items()
     )
     assert agent.is_finite()
-
-
-def test_a_loss_that_is_not_finite_leaves_the_parameters_alone() -> None:
-    agent = make_agent()
-    batch = make_batch()
-    batch.return_t[3] = np.nan
-    before = {name: value.clone() for name, value in agent.online.state_dict().items()}
-    with pytest.raises(LossNotFinite, match="nan at update 1"):
-        agent.update(batch)
-    assert all(
-        torch.equal(value, before[name]) for name, value in agent.online.state_dict().items()
-    )
     assert agent.updates == 0
 
 

@@ -25,26 +25,14 @@ from noisynet.agents import (
 from noisynet.agents.noise_metrics import unit_figures
 from noisynet.assemble import build_agent
 from noisynet.networks import NoiseSettings, QNetwork, build_q_network
-from noisynet.replay import Batch
 from noisynet.runs import config
 
-SHAPE, ACTIONS = (4,), 3
+from .small_agents import ACTIONS, SHAPE, make_batch
 
 
 def make_agent(preset: str = "cartpole", **overrides: Any) -> Agent:
     fixed = {"device": "cpu", "precision": "float32", "threads": 1, "torso_hidden": [16]}
     return build_agent(config.load(preset, {**fixed, **overrides}), SHAPE, ACTIONS)
-
-
-def make_batch(size: int = 16, seed: int = 0) -> Batch[np.ndarray]:
-    generator = np.random.Generator(np.random.PCG64(seed))
-    return Batch(
-        observation_tm1=generator.normal(size=(size, *SHAPE)).astype(np.float32),
-        action_tm1=generator.integers(ACTIONS, size=size),
-        return_t=generator.normal(size=size).astype(np.float32),
-        discount_t=np.full(size, 0.9, np.float32),
-        observation_t=generator.normal(size=(size, *SHAPE)).astype(np.float32),
-    )
 
 
 def make_rollout(agent: Agent, steps: int = 6, environments: int = 8) -> Rollout:
@@ -264,7 +252,7 @@ def test_an_agent_with_a_dead_torso_learns_with_the_cure_alone(cured: bool) -> N
     for layer in agent.online.torso.layers:
         if isinstance(layer, nn.Linear):
             kill(layer)
-    batch = make_batch(64)
+    batch = make_batch(size=64)
     batch.discount_t[:] = 0
     batch.return_t[:] = np.sign(batch.observation_tm1[:, 0])  # no constant predicts it
     losses = [agent.update(batch).loss for _ in range(400)]
