@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,8 @@ from noisynet.assemble import build_agent, start
 from noisynet.runs import Config, read_metrics
 from noisynet.runs.config import load
 from noisynet.training import Outcome
+
+from .small_runs import small_config
 
 WHOLE = ("noise/effective_epsilon", "noise/action_entropy", "noise/q_spread", "noise/q_gap")
 
@@ -53,7 +54,7 @@ def test_an_actor_critic_s_lines_too(preset: str, tmp_path: Path) -> None:
     assert all(set(WHOLE) <= set(line) for line in lines)
 
 
-def test_epsilon_greedy_has_none(small_config: Callable[..., Config], tmp_path: Path) -> None:
+def test_epsilon_greedy_has_none(tmp_path: Path) -> None:
     config = small_config("cartpole-epsilon", steps=600)
     lines = list(read_metrics(start(config, tmp_path / "run").folder))
     assert any("epsilon" in line for line in lines)

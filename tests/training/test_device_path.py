@@ -32,27 +32,26 @@ from noisynet.training import (
 )
 
 from .same_run import Crash, CrashAt, assert_same_run
+from .small_runs import small_config
 
 DEVICE_PATH = {"execution": "graph", "replay_device": "device"}
 
 
 @pytest.mark.parametrize("chosen", [{"execution": "graph"}, DEVICE_PATH], ids=str)
 def test_the_run_is_the_plain_one(
-    finished: Outcome, small_config: Callable[..., Config], tmp_path: Path, chosen: dict[str, str]
+    finished: Outcome, tmp_path: Path, chosen: dict[str, str]
 ) -> None:
     start(small_config(**chosen), tmp_path / "run")
     assert_same_run(tmp_path / "run", finished.folder)
 
 
-def test_with_priorities_too(small_config: Callable[..., Config], tmp_path: Path) -> None:
+def test_with_priorities_too(tmp_path: Path) -> None:
     start(small_config("cartpole-rainbow", steps=900), tmp_path / "plain")
     start(small_config("cartpole-rainbow", steps=900, **DEVICE_PATH), tmp_path / "device")
     assert_same_run(tmp_path / "plain", tmp_path / "device")
 
 
-def test_a_crashed_run_goes_on_on_the_same_path(
-    finished: Outcome, small_config: Callable[..., Config], tmp_path: Path
-) -> None:
+def test_a_crashed_run_goes_on_on_the_same_path(finished: Outcome, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with pytest.raises(Crash):
         start(small_config(**DEVICE_PATH), run, [CrashAt(1200)])
@@ -69,9 +68,7 @@ def assert_on_the_device(loop: object) -> None:
     assert loop.source.replay is loop.learner.replay
 
 
-def test_the_parts_are_those_that_the_config_names(
-    small_config: Callable[..., Config], tmp_path: Path
-) -> None:
+def test_the_parts_are_those_that_the_config_names(tmp_path: Path) -> None:
     from noisynet.runs import RunFolder
 
     run = tmp_path / "run"
@@ -89,9 +86,7 @@ def test_the_parts_are_those_that_the_config_names(
         assert loop.progress.step == found.step
 
 
-def test_an_agent_may_be_restored_after_its_learner_was_built(
-    small_config: Callable[..., Config], tmp_path: Path
-) -> None:
+def test_an_agent_may_be_restored_after_its_learner_was_built(tmp_path: Path) -> None:
     chosen = small_config(steps=600, device="cpu", precision="float32", threads=1)
     start(chosen, tmp_path / "run")
     found = checkpoint.read_newest(tmp_path / "run" / "checkpoints")
@@ -126,9 +121,7 @@ def test_an_agent_may_be_restored_after_its_learner_was_built(
         assert np.array_equal(array, static[name]), name
 
 
-def test_without_a_word_updates_are_plain_and_frames_stay_on_the_host(
-    small_config: Callable[..., Config], tmp_path: Path
-) -> None:
+def test_without_a_word_updates_are_plain_and_frames_stay_on_the_host(tmp_path: Path) -> None:
     from noisynet.runs import RunFolder
 
     with Assembler(small_config(device="cpu", precision="float32")) as assembler:
@@ -143,7 +136,7 @@ def test_without_a_word_updates_are_plain_and_frames_stay_on_the_host(
 
 @pytest.mark.parametrize("overrides", [{}, {"prioritised": True}], ids=str)
 def test_a_loss_that_is_no_number_is_found_before_anything_is_saved(
-    small_config: Callable[..., Config], tmp_path: Path, overrides: dict[str, Any]
+    tmp_path: Path, overrides: dict[str, Any]
 ) -> None:
     run = tmp_path / "run"
     wild = {
@@ -163,7 +156,7 @@ def test_a_loss_that_is_no_number_is_found_before_anything_is_saved(
 
 
 def test_parameters_and_a_loss_that_are_no_numbers_are_one_error(
-    small_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loss is still on the device when the parameters are found to be infinite."""
     plain = ReplayLearner._update
@@ -186,9 +179,7 @@ def resolved(chosen: Config) -> Config:
         return resolve(set_threads(chosen), environments)
 
 
-def test_on_the_cpu_the_plain_path_is_chosen_and_written_down(
-    small_config: Callable[..., Config],
-) -> None:
+def test_on_the_cpu_the_plain_path_is_chosen_and_written_down() -> None:
     chosen = resolved(small_config(precision="float32", device="cpu"))
     assert chosen.training.execution == "plain"
     assert chosen.learning.replay_device == "host"
@@ -239,7 +230,7 @@ def test_an_actor_critic_on_a_gpu_has_no_graph(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_graph_that_cannot_be_captured_is_an_error_of_one_line(
-    small_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = small_config(device="cuda", precision="float32", execution="graph")
     with pytest.raises(RunError, match=r"--execution: got graph, .*capturing$"):
@@ -247,7 +238,7 @@ def test_a_graph_that_cannot_be_captured_is_an_error_of_one_line(
 
 
 def test_a_run_from_before_the_choice_existed_goes_on_as_it_was(
-    finished: Outcome, small_config: Callable[..., Config], tmp_path: Path
+    finished: Outcome, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     with pytest.raises(Crash):
@@ -296,10 +287,7 @@ def dawdle(monkeypatch: pytest.MonkeyPatch, config: Config, seed: int) -> None:
 
 @pytest.mark.parametrize("path", [{}, DEVICE_PATH], ids=str)
 def test_overlapping_runs_repeat_however_long_a_step_takes(
-    small_config: Callable[..., Config],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    path: dict[str, str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: dict[str, str]
 ) -> None:
     chosen = small_config(steps=1000, overlap=True, **path)
     runs = [tmp_path / name for name in ("one", "other")]
@@ -310,9 +298,7 @@ def test_overlapping_runs_repeat_however_long_a_step_takes(
     assert_same_run(*runs)
 
 
-def test_an_overlapping_run_that_crashed_goes_on_as_if_nothing_had_happened(
-    small_config: Callable[..., Config], tmp_path: Path
-) -> None:
+def test_an_overlapping_run_that_crashed_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
     chosen = small_config(steps=1500, overlap=True)
     start(chosen, tmp_path / "whole")
     with pytest.raises(Crash):
@@ -322,7 +308,7 @@ def test_an_overlapping_run_that_crashed_goes_on_as_if_nothing_had_happened(
 
 
 def test_updates_learn_from_what_they_would_have_without_a_thread(
-    small_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # Update by update: the steps that were stored when it was sampled for.
     seen: dict[bool, list[int]] = {False: [], True: []}
@@ -350,7 +336,7 @@ def test_updates_learn_from_what_they_would_have_without_a_thread(
 
 
 def test_actions_come_from_the_weights_before_the_updates_of_a_vector_step(
-    small_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # Agent steps at which an action was chosen, and the updates that had been done by then.
     seen: dict[bool, list[tuple[int, int]]] = {False: [], True: []}
@@ -380,7 +366,7 @@ def test_actions_come_from_the_weights_before_the_updates_of_a_vector_step(
 
 
 def test_an_environment_that_fails_on_its_thread_ends_the_run_as_ever(
-    small_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from noisynet.envs import EnvironmentFailed, generic
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from noisynet.assemble import resume, train
 from noisynet.runs import checkpoint
-from noisynet.runs.config import Config
 from noisynet.runs.folder import RunFolder
 from noisynet.training import GameFinished, TrainingEnded
 
+from .small_runs import small_config
 
-def test_events_come_while_training_goes_on(
-    small_config: Callable[..., Config], tmp_path: Path
-) -> None:
+
+def test_events_come_while_training_goes_on(tmp_path: Path) -> None:
     chosen = small_config("cartpole")
     events = list(train(chosen, tmp_path / "run"))
     games = [event for event in events if isinstance(event, GameFinished)]
@@ -23,9 +21,7 @@ def test_events_come_while_training_goes_on(
     assert events[-1].step >= chosen.training.steps
 
 
-def test_a_loop_that_is_left_saves_the_run(
-    small_config: Callable[..., Config], tmp_path: Path
-) -> None:
+def test_a_loop_that_is_left_saves_the_run(tmp_path: Path) -> None:
     chosen = small_config("cartpole", checkpoint_every=100_000)
     for event in train(chosen, tmp_path / "run"):
         if isinstance(event, GameFinished) and event.game == 3:

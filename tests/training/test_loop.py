@@ -33,6 +33,8 @@ from noisynet.training import (
     UpdateSchedule,
 )
 
+from .small_runs import small_config
+
 MakeLoop = Callable[[Config], TrainingLoop]
 
 
@@ -59,9 +61,7 @@ def learner_of(loop: TrainingLoop) -> ReplayLearner:
     return loop.learner
 
 
-def test_steps_are_decisions_and_pseudo_steps_are_none(
-    make_loop: MakeLoop, small_config: Callable[..., Config]
-) -> None:
+def test_steps_are_decisions_and_pseudo_steps_are_none(make_loop: MakeLoop) -> None:
     loop = make_loop(small_config(steps=1500))
     games = [event for event in loop.run() if isinstance(event, GameFinished)]
     in_flight = sum(loop.state()["episodes"]["steps"])
@@ -81,7 +81,7 @@ def target_copies(loop: TrainingLoop, monkeypatch: pytest.MonkeyPatch) -> list[i
 
 
 def test_it_learns_as_often_as_configured_and_copies_the_target_in_time(
-    make_loop: MakeLoop, small_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+    make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small_config(steps=1500, update_every=7, target_every=210)
     loop = make_loop(config)
@@ -94,9 +94,7 @@ def test_it_learns_as_often_as_configured_and_copies_the_target_in_time(
     assert all(np.isfinite(value) for event in figures for value in event.figures.values())
 
 
-def test_noise_moves_and_epsilon_is_told_only_where_there_is_one(
-    make_loop: MakeLoop, small_config: Callable[..., Config]
-) -> None:
+def test_noise_moves_and_epsilon_is_told_only_where_there_is_one(make_loop: MakeLoop) -> None:
     def last(config: Config) -> dict[str, float]:
         events = list(make_loop(config).run())
         return [event for event in events if isinstance(event, FiguresTaken)][-1].figures
@@ -108,9 +106,7 @@ def test_noise_moves_and_epsilon_is_told_only_where_there_is_one(
     assert not any(tag.startswith("snr/") for tag in rival)
 
 
-def test_it_stops_when_solved_and_not_before_enough_games(
-    make_loop: MakeLoop, small_config: Callable[..., Config]
-) -> None:
+def test_it_stops_when_solved_and_not_before_enough_games(make_loop: MakeLoop) -> None:
     config = small_config(solved_return=1.0, solved_games=12)
     loop = make_loop(config)
     events: list[Event] = list(loop.run())
@@ -120,18 +116,14 @@ def test_it_stops_when_solved_and_not_before_enough_games(
     assert 12 <= loop.progress.games <= 12 + config.environment.environments
 
 
-def test_checkpoints_come_due_by_steps(
-    make_loop: MakeLoop, small_config: Callable[..., Config]
-) -> None:
+def test_checkpoints_come_due_by_steps(make_loop: MakeLoop) -> None:
     loop = make_loop(small_config(steps=1000, checkpoint_every=200))
     due = [event.step for event in loop.run() if isinstance(event, CheckpointDue)]
     assert len(due) in (4, 5)
     assert all(200 <= later - sooner < 210 for sooner, later in pairwise(due))
 
 
-def test_rewards_are_clipped_for_learning_and_not_in_the_log(
-    make_loop: MakeLoop, small_config: Callable[..., Config]
-) -> None:
+def test_rewards_are_clipped_for_learning_and_not_in_the_log(make_loop: MakeLoop) -> None:
     loop = make_loop(small_config(reward_clip=0.25, steps=600, n_step=1))
     games = [event for event in loop.run() if isinstance(event, GameFinished)]
     batch = learner_of(loop).replay.sample(64, 1, 0.99)
@@ -152,9 +144,7 @@ def test_the_run_folder_holds_what_design_promises(finished: Outcome) -> None:
     assert saved.step == finished.step
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_both_states(
-    small_config: Callable[..., Config], tmp_path: Path
-) -> None:
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_both_states(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with pytest.raises(Diverged) as caught:
         start(small_config(learning_rate=1e30, warmup_steps=500, checkpoint_every=200), run)
@@ -170,26 +160,20 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_both_states(
     assert all(np.isfinite(value).all() for name, value in good.arrays.items() if "online" in name)
 
 
-def test_an_existing_run_is_never_overwritten(
-    finished: Outcome, small_config: Callable[..., Config]
-) -> None:
+def test_an_existing_run_is_never_overwritten(finished: Outcome) -> None:
     before = (finished.folder / "metrics.jsonl").read_bytes()
     with pytest.raises(RunError, match="not empty"):
         start(small_config(), finished.folder)
     assert (finished.folder / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_replay_too_small_for_its_windows_leaves_no_run_behind(
-    small_config: Callable[..., Config], tmp_path: Path
-) -> None:
+def test_a_replay_too_small_for_its_windows_leaves_no_run_behind(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="--replay-capacity, --n-step"):
         start(small_config(replay_capacity=64, n_step=20), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_rare_checkpoints_reserve_no_more_than_the_replay_itself(
-    small_config: Callable[..., Config],
-) -> None:
+def test_rare_checkpoints_reserve_no_more_than_the_replay_itself() -> None:
     often, rarely = (
         small_config("pong", replay_capacity=100_000, checkpoint_every=every)
         for every in (10_000, 2_000_000_000)
@@ -198,9 +182,7 @@ def test_rare_checkpoints_reserve_no_more_than_the_replay_itself(
     assert slack_of(rarely) == 12_500 + 16
 
 
-def test_a_gpu_that_is_not_there_is_named(
-    small_config: Callable[..., Config], tmp_path: Path
-) -> None:
+def test_a_gpu_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"--device: got 'cuda:7', but torch finds \d GPUs"):
         start(small_config(device="cuda:7"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -224,7 +206,7 @@ class BrokenPipe:
 
 @pytest.mark.parametrize("error", [BrokenPipeError(), SystemExit(1), OSError(28, "disk full")])
 def test_a_listener_that_cannot_speak_ends_the_run_in_good_order(
-    small_config: Callable[..., Config], tmp_path: Path, error: BaseException
+    tmp_path: Path, error: BaseException
 ) -> None:
     outcome = start(small_config(), tmp_path / "run", [BrokenPipe(error)])
     assert outcome.reason == "interrupted"
@@ -233,9 +215,7 @@ def test_a_listener_that_cannot_speak_ends_the_run_in_good_order(
     assert saved.step == outcome.step > 0
 
 
-def test_an_environment_that_no_network_takes_is_named(
-    small_config: Callable[..., Config], tmp_path: Path
-) -> None:
+def test_an_environment_that_no_network_takes_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="expected Discrete"):
         start(small_config("MountainCarContinuous-v0"), tmp_path / "run")
     with pytest.raises(RunError, match="nature torso: got observations of shape"):
@@ -270,7 +250,7 @@ def test_a_loop_can_be_built_by_hand() -> None:
 
 
 def test_a_loop_that_is_left_says_why_it_cannot_be_saved(
-    small_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The step in progress is finished, and its updates may fail as those before."""
 
@@ -304,7 +284,7 @@ class Remover(BrokenPipe):
     ("part", "gone"), [("", "config.yaml, metrics.jsonl, replay"), ("replay", "replay")]
 )
 def test_a_folder_that_is_removed_while_it_trains_is_not_said_to_be_saved(
-    small_config: Callable[..., Config], tmp_path: Path, part: str, gone: str
+    tmp_path: Path, part: str, gone: str
 ) -> None:
     with pytest.raises(RunError, match=f"run: {gone} was removed while the run trained"):
         start(small_config(), tmp_path / "run", [Remover(part)])

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,11 @@ import torch
 
 from noisynet.assemble import resume, start
 from noisynet.evaluation.agent import evaluate_run
-from noisynet.runs import Config, RunError, checkpoint, config, open_run
+from noisynet.runs import RunError, checkpoint, config, open_run
 from noisynet.training import Outcome
 
 from .same_run import Crash, CrashAt, assert_same_run, metrics
+from .small_runs import small_config
 
 STRETCHED = (
     "the schedule of final_learning_rate ends at the last step: from now on it is that of a "
@@ -37,7 +37,7 @@ class Notes(CrashAt):
 # Before the first checkpoint, in the warm-up's wake, and twice in one run.
 @pytest.mark.parametrize("crashes", [[200], [500], [1200], [700, 1500]])
 def test_a_crashed_run_goes_on_as_if_nothing_had_happened(
-    finished: Outcome, small_config: Callable[..., Config], tmp_path: Path, crashes: list[int]
+    finished: Outcome, tmp_path: Path, crashes: list[int]
 ) -> None:
     run = tmp_path / "run"
     with pytest.raises(Crash):
@@ -50,7 +50,7 @@ def test_a_crashed_run_goes_on_as_if_nothing_had_happened(
     assert_same_run(run, finished.folder)
 
 
-def test_the_rival_resumes_exactly_too(small_config: Callable[..., Config], tmp_path: Path) -> None:
+def test_the_rival_resumes_exactly_too(tmp_path: Path) -> None:
     chosen = small_config("cartpole-epsilon", epsilon_steps=1000)
     start(chosen, tmp_path / "whole")
     with pytest.raises(Crash):
@@ -60,9 +60,7 @@ def test_the_rival_resumes_exactly_too(small_config: Callable[..., Config], tmp_
 
 
 @pytest.mark.parametrize("preset", ["cartpole", "cartpole-noisy-a2c", "pqn-cartpole"])
-def test_a_run_with_every_cure_resumes_exactly(
-    preset: str, small_config: Callable[..., Config], tmp_path: Path
-) -> None:
+def test_a_run_with_every_cure_resumes_exactly(preset: str, tmp_path: Path) -> None:
     cures = {"redo_every": 7, "dormant_threshold": 0.3, "shrink_every": 40, "reset_every": 60}
     off_policy = preset == "cartpole"
     own = {} if off_policy else {"steps": 4000, "checkpoint_every": 900, "log_every": 4}
