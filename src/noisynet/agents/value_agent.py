@@ -27,23 +27,8 @@ class ValueAgent(BaseAgent[QNetwork]):
     Each source of randomness has its own generator, seeded from `seed`: `acting` for the held
     draws, `learning` for the draws of updates, `actions` for uniformly random actions.
 
-    Args:
-        network: Q-network, already on its device.
-        optimizer: optimizer of the network's parameters.
-        actions: number of actions.
-        environments: number of environments that act in parallel, each with its own draw.
-        max_gradient_norm: norm to which larger gradients are scaled down; None: no clipping.
-        redraw: when the acting noise is redrawn.
-        draw_per_environment: False: one acting draw for all environments.
-        epsilon: schedule of ε-greedy, with the noise or instead of it; None: no ε.
-        control: schedule or target for the noise's scale; None: the scale is constant.
-        penalty: weight, by the mean return, of the outputs' mean |σ| in the loss
-            (arXiv 2006.10980); None: no penalty.
-        warmup_steps: agent steps of uniformly random actions at the start.
-        precision: "float32", or "bfloat16" for the matrix products of an update.
-        acting_precision: the same for the matrix products of choosing an action.
-        revival: cures that keep the network able to learn; None: no cures.
-        seed: seed of all random numbers.
+    The arguments are those of the agents; `acting_precision` is that of the matrix products of
+    choosing an action.
     """
 
     def __init__(
@@ -53,17 +38,17 @@ class ValueAgent(BaseAgent[QNetwork]):
         *,
         actions: int,
         environments: int,
-        max_gradient_norm: float | None = 10.0,
-        redraw: Redraw = "update",
-        draw_per_environment: bool = True,
-        epsilon: LinearEpsilon | None = None,
-        control: Control | None = None,
-        penalty: PenaltyWeight | None = None,
+        max_gradient_norm: float | None,
+        redraw: Redraw,
+        draw_per_environment: bool,
+        epsilon: LinearEpsilon | None,
+        control: Control | None,
+        penalty: PenaltyWeight | None,
         warmup_steps: int = 0,
-        precision: Literal["float32", "bfloat16"] = "float32",
+        precision: Literal["float32", "bfloat16"],
         acting_precision: Literal["float32", "bfloat16"] = "float32",
-        revival: Revival | None = None,
-        seed: int = 0,
+        revival: Revival | None,
+        seed: int,
     ) -> None:
         super().__init__(
             network,
