@@ -93,6 +93,10 @@ class Kind:
         parts = [one.movedim(outer + self.dimension, 0) for one in tree_leaves(result)]
         return torch.cat([one.reshape(self.rows, -1 if one.numel() else 0) for one in parts], 1)
 
+    def as_one(self, result: Any) -> Tensor:
+        """All numbers of an output and its state."""
+        return torch.cat([one.flatten() for one in tree_leaves(result)])
+
     def hold(self, layer: Any, rows: int | None = None, **options: Any) -> None:
         batch_first = True if self.is_attention and rows is not None else None
         noisynet.hold(layer, rows=rows, batch_first=batch_first, **options)
@@ -203,13 +207,3 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 @pytest.fixture(params=[None, Kind.rows], ids=["shared", "rows"])
 def rows(request: pytest.FixtureRequest) -> int | None:
     return request.param
-
-
-def flattened(result: Any) -> Tensor:
-    """All numbers of an output and its state."""
-    return torch.cat([one.flatten() for one in tree_leaves(result)])
-
-
-@pytest.fixture(scope="session")
-def as_one() -> Callable[[Any], Tensor]:
-    return flattened

@@ -15,8 +15,6 @@ from torch.utils._pytree import tree_leaves, tree_map
 import noisynet
 from noisynet import layers
 
-AsOne = Callable[[Any], Tensor]
-
 
 def plain_parameters(layer: Any) -> dict[str, Tensor]:
     """The parameters of the plain layer that does what the noise in force does."""
@@ -40,17 +38,15 @@ def plain_parameters(layer: Any) -> dict[str, Tensor]:
     return given
 
 
-def test_a_shared_draw_is_the_plain_layer_of_the_noisy_weights(
-    kind: Any, noise: Any, as_one: AsOne
-) -> None:
+def test_a_shared_draw_is_the_plain_layer_of_the_noisy_weights(kind: Any, noise: Any) -> None:
     layer, inputs = kind.build(noise, dtype=torch.float64), kind.inputs(dtype=torch.float64)
     plain = kind.build_plain(dtype=torch.float64)
     plain.load_state_dict(layer.state_dict(), strict=False)
     kind.hold(layer)
     noisy = plain_parameters(layer)
     for given in kind.calls(inputs):
-        expected = as_one(torch.func.functional_call(plain, noisy, given))
-        torch.testing.assert_close(as_one(layer(*given)), expected, rtol=1e-12, atol=1e-12)
+        expected = kind.as_one(torch.func.functional_call(plain, noisy, given))
+        torch.testing.assert_close(kind.as_one(layer(*given)), expected, rtol=1e-12, atol=1e-12)
     if kind.takes_more_dimensions:
         with_time = layer(*tree_map(lambda one: one.unsqueeze(0), inputs))
         torch.testing.assert_close(with_time, layer(*inputs).unsqueeze(0))
@@ -62,9 +58,7 @@ def test_a_shared_draw_is_the_plain_layer_of_the_noisy_weights(
         assert {name: one.shape for name, one in plain_parameters(layer).items()} == shapes
 
 
-def test_it_is_a_layer_of_torch_whose_checkpoint_loads(
-    kind: Any, noise: Any, as_one: AsOne
-) -> None:
+def test_it_is_a_layer_of_torch_whose_checkpoint_loads(kind: Any, noise: Any) -> None:
     layer, plain, inputs = kind.build(noise), kind.build_plain(), kind.inputs()
     assert isinstance(layer, kind.plain)
     sigmas = {name: one.clone() for name, one in layer.state_dict().items() if "sigma" in name}
@@ -75,23 +69,23 @@ def test_it_is_a_layer_of_torch_whose_checkpoint_loads(
     assert set(result.missing_keys) == sigmas.keys()
     assert result.unexpected_keys == []
     assert all(torch.equal(layer.state_dict()[name], one) for name, one in sigmas.items())
-    expected = as_one(plain(*inputs))
+    expected = kind.as_one(plain(*inputs))
     with noisynet.mean_weights(layer):
         for given in kind.calls(inputs):
-            assert torch.equal(as_one(layer(*given)), as_one(plain(*given)))
+            assert torch.equal(kind.as_one(layer(*given)), kind.as_one(plain(*given)))
         if not isinstance(layer, nn.RNNBase | nn.MultiheadAttention):
             parameters = dict(plain.named_parameters())
             means = plain_parameters(layer)
             assert means.keys() == parameters.keys()
             assert all(means[name] is getattr(layer, name) for name in means)
-    assert not torch.equal(as_one(layer(*inputs)), expected)
+    assert not torch.equal(kind.as_one(layer(*inputs)), expected)
     assert noisynet.snr(layer).keys() == noisynet.noisy_layers(layer).keys()
     if not kind.is_attention:
         assert repr(layer) == f"Noisy{repr(plain)[:-1]}, noise={noise!r} (fresh))"
 
 
 def test_no_noise_in_any_register_and_draws_are_values(
-    kind: Any, noise: Any, as_one: AsOne, rows: int | None
+    kind: Any, noise: Any, rows: int | None
 ) -> None:
     layer, other, inputs = kind.build(noise), kind.build(noise), kind.inputs()
     with torch.no_grad():
@@ -110,16 +104,14 @@ def test_no_noise_in_any_register_and_draws_are_values(
     assert other.load_state_dict(layer.state_dict()) == ([], [])
     drawn: Any = noisynet.held(layer)
     with noisynet.using(other, drawn), noisynet.using(layer, drawn):
-        assert torch.equal(as_one(other(*inputs)), as_one(layer(*inputs)))
+        assert torch.equal(kind.as_one(other(*inputs)), kind.as_one(layer(*inputs)))
 
 
-def test_bfloat16_autocast_is_close_to_float32(
-    kind: Any, noise: Any, as_one: AsOne, rows: int | None
-) -> None:
+def test_bfloat16_autocast_is_close_to_float32(kind: Any, noise: Any, rows: int | None) -> None:
     layer, inputs = kind.build(noise), kind.inputs()
     parameters = list(layer.parameters())
     kind.hold(layer, rows)
-    exact = as_one(layer(*inputs))
+    exact = kind.as_one(layer(*inputs))
     with torch.autocast("cpu", torch.bfloat16):
         try:
             plain = kind.build_plain()(*inputs)
@@ -131,14 +123,14 @@ def test_bfloat16_autocast_is_close_to_float32(
     if not kind.is_sequence:  # With a draw for each row, an LSTM's output is float32.
         for one, expected in zip(tree_leaves(result), tree_leaves(plain), strict=True):
             assert one.dtype == expected.dtype
-    fast = as_one(result).float()
+    fast = kind.as_one(result).float()
     # Each term passes some roundings of 2⁻⁹, relative, and a recurrent layer's three steps.
     assert 0 < float((fast - exact).detach().norm() / exact.detach().norm()) < 4 * 2.0**-8
     gradients = torch.autograd.grad(fast.square().sum(), parameters)
     assert {one.dtype for one in gradients} == {torch.float32}
     expected = torch.autograd.grad(exact.square().sum(), parameters)
-    difference = as_one(gradients) - as_one(expected)
-    assert float(difference.norm() / as_one(expected).norm()) < 8 * 2.0**-8
+    difference = kind.as_one(gradients) - kind.as_one(expected)
+    assert float(difference.norm() / kind.as_one(expected).norm()) < 8 * 2.0**-8
 
 
 @pytest.mark.parametrize(
@@ -146,16 +138,11 @@ def test_bfloat16_autocast_is_close_to_float32(
     [(torch.float16, 2.0**-8), (torch.bfloat16, 2.0**-5), (torch.float64, 1e-6)],
 )
 def test_layers_of_other_dtypes_compute_in_them(
-    kind: Any,
-    noise: Any,
-    as_one: AsOne,
-    dtype: torch.dtype,
-    tolerance: float,
-    rows: int | None,
+    kind: Any, noise: Any, dtype: torch.dtype, tolerance: float, rows: int | None
 ) -> None:
     layer, inputs = kind.build(noise), kind.inputs()
     kind.hold(layer, rows)
-    exact, drawn = as_one(layer(*inputs)).detach(), noisynet.held(layer)
+    exact, drawn = kind.as_one(layer(*inputs)).detach(), noisynet.held(layer)
     assert drawn is not None
     layer.to(dtype)
     # What is held follows the dtype.
@@ -166,8 +153,8 @@ def test_layers_of_other_dtypes_compute_in_them(
     given = tree_map(lambda one: one.to(dtype), inputs)
     result = layer(*given)
     assert {one.dtype for one in tree_leaves(result)} == {dtype}
-    assert float((as_one(result).detach() - exact).norm() / exact.norm()) < tolerance
-    as_one(result).sum().backward()
+    assert float((kind.as_one(result).detach() - exact).norm() / exact.norm()) < tolerance
+    kind.as_one(result).sum().backward()
     assert {parameter.grad.dtype for parameter in layer.parameters()} == {dtype}
     noisynet.resample(layer)
     assert {one.dtype for one in tree_leaves(layer(*given))} == {dtype}

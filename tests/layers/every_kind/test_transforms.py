@@ -15,49 +15,43 @@ from torch.utils._pytree import tree_map
 
 import noisynet
 
-AsOne = Callable[[Any], Tensor]
-
 
 @pytest.mark.parametrize("make", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
 def test_a_copy_does_the_same_and_then_draws_apart(
-    kind: Any,
-    noise: Any,
-    as_one: AsOne,
-    make: Callable[[nn.Module], nn.Module],
-    rows: int | None,
+    kind: Any, noise: Any, make: Callable[[nn.Module], nn.Module], rows: int | None
 ) -> None:
     layer, inputs = kind.build(noise), kind.inputs()
     kind.hold(layer, rows)
-    before = as_one(layer(*inputs))
+    before = kind.as_one(layer(*inputs))
     made = make(layer)
-    assert torch.equal(as_one(made(*inputs)), before)
+    assert torch.equal(kind.as_one(made(*inputs)), before)
     noisynet.resample(made)
-    assert not torch.equal(as_one(made(*inputs)), before)
-    assert torch.equal(as_one(layer(*inputs)), before)
+    assert not torch.equal(kind.as_one(made(*inputs)), before)
+    assert torch.equal(kind.as_one(layer(*inputs)), before)
     with noisynet.mean_weights(made), noisynet.mean_weights(layer):
-        assert torch.equal(as_one(made(*inputs)), as_one(layer(*inputs)))
+        assert torch.equal(kind.as_one(made(*inputs)), kind.as_one(layer(*inputs)))
 
 
 @pytest.mark.parametrize("static", [False, True])
 def test_redrawing_between_forward_and_backward_changes_no_gradient(
-    kind: Any, noise: Any, as_one: AsOne, static: bool
+    kind: Any, noise: Any, static: bool
 ) -> None:
     layer, inputs = kind.build(noise), kind.inputs()
     kind.hold(layer, static=static)
     parameters = list(layer.parameters())
-    expected = torch.autograd.grad(as_one(layer(*inputs)).square().sum(), parameters)
-    y = as_one(layer(*inputs))
+    expected = torch.autograd.grad(kind.as_one(layer(*inputs)).square().sum(), parameters)
+    y = kind.as_one(layer(*inputs))
     noisynet.resample(layer)
     layer(*inputs)
     now = torch.autograd.grad(y.square().sum(), parameters)
     torch.testing.assert_close(now, expected)
 
 
-def test_built_on_meta_and_filled_later(kind: Any, noise: Any, as_one: AsOne) -> None:
+def test_built_on_meta_and_filled_later(kind: Any, noise: Any) -> None:
     layer, inputs = kind.build(noise, device="meta"), kind.inputs()
     kind.hold(layer, kind.rows)
     if not kind.is_sequence:
-        assert as_one(layer(*tree_map(lambda one: one.to("meta"), inputs))).is_meta
+        assert kind.as_one(layer(*tree_map(lambda one: one.to("meta"), inputs))).is_meta
     layer.to_empty(device="cpu")
     layer.reset_parameters()
     filled = dict(kind.build(noise).named_parameters())
@@ -67,7 +61,7 @@ def test_built_on_meta_and_filled_later(kind: Any, noise: Any, as_one: AsOne) ->
         elif f"{name}_sigma" in filled:
             assert float(parameter.detach().abs().max()) <= math.sqrt(3), name
     assert noisynet.not_finite(layer) == {}
-    assert torch.equal(as_one(layer(*inputs)), as_one(layer(*inputs)))
+    assert torch.equal(kind.as_one(layer(*inputs)), kind.as_one(layer(*inputs)))
     # The draw on meta had no values: now it has real ones, with the moments of noise.
     held: Any = noisynet.held(layer)
     assert held.rows == kind.rows
@@ -102,31 +96,27 @@ def test_reset_parameters_reaches_tensors_that_stand_for_parameters(kind: Any, n
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-def test_a_compiled_forward_uses_each_new_draw(
-    kind: Any, noise: Any, as_one: AsOne, rows: int | None
-) -> None:
+def test_a_compiled_forward_uses_each_new_draw(kind: Any, noise: Any, rows: int | None) -> None:
     if kind.is_sequence:
         pytest.skip("the compiler leaves these to PyTorch: test_sequence.py")
     torch.compiler.reset()
     layer, inputs = kind.build(noise), kind.inputs()
     compiled = torch.compile(layer, backend="eager", fullgraph=True)
     kind.hold(layer, rows)
-    first = as_one(compiled(*inputs))
-    torch.testing.assert_close(first, as_one(layer(*inputs)))
+    first = kind.as_one(compiled(*inputs))
+    torch.testing.assert_close(first, kind.as_one(layer(*inputs)))
     noisynet.resample(layer)
-    second = as_one(compiled(*inputs))
-    torch.testing.assert_close(second, as_one(layer(*inputs)))
+    second = kind.as_one(compiled(*inputs))
+    torch.testing.assert_close(second, kind.as_one(layer(*inputs)))
     assert not torch.equal(first, second)
     with noisynet.mean_weights(layer):
-        torch.testing.assert_close(as_one(compiled(*inputs)), as_one(layer(*inputs)))
+        torch.testing.assert_close(kind.as_one(compiled(*inputs)), kind.as_one(layer(*inputs)))
     torch.compiler.reset()
 
 
 # What PyTorch says of its own kernels of an LSTM and of grouped convolutions.
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
-def test_an_ensemble_by_vmap_is_that_of_a_loop(
-    kind: Any, noise: Any, as_one: AsOne, rows: int | None
-) -> None:
+def test_an_ensemble_by_vmap_is_that_of_a_loop(kind: Any, noise: Any, rows: int | None) -> None:
     layer, inputs = kind.build(noise), kind.inputs()
     members = [kind.build(noise) for _ in range(2)]
     stacked, _ = torch.func.stack_module_state(members)
@@ -134,13 +124,13 @@ def test_an_ensemble_by_vmap_is_that_of_a_loop(
     drawn: Any = noisynet.held(layer)
 
     def loss(values: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        y = as_one(torch.func.functional_call(layer, values, inputs))
+        y = kind.as_one(torch.func.functional_call(layer, values, inputs))
         return y.square().sum(), y
 
     together, outputs = torch.func.vmap(torch.func.grad(loss, has_aux=True))(stacked)
     for number, member in enumerate(members):
         with noisynet.using(member, drawn):
-            y = as_one(member(*inputs))
+            y = kind.as_one(member(*inputs))
         torch.testing.assert_close(outputs[number], y, rtol=1e-4, atol=1e-4)
         y.square().sum().backward()
         for name, parameter in member.named_parameters():
@@ -148,7 +138,7 @@ def test_an_ensemble_by_vmap_is_that_of_a_loop(
 
 
 def test_first_and_second_derivatives_pass_the_numerical_check(
-    kind: Any, noise: Any, as_one: AsOne, rows: int | None
+    kind: Any, noise: Any, rows: int | None
 ) -> None:
     layer = kind.build(noise, dtype=torch.float64)
     kind.hold(layer, rows)
@@ -157,7 +147,7 @@ def test_first_and_second_derivatives_pass_the_numerical_check(
 
     def apply(x: Tensor, *values: Tensor) -> Tensor:
         parameters = dict(zip(names, values, strict=True))
-        return as_one(torch.func.functional_call(layer, parameters, (x, *more))).square()
+        return kind.as_one(torch.func.functional_call(layer, parameters, (x, *more))).square()
 
     given = (first.requires_grad_(), *layer.parameters())
     assert torch.autograd.gradcheck(apply, given, fast_mode=True)
