@@ -21,21 +21,10 @@ from noisynet.control import scale
 from noisynet.layers.convert import LINEAR, OTHERS
 from noisynet.layers.transposed import noisy_kind_of
 
+from ..layers.references import Transposed
+
 # Forward derivatives load decompositions that torch compiles by a deprecated function.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*deprecated:DeprecationWarning")
-
-
-class Transposed(nn.Module):
-    """A plain layer that keeps its weight as (inputs, outputs), as GPT-2's does."""
-
-    def __init__(self, nf: int, nx: int) -> None:
-        super().__init__()
-        self.nf, self.nx = nf, nx
-        self.weight = nn.Parameter(torch.randn(nx, nf, dtype=torch.float64))
-        self.bias = nn.Parameter(torch.randn(nf, dtype=torch.float64))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x @ self.weight + self.bias
 
 
 def transposed_linear(*, dtype: torch.dtype, **options: Any) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,12 +13,12 @@ from noisynet.layers import FactorisedNoise, LayerNoise
 from noisynet.layers.noise import NoiseName
 
 
-def noise_of_weight(noise: Any, row: int | None, j: int, i: int) -> Tensor:
-    """ε_w of output j and input i, as the table in docs says it: f(ε_j) f(ε_i), or as drawn."""
+def noise_of_weight(noise: Any, row: int | None, j: int, i: int, group: int = 0) -> Tensor:
+    """ε_w of output j and input i of its group, as docs say: f(ε_j) f(ε_i), or as drawn."""
     if isinstance(noise, FactorisedNoise):
         outputs = noise.output if row is None else noise.output[row]
         inputs = noise.input if row is None else noise.input[row]
-        return outputs[j] * inputs[i]
+        return outputs[j] * inputs[group * (len(inputs) // noise.groups) + i]
     return noise.weight[j, i] if row is None else noise.weight[row, j, i]
 
 
@@ -55,6 +56,26 @@ def slow_noisy_linear(
     return torch.stack(cells).reshape(*input.shape[:-1], outputs)
 
 
+def assert_same(
+    fast: Callable[..., Tensor],
+    slow: Callable[..., Tensor],
+    tensors: list[Any],
+    *more: Any,
+    **how: Any,
+) -> None:
+    """Compare the outputs of two functions, and their gradients for all tensors that are there."""
+    results, cotangent = [], None
+    for function in (fast, slow):
+        leaves = [None if t is None else t.clone().requires_grad_() for t in tensors]
+        output = function(*leaves, *more, **how)
+        cotangent = torch.randn_like(output) if cotangent is None else cotangent
+        wanted = [leaf for leaf in leaves if leaf is not None]
+        results.append([output, *torch.autograd.grad((output * cotangent).sum(), wanted)])
+    # Sums of at most some hundred products of order 1: rounding stays far below 1e-12.
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
 def new_net(noise: NoiseName = "factorised", dtype: torch.dtype | None = None) -> nn.Sequential:
     """A network of two noisy layers of equal size and a plain one in front."""
     return nn.Sequential(
@@ -64,6 +85,29 @@ def new_net(noise: NoiseName = "factorised", dtype: torch.dtype | None = None) -
         nn.ReLU(),
         noisynet.NoisyLinear(4, 4, noise=noise, dtype=dtype),
     )
+
+
+class Transposed(nn.Module):
+    """A plain layer that keeps its weight as (inputs, outputs), as GPT-2's does."""
+
+    def __init__(self, nf: int, nx: int) -> None:
+        super().__init__()
+        self.nf, self.nx = nf, nx
+        self.weight = nn.Parameter(torch.randn(nx, nf, dtype=torch.float64))
+        self.bias = nn.Parameter(torch.randn(nf, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight + self.bias
+
+
+STATES = ["fresh", "per row", "held", "rows", "static"]
+
+
+def put_into(net: nn.Module, state: str, rows: int) -> None:
+    if state in ("fresh", "per row"):
+        noisynet.release(net, per_row=state == "per row")
+    else:
+        noisynet.hold(net, rows=rows if state == "rows" else None, static=state == "static")
 
 
 def new_tensors(

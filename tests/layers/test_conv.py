@@ -15,7 +15,6 @@ from torch import Tensor, nn
 import noisynet
 from noisynet.layers import (
     FactorisedNoise,
-    IndependentNoise,
     NoisyConv1d,
     NoisyConv2d,
     WeightNoise,
@@ -23,28 +22,7 @@ from noisynet.layers import (
 )
 from noisynet.layers.noise import NoiseName, NoiseSpec
 
-Kernel = dict[tuple[int, ...], Tensor]
-
-
-def noise_of_element(
-    noise: WeightNoise, row: int | None, o: int, c: int, k: int, shape: torch.Size
-) -> Tensor:
-    """ε of output channel o, channel c of its group and kernel element k, one scalar at a time."""
-    outputs, channels, elements = shape[0], shape[1], math.prod(shape[2:])
-    i = c * elements + k
-    if isinstance(noise, IndependentNoise):
-        return noise.weight[o, i] if row is None else noise.weight[row, o, i]
-    group = o // (outputs // noise.groups)
-    i += group * channels * elements
-    input = noise.input if row is None else noise.input[row]
-    output = noise.output if row is None else noise.output[row]
-    return output[o] * input[i]
-
-
-def noise_of_bias(noise: WeightNoise, row: int | None, o: int) -> Tensor:
-    drawn = noise.bias_noise()
-    assert drawn is not None
-    return drawn[o] if row is None else drawn[row, o]
+from .references import assert_same, noise_of_bias, noise_of_weight
 
 
 def noisy_conv_by_loops(
@@ -89,7 +67,7 @@ def noisy_conv_by_loops(
                                 for at, by in zip(position, offset, strict=True)
                             )
                         ]
-                        epsilon = noise_of_element(noise, row, o, c, k, weight.shape)
+                        epsilon = noise_of_weight(noise, row, o, c * math.prod(kernel) + k, group)
                         y = y + (weight[place] + weight_sigma[place] * epsilon) * x
                 values.append(y)
     return torch.stack(values).reshape(*leading, outputs, *map(len, positions))
@@ -151,19 +129,7 @@ def test_forward_and_all_gradients_are_those_of_equation_9(
     )
     noise = draw_noise(kind, shape, groups, rows, bias)
     how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-
-    results, cotangent = [], None
-    functions: tuple[Any, ...] = (noisy_conv, noisy_conv_by_loops)
-    for function in functions:
-        leaves = [None if t is None else t.clone().requires_grad_() for t in tensors]
-        output = function(*leaves, noise, **how)
-        cotangent = torch.randn_like(output) if cotangent is None else cotangent
-        wanted = [leaf for leaf in leaves if leaf is not None]
-        results.append([output, *torch.autograd.grad((output * cotangent).sum(), wanted)])
-
-    # Sums of at most some hundred products of order 1: rounding stays far below 1e-12.
-    for fast, slow in zip(*results, strict=True):
-        torch.testing.assert_close(fast, slow, rtol=1e-12, atol=1e-12)
+    assert_same(noisy_conv, noisy_conv_by_loops, tensors, noise, **how)
 
 
 @pytest.mark.parametrize("groups", [1, 2])

@@ -15,25 +15,15 @@ from torch import Tensor, nn
 import noisynet
 from noisynet.layers import (
     FactorisedNoise,
-    IndependentNoise,
     NoisyConv3d,
     NoisyConvTranspose1d,
     NoisyConvTranspose2d,
     NoisyConvTranspose3d,
-    WeightNoise,
     noisy_conv_transpose,
 )
 from noisynet.layers.noise import NoiseName, NoiseSpec
 
-
-def noise_of_element(noise: WeightNoise, row: int | None, o: int, i: int, group: int) -> Tensor:
-    """ε of output channel o and input i of its group, one scalar at a time."""
-    if isinstance(noise, IndependentNoise):
-        return noise.weight[o, i] if row is None else noise.weight[row, o, i]
-    inputs = noise.input.shape[-1] // noise.groups
-    input = noise.input if row is None else noise.input[row]
-    output = noise.output if row is None else noise.output[row]
-    return output[o] * input[group * inputs + i]
+from .references import assert_same, noise_of_bias, noise_of_weight
 
 
 def transposed_by_loops(
@@ -69,8 +59,7 @@ def transposed_by_loops(
         ):
             start = torch.zeros((), dtype=torch.float64)
             if bias is not None and bias_sigma is not None:
-                drawn = noise.bias_noise()
-                start = bias[o] + bias_sigma[o] * (drawn[o] if row is None else drawn[row, o])
+                start = bias[o] + bias_sigma[o] * noise_of_bias(noise, row, o)
             sums[o, *place] = start
         for c, at in itertools.product(
             range(weight.shape[0]), itertools.product(*map(range, image.shape[1:]))
@@ -86,7 +75,7 @@ def transposed_by_loops(
                 if (out, *place) not in sums:
                     continue
                 i = (c % per_group) * math.prod(kernel) + k
-                epsilon = noise_of_element(noise, row, out, i, group)
+                epsilon = noise_of_weight(noise, row, out, i, group)
                 element = weight[c, o][by] + weight_sigma[c, o][by] * epsilon
                 sums[out, *place] = sums[out, *place] + element * image[c][at]
         images.append(torch.stack(list(sums.values())).reshape(outputs * groups, *sizes))
@@ -134,16 +123,8 @@ def test_forward_and_all_gradients_are_those_of_the_loops(
     )
     how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     how["output_padding"] = stride - 1
-    results, cotangent = [], None
-    functions: tuple[Any, ...] = (noisy_conv_transpose, transposed_by_loops)
-    for function in functions:
-        leaves = [None if t is None else t.clone().requires_grad_() for t in tensors]
-        output = function(*leaves, spec.unflatten(drawn), **how)
-        cotangent = torch.randn_like(output) if cotangent is None else cotangent
-        wanted = [leaf for leaf in leaves if leaf is not None]
-        results.append([output, *torch.autograd.grad((output * cotangent).sum(), wanted)])
-    for fast, slow in zip(*results, strict=True):
-        torch.testing.assert_close(fast, slow, rtol=1e-12, atol=1e-12)
+    noise = spec.unflatten(drawn)
+    assert_same(noisy_conv_transpose, transposed_by_loops, tensors, noise, **how)
 
 
 def test_a_transposed_convolution_by_hand() -> None:

@@ -25,26 +25,18 @@ from torch.func import (
 import noisynet
 from noisynet.layers.noise import NoiseName
 
-from .references import new_net, new_tensors
+from .references import STATES, new_net, new_tensors, put_into
 
 # PyTorch's own forward derivatives are loaded with it.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*deprecated:DeprecationWarning")
 
 P, Q, ROWS = 3, 2, 4
-STATES = ["fresh", "per row", "held", "rows", "static"]
 NewForm = Callable[..., Callable[..., Tensor]]
 
 
 @pytest.fixture
 def double_net(noise: NoiseName) -> nn.Sequential:
     return new_net(noise, torch.float64)
-
-
-def put_into(net: nn.Module, state: str, rows: int) -> None:
-    if state in ("fresh", "per row"):
-        noisynet.release(net, per_row=state == "per row")
-    else:
-        noisynet.hold(net, rows=rows if state == "rows" else None, static=state == "static")
 
 
 def parameters_of(net: nn.Module) -> dict[str, Tensor]:

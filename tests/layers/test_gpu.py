@@ -12,6 +12,8 @@ from torch import Tensor, nn
 import noisynet
 from noisynet.layers import OutputNoise
 
+from .references import STATES, put_into
+
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
@@ -22,14 +24,6 @@ pytestmark = [
 ]
 
 P, Q, ROWS = 64, 32, 48
-STATES = ["fresh", "per row", "held", "rows", "static"]
-
-
-def put_into(net: nn.Module, state: str, rows: int) -> None:
-    if state in ("fresh", "per row"):
-        noisynet.release(net, per_row=state == "per row")
-    else:
-        noisynet.hold(net, rows=rows if state == "rows" else None, static=state == "static")
 
 
 def small_net(noise: str) -> nn.Sequential:

@@ -13,7 +13,7 @@ import noisynet
 from noisynet.layers import Draw, NoisyLinear
 from noisynet.layers.noise import NoiseName
 
-from .references import new_net
+from .references import STATES, new_net, put_into
 
 
 def same(first: Any, second: Any) -> bool:
@@ -221,16 +221,16 @@ def test_what_is_held_may_change_inside_using(net: Any, x: Tensor, change: str) 
     assert torch.equal(net(x), after)
 
 
-def test_mean_weights_is_bit_equal_to_plain_layers(net: Any, x: Tensor) -> None:
+@pytest.mark.parametrize("state", STATES)
+def test_mean_weights_is_bit_equal_to_plain_layers(net: Any, x: Tensor, state: str) -> None:
     layers = [net[0], net[2], net[4]]
     plain = x
     for number, layer in enumerate(layers):
         plain = nn.functional.linear(plain, layer.weight, layer.bias)
         plain = plain.relu() if number < 2 else plain
-    for prepare in (noisynet.release, noisynet.hold):
-        prepare(net)
-        with noisynet.mean_weights(net):
-            assert torch.equal(net(x), plain)
+    put_into(net, state, 6)
+    with noisynet.mean_weights(net):
+        assert torch.equal(net(x), plain)
 
 
 def test_mean_weights_takes_several_modules_and_ones_without_noise(net: Any, x: Tensor) -> None:
@@ -242,12 +242,9 @@ def test_mean_weights_takes_several_modules_and_ones_without_noise(net: Any, x: 
     assert not torch.equal(net(x), net(x))
 
 
-@pytest.mark.parametrize("state", ["fresh", "per_row", "held", "rows"])
+@pytest.mark.parametrize("state", STATES)
 def test_train_and_eval_change_nothing(net: Any, x: Tensor, state: str) -> None:
-    if state in ("fresh", "per_row"):
-        noisynet.release(net, per_row=state == "per_row")
-    else:
-        noisynet.hold(net, rows=6 if state == "rows" else None)
+    put_into(net, state, 6)
     outputs = []
     for mode in (True, False):
         net.train(mode)
@@ -255,7 +252,7 @@ def test_train_and_eval_change_nothing(net: Any, x: Tensor, state: str) -> None:
         outputs.append([net(x), net(x)])
     assert torch.equal(outputs[0][0], outputs[1][0])
     assert torch.equal(outputs[0][1], outputs[1][1])
-    assert torch.equal(outputs[0][0], outputs[0][1]) == (state in ("held", "rows"))
+    assert torch.equal(outputs[0][0], outputs[0][1]) == (state in ("held", "rows", "static"))
 
 
 def test_part_of_a_net_can_be_held_alone(net: Any) -> None:

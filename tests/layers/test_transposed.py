@@ -13,23 +13,12 @@ import noisynet
 from noisynet.layers import NoisyLinear, OutputNoise
 from noisynet.layers.transposed import conv1d_of_transformers, noisy_kind_of
 
+from .references import Transposed
+
 # PyTorch's own forward derivatives are loaded with it.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*deprecated:DeprecationWarning")
 
 P, Q, ROWS = 5, 3, 4
-
-
-class Transposed(nn.Module):
-    """A plain layer that keeps its weight as (inputs, outputs)."""
-
-    def __init__(self, nf: int, nx: int) -> None:
-        super().__init__()
-        self.nf, self.nx = nf, nx
-        self.weight = nn.Parameter(torch.randn(nx, nf, dtype=torch.float64))
-        self.bias = nn.Parameter(torch.randn(nf, dtype=torch.float64))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x @ self.weight + self.bias
 
 
 def twins(noise: str, plain: Any = None) -> tuple[Any, NoisyLinear]:
