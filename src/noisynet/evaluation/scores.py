@@ -89,16 +89,12 @@ def mean_interval(
 def mean_difference_interval(
     ours: Sequence[float] | npt.NDArray[np.floating],
     theirs: Sequence[float] | npt.NDArray[np.floating],
-    *,
-    confidence: float = 0.95,
 ) -> tuple[float, float] | None:
-    """Return the interval of mean(ours) - mean(theirs), by Welch's t: their spreads may differ.
+    """Return the 95 % interval of mean(ours) - mean(theirs), by Welch's t: spreads may differ.
 
     None for fewer than 2 returns on a side. Returns that are all equal on each side give an
-    interval of zero width. Raises ValueError as `mean_interval` does.
+    interval of zero width. Raises ValueError for returns that are not finite.
     """
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence: got {confidence!r}, expected a number between 0 and 1")
     first, second = _finite(ours), _finite(theirs)
     if min(len(first), len(second)) < 2:
         return None
@@ -116,7 +112,7 @@ def mean_difference_interval(
         from scipy.special import stdtrit
     except ImportError as error:
         raise ImportError(f"intervals need SciPy: {install_command('train')}") from error
-    half = float(stdtrit(freedom, 0.5 + confidence / 2.0)) * math.sqrt(variance)
+    half = float(stdtrit(freedom, 0.975)) * math.sqrt(variance)
     return difference - half, difference + half
 
 
