@@ -1,6 +1,5 @@
 """The evidence: faulty agents have their faults, series go on, the page is that of its files."""
 
-import importlib
 import json
 from collections import Counter
 from dataclasses import replace
@@ -11,6 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmarks.study import (
+    atari100k,
+    cartpole,
+    compare,
+    components,
+    evidence,
+    faults,
+    faulty,
+    minatar,
+    part,
+    verdict,
+)
+from benchmarks.study import run as study
 
 from noisynet.agents import QLearning
 from noisynet.agents.q_learning import Draws
@@ -24,17 +36,6 @@ from noisynet.runs.config import Config
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "does-it-pay.md").read_text()
 
-study: Any = importlib.import_module("benchmarks.study.run")
-part: Any = importlib.import_module("benchmarks.study.part")
-compare: Any = importlib.import_module("benchmarks.study.compare")
-faulty: Any = importlib.import_module("benchmarks.study.faulty")
-faults: Any = importlib.import_module("benchmarks.study.faults")
-components: Any = importlib.import_module("benchmarks.study.components")
-minatar: Any = importlib.import_module("benchmarks.study.minatar")
-cartpole: Any = importlib.import_module("benchmarks.study.cartpole")
-atari100k: Any = importlib.import_module("benchmarks.study.atari100k")
-verdict: Any = importlib.import_module("benchmarks.study.verdict")
-evidence: Any = importlib.import_module("benchmarks.study.evidence")
 
 COPIES, OTHERS = "ε copied into the target", "one layer as others have it"
 FROZEN = "frozen noise: one draw for the whole run"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +13,13 @@ import pytest
 pytest.importorskip("stable_baselines3")
 pytest.importorskip("sb3_contrib")
 
+from benchmarks.hosts import exploring as agents
+from benchmarks.study import compare
+from benchmarks.study import exploring as study
+
 import noisynet
 from noisynet.evaluation.scores import interquartile_mean
 
-agents: Any = importlib.import_module("benchmarks.hosts.exploring")
-study: Any = importlib.import_module("benchmarks.study.exploring")
-compare: Any = importlib.import_module("benchmarks.study.compare")
 TD3 = "Pendulum, TD3"
 CASES = [
     (next(name for name, task in agents.TASKS.items() if task.algorithm == algorithm), arm)

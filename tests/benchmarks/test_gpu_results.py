@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu import layers, training
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "gpu"
-layers: Any = importlib.import_module("benchmarks.gpu.layers")
-training: Any = importlib.import_module("benchmarks.gpu.training")
 
 
 def read(name: str) -> dict[str, Any]:

@@ -1,14 +1,11 @@
 """The benchmarks of growth and of training on a GPU measure what they say."""
 
-import importlib
 from itertools import pairwise
-from typing import Any
 
 import pytest
-
-growth: Any = importlib.import_module("benchmarks.training.growth")
-gpu_training: Any = importlib.import_module("benchmarks.gpu.training")
-gpu_paths: Any = importlib.import_module("benchmarks.gpu.paths")
+from benchmarks.gpu import paths as gpu_paths
+from benchmarks.gpu import training as gpu_training
+from benchmarks.training import growth
 
 
 def test_costs_take_turns_and_medians_are_returned() -> None:

@@ -1,16 +1,13 @@
 """The tables of other libraries' agents are those of the kept results."""
 
-import importlib
 import itertools
 import json
 import statistics
 from typing import Any
 
 import pytest
-
-run: Any = importlib.import_module("benchmarks.hosts.run")
-tables: Any = importlib.import_module("benchmarks.hosts.tables")
-suites: Any = importlib.import_module("benchmarks.hosts.peer_suites")
+from benchmarks.hosts import peer_suites as suites
+from benchmarks.hosts import run, tables
 
 
 @pytest.mark.parametrize("host", run.HOSTS)
@@ -21,7 +18,8 @@ def test_a_page_shows_what_was_measured(host: str) -> None:
 
 def test_the_page_shows_what_other_horizons_did_to_tianshou() -> None:
     pytest.importorskip("tianshou", reason="needs noisynet[tianshou]")
-    horizons: Any = importlib.import_module("benchmarks.hosts.tianshou_horizons")
+    from benchmarks.hosts import tianshou_horizons as horizons
+
     kept = horizons.KEPT
     assert kept.with_suffix(".md").read_text() == horizons.tables(json.loads(kept.read_text()))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmarks.layers import contenders, peers, report, timing
 from torch import nn
 from torch.nn import functional
 
@@ -23,10 +23,6 @@ RUN = (sys.executable, "-m", "benchmarks.layers.run")
 CPU = torch.device("cpu")
 INPUTS, OUTPUTS = 6, 5
 
-peers = importlib.import_module("benchmarks.layers.peers")
-contenders = importlib.import_module("benchmarks.layers.contenders")
-timing = importlib.import_module("benchmarks.layers.timing")
-report = importlib.import_module("benchmarks.layers.report")
 
 PEERS = sorted(peers.REIMPLEMENTED)
 CONTENDERS = {contender.name: contender for contender in contenders.contenders()[0]}

@@ -1,26 +1,20 @@
 """What is kept of Pong's runs, and how the units of their CNNs are counted."""
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
+from benchmarks.pong import keep, sb3_ppo, seeds, units
+from benchmarks.training import sb3 as training_sb3
 from stable_baselines3.common.env_util import make_vec_env
 from torch import nn
 
 from noisynet.runs import config
 
-keep: Any = importlib.import_module("benchmarks.pong.keep")
-units: Any = importlib.import_module("benchmarks.pong.units")
-seeds: Any = importlib.import_module("benchmarks.pong.seeds")
-sb3_ppo: Any = importlib.import_module("benchmarks.pong.sb3_ppo")
-training_sb3: Any = importlib.import_module("benchmarks.training.sb3")
-
+from .one_step import OneStep
 
 FOLDERS = ("", "fast", "actors", "btr-small")
 
@@ -151,25 +145,6 @@ def test_runs_beside_each_other_are_compared_by_steps_alone() -> None:
     assert (found["seeds"], found["solved by both"], found["mean"]) == (3, 2, 550)
     assert found["later"] == 2  # and that which was not solved at all
     assert found["interval"] == pytest.approx((550 - 12.7062 * 550, 550 + 12.7062 * 550), rel=1e-5)
-
-
-class OneStep(gymnasium.Env[np.ndarray, np.int64]):
-    """Games of one step, seen as a stack of four frames, that return what they are told."""
-
-    action_space = spaces.Discrete(6)
-    observation_space = spaces.Box(0, 255, (84, 84, 4), np.uint8)
-
-    def __init__(self, score: float) -> None:
-        self.score = score
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(seed=seed, options=options)
-        return np.zeros((84, 84, 4), np.uint8), {}
-
-    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        return np.zeros((84, 84, 4), np.uint8), self.score, True, False, {}
 
 
 def clock_of(score: float, minutes: float) -> Any:

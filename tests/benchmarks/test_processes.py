@@ -1,15 +1,12 @@
 """The processes of a benchmark end with the one that started them, whatever ended it."""
 
-import importlib
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-processes: Any = importlib.import_module("benchmarks.processes")
+from benchmarks import processes
 
 SLEEPING = """
 import os

@@ -1,16 +1,13 @@
 """What is kept of runs and suites on Ray is consistent."""
 
 import csv
-import importlib
 import json
-from typing import Any
 
 import pytest
 
 pytest.importorskip("ray", reason="Ray is an extra")
 
-samplers: Any = importlib.import_module("benchmarks.scale.samplers")
-suite_faults: Any = importlib.import_module("benchmarks.scale.suite_faults")
+from benchmarks.scale import samplers, suite_faults
 
 
 def test_the_disturbed_suite_has_the_scores_of_the_undisturbed_one() -> None:

@@ -1,6 +1,5 @@
 """The study's tables are those of its runs, and its page finds where to cut them."""
 
-import importlib
 import re
 from collections import Counter
 from pathlib import Path
@@ -8,19 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.pong import seeds
+from benchmarks.study import cartpole, compare, control, evidence, part, target_held
+from benchmarks.study import report as study_report
+from benchmarks.study import run as study
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "study"
-
-study: Any = importlib.import_module("benchmarks.study.run")
-cartpole: Any = importlib.import_module("benchmarks.study.cartpole")
-compare: Any = importlib.import_module("benchmarks.study.compare")
-control: Any = importlib.import_module("benchmarks.study.control")
-evidence: Any = importlib.import_module("benchmarks.study.evidence")
-target_held: Any = importlib.import_module("benchmarks.study.target_held")
-part: Any = importlib.import_module("benchmarks.study.part")
-seeds: Any = importlib.import_module("benchmarks.pong.seeds")
-study_report: Any = importlib.import_module("benchmarks.study.report")
 
 
 def test_the_table_is_that_of_the_runs() -> None:

@@ -4,19 +4,16 @@ import importlib
 import json
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
-from gymnasium import spaces
+from benchmarks.training import contenders, floor, sb3
+from benchmarks.training import run as training
 from stable_baselines3.common.env_util import make_vec_env
 from torch.utils.flop_counter import FlopCounterMode
 
 from noisynet.runs import config
 
-training: Any = importlib.import_module("benchmarks.training.run")
-contenders: Any = importlib.import_module("benchmarks.training.contenders")
-floor: Any = importlib.import_module("benchmarks.training.floor")
-sb3: Any = importlib.import_module("benchmarks.training.sb3")
+from .one_step import OneStep
 
 # Multiply-adds for one observation, layer by layer: outputs × inputs of each.
 NATURE = (32 * 20 * 20 * 4 * 8 * 8, 64 * 9 * 9 * 32 * 4 * 4, 64 * 7 * 7 * 64 * 3 * 3, 512 * 3136)
@@ -67,24 +64,8 @@ def test_a_floor_is_the_products_of_an_update_at_the_speed_that_was_measured(age
     assert min(found["products_ms"], found["update_ms"], found["gmacs_per_second"]) > 0
 
 
-class OneStep(gymnasium.Env[np.ndarray, np.int64]):
-    """Games of one step that return 20, seen as a stack of four frames."""
-
-    action_space = spaces.Discrete(6)
-    observation_space = spaces.Box(0, 255, (84, 84, 4), np.uint8)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(seed=seed, options=options)
-        return np.zeros((84, 84, 4), np.uint8), {}
-
-    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        return np.zeros((84, 84, 4), np.uint8), 20.0, True, False, {}
-
-
 def two_games() -> Any:
-    return make_vec_env(OneStep, 2, seed=0)
+    return make_vec_env(OneStep, 2, seed=0, env_kwargs={"score": 20.0})
 
 
 def test_ppo_is_counted_by_whole_iterations() -> None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-
 import pytest
 
 pytest.importorskip("tianshou", reason="needs noisynet[tianshou]")
 
 import numpy as np
+from benchmarks.hosts import run as hosts
+from benchmarks.hosts import tianshou as hosts_tianshou
 
 import noisynet
-
-hosts = importlib.import_module("benchmarks.hosts.run")
-hosts_tianshou = importlib.import_module("benchmarks.hosts.tianshou")
 
 # A uniformly random player gets about 22, and one that always does the same about 10.
 LEARNED = 100.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import warnings
 
 import pytest
@@ -13,13 +12,12 @@ with warnings.catch_warnings():
     pytest.importorskip("torchrl.collectors", reason="needs noisynet[torchrl]")
 
 import numpy as np
+from benchmarks.hosts import run as hosts
+from benchmarks.hosts import torchrl as hosts_torchrl
 from torch import nn
 from torchrl.modules import EGreedyModule
 
 import noisynet
-
-hosts = importlib.import_module("benchmarks.hosts.run")
-hosts_torchrl = importlib.import_module("benchmarks.hosts.torchrl")
 
 # A uniformly random player gets about 22, and one that always does the same about 10.
 LEARNED = 100.0

@@ -5,7 +5,6 @@ the same trials in this process, one after the other.
 """
 
 import csv
-import importlib
 import io
 import json
 import os
@@ -18,12 +17,12 @@ import pytest
 
 pytest.importorskip("ray", reason="Ray is an extra")
 
+from benchmarks.scale import suite_driver
+
 from noisynet.suite.plan import Plan, plan
 from noisynet.suite.results import suite_scores, to_csv
 from noisynet.suite.runner import task_for
 from noisynet.suite.task import RESULT, result_of, run_trial
-
-suite_driver: Any = importlib.import_module("benchmarks.scale.suite_driver")
 
 SUITE = """
 environments: [CartPole-v1, Chain-6]

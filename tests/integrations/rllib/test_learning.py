@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,10 @@ pytest.importorskip(
 
 import numpy as np
 import ray
+from benchmarks.hosts import rllib as hosts_rllib
+from benchmarks.hosts import run as hosts
 
 import noisynet
-
-hosts = importlib.import_module("benchmarks.hosts.run")
-hosts_rllib = importlib.import_module("benchmarks.hosts.rllib")
 
 # A uniformly random player gets about 22, and one that always does the same about 10.
 LEARNED = 100.0

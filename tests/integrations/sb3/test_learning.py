@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ pytest.importorskip("stable_baselines3")
 pytest.importorskip("sb3_contrib")
 
 import numpy as np
+from benchmarks.hosts import run as hosts
+from benchmarks.hosts import sb3 as hosts_sb3
 
 import noisynet
-
-hosts = importlib.import_module("benchmarks.hosts.run")
-hosts_sb3 = importlib.import_module("benchmarks.hosts.sb3")
 
 # A uniformly random player gets about 22, and one that always does the same about 10.
 LEARNED = 100.0
