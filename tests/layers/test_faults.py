@@ -21,6 +21,8 @@ import noisynet
 from noisynet.layers import NoisyLinear
 from noisynet.layers.noise import NoiseName
 
+from .references import STATES, put_into
+
 P, Q = 6, 5
 
 
@@ -101,15 +103,12 @@ def sigma_learns(layer: Any, training: bool) -> bool:
     return gradient is not None and bool(gradient.abs().sum() > 0)
 
 
-@pytest.mark.parametrize("state", ["fresh", "per_row", "held", "rows"])
+@pytest.mark.parametrize("state", STATES)
 def test_the_loss_runs_in_a_deterministic_mode_and_sigma_gets_no_gradient(
     noise: NoiseName, state: str
 ) -> None:
     layer = sound(noise)
-    if state in ("held", "rows"):
-        noisynet.hold(layer, rows=8 if state == "rows" else None)
-    else:
-        noisynet.release(layer, per_row=state == "per_row")
+    put_into(layer, state, 8)
     assert sigma_learns(layer, training=True)
     assert sigma_learns(layer, training=False)
     with noisynet.mean_weights(layer):
@@ -312,13 +311,10 @@ def test_a_second_forward_before_backward_makes_gradients_wrong(
     )
 
 
-@pytest.mark.parametrize("state", ["fresh", "per_row", "held", "rows"])
+@pytest.mark.parametrize("state", STATES)
 def test_noise_still_on_at_evaluation_with_no_switch(noise: NoiseName, state: str) -> None:
     layer = sound(noise)
-    if state in ("held", "rows"):
-        noisynet.hold(layer, rows=4 if state == "rows" else None)
-    else:
-        noisynet.release(layer, per_row=state == "per_row")
+    put_into(layer, state, 4)
     x = torch.randn(4, P)
     mean = functional.linear(x, layer.weight, layer.bias)
     assert not torch.allclose(layer(x), mean)
