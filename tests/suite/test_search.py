@@ -29,9 +29,9 @@ search:
 """
 
 
-def source(folder: Path) -> SearchSource:
+def source(folder: Path, text: str = TEXT) -> SearchSource:
     file = folder / "search.yaml"
-    file.write_text(TEXT)
+    file.write_text(text)
     found = plan(str(file), folder / "out").source
     assert isinstance(found, SearchSource)
     return found
@@ -90,6 +90,23 @@ def test_a_failed_trial_leaves_its_point_without_a_score(tmp_path: Path) -> None
     assert table[-1]["score"] is None
     assert name in table[-1]["trials"]
     assert all(row["score"] is not None for row in table[:-1])
+
+
+def test_a_point_whose_values_do_not_go_together_does_not_end_the_search(tmp_path: Path) -> None:
+    text = TEXT.partition("  space:")[0]
+    ranges = "batch_size: {low: 32, high: 512}, warmup_steps: {low: 32, high: 600}"
+    one, ended = source(tmp_path, f"{text}  space: {{{ranges}}}\n"), Ended()
+    while given := one.more(ended):
+        ended.trials |= {trial.name: trial for trial in given}
+        ended.results |= {trial.name: result(1.0) for trial in given}
+    table = one.table(ended)
+    together = [row["warmup_steps"] >= row["batch_size"] for row in table]
+    assert [row["score"] is not None for row in table] == together
+    assert len(table) == 12
+    assert len(ended.failures) == together.count(False) > 0
+    for name, reason in ended.failures.items():
+        assert name.startswith("point ")
+        assert "warmup_steps: got" in reason
 
 
 def test_the_first_points_are_those_of_tpe_with_the_searchs_seed(tmp_path: Path) -> None:

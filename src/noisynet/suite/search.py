@@ -12,6 +12,7 @@ from typing import Any
 
 from ..cluster.errors import ScaleError
 from ..extras import install_command
+from ..runs.errors import RunError
 from .file import Space, Suite
 from .runner import Ended
 from .trials import SearchSpace, Trial
@@ -75,18 +76,23 @@ class SearchSource:
             if waiting >= self._search.concurrent and not self._tell(ended):
                 return []
             # Without any, an earlier point has the same values, and its trials count for both.
-            fresh = [trial for trial in self._ask() if trial.name not in ended.trials]
+            fresh = [trial for trial in self._ask(ended) if trial.name not in ended.trials]
             if fresh:
                 return fresh
         return []
 
-    def _ask(self) -> Sequence[Trial]:
+    def _ask(self, ended: Ended) -> Sequence[Trial]:
+        """Return the next point's trials; none, and a failure, if its values do not go together."""
         asked = self._study.ask(self._distributions)
         values = {
             name: space.choices[asked.params[name]] if space.choices else asked.params[name]
             for name, space in self._search.space.items()
         }
-        trials = self._space.trials(values)
+        trials: Sequence[Trial] = []
+        try:
+            trials = self._space.trials(values)
+        except RunError as error:
+            ended.failures[f"point {len(self._points) + 1}"] = str(error)
         self._points.append(_Point(asked, values, [trial.name for trial in trials]))
         return trials
 
@@ -101,14 +107,14 @@ class SearchSource:
         return True
 
     def _score(self, point: _Point, ended: Ended) -> float | None:
-        """Return the mean return over the point's seeds; None if one failed or is not done."""
+        """Return the mean return over the point's seeds; None unless all of them are done."""
         scores: list[float] = []
         for name in point.trials:
             if name not in ended.results:
                 return None
             played = ended.results[name]["evaluations"]
             scores.append(float(played.get(self._noise, next(iter(played.values())))["mean"]))
-        return sum(scores) / len(scores)
+        return sum(scores) / len(scores) if scores else None
 
     def table(self, ended: Ended) -> list[dict[str, Any]]:
         """Return a row for each point, the best first: its values, score and trials."""
