@@ -43,18 +43,18 @@ def agent_of(device: str, preset: str = "pqn-cartpole", **overrides: Any) -> Par
     return agent
 
 
-def rollout_of(seed: int, taken: int = 25) -> Rollout:
-    """Make up a rollout of 28 steps, some of which were taken."""
+def rollout_of(seed: int, taken: int = 25, steps: int = STEPS) -> Rollout:
+    """Make up a rollout of `steps` × 4 steps, some of which were taken."""
     generator = np.random.default_rng(seed)
-    shape = (STEPS, ENVIRONMENTS)
+    shape = (steps, ENVIRONMENTS)
     return Rollout.of_steps(
-        observation=generator.normal(size=(STEPS + 1, ENVIRONMENTS, *SHAPE)).astype(np.float32),
-        first=np.zeros((STEPS + 1, ENVIRONMENTS), bool),
+        observation=generator.normal(size=(steps + 1, ENVIRONMENTS, *SHAPE)).astype(np.float32),
+        first=np.zeros((steps + 1, ENVIRONMENTS), bool),
         action=generator.integers(ACTIONS, size=shape),
         reward=generator.normal(size=shape).astype(np.float32),
         terminated=generator.random(shape) < 0.1,
         truncated=generator.random(shape) < 0.1,
-        ignored=generator.permutation(STEPS * ENVIRONMENTS).reshape(shape) >= taken,
+        ignored=generator.permutation(steps * ENVIRONMENTS).reshape(shape) >= taken,
         discount=0.9,
     )
 
@@ -91,6 +91,21 @@ def test_a_rollout_that_was_begun_otherwise_is_learned_to_its_end(
         assert_alike(plain, static)
         for agent in (plain, static):
             agent.begin(rollout_of(seed))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_longer_rollouts_may_follow_in_minibatches_of_the_same_length(device: str) -> None:
+    """As after a resume with more `rollout_steps`, while a rollout was being learned."""
+    plain, static = (agent_of(device, minibatches=13) for _ in range(2))
+    updates = StaticMinibatches(static, 1e-3)
+    for steps in (STEPS, STEPS + 1):
+        for agent in (plain, static):
+            agent.begin(rollout_of(0, steps=steps))
+        assert plain.current.longest == 3
+        while plain.updates_left:
+            plain.update(1e-3)
+            updates.update(1e-3)
+        assert_alike(plain, static)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -82,7 +82,12 @@ class StaticMinibatches(DeviceUpdates[ParallelQLearning]):
         """Copy a rollout into the buffers."""
         own, device = self._buffers, self._agent.device
         minibatches = len(current.order) * current.minibatches
-        if own is None or own.index.shape[1] != current.longest or len(own.index) < minibatches:
+        if (
+            own is None
+            or len(own.target) != current.target_t.numel()
+            or own.index.shape[1] != current.longest
+            or len(own.index) < minibatches
+        ):
             # The first rollout, or the first after one that was begun with other settings.
             own = self._buffers = self._empty(current)
             self._new_graph()
