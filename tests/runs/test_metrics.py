@@ -195,6 +195,12 @@ def test_damaged_lines_are_left_out_and_counted(tmp_path: Path) -> None:
     assert newest_line(tmp_path) == {"step": 9, "a": 1}
 
 
+def test_the_newest_line_may_hold_figures_of_many_environments(tmp_path: Path) -> None:
+    line = {"step": 9} | {f"noise/effective_epsilon/env_{one}": 0.123456789 for one in range(1024)}
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n' + json.dumps(line) + "\n" + '{"st')
+    assert newest_line(tmp_path) == line
+
+
 def test_reading_takes_no_more_memory_for_a_longer_file(tmp_path: Path) -> None:
     line = b'{"step": 1, "episode/reward": -21.0}\n'
     (tmp_path / "metrics.jsonl").write_bytes(line * 50_000 + b"\x00" * (8 << 20))

@@ -182,8 +182,8 @@ def newest_line(folder: Path) -> dict[str, Any] | None:
     Reads only the end of the file.
     """
     with contextlib.suppress(OSError), os.fdopen(open_regular(folder / FILE_NAME), "rb") as stream:
-        stream.seek(max(stream.seek(0, os.SEEK_END) - 16384, 0))
-        lines = stream.read().split(b"\n")
+        stream.seek(max(stream.seek(0, os.SEEK_END) - _LONGEST_LINE, 0))
+        lines = stream.read().rsplit(b"\n", 2)
         return _parse(lines[-2]) if len(lines) > 1 else None
     return None
 
