@@ -1,10 +1,16 @@
 """A suite's file: what it means, and everything that is wrong with one, said at once."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from noisynet.cluster.connection import Cluster
+from noisynet.cluster.errors import ScaleError
 from noisynet.runs import RunFolder
+from noisynet.suite import plan as suite_plan
+from noisynet.suite.display import SuiteDisplay
 from noisynet.suite.file import SuiteErrors, ready_suites
 from noisynet.suite.plan import Plan, plan
 from noisynet.suite.trials import SearchSpace
@@ -234,6 +240,17 @@ def test_a_folder_with_another_run_in_it_is_named(tmp_path: Path) -> None:
     (found,) = problems("environments: [Chain-6]\noverrides: {steps: 500}", tmp_path)
     # What was left to the machine is no difference.
     assert "was started with learning_rate 0.5 (the suite: 0.001): choose another" in found
+
+
+@pytest.mark.parametrize("asked", ["cpus: 3", "gpus: 0.5"])
+def test_what_no_node_has_is_not_waited_for(
+    asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Cluster("this machine", 1, cpus=4, largest=2, gpus=0)
+    monkeypatch.setattr(suite_plan, "connect", lambda *_, **__: nullcontext(node))
+    one = planned(f"environments: [Chain-6]\nresources: {{{asked}}}", tmp_path)
+    with pytest.raises(ScaleError, match=f"resources.{asked.replace(':', ': got')}, and no node"):
+        suite_plan.run(one, None, SuiteDisplay(Console()))
 
 
 @pytest.mark.parametrize(

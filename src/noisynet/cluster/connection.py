@@ -38,6 +38,8 @@ class Cluster:
     """CPUs of all nodes together."""
     largest: float
     """CPUs of the largest node: the most that one task can request."""
+    gpus: float
+    """GPUs of the node that has the most of them."""
 
 
 @contextmanager
@@ -70,9 +72,14 @@ def connect(
         else:
             _join(ray, address)
             check_nodes(ray, shared)
-        each = [node["Resources"].get("CPU", 0.0) for node in alive_nodes(ray).values()]
+        nodes = [node["Resources"] for node in alive_nodes(ray).values()]
+        each = [node.get("CPU", 0.0) for node in nodes]
         cluster = Cluster(
-            address or "this machine", len(each), cpus=sum(each), largest=max(each, default=0.0)
+            address or "this machine",
+            len(nodes),
+            cpus=sum(each),
+            largest=max(each, default=0.0),
+            gpus=max((node.get("GPU", 0.0) for node in nodes), default=0.0),
         )
         if cpus is not None and cpus > cluster.cpus:
             raise ScaleError(

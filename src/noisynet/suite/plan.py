@@ -93,12 +93,14 @@ def run(planned: Plan, address: str | None, display: SuiteDisplay) -> dict[str, 
     """
     with _locked(planned.folder):
         write_atomically(planned.folder / "suite.yaml", planned.text)
-        cpus = planned.suite.resources.cpus
-        with connect(address, cpus=cpus, shared=planned.folder) as cluster:
-            if cpus > cluster.largest:
-                raise ScaleError(
-                    f"resources.cpus: got {cpus}, and no node has more than {cluster.largest:g}"
-                )
+        asked = planned.suite.resources
+        with connect(address, cpus=asked.cpus, shared=planned.folder) as cluster:
+            for name, most in (("cpus", cluster.largest), ("gpus", cluster.gpus)):
+                # Ray would let the trials wait for ever.
+                if (got := getattr(asked, name)) > most:
+                    raise ScaleError(
+                        f"resources.{name}: got {got:g}, and no node has more than {most:g}"
+                    )
             display.say(
                 f"{planned.name} in {planned.folder}, on {cluster.address}: "
                 f"{cluster.nodes} node{'s' * (cluster.nodes != 1)}, {cluster.cpus:g} CPUs"
