@@ -133,6 +133,7 @@ retry: 3
         ("environments: [Chain-6]\nresources: {cpu: 3}", "did you mean cpus?"),
         ("environments: [Chain-6]\nevaluation: {noise: [loud]}", "evaluation.noise.0"),
         ("environments: [Chain-6]\noverrides: {warmup_steps: 3}", "warmup_steps: got 3"),
+        ("environments: [Chain-6]\noverrides: {actors: 2}", "Chain-6: actors: got 2, expected"),
         ("[1, 2]", "got list, expected settings"),
         ("environments: [", "not valid YAML"),
         (

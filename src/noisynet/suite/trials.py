@@ -266,6 +266,8 @@ def _trials(suite: Suite, cell: _Cell) -> list[Trial]:
     elif cell.environment is not None:
         fields["environment"] = cell.environment
     first = run_config.load(source, fields)
+    if (actors := first.scale.actors) is not None:
+        raise RunError(f"actors: got {actors}, expected none: a suite's trials play for themselves")
     label = " ".join(_stem(part) for part in cell.parts) or first.exploration.exploration
     environment = first.environment.environment
     game = _slug(atari_game(environment) or environment.lower())
