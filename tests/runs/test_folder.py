@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from noisynet.runs import folder
+from noisynet.runs import checkpoint, folder
 from noisynet.runs.errors import NewerFormat, RunError
 from noisynet.runs.folder import RunFolder, default_path
 from noisynet.runs.locks import Lock
@@ -70,7 +70,7 @@ def test_what_a_kill_left_before_there_was_a_run_is_no_hindrance(
 ) -> None:
     for name in left:
         (tmp_path / name).write_text("process 1 on nowhere\n")
-    (tmp_path / "checkpoints").mkdir()
+    checkpoint.begin(tmp_path / "checkpoints")
     with pytest.raises(RunError, match=r"no config.yaml \(it was killed .* can make it anew"):
         RunFolder.open(tmp_path)
     with RunFolder.create(tmp_path, CONFIG):

@@ -1,5 +1,6 @@
 """An interrupted and resumed run is the uninterrupted one, bit for bit."""
 
+import errno
 import os
 import re
 import shutil
@@ -244,6 +245,27 @@ def test_what_may_change_between_sessions_is_noted_and_acts(
         STRETCHED.format(steps="2,100", former="2,000"),
     ]
     assert open_run(run).trained().state["config"]["training"]["steps"] == 2100
+
+
+@pytest.mark.parametrize("checkpoint_every", [400, 100_000])
+def test_a_run_that_could_never_save_begins_again(
+    finished: Outcome,
+    small_config: Callable[..., Config],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    checkpoint_every: int,
+) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as full:
+        full.setattr(checkpoint, "write_file", no_space)
+        with pytest.raises(RunError, match="cannot be written: No space"):
+            start(small_config(checkpoint_every=checkpoint_every), run)
+    assert resume(run).step == finished.step
+    assert metrics(run) == metrics(finished.folder)
+
+
+def no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_run_whose_checkpoints_were_removed_does_not_begin_again(

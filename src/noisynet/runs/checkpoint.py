@@ -2,6 +2,7 @@
 
     checkpoints/step_000012000/arrays.safetensors    name → array
                                state.json            format, step, checksums and everything else
+                none_yet                             until the first one has been written
 
 It is written under a temporary name, flushed to disk, and renamed; only then is the previous one
 removed. So the newest folder is complete at every moment, whatever kills the process. What a kill
@@ -34,6 +35,9 @@ from .saved_state import Document, problem_of
 FORMAT = 1
 """The format that this version writes, and the newest that it reads."""
 
+NONE_YET = "none_yet"
+"""The file that tells a run without a checkpoint from one whose checkpoints were removed."""
+
 _LISTINGS = 10
 _ARRAYS = "arrays.safetensors"
 _STATE = "state.json"
@@ -63,6 +67,13 @@ class Checkpoint:
     state: dict[str, Any]
 
 
+def begin(folder: Path) -> None:
+    """Make a run's checkpoints/, in which there is none yet. Raises OSError if that fails."""
+    folder.mkdir(exist_ok=True)
+    (folder / NONE_YET).touch()
+    sync_folder(folder)
+
+
 def write(
     folder: Path, step: int, arrays: Mapping[str, NDArray[Any]], state: Mapping[str, object]
 ) -> Path:
@@ -76,6 +87,7 @@ def write(
     """
     _check_step(step)
     path = _write_whole(folder, f"step_{step:09d}", step, arrays, state)
+    (folder / NONE_YET).unlink(missing_ok=True)
     for _, _, older in _steps(folder):
         if older != path:
             _remove(older)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from ..disk import replace_file, sync_folder, write_file
-from . import yaml_text
+from . import checkpoint, yaml_text
 from .errors import NewerFormat, RunError, shown, writing
 from .locks import InUse, Lock
 
@@ -106,7 +106,7 @@ class RunFolder:
             run._take_lock()
             # Checked again: another process may have made a run here in the meantime.
             cls.check_free(path)
-            run.checkpoints.mkdir(exist_ok=True)
+            checkpoint.begin(run.checkpoints)
             # A folder is a run once it has a config.yaml, which therefore appears last, and whole.
             unfinished = path / _UNFINISHED
             unfinished.unlink(missing_ok=True)
@@ -118,8 +118,7 @@ class RunFolder:
                 # Leave the folder empty, so that the same command can be repeated.
                 for file in (run.path / _UNFINISHED, run.config_file, run.lock_file):
                     file.unlink(missing_ok=True)
-                if run.checkpoints.exists():
-                    run.checkpoints.rmdir()
+                shutil.rmtree(run.checkpoints, ignore_errors=True)
                 run.close()
             raise RunError(f"{path}: cannot make a run here: {error.strerror}") from error
         except BaseException:
@@ -200,7 +199,7 @@ class RunFolder:
 def _is_leftover(path: Path) -> bool:
     """Return whether this may be left of a run that was killed while it was being made."""
     if path.name == "checkpoints":
-        return path.is_dir() and next(path.iterdir(), None) is None
+        return path.is_dir() and all(one.name == checkpoint.NONE_YET for one in path.iterdir())
     return path.name in ("run.lock", _UNFINISHED) and path.is_file()
 
 

@@ -74,9 +74,11 @@ class Run:
     def check_unsaved(self) -> None:
         """Raise RunError if training would be lost by restarting a run that has no checkpoint.
 
-        A run that was stopped before its first checkpoint may restart. If the metrics show that
-        there was a checkpoint, it has been removed.
+        A run that was stopped before its first checkpoint may restart. If its mark is missing, and
+        the metrics show that there was a checkpoint, it has been removed.
         """
+        if (self.folder.checkpoints / checkpoint.NONE_YET).exists():
+            return
         training, step, saved = self.config.training, 0, False
         for line in self.metrics() if self.folder.metrics_file.exists() else ():
             step = max(step, line["step"])
