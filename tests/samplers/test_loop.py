@@ -283,6 +283,30 @@ def test_a_shard_that_dies_in_the_last_round_is_reported(tmp_path: Path) -> None
     assert [one["worker/restarts"] for one in metrics(tmp_path / "run") if "worker/restarts" in one]
 
 
+def test_a_shard_that_dies_for_good_ends_the_run_in_one_line(tmp_path: Path) -> None:
+    class Mortal(LocalHost):
+        """A shard that cannot live once there is a checkpoint."""
+
+        def call(self, method: str, *arguments: Any) -> Any:
+            if checkpoint.newest_step(tmp_path / "run" / "checkpoints") is None:
+                return super().call(method, *arguments)
+            return self.die
+
+        def die(self) -> Any:
+            raise ShardLost("killed")
+
+    class Assembling(SamplersAssembler):
+        def __enter__(self) -> Assembling:
+            super().__enter__()
+            self._make_shard = partial(Mortal, fetch=self.samplers.open)
+            return self
+
+    said = r"^shard \d died 3 times without an answer: killed; nothing was saved since the last"
+    with pytest.raises(RunError, match=said):
+        list(session.train(Assembling(small(replay_shards=2)), tmp_path / "run"))
+    assert samplers.resume(tmp_path / "run").step >= SMALL["steps"]
+
+
 def make_assignment(chosen: Config, environments: Environments, number: int = 0) -> Assignment:
     return Assignment(
         config=chosen.replaced(device="cpu", precision="float32"),

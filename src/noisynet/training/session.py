@@ -226,7 +226,10 @@ class _Session:
         except LossNotFinite as error:
             raise Diverged(self._keep_for_inspection(error)) from error
         except (UnusableEnvironment, WorkersFailed) as error:
-            self._save()
+            try:
+                self._save()
+            except WorkersFailed:  # what cannot answer cannot be saved either
+                raise RunError(f"{error}; nothing was saved since the last checkpoint") from error
             raise RunError(f"{error}; the run was saved at step {progress.step}") from error
         finally:
             if isinstance(events, Generator):
