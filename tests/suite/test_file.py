@@ -123,8 +123,11 @@ retry: 3
     [
         ("seeds: 3", "games, environments: got none"),
         ("games: [pongg]", "games: got 'pongg', expected names of Atari's 57"),
-        ("environments: [Chain-6]\nseeds: 0", "seeds"),
-        ("environments: [Chain-6]\nseeds: []", "seeds"),
+        ("environments: [Chain-6]\nseeds: 0", "got 0, expected a list, or from 1 to 4096"),
+        ("environments: [Chain-6]\nseeds: []", "seeds: got [], expected at least one"),
+        ("environments: [Chain-6]\npresets: auto", "presets: got 'auto', expected a list"),
+        ("environments: [Chain-6]\nvariants: {a: null}", "variants.a: got None, expected settings"),
+        ("environments: [Chain-6]\nevaluation: 3", "evaluation: got 3, expected settings"),
         ("environments: [Chain-6]\ngrid: {n_step: []}", "grid.n_step"),
         ("environments: [Chain-6]\ngrid: {n_step: [1, 1]}", "grid.n_step: got 1 twice"),
         ("environments: [Chain-6, Chain-6]", "environments: got 'Chain-6' twice"),

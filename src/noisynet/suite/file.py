@@ -21,6 +21,7 @@ from .published import PublishedName
 
 _MOST_PROBLEMS = 100
 _MOST_FIELDS = 200
+_MOST_SEEDS = 4096
 
 
 class SuiteErrors(RunError):
@@ -132,7 +133,11 @@ class Resources(_Part):
 
 
 def _seeds(value: object) -> object:
-    return list(range(value)) if type(value) is int and 0 <= value <= 4096 else value
+    if type(value) is not int:
+        return value
+    if not 1 <= value <= _MOST_SEEDS:
+        raise ValueError(f"got {shown(value)}, expected a list, or from 1 to {_MOST_SEEDS}")
+    return list(range(value))
 
 
 class Suite(_Part):
@@ -254,6 +259,13 @@ def _given_twice(node: yaml.Node | None) -> Iterator[str]:
             yield from _given_twice(one)
 
 
+# By pydantic's names of errors whose messages speak of Python's types.
+_EXPECTED = {
+    "tuple_type": "a list",
+    "dict_type": "settings",
+    "model_type": "settings",
+    "too_short": "at least one",
+}
 _PARTS = {"evaluation": Evaluation, "resources": Resources, "search": Search, "space": Space}
 
 
@@ -269,6 +281,8 @@ def _problem(error: Any) -> str:
     if error["type"] == "value_error":
         return f"{cut(name)}: {error.get('ctx', {}).get('error', error['msg'])}"
     message = error["msg"].replace("Input should be ", "expected ")
+    if error["type"] in _EXPECTED:
+        message = f"expected {_EXPECTED[error['type']]}"
     got = "" if error["type"] == "missing" else f"got {shown(error['input'])}, "
     return f"{cut(name) or 'suite'}: {got}{message}"
 
