@@ -247,6 +247,19 @@ def test_what_may_change_between_sessions_is_noted_and_acts(
     assert open_run(run).trained().state["config"]["training"]["steps"] == 2100
 
 
+def test_a_rollout_left_by_overlap_is_learned_in_a_session_without_it(tmp_path: Path) -> None:
+    fields = {"environments": 4, "rollout_steps": 5, "minibatches": 4, "epochs": 1, "threads": 1}
+    chosen = config.load("pqn-cartpole", {**fields, "steps": 200, "overlap": True, "device": "cpu"})
+    start(chosen, tmp_path / "run")
+    assert open_run(tmp_path / "run").trained().state["agent"]["rollout"]["done"] == 0
+    resume(tmp_path / "run", changes={"steps": 400, "overlap": False})
+    start(chosen.replaced(steps=400, overlap=False), tmp_path / "plain")
+    updates = [
+        open_run(tmp_path / name).trained().state["agent"]["updates"] for name in ("run", "plain")
+    ]
+    assert updates[0] == updates[1]
+
+
 @pytest.mark.parametrize("checkpoint_every", [400, 100_000])
 def test_a_run_that_could_never_save_begins_again(
     finished: Outcome,

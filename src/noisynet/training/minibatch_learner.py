@@ -54,8 +54,15 @@ class MinibatchLearner(Learner[ParallelQLearning, RolloutExperience]):
         agent = self.agent
         agent.set_penalty_weight(progress.mean_return)
         if experience is not None:
+            # A session with `overlap` leaves a rollout to the next one, which may be without it.
+            yield from self._learn_current(progress, may_update)
             agent.begin(experience.rollout, experience.passes)
             self._began = experience.step
+        yield from self._learn_current(progress, may_update)
+
+    def _learn_current(self, progress: Progress, may_update: Callable[[], bool]) -> Iterator[Event]:
+        """Take the allowed updates of the rollout that was begun last."""
+        agent = self.agent
         size = None if self._step_size is None else self._step_size(self._began)
         while agent.updates_left and may_update():
             self._update(size)
