@@ -263,7 +263,6 @@ def test_a_rollout_left_by_overlap_is_learned_in_a_session_without_it(tmp_path: 
 @pytest.mark.parametrize("checkpoint_every", [400, 100_000])
 def test_a_run_that_could_never_save_begins_again(
     finished: Outcome,
-    small_config: Callable[..., Config],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     checkpoint_every: int,
