@@ -60,6 +60,16 @@ def test_a_narrow_terminal_keeps_the_names_of_variants(
     assert "ε-greedy" in folded
 
 
+def test_an_environment_s_name_is_printed_as_it_is(
+    write_run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run("n", [30.0], preset="control", environment="games:Snake")
+    assert main(["compare", str(run)]) == 0
+    title, *_, note, _ = capsys.readouterr().out.splitlines()
+    assert title.startswith("games:Snake: mean return")
+    assert note.startswith("Note: games:Snake: too few seeds")
+
+
 def test_improvement_and_its_opposite_add_up_to_one() -> None:
     generator = np.random.default_rng(1)
     ours, theirs = generator.integers(0, 5, (2, 3, 7)).astype(float)

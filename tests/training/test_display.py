@@ -60,6 +60,12 @@ def test_a_folder_s_name_is_no_markup(name: str) -> None:
     assert f"runs/{name}" in output.getvalue()
 
 
+def test_an_environment_s_name_is_no_emoji() -> None:
+    output = io.StringIO()
+    PlainDisplay(Console(file=output)).preparing("games:Snake: measuring")
+    assert output.getvalue() == "Games:Snake: measuring …\n"
+
+
 GAME_LINE = (
     r"Game 12: return -21 in 760 steps, mean return -20\.50 of 12 games, loss {loss}, "
     r"step 9,120 of 1,000,000 \(36,480 frames\), [\d,]+ steps/s, 0:01:15 so far, "

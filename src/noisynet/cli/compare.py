@@ -44,7 +44,8 @@ def _compare(parsed: argparse.Namespace) -> int:
 def _print(found: dict[str, Any]) -> None:
     from rich.console import Console
 
-    console = Console(highlight=False)
+    # Plain: rich would print `games:Snake:` with a snake in it.
+    console = Console(highlight=False, markup=False, emoji=False)
     for part in found["games"]:
         title = f"{part['environment']}: mean return of the last games, at step {part['at_step']:,}"
         _print_part(console, title, part)
@@ -52,14 +53,14 @@ def _print(found: dict[str, Any]) -> None:
         overall = found["overall"]
         _print_part(console, f"Over {overall['games']} games, {overall['unit']}", overall)
     for note in found["notes"]:
-        console.print(f"Note: {note}", soft_wrap=True, markup=False)
+        console.print(f"Note: {note}", soft_wrap=True)
 
 
 def _print_part(console: Any, title: str, part: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console.print(title, soft_wrap=True, markup=False)
+    console.print(title, soft_wrap=True)
     scores = Table(box=None, pad_edge=False)
     names = ["variant", "runs", "mean", "IQM", "95 % interval"]
     solved = any(row.get("solved_at") is not None for row in part["variants"])
@@ -80,7 +81,6 @@ def _print_part(console: Any, title: str, part: dict[str, Any]) -> None:
         console.print(
             f"P({pair['label']} above {pair['rival']}) = {pair['probability']:.2f}{interval}",
             soft_wrap=True,
-            markup=False,
         )
 
 

@@ -237,10 +237,10 @@ def _print(summary: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
 
     def line(text: str) -> None:
-        console.print(text, soft_wrap=True, markup=False)
+        console.print(text, soft_wrap=True)
 
     if summary["interrupted"]:
         line(f"Stopped: {summary['done']} trials done. Repeat the command to continue.")

@@ -74,7 +74,7 @@ class SuiteDisplay:
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
-        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+        self._console.print(text, soft_wrap=True, markup=False, emoji=False, highlight=False)
 
     def show(self, trials: Mapping[str, Status]) -> None:
         """Show where the trials are now."""

@@ -90,7 +90,8 @@ class _Display:
             self._line(f"{what[:1].upper()}{what[1:]} …")
 
     def _line(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+        # Plain: rich would print `games:Snake:` with a snake in it.
+        self._console.print(text, soft_wrap=True, markup=False, emoji=False, highlight=False)
 
 
 class PlainDisplay(_Display):
