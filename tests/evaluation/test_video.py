@@ -197,6 +197,41 @@ def test_an_environment_of_one_s_own_is_drawn_by_itself_if_it_was_made_to(
     assert (picture.shape == (400, 600, 3)) == (mode == "rgb_array")
 
 
+def test_pictures_of_other_sizes_fit_into_the_place_of_the_first(run: Path) -> None:
+    look = WatchedAgent.load(run).look(np.zeros((1, 4), np.float32))
+    drawer = FrameDrawer("title", ["left", "right"])
+    frames = [
+        drawer.draw(np.full((height, width, 3), 200, np.uint8), look, 0, 0.0)
+        for height, width in ((40, 60), (60, 40), (500, 900))
+    ]
+    assert len({frame.size for frame in frames}) == 1
+    # A picture that is higher than the first stands in the middle.
+    assert [frames[1].getpixel((x, 210)) == (200, 200, 200) for x in (0, 240)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("rendered", "got"),
+    [
+        (np.full((4, 6, 3), 0.5), "float64 of shape (4, 6, 3)"),
+        (np.zeros((4, 6), np.uint8), "uint8 of shape (4, 6)"),
+        (None, "NoneType"),
+    ],
+)
+def test_what_is_no_picture_is_refused(rendered: Any, got: str) -> None:
+    class Odd(CartPoleEnv):
+        def render(self) -> Any:
+            return rendered
+
+    gymnasium.register("Odd-v0", Odd)
+    try:
+        with closing(make_game(config.load("Odd-v0", {"device": "cpu"}), 0)) as game:
+            with pytest.raises(UnusableEnvironment) as refused:
+                game.picture(game.reset())
+            assert f"Odd-v0: render: got {got}, expected" in str(refused.value)
+    finally:
+        del gymnasium.registry["Odd-v0"]
+
+
 def test_a_game_that_cannot_be_shown_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[gymnasium.Env] = []
 

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from .watched import ActionValues
 
@@ -30,12 +30,19 @@ class FrameDrawer:
         self._title = title
         self._names = action_names
         self._span = 0.0
+        self._size: tuple[int, int] | None = None
 
     def draw(
         self, picture: npt.NDArray[np.uint8], look: ActionValues, step: int, game_return: float
     ) -> Image.Image:
-        """Draw one frame; its width and height are even, as the video encoder requires."""
+        """Draw one frame; its width and height are even, as the video encoder requires.
+
+        Pictures of another size than the first are fitted into its place.
+        """
         game = _fitted(picture)
+        self._size = self._size or game.size
+        if game.size != self._size:
+            game = ImageOps.pad(game, self._size, color=_GROUND)
         frame = Image.new("RGB", (game.width + _PANEL, _HEIGHT), _GROUND)
         frame.paste(game, (0, (_HEIGHT - game.height) // 2))
         canvas = ImageDraw.Draw(frame)

@@ -162,8 +162,13 @@ class GymnasiumGame(Game):
             raise UnusableEnvironment(
                 f"{self.environments.id}: cannot be drawn: {raised(error)}"
             ) from error
-        if not isinstance(seen, np.ndarray) or seen.ndim != 3 or seen.shape[2] != 3:
-            raise UnusableEnvironment(f"{self.environments.id}: render returned no picture")
+        array = isinstance(seen, np.ndarray)
+        if not array or seen.ndim != 3 or seen.shape[2] != 3 or seen.dtype.kind not in "iu":
+            got = f"{seen.dtype} of shape {seen.shape}" if array else type(seen).__name__
+            raise UnusableEnvironment(
+                f"{self.environments.id}: render: got {got}, expected whole numbers of shape "
+                "(height, width, 3)"
+            )
         return np.asarray(seen, np.uint8)
 
 
