@@ -220,6 +220,20 @@ def test_a_config_is_frozen() -> None:
         chosen.training.seed = 3  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def test_numbers_in_a_file_are_read_as_on_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "extends: cartpole\ntraining: {steps: 1e6}\nlearning: {learning_rate: 1e-4}\n"
+        "network: {torso_hidden: [1e2]}\n"
+    )
+    found = config.load(str(file))
+    assert (found.training.steps, found.learning.learning_rate) == (1_000_000, 1e-4)
+    assert found.network.torso_hidden == (100,)
+    file.write_text("extends: cartpole\ntraining: {steps: 1.5e0}\n")
+    with pytest.raises(RunError, match=r"--steps: got 1\.5, expected a whole"):
+        config.load(str(file))
+
+
 def test_numbers_in_the_presets_are_numbers_and_not_text() -> None:
     # YAML 1.1 reads 1e-4 as text; pydantic would let it pass.
     folder = Path(config.__file__).parents[1] / "presets"
