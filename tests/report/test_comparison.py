@@ -60,6 +60,18 @@ def test_a_narrow_terminal_keeps_the_names_of_variants(
     assert "ε-greedy" in folded
 
 
+def test_runs_of_one_name_are_told_apart(write_run, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [
+        write_run("noise/1", [30.0, 31.0], after="half\n"),
+        write_run("epsilon/1", [20.0], preset="cartpole-epsilon", after="half\n"),
+    ]
+    assert main(["compare", *map(str, runs)]) == 0
+    said = capsys.readouterr().out
+    assert "compared at step 100, the length of epsilon/1" in said
+    for name in ("noise/1", "epsilon/1"):
+        assert f"Note: {name}: 1 damaged line of metrics.jsonl skipped" in said
+
+
 def test_an_environment_s_name_is_printed_as_it_is(
     write_run, capsys: pytest.CaptureFixture[str]
 ) -> None:

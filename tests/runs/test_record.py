@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from noisynet.runs import RunError, RunFolder, checkpoint
-from noisynet.runs.record import find_runs, read_run
+from noisynet.runs.record import find_runs, named_apart, read_run
 
 
 def test_a_damaged_line_is_skipped_and_counted(write_run) -> None:
@@ -53,6 +53,13 @@ def test_the_mean_return_at_a_step_is_exact_where_its_curve_is_thinned(write_run
     assert len(run.curves["game/mean_return"].step) < 300
     assert run.mean_return_at(4) is None
     assert [run.mean_return_at(step) for step in (5, 4_999, 5_000, 1e9)] == [0, 998, 999, 1_999]
+
+
+def test_runs_of_one_name_are_told_apart_by_the_folders_above(write_run) -> None:
+    names = ["a/x/seed1", "b/x/seed1", "b/x/seed2", "b/y/seed2", "alone"]
+    runs = named_apart([read_run(write_run(name, [1.0], after="half\n")) for name in names])
+    assert [run.name for run in runs] == ["a/x/seed1", "b/x/seed1", "x/seed2", "y/seed2", "alone"]
+    assert runs[0].notes() == ["a/x/seed1: 1 damaged line of metrics.jsonl skipped"]
 
 
 def test_runs_are_found_at_any_depth(write_run, tmp_path: Path) -> None:

@@ -23,17 +23,11 @@ def add_compare(compare: Parser) -> None:
 def _compare(parsed: argparse.Namespace) -> int:
     from ..report.comparison import compare
     from ..report.groups import variants
-    from ..runs.record import distinct, read_run
+    from ..runs.record import distinct, named_apart, read_run
 
-    runs = [read_run(path) for path in distinct(parsed.folders)]
+    runs = named_apart([read_run(path) for path in distinct(parsed.folders)])
     found = compare(variants(runs))
-    skipped = {run.name: run.damaged for run in runs if run.damaged}
-    found["notes"] += [
-        f"{name}: {count} damaged lines of metrics.jsonl skipped" for name, count in skipped.items()
-    ]
-    found["notes"] += [
-        f"{run.name} is still being written" for run in runs if run.state == "running"
-    ]
+    found["notes"] += [note for run in runs for note in run.notes()]
     if parsed.json:
         print_json(parsed, found)
         return 0

@@ -17,7 +17,7 @@ from bokeh.resources import Resources
 from .. import __version__
 from ..disk import replace_file
 from ..runs.errors import RunError, writing
-from ..runs.record import RunRecord, distinct, read_run
+from ..runs.record import RunRecord, distinct, named_apart, read_run
 from . import parts
 from .comparison import compare
 from .groups import Variant, variants
@@ -108,18 +108,8 @@ def _read(paths: Sequence[Path], notes: list[str]) -> list[RunRecord]:
     if not runs:
         raise unreadable[0] if unreadable else RunError("RUN: got none, expected at least one")
     notes += [f"left out: {error}" for error in unreadable]
-    for run in runs:
-        if run.damaged:
-            notes.append(
-                f"{run.name}: {run.damaged} damaged line{'s' * (run.damaged != 1)} of "
-                "metrics.jsonl skipped"
-            )
-        if run.state == "running":
-            notes.append(
-                f"{run.name} is still being written: this is its state at step {run.step:,}"
-            )
-        if run.state == "diverged":
-            notes.append(f"{run.name}: its loss diverged; what it had learned before is shown")
+    runs = named_apart(runs)
+    notes += [note for run in runs for note in run.notes()]
     return runs
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeGuard
 
@@ -29,6 +29,8 @@ class RunRecord:
     """The state and figures of a run. Steps are decisions of the agent, times are seconds."""
 
     path: Path
+    name: str
+    """The folder's name; see `named_apart`."""
     config: Config
     state: str
     """running, solved, finished, stopped, diverged, or new, if nothing was trained yet."""
@@ -45,11 +47,6 @@ class RunRecord:
     """The evaluations that `noisynet evaluate` has written to the run's folder."""
 
     @property
-    def name(self) -> str:
-        """The folder's name."""
-        return self.path.resolve().name or str(self.path)
-
-    @property
     def game(self) -> str:
         """The environment's id."""
         return self.config.environment.environment
@@ -58,6 +55,22 @@ class RunRecord:
     def seed(self) -> int:
         """The seed that the run was started with."""
         return self.config.training.seed
+
+    def notes(self) -> list[str]:
+        """Return notes for whoever reads its figures: on damaged lines, and on its state."""
+        notes: list[str] = []
+        if self.damaged:
+            notes.append(
+                f"{self.name}: {self.damaged} damaged line{'s' * (self.damaged != 1)} of "
+                "metrics.jsonl skipped"
+            )
+        if self.state == "running":
+            notes.append(
+                f"{self.name} is still being written: this is its state at step {self.step:,}"
+            )
+        if self.state == "diverged":
+            notes.append(f"{self.name}: its loss diverged; what it had learned before is shown")
+        return notes
 
     def tags(self, family: str) -> list[str]:
         """Return the names of the figures of a family, such as `snr/`."""
@@ -114,6 +127,7 @@ def read_run(path: Path) -> RunRecord:
     state = "running" if running else _state(run, step, games, mean_return)
     return RunRecord(
         path,
+        path.resolve().name or str(path),
         run.config,
         state,
         step,
@@ -132,6 +146,22 @@ def distinct(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         found.setdefault(path.resolve(), path)
     return list(found.values())
+
+
+def named_apart(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """Return runs whose names differ: those of one name get the folders above, as `noise/seed1`."""
+    folders = [run.path.resolve().parts for run in runs]
+    depths = [1] * len(runs)
+    for _ in range(max(map(len, folders), default=0)):
+        count = Counter(parts[-depth:] for parts, depth in zip(folders, depths, strict=True))
+        depths = [
+            depth + (count[parts[-depth:]] > 1)
+            for parts, depth in zip(folders, depths, strict=True)
+        ]
+    return [
+        run if depth == 1 else replace(run, name="/".join(parts[-depth:]))
+        for run, parts, depth in zip(runs, folders, depths, strict=True)
+    ]
 
 
 def find_runs(root: Path) -> list[Path]:
