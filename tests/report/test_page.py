@@ -164,6 +164,16 @@ def test_a_folder_is_no_page_and_nothing_is_played_for_it(
     assert said == []
 
 
+def test_a_page_replaces_no_file_of_a_run(
+    write_run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run("run", [1.0])
+    before = (run / "config.yaml").read_bytes()
+    assert main(["report", str(run), "--episodes", "0", "--out", str(run / "config.yaml")]) == 2
+    assert "expected a name that ends with .html" in capsys.readouterr().err
+    assert (run / "config.yaml").read_bytes() == before
+
+
 def test_initial_sigma_are_the_run_s_own(trained: list[Path]) -> None:
     chosen = config.from_yaml((trained[0] / "config.yaml").read_text().split("\n", 1)[1], "config")
     agent = build_agent(chosen, (4,), 2)

@@ -18,7 +18,7 @@ def add_report(report: Parser) -> None:
         "--out",
         type=as_path,
         metavar="FILE",
-        help="the page (default: report.html in the run, or here for several runs)",
+        help="an .html (default: report.html in the run, or here for several runs)",
     )
     report.add_argument(
         "--episodes",

@@ -68,12 +68,14 @@ def write_report(
 
     To keep the page below PAGE_BYTES, films are made smaller or left out first, then lines of
     single runs are left out, then points of curves. Raises RunError with one line if no run can be
-    read, if the page would still be too large (before anything is played), or if it cannot be
-    written.
+    read, if the page would still be too large (before anything is played), or if `out` does not
+    end with .html or cannot be written.
     """
     say = tell or (lambda _: None)
     if out.is_dir():
         raise RunError(f"{out}: got a folder, expected the name of a page")
+    if out.suffix.lower() not in (".html", ".htm"):  # config.yaml, say, would be lost
+        raise RunError(f"--out: got {str(out)!r}, expected a name that ends with .html")
     notes: list[str] = []
     say(f"Reading {len(paths)} run{'s' * (len(paths) != 1)} …")
     runs = _read(paths, notes)
