@@ -234,8 +234,19 @@ BAD_STEPS = {
     "step: observation: got shape (1,), its own space says (2,)": lambda self: (
         [1.0], 0.0, False, False, {},
     ),
-    "step raised ValueError: not enough values to unpack": lambda self: (self.seen, 0.0, True, {}),
-    "step raised TypeError": lambda self: (self.seen, None, False, False, {}),
+    "step: returned 4 values, expected observation, reward, terminated, truncated, info": (
+        lambda self: (self.seen, 0.0, True, {})
+    ),
+    "step: returned ndarray, expected observation, reward": lambda self: self.seen,
+    "step: reward: got NoneType, expected one number": lambda self: (
+        self.seen, None, False, False, {},
+    ),
+    "step: reward: got shape (1,), expected one number": lambda self: (
+        self.seen, np.ones(1), False, False, {},
+    ),
+    "step: truncated: got shape (2,), expected true or false": lambda self: (
+        self.seen, 0.0, False, np.zeros(2), {},
+    ),
     "step raised ValueError: could not convert": lambda self: ("ab", 0.0, False, False, {}),
     "step raised ValueError: setting an array": lambda self: ([[1], [1, 2]], 0.0, True, False, {}),
 }  # fmt: skip
@@ -288,6 +299,12 @@ def test_the_first_reset_is_checked_as_well() -> None:
         with pytest.raises(EnvironmentFailed, match=f"failed: .*observation: {message}"):
             scripted(seen=seen).reset()
         del gymnasium.registry["Scripted-v0"]
+
+
+def test_a_reset_of_gym_s_former_kind_is_told_what_it_returns() -> None:
+    environments = scripted(count=1, reset=lambda self, **_: self.seen)
+    with pytest.raises(EnvironmentFailed, match="reset: returned ndarray, expected observation, "):
+        environments.reset()
 
 
 def test_games_that_failed_are_not_saved(monkeypatch: pytest.MonkeyPatch) -> None:

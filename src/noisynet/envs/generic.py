@@ -5,12 +5,14 @@ them restart next, and how far each is from its time limit, is part of the saved
 Gymnasium keeps both in private fields. The trajectories are those of its SyncVectorEnv.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 
 from ..extras import install_command
 from .arguments import check_count_and_seed
+from .calls import Unfit
 from .raised import raised
 from .spaces import ObservationKind, action_range, observation_kind
 from .sync import SyncEnvironments, close_all
@@ -64,12 +66,15 @@ class GymnasiumEnvironments(SyncEnvironments):
         return first if first.render_mode == "rgb_array" else None
 
     def _begin(self, index: int, seed: int | None) -> object:
-        seen, _ = self._environments[index].reset(seed=seed)
+        returned = self._environments[index].reset(seed=seed)
+        seen, _ = _parts(returned, "observation, info")
         return self.kind.read(seen)
 
     def _play(self, index: int, action: int) -> tuple[object, SupportsFloat, object, object]:
-        step = self._environments[index].step(np.int64(self.first_action + action))
-        seen, reward, terminated, truncated, _ = step
+        returned = self._environments[index].step(np.int64(self.first_action + action))
+        seen, reward, terminated, truncated, _ = _parts(
+            returned, "observation, reward, terminated, truncated, info"
+        )
         return self.kind.read(seen), reward, terminated, truncated
 
     def _end(self, index: int) -> None:
@@ -150,6 +155,16 @@ def _spaces(
     observed = getattr(environment, "observation_space", None)
     taken = getattr(environment, "action_space", None)
     return observation_kind(environment_id, observed), action_range(environment_id, taken)
+
+
+def _parts(returned: object, names: str) -> Sequence[Any]:
+    """Return what `reset` or `step` returned; raise Unfit unless it has the parts in `names`."""
+    if isinstance(returned, tuple | list) and len(returned) == names.count(",") + 1:
+        return returned
+    got = (
+        f"{len(returned)} values" if isinstance(returned, tuple | list) else type(returned).__name__
+    )
+    raise Unfit(f"returned {got}, expected {names}")
 
 
 def _is_classic(environment: "gymnasium.Env[Any, Any]") -> bool:

@@ -183,7 +183,12 @@ class SyncEnvironments(Environments):
     def _next(self, index: int, action: int) -> tuple[npt.NDArray[Any], float, bool, bool]:
         seen, gain, terminated, truncated = self._play(index, action)
         row = as_numbers(seen, self.observation_shape, self.observation_dtype)
-        return row, float(gain), bool(terminated), bool(truncated)
+        return (
+            row,
+            _single("reward", gain, float),
+            _single("terminated", terminated, bool),
+            _single("truncated", truncated, bool),
+        )
 
     def _ask(self, index: int, method: str, call: Callable[..., Answer], *arguments: Any) -> Answer:
         """Call a game; whatever it raises becomes an EnvironmentFailed."""
@@ -214,6 +219,16 @@ def close_all(environment_id: str, calls: Iterable[Callable[[], object]]) -> Non
 
 def _failed_to_close(environment_id: str, index: int, what: str) -> EnvironmentFailed:
     return EnvironmentFailed(f"{environment_id}: environment {index}: {what}")
+
+
+def _single(name: str, value: Any, kind: Callable[[Any], Answer]) -> Answer:
+    """Return a value as one number or flag; raise Unfit if it is none, such as an array."""
+    try:
+        return kind(value)
+    except (TypeError, ValueError):
+        got = f"shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+        wanted = "one number" if kind is float else "true or false"
+        raise Unfit(f"{name}: got {got}, expected {wanted}") from None
 
 
 def as_numbers(seen: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
