@@ -168,6 +168,8 @@ def test_a_value_that_does_not_fit_is_named_with_what_it_takes(
     [
         ("learning:\n  learning_rat: 1\n", "did you mean learning_rate"),
         ("lerning:\n  n_step: 1\n", "did you mean learning"),
+        ("learning_rate: 1\n", "'learning_rate': its place is learning.learning_rate"),
+        ("training:\n  n_step: 1\n", "'training.n_step': its place is learning.n_step"),
         ("- a list\n", "got list"),
         ("a: [1\n", "not valid YAML"),
         ("extends: nothing\n", "extends: got 'nothing'"),
@@ -224,11 +226,13 @@ def test_numbers_in_a_file_are_read_as_on_the_command_line(tmp_path: Path) -> No
     file = tmp_path / "mine.yaml"
     file.write_text(
         "extends: cartpole\ntraining: {steps: 1e6}\nlearning: {learning_rate: 1e-4}\n"
-        "network: {torso_hidden: [1e2]}\n"
+        "network: {torso_hidden: '64,64'}\n"
     )
     found = config.load(str(file))
     assert (found.training.steps, found.learning.learning_rate) == (1_000_000, 1e-4)
-    assert found.network.torso_hidden == (100,)
+    assert found.network.torso_hidden == (64, 64)
+    file.write_text("extends: pong\ntraining: {solved_return: none}\n")
+    assert config.load(str(file)).training.solved_return is None
     file.write_text("extends: cartpole\ntraining: {steps: 1.5e0}\n")
     with pytest.raises(RunError, match=r"--steps: got 1\.5, expected a whole"):
         config.load(str(file))

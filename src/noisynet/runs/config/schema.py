@@ -208,13 +208,23 @@ def parse(values: Mapping[str, Any], origin: str, given: Collection[str] = ()) -
     The line also names `origin`, unless the field is one of those `given` by the caller.
     """
     try:
-        return Config.model_validate(values)
+        return Config.model_validate({key: _read(key, part) for key, part in values.items()})
     except pydantic.ValidationError as error:
         problems = error.errors(include_url=False)
         # A misspelt key often makes another one missing; the misspelling is what to report.
         problem = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
         place = "" if given and set(problem["loc"]) & set(given) else f"{cut(origin, 200)}: "
         raise RunError(f"{place}{_in_words(problem)}") from None
+
+
+def _read(section: str, part: Any) -> Any:
+    """Return a section with texts read as on the command line: YAML takes 1e6 and 64,64 for one."""
+    if section not in SECTIONS or not isinstance(part, Mapping):
+        return part
+    return {
+        name: ACCEPTED[name].read(value) if name in ACCEPTED and isinstance(value, str) else value
+        for name, value in part.items()
+    }
 
 
 def _in_words(problem: ErrorDetails) -> str:
@@ -224,6 +234,8 @@ def _in_words(problem: ErrorDetails) -> str:
         return str(problem.get("ctx", {}).get("error", problem["msg"]))
     if problem["type"] == "extra_forbidden":
         known = list(SECTION_OF) if len(place) > 1 else [*SECTIONS, "extends"]
+        if place[-1] in SECTION_OF:
+            return f"unknown key {shown(name)}: its place is {SECTION_OF[place[-1]]}.{place[-1]}"
         return f"unknown key {shown(name)}{did_you_mean(place[-1], known)}"
     got = "nothing" if problem["type"] == "missing" else shown(problem["input"])
     field = place[1] if len(place) > 1 and place[1] in SECTION_OF else None

@@ -8,18 +8,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from ..seeds import SEEDS
-from .accepted import number
 
 
-def _as_number(value: object) -> object:
+def _no_bool(value: object) -> object:
     if isinstance(value, bool):
         raise PydanticCustomError("number_type", "expected a number")
-    # YAML takes 1e6 for text; on the command line it is a number.
-    return number(value) if isinstance(value, str) else value
+    return value
 
 
-Integer = Annotated[int, BeforeValidator(_as_number)]
-Real = Annotated[float, BeforeValidator(_as_number)]
+Integer = Annotated[int, BeforeValidator(_no_bool)]
+Real = Annotated[float, BeforeValidator(_no_bool)]
 Fraction = Annotated[Real, Field(ge=0, le=1, allow_inf_nan=False)]
 PositiveFloat = Annotated[Real, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[Real, Field(ge=0, allow_inf_nan=False)]
