@@ -51,6 +51,13 @@ def test_a_film_of_it_goes_to_the_folder_at_hand(
     assert f"Video: {film}" in capsys.readouterr().out
 
 
+def test_the_doctor_says_that_it_keeps_no_optimizer(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", str(pretrained("cartpole"))]) == 2
+    assert "cartpole: got a pretrained agent, expected a run: it keeps no optimizer" in (
+        capsys.readouterr().err
+    )
+
+
 def test_presets_list_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["presets"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -17,6 +17,7 @@ from ..replay import Batch
 from ..runs import Config, RunError, open_run
 from ..runs.checkpoint import fits_config
 from ..runs.evaluations import read_evaluations
+from ..runs.pretrained import check_resumable
 from ..runs.seeds import SEEDS
 from ..training.player import Player, play_rollout
 from .conditions import environments_for, on_this_machine
@@ -33,6 +34,7 @@ def examine(path: Path) -> Diagnosis:
     folder is only read. Raises RunError, with a one-line message, for a folder that is missing or
     damaged, and for a run without a checkpoint or without learned noise.
     """
+    check_resumable(path)  # an update is examined, too
     run = open_run(path)
     config = on_this_machine(run.config)
     if not config.exploration.has_noise:
