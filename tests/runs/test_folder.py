@@ -169,6 +169,14 @@ def test_what_is_no_run_is_said(tmp_path: Path) -> None:
         RunFolder.open(tmp_path / "file")
 
 
+def test_a_run_that_lost_its_config_is_not_to_be_made_anew(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path, "preset: pong\n").close()
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    (tmp_path / "config.yaml").unlink()
+    with pytest.raises(RunError, match=r"not a run: it holds no config.yaml$"):
+        RunFolder.open(tmp_path)
+
+
 def test_a_second_writer_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
     first = RunFolder.create(tmp_path, CONFIG)
     second = RunFolder.open(tmp_path)

@@ -141,9 +141,9 @@ class RunFolder:
                 raise RunError(f"{path}: not a run: a run is a folder, and this is a file")
             file = path / "config.yaml"
             if not file.exists():
+                begun = (path / "run.lock").exists() and all(map(_is_leftover, path.iterdir()))
                 raise RunError(
-                    f"{path}: not a run: it holds no config.yaml"
-                    + (_KILLED if (path / "run.lock").exists() else "")
+                    f"{path}: not a run: it holds no config.yaml{_KILLED if begun else ''}"
                 )
         except OSError as error:
             raise RunError(f"{path}: cannot be read: {error.strerror}") from error
