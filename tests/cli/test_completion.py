@@ -60,6 +60,8 @@ def test_presets_options_and_values_of_train(script: str) -> None:
 
 def test_other_commands_and_the_fallback_to_files(script: str) -> None:
     assert completed(script, "evaluate", "run", "--noise", "") == ["off", "on"]
+    assert completed(script, "evaluate", "run", "--noise", "=") == ["off", "on"]
+    assert completed(script, "evaluate", "run", "--noise", "=", "of") == ["off"]
     assert completed(script, "resume", "run", "--st") == ["--steps"]
     assert completed(script, "suite", "atari1") == ["atari100k"]
     for command in ("watch", "evaluate"):

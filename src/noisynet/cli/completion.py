@@ -23,7 +23,9 @@ _noisynet() {{
             *) command="${{COMP_WORDS[i]}}"; break ;;
         esac
     done
-    case "$word" in -*) before="" ;; esac
+    # Bash makes three words of --noise=on.
+    case "$before" in "=") before="${{COMP_WORDS[COMP_CWORD-2]}}" ;; esac
+    case "$word" in "=") word="" ;; -*) before="" ;; esac
     case "$command $before" in
 {cases}
         *) case "$word" in -*) case "$command" in
