@@ -13,7 +13,7 @@ pytest.importorskip("sb3_contrib")
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from sb3_contrib import QRDQN, TRPO
+from sb3_contrib import ARS, QRDQN, TRPO
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 from stable_baselines3.common.envs import SimpleMultiObsEnv
 from stable_baselines3.common.torch_layers import FlattenExtractor
@@ -33,7 +33,7 @@ NO_EPSILON = {"exploration_initial_eps": 0, "exploration_final_eps": 0}
 
 
 @pytest.mark.parametrize("policy", [NoisyDQNPolicy, NoisyPPOPolicy])
-@pytest.mark.parametrize("algorithm", [SAC, TD3, TRPO])
+@pytest.mark.parametrize("algorithm", [SAC, TD3, TRPO, ARS])
 def test_an_algorithm_that_is_not_supported(algorithm: Any, policy: Any) -> None:
     expected = (
         rf"{policy.__name__}: got the algorithm {algorithm.__name__}, expected .*"

@@ -54,7 +54,7 @@ class NoisyPolicy(NoisyModel):
         self,
         observation_space: spaces.Space[Any],
         action_space: spaces.Space[Any],
-        lr_schedule: Schedule,
+        lr_schedule: Schedule | None = None,
         *,
         noise: NoiseName = "factorised",
         sigma0: float | None = None,
@@ -65,6 +65,8 @@ class NoisyPolicy(NoisyModel):
         **options: Any,
     ) -> None:
         algorithm = self._check_algorithm()
+        if lr_schedule is None:  # ARS gives none, and is refused by now
+            raise TypeError(f"{type(self).__name__}: lr_schedule: got none, expected a schedule")
         # The host's constructor builds the networks, which need this.
         self._noise = NoiseOptions(noise=noise, sigma0=sigma0, noise_in=noise_in, learned=learned)
         if features_extractor_class is None:

@@ -84,7 +84,7 @@ class NoisyRecurrentPPOPolicy(RolloutPolicy, RecurrentActorCriticPolicy):
         self,
         observation_space: spaces.Space[Any],
         action_space: spaces.Space[Any],
-        lr_schedule: Schedule,
+        lr_schedule: Any = None,
         **options: Any,
     ) -> None:
         super().__init__(observation_space, action_space, lr_schedule, **options)
