@@ -196,6 +196,25 @@ def test_a_policy_alone_is_saved_with_its_options(tmp_path: Path) -> None:
     assert noisynet.noisy_layers(loaded.q_net)["q_net.2"].noise == "independent"
 
 
+def test_a_plain_model_s_weights_are_the_means_to_begin_with(tmp_path: Path) -> None:
+    plain = agent("dqn", policy="MlpPolicy").learn(20)
+    model = agent("dqn", seed=1)
+    message = r"^NoisyDQNPolicy: got weights without σ.*get_parameters\(\)\['policy'\]}, exact_ma"
+    with pytest.raises(ValueError, match=message):
+        model.set_parameters(plain.get_parameters())
+    plain.save(tmp_path / "plain")
+    with pytest.raises(ValueError, match=message):
+        DQN.load(tmp_path / "plain", custom_objects={"policy_class": NoisyDQNPolicy})
+    model.set_parameters({"policy": plain.get_parameters()["policy"]}, exact_match=False)
+    seen = torch.from_numpy(np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32))
+    for ours, theirs in ((model.q_net, plain.q_net), (model.q_net_target, plain.q_net_target)):
+        with noisynet.mean_weights(ours):
+            assert torch.equal(ours(seen), theirs(seen))
+    watch = Watch()
+    model.learn(20, callback=watch)
+    assert len({tuple(draw.flatten().tolist()) for _, draw in watch.draws}) > 1
+
+
 def test_a_saved_model_names_its_policy_by_the_public_module(tmp_path: Path) -> None:
     # So that what is saved today loads when the policy has moved to another file.
     agent("dqn").save(tmp_path / "model")

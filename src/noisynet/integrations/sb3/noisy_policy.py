@@ -89,9 +89,15 @@ class NoisyPolicy(NoisyModel):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Load weights; raise ValueError for those of a policy with noise in other layers."""
+        """Load weights; raise ValueError for those of a policy with noise elsewhere or nowhere."""
         noisy, saved = map(_names_of_sigma, (self.state_dict(), state_dict))
-        if strict and noisy and saved and noisy != saved:
+        if strict and noisy and not saved:
+            raise ValueError(
+                f"{type(self).__name__}: got weights without σ, expected a noisy policy's; to "
+                "begin with the weights of a plain model: set_parameters({'policy': plain."
+                "get_parameters()['policy']}, exact_match=False)"
+            )
+        if strict and noisy and noisy != saved:
             raise ValueError(
                 f"{type(self).__name__}: got σ of {len(saved)} tensors, expected {len(noisy)}: the "
                 "policy was saved with noise in other layers; give noise_in and critic_noise as it "
