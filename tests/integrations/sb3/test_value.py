@@ -317,6 +317,38 @@ def test_where_the_noise_is(noise_in: str, expected: set[str]) -> None:
         assert torch.allclose(layer.weight_sigma, torch.tensor(0.4 / layer.weight.shape[1] ** 0.5))
 
 
+class Dueling(QNetwork):
+    """A network of the user's own, with two output layers."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.q_net = nn.Sequential(nn.Linear(self.features_dim, 16), nn.ReLU())
+        self.advantage = nn.Linear(16, int(self.action_space.n))
+        self.value = nn.Linear(16, 1)
+
+    def forward(self, obs: Any) -> torch.Tensor:
+        hidden = self.q_net(self.extract_features(obs, self.features_extractor))
+        advantage = self.advantage(hidden)
+        return self.value(hidden) + advantage - advantage.mean(1, keepdim=True)
+
+
+class DuelingPolicy(DQNPolicy):
+    def make_q_net(self) -> QNetwork:
+        return Dueling(**self._update_features_extractor(self.net_args)).to(self.device)
+
+
+class NoisyDuelingPolicy(NoisyDQNPolicy, DuelingPolicy):
+    pass
+
+
+def test_the_output_layers_of_a_dueling_network_are_both_noisy() -> None:
+    model = agent("dqn", policy=NoisyDuelingPolicy, policy_kwargs={"noise_in": "last"})
+    assert set(noisynet.noisy_layers(model.q_net)) == {"advantage", "value"}
+    noise = NoiseCallback(every=8)
+    model.learn(80, callback=noise)
+    assert noise.figures()["effective_epsilon"] > 0
+
+
 def test_weight_decay_leaves_sigma_alone() -> None:
     policy = agent("dqn", policy_kwargs={"optimizer_kwargs": {"weight_decay": 0.1}}).policy
     means, sigmas = policy.optimizer.param_groups

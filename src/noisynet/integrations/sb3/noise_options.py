@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ...layers import NoiseName, noisify
+from ...layers.restoring import buffers_preserved
+from ..host import take
 
 NoiseIn = Literal["all", "head", "last"]
 _EXTRACTORS = ("features_extractor", "pi_features_extractor", "vf_features_extractor")
@@ -74,4 +78,36 @@ def _chosen(network: nn.Module, noise_in: str) -> Set[str]:
         return set(head)
     last_of_parts = {name.partition(".")[0]: name for name in head}
     outputs = {name for part, name in last_of_parts.items() if _OUTPUTS.fullmatch(part)}
-    return outputs or set(head[-1:])
+    return outputs or _read_by_no_other(network, head)
+
+
+def _read_by_no_other(network: Any, names: Sequence[str]) -> set[str]:
+    """Return the layers of a value network whose outputs no other one of them reads.
+
+    A dueling network of the user's own has two; noise in its state value alone changes no action.
+    """
+    calls: dict[str, tuple[Tensor, Tensor]] = {}
+    handles = [
+        network.get_submodule(name).register_forward_hook(
+            lambda _, given, output, name=name: calls.update({name: (given[0], output)})
+        )
+        for name in names
+    ]
+    observation, _ = network.obs_to_tensor(copy.deepcopy(network.observation_space).sample())
+    try:
+        with torch.enable_grad(), buffers_preserved(network):
+            network(take(observation, [0, 0]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    outputs = [output for _, output in calls.values()]
+    reached = [
+        torch.autograd.grad(given.sum(), outputs, retain_graph=True, allow_unused=True)
+        for given, _ in calls.values()
+        if given.requires_grad
+    ]
+    return {
+        name
+        for name, *slopes in zip(calls, *reached, strict=True)
+        if not any(slope is not None for slope in slopes)
+    }
