@@ -30,6 +30,7 @@ from torchrl.modules import (
     OneHotCategorical,
     ProbabilisticActor,
     QValueActor,
+    QValueModule,
     reset_noise,
 )
 from torchrl.modules import NoisyLinear as StockNoisyLinear
@@ -507,6 +508,21 @@ def test_a_target_that_does_not_fit_the_actions_is_refused() -> None:
         with pytest.raises(TypeError, match="for MultiCategorical actions, expected a schedule"):
             NoiseControl(several, **options)
     NoiseControl(several, Linear(1.0, 0.2, until=32))
+
+
+def test_values_with_a_name_of_their_own_are_measured() -> None:
+    torch.manual_seed(0)
+    net = TensorDictModule(noisynet.noisify(nn.Linear(4, 2)), ["observation"], [("q", "of_all")])
+    chooses = QValueModule(
+        action_space="categorical",
+        action_value_key=("q", "of_all"),
+        out_keys=["action", ("q", "of_all"), "chosen"],
+    )
+    actor = TensorDictSequential(net, chooses)
+    with pytest.raises(TypeError, match=r"got action deviation 0\.2 for discrete actions"):
+        NoiseControl(actor, action_deviation=0.2)
+    control = NoiseControl(actor, effective_epsilon=0.1, every=8)
+    assert 0 < control(collected())["noise/measured"] <= 1
 
 
 def test_the_effective_epsilon_of_logits_wants_to_know_them() -> None:

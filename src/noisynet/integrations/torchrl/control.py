@@ -11,7 +11,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torchrl.data import MultiCategorical, MultiOneHot
 from torchrl.envs.utils import ExplorationType, set_exploration_type
-from torchrl.modules import DistributionalQValueModule
+from torchrl.modules import DistributionalQValueModule, QValueModule
 
 from ...control import ActionDeviation, EffectiveEpsilon, Schedule
 from ...layers import Draw, draw, mean_weights, using
@@ -29,8 +29,8 @@ class NoiseControl(HostControl):
     `control.register(trainer)` once; the log gets `noise/scale` and `noise/measured`. `actor` is
     what `NoisyPolicy` wraps, or the wrapper; a loss that is built from it has the same layers, and
     so the same scale, also for its target network. `values` turns the actor's output into (B, A);
-    without it, that is `action_value`, or its mean over the atoms, and for a deviation the
-    deterministic `action`.
+    without it, that is what the actor's QValueModule reads, `action_value` by default, or its mean
+    over the atoms, and for a deviation the deterministic `action`.
 
     Options and errors are those of `HostControl`; raises ValueError for an actor without noise,
     and TypeError for a target that does not fit its actions, unless `values` are given.
@@ -46,6 +46,9 @@ class NoiseControl(HostControl):
     ) -> None:
         super().__init__(schedule, **options)
         self._actor: Any = actor.td_module if isinstance(actor, NoisyPolicy) else actor
+        chooses = [part for part in self._actor.modules() if isinstance(part, QValueModule)]
+        self._values_key: Any = chooses[0].action_value_key if chooses else "action_value"
+        self._has_values = bool(chooses) or "action_value" in self._actor.out_keys
         if values is None:
             self._check_goal()
         self._values = values or self._values_of_goal
@@ -102,14 +105,13 @@ class NoiseControl(HostControl):
         """Raise TypeError for a goal that does not fit the actions, as far as the actor tells."""
         spec = getattr(self._actor, "spec", None)
         action = None if spec is None else spec.get("action")
-        has_values = "action_value" in self._actor.out_keys
-        discrete = has_values or (action is not None and action.domain == "discrete")
+        discrete = self._has_values or (action is not None and action.domain == "discrete")
         name = "discrete" if discrete else "continuous"
         if action is not None:
             name = type(action).__name__
         several = isinstance(action, MultiCategorical | MultiOneHot)
         self.check_actions(name, discrete=None if several else discrete)
-        if isinstance(self.goal, EffectiveEpsilon) and not has_values:
+        if isinstance(self.goal, EffectiveEpsilon) and not self._has_values:
             raise TypeError(
                 f"NoiseControl: got {self.goal.words} for an actor without 'action_value', "
                 "expected values=, which makes (B, actions) of its output"
@@ -118,7 +120,7 @@ class NoiseControl(HostControl):
     def _values_of_goal(self, output: TensorDictBase) -> Tensor:
         if isinstance(self.goal, ActionDeviation):
             return output["action"]
-        values = output["action_value"]
+        values = output[self._values_key]
         for part in self._actor.modules():
             if isinstance(part, DistributionalQValueModule):
                 return (values.exp() * part.support.unsqueeze(-1)).sum(-2)
