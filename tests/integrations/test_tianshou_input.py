@@ -14,7 +14,7 @@ pytest.importorskip("tianshou", reason="needs noisynet[tianshou]")
 
 import gymnasium
 import numpy as np
-from tianshou.algorithm import C51, DQN, QRDQN
+from tianshou.algorithm import C51, DQN, IQN, QRDQN
 from tianshou.algorithm.optim import AdamOptimizerFactory
 from tianshou.data import Batch, Collector, CollectStats, VectorReplayBuffer
 from tianshou.env import DummyVectorEnv
@@ -102,6 +102,7 @@ SUPPORTED = (
     [
         (QRDQN, NoisyDiscreteQLearningPolicy, "expected DQN"),
         (DQN, NoisyC51Policy, "expected C51 or RainbowDQN"),
+        (IQN, NoisyQRDQNPolicy, "expected QRDQN"),
         (C51, NoisyQRDQNPolicy, None),
     ],
 )

@@ -32,7 +32,7 @@ TESTED = {"tianshou": "2.0.1"}
 
 check_host("noisynet.integrations.tianshou", extra="tianshou", tested=TESTED)
 
-from tianshou.algorithm import C51, DQN, QRDQN, Algorithm, RainbowDQN  # noqa: E402
+from tianshou.algorithm import C51, DQN, IQN, QRDQN, Algorithm, RainbowDQN  # noqa: E402
 from tianshou.algorithm.modelfree.c51 import C51Policy  # noqa: E402
 from tianshou.algorithm.modelfree.dqn import DiscreteQLearningPolicy  # noqa: E402
 from tianshou.algorithm.modelfree.qrdqn import QRDQNPolicy  # noqa: E402
@@ -132,7 +132,8 @@ class _NoisyPolicy(_Host):
         if frame is None:
             return
         algorithm = frame.f_locals["self"]
-        if not isinstance(algorithm, self.algorithms):
+        # IQN is a QRDQN whose policy has quantiles at random fractions.
+        if not isinstance(algorithm, self.algorithms) or isinstance(algorithm, IQN):
             expected = " or ".join(one.__name__ for one in self.algorithms)
             supported = ", ".join(
                 f"{ours.__name__} for {' and '.join(one.__name__ for one in ours.algorithms)}"
