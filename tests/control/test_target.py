@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
+from collections.abc import Callable
 from statistics import NormalDist
 from typing import Any
 
@@ -179,6 +181,18 @@ def test_followers_get_the_same_scale_and_a_state_goes_on() -> None:
     whole, half = loop(10), loop(5)
     assert loop(5, half.state_dict()).scale == whole.scale
     assert half.scale != whole.scale
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))], ids=["deep", "pickle"]
+)
+def test_a_copied_controller_measures_the_copied_network(copied: Callable[[Any], Any]) -> None:
+    observations, net = torch.randn(64, 5), network()
+    net_copy, controller = copied((net, target(net, effective_epsilon=0.05)))
+    with torch.no_grad():
+        net[2].weight.zero_(), net[2].weight_sigma.zero_(), net[2].bias_sigma.zero_()
+    assert controller.update(observations) > 0  # no noise is left in the network that was copied
+    assert scale(net_copy) == controller.scale != scale(net) == 1
 
 
 def test_what_cannot_be_reached_stops_at_the_bound_and_says_so() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -150,10 +151,16 @@ def target(
             "action_deviation and divergence"
         )
     check_draws(draws, least=1)
-
-    def outputs(observations: Any, generator: torch.Generator) -> Outputs:
-        return outputs_of_model(
-            module, observations, draws=draws, generator=generator, values=values
-        )
-
+    # Not a function defined here, since a copy of the controller must measure the copy's module.
+    outputs = partial(_outputs, module, draws, values)
     return Target((module, *followers), goals[0], outputs, seed=seed, bounds=bounds)
+
+
+def _outputs(
+    module: nn.Module,
+    draws: int,
+    values: ToValues | None,
+    observations: Any,
+    generator: torch.Generator,
+) -> Outputs:
+    return outputs_of_model(module, observations, draws=draws, generator=generator, values=values)
