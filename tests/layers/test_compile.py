@@ -226,6 +226,23 @@ def test_drawing_inside_what_is_compiled(net: Any, state: str) -> None:
     assert counter.frame_count == 2
 
 
+@pytest.mark.parametrize("state", ["rows", "static rows"])
+def test_rows_are_redrawn_inside_what_is_compiled(net: Any, state: str) -> None:
+    x, done = torch.randn(BATCH, 3), torch.arange(BATCH) % 3 == 0
+    noisynet.hold(net, **HELD[state])
+
+    @torch.compile(backend="aot_eager", fullgraph=True)
+    def redraw_and_act(where: Tensor) -> Tensor:
+        noisynet.resample(net, where=where)
+        return net(x)
+
+    for where in (done, ~done):
+        before = net(x)
+        y = redraw_and_act(where)
+        torch.testing.assert_close(y, net(x))
+        assert torch.equal((y != before).any(-1), where)
+
+
 def test_rows_are_picked_inside_what_is_compiled(net: Any) -> None:
     drawn = noisynet.draw(net, rows=8)
     x, index = torch.randn(3, 3), torch.tensor([5, 0, 2])

@@ -193,8 +193,9 @@ def resample(
             state = group[name].noise_state
             if mask is not None and state.held is not None:
                 # Into the new draw's memory: compiled forwards rely on the strides of what is held.
+                # Not by `out=`, which the compiler does not accept for a part of a tensor.
                 chosen = mask.to(flat.device).unsqueeze(-1)
-                flat = torch.where(chosen, flat, state.held, out=flat)
+                flat.copy_(torch.where(chosen, flat, state.held))
             first = state.batch_first and rows is not None
             state.hold(flat, static=state.static, batch_first=first)
 
