@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrize, prune
 from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 
 import noisynet
-from noisynet.layers import NoisyConv2d, NoisyLinear
+from noisynet.layers import NoisyConv2d, NoisyLayer, NoisyLinear
 
 Make = Callable[[], nn.Module]
 
@@ -288,5 +289,40 @@ def test_sigma_may_be_parametrised_too() -> None:
     assert not torch.equal(layer(torch.ones(1, 3)), layer(torch.ones(1, 3)))
     parametrize.register_parametrization(layer, "bias_sigma", nn.Softplus())
     assert len(noisynet.sigma_parameters(layer)) == 2
-    with pytest.raises(ValueError, match="got a σ that a parametrisation computes, expected its"):
-        noisynet.doctor(layer, torch.ones(1, 3))
+
+
+@pytest.mark.parametrize("names", [["weight_sigma"], ["weight_sigma", "bias_sigma"]])
+def test_the_doctor_does_not_judge_a_sigma_that_something_else_computes(names: list[str]) -> None:
+    parametrised, pruned = noisynet.NoisyLinear(3, 2), noisynet.NoisyLinear(3, 2)
+    for name in names:
+        parametrize.register_parametrization(parametrised, name, nn.Softplus())
+        prune.random_unstructured(pruned, name, amount=0.5)
+    for layer in (parametrised, pruned):
+        with pytest.raises(ValueError, match="a parametrisation or pruning computes, expected its"):
+            noisynet.doctor(layer, torch.ones(1, 3))
+
+
+class Logarithm(nn.Module):
+    """A parametrisation by the logarithm."""
+
+    def forward(self, logarithm: Tensor) -> Tensor:
+        return logarithm.exp()
+
+    def right_inverse(self, value: Tensor) -> Tensor:
+        return value.log()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [NoisyLinear(4, 2), noisynet.NoisyMultiheadAttention(4, 2), noisynet.NoisyGRU(4, 2)],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_a_reset_sets_a_parametrised_sigma(layer: NoisyLayer) -> None:
+    expected = {name: one.clone() for name, one in layer.state_dict().items() if "sigma" in name}
+    for name in [name for name, _ in layer.named_parameters(recurse=False) if "_sigma" in name]:
+        parametrize.register_parametrization(layer, name, Logarithm())
+        with torch.no_grad():
+            layer.get_parameter(f"parametrizations.{name}.original").zero_()
+    layer.reset_parameters()
+    for name, sigma in expected.items():
+        torch.testing.assert_close(attrgetter(name)(layer), sigma)

@@ -67,7 +67,7 @@ def doctor(
     draws, and so are the global generators. What the functions change elsewhere stays changed.
     Raises TypeError if the model or target is not a module, a function is not callable, an
     optimizer is something else, or the loss is not a tensor of one value; ValueError for an empty
-    sequence of optimizers, and for a parametrised σ.
+    sequence of optimizers, and for a σ that is parametrised or pruned.
     """
     layers = find_noisy_layers(model)
     without_shape = noisy_layers_without_shape(model)
@@ -75,8 +75,11 @@ def doctor(
     if not layers or without_shape:
         return Diagnosis([found])
     for name, layer in layers.items():
-        if not layer.sigmas:
-            raise ValueError(f"{name!r}: got a σ that a parametrisation computes, expected its own")
+        # Not by reading the means: a parametrised one would take a step of its power iteration.
+        if all(sigma.ndim < 2 for sigma in layer.tensors(layer.sigmas)):
+            raise ValueError(
+                f"{name!r}: got a σ that a parametrisation or pruning computes, expected its own"
+            )
     if target is not None and not isinstance(target, nn.Module):
         raise TypeError(f"target: got {type(target).__name__}, expected an nn.Module or None")
     functions = {"loss": loss, "act": act, "evaluate": evaluate, "resample": resample,

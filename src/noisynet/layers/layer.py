@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 
 from .initial import InitName, check_init, check_sigma0, initialise_means, initialise_sigmas
 from .kernels.tracing import in_jit_trace, snapshot, warn_of_frozen_draw
@@ -153,7 +154,7 @@ class NoisyLayer(nn.Module):
         means = self.means()
         for pair, spec in zip(means, self.noise_spec().parts, strict=True):
             initialise_means(*pair, spec, init=self.init)
-        if made := parametrised_names(self):
+        if made := [name for name in parametrised_names(self) if not name.endswith("_sigma")]:
             for names, pair in zip(self.weight_names(), means, strict=True):
                 for name, mean in zip(names, pair, strict=True):
                     if name in made:
@@ -163,8 +164,13 @@ class NoisyLayer(nn.Module):
 
     def reset_sigmas(self) -> None:
         """Set σ back to its initial value; the means stay."""
-        for pair, spec in zip(self.sigmas(), self.noise_spec().parts, strict=True):
-            initialise_sigmas(*pair, spec, init=self.init, sigma0=self.sigma0)
+        # So that a σ that a parametrisation computes is one tensor, to initialise and then to set.
+        with parametrize.cached():
+            for pair, spec in zip(self.sigmas(), self.noise_spec().parts, strict=True):
+                initialise_sigmas(*pair, spec, init=self.init, sigma0=self.sigma0)
+            for name in parametrised_names(self):
+                if name.endswith("_sigma"):
+                    setattr(self, name, getattr(self, name))
 
     @property
     def noise_reference(self) -> Tensor:
