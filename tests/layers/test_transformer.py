@@ -254,6 +254,28 @@ def test_an_encoder_built_from_a_noisy_layer_keeps_off_the_fast_path() -> None:
     torch.testing.assert_close(y[~padding], expected[~padding], rtol=1e-4, atol=1e-5)
 
 
+PARTS: dict[str, Callable[[], nn.Module]] = {
+    "self_attn": lambda: NoisyMultiheadAttention(E, 2, batch_first=True),
+    "linear1": lambda: NoisyLinear(E, 16),
+    "linear2": lambda: NoisyLinear(16, E),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_noisy_layer_put_in_by_hand_keeps_off_the_fast_path(part: str) -> None:
+    net = encoder()
+    for layer in net.layers:
+        setattr(layer, part, PARTS[part]())
+    noisynet.hold(net)
+    x, _ = padded()
+    with torch.no_grad():
+        y, expected = (one(x) for one in (net, effective_copy(net)))
+        torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
+        with noisynet.mean_weights(net), Called() as called:
+            assert not torch.allclose(net(x), y)
+    assert FAST in called.names
+
+
 def test_settings_that_were_changed_later_count() -> None:
     net = noisynet.noisify(encoder())
     net.use_nested_tensor = False

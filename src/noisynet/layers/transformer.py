@@ -3,12 +3,16 @@
 In eval mode and without gradients, PyTorch's encoder reads the weights of the layers inside and
 hands them to one operation, which would skip the layers' own forwards, and so their noise.
 `noisify` gives an encoder with noisy layers inside one of these classes, and `denoise` restores the
-plain class. Decoders call their layers and need none of this.
+plain class; an encoder layer into which a noisy layer is put by hand gets its class at once.
+Decoders call their layers and need none of this.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from .layer import NoisyLayer
 
@@ -58,3 +62,13 @@ def keep_off_fast_paths(module: nn.Module) -> None:
 def noise_acts_in(module: nn.Module) -> bool:
     """Return whether any noisy layer of a module has noise in force."""
     return any(isinstance(part, NoisyLayer) and not part.is_off for part in module.modules())
+
+
+def _keep_parent_off(parent: nn.Module, _name: str, part: Any) -> None:
+    if isinstance(part, NoisyLayer) and type(parent) is nn.TransformerEncoderLayer:
+        parent.__class__ = NoisyTransformerEncoderLayer
+
+
+# PyTorch calls it for every module that is put into another; no forward of the noisy layer would
+# come early enough, since it is what the fast path leaves out.
+register_module_module_registration_hook(_keep_parent_off)
