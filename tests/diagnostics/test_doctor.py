@@ -148,6 +148,19 @@ def test_a_model_on_the_cpu_leaves_the_gpus_alone(monkeypatch: pytest.MonkeyPatc
     assert asked == []
 
 
+def test_the_default_device_does_not_change_the_report() -> None:
+    net, x = network(), torch.randn(B, P)
+
+    def said() -> list[tuple[str, str]]:
+        torch.manual_seed(3)
+        act, loss = lambda seen: net(seen).argmax(-1), lambda: net(x).square().mean()
+        return [(one.name, one.status) for one in noisynet.doctor(net, x, act=act, loss=loss)]
+
+    expected = said()
+    with torch.device("meta"):
+        assert said() == expected
+
+
 @pytest.mark.parametrize(
     ("outputs", "inputs", "moments", "kind"),
     [(2, 2, 5, "unknown"), (2, 2, 6, "factorised"), (2, 3, 2, "unknown"), (2, 3, 3, "factorised"),
@@ -295,9 +308,9 @@ def test_a_probe_needs_no_square_matrix(monkeypatch: pytest.MonkeyPatch) -> None
     asked: list[tuple[int, ...]] = []
     eye = torch.eye
 
-    def noted(*sizes: int) -> Tensor:
+    def noted(*sizes: int, **options: Any) -> Tensor:
         asked.append(sizes)
-        return eye(*sizes)
+        return eye(*sizes, **options)
 
     monkeypatch.setattr(torch, "eye", noted)
     stranger = nn.Module()

@@ -237,6 +237,15 @@ def test_a_sorted_packed_sequence_comes_back_as_it_was(layer: Any) -> None:
     assert output.batch_sizes.tolist() == [2, 2, 1]
 
 
+def test_a_packed_sequence_with_another_default_device(layer: Any) -> None:
+    noisynet.hold(layer, rows=2)
+    packed = pack_sequence([torch.randn(3, 3), torch.randn(2, 3)])
+    expected, _ = layer(packed)
+    with torch.device("meta"):
+        output, _ = layer(packed)
+    assert torch.equal(output.data, expected.data)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_steps_of_a_large_layer_are_its_sequence(kind: Any, batch_first: bool) -> None:

@@ -176,7 +176,7 @@ class Examination:
         if not all(one and _same(one, outputs[0]) for one in outputs):
             return None
         try:
-            actions = [torch.as_tensor(action) for action in self.actions]
+            actions = [torch.as_tensor(action, device="cpu") for action in self.actions]
         except (TypeError, ValueError, RuntimeError):
             # `act` is the program's own, and may return anything.
             return None

@@ -36,7 +36,7 @@ def redrawn_before_backward(found: RecognisedLayer) -> Result | None:
         layer = copy.deepcopy(layer)
         hold(layer)
         weight = found.tensors(found.sigmas, layer)[0]
-    x = torch.ones(3, found.inputs).to(weight)
+    x = weight.new_ones(3, found.inputs)
     with torch.enable_grad():
         try:
             output = layer(x)

@@ -110,7 +110,7 @@ def _of_ours(layer: NoisyLayer) -> Noise:
     noise = layer.noise_in_force()
     has_bias = layer.noise_spec().parts[0].bias
     if noise is None:
-        return Noise(torch.zeros(1, COLUMNS + has_bias), has_bias)
+        return Noise(torch.zeros(1, COLUMNS + has_bias, device="cpu"), has_bias)
     if isinstance(noise, CellNoise | SequenceNoise):
         noise = noise.parts[0]
     assert isinstance(noise, FactorisedNoise | IndependentNoise), "no input was named"
@@ -143,12 +143,13 @@ def _of_another(found: RecognisedLayer, layer: nn.Module) -> Noise | None:
     if weight.ndim == 2:
         inputs = found.inputs
         columns = min(COLUMNS, inputs)
-        shown = torch.cat([weight.new_zeros(1, inputs), torch.eye(columns, inputs).to(weight)])
+        eye = torch.eye(columns, inputs, device=weight.device).to(weight.dtype)
+        shown = torch.cat([weight.new_zeros(1, inputs), eye])
     else:
         channels = getattr(layer, "in_channels", weight.shape[1])
         shape = (3, channels, *weight.shape[2:])
-        generator = torch.Generator().manual_seed(0)
-        shown = torch.randn(shape, generator=generator).to(weight)
+        generator = torch.Generator("cpu").manual_seed(0)
+        shown = torch.randn(shape, generator=generator, device="cpu").to(weight)
         shown[0] = 0
     with _in_place_of(layer, replaced):
         output = layer(shown)

@@ -269,5 +269,6 @@ def _packed_like(packed: PackedSequence, output: Tensor) -> PackedSequence:
     ordered = output if order is None else output.index_select(1, order)
     counts = packed.batch_sizes.tolist()
     lengths = [sum(row < count for count in counts) for row in range(counts[0])]
-    data = pack_padded_sequence(ordered, torch.tensor(lengths)).data
+    # As a list: a tensor would be on the default device, which may not be the CPU.
+    data = pack_padded_sequence(ordered, lengths).data
     return PackedSequence(data, packed.batch_sizes, order, packed.unsorted_indices)

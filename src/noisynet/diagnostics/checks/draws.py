@@ -142,7 +142,7 @@ def _parts(noises: Sequence[Noise], kind: Kind) -> dict[str, Tensor]:
     bias, weight = values[..., 0], values[..., int(has_bias) :]
     if has_bias and kind == "factorised":
         largest = bias.abs().argmax(1)
-        rows = weight[torch.arange(len(weight)), largest]
+        rows = weight[torch.arange(len(weight), device=weight.device), largest]
         return {"ε_j": bias, "ε_i": rows / bias.gather(1, largest.unsqueeze(1))}
     parts = {"ε_b": bias} if has_bias else {}
     # A row or a column of one number is the beginning of the other one.
