@@ -40,6 +40,12 @@ def test_wrong_options(options: dict[str, Any], said: str) -> None:
     assert type(net[0]) is nn.Linear
 
 
+def test_complex_weights_are_refused() -> None:
+    said = "^dtype: got torch.complex64, expected a floating-point dtype$"
+    with pytest.raises(ValueError, match=said):
+        NoisyLinear(3, 2, dtype=torch.complex64)
+
+
 @pytest.mark.parametrize(
     ("sizes", "said"),
     [

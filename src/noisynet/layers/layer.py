@@ -108,6 +108,8 @@ class NoisyLayer(nn.Module):
             if name in self.without_sigma:
                 continue
             mean = mean_without_side_effects(self, name)
+            if mean is not None and not mean.is_floating_point():
+                raise ValueError(f"dtype: got {mean.dtype}, expected a floating-point dtype")
             sigma = None if mean is None else nn.Parameter(torch.empty_like(mean), learned)
             self.register_parameter(f"{name}_sigma", sigma)
 
