@@ -108,7 +108,7 @@ def test_the_table_shows_progress_returns_speed_and_the_noise() -> None:
     text = re.sub(r"\x1b\[[0-9;]*m", "", shown(terminal=True))
     for part in (
         "ALE/Pong-v5", "10,400 of 1,000,000", "41,600", "-20.50 over 12 games", "solved at 18",
-        "SNR advantage.0", "1.23 (|μ| over σ)", "steps/s", "left at most", "interrupted",
+        "SNR advantage.0", "1.23 (RMS(μ) / RMS(σ))", "steps/s", "left at most", "interrupted",
         "games start anew", "Measuring the mean frame …", "return -21 in 760 steps",
     ):  # fmt: skip
         assert part in text, part

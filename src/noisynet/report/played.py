@@ -49,7 +49,7 @@ def played(
         everyone = [kind.runs[0] for kind in kinds[:_MOST_PLAYED]]
     results: list[dict[str, Any]] = []
     for run in everyone:
-        say(f"Playing {episodes} games with {run.name} …")
+        say(f"Playing {episodes} game{'s' * (episodes != 1)} with {run.name} …")
         results += _evaluations(run, episodes, steps, notes, say)
     filmed = [kind.runs[0] for kind in kinds[:2]]
     most_bytes = film_bytes // len(filmed)

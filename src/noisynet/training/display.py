@@ -191,7 +191,7 @@ class LiveDisplay(_Display):
         elif isinstance(event, FiguresTaken):
             for tag, value in event.figures.items():
                 if tag.startswith("snr/"):
-                    rows[f"SNR {tag.removeprefix('snr/')}"] = f"{value:.2f} (|μ| over σ)"
+                    rows[f"SNR {tag.removeprefix('snr/')}"] = f"{value:.2f} (RMS(μ) / RMS(σ))"
                 elif tag == "noise/effective_epsilon":
                     rows["effective ε"] = f"{value:.1%} of actions are changed by the noise"
                 elif tag in ("loss", "epsilon", "entropy"):
