@@ -304,9 +304,21 @@ def test_a_config_that_cannot_be_put_in_place_leaves_the_run_as_it_was(
 def test_a_resume_that_cannot_begin_leaves_the_config_as_it_was(
     over: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    metrics = over / "metrics.jsonl"
-    metrics.write_bytes(metrics.read_bytes()[:100])
+    (over / "metrics.jsonl").rename(over / "former.jsonl")
+    (over / "metrics.jsonl").symlink_to(over / "former.jsonl")
     before = (over / "config.yaml").read_bytes()
     assert main(["resume", str(over), "--steps", "700"]) == 2
-    assert "metrics.jsonl: damaged: got 100 bytes" in capsys.readouterr().err
+    assert "metrics.jsonl: cannot be written: it is a link" in capsys.readouterr().err
     assert (over / "config.yaml").read_bytes() == before
+
+
+def test_a_run_that_lost_its_figures_goes_on_and_says_so(
+    over: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (over / "metrics.jsonl").unlink()
+    capsys.readouterr()
+    assert main(["resume", str(over), "--steps", "700"]) == 0
+    said = capsys.readouterr()
+    assert re.search(
+        r"metrics\.jsonl: [\d,]+ bytes of earlier figures were lost", said.out + said.err
+    )

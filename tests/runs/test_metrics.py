@@ -148,13 +148,11 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(tmp_path: Path) ->
     assert in_tensorboard(tmp_path)["loss/loss"] == [(0, 2.0)]
 
 
-def test_fewer_bytes_than_committed_are_damage(tmp_path: Path) -> None:
+def test_what_does_not_fit_a_checkpoint_is_left_as_it_is(tmp_path: Path) -> None:
     with MetricsWriter(tmp_path) as writer:
         writer.write(1, {"a": 1})
         committed = writer.commit()
     before = (tmp_path / "metrics.jsonl").read_bytes()
-    with pytest.raises(RunError, match=f"got {committed} bytes, .* at least {committed + 1}$"):
-        MetricsWriter(tmp_path, resume_at=1, committed_bytes=committed + 1)
     with pytest.raises(RunError, match=f"no line ends at byte {committed - 1}"):
         MetricsWriter(tmp_path, resume_at=1, committed_bytes=committed - 1)
     with pytest.raises(RunError, match=f"holds {committed} bytes; a new run"):
@@ -162,11 +160,28 @@ def test_fewer_bytes_than_committed_are_damage(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="come together"):
         MetricsWriter(tmp_path, resume_at=1)
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
-    (tmp_path / "metrics.jsonl").unlink()
-    files = sorted(tmp_path.iterdir())
-    with pytest.raises(RunError, match="cannot be written: No such file"):
-        MetricsWriter(tmp_path, resume_at=1, committed_bytes=committed)
-    assert sorted(tmp_path.iterdir()) == files
+
+
+@pytest.mark.parametrize("left", ["nothing", "no bytes", "zeros", "a line", "a line and a half"])
+def test_a_run_goes_on_after_the_figures_that_are_left(tmp_path: Path, left: str) -> None:
+    file = tmp_path / "metrics.jsonl"
+    with MetricsWriter(tmp_path) as writer:
+        for step in (1, 2, 3):
+            writer.write(step, {"a": step})
+        committed = writer.commit()
+    first = file.read_bytes().index(b"\n") + 1
+    parts = {"no bytes": b"", "zeros": bytes(committed - 1), "a line": file.read_bytes()[:first]}
+    file.write_bytes(parts.get(left, file.read_bytes()[: first + 5]))
+    if left == "nothing":
+        file.unlink()
+    kept = first if "line" in left else 0
+    with MetricsWriter(tmp_path, resume_at=3, committed_bytes=committed) as writer:
+        assert writer.lost == committed - kept
+        writer.write(4, {"a": 4})
+        again = writer.commit()
+    assert [line["step"] for line in read_metrics(tmp_path)] == ([1, 4] if kept else [4])
+    with MetricsWriter(tmp_path, resume_at=4, committed_bytes=again) as writer:
+        assert writer.lost == 0
 
 
 def test_damaged_lines_are_left_out_and_counted(tmp_path: Path) -> None:

@@ -35,9 +35,13 @@ class MetricsWriter:
 
     A new run passes only the folder. A resumed run also passes `resume_at`, the checkpoint's step,
     and `committed_bytes`, what `commit` returned for that checkpoint (0 and 0 if there was none
-    yet): all later lines are cut. Raises RunError if a new run finds lines already there, or a
-    resumed one finds fewer bytes than were committed.
+    yet): all later lines are cut. If the file has fewer bytes, or is missing, its whole lines stay,
+    and `lost` says how many bytes were lost: figures are no reason to lose a training. Raises
+    RunError if a new run finds lines already there, or no line ends where the checkpoint was.
     """
+
+    lost: int
+    """Bytes that the checkpoint expects and the file does not have."""
 
     def __init__(
         self, folder: Path, *, resume_at: int | None = None, committed_bytes: int | None = None
@@ -46,11 +50,10 @@ class MetricsWriter:
             raise ValueError("resume_at and committed_bytes come together or not at all")
         self._file = folder / FILE_NAME
         with writing(self._file):
-            # A file that a checkpoint expects, and that is missing, is not made.
-            make = 0 if committed_bytes else os.O_CREAT
-            self._lines = open_regular(self._file, os.O_RDWR | make | os.O_APPEND)
+            self._lines = open_regular(self._file, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             try:
                 self._length = self._cut(committed_bytes)
+                self.lost = (committed_bytes or 0) - self._length
                 self._events = EventFile(folder)
                 sync_folder(folder)
                 if resume_at is not None:
@@ -120,19 +123,25 @@ class MetricsWriter:
             if found:
                 raise RunError(f"{self._file}: holds {found} bytes; a new run starts an empty one")
             return 0
-        if found < committed_bytes:
-            raise RunError(
-                f"{self._file}: damaged: got {found} bytes, the checkpoint expects at least "
-                f"{committed_bytes}"
-            )
-        if committed_bytes and os.pread(self._lines, 1, committed_bytes - 1) != b"\n":
+        length = self._whole_lines(min(found, committed_bytes))
+        if length < committed_bytes <= found:
             raise RunError(
                 f"{self._file}: damaged: no line ends at byte {committed_bytes}, where the "
                 "checkpoint expects one"
             )
-        os.ftruncate(self._lines, committed_bytes)
+        os.ftruncate(self._lines, length)
         os.fsync(self._lines)
-        return committed_bytes
+        return length
+
+    def _whole_lines(self, end: int) -> int:
+        """Return where the last line ends that is whole within the first `end` bytes."""
+        while end:
+            begin = max(end - _LONGEST_LINE, 0)
+            newline = os.pread(self._lines, end - begin, begin).rfind(b"\n")
+            if newline >= 0:
+                return begin + newline + 1
+            end = begin
+        return 0
 
     def _append(self, line: bytes) -> None:
         try:

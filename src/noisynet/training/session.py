@@ -175,6 +175,8 @@ def train_on(
             changed = [*run.notes(found), *changed_since(config.made_with, now)]
             notes = [*assembler.notes(), *changed]
         with MetricsWriter(folder.path, resume_at=step, committed_bytes=committed) as metrics:
+            if metrics.lost:
+                notes.append(f"metrics.jsonl: {metrics.lost:,} bytes of earlier figures were lost")
             session = _Session(folder, config, loop, metrics, list(listeners), elapsed)
             session.begin(notes)
             begun.pop_all()
