@@ -97,6 +97,7 @@ def test_effective_rank_by_hand() -> None:
     assert effective_rank(torch.diag(torch.tensor([3.0, 1.0, 0.05]))) == 3
     assert effective_rank(torch.ones(4, 3)) == 1
     assert effective_rank(torch.zeros(4, 3)) == 0
+    assert effective_rank(torch.full((4, 3), torch.nan)) == 0
     batch = torch.randn(32, 4)
     assert noisynet.units(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1)), batch,
                           rank=True)["0"].rank in range(1, 9)  # fmt: skip
@@ -140,6 +141,11 @@ def test_measuring_leaves_model_and_generators_alone() -> None:
     assert after is not None
     assert torch.equal(held.flats[0], after.flats[0])
     assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_a_batch_without_observations_is_one_line() -> None:
+    with pytest.raises(ValueError, match=r"^batch: got no observation, expected at least one$"):
+        noisynet.units(by_hand(), torch.zeros(0, 2))
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.0, 2, math.nan, "a", True])

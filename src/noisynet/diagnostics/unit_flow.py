@@ -289,6 +289,8 @@ class _Following(TorchFunctionMode):
             layer.unknown = "itself, which keeps more than weights and biases"
         elif any(isinstance(norm, _BATCH_NORMS) for norm in layer.norms):
             layer.unknown = "a BatchNorm, whose running statistics are of the former units"
+        if not result.numel():
+            raise ValueError("batch: got no observation, expected at least one")
         values = result.detach().float()
         rows = values.reshape(math.prod(values.shape[: place.dim]), -1)
         by_unit = rows.reshape(len(rows), place.units, -1)

@@ -57,8 +57,8 @@ def units(
     1); if no unit is active, all are dormant. The mean is also taken over `draws` draws of noise: a
     unit that only the noise activates is not dormant. With `draws=0` activity is measured with the
     mean weights, and `rank` always is. The model, its buffers and torch's global generators are
-    left as they were. Raises ValueError for a threshold outside [0, 1) or a negative number of
-    draws.
+    left as they were. Raises ValueError for a threshold outside [0, 1), a negative number of draws
+    or a batch without observations.
     """
     found = measure_units(model, batch, draws=draws, generator=generator)
     features: Mapping[str, HiddenLayer] = {}
@@ -130,10 +130,15 @@ def check_threshold(threshold: float) -> None:
 
 
 def effective_rank(features: Tensor) -> int:
-    """Return the effective rank of features (rows, p): srank of arXiv 2010.14498, δ = 0.01."""
+    """Return the effective rank of features (rows, p): srank of arXiv 2010.14498, δ = 0.01.
+
+    It is 0 if all are 0, or any is NaN or infinite.
+    """
+    if not bool(features.isfinite().all()):
+        return 0
     values = torch.linalg.svdvals(features.double())
     total = float(values.sum())
-    if not total > 0 or not math.isfinite(total):
+    if not total > 0:
         return 0
     shares = values.cumsum(0) / total
     # A share of 0.99 that rounding has made a little smaller still counts as 0.99.
