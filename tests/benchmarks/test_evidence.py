@@ -528,6 +528,15 @@ def test_the_page_names_every_difference_that_iqn_and_munchausen_make_on_small_t
     }
 
 
+def test_what_the_page_says_of_iqn_and_munchausen_on_minatar() -> None:
+    rows = components.FILE.with_suffix(".md").read_text().splitlines()
+    cells = [cell.strip() for row in rows if "MinAtar" in row for cell in row.split("|")[4:-1]]
+    told = [cell for cell in cells if "no interval" not in cell]
+    assert {cell.strip("*").rsplit(" ", 1)[1] for cell in told} == {"2)"}
+    assert sum(cell.startswith("**") for cell in told) == 2
+    assert f"Two of the {len(told)} differences there" in " ".join(PAGE.split())
+
+
 def test_what_the_page_says_of_faults() -> None:
     records = faults.PART.records()
     text = " ".join(PAGE.split())

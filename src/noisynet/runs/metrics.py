@@ -127,7 +127,7 @@ class MetricsWriter:
         if length < committed_bytes <= found:
             raise RunError(
                 f"{self._file}: damaged: no line ends at byte {committed_bytes}, where the "
-                "checkpoint expects one"
+                "checkpoint expects one; move it away, and the run goes on without earlier figures"
             )
         os.ftruncate(self._lines, length)
         os.fsync(self._lines)
