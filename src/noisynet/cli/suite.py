@@ -121,7 +121,7 @@ def _list(planned: Plan, parsed: argparse.Namespace) -> int:
     )
     size = f"{planned.steps:,} steps" + (f" ({frames:,} frames)" if frames else "")
     if planned.suite.search is None:
-        print(f"{len(rows)} trials, {size}, in {planned.folder}")
+        print(f"{len(rows)} trial{'s' * (len(rows) != 1)}, {size}, in {planned.folder}")
     else:
         print(f"A corner of the search; {planned.points} points, {size} in all")
     if planned.steps >= LARGE_STEPS:
