@@ -45,12 +45,12 @@ def modes(
     if not on["train"] and not on["eval"]:
         message = "no noise in train nor in eval mode: "
         if acts:
-            return check.skipped(f"{message}acting is looked at below")
-        return check.failed(f"{message}whoever calls it as it is sees no noise", cure)
+            return check.skipped(f"{message}see `acting` below")
+        return check.failed(f"{message}called as it is, the model has no noise", cure)
     mode = "train" if len(on["train"]) > len(on["eval"]) else "eval"
     message = f"noise in {mode} mode only"
     if acts:
-        return check.passed(f"{message}; acting is looked at below")
+        return check.passed(f"{message}; see `acting` below")
     if (mode == "train") == is_training:
         if mode == "train":
             message += ", and frameworks collect in eval mode: give act= to see how yours does"
@@ -203,7 +203,7 @@ def evaluation(
         on = layers_where_noise_is(calls, on=True)
         if on:
             return check.failed(f"noise is on in {listed(on)} during evaluation", cure)
-        return check.passed("noise is off in it")
+        return check.passed("the noise is off")
     if all(found.is_ours for found in layers.values()):
         return check.passed("noisynet.mean_weights switches it off")
     if not evaluating:
@@ -217,4 +217,4 @@ def evaluation(
         return check.failed(
             f"eval() leaves the noise of {listed(on)} on, with no other switch", cure
         )
-    return check.passed("it can be switched off")
+    return check.passed("the noise can be switched off")

@@ -127,7 +127,7 @@ def own_draws(
         )
     if not compared:
         return check.skipped("too few different draws were seen to compare")
-    return check.passed(f"{compared} pairs of layers or their parts, none of them alike")
+    return check.passed(f"{compared} pairs of layers or their parts, all different")
 
 
 def _parts(noises: Sequence[Noise], kind: Kind) -> dict[str, Tensor]:

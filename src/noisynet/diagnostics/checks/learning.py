@@ -206,7 +206,7 @@ def target_draws(
             f"target and online network have the same draw in {listed(shared)}",
             "redraw the target's own noise: noisynet.attach(optimizer, online, target)",
         )
-    return check.passed("its noise is its own")
+    return check.passed("it has noise of its own")
 
 
 def backward(results: Mapping[str, str]) -> Finding:
@@ -226,7 +226,7 @@ def backward(results: Mapping[str, str]) -> Finding:
         )
     if "error" in results.values():
         return check.passed("a redraw before backward is an error, not a wrong gradient")
-    return check.passed("a redraw before backward does no harm")
+    return check.passed("a redraw before backward leaves the gradients right")
 
 
 def sigma_moves(layers: Mapping[str, RecognisedLayer], before: Mapping[str, Tensor]) -> Finding:
@@ -288,7 +288,7 @@ def device_of_draws(found: Mapping[str, int], *, on_accelerator: bool) -> Findin
     """
     check = Check("device")
     if not found:
-        return check.passed("draws are made where the layer lies")
+        return check.passed("draws are made on the layer's device")
     message = (
         f"{listed(found)}: draws are made on the CPU wherever the layer lies, "
         f"{max(found.values()):,} numbers copied each time"

@@ -36,7 +36,7 @@ def layers_found(
             f"{model} has no noisy layer: nothing in it explores by noise, whatever its options",
             "noisynet.noisify(model), before the optimizer is built",
         )
-    libraries = sorted({found.library or "unknown make" for found in layers.values()})
+    libraries = sorted({found.library or "unknown origin" for found in layers.values()})
     return check.passed(f"{len(layers)} noisy, of {', '.join(libraries)}")
 
 

@@ -86,8 +86,8 @@ def policy_noise(subject: Subject, values: ToValues | None, *, continuous: bool)
 def _of_greedy_actions(check: Check, noisy_q_KBA: Tensor, mean_q_BA: Tensor) -> Finding:
     found, rows = measure(noisy_q_KBA, mean_q_BA), len(mean_q_BA)
     message = (
-        f"effective ε {found.effective_epsilon:.3f}: that share of greedy actions is not the mean "
-        f"weights' (spread of Q {found.q_spread:.3g}, gap of the best two {found.q_gap:.3g}, "
+        f"effective ε {found.effective_epsilon:.3f}: the share of greedy actions that the noise "
+        f"changes (spread of Q {found.q_spread:.3g}, gap of the best two {found.q_gap:.3g}, "
         f"{_DRAWS} draws of {counted(rows, 'observation')})"
     )
     if found.effective_epsilon == 0 and rows < _ENOUGH_OBSERVATIONS:
@@ -107,8 +107,8 @@ def _of_greedy_actions(check: Check, noisy_q_KBA: Tensor, mean_q_BA: Tensor) -> 
 def _of_continuous_actions(check: Check, noisy_KBA: Tensor, mean_BA: Tensor) -> Finding:
     found = action_deviation(noisy_KBA, mean_BA)
     message = (
-        f"action deviation {found:.3g}: that far the noise moves an action from the mean weights', "
-        f"RMS ({_DRAWS} draws of {counted(len(mean_BA), 'observation')})"
+        f"action deviation {found:.3g}: how far the noise moves an action, root mean square "
+        f"({_DRAWS} draws of {counted(len(mean_BA), 'observation')})"
     )
     if found <= _STILL * float(mean_BA.abs().max()):
         return check.warned(
