@@ -27,19 +27,19 @@ class ActorCriticSection(Section):
         default=1.0, description="λ of the advantages (arXiv 1506.02438); 1: n-step returns"
     )
     value_coefficient: Annotated[PositiveFloat, OF_ACTOR_CRITIC, MAY_CHANGE] = Field(
-        default=0.5, description="weight of the value's loss beside the policy's"
+        default=0.5, description="weight of the value loss beside the policy loss"
     )
     entropy_bonus: Annotated[
         NonNegativeFloat,
         OF_ACTOR_CRITIC,
         needs_policy("entropy_bonus", " has no policy whose entropy could be paid for"),
         MAY_CHANGE,
-    ] = Field(default=0.0, description="weight of the policy's entropy; 0: no bonus")
+    ] = Field(default=0.0, description="weight of the policy's entropy in the loss; 0: no bonus")
     lstm_size: Annotated[
         FewThousand,
         OF_ACTOR_CRITIC,
         needs_policy("lstm_size", " learns single steps, not the sequences that an LSTM needs"),
-    ] = Field(default=0, description="units of an LSTM before policy and value; 0: none")
+    ] = Field(default=0, description="size of an LSTM before policy and value; 0: no LSTM")
     workers: Annotated[FewThousand, OF_ACTOR_CRITIC, OF_A3C, MAY_CHANGE] = Field(
-        default=2, ge=1, description="a3c: processes, each with all of `environments` for itself"
+        default=2, ge=1, description="a3c: number of processes, each with `environments` of its own"
     )

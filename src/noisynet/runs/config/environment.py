@@ -30,13 +30,13 @@ class EnvironmentSection(Section):
         "CartPole-v1, or module:function for your own",
     )
     environments: Annotated[FewThousand, ALWAYS] = Field(
-        default=8, ge=1, description="how many are stepped side by side"
+        default=8, ge=1, description="number of environments that step side by side"
     )
     frame_skip: Annotated[PositiveInt, ON_ATARI] = Field(
-        default=4, description="Atari: frames that an action is repeated for"
+        default=4, description="Atari: frames for which an action is repeated"
     )
     max_pool: Annotated[bool, ON_ATARI] = Field(
-        default=True, description="Atari: show the brighter of a step's last two frames"
+        default=True, description="Atari: show the pixel-wise maximum of a step's last two frames"
     )
     frame_stack: Annotated[PositiveInt, ON_ATARI] = Field(
         default=4, description="Atari: frames in an observation"
@@ -48,23 +48,23 @@ class EnvironmentSection(Section):
         default=84, description="Atari: columns of a frame"
     )
     grayscale: Annotated[Literal[True], ON_ATARI] = Field(
-        default=True, description="Atari: frames are grey, the only kind the networks take"
+        default=True, description="Atari: grey frames, the only kind that the networks accept"
     )
     sticky_actions: Annotated[Fraction, ON_ATARI_OR_MINATAR] = Field(
         default=0.0,
-        description="Atari, MinAtar: probability that a game repeats the former action",
+        description="Atari, MinAtar: probability that the game repeats the previous action",
     )
     max_noops: Annotated[FewThousand, ON_ATARI] = Field(
-        default=30, description="Atari: no-op actions at a game's start, at most"
+        default=30, description="Atari: largest number of no-op actions at the start of a game"
     )
     fire_on_reset: Annotated[bool, ON_ATARI] = Field(
-        default=False, description="Atari: press FIRE at a game's start where the game has it"
+        default=False, description="Atari: press FIRE at the start of a game that has it"
     )
     life_loss: Annotated[bool, ON_ATARI] = Field(
-        default=True, description="Atari: a lost life ends bootstrapping (the game goes on)"
+        default=True, description="Atari: a lost life ends bootstrapping, while the game goes on"
     )
     full_action_space: Annotated[bool, ON_ATARI] = Field(
-        default=False, description="Atari: all 18 actions in every game"
+        default=False, description="Atari: use all 18 actions in every game"
     )
     max_frames: Annotated[PositiveInt, ON_ATARI_OR_MINATAR] = Field(
         default=108_000,

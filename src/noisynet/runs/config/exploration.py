@@ -131,34 +131,34 @@ class ExplorationSection(Section):
     )
     noise_kind: Annotated[
         Literal["factorised", "independent"], BeforeValidator(british_kind), WITH_NOISE
-    ] = Field(default="factorised", description="kind of noise in the head's layers")
+    ] = Field(default="factorised", description="kind of noise in the noisy layers")
     sigma0: Annotated[Real | None, WITH_NOISE] = Field(
         default=None,
         ge=0,
         allow_inf_nan=False,
-        description="initial σ; none: the paper's for the kind",
+        description="σ0, which sets the initial σ; none: the paper's for the kind of noise",
     )
     noise_in: Annotated[Literal["head", "last", "all"], WITH_NOISE] = Field(
         default="head",
-        description="noisy layers: all of the head (IQN's embedding stays plain), those of the "
-        "outputs, or the torso's too; of an own_network all linear ones, the last of these, or all "
-        "kinds",
+        description="noisy layers; head: all of the head but IQN's embedding; last: the output "
+        "layers; all: the torso's as well. In an own_network: all linear layers, the last of "
+        "them, or layers of all kinds",
     )
     redraw: Annotated[
         Literal["step", "update", "episode"], WITH_NOISE, Fits(_redraw), MAY_CHANGE
     ] = Field(
         default="update",
-        description="when the acting noise is drawn anew; of rollouts, update is after each",
+        description="when the acting noise is redrawn; update: after each update, or each rollout",
     )
     draw_per_environment: Annotated[bool, WITH_NOISE] = Field(
-        default=True, description="an acting draw for each environment; false: all share one"
+        default=True, description="each environment acts under its own draw; false: all share one"
     )
     learned_sigma: Annotated[bool, WITH_NOISE] = Field(
         default=True,
-        description="σ is learned; false: it keeps its initial value, and the scale alone moves",
+        description="learn σ; false: σ keeps its initial value, and only its scale can move",
     )
     noise_scale: Annotated[NonNegativeFloat, WITH_NOISE] = Field(
-        default=1.0, description="what σ ⊙ ε is multiplied by, at the start"
+        default=1.0, description="initial scale, a factor of the noise σ ⊙ ε"
     )
     noise_schedule: Annotated[
         Literal["constant", "linear", "exponential", "cosine"],
@@ -172,15 +172,15 @@ class ExplorationSection(Section):
         ),
     ] = Field(
         default="constant",
-        description="how the scale goes from noise_scale to noise_scale_end: constant (it stays), "
-        "linear, exponential (as QeRL, arXiv 2510.11696), cosine",
+        description="how the scale moves from noise_scale to noise_scale_end; constant: not at "
+        "all; exponential: as in QeRL (arXiv 2510.11696)",
     )
     noise_scale_end: Annotated[NonNegativeFloat, WITH_NOISE, WITH_NOISE_SCHEDULE] = Field(
-        default=0.1, description="the scale from noise_scale_steps on"
+        default=0.1, description="scale at the end of the schedule"
     )
     noise_scale_steps: Annotated[PositiveInt | None, WITH_NOISE, WITH_NOISE_SCHEDULE] = Field(
         default=None,
-        description="agent step at which the scale is there; none: the run's last",
+        description="agent step at which the schedule ends; none: the run's last",
     )
     noise_target: Annotated[
         Annotated[Real, Field(gt=0, lt=1, allow_inf_nan=False)] | None,
@@ -188,13 +188,13 @@ class ExplorationSection(Section):
         Fits(_noise_target),
     ] = Field(
         default=None,
-        description="effective ε to hold by moving the scale: the share of greedy actions that the "
-        "noise changes; none: nothing is held",
+        description="effective ε (share of greedy actions that the noise changes) to hold by "
+        "moving the scale; none: no target",
     )
     noise_target_every: Annotated[PositiveInt, WITH_NOISE, WITH_NOISE_TARGET, MAY_CHANGE] = Field(
         default=64,
-        description="agent steps between two measurements of it, over 64 observations; on images "
-        "one takes as long as some updates",
+        description="agent steps between measurements of the effective ε, each over 64 "
+        "observations; on images, a measurement takes as long as several updates",
     )
     sigma_penalty: Annotated[
         NonNegativeFloat,
@@ -205,24 +205,25 @@ class ExplorationSection(Section):
         MAY_CHANGE,
     ] = Field(
         default=0.0,
-        description="weight of the outputs' mean |σ| in the loss once the mean return is "
-        "penalty_high (arXiv 2006.10980); 0: none",
+        description="weight in the loss of the output layers' mean |σ| (arXiv 2006.10980) from a "
+        "mean return of penalty_high on; 0: no penalty",
     )
     penalty_low: Annotated[Real, WITH_NOISE, WITH_SIGMA_PENALTY, MAY_CHANGE] = Field(
         default=0.0,
         allow_inf_nan=False,
-        description="mean return up to which that weight is 0",
+        description="mean return up to which the penalty's weight is 0",
     )
     penalty_high: Annotated[Real | None, WITH_NOISE, WITH_SIGMA_PENALTY, MAY_CHANGE] = Field(
         default=None,
         allow_inf_nan=False,
-        description="mean return from which on it is whole",
+        description="mean return from which on the penalty has its whole weight",
     )
     choice_draw: Annotated[
         bool, WITH_NOISE, OF_REPLAY, WITH_DOUBLE, WITHOUT_MUNCHAUSEN, MAY_CHANGE
     ] = Field(
         default=True,
-        description="double: a draw of its own chooses the next action; false: the online net's",
+        description="double Q-learning: a third draw chooses the next action; false: the online "
+        "network's draw chooses it",
     )
     epsilon_start: Annotated[Fraction, WITH_EPSILON, MAY_CHANGE] = Field(
         default=1.0, description="ε at the end of the warm-up"
@@ -235,7 +236,7 @@ class ExplorationSection(Section):
         description="steps over which ε falls linearly, counted from the warm-up's end",
     )
     epsilon_until: Annotated[PositiveInt | None, WITH_EPSILON, MAY_CHANGE] = Field(
-        default=None, description="agent step from which ε is 0; none: never"
+        default=None, description="agent step from which on ε is 0; none: never"
     )
 
     @property

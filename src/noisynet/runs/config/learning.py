@@ -90,11 +90,13 @@ class LearningSection(Section):
 
     algorithm: Annotated[Literal["q_learning", "pqn", "a2c", "a3c"], ALWAYS] = Field(
         default="q_learning",
-        description="q_learning: values from a replay; pqn: values from rollouts; a2c, a3c: "
+        description="q_learning: Q-values from a replay; pqn: Q-values from rollouts; a2c, a3c: "
         "actor-critic from rollouts",
     )
     double: Annotated[bool, OF_REPLAY, WITHOUT_MUNCHAUSEN, MAY_CHANGE] = Field(
-        default=True, description="the online net chooses, the target net values"
+        default=True,
+        description="double Q-learning: the online network chooses the next action, "
+        "the target network values it",
     )
     munchausen: Annotated[
         Fraction,
@@ -111,26 +113,27 @@ class LearningSection(Section):
     entropy_temperature: Annotated[PositiveFloat | None, OF_REPLAY, WITH_MUNCHAUSEN, MAY_CHANGE] = (
         Field(
             default=None,
-            description="τ of the softmax policy, in the unit of returns (arXiv 2007.14430: 0.03)",
+            description="τ of Munchausen's softmax policy, in the unit of returns (arXiv "
+            "2007.14430: 0.03)",
         )
     )
     log_policy_least: Annotated[
         Real, Field(le=0, allow_inf_nan=False), OF_REPLAY, WITH_MUNCHAUSEN, MAY_CHANGE
-    ] = Field(default=-1.0, description="the log-policy, times τ, counts as no less than this")
+    ] = Field(default=-1.0, description="lower bound of τ times the log-policy")
     n_step: Annotated[PositiveInt, OF_REPLAY, MAY_CHANGE] = Field(
-        default=1, description="rewards summed before bootstrapping"
+        default=1, description="number of rewards summed before bootstrapping"
     )
     discount: Annotated[Fraction, ALWAYS, MAY_CHANGE] = Field(
-        default=0.99, description="γ, per step"
+        default=0.99, description="γ, the discount per step"
     )
     reward_clip: Annotated[PositiveFloat | None, ALWAYS] = Field(
-        default=None, description="rewards are cut to ±this for learning; none: as they are"
+        default=None, description="clip rewards to ± this for learning; none: no clipping"
     )
     batch_size: Annotated[PositiveInt, OF_REPLAY, MAY_CHANGE] = Field(
         default=32, description="transitions in an update"
     )
     optimizer: Annotated[Literal["adam", "radam", "rmsprop"], ALWAYS] = Field(
-        default="adam", description="adam, radam (arXiv 1908.03265), rmsprop"
+        default="adam", description="the optimizer; radam: arXiv 1908.03265"
     )
     learning_rate: Annotated[PositiveFloat, ALWAYS, MAY_CHANGE] = Field(
         default=1e-4, description="the optimizer's step size"
@@ -144,29 +147,32 @@ class LearningSection(Section):
         default=None,
         ge=0,
         allow_inf_nan=False,
-        description="step size at the last step, where it falls linearly; none: constant",
+        description="step size to which the learning rate falls linearly; none: it is constant",
     )
     learning_rate_steps: Annotated[PositiveInt | None, WITH_FALLING_STEP_SIZE, MAY_CHANGE] = Field(
         default=None,
-        description="agent step at which it has fallen that far; none: the run's last",
+        description="agent step at which final_learning_rate is reached; none: the run's last",
     )
     adam_epsilon: Annotated[PositiveFloat, WITH_ADAM, MAY_CHANGE] = Field(
-        default=1e-8, description="Adam's and RAdam's ε"
+        default=1e-8, description="ε of Adam and RAdam"
     )
     rmsprop_decay: Annotated[Fraction, WITH_RMSPROP, MAY_CHANGE] = Field(
-        default=0.95, description="RMSProp's decay of the mean square (Mnih et al. 2015)"
+        default=0.95, description="decay of RMSProp's mean square (Mnih et al. 2015)"
     )
     rmsprop_epsilon: Annotated[PositiveFloat, WITH_RMSPROP, MAY_CHANGE] = Field(
-        default=0.01, description="RMSProp's ε, added to the root of the mean square"
+        default=0.01, description="ε of RMSProp, added to the root of the mean square"
     )
     rmsprop_centred: Annotated[bool, WITH_RMSPROP] = Field(
-        default=True, description="RMSProp divides by the deviation, not by the mean square"
+        default=True,
+        description="RMSProp divides by the gradient's standard deviation, not by "
+        "the root of its mean square",
     )
     loss: Annotated[Literal["huber", "squared"], OF_Q_VALUES, WITHOUT_DISTRIBUTIONS, MAY_CHANGE] = (
-        Field(default="huber", description="of the TD error")
+        Field(default="huber", description="loss of the TD error")
     )
     max_gradient_norm: Annotated[PositiveFloat | None, ALWAYS, MAY_CHANGE] = Field(
-        default=10.0, description="larger gradients are scaled down; none: no gradient is"
+        default=10.0,
+        description="norm to which larger gradients are scaled down; none: no clipping",
     )
     warmup_steps: Annotated[Count, OF_REPLAY, Fits(_warmup)] = Field(
         default=10_000, description="uniformly random steps before learning starts"
@@ -175,10 +181,11 @@ class LearningSection(Section):
         default=4, description="steps between updates"
     )
     target_every: Annotated[PositiveInt, OF_REPLAY] = Field(
-        default=2_000, description="steps between copies of the online net into the target net"
+        default=2_000,
+        description="steps between copies of the online network into the target network",
     )
     replay_capacity: Annotated[PositiveInt, OF_REPLAY, Fits(_replay)] = Field(
-        default=100_000, description="transitions the replay holds"
+        default=100_000, description="transitions that the replay holds"
     )
     replay_device: Annotated[
         Literal["auto", "host", "device"],
@@ -187,24 +194,25 @@ class LearningSection(Section):
         MAY_CHANGE,
     ] = Field(
         default="auto",
-        description="where samples are put together: host; device: a copy of the frames stays in "
-        "its memory; auto: host",
+        description="where batches are assembled; host: in main memory; device: from a copy of "
+        "the frames in the GPU's memory; auto: host",
     )
     prioritised: Annotated[bool, OF_Q_VALUES, needs_q_values("prioritised", "learning")] = Field(
         default=False,
-        description="sample by error (arXiv 1511.05952) and not uniformly, from a replay or for "
-        "pqn's minibatches",
+        description="sample by error (arXiv 1511.05952) instead of uniformly, from a replay or "
+        "for the minibatches of pqn",
     )
     priority_exponent: Annotated[Fraction, OF_Q_VALUES, WITH_PRIORITIES] = Field(
         default=0.5, description="α: 0 samples uniformly, 1 in proportion to the error"
     )
     priority_beta: Annotated[Fraction, OF_REPLAY, WITH_PRIORITIES, MAY_CHANGE, SPANS_THE_RUN] = (
         Field(
-            default=0.4, description="β of the importance weights at the start; 1 at the last step"
+            default=0.4,
+            description="β of the importance weights at the start; it rises to 1 at the last step",
         )
     )
     priority_epsilon: Annotated[PositiveFloat, OF_Q_VALUES, WITH_PRIORITIES] = Field(
-        default=1e-6, description="what is added to an error, so that none is forgotten"
+        default=1e-6, description="constant added to an error, so that no transition is forgotten"
     )
 
     @property

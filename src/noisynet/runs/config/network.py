@@ -115,10 +115,11 @@ class NetworkSection(Section):
         max_length=500,
         pattern=rf"^({'|'.join(_TORSOS)}|{_OWN})$",
         examples=[*_TORSOS, "module:function"],
-        description="nature: the CNN for stacked frames; dqn2013: the smaller one before it; "
-        "data-efficient: the smallest; patches: as small, and sees the whole frame; impala: the "
-        "residual one; minatar: for small images; mlp: for vectors; auto: by shape; "
-        "module:function: your own, a torch module made by a function of an observation's shape",
+        description="auto: by the shape of observations; nature: the CNN of DQN for stacked "
+        "frames; dqn2013: the smaller one before it; data-efficient: the smallest; patches: as "
+        "small, but sees the whole frame; impala: IMPALA's residual CNN; minatar: for small "
+        "images; mlp: for vectors; module:function: your own, a function from an observation's "
+        "shape to a torch module",
     )
     own_network: Annotated[
         Annotated[str, Field(max_length=500, pattern=rf"^({_OWN})$")] | None,
@@ -127,9 +128,8 @@ class NetworkSection(Section):
     ] = Field(
         default=None,
         examples=["module:function"],
-        description="a whole network of Q-values of your own, which is made noisy: a torch module "
-        "made by a function of an observation's shape and the number of actions; none: torso and "
-        "head",
+        description="your own Q-network, which is made noisy: a function from an observation's "
+        "shape and the number of actions to a torch module; none: torso and head",
     )
     torso_width: Annotated[Real, Field(ge=0.0625, le=64, allow_inf_nan=False), WITH_IMPALA] = Field(
         default=1.0,
@@ -137,39 +137,41 @@ class NetworkSection(Section):
     )
     torso_pooling: Annotated[FewThousand, WITH_IMPALA] = Field(
         default=6,
-        description="impala torso: squares each way that adaptive max pooling leaves; 0: no such "
-        "pooling",
+        description="impala torso: size, in each direction, to which adaptive max pooling reduces "
+        "its output; 0: no such pooling",
     )
     spectral_norm: Annotated[bool, WITH_IMPALA, Fits(_spectral_norm)] = Field(
         default=False,
-        description="impala torso: residual convolutions have spectral norm (arXiv 1802.05957)",
+        description="impala torso: spectral norm in the residual convolutions (arXiv 1802.05957)",
     )
     standardise_frames: Annotated[bool, OF_OUR_NETWORK] = Field(
         default=False,
-        description="torsos of frames: show how a frame differs from the mean frame of random "
-        "play, in its deviations",
+        description="torsos for frames: show how a frame differs from the mean frame of random "
+        "play, in standard deviations",
     )
     layer_norm: Annotated[bool, OF_OUR_NETWORK] = Field(
         default=False,
-        description="normalise what every layer but the last gives, before its ReLU, as PQN does",
+        description="layer norm in every layer but the last, before its ReLU, as in PQN",
     )
     layer_norm_in: Annotated[Literal["all", "head"], WITH_LAYER_NORM] = Field(
-        default="all", description="layers normalised: the torso's and the head's; head: its alone"
+        default="all", description="all: layer norm in torso and head; head: in the head alone"
     )
     torso_hidden: Annotated[tuple[PositiveInt, ...], OF_OUR_NETWORK, ON_VECTORS] = Field(
-        default=(), description="mlp torso: sizes of its (plain) hidden layers"
+        default=(), description="mlp torso: sizes of its hidden layers"
     )
     head_hidden: Annotated[PositiveInt, OF_OUR_NETWORK] = Field(
         default=512, description="size of the head's hidden layer"
     )
     dueling: Annotated[bool, OF_Q_VALUES, OF_OUR_NETWORK, needs_q_values("dueling", "network")] = (
-        Field(default=False, description="a value and an advantage stream (arXiv 1511.06581)")
+        Field(
+            default=False, description="separate streams for value and advantage (arXiv 1511.06581)"
+        )
     )
     atoms: Annotated[FewThousand, OF_REPLAY, needs_replay("atoms", "network"), Fits(_atoms)] = (
         Field(
             default=0,
-            description="atoms of the value's distribution (arXiv 1707.06887: 51); 0: its "
-            "mean alone",
+            description="atoms of the distribution of returns (arXiv 1707.06887: 51); 0: learn "
+            "expected values alone",
         )
     )
     value_min: Annotated[Real, OF_REPLAY, WITH_ATOMS, Fits(_support)] = Field(
@@ -186,13 +188,13 @@ class NetworkSection(Section):
         "1806.06923; arXiv 2411.03820: 8); 0: no quantiles",
     )
     target_quantiles: Annotated[FewThousand, OF_REPLAY, WITH_QUANTILES] = Field(
-        default=8, ge=1, description="IQN: quantiles of the target net in an update"
+        default=8, ge=1, description="IQN: quantiles of the target network in an update"
     )
     acting_quantiles: Annotated[FewThousand, OF_REPLAY, WITH_QUANTILES] = Field(
-        default=8, ge=1, description="IQN: quantiles whose mean is the value that chooses an action"
+        default=8, ge=1, description="IQN: quantiles whose mean chooses an action"
     )
     cosines: Annotated[FewThousand, OF_REPLAY, WITH_QUANTILES] = Field(
-        default=64, ge=1, description="IQN: cosines of a fraction that its embedding sees"
+        default=64, ge=1, description="IQN: cosines in the embedding of a fraction"
     )
 
     @property

@@ -63,15 +63,16 @@ class PlasticitySection(Section):
         MAY_CHANGE,
     ] = Field(
         default=0,
-        description="updates between searches for dormant units, which are drawn anew (ReDo, arXiv "
-        "2302.12902: 1,000); 0: none",
+        description="updates between reinitialisations of dormant units (ReDo, arXiv 2302.12902: "
+        "1,000); 0: never",
     )
     dormant_threshold: Annotated[Real, OF_ONE_LEARNER, WITH_REDO, MAY_CHANGE] = Field(
         default=0.025,
         ge=0,
         lt=1,
         allow_inf_nan=False,
-        description="activity up to which a unit is dormant, as a share of its layer's mean",
+        description="activity up to which a unit is dormant, as a share of its layer's mean "
+        "activity",
     )
     shrink_every: Annotated[
         Count,
@@ -81,19 +82,20 @@ class PlasticitySection(Section):
         MAY_CHANGE,
     ] = Field(
         default=0,
-        description="updates between moves of all weights towards new initial ones (shrink and "
-        "perturb, arXiv 1910.08475); 0: none",
+        description="updates between moves of all weights towards new initial values (shrink and "
+        "perturb, arXiv 1910.08475); 0: never",
     )
     shrink_factor: Annotated[Real, OF_ONE_LEARNER, WITH_SHRINKING, MAY_CHANGE] = Field(
         default=0.5,
         ge=0,
         lt=1,
         allow_inf_nan=False,
-        description="share of a weight that stays (BBF, arXiv 2305.19452: 0.5)",
+        description="share of a weight that is kept (BBF, arXiv 2305.19452: 0.5)",
     )
     reset_every: Annotated[Count, OF_ONE_LEARNER, needs_one_learner("reset_every"), MAY_CHANGE] = (
         Field(
             default=0,
-            description="updates between resets of all behind the torso (BBF: 40,000); 0: none",
+            description="updates between resets of all layers after the torso (BBF: 40,000); 0: "
+            "never",
         )
     )

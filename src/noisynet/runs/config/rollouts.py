@@ -50,25 +50,25 @@ class RolloutsSection(Section):
     )
     return_lambda: Annotated[Fraction, OF_PQN, MAY_CHANGE] = Field(
         default=0.65,
-        description="λ of the returns; 0: bootstrap after a step, 1: at the rollout's end",
+        description="λ of the returns; 0: bootstrap after each step; 1: at the rollout's end",
     )
     epochs: Annotated[PositiveInt, OF_PQN, MAY_CHANGE] = Field(
-        default=2, description="how often a rollout is learned"
+        default=2, description="number of times that a rollout is learned"
     )
     minibatches: Annotated[PositiveInt, OF_PQN, Fits(_minibatches), MAY_CHANGE] = Field(
-        default=32, description="updates in an epoch, each from as many of the rollout's steps"
+        default=32, description="minibatches, and so updates, in an epoch"
     )
     learning_draw: Annotated[
         Literal["fresh", "rows", "acted"], OF_PQN, WITH_NOISE, Fits(_learning_draw), MAY_CHANGE
     ] = Field(
         default="fresh",
-        description="noise that an update learns under: a draw of its own, one of its own for each "
-        "step of the minibatch, or of each step the one that acted",
+        description="noise that an update learns under; fresh: a separate draw; rows: a separate "
+        "draw for each row of the minibatch; acted: for each row, the draw that acted",
     )
     target_draw: Annotated[Literal["acted", "fresh", "means"], OF_PQN, WITH_NOISE, MAY_CHANGE] = (
         Field(
             default="acted",
-            description="noise that makes the targets: the draw that acted, one of their own, or "
-            "none",
+            description="noise that makes the targets; acted: the draw that acted; fresh: a "
+            "separate draw; means: none",
         )
     )

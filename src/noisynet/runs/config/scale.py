@@ -56,26 +56,27 @@ class ScaleSection(Section):
 
     actors: Annotated[Annotated[FewThousand, Field(ge=1)] | None, ALWAYS, Fits(_actors)] = Field(
         default=None,
-        description="sampler actors, each with all of `environments` for itself; none: the "
-        "run plays in its own process",
+        description="number of sampler actors, each with `environments` of its own; none: the run "
+        "plays in its own process",
     )
     backend: Annotated[Literal["ray", "in-process"], WITH_ACTORS, MAY_CHANGE] = Field(
-        default="ray", description="where actors live: ray; in-process: one after the other"
+        default="ray",
+        description="where actors run; in-process: one after the other in this process",
     )
     replay_shards: Annotated[FewThousand, WITH_ACTORS, OF_FRAGMENTS, Fits(_shards)] = Field(
         default=0,
-        description="replays in actors of their own, each fed by a share of the samplers; 0: the "
-        "learner's process holds the one replay",
+        description="number of replays in actors of their own, each fed by a share of the "
+        "samplers; 0: one replay in the learner's process",
     )
     fragment_steps: Annotated[PositiveInt, WITH_ACTORS, OF_FRAGMENTS] = Field(
         default=16, description="steps of each environment that a sampler sends at a time"
     )
     weights_every: Annotated[PositiveInt, WITH_ACTORS, OF_FRAGMENTS, MAY_CHANGE] = Field(
-        default=16, description="updates between weights that are sent to samplers, at least"
+        default=16, description="least number of updates between two publications of the weights"
     )
     max_staleness: Annotated[Count | None, WITH_ACTORS, MAY_CHANGE] = Field(
         default=None,
-        description="updates that the weights behind a fragment may be old when it arrives; "
-        "a2c, pqn: rollouts played ahead (none: 0); q_learning, none: what four fragments of "
-        "every sampler take, and weights_every",
+        description="largest age, in updates, of the weights behind a fragment when it arrives; "
+        "for a2c and pqn, number of rollouts that samplers play ahead; none: 0 for a2c and "
+        "pqn, and for q_learning what four fragments of every sampler take, plus weights_every",
     )

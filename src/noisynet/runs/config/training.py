@@ -37,25 +37,25 @@ class TrainingSection(Section):
     steps: Annotated[PositiveInt, ALWAYS, MAY_CHANGE] = Field(
         default=1_000_000, description="agent steps after which training ends"
     )
-    seed: Annotated[Seed, ALWAYS] = Field(
-        default=0, description="seed of everything that is random"
-    )
+    seed: Annotated[Seed, ALWAYS] = Field(default=0, description="seed of all randomness")
     solved_return: Annotated[Real | None, ALWAYS, MAY_CHANGE] = Field(
         default=None,
         allow_inf_nan=False,
-        description="training ends when the last solved_games games reach this mean",
+        description="training ends when the mean return of the last solved_games games reaches "
+        "this; none: no goal",
     )
     solved_games: Annotated[PositiveInt, ALWAYS, MAY_CHANGE] = Field(
-        default=100, description="games that solved_return is a mean of"
+        default=100, description="number of games in the mean for solved_return"
     )
     device: Annotated[str, ALWAYS, Fits(_device), MAY_CHANGE] = Field(
         default="auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         examples=["auto", "cpu", "cuda", "cuda:1"],
-        description="where the networks are; cuda: a GPU; auto: a GPU where there is one",
+        description="device of the networks; cuda: a GPU; auto: a GPU if there is one",
     )
     precision: Annotated[Literal["auto", "float32", "bfloat16"], ALWAYS, MAY_CHANGE] = Field(
-        default="auto", description="of the products; auto: the faster one, measured at the start"
+        default="auto",
+        description="precision of matrix products; auto: the faster one, measured at the start",
     )
     threads: Annotated[FewThousand, ALWAYS, MAY_CHANGE] = Field(
         default=0, description="CPU threads of torch and environments; 0: all cores"
@@ -67,9 +67,8 @@ class TrainingSection(Section):
         MAY_CHANGE,
     ] = Field(
         default="auto",
-        description="of updates: plain, each step of it launched by itself; graph: from buffers "
-        "that stay in place, a GPU runs the whole as one CUDA graph; auto: graph on a GPU where it "
-        "can be captured, else plain",
+        description="how updates run; plain: operation by operation; graph: over fixed buffers, "
+        "on a GPU as one CUDA graph; auto: graph on a GPU if it can be captured, else plain",
     )
     overlap: Annotated[
         bool,
@@ -77,12 +76,11 @@ class TrainingSection(Section):
         MAY_CHANGE,
     ] = Field(
         default=False,
-        description="environments step on a thread while updates are done: an action then comes "
-        "from the network before the updates that its vector step made due; pqn learns a rollout "
-        "while the next is played",
+        description="step environments on a thread while updates run, so that an action is chosen "
+        "without the updates of one vector step; pqn learns a rollout while the next is played",
     )
     log_every: Annotated[PositiveInt, ALWAYS, MAY_CHANGE] = Field(
-        default=100, description="updates between lines of figures"
+        default=100, description="updates between records of metrics"
     )
     checkpoint_every: Annotated[PositiveInt, ALWAYS, MAY_CHANGE] = Field(
         default=10_000, description="steps between checkpoints"
