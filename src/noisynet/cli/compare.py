@@ -12,7 +12,7 @@ from .parser import Parser
 def add_compare(compare: Parser) -> None:
     """Add the options of `compare`."""
     compare.description = (
-        "Compare runs by their training scores; those of the same config but for the seed are one "
+        "Compare runs by their training scores. Runs whose configs differ only in the seed are one "
         "variant."
     )
     compare.add_argument("folders", type=as_path, nargs="+", metavar="RUN", help="runs' folders")

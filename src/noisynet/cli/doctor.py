@@ -11,7 +11,7 @@ from .trust import add_trust, check_trust
 
 def add_doctor(doctor: Parser) -> None:
     """Add the options of `doctor`."""
-    doctor.description = "Check whether a run's noise acts and learns."
+    doctor.description = "Check whether a run's noise takes effect and is learned."
     doctor.add_argument("folder", type=as_path, metavar="RUN", help="the run's folder")
     add_json(doctor)
     add_trust(doctor)

@@ -135,8 +135,8 @@ def add_ray(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--ray",
         metavar="ADDRESS",
-        help="HOST:PORT of the Ray cluster that sampler actors are to live on; without it Ray runs "
-        "on this machine (with --actors only)",
+        help="HOST:PORT of the Ray cluster that runs the sampler actors of --actors (default: Ray "
+        "on this machine)",
     )
 
 
@@ -174,7 +174,7 @@ def add_steps(command: argparse.ArgumentParser) -> None:
         type=positive,
         default=None,
         metavar="N",
-        help="agent steps that a game may take before it is ended (default: 50000)",
+        help="agent steps after which a game is ended (default: 50000)",
     )
 
 

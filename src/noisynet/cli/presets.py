@@ -28,7 +28,7 @@ def add_presets(presets: Parser) -> None:
     """Add the options of `presets`."""
     presets.description = (
         "List the presets: agent steps, time on two cores and score where they were measured, and "
-        "what each is. Then the pretrained agents that come along."
+        "a description of each; then the pretrained agents of the package."
     )
     add_json(presets)
     presets.set_defaults(run=_presets)

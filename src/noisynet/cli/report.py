@@ -18,14 +18,14 @@ def add_report(report: Parser) -> None:
         "--out",
         type=as_path,
         metavar="FILE",
-        help="an .html (default: report.html in the run, or here for several runs)",
+        help="an .html file (default: report.html in the run, or here for several runs)",
     )
     report.add_argument(
         "--episodes",
         type=not_negative,
         default=5,
         metavar="N",
-        help="games that each of up to 4 runs plays for it; 0: none, and no film (default: 5)",
+        help="games that each of up to 4 runs plays for it; 0: no games, no film (default: 5)",
     )
     add_steps(report)
     add_json(report)

@@ -42,7 +42,9 @@ def add_resume(resume: Parser) -> None:
     add_track(resume)
     add_json(resume)
     add_trust(resume)
-    resume.add_argument("-h", "--help", action="help", help="show the first options")
+    resume.add_argument(
+        "-h", "--help", action="help", help="show this help, with the options used most"
+    )
     changeable = config.may_change() - {"steps"}
     add_fields(resume, changeable)
     resume.add_argument(

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 def add_runs(runs: Parser) -> None:
     """Add the options of `runs`."""
-    runs.description = "List the runs under a folder, those in folders below too."
+    runs.description = "List the runs in a folder and in all folders below it."
     runs.add_argument(
         "folder",
         type=as_path,
         nargs="?",
         default=Path("runs"),
         metavar="FOLDER",
-        help="default: runs",
+        help="the folder (default: runs)",
     )
     add_json(runs)
     runs.set_defaults(run=_runs)

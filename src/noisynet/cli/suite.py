@@ -17,18 +17,27 @@ if TYPE_CHECKING:
 
 def add_suite(suite: Parser) -> None:
     """Add the options of `suite`."""
-    suite.description = "Run trials on Ray. After an interruption, repeat the command to continue."
+    suite.description = (
+        "Train the trials of a suite on Ray. After an interruption, repeat the command to continue."
+    )
     suite.add_argument(
         "file", metavar="FILE", help="a YAML file, or a suite's name, such as atari100k"
     )
     suite.add_argument(
-        "--out", type=as_path, metavar="FOLDER", help="the suite's folder (default: runs/NAME)"
+        "--out",
+        type=as_path,
+        metavar="FOLDER",
+        help="the folder (default: runs/ and the suite's name)",
     )
     suite.add_argument(
         "--ray", metavar="ADDRESS", help="HOST:PORT of a Ray cluster (default: this machine)"
     )
     suite.add_argument("--dry-run", action="store_true", help="list the trials and start nothing")
-    suite.add_argument("--yes", action="store_true", help="start a large suite")
+    suite.add_argument(
+        "--yes",
+        action="store_true",
+        help="start a large suite, whose cost is otherwise only estimated",
+    )
     add_json(suite)
     suite.set_defaults(run=_suite)
 

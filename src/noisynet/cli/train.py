@@ -41,7 +41,9 @@ def add_train(train: Parser) -> None:
     add_ray(train)
     add_track(train)
     add_json(train)
-    train.add_argument("-h", "--help", action="store_true", help="show the first options")
+    train.add_argument(
+        "-h", "--help", action="store_true", help="show this help, with the options used most"
+    )
     train.add_argument("--help-all", action="store_true", help="show all options")
     add_fields(train)
     train.elsewhere = {
@@ -65,8 +67,8 @@ def _train(parsed: argparse.Namespace) -> int:
         train.epilog = (
             f"Defaults are those of {preset}."
             if parsed.help_all
-            else f"These are the first {len(FIRST)} of {len(config.SECTION_OF)} fields, with the "
-            f"defaults of {preset}. `noisynet train {preset} --help-all` lists all of them, "
+            else f"These are the {len(FIRST)} most used of {len(config.SECTION_OF)} fields, with "
+            f"the defaults of {preset}. `noisynet train {preset} --help-all` lists all of them, "
             "`noisynet presets` the presets."
         )
         train.print_help()

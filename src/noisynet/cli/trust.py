@@ -15,8 +15,8 @@ def add_trust(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--trust",
         action="store_true",
-        help="import the modules that a run names as its environment or network (module:function), "
-        "and run them",
+        help="import and run the modules that a run names as its environment or network "
+        "(module:function)",
     )
 
 

@@ -28,7 +28,7 @@ def add_watch(watch: Parser) -> None:
         "--out",
         type=as_path,
         metavar="FILE",
-        help="an .mp4 or .gif (default: RUN/watch.mp4, or NAME.mp4 of a pretrained agent)",
+        help="an .mp4 or .gif file (default: RUN/watch.mp4, or NAME.mp4 of a pretrained agent)",
     )
     add_noise(watch)
     watch.add_argument(
@@ -39,7 +39,7 @@ def add_watch(watch: Parser) -> None:
         type=positive,
         default=None,
         metavar="N",
-        help="agent steps at most (default: 5000, for a GIF 300)",
+        help="agent steps after which the film ends (default: 5000, for a GIF 300)",
     )
     add_json(watch)
     add_trust(watch)
