@@ -105,8 +105,8 @@ def resume(
 
     `steps` sets a new last step. `fields` are other fields of the config that may change between
     sessions, such as `device` and `redo_every`; they are written into the run's config.yaml.
-    `environment`, `torso` and `own_network` are the objects that `train` was given, and are needed
-    only if nothing else can make them again. Everything else is as for `train`.
+    `environment`, `torso` and `own_network` are the objects that `train` was given; pass those that
+    other processes cannot import. Everything else is as for `train`.
     """
     path = Path(folder)
     _give_again(path, environment=environment, torso=torso, own_network=own_network)
@@ -125,9 +125,9 @@ def load(
 ) -> TrainedAgent:
     """Load the newest checkpoint's agent from a run, or from what `TrainedAgent.save` wrote.
 
-    `environment`, `torso` and `own_network` are the objects that `train` was given, and are needed
-    only if nothing else can make them again. Code that the folder names as `module:function` is
-    imported and run. Raises RunError, with a one-line message, if there is no such agent.
+    `environment`, `torso` and `own_network` are the objects that `train` was given; pass those that
+    other processes cannot import. Code that the folder names as `module:function` is imported and
+    run. Raises RunError, with a one-line message, if there is no such agent.
     """
     path = Path(folder)
     _give_again(path, environment=environment, torso=torso, own_network=own_network)

@@ -40,10 +40,10 @@ def doctor(
     """Check whether a model's noise acts, changes and is learned; return a finding per check.
 
     `model` may have noisynet's layers or another library's, which are recognised by structure; lazy
-    ones need one forward before, to have a shape.
-    `batch` is an observation batch (B, …), or the tuple of arguments that the model takes; it is
-    also passed to `act` and `evaluate`. A check that needs an argument which is not given is
-    skipped, with a finding that names the argument:
+    ones get their shape from a forward, which must come first. `batch` is an observation batch (B,
+    …), or the tuple of arguments that the model takes; it is also passed to `act` and `evaluate`. A
+    check that needs an argument which is not given is skipped, with a finding that names the
+    argument:
 
     - `act`: maps the batch to actions in the way that the agent really acts while it explores,
       through the framework's collector or policy. It may also return None; actions that it returns

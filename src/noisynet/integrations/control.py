@@ -73,7 +73,7 @@ class HostControl:
     draws from `seed`; `gain` and `factor` are those of `noisynet.control.target`.
 
     Raises ValueError for none or several of the three, for numbers that are too small, and for
-    values that `noisynet.control` refuses; TypeError for a schedule that is no function.
+    values that `noisynet.control` refuses; TypeError for a schedule that is not a function.
     """
 
     def __init__(

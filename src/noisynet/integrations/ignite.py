@@ -111,7 +111,7 @@ class NoiseControl(HostControl):
     host's `Checkpoint` can save the control, by its `state_dict`.
 
     Options and errors are those of `HostControl`; raises ValueError for networks without noise, and
-    in an iteration TypeError for a batch that is no observations, or none that can be measured.
+    in an iteration TypeError for a batch in which no observations can be measured.
     """
 
     def __init__(

@@ -187,11 +187,11 @@ class NoisyDiscreteQLearningPolicy(_NoisyPolicy, DiscreteQLearningPolicy[Any]):
     """Exploration by learned noise in `tianshou.algorithm.DQN`, double or not.
 
     It accepts the options of the host's policy, by name, and also `noise` and `sigma0`, as in
-    `noisynet.NoisyLinear`. Every `nn.Linear` of `model` becomes noisy in place, and other
-    layers, such as convolutions, stay plain; a model that has noisynet's layers already stays as it
-    is. Raises ValueError for unknown options, and for a model
-    without an `nn.Linear` or with the host's own noisy layers; TypeError in another algorithm;
-    warns of ε-greedy left on. Source: Fortunato et al., §3.1, eq. 15 and 16.
+    `noisynet.NoisyLinear`. Every `nn.Linear` of `model` becomes noisy in place, and other layers,
+    such as convolutions, stay plain; a model that has noisynet's layers already stays as it is.
+    Raises ValueError for unknown options, and for a model without an `nn.Linear` or with the host's
+    own noisy layers; TypeError in another algorithm; warns of ε-greedy left on. Source: Fortunato
+    et al., §3.1, eq. 15 and 16.
     """
 
     algorithms = (DQN,)

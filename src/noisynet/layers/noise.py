@@ -174,7 +174,7 @@ class CellNoise(_OfSeveralWeights):
 
 @dataclass(frozen=True, slots=True)
 class SequenceNoise(_OfSeveralWeights):
-    """The noise of each weight, in order, of a layer with several, as attention or `NoisyLSTM`."""
+    """The noise of each weight, in order, of a layer with several, such as `NoisyLSTM`."""
 
     parts: tuple[WeightNoise, ...]
 

@@ -142,11 +142,11 @@ def hold(
     guessed from a size: any other number of rows raises ValueError at the forward. A convolution's
     rows precede its channels, (…, rows, channels, *spatial); with `batch_first` they are the first
     dimension, which is the same if only one precedes the channels. Attention layers know which
-    dimension is the batch, and raise ValueError if the rows are another.
+    dimension is the batch, and raise ValueError if the rows are in another.
 
-    `drawn` is held instead of a new draw; its rows are where it says they are, or where
-    `batch_first` says. `static` keeps the draw at a fixed address, which later redraws write into,
-    for CUDA graphs. Raises ValueError as `draw` and `using` do.
+    `drawn` is held instead of a new draw; its rows are in the dimension that it records, unless
+    `batch_first` is given. `static` keeps the draw at a fixed address, which later redraws write
+    into, for CUDA graphs. Raises ValueError as `draw` and `using` do.
     """
     check_rows(rows)
     if drawn is not None and (rows is not None or generator is not None):
@@ -263,10 +263,10 @@ def held(module: nn.Module) -> Draw | None:
 def using(module: nn.Module, drawn: Draw, *, batch_first: bool | None = None) -> Iterator[None]:
     """Use a given draw inside the block; restore the former state afterwards, even after an error.
 
-    Rows are where the draw says they are, or where `batch_first` says: a draw that acted on
-    (rows, features) can be used to learn from (rows, time, features). Raises ValueError for a draw
-    that was made for other layers, or lies on another device, and for `batch_first` of a draw
-    without rows.
+    Rows are in the dimension that the draw records, unless `batch_first` is given: a draw that
+    acted on (rows, features) can be used to learn from (rows, time, features). Raises ValueError
+    for a draw that was made for other layers, or lies on another device, and for `batch_first` of a
+    draw without rows.
     """
     with using_repeatedly(module, _with_rows(drawn, batch_first))():
         yield

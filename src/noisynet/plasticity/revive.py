@@ -61,11 +61,10 @@ def revive(
 
     Several cures are applied in the order shrink, reset, batch: `shrink=0.5, reset="head"` is what
     SR-SPR and BBF do. The optimizer, or a sequence of them together, must have all parameters that
-    may change: those of the named parts for a reset alone, otherwise all that learn. The state of
-    each is reset in the optimizer that has it (see the guide). Held draws stay
-    held and valid, since ε depends on neither μ nor σ. A target network is not changed: copy the
-    network into it after `shrink` and `reset`. `generator`, on any device, makes the call
-    repeatable.
+    may change: those of the named parts for a reset alone, otherwise all that learn. The moments of
+    reinitialised weights are reset, each in the optimizer that has it. Held draws stay held and
+    valid, since ε depends on neither μ nor σ. A target network is not changed: copy the network
+    into it after `shrink` and `reset`. `generator`, on any device, makes the call repeatable.
 
     Raises TypeError for anything but optimizers; ValueError if nothing is asked for, for an empty
     sequence, a parameter that no optimizer has, a threshold or `shrink` outside [0, 1), a part that
