@@ -180,7 +180,7 @@ def test_what_the_page_says_of_the_runs() -> None:
     assert not any(is_told(TD3, arm, "Gaussian", "final") for arm in study.PART.arms[TD3])
     ends = sorted(interquartile_mean(values(TD3, arm, "final")) for arm in study.PART.arms[TD3])
     between = " and ".join(compare.signed(end, plus=False) for end in (ends[0], ends[-1]))
-    assert f"without any noise included: between {between}" in text
+    assert f"even without any noise: between {between}" in text
     assert f"adaptive noise, by {by(TD3, 'adaptive', 'Gaussian', 'area')} compared" in text
     sac, own = "Pendulum, SAC", "squashed Gaussian"
     told = {arm for arm in study.PART.arms[sac] if is_told(sac, arm, own, "final")}
