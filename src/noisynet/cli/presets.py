@@ -13,8 +13,8 @@ from .parser import Parser
 
 _LEGEND = (
     "A step is one decision of the agent. Times are of two CPU cores; a score is the median over",
-    "seeds of the mean return of new games with the mean weights. Both stand where they were",
-    "measured with the preset as it is; --json says where they are recorded.",
+    "seeds of the mean return of new games with the mean weights. Both are given if the preset was",
+    "measured as it is now; --json says where they are recorded.",
     "`noisynet train PRESET --help-all` shows all values of a preset.",
 )
 

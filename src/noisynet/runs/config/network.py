@@ -26,7 +26,7 @@ def _has_mlp(config: Sections) -> bool:
 ON_VECTORS = Acts(_has_mlp, lambda _: "the torso of images has fixed layers")
 WITH_ATOMS = Acts(
     lambda config: config.network.atoms > 0,
-    lambda _: "atoms is 0, values are no distributions",
+    lambda _: "atoms is 0, values are not distributions",
 )
 WITH_QUANTILES = Acts(
     lambda config: config.network.quantiles > 0,

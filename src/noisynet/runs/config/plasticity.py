@@ -16,7 +16,7 @@ OF_ONE_LEARNER = Acts(
     algorithm_which("has a learner in every worker, none of which may move what they share"),
 )
 WITH_REDO = Acts(
-    lambda config: config.plasticity.redo_every > 0, lambda _: "redo_every is 0, no unit is judged"
+    lambda config: config.plasticity.redo_every > 0, lambda _: "redo_every is 0, no unit is checked"
 )
 WITH_SHRINKING = Acts(
     lambda config: config.plasticity.shrink_every > 0, lambda _: "shrink_every is 0"
