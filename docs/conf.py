@@ -95,7 +95,7 @@ def list_fields(app: Sphinx, page: str, source: list[str]) -> None:
     lines: list[str] = []
     for section in config.SECTIONS:
         lines += ["", f"## {section}", "", f"{config.about(section)}.", ""]
-        lines += ["| field | takes | default | what it does |", "|---|---|---|---|"]
+        lines += ["| field | accepts | default | meaning |", "|---|---|---|---|"]
         for place, name, info in config.fields():
             if place == section:
                 default = "required" if info.is_required() else as_text(info.default)
