@@ -21,7 +21,7 @@ from noisynet.runs.config.conditions import ALWAYS, Acts
         ("a2c", {"adam_epsilon": 1e-5}, "optimizer is rmsprop"),
         ("cartpole", {"rollout_steps": 9}, "has no rollouts"),
         ("cartpole", {"rmsprop_decay": 0.9}, "optimizer is adam"),
-        ("cartpole", {"value_min": -1}, "no distributions"),
+        ("cartpole", {"value_min": -1}, "not distributions"),
         ("cartpole", {"dormant_threshold": 0.1}, "redo_every is 0"),
         ("cartpole", {"shrink_factor": 0.8}, "shrink_every is 0"),
         ("cartpole", {"priority_beta": 0.5}, "prioritised is false"),
