@@ -395,6 +395,15 @@ def test_attach_takes_optimizers_alone(net: Any) -> None:
     for wrong in (net, [optimizer, net]):
         with pytest.raises(TypeError, match=r"^optimizer: got Sequential, expected the torch"):
             noisynet.attach(wrong, net)
+
+    class Wrapper(torch.optim.Optimizer):
+        """An optimizer around another one, without a state of its own, as accelerate makes it."""
+
+        def __init__(self, inside: torch.optim.Optimizer) -> None:
+            self.optimizer = inside
+
+    with pytest.raises(TypeError, match=r"^optimizer: got Wrapper, a wrapper that takes no"):
+        noisynet.attach(Wrapper(optimizer), net)
     assert same(noisynet.held(net), before)
 
 

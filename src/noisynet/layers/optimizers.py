@@ -46,10 +46,15 @@ def attach(
     attach again to the copy.
 
     Warns if no optimizer has the σ of a layer whose means are in one, as happens if it was built
-    before `noisify`. Raises TypeError for anything but optimizers, and ValueError for an empty
-    sequence and for a module without noisy layers.
+    before `noisify`. Raises TypeError for anything but optimizers that take hooks, and ValueError
+    for an empty sequence and for a module without noisy layers.
     """
     optimizers = optimizers_in(optimizer)
+    if not hasattr(optimizers[-1], "_optimizer_step_post_hooks"):
+        raise TypeError(
+            f"optimizer: got {type(optimizers[-1]).__name__}, a wrapper that takes no hooks, "
+            "expected the optimizer inside it"
+        )
     resample(*modules, generator=generator)
     _warn_of_missing_sigmas(optimizers, modules)
 
