@@ -380,6 +380,15 @@ def test_a_tensor_without_data_is_refused() -> None:
     theirs = checkpoint(net, pfrl)[1]
     theirs["3.sigma.bias"] = theirs["3.sigma.bias"].to("meta")
     refused(net, theirs, "3.sigma.bias: got a tensor without data")
+    theirs = checkpoint(net, pfrl)[1]
+    with pytest.raises(ValueError, match=r"^3\.weight: is on meta, which keeps no values: module"):
+        noisynet.load_peer_state_dict(net.to("meta"), theirs)
+
+
+def test_what_has_no_tensors_by_name_is_refused() -> None:
+    for wrong in ("model.pt", nn.Linear(P, Q)):
+        with pytest.raises(TypeError, match=rf"^state_dict: got {type(wrong).__name__}, expected"):
+            noisynet.load_peer_state_dict(network(), wrong)  # pyright: ignore[reportArgumentType]
 
 
 def plain_checkpoint(ours: Layer) -> Layer:

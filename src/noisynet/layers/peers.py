@@ -103,12 +103,16 @@ def load_peer_state_dict(
     is not part of a network.
 
     Everything is checked before the first write. Raises ValueError for a checkpoint without noisy
-    layers, for noise of another kind than the layer's, for wrong shapes, and with `strict` for keys
-    that are missing or unknown. Returns what `load_state_dict` returns: without `strict`,
-    `missing_keys` and `unexpected_keys` say what was left alone.
+    layers, for noise of another kind than the layer's, for wrong shapes, for a module on the meta
+    device, and with `strict` for keys that are missing or unknown; TypeError for anything but a
+    mapping. Returns what `load_state_dict` returns: without `strict`, `missing_keys` and
+    `unexpected_keys` say what was left alone.
     """
     if peer is not None and peer not in PEERS:
         raise ValueError(f"peer: got {peer!r}, expected one of {', '.join(PEERS)}, or None")
+    if not isinstance(state_dict, Mapping):
+        got = type(state_dict).__name__
+        raise TypeError(f"state_dict: got {got}, expected tensors by name, as torch.load gives")
     translated, unknown = _translated(module, state_dict, peer)
     expected = module.state_dict()
     unknown += [theirs for ours, theirs in translated.items() if ours not in expected]
@@ -190,9 +194,10 @@ def _layout(
         if layout.noise == layer.noise:
             return layout
     layout = fitting[0]
+    draw = "draw" if len(layout.peers) > 1 else "draws"
     blended = layout is CLEANRL and peer is None
     raise ValueError(
-        f"{name!r}: got {layout.noise} noise, as {' and '.join(layout.peers)} draw it, expected "
+        f"{name!r}: got {layout.noise} noise, as {' and '.join(layout.peers)} {draw} it, expected "
         f"{layer.noise} noise, as the layer has"
         + ("; if that ε is an average of factorised ones, say peer='torchrl'" if blended else "")
     )
@@ -238,6 +243,8 @@ def _check_shapes(
             raise ValueError(f"{theirs}: got {type(value).__name__}, expected a tensor")
         if value.is_meta and not place.is_meta:
             raise ValueError(f"{theirs}: got a tensor without data (on meta), expected its values")
+        if place.is_meta and not value.is_meta:
+            raise ValueError(f"{ours}: is on meta, which keeps no values: module.to_empty first")
         if value.shape != place.shape:
             raise ValueError(
                 f"{theirs}: got shape {tuple(value.shape)}, expected {tuple(place.shape)}"
