@@ -12,14 +12,17 @@ pytest.importorskip("sb3_contrib")
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium import spaces
 from sb3_contrib import ARS, QRDQN, TRPO
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 from stable_baselines3.common.envs import SimpleMultiObsEnv
-from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
+import noisynet
 from noisynet.integrations.sb3 import (
     NoiseCallback,
     NoisyA2CPolicy,
@@ -92,6 +95,33 @@ def test_a_policy_without_linear_layers() -> None:
     expected = "NoisyWithoutLinears: noise_in='all' finds no nn.Linear in QNetwork"
     with pytest.raises(ValueError, match=expected):
         DQN(NoisyWithoutLinears, "CartPole-v1", buffer_size=10, device="cpu", **NO_EPSILON)
+
+
+class OwnExtractor(BaseFeaturesExtractor):
+    """One layer: of a lazy size, or under a parametrisation."""
+
+    def __init__(self, space: spaces.Box, lazy: bool) -> None:
+        super().__init__(space, 8)
+        self.layer = nn.LazyLinear(8) if lazy else weight_norm(nn.Linear(4, 8))
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        return self.layer(observations)
+
+
+def test_all_layers_are_those_of_an_extractor_too_or_an_error() -> None:
+    def network(lazy: bool, **options: Any) -> Any:
+        own = {
+            "features_extractor_class": OwnExtractor,
+            "features_extractor_kwargs": {"lazy": lazy},
+        }
+        kwargs = {"policy_kwargs": own | options, "buffer_size": 10, "device": "cpu"}
+        return DQN(NoisyDQNPolicy, "CartPole-v1", **kwargs, **NO_EPSILON).q_net
+
+    name = "features_extractor.layer"
+    assert name in noisynet.noisy_layers(network(False))
+    with pytest.raises(ValueError, match=f"noise_in='all': '{name}' is a LazyLinear without"):
+        network(True)
+    assert name not in noisynet.noisy_layers(network(True, noise_in="head"))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from ...layers import NoiseName, noisify
 from ...layers.restoring import buffers_preserved
@@ -47,8 +48,15 @@ class NoiseOptions:
 def add_noise(network: nn.Module, options: NoiseOptions, *, policy: str) -> None:
     """Make the chosen layers of a network noisy in place, keeping their means.
 
-    Raises ValueError for a network without one to choose, and for an unknown kind or σ0.
+    Raises ValueError for a network without one to choose, for one to choose that has no shape yet,
+    and for an unknown kind or σ0.
     """
+    lazy = [name for name, part in network.named_modules() if isinstance(part, nn.LazyLinear)]
+    if lazy and options.noise_in == "all":
+        raise ValueError(
+            f"{policy}: noise_in='all': {lazy[0]!r} is a LazyLinear without a shape: run one "
+            "forward when you build it, or pass noise_in='head'"
+        )
     chosen = _chosen(network, options.noise_in)
     if not chosen:
         raise ValueError(
@@ -68,7 +76,7 @@ def _chosen(network: nn.Module, noise_in: str) -> Set[str]:
     every = [
         name
         for name, part in network.named_modules()
-        if type(part) is (nn.LSTM if name in _LSTMS else nn.Linear)
+        if type_before_parametrizations(part) is (nn.LSTM if name in _LSTMS else nn.Linear)
         and name != _WIDTH_OF_THE_GAUSSIAN
     ]
     head = [name for name in every if not name.startswith(_EXTRACTORS)]
