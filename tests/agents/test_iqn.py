@@ -32,7 +32,7 @@ def make_agent(preset: str = "cartpole", **overrides: Any) -> QLearning:
     assert isinstance(agent, QLearning)
     with torch.no_grad():
         for parameter in agent.target.parameters():
-            parameter.mul_(1.05)  # so that it matters which net is asked
+            parameter.mul_(-1.05)  # so that it matters which net is asked, and which chooses
     return agent
 
 

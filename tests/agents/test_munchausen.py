@@ -53,16 +53,16 @@ def test_the_log_policy_counts_as_no_less_than_l0() -> None:
 
 
 def test_termination_ends_the_sum_and_leaves_the_bonus() -> None:
-    found = target(Munchausen(weight=0.9, temperature=TAU), TURNED, discount_t=torch.tensor([0.0]))
-    torch.testing.assert_close(found, torch.tensor([1 + 0.9 * TAU * math.log(1 / 4)]))
+    found = target(Munchausen(weight=1.0, temperature=TAU), TURNED, discount_t=torch.tensor([0.0]))
+    torch.testing.assert_close(found, torch.tensor([1 + TAU * math.log(1 / 4)]))
 
 
 def test_the_policy_over_quantiles_is_that_of_their_mean() -> None:
     munchausen = Munchausen(weight=0.9, temperature=TAU)
-    # Their mean is TURNED: every quantile's target is moved as its quantiles are.
-    quantiles = torch.stack([TURNED - 1, TURNED + 3, TURNED - 2])
-    found = target(munchausen, quantiles)
-    wanted = target(munchausen, TURNED) + 0.5 * torch.tensor([[-1.0], [3.0], [-2.0]])
+    # Their mean is TURNED, with π = (3/4, 1/4): every quantile's target is moved by Σ π moved.
+    moved = torch.tensor([[[-1.0, 3.0]], [[3.0, -2.0]], [[-2.0, -1.0]]])
+    found = target(munchausen, TURNED + moved)
+    wanted = target(munchausen, TURNED) + 0.5 * torch.tensor([[0.0], [1.75], [-1.75]])
     torch.testing.assert_close(found, wanted)
 
 

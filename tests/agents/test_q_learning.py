@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from noisynet import Draw, held, noisy_layers
-from noisynet.agents import LinearEpsilon, LossNotFinite, QLearning, adam
+from noisynet.agents import LinearEpsilon, LossNotFinite, QLearning, adam, losses
+from noisynet.agents.value_kinds import Predictions, value_kind
 from noisynet.assemble.agents import step_size
 from noisynet.networks import NoiseSettings, build_q_network
 from noisynet.replay import Batch
@@ -93,6 +94,18 @@ def test_the_loss_of_distributions_is_the_paper_s(
     loss, errors = agent.loss_and_errors(batch, draws)
     assert float(loss.detach()) == pytest.approx(total / 16, rel=1e-4)
     np.testing.assert_allclose(errors.numpy(), divergences, rtol=1e-3, atol=1e-6)
+
+
+def test_a_divergence_as_error_is_not_below_0_by_rounding() -> None:
+    network = build_q_network(SHAPE, ACTIONS, support=torch.linspace(-1, 1, 5))
+    logits = torch.randn(256, ACTIONS, 5, generator=torch.Generator().manual_seed(0))
+    batch = make_batch(size=256).to("cpu")
+    # The target is the prediction itself.
+    batch = replace(batch, return_t=torch.zeros(256), discount_t=torch.ones(256))
+    chosen = torch.nn.functional.one_hot(batch.action_tm1, ACTIONS)
+    kind = value_kind(network.head, losses.huber, None)
+    found, errors = kind.losses_and_errors(batch, Predictions(logits, logits, chosen))
+    assert found.min() < 0 <= errors.min()
 
 
 def test_an_update_tells_each_transition_s_error_and_weighs_its_loss() -> None:
@@ -230,7 +243,7 @@ def test_warmup_acts_uniformly_and_epsilon_only_where_it_is_asked_for() -> None:
     epsilon = make_agent(exploration="epsilon", epsilon_end=0.25).epsilon
     assert epsilon is not None
     assert epsilon(10**9) == 0.25
-    late = agent.act(observation, step=10**6, first=FIRST)
+    late = agent.act(observation, step=agent.warmup_steps, first=FIRST)
     assert (late == agent.greedy(observation)).all()
 
 
