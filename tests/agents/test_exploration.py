@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from noisynet import held
+from noisynet import draw, held
 from noisynet.agents import ParallelQLearning, adam
 from noisynet.agents.exploration import LearnedNoise, LinearEpsilon, epsilon_greedy
 from noisynet.layers import NoisyLinear
@@ -42,11 +42,14 @@ def drawn_rows(layer: NoisyLinear) -> torch.Tensor:
 def test_learned_noise_is_held_per_environment_and_redrawn_on_demand() -> None:
     layer = NoisyLinear(5, 3)
     noise = LearnedNoise(layer, 4, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    assert torch.equal(drawn_rows(layer), draw(layer, rows=4, generator=generator).flats[0])
     same = torch.ones(4, 5)
     before = layer(same)
     assert torch.equal(before, layer(same))
     assert len({tuple(row.tolist()) for row in before}) == 4
     noise.redraw()
+    assert torch.equal(drawn_rows(layer), draw(layer, rows=4, generator=generator).flats[0])
     after = layer(same)
     assert not torch.isclose(before, after).any(dim=1).all()
     assert len(drawn_rows(layer)) == 4

@@ -11,6 +11,7 @@ import torch
 
 import noisynet
 from noisynet.agents import ActorCritic, ParallelQLearning, QLearning, StaticUpdates
+from noisynet.agents.noise_control import HeldTarget, NoiseControl
 from noisynet.assemble import build_agent, resume, start
 from noisynet.control import scale, sigma_penalty
 from noisynet.evaluation.agent import TrainedAgent
@@ -40,6 +41,9 @@ def test_a_schedule_sets_both_networks_at_every_step() -> None:
         agent.act(observations(step), step, FIRST)
         assert scale(agent.online) == scale(agent.target) == pytest.approx(expected)
     assert agent.figures()["noise/scale"] == pytest.approx(0.2)
+    agent.restore(*agent.state())
+    for layer in noisynet.noisy_layers(agent.target).values():
+        assert str(layer.noise_state.control).startswith("linear schedule")
     assert "noise/scale" not in make_agent().figures()
 
 
@@ -50,6 +54,23 @@ def test_a_constant_scale_is_there_from_the_start_for_every_agent() -> None:
         assert scale(agent.network) == 0.3
     values = make_agent(noise_scale=0.3)
     assert scale(values.target) == 0.3
+
+
+def test_a_target_is_measured_when_it_is_due_on_copies_of_the_last_observations() -> None:
+    measured: list[list[float]] = []
+
+    def measure(seen: tuple[np.ndarray, ...], _: torch.Generator) -> Any:
+        measured.append(seen[0].flatten().tolist())
+        return torch.zeros(1, len(seen[0]), 2), torch.zeros(len(seen[0]), 2)
+
+    held = HeldTarget(effective_epsilon=0.1, every=4, observations=4)
+    control = NoiseControl(held, [noisynet.NoisyLinear(1, 2)], measure, seed=0)
+    memory = np.zeros((2, 1), np.float32)
+    for step in (0, 1, 3, 9, 12, 13):
+        memory[:] = step  # as environments may write the next observations
+        control.see(memory)
+        control.move(step)
+    assert measured == [[0, 0], [3, 3, 9, 9], [12, 12, 13, 13]]
 
 
 def measured(agent: Any, seed: int) -> float:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from noisynet.agents.optimizers import LossNotFinite, backward_and_clip
+from noisynet.agents.optimizers import LossNotFinite, backward_and_clip, set_step_size
 
 
 def three_four() -> tuple[nn.Parameter, nn.Parameter, torch.Tensor]:
@@ -31,6 +31,8 @@ def test_a_longer_gradient_is_scaled_down_and_a_shorter_one_left(
     assert y.grad is not None
     assert beside.grad is None
     assert (x.grad.item(), y.grad.item()) == pytest.approx(expected, rel=1e-6)
+    set_step_size(optimizer, 0.25)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
 
 
 @pytest.mark.parametrize("limit", [0.01, 1.0, 1e3])

@@ -156,13 +156,15 @@ def test_a_fresh_draw_for_each_minibatch_is_another_one() -> None:
 
 def test_a_draw_for_each_step_of_a_minibatch_is_its_own() -> None:
     """Of the same observation, as many Q as steps; each is that of its row of the draw."""
-    agent = agent_of(settings(learning_draw="rows", minibatches=2))
+    agent = agent_of(settings(learning_draw="rows", minibatches=5))
     rollout, passes = played(agent)
     agent.begin(rollout, passes)
     state = agent._learning.get_state()
-    drawn = draw(agent.network, rows=agent.current.longest, generator=agent._learning)
+    assert agent.current.longest == 5  # of 24 steps
+    drawn = draw(agent.network, rows=5, generator=agent._learning)
+    later = agent._learning.get_state()
     agent._learning.set_state(state)
-    steps = agent.current.longest - 1  # a shorter one takes the first rows
+    steps = 4  # a shorter one takes the first rows
     one = agent.current.prepared[0, 0]
     minibatch = Minibatch(
         observation=one.expand(steps, *one.shape),
@@ -171,6 +173,7 @@ def test_a_draw_for_each_step_of_a_minibatch_is_its_own() -> None:
         acted=None,
     )
     loss, q = agent.loss_and_q(minibatch)
+    assert torch.equal(agent._learning.get_state(), later)
     slow = copy.deepcopy(agent.network).double()
     of_rows = []
     for row in range(steps):
@@ -195,7 +198,9 @@ def test_the_loss_is_the_papers_from_which_ever_draw(target_draw: str) -> None:
     of_targets = acted
     if target_draw == "fresh":
         of_targets = copy.deepcopy(agent)._targets_draw(acted)
-    agent.begin(rollout, passes if target_draw == "acted" else ())
+        assert of_targets is not None
+        assert of_targets.rows == ENVIRONMENTS
+    agent.begin(rollout, passes)
 
     def q_of(observation: np.ndarray, drawn: Any) -> torch.Tensor:
         batch = torch.from_numpy(observation).double()
