@@ -254,12 +254,12 @@ def test_damaged_files_are_named(committed: tuple[Path, dict[str, object]], name
     folder, state = committed
     file = folder / f"{name}.bin"
     content = file.read_bytes()
-    changed = bytearray(content)
-    oldest = (60 - WINDOW) % (WINDOW + SLACK) * len(content) // (WINDOW + SLACK)
-    changed[oldest] ^= 1
-    _ = file.write_bytes(changed)
-    with pytest.raises(ReplayDamaged, match="does not hold the data of the commit"):
-        _ = FrameReplay.reopen(folder, state)
+    for step in (60 - WINDOW, 59):  # the oldest of the window, and the newest
+        changed = bytearray(content)
+        changed[step % (WINDOW + SLACK) * len(content) // (WINDOW + SLACK)] ^= 1
+        _ = file.write_bytes(changed)
+        with pytest.raises(ReplayDamaged, match="does not hold the data of the commit"):
+            _ = FrameReplay.reopen(folder, state)
     _ = file.write_bytes(content[:-1])
     message = rf"{name}.bin: got {len(content) - 1} bytes, expected {len(content)}"
     with pytest.raises(ReplayDamaged, match=message):

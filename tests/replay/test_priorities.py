@@ -244,6 +244,12 @@ def test_a_batch_has_one_record_of_each_equal_part():
     counts, chance = drawn_often(500, 1)
     assert (np.abs(counts - 500 * chance) < 2).all()
     assert counts.sum() == 500
+    # Where in its part a record is drawn from is chance for each by itself: of pairs, either one.
+    replay = make()
+    for place in range(21):
+        add_step(replay, [Record(place, place, 0.0, first=place == 0)], (2,))
+    batch = replay.sample(10, 1, DISCOUNT, beta=1.0)
+    assert set((batch.indices - 2 * np.arange(10)).tolist()) == {0, 1}
 
 
 def test_no_exponent_draws_all_alike():
@@ -374,7 +380,7 @@ BAD_UPDATES = [
     (np.array([0.0, 1.0]), np.ones(2), "indices: got float64, expected integers"),
     (np.array([[0, 1]]), np.ones(2), r"indices: got shape \(1, 2\), expected \(1,\)"),
     (np.array([0, -1]), np.ones(2), "indices: got -1, expected those of a batch of this replay"),
-    (np.array([60, 0]), np.ones(2), "indices: got 60, expected those of a batch"),
+    (np.array([30, 0]), np.ones(2), "indices: got 30, expected those of a batch"),
 ]
 
 
@@ -384,6 +390,7 @@ def test_a_wrong_update_changes_nothing(indices: Any, errors: Any, message: str)
     for one in (replay, twin):
         fill(one, 30)
         _ = one.sample(4, 2, DISCOUNT, beta=1.0)
+        fill(one, 1)  # what no draw has seen yet is in no batch
     with pytest.raises(ValueError, match=message) as caught:
         replay.update_priorities(indices, errors)
     assert "\n" not in str(caught.value)
