@@ -90,8 +90,9 @@ def test_bad_goals_are_one_line() -> None:
     for wanted in (0, 1, -0.1, 1.5, math.nan):
         with pytest.raises(ValueError, match=r"effective_epsilon: got .* between 0 and 1"):
             EffectiveEpsilon(wanted)
-    with pytest.raises(ValueError, match="gain: got 0, expected a number above 0"):
-        EffectiveEpsilon(0.1, gain=0)
+    for gain in (0, 1.01):
+        with pytest.raises(ValueError, match=f"gain: got {gain}, expected a number above 0, at"):
+            EffectiveEpsilon(0.1, gain=gain)
     with pytest.raises(ValueError, match="action_deviation: got 0, expected a finite number above"):
         ActionDeviation(0)
     with pytest.raises(ValueError, match=r"factor: got 1\.0, expected a number above 1"):
@@ -102,5 +103,6 @@ def test_bad_goals_are_one_line() -> None:
         divergence_of_epsilon(1, 4)
     with pytest.raises(ValueError, match="actions: got 1"):
         divergence_of_epsilon(0.1, 1)
-    with pytest.raises(ValueError, match="expected at least 1 draw, 1 row and 2 actions"):
-        EffectiveEpsilon(0.1).measure(torch.zeros(1, 2, 1), torch.zeros(2, 1))
+    for goal in (EffectiveEpsilon(0.1, gain=1), Divergence(0.1)):
+        with pytest.raises(ValueError, match="expected at least 1 draw, 1 row and 2 actions"):
+            goal.measure(torch.zeros(1, 2, 1), torch.zeros(2, 1))

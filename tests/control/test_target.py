@@ -168,10 +168,10 @@ def test_measuring_leaves_noise_buffers_and_generators_alone() -> None:
 def test_followers_get_the_same_scale_and_a_state_goes_on() -> None:
     observations = torch.randn(32, 5)
 
-    def loop(updates: int, state: dict[str, Any] | None = None) -> Any:
+    def loop(updates: int, state: dict[str, Any] | None = None, seed: int = 4) -> Any:
         net = network()
         follower = copy.deepcopy(net)
-        controller = target(net, follower, effective_epsilon=0.05, seed=4)
+        controller = target(net, follower, effective_epsilon=0.05, seed=seed)
         if state is not None:
             controller.load_state_dict(state)
         settled(controller, observations, updates)
@@ -180,7 +180,8 @@ def test_followers_get_the_same_scale_and_a_state_goes_on() -> None:
 
     whole, half = loop(10), loop(5)
     assert loop(5, half.state_dict()).scale == whole.scale
-    assert half.scale != whole.scale
+    assert half.scale != whole.scale != loop(10, seed=5).scale
+    assert (whole.measurements, half.measurements) == (10, 5)  # each has draws of its own
 
 
 @pytest.mark.parametrize(
@@ -205,6 +206,8 @@ def test_what_cannot_be_reached_stops_at_the_bound_and_says_so() -> None:
     assert scale(net) == 2.0
     said = noisynet.doctor(net)["control"].message
     assert said == "target, effective ε 0.05, at its bound: the scale is 2 now"
+    assert [controller.adjust(1.0) for _ in range(2)] == [2.0 / math.e, 0.5]
+    assert controller.at_bound
 
 
 def test_a_measurement_from_elsewhere() -> None:
@@ -236,7 +239,7 @@ def test_values_of_another_shape_are_made_by_a_function() -> None:
         ({"effective_epsilon": math.nan}, "effective_epsilon: got nan, expected a number between"),
         ({"action_deviation": -1}, "action_deviation: got -1"),
         ({"effective_epsilon": 0.1, "draws": 0}, "draws: got 0, expected a whole number of at"),
-        ({"effective_epsilon": 0.1, "bounds": (2.0, 1.0)}, "bounds: got"),
+        ({"effective_epsilon": 0.1, "bounds": (1.0, 1.0)}, "bounds: got"),
     ],
 )
 def test_bad_input_is_one_line(options: dict[str, Any], said: str) -> None:
