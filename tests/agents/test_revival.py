@@ -127,7 +127,12 @@ def test_dead_units_are_drawn_anew_when_it_is_time(preset: str) -> None:
     observation = np.random.default_rng(0).normal(size=(8, *SHAPE)).astype(np.float32)
     figures = agent.behaviour(observation, np.zeros(8, bool))
     assert figures["dormant/torso.layers.0"] < 1
-    # What has been counted is saved.
+    # What has been counted is added up, and saved.
+    counted = agent.revived
+    kill(agent.network.torso.layers[0])
+    for _ in range(3):
+        update(agent)
+    assert agent.revived >= counted + 16
     arrays, plain = agent.state()
     other = make_agent(preset, redo_every=3, environments=8, **small)
     other.restore(arrays, plain)
@@ -181,6 +186,22 @@ def test_intervals() -> None:
     assert [n for n in range(1, 13) if revival.is_due(n)] == [4, 6, 8, 12]
     assert [n for n in range(1, 13) if revival.needs_target_copy(n)] == [6, 12]
     assert not any(Revival().is_due(n) for n in range(5))
+
+
+def test_a_cure_draws_by_seed_and_update_and_goes_by_its_threshold() -> None:
+    def cured(updates: int, seed: int = 0, **cure: Any) -> tuple[int, list[float]]:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        found = Revival(**cure).apply(
+            net, adam(net.parameters()), torch.ones(1, 4), updates=updates, seed=seed
+        )
+        return found.count, nn.utils.parameters_to_vector(net.parameters()).tolist()
+
+    shrunk = [cured(*one, shrink_every=1) for one in ((2, 0), (2, 0), (3, 0), (2, 1))]
+    assert shrunk[0] == shrunk[1]
+    assert all(shrunk[0] != other for other in shrunk[2:])
+    few, more = (cured(1, redo_every=1, dormant_threshold=one)[0] for one in (0.0, 0.9))
+    assert few < more
 
 
 # Frames

@@ -248,7 +248,7 @@ def test_new_weights_take_no_larger_steps_than_others(cleared: bool) -> None:
         lambda parameters: torch.optim.RAdam(parameters),
         lambda parameters: torch.optim.AdamW(parameters, amsgrad=True),
         lambda parameters: torch.optim.NAdam(parameters),
-        lambda parameters: torch.optim.Adagrad(parameters),
+        lambda parameters: torch.optim.Adagrad(parameters, initial_accumulator_value=0.1),
     ],
 )
 def test_any_optimizer_of_torch_goes_on(make: Any) -> None:
@@ -258,6 +258,11 @@ def test_any_optimizer_of_torch_goes_on(make: Any) -> None:
     optimizer.step()
     dead_units(net, [1, 4])
     noisynet.revive(net, optimizer, BATCH, reset="2", generator=seeded())
+    for parameter in net.get_submodule("2").parameters():
+        # As of a new one: Adagrad begins its sum with 0.1.
+        for entry, value in optimizer.state.get(parameter, {}).items():
+            expected = torch.tensor(0.1 if entry == "sum" else 0.0)
+            assert value is None or torch.allclose(value, expected), entry
     for _ in range(3):
         optimizer.zero_grad()
         net(BATCH).sum().backward()
@@ -317,6 +322,19 @@ def test_convolutions_and_norms_between_layers() -> None:
     again = noisynet.units(net, images)
     assert again["0"].scores[2] > 0
     assert again["6"].scores[5] > 0
+
+
+def test_a_norm_over_the_positions_of_an_image_keeps_its_gain() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.LayerNorm((4, 4)), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2)
+    )
+    dead_units(net, [2])  # alike at all positions
+    with torch.no_grad():
+        net.get_parameter("1.weight").fill_(2.0)
+    images = torch.rand(6, 2, 6, 6, generator=seeded(1))
+    found = noisynet.revive(net, torch.optim.Adam(net.parameters()), images, generator=seeded())
+    assert found.units == {"0": (2,)}
+    assert (net.get_parameter("1.weight") == 2.0).all()
 
 
 def test_a_network_dead_as_a_whole_learns_again() -> None:
@@ -556,17 +574,20 @@ def test_whichever_units_are_dead_the_network_says_the_same(
     torch.testing.assert_close(net(BATCH), before, rtol=1e-5, atol=1e-6)
 
 
-def test_a_generator_repeats_it_and_global_generators_stay() -> None:
+@pytest.mark.parametrize(
+    "options", [{"shrink": 0.5}, {"reset": "2"}, {"batch": BATCH}, {"shrink": 0.5, "batch": BATCH}]
+)
+def test_a_generator_repeats_it_and_global_generators_stay(options: dict[str, Any]) -> None:
     state = torch.get_rng_state()
-    results = []
-    for _ in range(2):
+    results: list[list[float]] = []
+    for seed in (7, 7, 8):
         net = made()
         optimizer = torch.optim.Adam(net.parameters())
         torch.set_rng_state(state)
-        noisynet.revive(net, optimizer, BATCH, shrink=0.5, reset="2", generator=seeded(7))
+        noisynet.revive(net, optimizer, generator=seeded(seed), **options)
         assert torch.equal(torch.get_rng_state(), state)
-        results.append(net.state_dict())
-    assert all(torch.equal(one, results[1][name]) for name, one in results[0].items())
+        results.append(nn.utils.parameters_to_vector(net.parameters()).tolist())
+    assert results[0] == results[1] != results[2]
 
 
 def test_gpus_that_the_network_is_not_on_are_not_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
