@@ -68,7 +68,7 @@ def units(
         name: Units(
             scores=scores(layer),
             dormant=float(is_dormant(layer, threshold).double().mean()),
-            norm=float(layer.lengths) / max(layer.rows, 1),
+            norm=float(layer.lengths) / layer.rows,
             rank=effective_rank(torch.cat(features[name].features)) if rank else None,
         )
         for name, layer in found.items()
@@ -109,7 +109,7 @@ def scores(layer: HiddenLayer) -> Tensor:
     All are 0 if no unit is active, and NaN if any activation was NaN or infinite.
     """
     assert isinstance(layer.activity, Tensor), "a hidden layer is measured at its activation"
-    activity = layer.activity.cpu().double() / max(layer.values, 1)
+    activity = layer.activity.cpu().double() / layer.values
     mean = activity.mean()
     if not mean.isfinite():
         return torch.full_like(activity, math.nan)
