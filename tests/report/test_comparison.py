@@ -47,6 +47,10 @@ def test_repeats_of_a_seed_count_once(write_run) -> None:
     assert [row["scores"] for row in game["variants"]] == [[30], [20]]
     assert game["improvement"] == []
     assert "3 runs, of which 2 repeat another (the same seed and score)" in str(found["notes"])
+    # One that ended otherwise is no repeat, and noted.
+    found = compared(*ours, write_run("other", [31.0], seed=0))
+    assert found["games"][0]["variants"][0]["scores"] == [30, 31]
+    assert "noise: several runs have the same seed" in str(found["notes"])
 
 
 def test_a_narrow_terminal_keeps_the_names_of_variants(
@@ -123,6 +127,9 @@ def test_strata_are_drawn_apart() -> None:
     # Were they drawn together, the mean of 0, 0, 1000, 1000 would vary; apart it cannot.
     strata = [[0.0, 0.0], [1000.0, 1000.0]]
     assert bootstrap_interval(interquartile_means, strata) == (500, 500)
+    # Were the same places drawn in both, the middle of these could not vary either.
+    low, high = bootstrap_interval(interquartile_means, [[0.0, 1.0], [1.0, 0.0]]) or (0.5, 0.5)
+    assert low < 0.5 < high
     assert bootstrap_interval(interquartile_means, [[1.0, 2.0], [3.0]]) is None
     assert bootstrap_interval(interquartile_means, [[1.0, 2.0]]) is None
 
@@ -289,13 +296,19 @@ def test_atari_games_are_compared_together_by_human_normalised_scores(write_run)
         for game in ("Pong", "Freeway")
         for seed in (0, 1)
     ]  # fmt: skip
-    overall = compared(*paths)["overall"]
+    paths.append(
+        write_run("alone", [9.0] * 3, preset="pong", environment="ALE/Pong-v5", learning_rate=1e-3)
+    )
+    found = compared(*paths)
+    overall = found["overall"]
+    assert any("did not play all of them, and is left out" in note for note in found["notes"])
     assert overall["games"] == 2
     noise, rival = overall["variants"]
     # Pong: random -20.7, human 14.6; Freeway: random 0, human 29.6.
     assert noise["mean"] == pytest.approx((100 + 100 * 14.6 / 29.6) / 2)
     assert rival["mean"] == pytest.approx((0 - 100 * 20.7 / 29.6) / 2)
     assert overall["improvement"][0]["probability"] == 1
+    assert overall["improvement"][0]["interval"] is None  # every run won: there is no spread
 
 
 def test_a_run_without_a_finished_game_is_left_out_and_said(write_run) -> None:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import struct
 import subprocess
@@ -138,6 +139,7 @@ def test_a_step_is_a_whole_number(tmp_path: Path, step: int) -> None:
 
 def test_only_the_newest_is_kept(tmp_path: Path) -> None:
     assert checkpoint.newest(tmp_path / "missing") is None
+    checkpoint.begin(tmp_path)  # its mark goes with the first one
     assert checkpoint.newest(tmp_path) is None
     assert checkpoint.read_newest(tmp_path) is None
     assert checkpoint.newest_step(tmp_path) is None
@@ -182,6 +184,9 @@ def test_the_same_step_again_replaces(tmp_path: Path) -> None:
     path = checkpoint.write(tmp_path, 7, ARRAYS, {"try": 2})
     assert checkpoint.read(path).state == {"try": 2}
     assert [p.name for p in tmp_path.iterdir()] == ["step_000000007"]
+    # Killed before the former one was removed: the new one counts.
+    shutil.copytree(path, tmp_path / "step_000000007.old")
+    assert checkpoint.newest(tmp_path) == path
 
 
 def test_an_inspection_is_readable_and_never_resumed_from(tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ def test_few_points_are_kept_as_they_are() -> None:
     assert curve.step.tolist() == [0, 10, 20]
     assert curve.last.tolist() == curve.low.tolist() == curve.high.tolist() == [3, 1, 2]
     assert curve.extremes()[1].tolist() == [3, 1, 2]
+    # Games of several environments that end at one step: the last of them is the figure.
+    curve = thinned([3.0, 1.0, 2.0], every=0)
+    assert (curve.step, curve.last, curve.low, curve.high) == ([0], [2], [1], [3])
 
 
 def test_buckets_by_hand() -> None:

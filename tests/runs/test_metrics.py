@@ -160,6 +160,9 @@ def test_what_does_not_fit_a_checkpoint_is_left_as_it_is(tmp_path: Path) -> None
     with pytest.raises(ValueError, match="come together"):
         MetricsWriter(tmp_path, resume_at=1)
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    (tmp_path / "metrics.jsonl").write_bytes(before[:-1] + b" ")  # as long, and damaged
+    with pytest.raises(RunError, match=f"no line ends at byte {committed}"):
+        MetricsWriter(tmp_path, resume_at=1, committed_bytes=committed)
 
 
 @pytest.mark.parametrize("left", ["nothing", "no bytes", "zeros", "a line", "a line and a half"])
