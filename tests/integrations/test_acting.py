@@ -127,6 +127,8 @@ def test_an_error_and_a_copy_leave_nothing_behind() -> None:
     with pytest.raises(RuntimeError, match="stop"), torch.no_grad(), acting.used():
         raise RuntimeError("stop")
     assert "forward" not in vars(net[0])
+    with torch.no_grad(), acting.used(), acting.used():  # the inner one changes nothing
+        net(torch.ones(1, 4))
     both = copy.deepcopy({"net": net, "acting": acting})
     with torch.no_grad():
         both["net"][0].weight.zero_()

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import noisynet
-from noisynet.integrations.host import check_host, follow, to_device
+from noisynet.integrations.host import check_host, follow, takes_rows, to_device
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,6 +48,22 @@ def test_a_draw_follows_its_layers(rows: int | None) -> None:
     assert all(flat.is_meta for flat in nowhere.flats)
     net.to_empty(device="cpu")
     assert follow(nowhere, net).flats[0].std() > 0
+
+
+class TwoQueries(nn.Module):
+    """A layer that sees two learned vectors, however many rows the batch has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries, self.layer = nn.Parameter(torch.ones(2, 4)), noisynet.NoisyLinear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.layer(self.queries).mean(0)
+
+
+def test_rows_that_are_two_by_chance_are_not_the_batch_s() -> None:
+    assert not takes_rows(net := TwoQueries(), net, torch.ones(5, 4))
+    assert takes_rows(net.layer, net.layer, torch.ones(5, 4))
 
 
 def test_a_batch_is_moved_with_all_its_parts() -> None:

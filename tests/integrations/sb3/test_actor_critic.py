@@ -106,6 +106,9 @@ def test_the_first_ratio_is_one(name: str, options: dict[str, Any]) -> None:
         assert ratio < 1e-5
         assert value < 1e-5
         model.policy.optimizer.step()
+        # Whoever asks for the mode in between starts no rollout.
+        model.policy.set_training_mode(False)
+        model.policy(torch.zeros(1, 4), deterministic=True)
 
 
 class DoctorAndPrediction(BaseCallback):

@@ -157,6 +157,7 @@ def test_predict_is_the_mean_weights_or_noise(name: str) -> None:
     with noisynet.mean_weights(model.actor), torch.no_grad():
         arguments = (True,) if name in SQUASHED else ()
         mean = model.actor(torch.from_numpy(SEEN), *arguments)
+        assert torch.equal(model.policy.greedy(torch.from_numpy(SEEN), None), mean)
     assert np.allclose(sure, model.policy.unscale_action(mean.numpy()))
     assert np.array_equal(sure, model.predict(SEEN, deterministic=True)[0])
     # A squashed actor that is asked for its mode uses the mean weights, too, as exports do.

@@ -106,17 +106,21 @@ def test_a_target_moves_in_every_training_when_it_is_due() -> None:
 def test_a_training_in_short_parts_is_one_training() -> None:
     def trained(parts: int) -> tuple[float, list[int]]:
         model = ppo("CartPole-v1", n_steps=16, batch_size=32)
-        control = NoiseControl(effective_epsilon=0.05, every=48)
-        log, logged_at = NoiseCallback(every=48), []
-        log.figures = lambda: logged_at.append(model.num_timesteps) or {}
+        control, logged_at = NoiseControl(effective_epsilon=0.05, every=64), []
+        logs = [NoiseCallback(every=64) for _ in range(2)]
+        for log in logs:
+            log.figures = lambda: logged_at.append(model.num_timesteps) or {}
         for _ in range(parts):
-            model.learn(160 // parts, callback=[control, log], reset_num_timesteps=False)
+            model.learn(160 // parts, callback=[control, logs[0]], reset_num_timesteps=False)
+        # A new callback of a training that goes on waits as the first one did.
+        model.learn(96, callback=logs[1], reset_num_timesteps=False)
+        model.learn(96, callback=logs[1])  # begins at step 0 again
         return scale(model.policy), logged_at
 
     # Five rollouts of 32 steps, each shorter than `every`. The host resets the environments.
     moved, logged_at = trained(parts=5)
     assert moved != 1
-    assert logged_at == trained(parts=1)[1] == [64, 128]
+    assert logged_at == trained(parts=1)[1] == [64, 128, 224, 64]
 
 
 def test_the_draws_that_measure_follow_from_the_seed() -> None:

@@ -272,7 +272,9 @@ def test_a_seed_repeats_a_run_and_logging_does_not_change_it() -> None:
 
 def test_what_the_noise_does_stands_in_the_host_s_log() -> None:
     model = agent("dqn")
-    model.learn(200, callback=NoiseCallback(every=50), log_interval=10_000)
+    callback = NoiseCallback(every=50, observations=24)
+    model.learn(200, callback=callback, log_interval=10_000)
+    assert sum(map(len, callback._seen)) == 24
     logged = model.logger.name_to_value
     assert logged["noise/snr/q_net.0"] == pytest.approx(
         noisynet.snr(model.q_net)["q_net.0"], rel=0.1
