@@ -118,7 +118,7 @@ def test_a_commit_is_that_of_the_files_and_frames_come_back_from_it(
     assert there.room == host.room == 9 - 4
     # Either kind reopens what the other wrote.
     host = FrameReplay.reopen(tmp_path / "device", states[1])
-    there = DeviceReplay.reopen(tmp_path / "host", states[0])
+    there = DeviceReplay(FrameReplay.reopen(tmp_path / "host", states[0]), CPU)
     for records in steps[66:]:
         for replay in (host, there):
             add_step(replay, records, (3, 2))

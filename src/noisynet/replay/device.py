@@ -3,9 +3,7 @@
 It needs torch, so `noisynet.replay` does not import it. Suffixes: B samples, S frames of a stack.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -104,16 +102,6 @@ class DeviceReplay(FrameReplay):
         for start in range(0, filled, chunk):
             end = min(start + chunk, filled)
             self._frames[start:end].copy_(torch.from_numpy(self._ring.frames[start:end]))
-
-    @classmethod
-    def reopen(
-        cls,
-        folder: Path,
-        state: Mapping[str, object],
-        device: torch.device = torch.device("cpu"),  # noqa: B008 - a value
-    ) -> "DeviceReplay":
-        """Return the replay as it was at the commit that gave `state`; see `FrameReplay.reopen`."""
-        return cls(FrameReplay.reopen(folder, state), device)
 
     def _append(self, records: dict[str, npt.NDArray[np.generic]]) -> None:
         shape = self._ring.shape

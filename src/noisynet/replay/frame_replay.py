@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -283,7 +283,7 @@ class FrameReplay:
         return state
 
     @classmethod
-    def reopen(cls, folder: Path, state: Mapping[str, object]) -> "FrameReplay":
+    def reopen(cls, folder: Path, state: Mapping[str, object]) -> Self:
         """Return the replay as it was at the commit that gave `state`.
 
         Whatever was added after that commit is ignored and will be overwritten.

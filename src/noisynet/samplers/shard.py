@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -126,7 +126,7 @@ class Shard:
                 priority=plan.priority,
             )
         else:
-            self._ring = cast("_Ring", _Ring.reopen(plan.folder, saved["ring"]))
+            self._ring = _Ring.reopen(plan.folder, saved["ring"])
             for number, lane in self._lanes.items():
                 lane.tear(plan.stack)
                 if "lanes" in saved:
