@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noisynet.envs import AtariPreprocessing, EnvironmentFailed, GymnasiumEnvironments, make
-from noisynet.evaluation import EpisodeResult, UnusableEvaluation, play
+from noisynet.evaluation.play import EpisodeResult, UnusableEvaluation, play
 
 
 class Uneven(gymnasium.Env[Any, Any]):

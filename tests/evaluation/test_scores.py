@@ -11,14 +11,14 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noisynet.evaluation import (
+from noisynet.evaluation.scores import (
     atari57_games,
     human_normalised,
     interquartile_mean,
+    mean_difference_interval,
     mean_interval,
     reference_scores,
 )
-from noisynet.evaluation.scores import mean_difference_interval
 
 
 def test_the_table_against_known_values() -> None:

@@ -17,7 +17,8 @@ from noisynet.evaluation.scores import (
     interquartile_means,
     probability_of_improvement,
 )
-from noisynet.report import compare, variants
+from noisynet.report.comparison import compare
+from noisynet.report.groups import variants
 from noisynet.report.tables import score_table
 from noisynet.runs.record import read_run
 

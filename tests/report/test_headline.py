@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from noisynet.report import compare, variants
+from noisynet.report.comparison import compare
+from noisynet.report.groups import variants
 from noisynet.report.headline import headline
 from noisynet.runs.record import read_run
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from bokeh.models import HoverTool, Scatter
 
-from noisynet.evaluation import mean_interval
-from noisynet.report import plots, variants
+from noisynet.evaluation.scores import mean_interval
+from noisynet.report import plots
+from noisynet.report.groups import variants
 from noisynet.report.plots import band
 from noisynet.runs.curves import Curve, Thinner
 from noisynet.runs.record import read_run
