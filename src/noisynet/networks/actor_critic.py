@@ -171,9 +171,7 @@ def build_actor_critic_network(
     features, core = head_hidden, None
     if lstm_size:
         if noise is not None and noise.where == "all":
-            cell = NoisyLSTMCell(
-                features, lstm_size, noise=noise.kind, sigma0=noise.sigma0, learned=noise.learned
-            )
+            cell = NoisyLSTMCell(features, lstm_size, **noise.options)
         else:
             cell = nn.LSTMCell(features, lstm_size)
         features, core = lstm_size, RecurrentCore(cell)

@@ -10,6 +10,7 @@ from typing import Literal
 from torch import nn
 
 from ..layers import NoiseName, NoisyLinear, noisify
+from ..layers.initial import NoiseOptions
 
 MakeLinear = Callable[[int, int], nn.Module]
 """Builds a fully connected layer from its sizes: `nn.Linear`, or a noisy one with its options."""
@@ -35,12 +36,17 @@ class NoiseSettings:
         if self.where not in _PLACES:
             raise ValueError(f"where: got {self.where!r}, expected one of {', '.join(_PLACES)}")
 
+    @property
+    def options(self) -> NoiseOptions:
+        """The options of each noisy layer."""
+        return {"noise": self.kind, "sigma0": self.sigma0, "learned": self.learned}
+
 
 def head_layers(noise: NoiseSettings | None) -> tuple[MakeLinear, MakeLinear]:
     """Return a function that builds a head's last layers, and one for its hidden layers."""
     if noise is None:
         return nn.Linear, nn.Linear
-    noisy = partial(NoisyLinear, noise=noise.kind, sigma0=noise.sigma0, learned=noise.learned)
+    noisy = partial(NoisyLinear, **noise.options)
     return noisy, (nn.Linear if noise.where == "last" else noisy)
 
 
@@ -54,10 +60,4 @@ def embedding_layer(noise: NoiseSettings | None) -> MakeLinear:
 def make_torso_noisy(torso: nn.Module, noise: NoiseSettings | None) -> None:
     """Make every layer of a torso noisy if `noise.where` is "all"; skip one without parameters."""
     if noise is not None and noise.where == "all" and any(True for _ in torso.parameters()):
-        noisify(
-            torso,
-            where=lambda *_: True,
-            noise=noise.kind,
-            sigma0=noise.sigma0,
-            learned=noise.learned,
-        )
+        noisify(torso, lambda *_: True, **noise.options)

@@ -60,10 +60,4 @@ def _make_noisy(torso: OwnTorso, noise: NoiseSettings) -> None:
             "layer is that can be)"
         )
     chosen = linear[-1:] if noise.where == "last" else linear
-    noisify(
-        torso,
-        where=lambda name, _: name in chosen,
-        noise=noise.kind,
-        sigma0=noise.sigma0,
-        learned=noise.learned,
-    )
+    noisify(torso, lambda name, _: name in chosen, **noise.options)
