@@ -3,7 +3,7 @@
 from .agents import build_agent
 from .assembler import Assembler
 from .environments import make_environments, side_by_side
-from .running import resume, start, train, train_on
+from .running import resume, start, train
 
 __all__ = [
     "Assembler",
@@ -13,5 +13,4 @@ __all__ = [
     "side_by_side",
     "start",
     "train",
-    "train_on",
 ]

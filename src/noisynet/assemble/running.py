@@ -27,18 +27,6 @@ def train(
     return session.train(Assembler(config, tell), path, listeners)
 
 
-def train_on(
-    path: Path,
-    listeners: Iterable[Listener] = (),
-    *,
-    changes: Mapping[str, Any] | None = None,
-) -> Generator[Event, None, Outcome]:
-    """Continue a run, and yield its events; see `noisynet.training.session.train_on`."""
-    check_resumable(path)
-    run = open_run(path)
-    return session.train_on(run, Assembler(run.config), listeners, changes=changes)
-
-
 def start(
     config: Config,
     path: Path | Callable[[], Path],
@@ -57,4 +45,7 @@ def resume(
     changes: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Continue a run to its end, with `changes` to fields of its config; return the outcome."""
-    return session.finish(train_on(path, listeners, changes=changes))
+    check_resumable(path)
+    run = open_run(path)
+    assembler = Assembler(run.config)
+    return session.finish(session.train_on(run, assembler, listeners, changes=changes))
