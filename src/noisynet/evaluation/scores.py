@@ -77,11 +77,7 @@ def mean_interval(
     mean = float(values.mean())
     if float(values.min()) == float(values.max()):
         return float(values[0]), float(values[0])
-    try:
-        from scipy.special import stdtrit
-    except ImportError as error:
-        raise ImportError(f"intervals need SciPy: {install_command('train')}") from error
-    quantile = float(stdtrit(len(values) - 1, 0.5 + confidence / 2.0))
+    quantile = _student_quantile(len(values) - 1, 0.5 + confidence / 2.0)
     half = quantile * float(values.std(ddof=1)) / math.sqrt(len(values))
     return mean - half, mean + half
 
@@ -108,12 +104,16 @@ def mean_difference_interval(
         (part / variance) ** 2 / (len(one) - 1)
         for part, one in zip(parts, (first, second), strict=True)
     )
+    half = _student_quantile(freedom, 0.975) * math.sqrt(variance)
+    return difference - half, difference + half
+
+
+def _student_quantile(freedom: float, share: float) -> float:
     try:
         from scipy.special import stdtrit
     except ImportError as error:
         raise ImportError(f"intervals need SciPy: {install_command('train')}") from error
-    half = float(stdtrit(freedom, 0.975)) * math.sqrt(variance)
-    return difference - half, difference + half
+    return float(stdtrit(freedom, share))
 
 
 def interquartile_mean(scores: Sequence[float] | npt.NDArray[np.floating]) -> float:
