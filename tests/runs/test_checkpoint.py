@@ -192,7 +192,7 @@ def test_the_same_step_again_replaces(tmp_path: Path) -> None:
 def test_an_inspection_is_readable_and_never_resumed_from(tmp_path: Path) -> None:
     good = checkpoint.write(tmp_path, 12_000, ARRAYS, {})
     bad = checkpoint.write_inspection(
-        tmp_path, "nan_000012345", 12_345, {"w": np.array([np.nan])}, {"loss": float("nan")}
+        tmp_path, 12_345, {"w": np.array([np.nan])}, {"loss": float("nan")}
     )
     assert bad == tmp_path / "nan_000012345"
     assert checkpoint.newest(tmp_path) == good
@@ -201,9 +201,6 @@ def test_an_inspection_is_readable_and_never_resumed_from(tmp_path: Path) -> Non
     assert np.isnan(inspected.arrays["w"]).all()
     checkpoint.write(tmp_path, 13_000, ARRAYS, {})
     assert bad.exists()
-    for name in ("step_000099999", "tmp_1", "../nan_1", "nan"):
-        with pytest.raises(ValueError, match="name takes"):
-            checkpoint.write_inspection(tmp_path, name, 1, ARRAYS, {})
 
 
 @pytest.mark.parametrize("file", ["arrays.safetensors", "state.json"])

@@ -38,7 +38,7 @@ def test_states(write_run) -> None:
     assert read_run(write_run("finished", [1.0], every=10_000)).state == "finished"
     solved = write_run("solved", [20.0] * 5, solved_return=18.0, solved_games=5)
     assert read_run(solved).state == "solved"
-    checkpoint.write_inspection(solved / "checkpoints", "nan_000000500", 500, {}, {})
+    checkpoint.write_inspection(solved / "checkpoints", 500, {}, {})
     assert read_run(solved).state == "diverged"
 
 

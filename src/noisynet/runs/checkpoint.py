@@ -43,7 +43,6 @@ _ARRAYS = "arrays.safetensors"
 _STATE = "state.json"
 _TEMPORARY = "tmp_"
 _STEP_NAME = re.compile(r"step_(\d{9,})(\.old)?")
-_INSPECTION_NAME = re.compile(r"(?!step_|tmp_)[a-z]+_\d+")
 
 # The types that both safetensors and numpy have.
 _SIGNED = ("int8", "int16", "int32", "int64")
@@ -95,21 +94,15 @@ def write(
 
 
 def write_inspection(
-    folder: Path,
-    name: str,
-    step: int,
-    arrays: Mapping[str, NDArray[Any]],
-    state: Mapping[str, object],
+    folder: Path, step: int, arrays: Mapping[str, NDArray[Any]], state: Mapping[str, object]
 ) -> Path:
-    """Write a state for inspection, such as `nan_000012345`, beside the last good checkpoint.
+    """Write a diverged state for inspection, as `nan_000012345`, beside the last good checkpoint.
 
     It has the format of a checkpoint, and `read` reads it. But `newest` never returns it, so no run
-    resumes from it, and `write` never removes it. `name` is lower-case letters, `_` and digits.
+    resumes from it, and `write` never removes it.
     """
     _check_step(step)
-    if _INSPECTION_NAME.fullmatch(name) is None:
-        raise ValueError(f"name takes letters, _ and digits, such as nan_000012345; got {name!r}")
-    return _write_whole(folder, name, step, arrays, state)
+    return _write_whole(folder, f"nan_{step:09d}", step, arrays, state)
 
 
 def newest(folder: Path) -> Path | None:

@@ -324,9 +324,7 @@ class _Session:
         step = self._loop.progress.step
         stopped = f"{error}, at step {step}; training stopped"
         try:
-            kept = checkpoint.write_inspection(
-                self._folder.checkpoints, f"nan_{step:09d}", step, arrays, state
-            )
+            kept = checkpoint.write_inspection(self._folder.checkpoints, step, arrays, state)
         except RunError as why:
             return f"{stopped}; its state could not be kept: {why}"
         return f"{stopped}, the state is kept in {kept}"
