@@ -26,11 +26,11 @@ FILE = RESULTS / "layers" / "pieces.json"
 P, Q, ROWS = 3136, 512, 32
 
 
-def microseconds(run: Callable[[], object], calls: int = 300) -> float:
+def microseconds(run: Callable[[], object]) -> float:
     for _ in range(5):
         run()
     times = []
-    for _ in range(calls):
+    for _ in range(300):
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)

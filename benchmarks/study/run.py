@@ -181,9 +181,9 @@ def effective_epsilon_of(path: Path) -> list[float] | None:
     return [round(float(part.mean()), 4) for part in np.array_split(np.array(found), 10)]
 
 
-def read_runs(file: Path = RUNS) -> list[Record]:
+def read_runs() -> list[Record]:
     """Read the finished runs."""
-    return read_lines(file)
+    return read_lines(RUNS)
 
 
 def table(records: Sequence[Record]) -> str:

@@ -55,10 +55,10 @@ def in_turns(what: dict[str, Callable[[], object]], samples: int) -> dict[str, f
     return {name: round(1e6 * statistics.median(one) / samples, 1) for name, one in seconds.items()}
 
 
-def first_layer(dtype: torch.dtype, samples: int = 64) -> dict[str, float]:
+def first_layer(dtype: torch.dtype) -> dict[str, float]:
     """Time 32 filters of 7 × 7 over 84 × 84 pixels of four frames, forward and backward."""
-    frames = torch.randn(samples, 84, 84, 4).to(dtype).permute(0, 3, 1, 2)  # channels last
-    patches = torch.randn(samples, 144, 196).to(dtype)
+    frames = torch.randn(64, 84, 84, 4).to(dtype).permute(0, 3, 1, 2)  # channels last
+    patches = torch.randn(64, 144, 196).to(dtype)
     weight = torch.randn(32, 4, 7, 7).to(dtype).contiguous(memory_format=torch.channels_last)
     weight.requires_grad_()
     flat = weight.detach().flatten(1).requires_grad_()
@@ -67,7 +67,7 @@ def first_layer(dtype: torch.dtype, samples: int = 64) -> dict[str, float]:
             "product": lambda: functional.linear(patches, flat).sum().backward(),
             "convolution": lambda: functional.conv2d(frames, weight, stride=7).sum().backward(),
         },
-        samples,
+        64,
     )
 
 
