@@ -43,11 +43,6 @@ class DeviceGraph:
         self._stream: torch.cuda.Stream | None = None
         self._plain_runs = 0
 
-    @property
-    def is_captured(self) -> bool:
-        """Whether further runs launch a graph."""
-        return self._graph is not None
-
     def run(self) -> None:
         """Do the work once; raises RuntimeError if it cannot be captured."""
         if self._device.type != "cuda":
