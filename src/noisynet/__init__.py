@@ -133,4 +133,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *WITH_TRAIN})
+    """List the names that can be imported here: `help(noisynet)` reads each of them."""
+    from .extras import missing_for_training
+
+    return sorted({*globals(), *__all__, *(() if missing_for_training() else WITH_TRAIN)})

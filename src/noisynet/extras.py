@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
+
+_TRAIN = (
+    "pydantic", "yaml", "numpy", "gymnasium", "safetensors", "rich", "scipy", "tensorboard",
+)  # fmt: skip
+
+
+def missing_for_training() -> str | None:
+    """Return the first module of the extra `train` that is not installed; None if all are."""
+    return next((module for module in _TRAIN if find_spec(module) is None), None)
 
 
 def install_command(extra: str) -> str:
@@ -20,6 +29,8 @@ def install_command(extra: str) -> str:
 
 def _source(extra: str) -> str:
     """Return the requirement with which pip finds this noisynet, with an extra."""
+    from importlib import metadata  # slow, and no command needs it until something is missing
+
     clone = Path(__file__).parents[2]
     if (clone / "pyproject.toml").exists():
         return f"{'.' if Path.cwd() == clone else clone}[{extra}]"

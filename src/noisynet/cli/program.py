@@ -26,9 +26,6 @@ _WINDOWS = (
     "the commands need Linux or macOS (on Windows: WSL); the layers, the doctor and the adapters "
     "for other libraries work here"
 )
-_NEEDED = (
-    "pydantic", "yaml", "numpy", "gymnasium", "safetensors", "rich", "scipy", "tensorboard",
-)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,13 +118,12 @@ def _print_completion(words: Sequence[str]) -> int:
 
 def _missing() -> str | None:
     """Return the error for a system or an environment that no command can run in, else None."""
+    from ..extras import install_command, missing_for_training
+
     if importlib.util.find_spec("fcntl") is None:
         return f"noisynet: {_WINDOWS}"
-    for module in _NEEDED:
-        if importlib.util.find_spec(module) is None:
-            from ..extras import install_command
-
-            return f"noisynet: needs {module}: {install_command('train')}"
+    if (module := missing_for_training()) is not None:
+        return f"noisynet: needs {module}: {install_command('train')}"
     return None
 
 
