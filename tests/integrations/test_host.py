@@ -22,6 +22,8 @@ def test_a_missing_host_names_its_extra() -> None:
     expected = r"^noisynet\.integrations\.x needs no-such-host: pip install '.*\[x\]'$"
     with pytest.raises(ModuleNotFoundError, match=expected):
         check_host("noisynet.integrations.x", extra="x", tested={"no-such-host": "1.0"})
+    with pytest.raises(ModuleNotFoundError, match=expected):
+        check_host("noisynet.integrations.x", extra="x", tested={}, needs=["no-such-host"])
 
 
 def test_another_version_of_the_host_is_named_beside_the_tested() -> None:

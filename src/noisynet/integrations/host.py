@@ -20,20 +20,23 @@ from ..layers.restoring import buffers_preserved
 Forward = Callable[[Any], Any]
 
 
-def check_host(adapter: str, *, extra: str, tested: Mapping[str, str]) -> None:
+def check_host(
+    adapter: str, *, extra: str, tested: Mapping[str, str], needs: Sequence[str] = ()
+) -> None:
     """Check that the packages of a host are installed; `tested` is {distribution: version}.
 
-    Raises ModuleNotFoundError with the extra to install if one is missing; warns of a version that
-    differs from the tested one, naming both.
+    `needs` are other distributions that the host needs, and does not bring by itself. Raises
+    ModuleNotFoundError with the extra to install if one is missing; warns of a version that differs
+    from the tested one, naming both.
     """
-    for package, expected in tested.items():
+    for package, expected in {**tested, **dict.fromkeys(needs)}.items():
         try:
             installed = version(package).partition("+")[0]
         except PackageNotFoundError:
             raise ModuleNotFoundError(
                 f"{adapter} needs {package}: {install_command(extra)}", name=package
             ) from None
-        if installed != expected:
+        if expected is not None and installed != expected:
             warnings.warn(
                 f"{adapter} was tested with {package} {expected}, and {installed} is installed",
                 stacklevel=3,

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +31,7 @@ TESTED = {"tianshou": "2.0.1"}
 
 check_host("noisynet.integrations.tianshou", extra="tianshou", tested=TESTED)
 
+import numpy as np  # noqa: E402 - the host brings it
 from tianshou.algorithm import C51, DQN, IQN, QRDQN, Algorithm, RainbowDQN  # noqa: E402
 from tianshou.algorithm.modelfree.c51 import C51Policy  # noqa: E402
 from tianshou.algorithm.modelfree.dqn import DiscreteQLearningPolicy  # noqa: E402

@@ -11,7 +11,7 @@ from ..host import check_host
 TESTED = {"ray": "2.60.0"}
 """The version of the host that this was tested with."""
 
-check_host("noisynet.integrations.rllib", extra="rllib", tested=TESTED)
+check_host("noisynet.integrations.rllib", extra="rllib", tested=TESTED, needs=["dm-tree"])
 
 from .config import add_noise  # noqa: E402
 from .control import NoiseControl  # noqa: E402
