@@ -24,7 +24,6 @@ from ..layers.outputs import Outputs, outputs_under
 from ..layers.restoring import buffers_preserved
 from .control import ControlOptions, HostControl, RecentObservations
 from .host import check_host, follow, join, run_under
-from .spaces import check_space
 
 TESTED = {"tianshou": "2.0.1"}
 """The version of the host that this was tested with."""
@@ -38,6 +37,8 @@ from tianshou.algorithm.modelfree.dqn import DiscreteQLearningPolicy  # noqa: E4
 from tianshou.algorithm.modelfree.qrdqn import QRDQNPolicy  # noqa: E402
 from tianshou.data import Batch  # noqa: E402
 from tianshou.utils.net.discrete import NoisyLinear as StockNoisyLinear  # noqa: E402
+
+from .spaces import check_space  # noqa: E402
 
 # The base that precedes the host's own policies; to the type checker, it is one of them.
 _Host = DiscreteQLearningPolicy if TYPE_CHECKING else nn.Module
