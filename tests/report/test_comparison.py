@@ -235,7 +235,8 @@ def test_a_solved_run_keeps_its_last_score(write_run) -> None:
     assert game["at_step"] == 900
     assert [row["scores"] for row in game["variants"]] == [[20], [9, 9]]
     assert [row["solved_at"] for row in game["variants"]] == [300, None]
-    assert any("solved stopped early because solved" in note for note in found["notes"])
+    noted = "solved stopped early because solved: its last score counts"
+    assert any(noted in note for note in found["notes"])
     assert not any("different lengths" in note for note in found["notes"])
 
 

@@ -131,9 +131,10 @@ def _common_step(game: str, runs: Sequence[RunRecord], notes: list[str]) -> floa
         )
     carried = [run.name for run in solved if _reached(run) < step]
     if carried:
+        last = "its last score counts" if len(carried) == 1 else "their last scores count"
         notes.append(
-            f"{game}: {_some(carried)} stopped early because solved, and counts with its last "
-            f"score up to step {step:,.0f}; how soon is not in a score, but in 'solved at step'"
+            f"{game}: {_some(carried)} stopped early because solved: {last} up to step "
+            f"{step:,.0f}; how soon a run was solved is not in its score, but in 'solved at step'"
         )
     return step
 
