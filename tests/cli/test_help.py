@@ -109,7 +109,7 @@ def test_the_first_options_with_choices_and_the_preset_s_values(
 ) -> None:
     said = helped(capsys, "cartpole", "--help")
     assert "--exploration noise|epsilon|both|none" in said
-    assert "--n-step N rewards summed before bootstrapping (default: 10)" in said
+    assert "--n-step N number of rewards summed before bootstrapping (default: 10)" in said
     assert "--steps N agent steps after which training ends (default: 80000)" in said
     assert len(FIRST) == 10
     assert set(FIRST) < set(config.SECTION_OF)
@@ -140,18 +140,14 @@ def test_all_options_by_section_and_those_without_effect_say_why(
         assert f" {config.option_name(name)}" in said, name
     for section in config.SECTIONS:
         assert f" {config.about(section)}: --" in said, section
-    assert (
-        "--double, --no-double the online net chooses, the target net values (default: true)"
-        in (said)
-    )
+    double = "double Q-learning: the online network chooses the next action, the target network"
+    assert f"--double, --no-double {double} values it (default: true)" in said
     assert "(no effect: algorithm is q_learning, which has no rollouts)" in said
     assert (
-        "--reward-clip X rewards are cut to ±this for learning; none: as they are (default: none)"
+        "--reward-clip X clip rewards to ± this for learning; none: no clipping (default: none)"
         in (said)
     )
-    assert (
-        "--torso-hidden N,N,… mlp torso: sizes of its (plain) hidden layers (default: 128)" in said
-    )
+    assert "--torso-hidden N,N,… mlp torso: sizes of its hidden layers (default: 128)" in said
     assert "None" not in said
 
 
