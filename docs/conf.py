@@ -92,6 +92,9 @@ def check_public_names(app: Sphinx, env: BuildEnvironment) -> None:
 
 def list_fields(app: Sphinx, page: str, source: list[str]) -> None:
     """Put a table of every field of the config, by section, in the place of `{{ fields }}`."""
+    mark = "{{ fields }}"
+    if page == "config" and mark not in source[0]:
+        logger.warning("config.md: got no %s, expected it where the fields are listed", mark)
     lines: list[str] = []
     for section in config.SECTIONS:
         lines += ["", f"## {section}", "", f"{config.about(section)}.", ""]
@@ -101,7 +104,7 @@ def list_fields(app: Sphinx, page: str, source: list[str]) -> None:
                 default = "required" if info.is_required() else as_text(info.default)
                 cells = [f"`{name}`", str(config.ACCEPTED[name]), default, info.description or ""]
                 lines.append(f"| {' | '.join(cells)} |")
-    source[0] = source[0].replace("{{ fields }}", "\n".join(lines))
+    source[0] = source[0].replace(mark, "\n".join(lines))
 
 
 def as_text(value: object) -> str:
