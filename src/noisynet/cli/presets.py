@@ -12,9 +12,9 @@ from .options import add_json, print_json
 from .parser import Parser
 
 _LEGEND = (
-    "A step is one decision of the agent. Times are of two CPU cores; a score is the median over",
-    "seeds of the mean return of new games with the mean weights. Both are given if the preset was",
-    "measured as it is now; --json says where they are recorded.",
+    "A step is one decision of the agent. Times are of a machine with two CPU cores; a score is the",
+    "median over seeds of the mean return of new games with the mean weights. Both are given if the",
+    "preset was measured as it is now; --json says where they are recorded.",
     "`noisynet train PRESET --help-all` shows all values of a preset.",
 )
 
@@ -27,8 +27,8 @@ _AGENTS_LEGEND = (
 def add_presets(presets: Parser) -> None:
     """Add the options of `presets`."""
     presets.description = (
-        "List the presets: agent steps, time on two cores and score where they were measured, and "
-        "a description of each; then the pretrained agents of the package."
+        "List the presets: agent steps, time on a machine with two cores and score where they were "
+        "measured, and a description of each; then the pretrained agents of the package."
     )
     add_json(presets)
     presets.set_defaults(run=_presets)

@@ -21,7 +21,7 @@ class Card:
     what: str
     """A description: the first sentence of the preset's file."""
     time: str | None = None
-    """Training time on two CPU cores; None if it was not measured."""
+    """Training time on a machine with two CPU cores; None if it was not measured."""
     score: str | None = None
     """Median over seeds of the mean return of new games with the mean weights."""
     measured_in: str | None = None

@@ -48,8 +48,8 @@ class NoiseOptions:
 def add_noise(network: nn.Module, options: NoiseOptions, *, policy: str) -> None:
     """Make the chosen layers of a network noisy in place, keeping their means.
 
-    Raises ValueError for a network without one to choose, for one to choose that has no shape yet,
-    and for an unknown kind or σ0.
+    Raises ValueError for a network without a layer to choose, for a lazy layer without a shape, and
+    for an unknown kind or σ0.
     """
     lazy = [name for name, part in network.named_modules() if isinstance(part, nn.LazyLinear)]
     if lazy and options.noise_in == "all":
