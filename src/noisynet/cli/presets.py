@@ -12,9 +12,9 @@ from .options import add_json, print_json
 from .parser import Parser
 
 _LEGEND = (
-    "A step is one decision of the agent. Times are of a machine with two CPU cores; a score is the",
-    "median over seeds of the mean return of new games with the mean weights. Both are given if the",
-    "preset was measured as it is now; --json says where they are recorded.",
+    "A step is one decision of the agent. Times are of a machine with two CPU cores; a score is",
+    "the median over seeds of the mean return of new games with the mean weights. Both are given",
+    "if the preset was measured as it is now; --json says where they are recorded.",
     "`noisynet train PRESET --help-all` shows all values of a preset.",
 )
 
